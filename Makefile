@@ -1,0 +1,42 @@
+# Two commands do all their own set-up: make demo, make test. PYTHON names the interpreter.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := runs/demo
+
+.PHONY: demo test lint types format clean
+
+demo: $(VENV)/.train
+	rm -rf $(DEMO)
+	$(BIN)/gen train python-docs --run $(DEMO) --preset small --minutes 1
+	$(BIN)/gen sample $(DEMO) --length 600 --seed 1
+
+test: lint types
+	$(BIN)/python -m pytest -n 2 -q
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# mypy cannot follow the mapping of an editable install, so it reads the package through links.
+types: $(VENV)/.dev
+	rm -rf build/types && mkdir -p build/types/gentext
+	ln -s $(CURDIR)/engine/* $(CURDIR)/plugins $(CURDIR)/export $(CURDIR)/cli $(CURDIR)/data build/types/gentext/
+	$(BIN)/python -m mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(VENV)/.train: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -e '.[train]'
+	touch $@
+
+$(VENV)/.dev: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -e '.[train,dev]'
+	touch $@ $(VENV)/.train
+
+clean:
+	rm -rf $(VENV) build dist runs

@@ -1,0 +1,1 @@
+"""Texts to learn from: the catalogue of corpora, and how a text is read."""

@@ -1,0 +1,12 @@
+"""gentext: train small text models, export them to ONNX, write text anywhere onnxruntime runs.
+
+This package is the engine: contracts and wiring. `gentext.plugins`, `gentext.export`,
+`gentext.data` and `gentext.cli` are its rooms. Importing it imports no machine-learning library.
+"""
+
+from gentext.config import NoConfig
+from gentext.errors import GenError
+from gentext.hookspecs import hookimpl
+from gentext.strategy import Param, State, Strategy, Table
+
+__all__ = ["GenError", "NoConfig", "Param", "State", "Strategy", "Table", "hookimpl"]

@@ -1,0 +1,96 @@
+"""Every error that a user is meant to read.
+
+GenError                 base: one line on stderr, exit status 1
+├── UsageError           the command line itself is wrong; exit status 2
+├── ConfigError          a setting has an unknown name, a wrong type or an impossible value
+├── CorpusError          a text is missing, unreadable, or too small to learn from
+├── PluginError          a plugin failed to load, clashes, or breaks its contract
+│   └── UnknownComponent nothing is registered under that name
+├── RunError             a run directory or a checkpoint is missing, damaged, or of another kind
+├── FileFormatError      an exported file is damaged, foreign, or of another version
+├── DeviceError          the device or the precision that was asked for is not to be had
+├── PrimeError           a prime holds characters that the model does not know
+├── ExportError          an export failed, or did not agree with the model it came from
+├── TrainingStopped      training ended early (Ctrl-C, a loss that is not a number); work is saved
+└── MissingExtra         an optional dependency is not installed
+
+A message says what was given, what was expected, and what to do. Anything that is not a
+GenError is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class GenError(Exception):
+    """Base of all errors that are shown as one line, without a traceback."""
+
+    exit_code = 1
+
+
+class UsageError(GenError):
+    """The command line is wrong: an unknown option, a value that makes no sense there."""
+
+    exit_code = 2
+
+
+class ConfigError(GenError):
+    """A setting has an unknown name, a wrong type, or an impossible value."""
+
+
+class CorpusError(GenError):
+    """A text is missing, cannot be decoded, or is too small."""
+
+
+class PluginError(GenError):
+    """A plugin failed to load, clashes with another, or breaks its contract."""
+
+
+class UnknownComponent(PluginError):
+    """No component of that kind is registered under that name."""
+
+
+class RunError(GenError):
+    """A run directory or a checkpoint is missing, damaged, or not what it should be."""
+
+
+class FileFormatError(GenError):
+    """An exported file is damaged, was not made by gentext, or has another format version."""
+
+
+class DeviceError(GenError):
+    """The device or the precision that was asked for cannot be used on this machine."""
+
+
+class PrimeError(GenError):
+    """A prime holds a character that the model's vocabulary does not have."""
+
+
+class ExportError(GenError):
+    """An export failed, or its result does not agree with the model that it came from."""
+
+
+class TrainingStopped(GenError):
+    """Training ended before its budget; the message says where the work was saved."""
+
+
+class MissingExtra(GenError):
+    """A feature needs packages that the base install does not bring."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs packages that are not installed: pip install 'gentext[{extra}]'")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return `` Did you mean 'x'?`` for the closest known name, or an empty string."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def reason(error: BaseException) -> str:
+    """Return an exception as one short line: the first line of its text, or its type."""
+    text = str(error).strip()
+    first = text.splitlines()[0] if text else ""
+    return first if isinstance(error, GenError) else f"{type(error).__name__}: {first}".rstrip(": ")

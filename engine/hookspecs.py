@@ -1,0 +1,162 @@
+"""The hooks of gentext. A plugin is a module (or object) with some of these functions.
+
+An installed distribution offers it under the entry-point group ``gentext``::
+
+    [project.entry-points.gentext]
+    my_plugin = "my_package.plugin"
+
+and marks its functions::
+
+    from gentext import hookimpl
+
+    @hookimpl
+    def register_strategies(register):
+        register("cooler", "my_package.cooler:Cooler", summary="lowers the temperature as it writes")
+
+Registering must not import anything heavy: a target is ``"module:attribute"``, imported when
+somebody first uses the name. An implementation may leave out parameters that it does not need.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    from gentext.events import Progress
+    from gentext.interfaces import FitResult
+    from gentext.registry import Register
+    from gentext.run import Run
+    from gentext.settings import Settings
+
+PROJECT = "gentext"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+# -- components, in the order in which a text meets them --------------------------------------
+
+
+@hookspec
+def register_tokenizers(register: Register) -> None:
+    """Register tokenizers: text to ids, and the bytes of each id.
+
+    :param register: call it with ``(name, target, summary=...)``. The target satisfies
+        :class:`gentext.interfaces.TokenizerClass`.
+    """
+
+
+@hookspec
+def register_batchers(register: Register) -> None:
+    """Register batchers: how a long text becomes batches.
+
+    :param register: call it with ``(name, target, summary=...)``. The target is called as
+        ``target(config, n_tokens, world)`` and gives a :class:`gentext.interfaces.Batcher`.
+    """
+
+
+@hookspec
+def register_models(register: Register) -> None:
+    """Register models: recurrent networks over symbols.
+
+    :param register: call it with ``(name, target, summary=...)``. The target is called as
+        ``target(config, vocab_size)`` and gives a :class:`gentext.interfaces.Model`.
+    """
+
+
+@hookspec
+def register_trainers(register: Register) -> None:
+    """Register trainers: how a model is fitted.
+
+    :param register: call it with ``(name, target, summary=...)``. The target is called as
+        ``target(config, settings)`` and gives a :class:`gentext.interfaces.Trainer`.
+    """
+
+
+@hookspec
+def register_samplers(register: Register) -> None:
+    """Register samplers: how a trained model is opened and run.
+
+    :param register: call it with ``(name, target, summary=...)``. The target is called as
+        ``target(config)`` and gives a :class:`gentext.interfaces.Sampler`.
+    """
+
+
+@hookspec
+def register_strategies(register: Register) -> None:
+    """Register strategies: links of the sampling chain.
+
+    :param register: call it with ``(name, target, summary=...)``. The target is a subclass of
+        :class:`gentext.strategy.Strategy`; the name is the link's name in a chain.
+    """
+
+
+# -- the command line -------------------------------------------------------------------------
+
+
+@hookspec
+def register_commands(cli: Any) -> None:
+    """Add commands to ``gen``.
+
+    :param cli: the :class:`typer.Typer` application; decorate functions with ``@cli.command()``.
+    """
+
+
+# -- the life of a run, in the order of events ------------------------------------------------
+
+
+@hookspec
+def run_started(run: Run, settings: Settings, progress: Progress) -> None:
+    """Training is about to take its first step (or its next, after a resume).
+
+    :param run: the run directory.
+    :param settings: budget, device, seed and the like.
+    :param progress: ``progress.step`` is where training goes on.
+    """
+
+
+@hookspec
+def step_done(run: Run, progress: Progress) -> None:
+    """One optimizer step was taken. Called often: be quick.
+
+    :param run: the run directory.
+    :param progress: step, loss and rate.
+    """
+
+
+@hookspec
+def evaluated(run: Run, progress: Progress) -> None:
+    """The held-out text was measured; ``progress.val_loss`` and ``train_loss`` are set.
+
+    :param run: the run directory.
+    :param progress: also carries ``sample``, which writes text with the model as it is.
+    """
+
+
+@hookspec
+def checkpoint_saved(run: Run, progress: Progress, path: Path) -> None:
+    """A checkpoint is safely on the disk.
+
+    :param run: the run directory.
+    :param progress: what it holds.
+    :param path: the file.
+    """
+
+
+@hookspec
+def run_finished(run: Run, settings: Settings, result: FitResult) -> None:
+    """The budget is spent. The built-in export writes ``model.onnx`` here.
+
+    :param run: the run directory.
+    :param settings: ``settings.export`` is false when the user asked for no export.
+    :param result: losses of the best checkpoint and the rate.
+    """
+
+
+@hookspec
+def run_closed(run: Run) -> None:
+    """Training is over, however it ended: finished, interrupted or failed. Release what you hold.
+
+    :param run: the run directory.
+    """

@@ -1,0 +1,211 @@
+"""What each kind of plugin must offer. Nothing here imports torch, onnx or onnxruntime.
+
+Shapes: N or B rows of a batch, T positions in time, V symbols of the vocabulary, K positions
+that were generated in one piece.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from gentext.bundle import Bundle
+    from gentext.chain import Chain
+    from gentext.events import Hooks
+    from gentext.run import Run
+    from gentext.stop import StopAutomaton
+
+Ids = NDArray[np.integer[Any]]
+Finish = Literal["running", "stop", "masked", "length"]
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """Text to ids. Decoding needs no plugin: it joins `token_bytes` and reads UTF-8.
+
+    The class also has ``build(chunks, config)``, which learns a vocabulary from pieces of text,
+    and ``from_state(state)``, the inverse of `state`; see `TokenizerClass`.
+    """
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def unknown(self) -> int | None:
+        """The id that stands for every unknown character, or None. It is never drawn."""
+        ...
+
+    def encode(self, text: str) -> Ids:
+        """Return ids [len]; raises PrimeError naming the first character that has none."""
+        ...
+
+    def unknown_at(self, text: str) -> list[int]:
+        """Return the positions of the characters that have no symbol of their own."""
+        ...
+
+    def token_bytes(self, token: int) -> bytes: ...
+
+    def state(self) -> dict[str, Any]:
+        """Return what JSON can hold and ``from_state`` understands."""
+        ...
+
+
+class TokenizerClass(Protocol):
+    """How tokenizers come to be: what is registered."""
+
+    def build(self, chunks: Iterable[str], config: Any) -> Tokenizer: ...
+
+    def from_state(self, state: Mapping[str, Any]) -> Tokenizer: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    """Which part of a batch this process holds."""
+
+    rank: int = 0
+    size: int = 1
+
+
+class Batcher(Protocol):
+    """Cuts a text into batches. Pure: the same arguments give the same batch.
+
+    Constructed as ``Batcher(config, n_tokens, world)``; raises CorpusError when the text is too
+    short for one batch.
+    """
+
+    steps_per_epoch: int
+    rows: int
+    """Rows of the whole batch, over all ranks."""
+    length: int
+    """Positions of a window."""
+
+    def batch(
+        self, tokens: Ids, seed: int, epoch: int, step: int, rank: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+        """Return x [B, T], y [B, T] and fresh [B] (rows whose carried state must start anew)."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class StateSpec:
+    """One tensor of a model's recurrent state."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    """None marks the batch axis."""
+    dtype: str = "float32"
+
+    @property
+    def batch_axis(self) -> int:
+        return self.shape.index(None)
+
+    def with_batch(self, rows: int) -> tuple[int, ...]:
+        """Return the shape for that many rows."""
+        return tuple(rows if size is None else size for size in self.shape)
+
+
+class Model(Protocol):
+    """A ``torch.nn.Module``, constructed as ``Model(config, vocab_size)``.
+
+    Optional: ``prepare(counts)`` is called once on a new model with how often each symbol stands
+    in the training text (int64 [V]).
+    """
+
+    state_spec: Sequence[StateSpec]
+
+    def forward(self, tokens: Any, state: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
+        """tokens [B, T] and the state give logits [B, T, V] and the new state."""
+        ...
+
+    def step(self, tokens: Any, state: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
+        """tokens [B] and the state give logits [B, V] and the new state, in plain matrix products."""
+        ...
+
+    def initial_state(self, rows: int) -> tuple[Any, ...]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class FitResult:
+    """How training ended."""
+
+    steps: int
+    val_loss: float
+    """Nats a symbol on the held-out text, of the best checkpoint; NaN when it was never measured."""
+    train_loss: float
+    """The same model on an equal stretch of training text, without dropout."""
+    best_step: int
+    chars_per_second: float
+
+
+class Trainer(Protocol):
+    """Fits a model. Constructed as ``Trainer(config, settings)`` with the run's Settings."""
+
+    def start(self) -> str:
+        """Choose device and precision and seed everything, before the model is built.
+
+        Returns one line that says what was taken. Raises DeviceError.
+        """
+        ...
+
+    def fit(
+        self, model: Any, batcher: Batcher, train: Ids, val: Ids, run: Run, hooks: Hooks, resume: bool
+    ) -> FitResult:
+        """Train to the end of the budget, writing checkpoints into the run."""
+        ...
+
+    def expected_seconds(self, model: Any, batcher: Batcher, train: Ids) -> tuple[int, float]:
+        """Return the number of steps of the whole budget and about how many seconds it takes."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What a sampler is asked for: N rows that share a chain."""
+
+    primes: Sequence[Ids]
+    """The prime of each row, without the start symbol."""
+    seeds: Sequence[tuple[int, int]]
+    """(seed, stream) of each row."""
+    chain: Chain
+    params: Mapping[str, Mapping[str, NDArray[Any]]]
+    """Link -> parameter -> array [N, 1] or [N, V]."""
+    tables: Mapping[str, Mapping[str, NDArray[Any]]] = dataclasses.field(default_factory=dict)
+    stop: StopAutomaton | None = None
+    max_tokens: int | None = None
+    """New tokens of each row; None: until the iterator is closed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Chunk:
+    """K positions of N rows."""
+
+    tokens: NDArray[np.int64]
+    """[K, N]; -1 after a row has ended."""
+    logprobs: NDArray[np.float32]
+    """[K, N]: log-softmax before the chain."""
+    finish: Sequence[Finish]
+    """[N]: the state of each row after this chunk."""
+
+
+class OpenSampler(Protocol):
+    """A model that is ready to generate."""
+
+    bundle: Bundle
+    took: str
+    """One line: the device that is really used."""
+
+    def generate(self, request: Request) -> Iterator[Chunk]: ...
+
+
+class Sampler(Protocol):
+    """Opens what it can sample from. Constructed as ``Sampler(config)``."""
+
+    def open(self, source: Path, device: str) -> OpenSampler:
+        """Open a run directory or a file; ``device`` is auto, cpu or cuda."""
+        ...

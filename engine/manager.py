@@ -1,0 +1,164 @@
+"""Loads plugins: the built-ins first, then every installed distribution, one at a time.
+
+A distribution that fails costs one line on stderr and nothing else. Environment variables:
+``GEN_PLUGINS=""`` loads none, ``GEN_PLUGINS=a,b`` only those distributions (the others are not
+even imported), ``GEN_PLUGINS_STRICT=1`` raises where a failure would only be reported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import os
+import re
+from collections.abc import Iterable
+from importlib import metadata
+from typing import Any
+
+import pluggy
+
+from gentext import hookspecs
+from gentext.console import warn
+from gentext.errors import PluginError, reason
+from gentext.events import Hooks
+from gentext.registry import KINDS, Registry, Source, plural
+
+#: The plugins that gentext itself consists of, as dotted names; the engine imports none of them.
+BUILTINS = ("gentext.plugins.builtin", "gentext.plugins.observers", "gentext.export.plugin")
+GROUP = hookspecs.PROJECT
+
+
+@dataclasses.dataclass
+class Loaded:
+    """One plugin, or the attempt to load it."""
+
+    source: Source
+    origin: str
+    """The module it came from."""
+    hooks: list[str] = dataclasses.field(default_factory=list)
+    components: list[str] = dataclasses.field(default_factory=list)
+    """``kind name`` of each component it registered."""
+    error: str | None = None
+
+
+class PluginHost:
+    """The plugins of this process, what they register, and their life-cycle hooks."""
+
+    def __init__(self, builtins: Iterable[str] = BUILTINS, *, entry_points: bool = True) -> None:
+        self.registry = Registry()
+        self.plugins: list[Loaded] = []
+        self._manager = pluggy.PluginManager(hookspecs.PROJECT)
+        self._manager.add_hookspecs(hookspecs)
+        self._builtin_plugins: set[int] = set()
+        self._strict = os.environ.get("GEN_PLUGINS_STRICT", "") not in ("", "0")
+        own = Source("gentext", _own_version(), builtin=True)
+        for name in builtins:
+            plugin = importlib.import_module(name)
+            self._builtin_plugins.add(id(plugin))
+            self._admit(plugin, own, name)
+        if entry_points:
+            self._load_entry_points()
+        self.hooks = Hooks(self._manager, lambda plugin: id(plugin) in self._builtin_plugins)
+
+    def add_commands(self, cli: Any) -> None:
+        """Let every plugin add its commands to the Typer application."""
+        for impl in self._manager.hook.register_commands.get_hookimpls():
+            before = list(cli.registered_commands), list(cli.registered_groups)
+            try:
+                impl.function(*(cli for _ in impl.argnames))
+            except Exception as error:
+                cli.registered_commands[:], cli.registered_groups[:] = before
+                if id(impl.plugin) in self._builtin_plugins:
+                    raise
+                self._report(self._loaded_as(impl.plugin_name), error)
+
+    def _load_entry_points(self) -> None:
+        wanted = os.environ.get("GEN_PLUGINS")
+        allowed = None if wanted is None else {_normal(one) for one in wanted.split(",") if one.strip()}
+        seen: set[str] = set()
+        for point in sorted(metadata.entry_points(group=GROUP), key=lambda one: (_dist(one)[0], one.name)):
+            distribution, version = _dist(point)
+            seen.add(_normal(distribution))
+            if allowed is not None and _normal(distribution) not in allowed:
+                continue
+            source = Source(distribution, version)
+            try:
+                plugin = point.load()
+            except (Exception, SystemExit) as error:
+                self._failed(Loaded(source, point.value), error)
+                continue
+            self._admit(plugin, source, point.value)
+        for missing in sorted((allowed or set()) - seen):
+            warn(f"GEN_PLUGINS names {missing!r}, but no installed distribution of that name offers a plugin")
+
+    def _admit(self, plugin: Any, source: Source, origin: str) -> None:
+        """Register one plugin and collect its components; on any failure leave no trace of it."""
+        loaded = Loaded(source, origin)
+        name = f"{source.distribution} ({origin})"
+        try:
+            self._manager.register(plugin, name=name)
+            self._check_hook_names(plugin, source)
+            for kind in KINDS:
+                hook = getattr(self._manager.hook, f"register_{plural(kind)}")
+                register = self.registry.register_for(kind, source)
+                for impl in hook.get_hookimpls():
+                    if impl.plugin is plugin:
+                        impl.function(*(register for _ in impl.argnames))
+        except (Exception, SystemExit) as error:
+            self._manager.unregister(plugin) if self._manager.is_registered(plugin) else None
+            self.registry.discard(source)
+            if source.builtin:
+                raise
+            self._failed(loaded, error)
+            return
+        loaded.hooks = sorted(caller.name for caller in self._manager.get_hookcallers(plugin) or [])
+        loaded.components = [f"{c.kind} {c.name}" for c in self.registry if c.source == source]
+        self.plugins.append(loaded)
+
+    def _check_hook_names(self, plugin: Any, source: Source) -> None:
+        """Say which functions are marked as hooks but fit none: pluggy would ignore them silently."""
+        for caller in self._manager.get_hookcallers(plugin) or []:
+            if caller.has_spec():
+                continue
+            message = f"{source} implements the unknown hook {caller.name!r}"
+            if source.builtin:
+                raise PluginError(message)
+            warn(f"{message}; it is ignored")
+
+    def _failed(self, loaded: Loaded, error: BaseException) -> None:
+        self.plugins.append(loaded)
+        self._report(loaded, error)
+
+    def _report(self, loaded: Loaded, error: BaseException) -> None:
+        if self._strict:
+            raise error
+        loaded.error = reason(error)
+        line = f"{loaded.source} ({loaded.origin}): {loaded.error}"
+        self.registry.failures.append(line)
+        warn(f"plugin {line}; it is left out. See it all with GEN_PLUGINS_STRICT=1")
+
+    def _loaded_as(self, name: str) -> Loaded:
+        return next(one for one in self.plugins if f"{one.source.distribution} ({one.origin})" == name)
+
+
+@functools.cache
+def host() -> PluginHost:
+    """Return the plugins of this process, loading them on first use."""
+    return PluginHost()
+
+
+def _own_version() -> str:
+    try:
+        return metadata.version("gentext")
+    except metadata.PackageNotFoundError:  # run from a source tree that was never installed
+        return ""
+
+
+def _normal(name: str) -> str:
+    """Return a distribution name as package indexes compare it."""
+    return re.sub(r"[-_.]+", "-", name.strip()).lower()
+
+
+def _dist(point: metadata.EntryPoint) -> tuple[str, str]:
+    return (point.dist.name, point.dist.version) if point.dist else (point.module, "")

@@ -1,0 +1,65 @@
+"""The settings of a run that belong to no single component: budget, split, device, seed."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Literal
+
+import msgspec
+
+from gentext.config import Positive, PositiveFloat
+from gentext.errors import ConfigError
+
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The table ``[run]`` of a config file."""
+
+    epochs: PositiveFloat | None = None
+    """Budget: passes over the training text."""
+    steps: Positive | None = None
+    """Budget: optimizer steps."""
+    minutes: PositiveFloat | None = None
+    """Budget: minutes of training; turned into steps once, by measuring, before the first step."""
+    val_frac: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.1
+    """How much of the text's tail is held out to measure the loss."""
+    seed: Annotated[int, msgspec.Meta(ge=0, lt=2**63)] = 0
+    """Seed of everything random in training."""
+    device: Device = "auto"
+    """Where to train."""
+    precision: Precision = "auto"
+    """Arithmetic of the matrix products; weights stay in fp32."""
+    threads: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Threads of the matrix products; 0: as many as there are cores."""
+    export: bool = True
+    """Whether to write model.onnx at the end."""
+
+    def __post_init__(self) -> None:
+        given = [f"{name} = {getattr(self, name):g}" for name in BUDGETS if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)}: expected one of epochs, steps and minutes")
+
+
+BUDGETS = ("epochs", "steps", "minutes")
+
+
+def replace_budget(table: dict[str, object], stronger: dict[str, object]) -> dict[str, object]:
+    """Drop the weaker table's budget where the stronger one names a budget of any unit."""
+    if any(name in stronger for name in BUDGETS):
+        return {key: value for key, value in table.items() if key not in BUDGETS}
+    return table
+
+
+def budget_steps(settings: Settings, steps_per_epoch: int, seconds_per_step: float) -> int:
+    """Turn the budget into a number of steps, at least one."""
+    if settings.steps is not None:
+        return settings.steps
+    if settings.minutes is not None:
+        if not seconds_per_step > 0:
+            raise ConfigError("run.minutes needs a measured rate")
+        return max(1, round(settings.minutes * 60 / seconds_per_step))
+    epochs = 1.0 if settings.epochs is None else settings.epochs
+    return max(1, round(epochs * steps_per_epoch))

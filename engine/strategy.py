@@ -1,0 +1,136 @@
+"""One link of the sampling chain: what an author of a strategy writes.
+
+A strategy is written once against the Array API (https://data-apis.org/array-api). NumPy runs
+it as the reference; the rules in docs/strategies.md keep it traceable into an ONNX graph.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from gentext.config import NoConfig
+
+#: An array of whatever namespace is running: NumPy here, a traced array while compiling.
+Array = Any
+Arrays = Mapping[str, Array]
+
+Place = Literal["penalty", "mask", "shape"]
+PLACES: tuple[Place, ...] = ("penalty", "mask", "shape")
+
+
+@dataclasses.dataclass(frozen=True)
+class Param:
+    """A number that every row of a batch may set for itself.
+
+    The strategy receives it as an array [N, 1], or [N, V] when ``per_symbol``.
+    """
+
+    neutral: float
+    """The value at which the link changes nothing, bit for bit."""
+    help: str
+    """One line for ``gen sample --help``."""
+    dtype: Literal["float32", "int64"] = "float32"
+    low: float = -math.inf
+    """Smallest value allowed."""
+    high: float = math.inf
+    """Largest value allowed."""
+    default: float | None = None
+    """The value when nobody says otherwise; the neutral one when None."""
+    per_symbol: bool = False
+
+    @property
+    def initial(self) -> float:
+        """The value that is used when nobody says otherwise."""
+        return self.neutral if self.default is None else self.default
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """An array that each row carries from one position to the next."""
+
+    shape: tuple[int, ...]
+    """Shape of one row, without the batch axis; fixed when the strategy is built."""
+    dtype: Literal["float32", "int64", "bool"] = "float32"
+    initial: float = 0.0
+    """The value of every element at a row's first position, unless ``start`` says otherwise."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """An array shared by all rows, filled on the host by ``make_tables``."""
+
+    dims: tuple[int | None, ...]
+    """Its shape; None where the size depends on the options."""
+    dtype: Literal["float32", "int64", "bool"] = "float32"
+    neutral: float = 0.0
+    """A table of this value, with 1 for each None, is what the link gets when no option is given."""
+
+
+class Strategy:
+    """Base class of the links of a sampling chain.
+
+    Subclass it, set the class attributes that you need, and write `apply`. Everything is
+    passed by name, rows first: ``logits`` is float32 [N, V].
+    """
+
+    Config: ClassVar[type[Any]] = NoConfig
+    params: Mapping[str, Param] = {}
+    state: Mapping[str, State] = {}
+    tables: Mapping[str, Table] = {}
+    uniforms: ClassVar[int] = 0
+    """How many uniform numbers in [0, 1) the link needs at each position."""
+    place: ClassVar[Place] = "mask"
+    """Where ``--PARAM`` alone puts the link: among the penalties, the masks or the shapes."""
+
+    def __init__(self, config: Any, vocab_size: int) -> None:
+        self.config = config
+        self.vocab_size = vocab_size
+
+    def start(self, xp: Any, params: Arrays) -> dict[str, Array]:
+        """Return initial states that depend on a parameter, by name; the others stay as declared."""
+        return {}
+
+    def make_tables(self, tokenizer: Any, options: Any) -> dict[str, Array]:
+        """Return the tables for this run's options; runs on the host, once a request."""
+        return {}
+
+    def apply(
+        self, xp: Any, logits: Array, params: Arrays, state: Arrays, noise: Array | None, tables: Arrays
+    ) -> tuple[Array, Arrays]:
+        """Return the logits, masked or reweighted, and the state.
+
+        ``xp`` is the array namespace; ``noise`` is float32 [N, uniforms], or None without any.
+        """
+        raise TypeError(f"{type(self).__name__} does not define apply")
+
+    def accept(
+        self,
+        xp: Any,
+        token: Array,
+        logits: Array,
+        params: Arrays,
+        state: Arrays,
+        tables: Arrays,
+        new: Array,
+    ) -> Arrays:
+        """Return the state after ``token`` (int64 [N]) was chosen.
+
+        ``logits`` is what this link's `apply` returned at the position. ``new`` (bool [N, 1]) is
+        false while the prime is read; a forced token may be one that the chain had masked.
+        """
+        return state
+
+    def decides(self, params: Mapping[str, float]) -> bool:
+        """Tell whether these values leave one symbol only, so that no later draw matters.
+
+        Used for messages alone: a flag that then has no effect is said so.
+        """
+        return False
+
+    @property
+    def accepts(self) -> bool:
+        """Whether the link overrides `accept`, and so must see every position in order."""
+        return type(self).accept is not Strategy.accept

@@ -1,0 +1,1 @@
+"""A trained model to ONNX, verified as soon as it is made."""
