@@ -125,7 +125,10 @@ class Chain:
     def with_link(self, link: Link) -> Chain:
         """Return the chain with one more link at its place: penalties, then masks, then shapes."""
         rank = PLACES.index(link.strategy.place)
-        at = next((i for i, one in enumerate(self.links) if PLACES.index(one.strategy.place) > rank), len(self.links))
+        at = next(
+            (i for i, one in enumerate(self.links) if PLACES.index(one.strategy.place) > rank),
+            len(self.links),
+        )
         return Chain([*self.links[:at], link, *self.links[at:]])
 
     def param_arrays(self, rows: int, values: Mapping[str, Mapping[str, float]] | None = None) -> ByLink:
@@ -174,8 +177,7 @@ class Chain:
         """Return the uniforms of each link that asks for some, and of the draw: [count, columns]."""
         asks = {link.name: link.strategy.uniforms for link in self.links if link.strategy.uniforms}
         return {
-            name: uniforms(seed, stream, name, position, count, columns)
-            for name, columns in (asks | {DRAW: 1}).items()
+            name: uniforms(seed, stream, name, position, count, columns) for name, columns in (asks | {DRAW: 1}).items()
         }
 
     def apply(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import itertools
 import math
 import textwrap
 import tomllib
@@ -122,8 +123,8 @@ def field_docs(cls: type[Any]) -> dict[str, str]:
         return {}
     docs: dict[str, str] = {}
     body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
-    for field, doc in zip(body, body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
-            if isinstance(doc, ast.Expr) and isinstance(doc.value, ast.Constant):
-                docs[field.target.id] = inspect.cleandoc(str(doc.value.value))
+    for field, doc in itertools.pairwise(body):
+        documented = isinstance(doc, ast.Expr) and isinstance(doc.value, ast.Constant)
+        if documented and isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+            docs[field.target.id] = inspect.cleandoc(str(doc.value.value))  # type: ignore[attr-defined]
     return docs

@@ -8,8 +8,6 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
 from gentext.bundle import Bundle
 from gentext.chain import Chain
 from gentext.errors import PrimeError

@@ -25,7 +25,14 @@ from gentext.events import Hooks
 from gentext.registry import KINDS, Registry, Source, plural
 
 #: The plugins that gentext itself consists of, as dotted names; the engine imports none of them.
-BUILTINS = ("gentext.plugins.builtin", "gentext.plugins.observers", "gentext.export.plugin")
+BUILTINS = (
+    "gentext.plugins.builtin",
+    "gentext.plugins.metrics",
+    "gentext.plugins.samples",
+    "gentext.plugins.curves",
+    "gentext.plugins.progress",
+    "gentext.export.plugin",
+)
 GROUP = hookspecs.PROJECT
 
 

@@ -34,9 +34,7 @@ def plane(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
 
 
-def uniforms(
-    seed: int, stream: int, name: str, position: int, count: int, columns: int = 1
-) -> NDArray[np.float32]:
+def uniforms(seed: int, stream: int, name: str, position: int, count: int, columns: int = 1) -> NDArray[np.float32]:
     """Return float32 [count, columns] in [0, 1) for the positions from ``position`` on."""
     first = position * columns
     last = first + count * columns

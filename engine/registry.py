@@ -63,8 +63,7 @@ class Component:
 
     def _broken(self, error: Exception) -> PluginError:
         return PluginError(
-            f"the {self.kind} {self.name!r} of {self.source} cannot be loaded from "
-            f"{self.target!r}: {reason(error)}"
+            f"the {self.kind} {self.name!r} of {self.source} cannot be loaded from {self.target!r}: {reason(error)}"
         )
 
 

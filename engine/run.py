@@ -43,7 +43,9 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
-        raise RunError(f"{path}: cannot be written ({error.strerror or error}); what was there before is kept") from error
+        raise RunError(
+            f"{path}: cannot be written ({error.strerror or error}); what was there before is kept"
+        ) from error
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
@@ -153,7 +155,9 @@ def create(path: Path | None, corpus: str) -> Run:
     try:
         run.checkpoints.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"{path}: cannot be made ({error.strerror}); name a folder that can be written, with --run") from error
+        raise RunError(
+            f"{path}: cannot be made ({error.strerror}); name a folder that can be written, with --run"
+        ) from error
     return run
 
 

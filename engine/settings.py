@@ -26,7 +26,7 @@ class Settings:
     """Budget: minutes of training; turned into steps once, by measuring, before the first step."""
     val_frac: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.1
     """How much of the text's tail is held out to measure the loss."""
-    seed: Annotated[int, msgspec.Meta(ge=0, lt=2**63)] = 0
+    seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
     """Seed of everything random in training."""
     device: Device = "auto"
     """Where to train."""
@@ -44,13 +44,6 @@ class Settings:
 
 
 BUDGETS = ("epochs", "steps", "minutes")
-
-
-def replace_budget(table: dict[str, object], stronger: dict[str, object]) -> dict[str, object]:
-    """Drop the weaker table's budget where the stronger one names a budget of any unit."""
-    if any(name in stronger for name in BUDGETS):
-        return {key: value for key, value in table.items() if key not in BUDGETS}
-    return table
 
 
 def budget_steps(settings: Settings, steps_per_epoch: int, seconds_per_step: float) -> int:

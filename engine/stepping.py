@@ -86,9 +86,7 @@ class _Rows:
                     if stop.matched[self._stop_state[row]]:
                         self._stop_state[row] = stop.START
 
-    def position(
-        self, logits: NDArray[np.float32], index: int
-    ) -> tuple[NDArray[np.int64], Chunk | None]:
+    def position(self, logits: NDArray[np.float32], index: int) -> tuple[NDArray[np.int64], Chunk | None]:
         """Choose the token at ``index`` of each row (0 is the start symbol) from logits [N, V].
 
         Returns the tokens to feed and, when at least one row drew, the chunk to hand out.
@@ -160,4 +158,3 @@ def _logprobs(logits: NDArray[np.float32], tokens: NDArray[np.int64]) -> NDArray
 def fresh_states(bundle: Bundle, rows: int) -> tuple[NDArray[Any], ...]:
     """Return a bundle's initial state for that many rows."""
     return tuple(state.rows(rows) for state in bundle.states)
-

@@ -1,0 +1,93 @@
+"""``gen doctor``: is everything in place on this machine?"""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import metadata
+from typing import Annotated, Any
+
+import typer
+
+from gentext.manager import host
+from gentext.run import runs_folder
+
+PACKAGES = (
+    "numpy",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "torch",
+    "onnx",
+    "onnxscript",
+    "safetensors",
+    "matplotlib",
+)
+
+
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """Show versions, devices, folders, and what is not as it should be."""
+    facts, problems = _facts(), _problems()
+    if as_json:
+        import json
+
+        print(json.dumps(facts | {"problems": problems}, indent=1))
+    else:
+        for key, value in facts.items():
+            print(f"{key + ':':<16} {value}")
+        for problem in problems:
+            print(f"problem:         {problem}")
+        print("all is well" if not problems else f"{len(problems)} problems")
+    if problems:
+        raise typer.Exit(1)
+
+
+def _facts() -> dict[str, Any]:
+    versions = {name: version for name in PACKAGES if (version := _version(name))}
+    return {
+        "gentext": _version("gentext"),
+        "python": f"{platform.python_version()} on {platform.platform()}",
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "packages": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "train": "yes" if "torch" in versions else "no: pip install 'gentext[train]'",
+        "cuda": _cuda(),
+        "bf16 on cpu": _bf16(),
+        "runs": str(runs_folder().absolute()),
+        "corpora": os.environ.get("GEN_DATA_DIR") or "the user's cache folder (GEN_DATA_DIR changes it)",
+        "plugins": ", ".join(sorted({str(one.source) for one in host().plugins})),
+    }
+
+
+def _problems() -> list[str]:
+    problems = []
+    if _version("onnxruntime") and _version("onnxruntime-gpu"):
+        problems.append(
+            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other: "
+            "pip uninstall both, then install gentext again"
+        )
+    try:
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        problems.append(f"onnxruntime cannot be imported ({error}): install it again")
+    problems += [f"plugin {one.source}: {one.error}" for one in host().plugins if one.error]
+    return problems
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cuda() -> str:
+    from gentext.plugins.session import cuda_there
+
+    return cuda_there() or "onnxruntime offers it; gen sample --device cuda tells whether a GPU answers"
+
+
+def _bf16() -> str:
+    if not _version("torch"):
+        return "unknown without torch"
+    from gentext.plugins.device import bf16_on_cpu
+
+    return "yes" if bf16_on_cpu() else "no: training takes fp32"

@@ -1,0 +1,78 @@
+"""``gen info``: what a run or a file is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gentext.advice import after, before
+from gentext.cli.source import find_source
+from gentext.run import MODEL, Run
+
+
+def info(
+    source: Annotated[Path | None, typer.Argument(metavar="[RUN | FILE.onnx]", help="Default: the newest run.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Show where a model comes from, its sizes and losses, its chain, and what to try next."""
+    path = find_source(source, exported=False)
+    facts = _file(path) if path.is_file() else _run(Run(path))
+    if as_json:
+        print(json.dumps(facts, indent=1, ensure_ascii=False))
+        return
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{name} {one}" for name, one in value.items() if not isinstance(one, dict))
+        for line in value if isinstance(value, list) else [value]:
+            print(f"{key + ':':<12} {line}")
+
+
+def _file(path: Path) -> dict[str, Any]:
+    from gentext.plugins.session import Session
+
+    bundle = Session(path, "cpu").bundle
+    card = bundle.card
+    return {
+        "file": str(path),
+        "megabytes": round(path.stat().st_size / 1e6, 1),
+        "symbols": bundle.vocab_size,
+        "tokenizer": bundle.tokenizer.name,
+        "states": [f"{state.name} {state.dtype} {state.shape}" for state in bundle.states],
+        "chain": [
+            f"{link.name} " + ", ".join(f"{name}={param.default:g}" for name, param in link.params.items())
+            for link in bundle.chain
+        ],
+        **{key: value for key, value in card.items() if key != "config"},
+        "advice": _advice(card),
+    }
+
+
+def _run(run: Run) -> dict[str, Any]:
+    if run.model.is_file():
+        return {"run": str(run.path), **_file(run.path / MODEL)}
+    config = run.config
+    rows = run.read_metrics()
+    losses = [row["val_loss"] for row in rows if row.get("val_loss") is not None]
+    return {
+        "run": str(run.path),
+        "exported": f"no; gen export {run.path}, or gen train --resume --run {run.path}",
+        "corpus": config.get("corpus", {}),
+        "steps": f"{rows[-1]['step'] if rows else 0} of {config.get('run', {}).get('steps', '?')}",
+        "val_loss": min(losses) if losses else None,
+    }
+
+
+def _advice(card: dict[str, Any]) -> list[str]:
+    """Return what the notebook would advise, as far as the card has the numbers."""
+    characters = card.get("corpus", {}).get("characters")
+    val_frac = card.get("config", {}).get("run", {}).get("val_frac")
+    lines = []
+    if isinstance(characters, int) and isinstance(val_frac, float) and isinstance(card.get("parameters"), int):
+        held_out = int(characters * val_frac)
+        lines += before(card["parameters"], characters - held_out, held_out)
+    if all(isinstance(card.get(key), int | float) for key in ("train_loss", "val_loss", "best_step", "steps")):
+        lines += after(card["train_loss"], card["val_loss"], card["best_step"], card["steps"])
+    return lines

@@ -1,0 +1,135 @@
+"""The options of chain links on the command line: --temperature, --top-k, and those of plugins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gentext.bundle import Bundle
+from gentext.chain import Chain, build_link
+from gentext.describe import chain_of
+from gentext.errors import PluginError, UsageError, nearest
+from gentext.registry import Registry
+
+#: Option without dashes -> the text that was typed.
+ChainFlags = dict[str, str]
+Values = dict[str, dict[str, float]]
+
+
+def extract_flags(args: list[str], known: Mapping[str, Any]) -> tuple[ChainFlags, list[str]]:
+    """Take the options that the command does not declare out of its arguments.
+
+    Each takes one value, as ``--name value`` or ``--name=value``. Which of them exist is known
+    only when the model file is open. Returns them and the remaining arguments.
+    """
+    flags: ChainFlags = {}
+    rest: list[str] = []
+    waiting = list(args)
+    while waiting:
+        arg = waiting.pop(0)
+        name, equals, value = arg.partition("=")
+        if arg == "--":
+            rest += [arg, *waiting]
+            break
+        if not arg.startswith("--") or name in known or name == "--help":
+            rest.append(arg)
+            option = known.get(arg)
+            if option is not None and not getattr(option, "is_flag", False) and waiting:
+                rest.append(waiting.pop(0))
+            continue
+        if not equals:
+            if not waiting:
+                raise UsageError(f"{name}: expected a value after it")
+            value = waiting.pop(0)
+        flags[name.removeprefix("--").replace("_", "-")] = value
+    return flags, rest
+
+
+def resolve_chain(
+    bundle: Bundle, registry: Registry, names: str | None, flags: ChainFlags
+) -> tuple[Chain, Values, list[str]]:
+    """Build the chain that a command line asks for.
+
+    Returns the chain, the parameter values that were typed, and remarks about flags that can have
+    no effect. Raises UsageError for a flag that belongs to no link.
+    """
+    wanted = None if names is None else [name.strip() for name in names.split(",") if name.strip()]
+    chain = chain_of(bundle, registry, wanted)
+    values: Values = {}
+    for flag, text in flags.items():
+        link, param = _owner(flag, chain, registry, bundle.vocab_size)
+        if link not in chain.names:
+            chain = chain.with_link(build_link(registry, link, bundle.vocab_size))
+        values.setdefault(link, {})[param] = _number(flag, text)
+    chain.param_arrays(1, values)  # checks every range before anything is written
+    return chain, values, _without_effect(chain, values)
+
+
+def _owner(flag: str, chain: Chain, registry: Registry, vocab_size: int) -> tuple[str, str]:
+    """Return the link and the parameter that a flag names: --PARAM, or --LINK-PARAM on a clash."""
+    found = [(link.name, param) for link in chain for param in link.strategy.params if _matches(flag, link.name, param)]
+    known = [_spelled(param) for link in chain for param in link.strategy.params]
+    for name in _builtin_strategies(registry):
+        if name not in chain.names:
+            params = build_link(registry, name, vocab_size).strategy.params
+            found += [(name, param) for param in params if _matches(flag, name, param)]
+            known += [_spelled(param) for param in params]
+    exact = [one for one in found if flag == f"{_spelled(one[0])}-{_spelled(one[1])}"] or found
+    if len(exact) == 1:
+        return exact[0]
+    if exact:
+        options = " or ".join(f"--{_spelled(link)}-{_spelled(param)}" for link, param in exact)
+        raise UsageError(f"--{flag} belongs to more than one link; say {options}")
+    options = ", ".join(f"--{name}" for name in sorted(set(known)))
+    raise UsageError(
+        f"no option --{flag}.{nearest(flag, known)} Options of links: {options}; links of plugins: --chain"
+    )
+
+
+def _matches(flag: str, link: str, param: str) -> bool:
+    return flag in (_spelled(param), f"{_spelled(link)}-{_spelled(param)}")
+
+
+def _spelled(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _builtin_strategies(registry: Registry) -> list[str]:
+    """Plugins' links are imported only when --chain or the file names them."""
+    return [one.name for one in registry if one.kind == "strategy" and one.source.builtin]
+
+
+def _number(flag: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"--{flag} {text}: expected a number") from None
+
+
+def _without_effect(chain: Chain, values: Values) -> list[str]:
+    """Say which typed flags cannot matter, because another link leaves one symbol only."""
+    lines = []
+    for decider in chain:
+        used = {**decider.defaults, **values.get(decider.name, {})}
+        if not decider.strategy.decides(used):
+            continue
+        for link in chain:
+            if link.name != decider.name and link.strategy.place != "penalty":
+                lines += [
+                    f"--{_spelled(param)} has no effect: {decider.name} leaves one symbol"
+                    for param in values.get(link.name, {})
+                ]
+    return list(dict.fromkeys(lines))
+
+
+def describe_flags(registry: Registry) -> str:
+    """Return the part of ``gen sample --help`` that lists the built-in links' options."""
+    lines = ["Options of links; the links of a file's chain, plugins' among them, add theirs:"]
+    for name in _builtin_strategies(registry):
+        try:
+            params = registry.get("strategy", name).params
+        except PluginError:
+            continue
+        for param, spec in params.items():
+            lines.append(f"  --{_spelled(param):<20} {spec.help} (default {spec.initial:g})")
+    return "\n".join(lines) + "\n"

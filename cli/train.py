@@ -1,0 +1,68 @@
+"""``gen train``: learn from a text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gentext.advice import after
+from gentext.console import say
+from gentext.pipeline import DEFAULT_CORPUS, DEFAULT_PRESET, TrainOptions, presets
+from gentext.pipeline import train as run_training
+
+
+def train(
+    corpus: Annotated[
+        str | None,
+        typer.Argument(help=f"A file, a folder, -, or a name from `gen corpora`. Default: {DEFAULT_CORPUS}."),
+    ] = None,
+    run: Annotated[Path | None, typer.Option(help="Folder of the run. Default: a new one in runs/.")] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help=f"{', '.join(presets())}. Default: {DEFAULT_PRESET}.", show_default=False),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file, over the preset.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="One setting, such as model.hidden=256."),
+    ] = None,
+    epochs: Annotated[float | None, typer.Option(help="Budget: passes over the training text.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Budget: optimizer steps.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Budget: minutes of training.")] = None,
+    val_frac: Annotated[float | None, typer.Option(help="Share of the text's tail that is held out.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped or killed.")] = False,
+    no_export: Annotated[bool, typer.Option("--no-export", help="Write no model.onnx at the end.")] = False,
+) -> None:
+    """Train a model on a text, and export it.
+
+    Without arguments it learns from the Python language reference that every Python carries.
+    """
+    flags = {
+        "epochs": epochs,
+        "steps": steps,
+        "minutes": minutes,
+        "val_frac": val_frac,
+        "device": device,
+        "precision": precision,
+        "seed": seed,
+        "export": False if no_export else None,
+    }
+    options = TrainOptions(
+        corpus=corpus,
+        run=run,
+        preset=preset,
+        config=config,
+        settings=settings or [],
+        flags={key: value for key, value in flags.items() if value is not None},
+        resume=resume,
+    )
+    done, result = run_training(options)
+    for line in after(result.train_loss, result.val_loss, result.best_step, result.steps):
+        say(line)
+    say(f"{result.chars_per_second:,.0f} symbols/s; everything is in {done.path}")
+    say(f"next: gen sample {done.path}" if done.model.is_file() else f"next: gen export {done.path}")

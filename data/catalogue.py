@@ -1,0 +1,226 @@
+"""The catalogue: texts that are known by name, in Python itself or at an address.
+
+A downloaded file lies under its own name in the folder that ``GEN_DATA_DIR`` names, else in
+the user's cache. One that is there already, with the right sha256, is used as it is: without a
+network, and without writing into the folder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+from gentext.console import say
+from gentext.data.decoding import blocks, files_below, join_files
+from gentext.errors import CorpusError, reason
+
+#: The corpus that is used when none is given: it needs no network.
+DEFAULT = "python-docs"
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One text of the catalogue. Without an address it is part of every CPython."""
+
+    name: str
+    summary: str
+    characters: int | None
+    """Characters once line ends are LF; about, for a text that changes with Python's version."""
+    license: str
+    sha256: str | None = None
+    """Of the file as it is downloaded."""
+    url: str | None = None
+    filename: str | None = None
+    """What the file is called in the data folder; a .zip holds one text."""
+
+
+_ENTRIES = (
+    Entry(
+        name="python-docs",
+        summary="The language reference that comes with every CPython (the default)",
+        characters=465_000,
+        license="PSF-2.0",
+    ),
+    Entry(
+        name="python-stdlib",
+        summary="The sources of Python's standard library, without tests",
+        characters=9_900_000,
+        license="PSF-2.0",
+    ),
+    Entry(
+        name="anna",
+        summary="Leo Tolstoy, Anna Karenina, in English",
+        characters=1_985_223,
+        license="public domain",
+        sha256="568bb39fc78aca98e9db91c4329dcd1aa5ec4c3df3aca2064ce5d6f023ae16c9",
+        url="https://raw.githubusercontent.com/udacity/deep-learning-v2-pytorch/master/"
+        "recurrent-neural-networks/char-rnn/data/anna.txt",
+        filename="anna.txt",
+    ),
+    Entry(
+        name="tinyshakespeare",
+        summary="40,000 lines from the plays of William Shakespeare",
+        characters=1_115_394,
+        license="public domain",
+        sha256="86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+        url="https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
+        filename="tinyshakespeare.txt",
+    ),
+    Entry(
+        name="text8",
+        summary="English Wikipedia of 2006 as lower-case letters and spaces: a benchmark",
+        characters=100_000_000,
+        license="GFDL, CC BY-SA 3.0",
+        sha256="a6640522afe85d1963ad56c05b0ede0a0c000dddc9671758a6cc09b7a38e5232",
+        url="http://mattmahoney.net/dc/text8.zip",
+        filename="text8.zip",
+    ),
+    Entry(
+        name="enwik8",
+        summary="10^8 bytes of English Wikipedia with its markup: a benchmark, for the byte tokenizer",
+        characters=None,
+        license="GFDL, CC BY-SA 3.0",
+        sha256="547994d9980ebed1288380d652999f38a14fe291a6247c157c3d33d4932534bc",
+        url="http://mattmahoney.net/dc/enwik8.zip",
+        filename="enwik8.zip",
+    ),
+)
+
+CATALOGUE: dict[str, Entry] = {entry.name: entry for entry in _ENTRIES}
+
+#: Tests, and what is generated or was not written for this Python.
+_NOT_SOURCE = {
+    "__pycache__",
+    "dist-packages",
+    "encodings",
+    "idle_test",
+    "pydoc_data",
+    "site-packages",
+    "test",
+    "tests",
+}
+
+
+def _python_docs() -> Iterator[str]:
+    try:
+        from pydoc_data.topics import topics
+    except ImportError:
+        raise CorpusError("python-docs: this Python comes without pydoc_data; give a file instead") from None
+    yield "\n".join(topics[name] for name in sorted(topics))
+
+
+def _source(path: Path) -> list[str]:
+    """Return the text of a source file as pieces: none when it is empty or not UTF-8."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return []
+    return [text] if text else []
+
+
+def _python_stdlib() -> Iterator[str]:
+    paths = files_below(Path(os.__file__).parent, _NOT_SOURCE)
+    # _sysconfigdata is written by the build: it holds the paths of one machine.
+    sources = (path for path in paths if path.suffix == ".py" and "_sysconfigdata" not in path.name)
+    return join_files(_source(path) for path in sources)
+
+
+_EMBEDDED: dict[str, Callable[[], Iterator[str]]] = {
+    "python-docs": _python_docs,
+    "python-stdlib": _python_stdlib,
+}
+
+
+def embedded(entry: Entry) -> Iterator[str]:
+    """Return the pieces of a text that Python brings along."""
+    return _EMBEDDED[entry.name]()
+
+
+def data_dir() -> Path:
+    """Return the folder of downloaded texts; it need not exist."""
+    named = os.environ.get("GEN_DATA_DIR")
+    if named:
+        return Path(named).expanduser()
+    import pooch  # type: ignore[import-untyped]
+
+    return Path(pooch.os_cache("gentext"))
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        for block in blocks(stream):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def is_here(entry: Entry) -> bool:
+    """Tell whether the text can be read without a network."""
+    if entry.filename is None:
+        return True
+    path = data_dir() / entry.filename
+    try:
+        return path.is_file() and _sha256(path) == entry.sha256
+    except OSError:
+        return False
+
+
+def fetch(entry: Entry) -> Path:
+    """Return the file of an entry, downloaded if it is not there.
+
+    Raises CorpusError when a file of that name is another one, or the download fails.
+    """
+    path = data_dir() / str(entry.filename)
+    if not path.exists():
+        return _download(entry, path)
+    try:
+        found = _sha256(path)
+    except OSError as error:
+        raise CorpusError(f"{path}: cannot be read ({error.strerror}); it should be {entry.name}") from None
+    if found != entry.sha256:
+        raise CorpusError(
+            f"{path}: not the {entry.name} of the catalogue: its sha256 begins with {found[:12]}, expected "
+            f"{str(entry.sha256)[:12]}. Move it away to download the right one, or give its path to use it"
+        )
+    return path
+
+
+def _download(entry: Entry, path: Path) -> Path:
+    import pooch
+
+    say(f"downloading {entry.name} from {entry.url} to {path}")
+    pooch.get_logger().setLevel("WARNING")  # its own lines would say the same again
+    try:
+        pooch.retrieve(str(entry.url), f"sha256:{entry.sha256}", path.name, path.parent, progressbar=False)
+    except OSError as error:  # requests' errors are among them
+        raise _failed(entry, path, reason(_root(error))) from None
+    except ValueError:
+        raise _failed(entry, path, "what is there now has another sha256") from None
+    return path
+
+
+def _failed(entry: Entry, path: Path, why: str) -> CorpusError:
+    return CorpusError(
+        f"{entry.name}: cannot download {entry.url} to {path} ({why}). Let GEN_DATA_DIR name a folder that "
+        f"can be written or, without a network, one into which you put {path.name} with sha256 {entry.sha256}"
+    )
+
+
+def _root(error: BaseException) -> BaseException:
+    """Return what an error began with: of a chain of network errors, only that is worth reading."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
+
+
+def open_file(path: Path) -> IO[bytes]:
+    """Open the file of an entry to read the bytes of its text."""
+    if path.suffix != ".zip":
+        return path.open("rb")
+    with zipfile.ZipFile(path) as archive:  # the member keeps the file open until it is closed itself
+        return archive.open(archive.namelist()[0])

@@ -1,0 +1,61 @@
+"""What the notebook tells its readers to watch, said by the program itself.
+
+Karpathy's tips, as the notebook quotes them: parameters and characters should be of about the
+same order of magnitude; a training loss far below the held-out loss means over-fitting (a smaller
+network, more dropout); about equal means under-fitting (more units or layers); and the held-out
+text must be large enough for its loss to mean something.
+"""
+
+from __future__ import annotations
+
+import math
+
+#: Below this many characters the held-out loss is too noisy to compare models by.
+SMALL_HELD_OUT = 20_000
+#: Nats a symbol between held-out and training loss, above which a model over-fits.
+OVER = 0.10
+#: The same, below which it could still grow.
+UNDER = 0.03
+#: Parameters to characters, either way, beyond which they are not of one order of magnitude.
+FAR = 10
+
+
+def before(parameters: int, characters: int, held_out: int) -> list[str]:
+    """Return what is worth saying before the first step; usually nothing."""
+    lines = []
+    if held_out < SMALL_HELD_OUT:
+        lines.append(
+            f"the held-out text has only {held_out:,} characters: its loss will be noisy. "
+            f"A longer text or a larger --val-frac helps"
+        )
+    if parameters > FAR * characters:
+        lines.append(
+            f"{parameters / max(characters, 1):.0f} parameters a character: the model can learn the text by heart. "
+            f"Watch the held-out loss; a smaller model.hidden or more model.dropout helps"
+        )
+    elif characters > FAR * parameters:
+        lines.append(
+            f"{characters / max(parameters, 1):.0f} characters a parameter: the text has room for a larger model "
+            f"(model.hidden, model.layers, or --preset base)"
+        )
+    return lines
+
+
+def after(train_loss: float, val_loss: float, best_step: int, steps: int) -> list[str]:
+    """Return the verdict at the end: over-fitting, under-fitting or neither, and what to try."""
+    if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
+        return []
+    gap = val_loss - train_loss
+    losses = f"held-out {val_loss:.4f}, training {train_loss:.4f} (both without dropout)"
+    if gap > OVER:
+        verdict = f"over-fitting: {losses}. Try more dropout (--set model.dropout=0.3), a smaller model or more text"
+    elif gap < UNDER:
+        verdict = (
+            f"under-fitting: {losses}. Train longer (--epochs), or try a larger model (model.hidden, model.layers)"
+        )
+    else:
+        verdict = f"well fitted: {losses}. A larger model with more dropout may still gain"
+    lines = [verdict]
+    if 0 < best_step < steps:
+        lines.append(f"the best checkpoint is step {best_step} of {steps}: after it the held-out loss rose")
+    return lines

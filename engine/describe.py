@@ -1,0 +1,128 @@
+"""What a run knows about its model, gathered into a Bundle; and a Bundle's chain, built again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from gentext.bundle import Bundle, LinkMeta, StateMeta, TokenizerMeta
+from gentext.chain import DEFAULT_CHAIN, Chain, build_chain
+from gentext.config import Table, build_config
+from gentext.errors import FileFormatError, RunError, nearest
+from gentext.interfaces import Model, Tokenizer
+from gentext.manager import host
+from gentext.registry import Registry
+from gentext.run import TOKENIZER, Run
+
+
+@dataclasses.dataclass(frozen=True)
+class ChainConfig:
+    """The table ``[chain]``; ``[chain.LINK]`` holds a link's options and parameter defaults."""
+
+    links: list[str] = dataclasses.field(default_factory=lambda: list(DEFAULT_CHAIN))
+    """The links in order."""
+
+
+def configured_chain(registry: Registry, table: Table, vocab_size: int) -> Chain:
+    """Build the chain that a config's table ``[chain]`` describes."""
+    options = {name: value for name, value in table.items() if isinstance(value, Mapping)}
+    plain = {name: value for name, value in table.items() if name not in options}
+    return build_chain(registry, build_config(ChainConfig, plain, "chain").links, vocab_size, options)
+
+
+def load_tokenizer(name: str, state: Mapping[str, Any]) -> Tokenizer:
+    """Build a tokenizer from what was stored, or raise RunError when that is damaged."""
+    cls = host().registry.get("tokenizer", name)
+    try:
+        tokenizer: Tokenizer = cls.from_state(state)
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"the stored state of tokenizer {name!r} is damaged ({error}); train the run again") from None
+    return tokenizer
+
+
+def describe(run: Run, model: Model) -> Bundle:
+    """Return everything that an exported file must know about a run's model."""
+    name, state = run.read_tokenizer()
+    tokenizer = load_tokenizer(name, state)
+    start = json.loads((run.path / TOKENIZER).read_text(encoding="utf-8")).get("start")
+    if not isinstance(start, int):
+        raise RunError(f"{run.path / TOKENIZER}: damaged, it names no start symbol; train the run again")
+    chain = configured_chain(host().registry, run.config.get("chain", {}), tokenizer.vocab_size)
+    return Bundle(
+        kind="model",
+        tokenizer=TokenizerMeta(name, dict(state), tokenizer.unknown),
+        token_bytes=[tokenizer.token_bytes(token) for token in range(tokenizer.vocab_size)],
+        states=_states(model),
+        start=start,
+        chain=chain_meta(chain),
+        card=card(run, model),
+    )
+
+
+def _states(model: Model) -> list[StateMeta]:
+    tensors: Sequence[Any] = model.initial_state(1)
+    rows = [
+        np.take(tensor.detach().cpu().numpy(), 0, axis=spec.batch_axis)
+        for spec, tensor in zip(model.state_spec, tensors, strict=True)
+    ]
+    return [StateMeta.of(spec, row) for spec, row in zip(model.state_spec, rows, strict=True)]
+
+
+def chain_meta(chain: Chain) -> list[LinkMeta]:
+    """Return a chain as a file's metadata holds it."""
+    return msgspec.convert([link.describe() for link in chain], list[LinkMeta])
+
+
+def card(run: Run, model: Any) -> dict[str, Any]:
+    """Return where a model comes from: corpus, sizes, losses, config, versions."""
+    config = run.config
+    finished: dict[str, Any] = next((row for row in reversed(run.read_metrics()) if row.get("finished")), {})
+    return {
+        "corpus": config.get("corpus", {}),
+        "parameters": sum(int(one.numel()) for one in model.parameters()),
+        "steps": finished.get("step"),
+        **{key: finished.get(key) for key in ("val_loss", "train_loss", "best_step")},
+        "config": config,
+        "versions": {name: _version(name) for name in ("gentext", "torch", "onnx")}
+        | {"python": platform.python_version()},
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def chain_of(bundle: Bundle, registry: Registry, names: Sequence[str] | None = None) -> Chain:
+    """Build a file's default chain, or another one from link names.
+
+    Links of the file keep the file's options and defaults. Raises FileFormatError when the file
+    and the installed strategy disagree, UnknownComponent when a strategy is not installed.
+    """
+    known = {link.name: link for link in bundle.chain}
+    wanted = list(known) if names is None else list(names)
+    options = {name: _options(registry, known[name]) for name in wanted if name in known}
+    return build_chain(registry, wanted, bundle.vocab_size, options)
+
+
+def _options(registry: Registry, meta: LinkMeta) -> dict[str, Any]:
+    """Return a stored link's options and defaults, checked against the installed strategy."""
+    known = registry.get("strategy", meta.name).params
+    for name in meta.params:
+        if name not in known:
+            raise FileFormatError(
+                f"the file's link {meta.name!r} has a parameter {name!r} that the installed strategy does not know."
+                f"{nearest(name, known)} Install the version of the plugin that it was exported with"
+            )
+    return {**meta.config, **{name: param.default for name, param in meta.params.items()}}

@@ -1,0 +1,16 @@
+"""The export as a plugin: when a run has finished, its best checkpoint becomes model.onnx."""
+
+from __future__ import annotations
+
+from gentext.console import say
+from gentext.hookspecs import hookimpl
+from gentext.run import Run
+from gentext.settings import Settings
+
+
+@hookimpl
+def run_finished(run: Run, settings: Settings) -> None:
+    if settings.export:
+        from gentext.export.model import export_run
+
+        say(export_run(run, run.path))

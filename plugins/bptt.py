@@ -1,0 +1,192 @@
+"""bptt: truncated back-propagation through time with carried state. (torch)
+
+Everything that happens in a step depends on (seed, step) and on what a checkpoint holds, so a
+run that was killed goes on as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import math
+import time
+from typing import Any
+
+import torch
+
+from gentext.errors import TrainingStopped
+from gentext.events import Hooks, Progress
+from gentext.interfaces import Batcher, FitResult, Ids
+from gentext.plugins import checkpoint as ckpt
+from gentext.plugins.device import Compute, choose
+from gentext.plugins.evaluate import mean_loss
+from gentext.plugins.interrupts import Interrupts
+from gentext.plugins.torch_sampler import preview
+from gentext.plugins.training import BPTTConfig, Loop, Position
+from gentext.run import Run
+from gentext.settings import Settings, budget_steps
+
+#: Steps timed, after one that is not, to turn minutes into steps and to say how long it takes.
+PROBE = 4
+#: Seconds after which a checkpoint is written even without an evaluation.
+SAVE_EVERY = 60.0
+
+
+class BPTTTrainer:
+    """Fits any model that satisfies gentext.interfaces.Model."""
+
+    Config = BPTTConfig
+
+    def __init__(self, config: BPTTConfig, settings: Settings) -> None:
+        self.config, self.settings = config, settings
+        self.compute: Compute
+
+    def start(self) -> str:
+        """Choose device and precision and seed PyTorch. Returns what was taken."""
+        self.compute = choose(self.settings)
+        torch.manual_seed(self.settings.seed)
+        torch.set_flush_denormal(True)
+        return self.compute.line
+
+    def plan(self, model: Any, batcher: Batcher, train: Ids) -> tuple[int, float]:
+        """Return the steps of the budget and the seconds of one, measured on a copy of the model."""
+        with torch.random.fork_rng():
+            probe = self._loop(copy.deepcopy(model), batcher, train)
+            for step in range(PROBE + 1):
+                if step == 1:
+                    begin = time.perf_counter()
+                probe.step(step % batcher.steps_per_epoch, 1e-9)
+            seconds = (time.perf_counter() - begin) / PROBE
+        return budget_steps(self.settings, batcher.steps_per_epoch, seconds), seconds
+
+    def fit(
+        self,
+        model: Any,
+        batcher: Batcher,
+        train: Ids,
+        val: Ids,
+        run: Run,
+        hooks: Hooks,
+        steps: int,
+        resume: bool,
+    ) -> FitResult:
+        """Train up to ``steps``. Raises TrainingStopped when interrupted or when the loss is lost."""
+        loop = self._loop(model, batcher, train)
+        where = Position()
+        if resume:
+            where = loop.load(ckpt.load_last(run), steps)
+            _repair_best(run, where)
+        first = where.step
+        progress = functools.partial(_progress, where, loop, steps, first)
+        hooks.run_started(run, self.settings, progress())
+        every = self._eval_every(steps, loop.tokens_per_step, len(val))
+        saved_at = time.monotonic()
+        if not resume:
+            self._save(loop, where, steps, run, hooks, progress, best=False)
+        with Interrupts() as interrupts:
+            while where.step < steps and not self._gave_up(where):
+                begin = time.perf_counter()
+                where.loss = loop.step(where.step, self._rate(where.step, steps))
+                where.seconds += time.perf_counter() - begin
+                if not math.isfinite(where.loss):
+                    raise TrainingStopped(self._lost(run, where))
+                where.step += 1
+                where.val_loss = None
+                hooks.step_done(run, progress())
+                if where.step % every == 0 or where.step == steps:
+                    best = self._evaluate(loop, where, val, run, hooks, progress)
+                    self._save(loop, where, steps, run, hooks, progress, best=best)
+                    saved_at = time.monotonic()
+                elif interrupts.asked or time.monotonic() - saved_at > SAVE_EVERY:
+                    self._save(loop, where, steps, run, hooks, progress, best=False)
+                    saved_at = time.monotonic()
+                if interrupts.asked and where.step < steps:
+                    raise TrainingStopped(
+                        f"stopped at step {where.step} of {steps}, everything is saved; "
+                        f"go on with: gen train --resume --run {run.path}"
+                    )
+        return self._result(model, train, val, run, where, loop.tokens_per_step)
+
+    def _loop(self, model: Any, batcher: Batcher, train: Ids) -> Loop:
+        return Loop(self.config, self.settings, self.compute, model, batcher, train)
+
+    def _rate(self, step: int, steps: int) -> float:
+        config = self.config
+        rate = config.rate * min(1.0, (step + 1) / config.warmup if config.warmup else 1.0)
+        if config.schedule == "cosine":
+            rate *= config.final + (1 - config.final) * 0.5 * (1 + math.cos(math.pi * step / steps))
+        return rate
+
+    def _gave_up(self, where: Position) -> bool:
+        return 0 < self.config.patience <= where.worse
+
+    def _eval_every(self, steps: int, tokens_per_step: int, val_tokens: int) -> int:
+        """A measurement reads forward only, a third of a step's work: keep it to a tenth of the time."""
+        if self.config.eval_every:
+            return self.config.eval_every
+        return max(1, min(steps, max(math.ceil(steps / 10), math.ceil(3.3 * val_tokens / tokens_per_step))))
+
+    def _evaluate(self, loop: Loop, where: Position, val: Ids, run: Run, hooks: Hooks, progress: Any) -> bool:
+        where.val_loss = mean_loss(loop.model, val, self.compute.autocast())
+        best = where.best_loss is None or where.val_loss < where.best_loss
+        where.worse = 0 if best else where.worse + 1
+        if best:
+            where.best_loss, where.best_step = where.val_loss, where.step
+        sample = functools.partial(preview, loop.model, run)
+        hooks.evaluated(run, dataclasses.replace(progress(), val_loss=where.val_loss, sample=sample))
+        return best
+
+    def _save(
+        self, loop: Loop, where: Position, steps: int, run: Run, hooks: Hooks, progress: Any, *, best: bool
+    ) -> None:
+        meta = {**dataclasses.asdict(where), "steps": steps, "precision": self.compute.precision}
+        meta |= {
+            "device": self.compute.device.type,
+            "threads": self.compute.threads,
+            "scaler": loop.scaler.state_dict(),
+        }
+        meta["loss"] = where.loss if math.isfinite(where.loss) else None
+        path = ckpt.save(run, loop.tensors(), meta, best=best)
+        hooks.checkpoint_saved(run, progress(), path)
+
+    def _lost(self, run: Run, where: Position) -> str:
+        return (
+            f"the loss became {where.loss} at step {where.step + 1}; the last good checkpoint is step "
+            f"{ckpt.step_of(ckpt.find(run, 'last')[0])} in {run.path}. Train anew with a lower rate "
+            f"(--set trainer.rate={self.config.rate / 3:.2g}) or a smaller trainer.clip"
+        )
+
+    def _result(self, model: Any, train: Ids, val: Ids, run: Run, where: Position, tokens_per_step: int) -> FitResult:
+        """Measure the best checkpoint in fp32, on the held-out text and on as much training text."""
+        ckpt.load_weights(model, ckpt.load_best(run))
+        return FitResult(
+            steps=where.step,
+            val_loss=mean_loss(model, val),
+            train_loss=mean_loss(model, train[-len(val) :]),
+            best_step=where.best_step,
+            chars_per_second=where.step * tokens_per_step / max(where.seconds, 1e-9),
+        )
+
+
+def _progress(where: Position, loop: Loop, steps: int, first: int) -> Progress:
+    return Progress(
+        step=where.step,
+        total_steps=steps,
+        epoch=max(0, where.step - 1) // loop.batcher.steps_per_epoch,
+        loss=where.loss,
+        rate=loop.rate,
+        tokens=where.step * loop.tokens_per_step,
+        seconds=where.seconds,
+        first_step=first,
+    )
+
+
+def _repair_best(run: Run, where: Position) -> None:
+    """Put the best checkpoint in order after a kill between two renames."""
+    newest = ckpt.find(run, "last")[0]
+    if where.best_loss is not None and where.best_step == ckpt.step_of(newest) == where.step:
+        ckpt.link_best(run, newest)
+    for path in ckpt.find(run, "best"):
+        if ckpt.step_of(path) > where.step:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,84 @@
+"""char: one symbol for each Unicode code point, sorted."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gentext.config import Positive
+from gentext.errors import CorpusError, PrimeError, RunError
+from gentext.interfaces import Ids
+
+#: What the unknown symbol looks like, should it ever be shown.
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+
+@dataclasses.dataclass(frozen=True)
+class CharConfig:
+    """Options of the tokenizer ``char``."""
+
+    min_count: Positive = 1
+    """Characters that stand fewer times in the corpus share one unknown symbol."""
+
+
+class CharTokenizer:
+    """Code points to ids 0..V-1, in code point order; the unknown symbol, if any, comes last."""
+
+    Config = CharConfig
+
+    def __init__(self, symbols: str, with_unknown: bool) -> None:
+        self._symbols = symbols
+        self._codes = _code_points(symbols)
+        self.unknown = len(symbols) if with_unknown else None
+        self.vocab_size = len(symbols) + with_unknown
+
+    @classmethod
+    def build(cls, chunks: Iterable[str], config: CharConfig) -> CharTokenizer:
+        """Learn the symbols of a text. Raises CorpusError when none would be left."""
+        counts = np.zeros(0x110000, np.int64)
+        for chunk in chunks:
+            counts += np.bincount(_code_points(chunk), minlength=len(counts))
+        kept = np.flatnonzero(counts >= config.min_count)
+        if not len(kept):
+            raise CorpusError(f"no character stands {config.min_count} times in the text; lower tokenizer.min_count")
+        return cls("".join(map(chr, kept)), with_unknown=bool(((counts > 0) & (counts < config.min_count)).any()))
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> CharTokenizer:
+        symbols, with_unknown = state.get("symbols"), state.get("unknown", False)
+        if not isinstance(symbols, str) or not symbols or list(symbols) != sorted(set(symbols)):
+            raise RunError("the char tokenizer's state is damaged: expected its symbols as sorted text")
+        return cls(symbols, bool(with_unknown))
+
+    def state(self) -> dict[str, Any]:
+        return {"symbols": self._symbols, "unknown": self.unknown is not None}
+
+    def encode(self, text: str) -> Ids:
+        codes = _code_points(text)
+        at = np.minimum(np.searchsorted(self._codes, codes), len(self._codes) - 1)
+        strange = self._codes[at] != codes
+        ids: Ids = at.astype(np.uint8) if self.vocab_size <= 256 else at.astype(np.int32)
+        if strange.any():
+            if self.unknown is None:
+                first = int(strange.argmax())
+                raise PrimeError(
+                    f"{int(strange.sum())} characters are not among the model's {self.vocab_size} symbols, "
+                    f"first {text[first]!r} at position {first}"
+                )
+            ids[strange] = self.unknown
+        return ids
+
+    def unknown_at(self, text: str) -> list[int]:
+        return [int(at) for at in np.flatnonzero(~np.isin(_code_points(text), self._codes))]
+
+    def token_bytes(self, token: int) -> bytes:
+        return (REPLACEMENT if token == self.unknown else self._symbols[token]).encode()
+
+
+def _code_points(text: str) -> NDArray[np.uint32]:
+    # Lone surrogates cannot come from a file, but can from a command line.
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.dtype("<u4")).astype(np.uint32)

@@ -1,0 +1,78 @@
+"""Which device and which arithmetic training uses on this machine. (torch)"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from typing import Any
+
+import torch
+
+from gentext.errors import DeviceError
+from gentext.settings import Settings
+
+
+@dataclasses.dataclass(frozen=True)
+class Compute:
+    """A device and a precision that were found to work."""
+
+    device: torch.device
+    precision: str
+    threads: int
+
+    @property
+    def line(self) -> str:
+        """What was taken, in words."""
+        if self.device.type == "cuda":
+            return f"{torch.cuda.get_device_name(self.device)}, {self.precision}"
+        return f"CPU, {self.threads} threads, {self.precision}"
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """Return the context in which the forward pass runs."""
+        kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
+        if self.precision not in kinds:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=kinds[self.precision])
+
+
+def choose(settings: Settings) -> Compute:
+    """Choose device and precision, or raise DeviceError when what was asked for is not there."""
+    device = choose_device(settings.device)
+    torch.set_num_threads(settings.threads or _cores())
+    return Compute(device, _precision(settings.precision, device), torch.get_num_threads())
+
+
+def choose_device(wanted: str) -> torch.device:
+    """Return the device; ``cuda`` where there is none raises DeviceError."""
+    there = torch.cuda.is_available()
+    if wanted == "cuda" and not there:
+        why = "this PyTorch is built without CUDA" if not torch.backends.cuda.is_built() else "PyTorch sees no GPU"
+        raise DeviceError(f"--device cuda: {why}; use --device cpu or auto")
+    return torch.device("cuda" if there and wanted != "cpu" else "cpu")
+
+
+def bf16_on_cpu() -> bool:
+    """Tell whether bf16 LSTMs run on this CPU: without the instructions, oneDNN raises."""
+    try:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    except (AttributeError, RuntimeError):
+        return False
+
+
+def _cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _precision(wanted: str, device: torch.device) -> str:
+    if device.type == "cuda":
+        has_bf16 = torch.cuda.is_bf16_supported()
+        if wanted == "bf16" and not has_bf16:
+            raise DeviceError("--precision bf16: this GPU has no bf16; use fp16, fp32 or auto")
+        return ("bf16" if has_bf16 else "fp16") if wanted == "auto" else wanted
+    if wanted == "fp16":
+        raise DeviceError("--precision fp16: only a GPU trains in fp16; use bf16, fp32 or auto")
+    if wanted == "bf16" and not bf16_on_cpu():
+        raise DeviceError("--precision bf16: this CPU has no bf16 instructions; use fp32 or auto")
+    return ("bf16" if bf16_on_cpu() else "fp32") if wanted == "auto" else wanted

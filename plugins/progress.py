@@ -1,0 +1,72 @@
+"""Shows where training stands: a bar on a terminal, a line a measurement elsewhere."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any
+
+from gentext.console import say
+from gentext.events import Progress
+from gentext.hookspecs import hookimpl
+from gentext.run import Run
+from gentext.settings import Settings
+
+_bars: dict[Run, tuple[Any, Any]] = {}
+
+
+@hookimpl
+def run_started(run: Run, settings: Settings, progress: Progress) -> None:
+    if progress.step:
+        say(f"going on at step {progress.step} of {progress.total_steps}")
+    if sys.stderr.isatty():
+        _bars[run] = _start_bar(progress)
+
+
+@hookimpl
+def step_done(run: Run, progress: Progress) -> None:
+    if run in _bars:
+        bar, task = _bars[run]
+        bar.update(task, completed=progress.step, loss=progress.loss, rate=_rate(progress))
+
+
+@hookimpl
+def evaluated(run: Run, progress: Progress) -> None:
+    line = (
+        f"step {progress.step}/{progress.total_steps}  loss {progress.loss:.4f}  held out {progress.val_loss:.4f}  "
+        f"{_rate(progress):,.0f} symbols/s"
+    )
+    if run not in _bars:
+        say(line)
+        return
+    bar, _ = _bars[run]
+    bar.console.print(line, highlight=False, markup=False)
+
+
+@hookimpl
+def run_closed(run: Run) -> None:
+    if run in _bars:
+        bar, _ = _bars.pop(run)
+        bar.stop()
+
+
+def _rate(progress: Progress) -> float:
+    return progress.tokens / progress.seconds if progress.seconds else math.nan
+
+
+def _start_bar(progress: Progress) -> tuple[Any, Any]:
+    from rich import progress as rich
+    from rich.console import Console
+
+    bar = rich.Progress(
+        rich.BarColumn(),
+        rich.TextColumn(
+            "step {task.completed}/{task.total}  loss {task.fields[loss]:.3f}  {task.fields[rate]:,.0f} symbols/s"
+        ),
+        rich.TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    task = bar.add_task("", total=progress.total_steps, completed=progress.step, loss=math.nan, rate=math.nan)
+    bar.start()
+    return bar, task

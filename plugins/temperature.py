@@ -1,0 +1,35 @@
+"""temperature: bolder or more careful text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gentext.strategy import Array, Arrays, Param, Strategy
+
+
+class Temperature(Strategy):
+    """Divide the logits by a temperature; 0 keeps the first of the most probable symbols.
+
+    Ackley, Hinton, Sejnowski, "A learning algorithm for Boltzmann machines", 1985.
+    """
+
+    params: Mapping[str, Param] = {
+        "temperature": Param(1.0, "below 1 more careful, above 1 bolder; 0: always the most probable", low=0, high=1e6),
+    }
+    place = "shape"
+
+    def apply(
+        self, xp: Any, logits: Array, params: Arrays, state: Arrays, noise: Array | None, tables: Arrays
+    ) -> tuple[Array, Arrays]:
+        t = params["temperature"]
+        top = xp.max(logits, axis=1, keepdims=True)
+        # Relative to the largest, so that a tiny temperature gives -inf elsewhere and never NaN.
+        scaled = xp.where(logits == -xp.inf, logits, (logits - top) / xp.where(t == 0.0, 1.0, t))
+        best = xp.argmax(logits, axis=1, keepdims=True)
+        index = xp.arange(self.vocab_size, dtype=xp.int64)[None, :]
+        greedy = xp.where(index == best, logits, -xp.inf)
+        return xp.where(t == 0.0, greedy, xp.where(t == 1.0, logits, scaled)), state
+
+    def decides(self, params: Mapping[str, float]) -> bool:
+        return params["temperature"] == 0

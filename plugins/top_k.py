@@ -1,0 +1,30 @@
+"""top_k: keep the k most probable symbols."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gentext.strategy import Array, Arrays, Param, Strategy
+
+
+class TopK(Strategy):
+    """Keep exactly the k largest logits; ties go to the lower index.
+
+    Fan, Lewis, Dauphin, "Hierarchical neural story generation", ACL 2018.
+    """
+
+    params: Mapping[str, Param] = {
+        "top_k": Param(0, "keep the K most probable symbols; 0: all", dtype="int64", low=0, default=5),
+    }
+
+    def apply(
+        self, xp: Any, logits: Array, params: Arrays, state: Arrays, noise: Array | None, tables: Arrays
+    ) -> tuple[Array, Arrays]:
+        k = params["top_k"]
+        # The rank of each symbol: a stable sort of the negated logits puts ties in index order.
+        rank = xp.argsort(xp.argsort(-logits, axis=1, stable=True), axis=1, stable=True)
+        return xp.where((rank < k) | (k == 0), logits, -xp.inf), state
+
+    def decides(self, params: Mapping[str, float]) -> bool:
+        return params["top_k"] == 1

@@ -1,0 +1,159 @@
+"""One optimizer step at a time: the model, its optimizer and the state that is carried along. (torch)
+
+What a step does depends on (seed, step) and on what `Loop.tensors` returns, and nothing else:
+that is why a killed run can go on exactly.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from gentext.config import Fraction, NonNegative, NonNegativeFloat, PositiveFloat
+from gentext.console import warn
+from gentext.errors import RunError
+from gentext.interfaces import Batcher, Ids
+from gentext.plugins import checkpoint as ckpt
+from gentext.plugins.device import Compute
+from gentext.plugins.recurrent import TorchState, reset_rows
+from gentext.settings import Settings
+
+
+@dataclasses.dataclass(frozen=True)
+class BPTTConfig:
+    """Options of the trainer ``bptt``. The defaults are the notebook's."""
+
+    optimizer: Literal["adam", "adamw"] = "adam"
+    """Adam, or Adam with decoupled weight decay."""
+    rate: PositiveFloat = 1e-3
+    """Peak learning rate."""
+    beta2: Fraction = 0.999
+    """How slowly Adam's second moment forgets."""
+    weight_decay: NonNegativeFloat = 0.0
+    """Decay of the weight matrices (adamw); biases and norms have none."""
+    clip: NonNegativeFloat = 5.0
+    """Largest norm of the gradient; 0: no limit."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """How the rate falls over the budget."""
+    warmup: NonNegative = 0
+    """Steps in which the rate rises to its peak."""
+    final: Fraction = 0.02
+    """Share of the peak rate at the end of the cosine."""
+    eval_every: NonNegative = 0
+    """Steps between two measurements of the held-out loss; 0: about a tenth of the time."""
+    patience: NonNegative = 0
+    """Stop after so many measurements without a better loss; 0: never."""
+
+
+@dataclasses.dataclass
+class Position:
+    """Where training stands; with the tensors, all that a checkpoint holds."""
+
+    step: int = 0
+    seconds: float = 0.0
+    loss: float = math.nan
+    best_loss: float | None = None
+    best_step: int = 0
+    worse: int = 0
+    val_loss: float | None = None
+
+
+class Loop:
+    """Model, optimizer and carried state: one optimizer step at a time."""
+
+    def __init__(
+        self, config: BPTTConfig, settings: Settings, compute: Compute, model: Any, batcher: Batcher, train: Ids
+    ) -> None:
+        self.config, self.compute, self.batcher, self.train = config, compute, batcher, train
+        self.seed = settings.seed
+        self.model = model.to(self.compute.device).train()
+        self.optimizer = _optimizer(model, config)
+        self.scaler = torch.amp.GradScaler(self.compute.device.type, enabled=self.compute.precision == "fp16")
+        self.rows, self.tokens_per_step = batcher.rows, batcher.rows * batcher.length
+        self.carried: TorchState = model.initial_state(batcher.rows)
+        self.rate = 0.0
+
+    def step(self, step: int, rate: float) -> float:
+        """Take optimizer step number ``step`` (from 0) at a learning rate; return its loss."""
+        epoch, within = divmod(step, self.batcher.steps_per_epoch)
+        x, y, fresh = (torch.from_numpy(one) for one in self.batcher.batch(self.train, self.seed, epoch, within, 0))
+        device = self.compute.device
+        model = self.model
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.rate = rate
+        state = reset_rows(self.carried, fresh.to(device), model.initial_state(len(x)), model.state_spec)
+        self.optimizer.zero_grad()
+        with self.compute.autocast():
+            logits, state = model(x.to(device), state)
+            loss = functional.cross_entropy(logits.float().flatten(0, 1), y.to(device).flatten())
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        if self.config.clip:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), self.config.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.carried = tuple(one.detach() for one in state)
+        return loss.item()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all tensors that a checkpoint needs."""
+        tensors = {f"{ckpt.MODEL}{name}": one for name, one in self.model.state_dict().items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{key}": one for key, one in state.items()}
+        specs = self.model.state_spec
+        tensors |= {f"carried.{spec.name}": one.float() for spec, one in zip(specs, self.carried, strict=True)}
+        tensors["random.cpu"] = torch.get_rng_state()
+        if self.compute.device.type == "cuda":
+            tensors["random.cuda"] = torch.cuda.get_rng_state(self.compute.device)
+        return tensors
+
+    def load(self, checkpoint: ckpt.Checkpoint, steps: int) -> Position:
+        """Take up where a checkpoint stands. Says so when this machine computes differently."""
+        meta, compute = checkpoint.meta, self.compute
+        ckpt.load_weights(self.model, checkpoint)
+        try:
+            state: dict[int, dict[str, Tensor]] = {}
+            for name, one in checkpoint.part("optimizer.").items():
+                index, _, key = name.partition(".")
+                state.setdefault(int(index), {})[key] = one
+            groups = self.optimizer.state_dict()["param_groups"]
+            self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+            carried = (checkpoint.tensors[f"carried.{spec.name}"] for spec in self.model.state_spec)
+            self.carried = tuple(one.to(now.device, now.dtype) for one, now in zip(carried, self.carried, strict=True))
+            torch.set_rng_state(checkpoint.tensors["random.cpu"])
+            if compute.device.type == "cuda" and "random.cuda" in checkpoint.tensors:
+                torch.cuda.set_rng_state(checkpoint.tensors["random.cuda"], compute.device)
+            self.scaler.load_state_dict(meta["scaler"])
+            fields = {field.name: meta[field.name] for field in dataclasses.fields(Position)}
+        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+            raise RunError(f"{checkpoint.path}: damaged or of another trainer ({error})") from None
+        now = {
+            "device": compute.device.type,
+            "precision": compute.precision,
+            "threads": compute.threads,
+            "steps": steps,
+        }
+        for name, value in now.items():
+            if meta.get(name) != value:
+                warn(
+                    f"{name} was {meta.get(name)}, now {value}: training goes on, but not bit for bit as it would have"
+                )
+        fields["loss"] = math.nan if fields["loss"] is None else fields["loss"]
+        return Position(**fields)
+
+
+def _optimizer(model: Any, config: BPTTConfig) -> torch.optim.Optimizer:
+    matrices = [one for one in model.parameters() if one.dim() > 1]
+    others = [one for one in model.parameters() if one.dim() <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    cls = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    return cls([one for one in groups if one["params"]], lr=config.rate, betas=(0.9, config.beta2), fused=True)
