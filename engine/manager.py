@@ -28,9 +28,9 @@ from gentext.registry import KINDS, Registry, Source, plural
 BUILTINS = (
     "gentext.plugins.builtin",
     "gentext.plugins.metrics",
+    "gentext.plugins.progress",
     "gentext.plugins.samples",
     "gentext.plugins.curves",
-    "gentext.plugins.progress",
     "gentext.export.plugin",
 )
 GROUP = hookspecs.PROJECT

@@ -68,6 +68,7 @@ def train(options: TrainOptions) -> tuple[Run, FitResult]:
     """Train as the options say, and let the life-cycle hooks export at the end."""
     if options.resume:
         return _resume(options)
+    runs.check_free(options.run)
     config = resolve(options)
     return _train(config, options.corpus or DEFAULT_CORPUS, options.run, resume=None)
 

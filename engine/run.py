@@ -146,11 +146,7 @@ def create(path: Path | None, corpus: str) -> Run:
         path = next(
             one for n in range(10_000) if not (one := base.with_name(base.name + (f"-{n}" if n else ""))).exists()
         )
-    elif path.exists() and not path.is_dir():
-        raise RunError(f"{path} is a file; expected a folder for the run")
-    elif path.is_dir() and any(path.iterdir()):
-        done = "go on with --resume, or name" if (path / CONFIG).exists() else "name"
-        raise RunError(f"{path} is not empty; {done} another folder with --run")
+    check_free(path)
     run = Run(path)
     try:
         run.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -159,6 +155,15 @@ def create(path: Path | None, corpus: str) -> Run:
             f"{path}: cannot be made ({error.strerror}); name a folder that can be written, with --run"
         ) from error
     return run
+
+
+def check_free(path: Path | None) -> None:
+    """Raise RunError when a new run cannot go where it was asked to; cheap, so it is asked early too."""
+    if path is not None and path.exists() and not path.is_dir():
+        raise RunError(f"{path} is a file; expected a folder for the run")
+    if path is not None and path.is_dir() and any(path.iterdir()):
+        done = "go on with --resume, or name" if (path / CONFIG).exists() else "name"
+        raise RunError(f"{path} is not empty; {done} another folder with --run")
 
 
 def open_run(path: Path) -> Run:

@@ -1,4 +1,4 @@
-"""Shows where training stands: a bar on a terminal, a line a measurement elsewhere."""
+"""Shows where training stands: a line a measurement, and on a terminal a bar below the lines."""
 
 from __future__ import annotations
 
@@ -32,15 +32,10 @@ def step_done(run: Run, progress: Progress) -> None:
 
 @hookimpl
 def evaluated(run: Run, progress: Progress) -> None:
-    line = (
+    say(
         f"step {progress.step}/{progress.total_steps}  loss {progress.loss:.4f}  held out {progress.val_loss:.4f}  "
         f"{_rate(progress):,.0f} symbols/s"
     )
-    if run not in _bars:
-        say(line)
-        return
-    bar, _ = _bars[run]
-    bar.console.print(line, highlight=False, markup=False)
 
 
 @hookimpl

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 
+from gentext.console import say
 from gentext.events import Progress
 from gentext.hookspecs import hookimpl
 from gentext.run import SAMPLES, Run, append_line, write_text
 from gentext.settings import Settings
 
 LENGTH = 300
+#: How much of a sample is shown while training.
+SHOWN = 100
 HEADER = re.compile(r"^=== step (\d+), held-out loss [\d.]+ ===$", re.MULTILINE)
 
 
@@ -26,6 +29,7 @@ def run_started(run: Run, settings: Settings, progress: Progress) -> None:
 def evaluated(run: Run, progress: Progress) -> None:
     if progress.sample is not None:
         text = progress.sample(LENGTH)
+        say(f"    {' '.join(text.split())[:SHOWN]}")
         append_line(
             run.path / SAMPLES,
             f"=== step {progress.step}, held-out loss {progress.val_loss:.4f} ===\n{text}\n",

@@ -28,8 +28,9 @@ class StreamBatcher:
     """The notebook's ``get_batches``: N contiguous streams, windows of T, targets shifted by one.
 
     Each row carries its state from window to window, so row r reads one unbroken N-th of the text.
-    Unlike the notebook, the last target of a stream is the true next symbol, and a text that
-    divides evenly loses nothing.
+    The streams are cut as in the notebook; but the last target of a stream is the true next symbol
+    (only the very last one of an evenly divided text has none, and wraps to its stream's first), and
+    a text that divides evenly is not lost.
     """
 
     Config = StreamConfig
@@ -38,16 +39,17 @@ class StreamBatcher:
         if config.batch % world.size:
             raise ConfigError(f"batcher.batch = {config.batch}: expected a multiple of the {world.size} processes")
         self.rows, self.length = config.batch, config.length
-        self._offset = config.offset
         self._local = config.batch // world.size
-        self._stride = (n_tokens - 1) // self.rows
-        self.steps_per_epoch = self._stride // self.length
+        self.steps_per_epoch = n_tokens // (self.rows * self.length)
         if config.offset and self.steps_per_epoch > 1:
-            self.steps_per_epoch -= 1  # room for the offset
+            self.steps_per_epoch -= 1
+        self._stride = self.steps_per_epoch * self.length
+        # How far all streams may move together: what is left of the text behind the last one.
+        self._room = max(0, n_tokens - self.rows * self._stride - 1) if config.offset else 0
         if self.steps_per_epoch < 1:
             raise CorpusError(
                 f"the training text has {n_tokens} symbols, but one batch of {self.rows} x {self.length} needs "
-                f"{self.rows * self.length + 1}; use a longer text, or lower batcher.batch or batcher.length"
+                f"{self.rows * self.length}; use a longer text, or lower batcher.batch or batcher.length"
             )
 
     def batch(
@@ -56,11 +58,15 @@ class StreamBatcher:
         """Return x [B, T], y [B, T], fresh [B] of one step of an epoch, for one rank's rows."""
         begin = step * self.length + self._epoch_offset(seed, epoch)
         rows = range(rank * self._local, (rank + 1) * self._local)
-        window = np.stack([tokens[r * self._stride + begin :][: self.length + 1] for r in rows]).astype(np.int64)
+        window = np.stack([self._window(tokens, row, begin) for row in rows])
         return window[:, :-1], window[:, 1:], np.full(self._local, step == 0)
 
+    def _window(self, tokens: Ids, row: int, begin: int) -> NDArray[np.int64]:
+        """Return the T symbols of one row and the one after them."""
+        at = row * self._stride + begin
+        window = tokens[at : at + self.length + 1].astype(np.int64)
+        return window if len(window) > self.length else np.append(window, np.int64(tokens[row * self._stride]))
+
     def _epoch_offset(self, seed: int, epoch: int) -> int:
-        room = self._stride - self.steps_per_epoch * self.length
-        if not self._offset or room < 1:
-            return 0
-        return int(np.random.default_rng([seed, epoch]).integers(0, min(room, self.length) + 1))
+        """Return by how much an epoch's windows are moved, the same for all rows and ranks."""
+        return int(np.random.default_rng([seed, epoch]).integers(0, self._room + 1)) if self._room else 0

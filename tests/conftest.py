@@ -1,0 +1,71 @@
+"""What several test files share: running ``gen`` in this process, a small text, and a tiny run."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import random
+import sys
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from gentext.cli.app import main
+
+#: Options under which a training run takes a fraction of a second.
+TINY = (
+    *("--set", "model.hidden=8", "--set", "model.embedding=4"),
+    *("--set", "batcher.batch=2", "--set", "batcher.length=8"),
+    *("--precision", "fp32", "--set", "run.threads=1"),  # more threads wait for each other where two tests run
+)
+
+
+class Gen(Protocol):
+    """``gen("sample", path, "--length", 5)`` gives (exit status, stdout, stderr)."""
+
+    def __call__(self, *arguments: object, stdin: bytes = b"") -> tuple[int, str, str]: ...
+
+
+def run_gen(*arguments: object, stdin: bytes = b"") -> tuple[int, str, str]:
+    """Run the command line in this process. An exception that reaches the user fails the test."""
+    streams = [io.TextIOWrapper(io.BytesIO(), "utf-8", newline="", write_through=True) for _ in range(2)]
+    before = sys.stdin
+    sys.stdin = io.TextIOWrapper(io.BytesIO(stdin), "utf-8")
+    try:
+        with contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
+            code = main([str(one) for one in arguments])
+    finally:
+        sys.stdin = before
+    out, err = (stream.buffer.getvalue().decode() for stream in streams)  # type: ignore[attr-defined]
+    return code, out, err
+
+
+def make_text(characters: int) -> str:
+    """Return the same small text each time: words of a made-up language, 19 different characters."""
+    rng = random.Random(0)
+    words = ["".join(rng.choices("abcdefghijklmnop", k=rng.randint(2, 7))) for _ in range(200)]
+    pieces = [rng.choice(words) + rng.choice([" ", " ", " ", ".\n"]) for _ in range(characters)]
+    return "".join(pieces)[:characters]
+
+
+@pytest.fixture(scope="session")
+def gen() -> Gen:
+    return run_gen
+
+
+@pytest.fixture(scope="session")
+def tiny_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A text of 20,000 characters, in a file."""
+    path = tmp_path_factory.mktemp("text") / "tiny.txt"
+    path.write_text(make_text(20_000), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_text: Path) -> Path:
+    """A finished, exported run of four steps. Read it; copy it before you change it."""
+    path = tmp_path_factory.mktemp("runs") / "tiny"
+    code, _, err = run_gen("train", tiny_text, "--run", path, *TINY, "--steps", 4)
+    assert code == 0, err
+    return path
