@@ -12,7 +12,7 @@ demo: $(VENV)/.train
 	$(BIN)/gen sample $(DEMO) --length 600 --seed 1
 
 test: lint types
-	$(BIN)/python -m pytest -n 2 -q
+	$(BIN)/python -m pytest -n 2 --dist loadfile -q
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,12 @@ import typer
 from gentext.console import say
 from gentext.errors import GenError
 from gentext.manager import host
+
+#: What goes wrong with a machine, not with the program.
+ENVIRONMENT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}
+ENVIRONMENT |= {errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE, errno.ENFILE, errno.ENODEV, errno.ENXIO}
+#: Typer turns Ctrl-C into this status.
+INTERRUPTED = 130
 
 COMMANDS = ("train", "export", "sample", "eval", "info", "plugins", "corpora", "doctor")
 
@@ -51,9 +58,14 @@ def _version(version: bool = typer.Option(False, "--version", help="Show the ver
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``gen`` and return its exit status. The only place that prints errors."""
+    if hasattr(sys.stdout, "reconfigure"):  # what stdout cannot encode, such as half a surrogate pair, becomes ?
+        sys.stdout.reconfigure(errors="replace")
     try:
-        code = build()(args=None if arguments is None else list(arguments), standalone_mode=False)
+        arguments = None if arguments is None else list(arguments)
+        code = build()(args=arguments, prog_name="gen", standalone_mode=False)
         sys.stdout.flush()
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except GenError as error:
         say(f"gen: error: {error}")
@@ -64,18 +76,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         say("gen: stopped")
         return 1
+    except MemoryError as error:
+        say(f"gen: error: not enough memory{f' ({error})' if str(error) else ''}; ask for less at once")
+        return 1
+    except OSError as error:
+        if error.errno not in ENVIRONMENT:
+            raise
+        say(f"gen: error: {error.filename or 'the output'}: {error.strerror}; what was written before is kept")
+        _silence_stdout()
+        return 1
     except Exception as error:
         # Typer carries its own copy of click, whose usage errors are told by their methods alone.
         if not hasattr(error, "format_message"):
             raise
-        say(f"gen: error: {_one_line(error)}")
+        if str(error):  # a bare ``gen`` has shown its help already
+            say(f"gen: error: {_one_line(error)}")
         return int(getattr(error, "exit_code", 2))
 
 
-def _one_line(error: object) -> str:
-    text = " ".join(error.format_message().split())  # type: ignore[attr-defined]
+def _one_line(error: BaseException) -> str:
+    """Return a usage error with what was given, which Typer itself leaves out, and where to read on."""
+    text = " ".join(error.format_message().split()).rstrip(".")  # type: ignore[attr-defined]
+    given = [one["input"] for one in error.__cause__.errors()] if hasattr(error.__cause__, "errors") else []
     context = getattr(error, "ctx", None)
-    return f"{text} See: {context.command_path} --help" if context is not None else text
+    text += f", not {given[0]!r}" if given else ""
+    end = "" if text.endswith("?") else "."
+    return f"{text}{end} See: {context.command_path} --help" if context is not None else text
 
 
 def _silence_stdout() -> None:

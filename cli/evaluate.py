@@ -13,6 +13,7 @@ from gentext.cli.source import find_source, run_of
 from gentext.console import say
 from gentext.errors import CorpusError
 from gentext.run import HELD_OUT
+from gentext.settings import check_device
 
 
 def evaluate(
@@ -33,6 +34,7 @@ def evaluate(
     from gentext.data.corpus import read_corpus
     from gentext.score import score
 
+    check_device(device)
     path = find_source(source)
     run = run_of(path)
     if text is None:

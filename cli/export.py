@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from gentext.console import say
-from gentext.errors import MissingExtra, RunError
+from gentext.errors import MissingExtra, RunError, UsageError
 from gentext.run import open_run
 
 
@@ -17,11 +17,14 @@ def export(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder to write to. Default: the run's own.")
     ] = None,
+    precision: Annotated[str, typer.Option(help="Arithmetic of the generator: fp32 or int8.")] = "fp32",
+    chain: Annotated[str | None, typer.Option(help="Links of the generator, with commas. Default: the run's.")] = None,
+    limit: Annotated[float, typer.Option(help="Nats a symbol that a lower precision may cost.")] = 0.005,
 ) -> None:
-    """Export a run's best checkpoint to model.onnx, and check it against PyTorch."""
+    """Export a run's best checkpoint to model.onnx and generator.onnx, and check them against PyTorch."""
     source = open_run(run)
     try:
-        from gentext.export.model import export_run
+        from gentext.export.exporter import PRECISIONS, ExportOptions, export_run
     except ModuleNotFoundError:
         raise MissingExtra("gen export", "train") from None
     folder = output or source.path
@@ -31,4 +34,8 @@ def export(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"-o {folder}: cannot be made ({error.strerror}); name another folder") from None
-    say(export_run(source, folder))
+    if precision not in PRECISIONS:
+        raise UsageError(f"--precision {precision}: expected {' or '.join(PRECISIONS)}")
+    links = None if chain is None else [name.strip() for name in chain.split(",") if name.strip()]
+    for line in export_run(source, folder, ExportOptions(precision, links, limit)):
+        say(line)

@@ -31,9 +31,9 @@ def info(
 
 
 def _file(path: Path) -> dict[str, Any]:
-    from gentext.plugins.session import Session
+    from gentext.plugins.session import open_file
 
-    bundle = Session(path, "cpu").bundle
+    bundle = open_file(path, "cpu").bundle
     card = bundle.card
     return {
         "file": str(path),
@@ -60,19 +60,27 @@ def _run(run: Run) -> dict[str, Any]:
         "run": str(run.path),
         "exported": f"no; gen export {run.path}, or gen train --resume --run {run.path}",
         "corpus": config.get("corpus", {}),
-        "steps": f"{rows[-1]['step'] if rows else 0} of {config.get('run', {}).get('steps', '?')}",
+        "steps": f"{rows[-1]['step'] if rows else 0} of {_at(config, 'run', 'steps') or '?'}",
         "val_loss": min(losses) if losses else None,
     }
 
 
+def _at(table: Any, *keys: str) -> Any:
+    """Return what stands in a table of tables, which may come from a stranger, or None."""
+    for key in keys:
+        table = table.get(key) if isinstance(table, dict) else None
+    return table
+
+
 def _advice(card: dict[str, Any]) -> list[str]:
     """Return what the notebook would advise, as far as the card has the numbers."""
-    characters = card.get("corpus", {}).get("characters")
-    val_frac = card.get("config", {}).get("run", {}).get("val_frac")
+    characters, val_frac = _at(card, "corpus", "characters"), _at(card, "config", "run", "val_frac")
+    options = _at(card, "config", "model")
+    options = options if isinstance(options, dict) else {}
     lines = []
     if isinstance(characters, int) and isinstance(val_frac, float) and isinstance(card.get("parameters"), int):
         held_out = int(characters * val_frac)
-        lines += before(card["parameters"], characters - held_out, held_out)
+        lines += before(card["parameters"], characters - held_out, held_out, options)
     if all(isinstance(card.get(key), int | float) for key in ("train_loss", "val_loss", "best_step", "steps")):
-        lines += after(card["train_loss"], card["val_loss"], card["best_step"], card["steps"])
+        lines += after(card["train_loss"], card["val_loss"], card["best_step"], card["steps"], options)
     return lines

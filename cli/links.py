@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from gentext.bundle import Bundle
-from gentext.chain import Chain, build_link
+from gentext.chain import Chain, build_link, out_of_range
 from gentext.describe import chain_of
 from gentext.errors import PluginError, UsageError, nearest
 from gentext.registry import Registry
+from gentext.stored import stored_chain
+from gentext.strategy import Param
 
 #: Option without dashes -> the text that was typed.
 ChainFlags = dict[str, str]
@@ -54,26 +56,39 @@ def resolve_chain(
     no effect. Raises UsageError for a flag that belongs to no link.
     """
     wanted = None if names is None else [name.strip() for name in names.split(",") if name.strip()]
-    chain = chain_of(bundle, registry, wanted)
+    inside = wanted is None and bundle.kind == "generator"
+    chain = stored_chain(bundle) if inside else chain_of(bundle, registry, wanted)
+    owners = {flag: _owner(flag, chain, registry, bundle.vocab_size) for flag in flags}
+    if inside and not all(link in chain.names and name in _params(chain, link) for link, name in owners.values()):
+        chain = chain_of(bundle, registry)  # more than the file has inside: now the links' code is needed
     values: Values = {}
+    options: dict[str, dict[str, str]] = {}
     for flag, text in flags.items():
-        link, param = _owner(flag, chain, registry, bundle.vocab_size)
+        link, name = owners[flag]
         if link not in chain.names:
             chain = chain.with_link(build_link(registry, link, bundle.vocab_size))
-        values.setdefault(link, {})[param] = _number(flag, text)
-    chain.param_arrays(1, values)  # checks every range before anything is written
+        if name in _params(chain, link):
+            values.setdefault(link, {})[name] = _number(flag, text, _params(chain, link)[name])
+        else:
+            options.setdefault(link, {})[name] = text
+    chain = chain.with_options(options)
     return chain, values, _without_effect(chain, values)
 
 
+def _params(chain: Chain, name: str) -> Mapping[str, Param]:
+    return next(link.strategy.params for link in chain if link.name == name)
+
+
 def _owner(flag: str, chain: Chain, registry: Registry, vocab_size: int) -> tuple[str, str]:
-    """Return the link and the parameter that a flag names: --PARAM, or --LINK-PARAM on a clash."""
-    found = [(link.name, param) for link in chain for param in link.strategy.params if _matches(flag, link.name, param)]
-    known = [_spelled(param) for link in chain for param in link.strategy.params]
-    for name in _builtin_strategies(registry):
-        if name not in chain.names:
-            params = build_link(registry, name, vocab_size).strategy.params
-            found += [(name, param) for param in params if _matches(flag, name, param)]
-            known += [_spelled(param) for param in params]
+    """Return the link and its parameter (or option of the run) that a flag names.
+
+    --PARAM is enough where one link has it, on a clash it is --LINK-PARAM.
+    """
+    links = list(chain)
+    links += [build_link(registry, n, vocab_size) for n in _builtin_strategies(registry) if n not in chain.names]
+    there = [(link.name, name) for link in links for name in [*link.strategy.params, *link.strategy.per_run]]
+    found = [one for one in there if _matches(flag, *one)]
+    known = [_spelled(name) for _, name in there]
     exact = [one for one in found if flag == f"{_spelled(one[0])}-{_spelled(one[1])}"] or found
     if len(exact) == 1:
         return exact[0]
@@ -99,11 +114,15 @@ def _builtin_strategies(registry: Registry) -> list[str]:
     return [one.name for one in registry if one.kind == "strategy" and one.source.builtin]
 
 
-def _number(flag: str, text: str) -> float:
+def _number(flag: str, text: str, param: Param) -> float:
     try:
-        return float(text)
+        value = float(text)
     except ValueError:
-        raise UsageError(f"--{flag} {text}: expected a number") from None
+        raise UsageError(f"--{flag} {text!r}: expected a number") from None
+    expected = out_of_range(param, value)
+    if expected:
+        raise UsageError(f"--{flag} {text}: {expected}")
+    return value
 
 
 def _without_effect(chain: Chain, values: Values) -> list[str]:
@@ -111,7 +130,7 @@ def _without_effect(chain: Chain, values: Values) -> list[str]:
     lines = []
     for decider in chain:
         used = {**decider.defaults, **values.get(decider.name, {})}
-        if not decider.strategy.decides(used):
+        if not any(used[name] == spec.decisive for name, spec in decider.strategy.params.items()):
             continue
         for link in chain:
             if link.name != decider.name and link.strategy.place != "penalty":

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gentext.config import config_class, field_docs
+from gentext.config import config_class, field_docs, per_run_fields
 from gentext.errors import UnknownComponent, nearest
 from gentext.manager import Loaded, host
 from gentext.registry import Component
@@ -62,7 +62,12 @@ def _options(component: Component) -> dict[str, Any]:
     cls = config_class(loaded)
     docs = field_docs(cls)
     options = [
-        {"name": field.name, "default": _default(field), "help": docs.get(field.name, "")}
+        {
+            "name": field.name,
+            "default": _default(field),
+            "per_run": field.name in per_run_fields(cls),
+            "help": docs.get(field.name, ""),
+        }
         for field in dataclasses.fields(cls)
     ]
     params = [
@@ -88,7 +93,9 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 def _spell_options(row: dict[str, Any]) -> str:
     section = f"chain.{row['name']}" if row["kind"] == "strategy" else row["kind"]
     lines = [f"{row['kind']} {row['name']} ({row['from']}): {row['summary']}"]
-    lines += [f"  {section}.{one['name']} = {one['default']}  {one['help']}" for one in row["options"]]
+    for one in row["options"]:
+        flag = f", --{one['name'].replace('_', '-')}" if one["per_run"] else ""
+        lines.append(f"  {section}.{one['name']}{flag} = {one['default']}  {one['help']}")
     lines += [
         f"  --{one['name'].replace('_', '-')} (default {one['default']:g})  {one['help']}" for one in row["params"]
     ]

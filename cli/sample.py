@@ -8,19 +8,24 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 from typer.core import TyperCommand
 
 from gentext.chain import Chain
 from gentext.cli.links import ChainFlags, extract_flags, resolve_chain
 from gentext.cli.source import find_source
-from gentext.config import build_config, config_class
+from gentext.config import build_config, config_class, merge, parse_setting
 from gentext.console import say, warn
-from gentext.describe import load_tokenizer
+from gentext.describe import tokenizer_of
 from gentext.errors import PrimeError, UsageError
 from gentext.generate import Text, encode_prime, generate
-from gentext.interfaces import OpenSampler
+from gentext.interfaces import Ids, OpenSampler
 from gentext.manager import host
+from gentext.settings import check_device
+
+#: Texts that are written side by side; each takes some memory.
+MOST_TEXTS = 100_000
 
 
 class SampleCommand(TyperCommand):
@@ -56,6 +61,9 @@ def sample(
         str, typer.Option(help="Characters of the prime that are unknown: error, skip or unknown.")
     ] = "error",
     sampler: Annotated[str, typer.Option(help="onnx or torch, or a plugin's.")] = "onnx",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="sampler.KEY=VALUE", help="One option of the sampler.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a text.")] = False,
     no_stream: Annotated[bool, typer.Option("--no-stream", help="Print when all is written.")] = False,
@@ -69,14 +77,16 @@ def sample(
     text = _read_prime(prime, prime_file)
     registry = host().registry
     sampler_class = registry.get("sampler", sampler)
-    opened: OpenSampler = sampler_class(build_config(config_class(sampler_class), {}, "sampler")).open(
-        find_source(source, exported=sampler == "onnx"), device
-    )
+    options = build_config(config_class(sampler_class), _sampler_table(settings or []), "sampler")
+    found = find_source(source, exported=sampler == "onnx", any_file=sampler not in ("onnx", "torch"))
+    opened: OpenSampler = sampler_class(options).open(found, device)
     bundle = opened.bundle
     flags: ChainFlags = ctx.meta["flags"]
     links, values, notes = resolve_chain(bundle, registry, chain, flags)
-    tokenizer = load_tokenizer(bundle.tokenizer.name, bundle.tokenizer.state)
-    ids, note = encode_prime(tokenizer, text, unknown)
+    ids: Ids = np.empty(0, np.int64)
+    note: str | None = None
+    if text:  # only to encode is the tokenizer's plugin needed: the file knows the bytes of each symbol
+        ids, note = encode_prime(tokenizer_of(bundle), text, unknown)
     for line in [*notes, *([note] if note else [])]:
         warn(line)
     if device == "auto":
@@ -95,7 +105,6 @@ def sample(
         length=length or None,
         values=values,
         stops=stop or [],
-        tables=links.table_arrays(tokenizer),
     )
     if as_json or count > 1 or no_stream:
         for _ in pieces:
@@ -112,14 +121,21 @@ def sample(
 def _check(length: int, count: int, device: str, unknown: str) -> None:
     if length < 0:
         raise UsageError(f"--length {length}: expected 0 (without end) or more")
-    if count < 1:
-        raise UsageError(f"--count {count}: expected 1 or more")
+    if not 1 <= count <= MOST_TEXTS:
+        raise UsageError(f"--count {count}: expected 1 to {MOST_TEXTS}; for more, run it again with another --seed")
     if length == 0 and count > 1:
         raise UsageError(f"--length 0 writes without end, which one text can, but not --count {count}")
-    if device not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"--device {device}: expected auto, cpu or cuda")
+    check_device(device)
     if unknown not in ("error", "skip", "unknown"):
         raise UsageError(f"--unknown {unknown}: expected error, skip or unknown")
+
+
+def _sampler_table(settings: list[str]) -> dict[str, Any]:
+    """Return what ``--set`` says about the sampler; the other sections belong to training."""
+    table = merge(*map(parse_setting, settings))
+    for section in sorted(table.keys() - {"sampler"}):
+        raise UsageError(f"--set {section}...: gen sample has options of the sampler only, --set sampler.KEY=VALUE")
+    return dict(table.get("sampler", {}))
 
 
 def _read_prime(prime: str | None, prime_file: str | None) -> str:

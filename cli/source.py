@@ -9,15 +9,15 @@ from gentext.errors import FileFormatError, RunError
 from gentext.run import MODEL, Run, newest, open_run, runs_folder
 
 
-def find_source(path: Path | None, *, exported: bool = True) -> Path:
-    """Return a run folder or an .onnx file; without a path, the newest run that was exported."""
+def find_source(path: Path | None, *, exported: bool = True, any_file: bool = False) -> Path:
+    """Return a run folder or an .onnx file (or ``any_file``); without a path, the newest run that was exported."""
     if path is not None:
         if path.is_dir():
             if not open_run(path).model.is_file() and exported:
                 raise RunError(f"{path} was not exported yet: it has no {MODEL}. Make one with: gen export {path}")
         elif not path.exists():
             raise RunError(f"{path}: no such run or file; expected a run folder or an .onnx file")
-        elif path.suffix != ".onnx":
+        elif path.suffix != ".onnx" and not any_file:
             raise FileFormatError(f"{path}: expected a run folder or an .onnx file")
         return path
     run, newer = newest(exported)

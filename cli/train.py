@@ -62,7 +62,8 @@ def train(
         resume=resume,
     )
     done, result = run_training(options)
-    for line in after(result.train_loss, result.val_loss, result.best_step, result.steps):
+    options = done.config.get("model", {})
+    for line in after(result.train_loss, result.val_loss, result.best_step, result.steps, options):
         say(line)
-    say(f"{result.chars_per_second:,.0f} symbols/s; everything is in {done.path}")
+    say(f"{result.symbols_per_second:,.0f} symbols/s; everything is in {done.path}")
     say(f"next: gen sample {done.path}" if done.model.is_file() else f"next: gen export {done.path}")

@@ -119,6 +119,8 @@ def _readable(source: str) -> Iterator[None]:
             raise _missing(source) from None
         where = source if error.filename is None else error.filename
         raise CorpusError(f"{where}: cannot be read ({error.strerror}); expected a text") from None
+    except ValueError:  # a name that no file can have: with a NUL, or with half a surrogate pair
+        raise _missing(source) from None
 
 
 def _missing(source: str) -> CorpusError:

@@ -4,9 +4,9 @@ This package is the engine: contracts and wiring. `gentext.plugins`, `gentext.ex
 `gentext.data` and `gentext.cli` are its rooms. Importing it imports no machine-learning library.
 """
 
-from gentext.config import NoConfig
+from gentext.config import NoConfig, per_run
 from gentext.errors import GenError
 from gentext.hookspecs import hookimpl
 from gentext.strategy import Param, State, Strategy, Table
 
-__all__ = ["GenError", "NoConfig", "Param", "State", "Strategy", "Table", "hookimpl"]
+__all__ = ["GenError", "NoConfig", "Param", "State", "Strategy", "Table", "hookimpl", "per_run"]

@@ -9,6 +9,7 @@ text must be large enough for its loss to mean something.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 #: Below this many characters the held-out loss is too noisy to compare models by.
 SMALL_HELD_OUT = 20_000
@@ -20,8 +21,11 @@ UNDER = 0.03
 FAR = 10
 
 
-def before(parameters: int, characters: int, held_out: int) -> list[str]:
-    """Return what is worth saying before the first step; usually nothing."""
+def before(parameters: int, characters: int, held_out: int, options: Collection[str]) -> list[str]:
+    """Return what is worth saying before the first step; usually nothing.
+
+    ``options`` are the names that the model's own table may set: only those are recommended.
+    """
     lines = []
     if held_out < SMALL_HELD_OUT:
         lines.append(
@@ -31,31 +35,38 @@ def before(parameters: int, characters: int, held_out: int) -> list[str]:
     if parameters > FAR * characters:
         lines.append(
             f"{parameters / max(characters, 1):.0f} parameters a character: the model can learn the text by heart. "
-            f"Watch the held-out loss; a smaller model.hidden or more model.dropout helps"
+            f"Watch the held-out loss; a smaller model or more dropout helps{_named(options, 'hidden', 'dropout')}"
         )
     elif characters > FAR * parameters:
         lines.append(
-            f"{characters / max(parameters, 1):.0f} characters a parameter: the text has room for a larger model "
-            f"(model.hidden, model.layers, or --preset base)"
+            f"{characters / max(parameters, 1):.0f} characters a parameter: "
+            f"the text has room for a larger model{_named(options, 'hidden', 'layers')}"
         )
     return lines
 
 
-def after(train_loss: float, val_loss: float, best_step: int, steps: int) -> list[str]:
+def after(train_loss: float, val_loss: float, best_step: int, steps: int, options: Collection[str]) -> list[str]:
     """Return the verdict at the end: over-fitting, under-fitting or neither, and what to try."""
     if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
         return []
     gap = val_loss - train_loss
     losses = f"held-out {val_loss:.4f}, training {train_loss:.4f} (both without dropout)"
     if gap > OVER:
-        verdict = f"over-fitting: {losses}. Try more dropout (--set model.dropout=0.3), a smaller model or more text"
+        dropout = "more dropout (--set model.dropout=0.3), " if "dropout" in options else ""
+        verdict = f"over-fitting: {losses}. Try {dropout}a smaller model or more text"
     elif gap < UNDER:
-        verdict = (
-            f"under-fitting: {losses}. Train longer (--epochs), or try a larger model (model.hidden, model.layers)"
-        )
+        larger = f"a larger model{_named(options, 'hidden', 'layers')}"
+        verdict = f"under-fitting: {losses}. Train longer (--epochs), or try {larger}"
     else:
-        verdict = f"well fitted: {losses}. A larger model with more dropout may still gain"
+        larger = "A larger model with more dropout" if "dropout" in options else "A larger model"
+        verdict = f"well fitted: {losses}. {larger} may still gain"
     lines = [verdict]
     if 0 < best_step < steps:
         lines.append(f"the best checkpoint is step {best_step} of {steps}: after it the held-out loss rose")
     return lines
+
+
+def _named(options: Collection[str], *wanted: str) -> str:
+    """Return `` (model.hidden, ...)`` with those of the wanted options that the model has, or nothing."""
+    there = ", ".join(f"model.{name}" for name in wanted if name in options)
+    return f" ({there})" if there else ""

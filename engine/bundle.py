@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from gentext.errors import FileFormatError
 from gentext.interfaces import StateSpec
+from gentext.strategy import State, Table
 
 FORMAT = 1
 PREFIX = "gentext."
@@ -57,8 +58,10 @@ class StateMeta:
     def of(cls, spec: StateSpec, row: NDArray[Any]) -> StateMeta:
         """Describe a state tensor whose rows begin as ``row``."""
         flat = np.asarray(row).ravel()
-        if flat.size and (flat == flat[0]).all():
-            return cls(spec.name, list(spec.shape), spec.dtype, float(flat[0]))
+        if flat.size and (flat == flat[0]).all() and np.isfinite(flat[0]):  # JSON has no infinity
+            number = float(flat[0])
+            if np.asarray(number).astype(spec.dtype) == flat[0]:  # a large integer is not always a float
+                return cls(spec.name, list(spec.shape), spec.dtype, number)
         data = flat.astype(np.dtype(spec.dtype).newbyteorder("<")).tobytes()
         return cls(spec.name, list(spec.shape), spec.dtype, base64.b64encode(data).decode())
 
@@ -83,6 +86,7 @@ class ParamMeta:
     low: float | None = None
     high: float | None = None
     per_symbol: bool = False
+    decisive: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,8 +97,10 @@ class LinkMeta:
     config: dict[str, Any] = dataclasses.field(default_factory=dict)
     place: Literal["penalty", "mask", "shape"] = "mask"
     uniforms: int = 0
+    per_run: list[str] = dataclasses.field(default_factory=list)
     params: dict[str, ParamMeta] = dataclasses.field(default_factory=dict)
-    state: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    state: dict[str, State] = dataclasses.field(default_factory=dict)
+    tables: dict[str, Table] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +124,9 @@ class Bundle:
         _require(0 <= self.start < size, f"start symbol {self.start} outside the {size} symbols")
         unknown = self.tokenizer.unknown
         _require(unknown is None or 0 <= unknown < size, f"unknown symbol {unknown} outside the {size} symbols")
+        for what, names in (("state", self.states), ("link", self.chain)):
+            known = [one.name for one in names]
+            _require(len(set(known)) == len(known), f"one {what} stands in it twice: {', '.join(known)}")
         for state in self.states:
             _require(state.shape.count(None) == 1, f"state {state.name!r} must have one batch axis")
             sizes = [one for one in state.shape if one is not None]
@@ -128,6 +137,19 @@ class Bundle:
                 state.row()
             except (ValueError, TypeError):
                 _require(False, f"the initial value of state {state.name!r} does not fit its shape")
+
+        for link in self.chain:
+            for name, own in link.state.items():
+                _require(all(one > 0 for one in own.shape), f"state {link.name}.{name} has the shape {own.shape}")
+                _require(math.prod(own.shape) <= MAX_STATE, f"state {link.name}.{name} is too large: {own.shape}")
+            for name, table in link.tables.items():
+                fixed = [one for one in table.dims if one is not None]
+                _require(all(one > 0 for one in fixed), f"table {link.name}.{name} has the shape {table.dims}")
+                _require(math.prod(fixed) <= MAX_STATE, f"table {link.name}.{name} is too large: {table.dims}")
+            for name, param in link.params.items():
+                low = -math.inf if param.low is None else param.low
+                high = math.inf if param.high is None else param.high
+                _require(low <= param.default <= high, f"{link.name}.{name} = {param.default:g} is out of its range")
 
     @property
     def vocab_size(self) -> int:
@@ -160,7 +182,7 @@ class Bundle:
             return cls(**decoded)
         except KeyError as error:
             raise FileFormatError(f"{path}: damaged, its metadata lacks {error}; export it again") from None
-        except (ValueError, msgspec.MsgspecError, FileFormatError) as error:
+        except (ValueError, RecursionError, msgspec.MsgspecError, FileFormatError) as error:
             raise FileFormatError(f"{path}: damaged metadata ({error}); export it again") from None
 
 

@@ -17,9 +17,12 @@ from gentext.config import build_config, config_class, to_table
 from gentext.errors import ConfigError, PluginError, reason
 from gentext.noise import DRAW, uniforms
 from gentext.registry import Registry
-from gentext.strategy import PLACES, Param, Strategy
+from gentext.strategy import PLACES, Param, Strategy, Table
 
 DEFAULT_CHAIN = ("top_k", "top_p", "min_p", "temperature")
+
+#: The largest numbers that a parameter can hold.
+_LARGEST = {"int64": 2.0**63 - 1024, "float32": float(np.finfo(np.float32).max)}
 
 ByLink = dict[str, dict[str, NDArray[Any]]]
 Values = Mapping[str, Mapping[str, NDArray[Any]]]
@@ -37,6 +40,13 @@ class Link:
         for name, value in self.defaults.items():
             check_param(self.name, name, self.strategy.params[name], value)
 
+    def with_options(self, options: Mapping[str, str]) -> Link:
+        """Return the link with some options of its Config replaced, given as text."""
+        cls = type(self.strategy)
+        values = to_table(self.strategy.config) | dict(options)
+        config = build_config(config_class(cls), values, f"chain.{self.name}", strict=False)
+        return dataclasses.replace(self, strategy=cls(config, self.strategy.vocab_size))
+
     def describe(self) -> dict[str, Any]:
         """Return what a file's metadata says about the link: enough for options without its code."""
         params = {
@@ -46,24 +56,38 @@ class Link:
         for param in params.values():  # JSON has no infinity
             param["low"] = None if param["low"] == -np.inf else param["low"]
             param["high"] = None if param["high"] == np.inf else param["high"]
+        states, tables = self.strategy.state, self.strategy.tables
         return {
             "name": self.name,
             "config": to_table(self.strategy.config),
             "place": self.strategy.place,
             "uniforms": self.strategy.uniforms,
+            "per_run": self.strategy.per_run,
             "params": params,
-            "state": {name: dataclasses.asdict(one) for name, one in self.strategy.state.items()},
+            # A bool is a fair initial value, but no number in JSON.
+            "state": {n: dataclasses.asdict(one) | {"initial": float(one.initial)} for n, one in states.items()},
+            "tables": {n: dataclasses.asdict(one) | {"neutral": float(one.neutral)} for n, one in tables.items()},
         }
 
 
 def check_param(link: str, name: str, param: Param, value: float) -> None:
     """Raise ConfigError when a value lies outside a parameter's range."""
+    expected = out_of_range(param, value)
+    if expected:
+        raise ConfigError(f"{link}.{name} = {value:g}: {expected}")
+
+
+def out_of_range(param: Param, value: float) -> str | None:
+    """Return what was expected instead of a value that a parameter cannot have, or None."""
+    largest = _LARGEST[param.dtype]
+    low, high = max(param.low, -largest), min(param.high, largest)
     whole = param.dtype != "int64" or float(value).is_integer()
-    if not (param.low <= value <= param.high and np.isfinite(value) and whole):
-        kind = "a whole number" if param.dtype == "int64" else "a number"
-        bounds = [f"from {param.low:g}"] if param.low > -np.inf else []
-        bounds += [f"up to {param.high:g}"] if param.high < np.inf else []
-        raise ConfigError(f"{link}.{name} = {value:g}: expected {' '.join([kind, *bounds])}")
+    if low <= value <= high and whole:
+        return None
+    kind = "a whole number" if param.dtype == "int64" else "a number"
+    bounds = [f"from {low:g}"] if param.low > -np.inf or value < low else []
+    bounds += [f"up to {high:g}"] if param.high < np.inf or value > high else []
+    return f"expected {' '.join([kind, *bounds])}"
 
 
 def build_link(registry: Registry, name: str, vocab_size: int, options: Mapping[str, Any] | None = None) -> Link:
@@ -131,6 +155,10 @@ class Chain:
         )
         return Chain([*self.links[:at], link, *self.links[at:]])
 
+    def with_options(self, options: Mapping[str, Mapping[str, str]]) -> Chain:
+        """Return the chain with options of some links replaced, given as text: link -> field -> text."""
+        return Chain([one.with_options(options[one.name]) if one.name in options else one for one in self.links])
+
     def param_arrays(self, rows: int, values: Mapping[str, Mapping[str, float]] | None = None) -> ByLink:
         """Return every parameter as an array [rows, 1] (or [rows, V]), from values or defaults."""
         values = values or {}
@@ -149,12 +177,13 @@ class Chain:
         """Return the tables of every link for its own config."""
         tables: ByLink = {}
         for link in self.links:
+            declared = link.strategy.tables
             made = link.strategy.make_tables(tokenizer, link.strategy.config)
+            for name in made.keys() - declared.keys():
+                known = ", ".join(declared) or "none"
+                raise PluginError(f"the link {link.name} makes a table {name!r} that it does not declare ({known})")
             tables[link.name] = {
-                name: np.asarray(made[name], spec.dtype)
-                if name in made
-                else np.full([1 if size is None else size for size in spec.dims], spec.neutral, spec.dtype)
-                for name, spec in link.strategy.tables.items()
+                name: _table(f"{link.name}.{name}", spec, made.get(name)) for name, spec in declared.items()
             }
         return tables
 
@@ -242,6 +271,17 @@ def draw(logits: NDArray[np.float32], u: NDArray[np.float32]) -> tuple[NDArray[n
     over = running > u.astype(np.float64) * running[:, -1:]
     last = weights.shape[1] - 1 - (weights[:, ::-1] > 0).argmax(axis=1)
     return np.where(over.any(axis=1), over.argmax(axis=1), last).astype(np.int64), masked
+
+
+def _table(where: str, declared: Table, made: Any) -> NDArray[Any]:
+    """Return a table as it is declared, the neutral one when none was made."""
+    if made is None:
+        return np.full([1 if size is None else size for size in declared.dims], declared.neutral, declared.dtype)
+    table = np.asarray(made, declared.dtype)
+    open_dims = tuple(None if size is None else found for size, found in zip(declared.dims, table.shape, strict=False))
+    if table.ndim != len(declared.dims) or open_dims != tuple(declared.dims):
+        raise PluginError(f"the table {where} was made with the shape {table.shape}; declared: {tuple(declared.dims)}")
+    return table
 
 
 def _is_neutral(link: Link, params: Mapping[str, NDArray[Any]]) -> bool:

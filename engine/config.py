@@ -11,11 +11,13 @@ import dataclasses
 import inspect
 import itertools
 import math
+import re
 import textwrap
 import tomllib
+import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
@@ -37,15 +39,29 @@ class NoConfig:
     """The Config of a component that has no options."""
 
 
+def per_run(default: Any) -> Any:
+    """Give a field of a strategy's Config a default, and everybody who samples a say: ``--FIELD TEXT``.
+
+    Only `Strategy.make_tables` may read such a field: it must not change what else the link is.
+    """
+    return dataclasses.field(default=default, metadata={"per_run": True})
+
+
+def per_run_fields(cls: type[Any]) -> list[str]:
+    """Return the names of the fields that `per_run` marks."""
+    return [field.name for field in dataclasses.fields(cls) if field.metadata.get("per_run")]
+
+
 def config_class(component: Any) -> type[Any]:
     """Return the ``Config`` dataclass of a component, or `NoConfig`."""
     return getattr(component, "Config", NoConfig)
 
 
-def build_config(cls: type[C], values: Mapping[str, Any], where: str) -> C:
+def build_config(cls: type[C], values: Mapping[str, Any], where: str, *, strict: bool = True) -> C:
     """Turn a table into ``cls``, checking names, types and ranges.
 
-    ``where`` is the table's name in messages, for example ``model``.
+    ``where`` is the table's name in messages, for example ``model``. Without ``strict``, numbers may
+    come as text.
     Raises ConfigError naming the key, what was given and what was expected.
     """
     known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
@@ -57,12 +73,22 @@ def build_config(cls: type[C], values: Mapping[str, Any], where: str) -> C:
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{where}.{key} = {value}: expected a finite number")
     try:
-        return msgspec.convert(dict(values), type=cls)
+        return msgspec.convert(dict(values), type=cls, strict=strict)
     except msgspec.ValidationError as error:
         problem, _, path = str(error).partition(" - at `$")
-        key = path.strip("`.")
+        key = re.split(r"[.\[`]", path.removeprefix("."))[0]
         given = f"{where}.{key} = {values[key]!r}" if key in values else f"[{where}]"
+        if problem.startswith("Invalid enum value"):
+            *others, last = _choices(cls, key) or [problem]
+            problem = f"expected {', '.join(others)}{' or ' if others else ''}{last}"
         raise ConfigError(f"{given}: {problem[:1].lower()}{problem[1:]}") from None
+
+
+def _choices(cls: type[Any], key: str) -> list[str]:
+    """Return the words that a field allows."""
+    kinds = [typing.get_type_hints(cls).get(key)]
+    kinds += typing.get_args(kinds[0])  # Literal[...] | None
+    return [str(one) for kind in kinds if typing.get_origin(kind) is Literal for one in typing.get_args(kind)]
 
 
 def merge(*tables: Mapping[str, Any]) -> Table:

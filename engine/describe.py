@@ -48,6 +48,18 @@ def load_tokenizer(name: str, state: Mapping[str, Any]) -> Tokenizer:
     return tokenizer
 
 
+def tokenizer_of(bundle: Bundle) -> Tokenizer:
+    """Build the tokenizer of a file. Raises FileFormatError when it is not the one of the file's symbols."""
+    tokenizer = load_tokenizer(bundle.tokenizer.name, bundle.tokenizer.state)
+    symbols = [tokenizer.token_bytes(token) for token in range(tokenizer.vocab_size)]
+    if symbols != bundle.token_bytes or tokenizer.unknown != bundle.tokenizer.unknown:
+        raise FileFormatError(
+            f"the file's tokenizer {bundle.tokenizer.name!r} and its {bundle.vocab_size} symbols disagree; "
+            f"the file is damaged, export it again"
+        )
+    return tokenizer
+
+
 def describe(run: Run, model: Model) -> Bundle:
     """Return everything that an exported file must know about a run's model."""
     name, state = run.read_tokenizer()
@@ -56,10 +68,13 @@ def describe(run: Run, model: Model) -> Bundle:
     if not isinstance(start, int):
         raise RunError(f"{run.path / TOKENIZER}: damaged, it names no start symbol; train the run again")
     chain = configured_chain(host().registry, run.config.get("chain", {}), tokenizer.vocab_size)
+    symbols = [tokenizer.token_bytes(token) for token in range(tokenizer.vocab_size)]
+    if not 0 <= start < len(symbols):
+        raise RunError(f"{run.path / TOKENIZER}: damaged, start symbol {start} of {len(symbols)}; train the run again")
     return Bundle(
         kind="model",
         tokenizer=TokenizerMeta(name, dict(state), tokenizer.unknown),
-        token_bytes=[tokenizer.token_bytes(token) for token in range(tokenizer.vocab_size)],
+        token_bytes=symbols,
         states=_states(model),
         start=start,
         chain=chain_meta(chain),

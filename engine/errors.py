@@ -21,7 +21,11 @@ GenError is a bug and keeps its traceback.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+#: What colours text on a terminal; some libraries put it into their messages.
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class GenError(Exception):
@@ -91,6 +95,6 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def reason(error: BaseException) -> str:
     """Return an exception as one short line: the first line of its text, or its type."""
-    text = str(error).strip()
+    text = COLOURS.sub("", str(error)).strip()
     first = text.splitlines()[0] if text else ""
     return first if isinstance(error, GenError) else f"{type(error).__name__}: {first}".rstrip(": ")

@@ -76,7 +76,9 @@ class Hooks:
         self._call("run_closed", run=run)
 
     def _call(self, name: str, **given: Any) -> None:
-        for impl in getattr(self._manager.hook, name).get_hookimpls():
+        impls = getattr(self._manager.hook, name).get_hookimpls()
+        # In the order of loading, the built-ins first; but pluggy's tryfirst and trylast mean what they say.
+        for impl in sorted(impls, key=lambda one: one.trylast - one.tryfirst):
             if id(impl) in self._broken:
                 continue
             try:

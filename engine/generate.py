@@ -6,14 +6,15 @@ import codecs
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from gentext.bundle import Bundle
-from gentext.chain import Chain
+from gentext.chain import Chain, Values
+from gentext.describe import tokenizer_of
 from gentext.errors import PrimeError
 from gentext.interfaces import Finish, Ids, OpenSampler, Request, Tokenizer
 from gentext.noise import check_seed
 from gentext.stop import StopAutomaton
+from gentext.stored import StoredStrategy
 
 
 @dataclasses.dataclass
@@ -46,10 +47,11 @@ def generate(
     length: int | None = 200,
     values: dict[str, dict[str, float]] | None = None,
     stops: Sequence[str] = (),
-    tables: Any = None,
+    tables: Values | None = None,
 ) -> tuple[list[Text], Iterator[Piece]]:
     """Write ``count`` texts of exactly ``length`` new characters each (None: without end).
 
+    ``tables`` are those of the chain's links; when None, those that their own options give.
     Returns the texts, which fill as the iterator is consumed, and the pieces as they come.
     The same seed gives the same text whatever ``count`` is: row r is stream r of the seed.
     """
@@ -61,7 +63,7 @@ def generate(
         seeds=[(seed, stream) for stream in range(count)],
         chain=chain,
         params=chain.param_arrays(count, values),
-        tables=tables or {},
+        tables=_tables(chain, bundle) if tables is None else tables,
         stop=stop,
         max_tokens=length if length is not None and _one_to_one(bundle) else None,
     )
@@ -70,7 +72,10 @@ def generate(
 
 
 def _pieces(sampler: OpenSampler, request: Request, rows: list[_Row]) -> Iterator[Piece]:
-    with contextlib.closing(sampler.generate(request)) as chunks:  # type: ignore[type-var]
+    with contextlib.ExitStack() as stack:
+        chunks = sampler.generate(request)
+        if hasattr(chunks, "close"):  # any iterator will do, not generators alone
+            stack.callback(chunks.close)
         for chunk in chunks:
             for index, row in enumerate(rows):
                 if row.done:
@@ -85,6 +90,16 @@ def _pieces(sampler: OpenSampler, request: Request, rows: list[_Row]) -> Iterato
                     yield Piece(index, text, row.done)
             if all(row.done for row in rows):
                 return
+
+
+def _tables(chain: Chain, bundle: Bundle) -> Values:
+    """Make the tables of a chain; without any, a file's tokenizer need not be installed.
+
+    A chain that a file has inside keeps the tables that it was compiled with.
+    """
+    if not any(link.strategy.tables and not isinstance(link.strategy, StoredStrategy) for link in chain):
+        return {}
+    return chain.table_arrays(tokenizer_of(bundle))
 
 
 def encode_prime(tokenizer: Tokenizer, text: str, policy: str) -> tuple[Ids, str | None]:
@@ -130,13 +145,8 @@ class _Row:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._length = length
         self._stop = stop
-        self._state = 0
         self._held = ""
-        if stop is not None:
-            for byte in b"".join(self._bytes[int(token)] for token in prime):
-                self._state = stop.advance(self._state, bytes([byte]))
-                if stop.matched[self._state]:
-                    self._state = stop.START
+        self._state = stop.behind(b"".join(self._bytes[int(token)] for token in prime)) if stop is not None else 0
 
     def feed(self, token: int, logprob: float) -> str:
         """Take one token and return the characters that are now certain."""

@@ -99,7 +99,8 @@ def register_strategies(register: Register) -> None:
 def register_commands(cli: Any) -> None:
     """Add commands to ``gen``.
 
-    :param cli: the :class:`typer.Typer` application; decorate functions with ``@cli.command()``.
+    :param cli: a :class:`typer.Typer` application; decorate functions with ``@cli.command()``. A name
+        that another command has is refused.
     """
 
 
@@ -127,7 +128,7 @@ def step_done(run: Run, progress: Progress) -> None:
 
 @hookspec
 def evaluated(run: Run, progress: Progress) -> None:
-    """The held-out text was measured; ``progress.val_loss`` and ``train_loss`` are set.
+    """The held-out text was measured; ``progress.val_loss`` is set.
 
     :param run: the run directory.
     :param progress: also carries ``sample``, which writes text with the model as it is.

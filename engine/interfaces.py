@@ -140,7 +140,7 @@ class FitResult:
     train_loss: float
     """The same model on an equal stretch of training text, without dropout."""
     best_step: int
-    chars_per_second: float
+    symbols_per_second: float
 
 
 class Trainer(Protocol):
@@ -153,14 +153,30 @@ class Trainer(Protocol):
         """
         ...
 
-    def fit(
-        self, model: Any, batcher: Batcher, train: Ids, val: Ids, run: Run, hooks: Hooks, resume: bool
-    ) -> FitResult:
-        """Train to the end of the budget, writing checkpoints into the run."""
+    def plan(self, model: Any, batcher: Batcher, train: Ids) -> tuple[int, float]:
+        """Return the steps of the whole budget, and about how many seconds one takes.
+
+        Leaves the model and the random state as they were. `gentext.settings.budget_steps` turns
+        the budget into steps.
+        """
         ...
 
-    def expected_seconds(self, model: Any, batcher: Batcher, train: Ids) -> tuple[int, float]:
-        """Return the number of steps of the whole budget and about how many seconds it takes."""
+    def fit(
+        self,
+        model: Any,
+        batcher: Batcher,
+        train: Ids,
+        val: Ids,
+        run: Run,
+        hooks: Hooks,
+        steps: int,
+        resume: bool,
+    ) -> FitResult:
+        """Train up to ``steps``, writing checkpoints into the run and calling the hooks of its life.
+
+        `run_started` to `checkpoint_saved` are the trainer's to call, the two at the end are not.
+        With ``resume`` it goes on from the run's newest checkpoint. Raises TrainingStopped.
+        """
         ...
 
 

@@ -20,9 +20,9 @@ import pluggy
 
 from gentext import hookspecs
 from gentext.console import warn
-from gentext.errors import PluginError, reason
+from gentext.errors import GenError, PluginError, nearest, reason
 from gentext.events import Hooks
-from gentext.registry import KINDS, Registry, Source, plural
+from gentext.registry import KINDS, Component, Registry, Source, plural
 
 #: The plugins that gentext itself consists of, as dotted names; the engine imports none of them.
 BUILTINS = (
@@ -69,16 +69,32 @@ class PluginHost:
         self.hooks = Hooks(self._manager, lambda plugin: id(plugin) in self._builtin_plugins)
 
     def add_commands(self, cli: Any) -> None:
-        """Let every plugin add its commands to the Typer application."""
+        """Let every plugin add its commands to the Typer application.
+
+        Each gets an empty application to fill, so that one that fails, or takes the name of
+        another command, leaves nothing behind.
+        """
+        import typer.main
+
+        taken = {one.name for one in cli.registered_commands}
         for impl in self._manager.hook.register_commands.get_hookimpls():
-            before = list(cli.registered_commands), list(cli.registered_groups)
+            loaded = self._loaded_as(impl.plugin_name)
+            if loaded.error:  # said already, for an earlier application
+                continue
+            own = typer.Typer()
             try:
-                impl.function(*(cli for _ in impl.argnames))
+                impl.function(*(own for _ in impl.argnames))
+                names = set(typer.main.get_group(own).commands)  # raises what Typer does not understand
+                if names & taken:
+                    raise PluginError(f"its command {min(names & taken)!r} exists already; name it otherwise")
             except Exception as error:
-                cli.registered_commands[:], cli.registered_groups[:] = before
                 if id(impl.plugin) in self._builtin_plugins:
                     raise
-                self._report(self._loaded_as(impl.plugin_name), error)
+                self._report(loaded, error, "its commands are")
+                continue
+            taken |= names
+            cli.registered_commands += own.registered_commands
+            cli.registered_groups += own.registered_groups
 
     def _load_entry_points(self) -> None:
         wanted = os.environ.get("GEN_PLUGINS")
@@ -103,47 +119,56 @@ class PluginHost:
         """Register one plugin and collect its components; on any failure leave no trace of it."""
         loaded = Loaded(source, origin)
         name = f"{source.distribution} ({origin})"
+        mine: list[Component] = []
         try:
             self._manager.register(plugin, name=name)
             self._check_hook_names(plugin, source)
             for kind in KINDS:
                 hook = getattr(self._manager.hook, f"register_{plural(kind)}")
-                register = self.registry.register_for(kind, source)
+                register = self.registry.register_for(kind, source, mine)
                 for impl in hook.get_hookimpls():
                     if impl.plugin is plugin:
                         impl.function(*(register for _ in impl.argnames))
         except (Exception, SystemExit) as error:
             self._manager.unregister(plugin) if self._manager.is_registered(plugin) else None
-            self.registry.discard(source)
+            self.registry.discard(mine)
             if source.builtin:
                 raise
             self._failed(loaded, error)
             return
-        loaded.hooks = sorted(caller.name for caller in self._manager.get_hookcallers(plugin) or [])
-        loaded.components = [f"{c.kind} {c.name}" for c in self.registry if c.source == source]
+        callers = self._manager.get_hookcallers(plugin) or []
+        loaded.hooks = sorted(caller.name for caller in callers if caller.has_spec())
+        loaded.components = [f"{one.kind} {one.name}" for one in mine]
         self.plugins.append(loaded)
 
     def _check_hook_names(self, plugin: Any, source: Source) -> None:
         """Say which functions are marked as hooks but fit none: pluggy would ignore them silently."""
         for caller in self._manager.get_hookcallers(plugin) or []:
+            if any(one.wrapper or one.hookwrapper for one in caller.get_hookimpls() if one.plugin is plugin):
+                raise PluginError(f"its {caller.name} wraps other plugins' hooks; gentext calls plain hooks only")
             if caller.has_spec():
                 continue
-            message = f"{source} implements the unknown hook {caller.name!r}"
+            known = [name for name in vars(hookspecs) if hasattr(getattr(hookspecs, name), f"{GROUP}_spec")]
+            message = f"{source} implements the unknown hook {caller.name!r}.{nearest(caller.name, known)}"
             if source.builtin:
                 raise PluginError(message)
-            warn(f"{message}; it is ignored")
+            warn(f"{message} It is ignored")
 
     def _failed(self, loaded: Loaded, error: BaseException) -> None:
         self.plugins.append(loaded)
         self._report(loaded, error)
 
-    def _report(self, loaded: Loaded, error: BaseException) -> None:
+    def _report(self, loaded: Loaded, error: BaseException, what: str = "it is") -> None:
         if self._strict:
+            if isinstance(error, GenError):  # told in one line, which must say whose it is
+                raise PluginError(f"plugin {loaded.source} ({loaded.origin}): {error}") from error
             raise error
-        loaded.error = reason(error)
+        # pluggy says what is wrong on the lines that follow its first.
+        whole = isinstance(error, pluggy.PluginValidationError)
+        loaded.error = " ".join(str(error).split()) if whole else reason(error)
         line = f"{loaded.source} ({loaded.origin}): {loaded.error}"
         self.registry.failures.append(line)
-        warn(f"plugin {line}; it is left out. See it all with GEN_PLUGINS_STRICT=1")
+        warn(f"plugin {line}; {what} left out. See it all with GEN_PLUGINS_STRICT=1")
 
     def _loaded_as(self, name: str) -> Loaded:
         return next(one for one in self.plugins if f"{one.source.distribution} ({one.origin})" == name)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.resources
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,16 @@ from gentext.chain import DEFAULT_CHAIN
 from gentext.config import Table, build_config, config_class, merge, parse_setting, read_toml, to_table
 from gentext.console import say, warn
 from gentext.describe import configured_chain, load_tokenizer
-from gentext.errors import ConfigError, CorpusError, MissingExtra, RunError, UsageError, nearest
+from gentext.errors import (
+    ConfigError,
+    CorpusError,
+    MissingExtra,
+    RunError,
+    TrainingStopped,
+    UsageError,
+    nearest,
+    reason,
+)
 from gentext.interfaces import FitResult, Ids, Tokenizer, World
 from gentext.manager import host
 from gentext.run import Run
@@ -32,6 +43,8 @@ SECTIONS = {"tokenizer": "char", "batcher": "stream", "model": "lstm", "trainer"
 DEFAULT_PRESET = "small"
 DEFAULT_CORPUS = "python-docs"
 HELD_OUT_LIMIT = 1_000_000
+#: What PyTorch says when memory is short.
+NO_MEMORY = re.compile(r"out of memory|can't allocate|not enough memory", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +69,8 @@ class _Text:
     tokenizer: Tokenizer
     train: Ids
     val: Ids
+    characters: int
+    """How many are learned from; a symbol may be several of them, or a part of one."""
     held_out: str
 
 
@@ -70,15 +85,16 @@ def train(options: TrainOptions) -> tuple[Run, FitResult]:
         return _resume(options)
     runs.check_free(options.run)
     config = resolve(options)
-    return _train(config, options.corpus or DEFAULT_CORPUS, options.run, resume=None)
+    corpus = DEFAULT_CORPUS if options.corpus is None else options.corpus
+    return _train(config, corpus, options.run, resume=None)
 
 
 def resolve(options: TrainOptions) -> Table:
     """Return the config: preset < file < --set < flags. Component options are checked later."""
     table = merge({kind: {"name": name} for kind, name in SECTIONS.items()}, {"chain": {"links": list(DEFAULT_CHAIN)}})
-    layers = [read_preset(options.preset or DEFAULT_PRESET)]
+    layers = [read_preset(DEFAULT_PRESET if options.preset is None else options.preset)]
     layers += [read_toml(options.config)] if options.config else []
-    layers += [parse_setting(text) for text in options.settings]
+    layers.append(merge(*map(parse_setting, options.settings)))  # one layer: their order does not matter
     layers.append({"run": dict(options.flags)})
     known = [*SECTIONS, "chain", "run"]
     for layer in layers:
@@ -136,12 +152,13 @@ def _resume(options: TrainOptions) -> tuple[Run, FitResult]:
         raise RunError(f"nothing to resume: no run in {runs.runs_folder()}/; name one with --run")
     config = run.config
     stored = config.pop("corpus", {})
-    origin = options.corpus or stored.get("origin")
+    nameless = [kind for kind in SECTIONS if "name" not in config.get(kind, {})]
+    nameless += [] if "name" in stored else ["corpus"]
+    if nameless:
+        raise RunError(f"{run.path / runs.CONFIG}: damaged, [{nameless[0]}] has no name; train the run again")
+    origin = stored.get("origin") if options.corpus is None else options.corpus
     if not isinstance(origin, str) or (origin == "-" and options.corpus is None):
         raise UsageError(f"{run.path} was trained from standard input: pipe the same text in again, with CORPUS -")
-    missing = [kind for kind in SECTIONS if kind not in config]
-    if missing or "name" not in stored:
-        raise RunError(f"{run.path}/config.toml is damaged: it has no [{(missing or ['corpus'])[0]}]")
     return _train(config, origin, run.path, resume=(run, stored))
 
 
@@ -165,24 +182,45 @@ def _train(config: Table, source: str, path: Path | None, resume: tuple[Run, Tab
     trainer = cls(options, settings)
     took = trainer.start()
     cls, options = parts["model"]
-    model = cls(options, text.tokenizer.vocab_size)
+    with _enough_memory():
+        model = cls(options, text.tokenizer.vocab_size)
     counts = np.bincount(text.train, minlength=text.tokenizer.vocab_size).astype(np.int64)
     if not resume and hasattr(model, "prepare"):
         model.prepare(counts)
-    steps, seconds = trainer.plan(model, batcher, text.train)
+    with _enough_memory():
+        steps, seconds = trainer.plan(model, batcher, text.train)
     run = resume[0] if resume else runs.create(path, corpus.name)
     if not resume:
         config["run"] = {key: value for key, value in to_table(settings).items() if key not in BUDGETS}
         config["run"]["steps"] = steps
         config["corpus"] = _corpus_table(corpus)
         _write_start(run, config, text, counts)
-    _introduce(run, took, model, text, steps, seconds)
+    _introduce(run, took, model, text, steps, seconds, config["model"])
     try:
-        result = trainer.fit(model, batcher, text.train, text.val, run, host().hooks, steps, resume is not None)
+        with _enough_memory():
+            result = trainer.fit(model, batcher, text.train, text.val, run, host().hooks, steps, resume is not None)
         host().hooks.run_finished(run, settings, result)
+    except KeyboardInterrupt:
+        raise TrainingStopped(
+            f"stopped before the end; what was saved is in {run.path}: go on with gen train --resume --run {run.path}"
+        ) from None
     finally:
         host().hooks.run_closed(run)
     return run, result
+
+
+@contextlib.contextmanager
+def _enough_memory() -> Iterator[None]:
+    """Say in one line when a model or its batches do not fit; PyTorch raises RuntimeError."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not NO_MEMORY.search(str(error)):
+            raise
+        raise ConfigError(
+            f"not enough memory for this model and its batches ({reason(error)[:100]}); lower model.hidden, "
+            f"model.layers, batcher.batch or batcher.length"
+        ) from error
 
 
 def _prepare_text(tokenizer: tuple[Any, Any], corpus: Corpus, settings: Settings, run: Run | None) -> _Text:
@@ -199,7 +237,7 @@ def _prepare_text(tokenizer: tuple[Any, Any], corpus: Corpus, settings: Settings
             f"{corpus.name}: {len(corpus.text)} characters are too few to learn from and to hold out "
             f"{settings.val_frac:.0%}; use a longer text"
         )
-    return _Text(learned, train, val, held_out)
+    return _Text(learned, train, val, cut, held_out)
 
 
 def _corpus_table(corpus: Corpus) -> Table:
@@ -229,7 +267,7 @@ def _write_start(run: Run, config: Table, text: _Text, counts: Any) -> None:
     runs.write_text(run.path / runs.CONFIG, tomli_w.dumps(config))
 
 
-def _introduce(run: Run, took: str, model: Any, text: _Text, steps: int, seconds: float) -> None:
+def _introduce(run: Run, took: str, model: Any, text: _Text, steps: int, seconds: float, options: Table) -> None:
     parameters = sum(int(one.numel()) for one in model.parameters())
     say(f"device: {took}")
     say(
@@ -237,7 +275,7 @@ def _introduce(run: Run, took: str, model: Any, text: _Text, steps: int, seconds
         f"{text.tokenizer.vocab_size} different; model: {parameters:,} parameters"
     )
     say(f"budget: {steps:,} steps, about {_duration(steps * seconds)}; run: {run.path}")
-    for line in advice.before(parameters, len(text.train), len(text.val)):
+    for line in advice.before(parameters, text.characters, len(text.held_out), options):
         warn(line)
 
 

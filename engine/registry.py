@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 from gentext.errors import MissingExtra, PluginError, UnknownComponent, nearest, reason
@@ -81,11 +81,17 @@ class Registry:
         #: One line a plugin that failed to load; shown when a name is not found.
         self.failures: list[str] = []
 
-    def register_for(self, kind: str, source: Source) -> Register:
-        """Return the ``register`` function that a plugin's hook for ``kind`` is called with."""
+    def register_for(self, kind: str, source: Source, added: list[Component] | None = None) -> Register:
+        """Return the ``register`` function that a plugin's hook for ``kind`` is called with.
+
+        What it registers is appended to ``added`` as well.
+        """
 
         def register(name: str, target: str | Callable[..., Any], *, summary: str) -> None:
-            self.add(Component(kind, name, target, summary, source))
+            component = Component(kind, name, target, summary, source)
+            self.add(component)
+            if added is not None:
+                added.append(component)
 
         return register
 
@@ -100,10 +106,11 @@ class Registry:
             )
         there.append(component)
 
-    def discard(self, source: Source) -> None:
-        """Forget everything that one distribution registered."""
+    def discard(self, components: Iterable[Component]) -> None:
+        """Forget some components; others of the same distribution stay."""
+        gone = {id(one) for one in components}
         for key, there in list(self._components.items()):
-            self._components[key] = [one for one in there if one.source != source]
+            self._components[key] = [one for one in there if id(one) not in gone]
 
     def __iter__(self) -> Iterator[Component]:
         order = {kind: place for place, kind in enumerate(KINDS)}

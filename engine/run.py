@@ -95,8 +95,12 @@ class Run:
 
     @property
     def config(self) -> Table:
-        """The resolved config."""
-        return read_toml(self.path / CONFIG)
+        """The resolved config: tables by section. Raises ConfigError or RunError when it is damaged."""
+        table = read_toml(self.path / CONFIG)
+        for section, value in table.items():
+            if not isinstance(value, dict):
+                raise RunError(f"{self.path / CONFIG}: damaged, {section} is no table; train the run again")
+        return table
 
     def read_tokenizer(self) -> tuple[str, dict[str, Any]]:
         """Return the tokenizer's name and its state, or raise RunError."""
@@ -108,22 +112,31 @@ class Run:
                 raise TypeError
         except FileNotFoundError:
             raise RunError(f"{path}: missing; the run is incomplete, train it again") from None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError, OSError):
             raise RunError(f"{path}: damaged; expected JSON with a name and a state. Train the run again") from None
         return name, state
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """Return the lines of metrics.jsonl; an unfinished last line is left out."""
+        """Return the lines of metrics.jsonl; those that are damaged or unfinished are left out."""
         path = self.path / METRICS
-        if not path.exists():
+        if not path.is_file():
             return []
         rows: list[dict[str, Any]] = []
-        for line in path.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(ValueError):
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError, RecursionError):
                 row = json.loads(line)
-                if isinstance(row, dict) and isinstance(row.get("step"), int):
+                if _is_measurement(row):
                     rows.append(row)
         return rows
+
+
+def _is_measurement(row: Any) -> bool:
+    """Tell whether a line is what the metrics plugin writes: a step, and numbers under names."""
+    return (
+        isinstance(row, dict)
+        and isinstance(row.get("step"), int)
+        and all(value is None or isinstance(value, int | float) for value in row.values())
+    )
 
 
 def append_line(path: Path, line: str) -> None:
@@ -162,7 +175,8 @@ def check_free(path: Path | None) -> None:
     if path is not None and path.exists() and not path.is_dir():
         raise RunError(f"{path} is a file; expected a folder for the run")
     if path is not None and path.is_dir() and any(path.iterdir()):
-        done = "go on with --resume, or name" if (path / CONFIG).exists() else "name"
+        begun = (path / CONFIG).exists() and any(Run(path).checkpoints.glob("*.safetensors"))
+        done = "go on with --resume, or name" if begun else "name"
         raise RunError(f"{path} is not empty; {done} another folder with --run")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gentext.config import NoConfig
-from gentext.describe import load_tokenizer
+from gentext.describe import tokenizer_of
 from gentext.errors import CorpusError
 from gentext.interfaces import Ids
 from gentext.manager import host
@@ -32,7 +32,7 @@ def score(path: Path, corpus: Corpus, device: str) -> dict[str, Any]:
     """
     opened: Any = host().registry.get("sampler", "onnx")(NoConfig()).open(path, device)
     bundle = opened.bundle
-    tokenizer = load_tokenizer(bundle.tokenizer.name, bundle.tokenizer.state)
+    tokenizer = tokenizer_of(bundle)
     strange = tokenizer.unknown_at(corpus.text)
     if strange and tokenizer.unknown is None:
         raise CorpusError(
@@ -43,6 +43,7 @@ def score(path: Path, corpus: Corpus, device: str) -> dict[str, Any]:
     if not len(tokens):
         raise CorpusError(f"{corpus.name}: no text to measure")
     total = stream_loss(opened.advance, opened.initial, tokens, bundle.start)
+    formula = notebook_loss(opened.advance, opened.initial, tokens)
     return {
         "characters": len(corpus.text),
         "symbols": len(tokens),
@@ -50,7 +51,7 @@ def score(path: Path, corpus: Corpus, device: str) -> dict[str, Any]:
         "bits_per_character": total / len(corpus.text) / float(np.log(2)),
         "perplexity": float(np.exp(total / len(corpus.text))),
         "unknown": len(strange),
-        "notebook_formula": notebook_loss(opened.advance, opened.initial, tokens),
+        "notebook_formula": None if formula is None else formula * len(tokens) / len(corpus.text),
     }
 
 
@@ -66,7 +67,7 @@ def stream_loss(advance: Advance, initial: Callable[[int], Any], tokens: Ids, st
 
 
 def notebook_loss(advance: Advance, initial: Callable[[int], Any], tokens: Ids) -> float | None:
-    """Return the notebook's validation loss, or None where the text is too short for one batch.
+    """Return the notebook's validation loss, nats a symbol; None where the text is too short for one batch.
 
     128 streams of 100, zero state at the start, the mean over windows; the last target of a
     stream is its own first symbol. (The notebook loses the whole text when it divides evenly;

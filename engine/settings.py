@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import msgspec
 
 from gentext.config import Positive, PositiveFloat
-from gentext.errors import ConfigError
+from gentext.errors import ConfigError, UsageError
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -32,7 +32,7 @@ class Settings:
     """Where to train."""
     precision: Precision = "auto"
     """Arithmetic of the matrix products; weights stay in fp32."""
-    threads: Annotated[int, msgspec.Meta(ge=0)] = 0
+    threads: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 0
     """Threads of the matrix products; 0: as many as there are cores."""
     export: bool = True
     """Whether to write model.onnx at the end."""
@@ -41,6 +41,12 @@ class Settings:
         given = [f"{name} = {getattr(self, name):g}" for name in BUDGETS if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)}: expected one of epochs, steps and minutes")
+
+
+def check_device(name: str) -> None:
+    """Raise UsageError for a ``--device`` that is none."""
+    if name not in get_args(Device):
+        raise UsageError(f"--device {name}: expected auto, cpu or cuda")
 
 
 BUDGETS = ("epochs", "steps", "minutes")

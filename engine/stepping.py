@@ -75,16 +75,13 @@ class _Rows:
         self.states = self.chain.initial_state(self.count, request.params)
         self.finish: list[Finish] = ["running"] * self.count
         self.drawn = np.zeros(self.count, np.int64)
-        self._noise: list[tuple[int, dict[str, NDArray[np.float32]]]] = [(-NOISE, {})] * self.count
+        self._noise = [(0, self.chain.noise(*seed, 0, NOISE)) for seed in request.seeds]
         stop = request.stop
         self._stop_table = stop.token_table(bundle.token_bytes) if stop else None
         self._stop_state = np.zeros(self.count, np.int64)
         if stop:
-            for row, prime in enumerate(request.primes):  # a stop string may begin in the prime
-                for token in prime:
-                    self._stop_state[row] = stop.advance(self._stop_state[row], bundle.token_bytes[int(token)])
-                    if stop.matched[self._stop_state[row]]:
-                        self._stop_state[row] = stop.START
+            for row, prime in enumerate(request.primes):
+                self._stop_state[row] = stop.behind(b"".join(bundle.token_bytes[int(token)] for token in prime))
 
     def position(self, logits: NDArray[np.float32], index: int) -> tuple[NDArray[np.int64], Chunk | None]:
         """Choose the token at ``index`` of each row (0 is the start symbol) from logits [N, V].
@@ -138,8 +135,8 @@ class _Rows:
         for row in range(self.count):
             position = index - int(self.lengths[row])
             first, block = self._noise[row]
-            if not first <= position < first + NOISE:
-                first = max(position, 0) // NOISE * NOISE
+            if position >= first + NOISE:
+                first = position // NOISE * NOISE
                 block = self.chain.noise(*self.request.seeds[row], first, NOISE)
                 self._noise[row] = (first, block)
             at = position - first

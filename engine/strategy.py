@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from gentext.config import NoConfig
+from gentext.config import NoConfig, config_class, per_run_fields
 
 #: An array of whatever namespace is running: NumPy here, a traced array while compiling.
 Array = Any
@@ -40,6 +40,8 @@ class Param:
     default: float | None = None
     """The value when nobody says otherwise; the neutral one when None."""
     per_symbol: bool = False
+    decisive: float | None = None
+    """The value at which one symbol is left, so that no later choice matters: for messages alone."""
 
     @property
     def initial(self) -> float:
@@ -94,7 +96,11 @@ class Strategy:
         return {}
 
     def make_tables(self, tokenizer: Any, options: Any) -> dict[str, Array]:
-        """Return the tables for this run's options; runs on the host, once a request."""
+        """Return the tables for this run's options, by name; runs on the host, once a request.
+
+        ``options`` is the link's Config; fields that `gentext.per_run` marks can be set by whoever
+        samples. A table that is left out is neutral.
+        """
         return {}
 
     def apply(
@@ -123,12 +129,10 @@ class Strategy:
         """
         return state
 
-    def decides(self, params: Mapping[str, float]) -> bool:
-        """Tell whether these values leave one symbol only, so that no later draw matters.
-
-        Used for messages alone: a flag that then has no effect is said so.
-        """
-        return False
+    @property
+    def per_run(self) -> list[str]:
+        """The options that whoever samples may set, through `make_tables`."""
+        return per_run_fields(config_class(type(self)))
 
     @property
     def accepts(self) -> bool:

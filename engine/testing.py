@@ -7,6 +7,7 @@ are not in the Array API.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from gentext.chain import Chain, Link, draw
 from gentext.config import config_class
+from gentext.errors import reason
 from gentext.strategy import Strategy
 
 ROWS, STEPS = 5, 12
@@ -35,6 +37,28 @@ def check_strategy(cls: type[Strategy], config: Any = None, vocab_size: int = 13
     _check_neutral(link, seed)
     if importlib.util.find_spec("array_api_strict"):
         _check_namespace(link, seed)
+
+
+class _Letters:
+    """A tokenizer for `make_tables`: newline, then one letter a symbol."""
+
+    unknown: int | None = None
+
+    def __init__(self, vocab_size: int) -> None:
+        self.vocab_size = vocab_size
+        self._symbols = "\n" + "".join(chr(ord("a") + index) for index in range(vocab_size - 1))
+
+    def encode(self, text: str) -> NDArray[np.int64]:
+        return np.array([self._symbols.index(character) for character in text], np.int64)
+
+    def unknown_at(self, text: str) -> list[int]:
+        return [at for at, character in enumerate(text) if character not in self._symbols]
+
+    def token_bytes(self, token: int) -> bytes:
+        return self._symbols[token].encode()
+
+    def state(self) -> dict[str, Any]:
+        return {}
 
 
 def _settings(strategy: Strategy, rng: np.random.Generator) -> Iterator[dict[str, NDArray[Any]]]:
@@ -68,7 +92,7 @@ def _run(link: Link, values: dict[str, NDArray[Any]], rows: slice, seed: int) ->
     """Run some rows for all steps, with read-only inputs, and return the logits of each step."""
     chain = Chain([link])
     params = {link.name: {name: _frozen(array[rows]) for name, array in values.items()}}
-    tables = chain.table_arrays(None) if link.strategy.tables else {}
+    tables = chain.table_arrays(_Letters(link.strategy.vocab_size))
     logits = _logits(link.strategy.vocab_size, seed)[:, rows]
     count = logits.shape[1]
     state = chain.initial_state(count, params)
@@ -80,22 +104,35 @@ def _run(link: Link, values: dict[str, NDArray[Any]], rows: slice, seed: int) ->
     results = []
     for step in range(STEPS):
         state = {link.name: {name: _frozen(array) for name, array in state[link.name].items()}}
-        out, state, outputs = chain.apply(
-            _frozen(logits[step]), params, state, {n: _frozen(one[step]) for n, one in noise.items()}, tables
-        )
+        with _told(link):
+            out, state, outputs = chain.apply(
+                _frozen(logits[step]), params, state, {n: _frozen(one[step]) for n, one in noise.items()}, tables
+            )
         _check_result(link, logits[step], out, state[link.name])
         chosen, _ = draw(out, noise["draw"][step])
         new = np.full((count, 1), step >= STEPS // 2)
         token = np.where(new[:, 0], chosen, forced[step]).astype(np.int64)
-        state = chain.accept(_frozen(token), outputs, params, state, tables, new)
+        with _told(link):
+            state = chain.accept(_frozen(token), outputs, params, state, tables, new)
         _check_result(link, logits[step], out, state[link.name])
         results.append(out)
     return results
 
 
+@contextlib.contextmanager
+def _told(link: Link) -> Iterator[None]:
+    """Name the rule behind the error that NumPy raises where it is broken."""
+    try:
+        yield
+    except ValueError as error:
+        if "read-only" not in str(error):
+            raise
+        raise AssertionError(f"{link.name}: changes an array in place; return a new one") from error
+
+
 def _frozen(array: NDArray[Any]) -> NDArray[Any]:
     copy = np.array(array)
-    copy.flags.writeable = False  # a change in place raises
+    copy.flags.writeable = False
     return copy
 
 
@@ -135,19 +172,16 @@ def _check_namespace(link: Link, seed: int) -> None:
     def to(arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
         return {name: strict.asarray(array) for name, array in arrays.items()}
 
-    chain = Chain([link])
-    params = chain.param_arrays(ROWS)
-    tables = chain.table_arrays(None).get(link.name, {}) if link.strategy.tables else {}
-    noise = np.zeros((ROWS, link.strategy.uniforms), np.float32) if link.strategy.uniforms else None
-    given = to(chain.initial_state(ROWS, params)[link.name]) | to(link.strategy.start(strict, to(params[link.name])))
-    with np.errstate(all="ignore"):
-        logits, state = link.strategy.apply(
-            strict,
-            strict.asarray(_logits(link.strategy.vocab_size, seed)[0]),
-            to(params[link.name]),
-            given,
-            None if noise is None else strict.asarray(noise),
-            to(tables),
-        )
-        token, new = strict.zeros((ROWS,), dtype=strict.int64), strict.ones((ROWS, 1), dtype=strict.bool)
-        link.strategy.accept(strict, token, logits, to(params[link.name]), state, to(tables), new)
+    strategy, chain = link.strategy, Chain([link])
+    arrays = chain.param_arrays(ROWS)
+    params, tables = to(arrays[link.name]), to(chain.table_arrays(_Letters(link.strategy.vocab_size))[link.name])
+    noise = strict.zeros((ROWS, strategy.uniforms), dtype=strict.float32) if strategy.uniforms else None
+    logits = strict.asarray(_logits(strategy.vocab_size, seed)[0])
+    token, new = strict.zeros((ROWS,), dtype=strict.int64), strict.ones((ROWS, 1), dtype=strict.bool)
+    try:
+        with np.errstate(all="ignore"):
+            state = to(chain.initial_state(ROWS, arrays)[link.name]) | to(strategy.start(strict, params))
+            logits, state = strategy.apply(strict, logits, params, state, noise, tables)
+            strategy.accept(strict, token, logits, params, state, tables, new)
+    except Exception as error:  # what an array that knows only the standard raises depends on what it lacks
+        raise AssertionError(f"{link.name}: uses what the Array API does not have ({reason(error)})") from error

@@ -4,42 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import logging
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import onnx
 import torch
 
 from gentext.bundle import Bundle
-from gentext.describe import describe
 from gentext.errors import ExportError, reason
 from gentext.export.scan import scan_over_time
 from gentext.export.verify import Difference, verify
-from gentext.plugins import checkpoint as ckpt
-from gentext.run import MODEL, Run, write_bytes
 
 OPSET = 21
 IR_VERSION = 10
-#: Rows and positions of the example that is traced: no two sizes alike, none of them 1.
-ROWS, TIME = 3, 5
-
-
-def export_run(run: Run, folder: Path) -> str:
-    """Export a run's best checkpoint to ``folder``/model.onnx, checked. Returns what to tell the user.
-
-    Raises ExportError, leaving no file, when the result does not agree with PyTorch.
-    """
-    checkpoint = ckpt.load_best(run)
-    model = ckpt.build_model(run, checkpoint)
-    bundle = describe(run, model)
-    path = folder / MODEL
-    with torch.inference_mode(False), torch.no_grad():
-        data, difference, how = build(model, bundle)
-    write_bytes(path, data)
-    return f"exported {path} ({len(data) / 1e6:.1f} MB, {how}): {difference}"
 
 
 def build(model: Any, bundle: Bundle) -> tuple[bytes, Difference, str]:
@@ -56,14 +36,15 @@ def build(model: Any, bundle: Bundle) -> tuple[bytes, Difference, str]:
         except ExportError as error:
             problems.append(f"{how}: {error}")
         except Exception as error:  # the exporter raises nearly anything
-            problems.append(f"{how}: {reason(error)}")
+            problems.append(f"{how}: {reason(error.__cause__ or error)}")
     raise ExportError(f"the model cannot be exported. {'; '.join(problems)}")
 
 
 def export_forward(model: Any, bundle: Bundle) -> onnx.ModelProto:
     """Trace ``forward`` over a whole window, with batch and time left open."""
-    states = [torch.from_numpy(state.rows(ROWS)).clone() for state in bundle.states]
-    tokens = torch.zeros((ROWS, TIME), dtype=torch.int64)
+    rows, time = _example_sizes(model, bundle)
+    states = [torch.from_numpy(state.rows(rows)).clone() for state in bundle.states]
+    tokens = torch.zeros((rows, time), dtype=torch.int64)
     dynamic = {
         "tokens": {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC},
         "state": tuple({state.spec.batch_axis: torch.export.Dim.DYNAMIC} for state in bundle.states),
@@ -74,15 +55,31 @@ def export_forward(model: Any, bundle: Bundle) -> onnx.ModelProto:
 
 def export_steps(model: Any, bundle: Bundle) -> onnx.ModelProto:
     """Trace ``step`` and let ONNX repeat it over time."""
-    states = [torch.from_numpy(state.rows(ROWS)).clone() for state in bundle.states]
+    return scan_over_time(trace_step(model, bundle), bundle)
+
+
+def trace_step(model: Any, bundle: Bundle) -> onnx.ModelProto:
+    """Trace ``step``: tokens [B] and the states give logits [B, V] and the new states."""
+    rows, _ = _example_sizes(model, bundle)
+    states = [torch.from_numpy(state.rows(rows)).clone() for state in bundle.states]
     dynamic = {
         "tokens": {0: torch.export.Dim.DYNAMIC},
         "state": tuple({state.spec.batch_axis: torch.export.Dim.DYNAMIC} for state in bundle.states),
     }
     names = [state.name for state in bundle.states]
-    tokens = torch.zeros((ROWS,), dtype=torch.int64)
-    step = _trace(_Step(model), (tokens, tuple(states)), dynamic, ["tokens", *names], ["logits", *_outs(names)])
-    return scan_over_time(step, bundle)
+    tokens = torch.zeros((rows,), dtype=torch.int64)
+    return _trace(_Step(model), (tokens, tuple(states)), dynamic, ["tokens", *names], ["logits", *_outs(names)])
+
+
+def _example_sizes(model: Any, bundle: Bundle) -> tuple[int, int]:
+    """Return rows and positions of the example to trace, no size of the model's own.
+
+    The tracer takes equal sizes for one and the same, and then leaves neither open.
+    """
+    taken = {size for one in model.parameters() for size in one.shape}
+    taken |= {size for state in bundle.states for size in state.shape if size is not None}
+    free = (size for size in itertools.count(3) if size not in taken)
+    return next(free), next(free)
 
 
 class _Forward(torch.nn.Module):

@@ -1,4 +1,4 @@
-"""The export as a plugin: when a run has finished, its best checkpoint becomes model.onnx."""
+"""The export as a plugin: when a run has finished, its best checkpoint becomes model.onnx and generator.onnx."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from gentext.settings import Settings
 @hookimpl
 def run_finished(run: Run, settings: Settings) -> None:
     if settings.export:
-        from gentext.export.model import export_run
+        from gentext.export.exporter import export_run
 
-        say(export_run(run, run.path))
+        for line in export_run(run, run.path):
+            say(line)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,21 @@ import numpy as np
 import torch
 
 from gentext.bundle import Bundle
+from gentext.chain import ByLink, Chain
+from gentext.compiled import compiled
+from gentext.config import NoConfig
+from gentext.describe import load_tokenizer
 from gentext.errors import ExportError
-from gentext.plugins.session import Session
+from gentext.interfaces import Chunk, Request
+from gentext.plugins.onnx_sampler import OnnxGenerator, OnnxSampler
+from gentext.plugins.session import open_model
+from gentext.stepping import stepped
 
 #: Largest difference of a logit or a state that rounding explains, relative to values of about 1.
 TOLERANCE = 2e-3
 STEPS = 12
+#: Symbols that each row writes when a generator is checked.
+WRITTEN = 40
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +49,7 @@ def verify(data: bytes, model: Any, bundle: Bundle) -> Difference:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         path.write_bytes(data)
-        session = Session(path, "cpu")
+        session = open_model(path, "cpu")
     rng = np.random.default_rng(0)
     largest, checked = 0.0, 0
     for rows in (1, 3):
@@ -64,7 +74,9 @@ def verify(data: bytes, model: Any, bundle: Bundle) -> Difference:
 
 
 def _random(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Any:
-    return np.tanh(rng.normal(size=shape)).astype(dtype)
+    if np.issubdtype(dtype, np.floating):
+        return np.tanh(rng.normal(size=shape)).astype(dtype)
+    return rng.integers(0, 2, shape).astype(dtype)  # small: it may be a symbol, or an index
 
 
 def _difference(name: str, mine: Any, other: Any, rows: int, length: int) -> float:
@@ -76,3 +88,54 @@ def _difference(name: str, mine: Any, other: Any, rows: int, length: int) -> flo
     if not largest <= TOLERANCE:
         raise ExportError(f"{where}: the file differs from PyTorch by {largest:.3g}; {TOLERANCE:g} is allowed")
     return largest
+
+
+def verify_generator(data: bytes, model: Any, chain: Chain, *, close: bool) -> str:
+    """Check that a compiled generator writes what its chain does in NumPy, on the file's own logits.
+
+    With ``close`` those logits must also agree with PyTorch; a lower precision is judged by its loss.
+    Raises ExportError. Returns what was checked, in words.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "generator.onnx"
+        path.write_bytes(data)
+        generator = OnnxSampler(NoConfig()).open(path, "cpu")
+    assert isinstance(generator, OnnxGenerator)
+    bundle = generator.bundle
+    rng = np.random.default_rng(0)
+    prime = rng.integers(0, bundle.vocab_size, 5)
+    written = 0
+    for rows in (1, 3):
+        request = Request(
+            primes=[prime[: 5 - row] for row in range(rows)],
+            seeds=[(1, row) for row in range(rows)],
+            chain=chain,
+            params=chain.param_arrays(rows),
+            tables=_tables(bundle, chain),
+            max_tokens=WRITTEN,
+        )
+        inside = _tokens(compiled(generator.session, bundle, request), rows)
+        outside = _tokens(stepped(generator, bundle, request), rows)
+        if inside != outside:
+            raise ExportError("the compiled chain does not write what the same chain writes in NumPy")
+        written += rows * WRITTEN
+        if close:
+            state = tuple(_random(rng, one.spec.with_batch(rows), one.dtype) for one in bundle.states)
+            tokens = rng.integers(0, bundle.vocab_size, (rows, STEPS))
+            found, _ = generator.advance(tokens, state)
+            wanted, _ = model(torch.from_numpy(tokens), tuple(torch.from_numpy(one) for one in state))
+            _difference("logits of the generator", found, wanted.float().numpy(), rows, STEPS)
+    return f"writes what its chain writes in NumPy, over {written} symbols"
+
+
+def _tables(bundle: Bundle, chain: Chain) -> ByLink:
+    return chain.table_arrays(load_tokenizer(bundle.tokenizer.name, bundle.tokenizer.state))
+
+
+def _tokens(chunks: Iterator[Chunk], rows: int) -> list[list[int]]:
+    """Return the new tokens of each row."""
+    written: list[list[int]] = [[] for _ in range(rows)]
+    for chunk in chunks:
+        for row in range(rows):
+            written[row] += [int(token) for token in chunk.tokens[:, row] if token >= 0]
+    return written

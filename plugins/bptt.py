@@ -19,7 +19,7 @@ from gentext.errors import TrainingStopped
 from gentext.events import Hooks, Progress
 from gentext.interfaces import Batcher, FitResult, Ids
 from gentext.plugins import checkpoint as ckpt
-from gentext.plugins.device import Compute, choose
+from gentext.plugins.device import Compute, check_memory, choose, flush_denormals
 from gentext.plugins.evaluate import mean_loss
 from gentext.plugins.interrupts import Interrupts
 from gentext.plugins.torch_sampler import preview
@@ -31,6 +31,8 @@ from gentext.settings import Settings, budget_steps
 PROBE = 4
 #: Seconds after which a checkpoint is written even without an evaluation.
 SAVE_EVERY = 60.0
+#: Bytes of a parameter while the probe runs: two copies, a gradient, and Adam's two moments.
+TRAINING = 20
 
 
 class BPTTTrainer:
@@ -46,11 +48,13 @@ class BPTTTrainer:
         """Choose device and precision and seed PyTorch. Returns what was taken."""
         self.compute = choose(self.settings)
         torch.manual_seed(self.settings.seed)
-        torch.set_flush_denormal(True)
         return self.compute.line
 
+    @flush_denormals()
     def plan(self, model: Any, batcher: Batcher, train: Ids) -> tuple[int, float]:
         """Return the steps of the budget and the seconds of one, measured on a copy of the model."""
+        parameters = sum(int(one.numel()) for one in model.parameters())
+        check_memory(parameters, TRAINING, self.compute.device, "to train")
         with torch.random.fork_rng():
             probe = self._loop(copy.deepcopy(model), batcher, train)
             for step in range(PROBE + 1):
@@ -60,6 +64,7 @@ class BPTTTrainer:
             seconds = (time.perf_counter() - begin) / PROBE
         return budget_steps(self.settings, batcher.steps_per_epoch, seconds), seconds
 
+    @flush_denormals()
     def fit(
         self,
         model: Any,
@@ -75,8 +80,9 @@ class BPTTTrainer:
         loop = self._loop(model, batcher, train)
         where = Position()
         if resume:
-            where = loop.load(ckpt.load_last(run), steps)
-            _repair_best(run, where)
+            checkpoint = ckpt.load_last(run)
+            where = loop.load(checkpoint, steps)
+            ckpt.tidy(run, checkpoint.path, best=where.best_step == where.step > 0)
         first = where.step
         progress = functools.partial(_progress, where, loop, steps, first)
         hooks.run_started(run, self.settings, progress())
@@ -90,7 +96,7 @@ class BPTTTrainer:
                 where.loss = loop.step(where.step, self._rate(where.step, steps))
                 where.seconds += time.perf_counter() - begin
                 if not math.isfinite(where.loss):
-                    raise TrainingStopped(self._lost(run, where))
+                    raise TrainingStopped(self._lost(run, f"the loss became {where.loss} at step {where.step + 1}"))
                 where.step += 1
                 where.val_loss = None
                 hooks.step_done(run, progress())
@@ -129,6 +135,8 @@ class BPTTTrainer:
 
     def _evaluate(self, loop: Loop, where: Position, val: Ids, run: Run, hooks: Hooks, progress: Any) -> bool:
         where.val_loss = mean_loss(loop.model, val, self.compute.autocast())
+        if not math.isfinite(where.val_loss):
+            raise TrainingStopped(self._lost(run, f"the held-out loss became {where.val_loss} after step {where.step}"))
         best = where.best_loss is None or where.val_loss < where.best_loss
         where.worse = 0 if best else where.worse + 1
         if best:
@@ -147,12 +155,15 @@ class BPTTTrainer:
             "scaler": loop.scaler.state_dict(),
         }
         meta["loss"] = where.loss if math.isfinite(where.loss) else None
-        path = ckpt.save(run, loop.tensors(), meta, best=best)
+        tensors = loop.tensors()
+        if not all(bool(one.isfinite().all()) for name, one in tensors.items() if name.startswith(ckpt.MODEL)):
+            raise TrainingStopped(self._lost(run, f"the weights became infinite or NaN after step {where.step}"))
+        path = ckpt.save(run, tensors, meta, best=best)
         hooks.checkpoint_saved(run, progress(), path)
 
-    def _lost(self, run: Run, where: Position) -> str:
+    def _lost(self, run: Run, problem: str) -> str:
         return (
-            f"the loss became {where.loss} at step {where.step + 1}; the last good checkpoint is step "
+            f"{problem}; the last good checkpoint is step "
             f"{ckpt.step_of(ckpt.find(run, 'last')[0])} in {run.path}. Train anew with a lower rate "
             f"(--set trainer.rate={self.config.rate / 3:.2g}) or a smaller trainer.clip"
         )
@@ -165,7 +176,7 @@ class BPTTTrainer:
             val_loss=mean_loss(model, val),
             train_loss=mean_loss(model, train[-len(val) :]),
             best_step=where.best_step,
-            chars_per_second=where.step * tokens_per_step / max(where.seconds, 1e-9),
+            symbols_per_second=where.step * tokens_per_step / max(where.seconds, 1e-9),
         )
 
 
@@ -180,13 +191,3 @@ def _progress(where: Position, loop: Loop, steps: int, first: int) -> Progress:
         seconds=where.seconds,
         first_step=first,
     )
-
-
-def _repair_best(run: Run, where: Position) -> None:
-    """Put the best checkpoint in order after a kill between two renames."""
-    newest = ckpt.find(run, "last")[0]
-    if where.best_loss is not None and where.best_step == ckpt.step_of(newest) == where.step:
-        ckpt.link_best(run, newest)
-    for path in ckpt.find(run, "best"):
-        if ckpt.step_of(path) > where.step:
-            path.unlink(missing_ok=True)

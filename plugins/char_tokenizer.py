@@ -50,7 +50,8 @@ class CharTokenizer:
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> CharTokenizer:
         symbols, with_unknown = state.get("symbols"), state.get("unknown", False)
-        if not isinstance(symbols, str) or not symbols or list(symbols) != sorted(set(symbols)):
+        whole = isinstance(symbols, str) and symbols and list(symbols) == sorted(set(symbols))
+        if not whole or any("\ud800" <= one <= "\udfff" for one in symbols):
             raise RunError("the char tokenizer's state is damaged: expected its symbols as sorted text")
         return cls(symbols, bool(with_unknown))
 

@@ -3,12 +3,11 @@
 Names carry what a person wants to know: ``last-step000200-val1.4321.safetensors``. The newest
 ``last`` file is where a resume begins, the one before it is kept in case that is damaged, and
 ``best`` is the lowest loss on the held-out text. A trainer of another plugin may use `save`,
-`load_last` and `load_model` as they are: tensors under ``model.`` are the weights.
+`load_last` and `load_weights` as they are: tensors under ``model.`` are the weights.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -25,7 +24,6 @@ from torch import Tensor
 from gentext.config import build_config, config_class
 from gentext.console import warn
 from gentext.errors import RunError
-from gentext.interfaces import StateSpec
 from gentext.manager import host
 from gentext.run import TOKENIZER, Run, atomic_write, sync_folder
 
@@ -88,7 +86,7 @@ def link_best(run: Run, path: Path) -> None:
     """Make a ``last`` checkpoint the best one too, and drop the former best."""
     name = path.with_name(path.name.replace("last-", "best-", 1))
     if not name.exists():
-        temporary = name.with_suffix(".tmp")
+        temporary = name.with_name(f".{name.name}.tmp")
         temporary.unlink(missing_ok=True)
         try:
             os.link(path, temporary)
@@ -105,7 +103,10 @@ def read(path: Path) -> Checkpoint:
     """Read one checkpoint, or raise RunError when it is damaged."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            meta = json.loads((file.metadata() or {}).get("gentext", ""))
+            entries = file.metadata() or {}
+            if "gentext" not in entries:
+                raise RunError(f"{path}: not made by gentext; expected a checkpoint that gen train wrote")
+            meta = json.loads(entries["gentext"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise RunError(f"{path}: no such checkpoint") from None
@@ -130,13 +131,18 @@ def load_last(run: Run) -> Checkpoint:
         return checkpoint
     if problems:
         raise RunError(f"no checkpoint can be read. {problems[0]}")
-    raise RunError(f"{run.path} has no checkpoint yet; train it anew without --resume")
+    raise RunError(f"{run.path} has no checkpoint yet, so there is nothing to go on from; train anew in another folder")
 
 
 def load_best(run: Run) -> Checkpoint:
     """Return the checkpoint with the lowest loss, or the last one when none was measured."""
     best = find(run, "best")
-    return read(best[0]) if best else load_last(run)
+    if best:
+        try:
+            return read(best[0])
+        except RunError as error:
+            warn(f"{error}; taking the last one instead")
+    return load_last(run)
 
 
 def build_model(run: Run, checkpoint: Checkpoint) -> Any:
@@ -169,14 +175,16 @@ def load_weights(model: Any, checkpoint: Checkpoint) -> None:
         raise RunError(f"{checkpoint.path}: does not fit the run's model ({problem})") from None
 
 
-def carried(checkpoint: Checkpoint, spec: tuple[StateSpec, ...]) -> tuple[Tensor, ...]:
-    """Return the recurrent state that was carried, rows in global stream order."""
-    return tuple(checkpoint.tensors[f"carried.{one.name}"] for one in spec)
+def tidy(run: Run, newest: Path, *, best: bool) -> None:
+    """Put in order what a kill or a damaged file left behind; ``newest`` is where training goes on from.
 
-
-def remove_temporary(run: Run) -> None:
-    """Remove what a killed process left half written."""
+    ``best`` says that it has the lowest loss so far: a kill may have come before it was made the best one.
+    """
     for folder in (run.path, run.checkpoints):
-        for path in folder.glob(".*.tmp"):
-            with contextlib.suppress(OSError):
-                path.unlink()
+        for path in folder.glob(".*.tmp"):  # half written
+            path.unlink(missing_ok=True)
+    for path in [*find(run, "last"), *find(run, "best")]:
+        if step_of(path) > step_of(newest):  # damaged, or the best of a future that will come again
+            path.unlink(missing_ok=True)
+    if best:
+        link_best(run, newest)

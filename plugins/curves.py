@@ -29,7 +29,7 @@ def _draw(run: Run, rows: list[dict[str, Any]]) -> None:
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    steps = [row for row in rows if "rate" in row and row["loss"] is not None]
+    steps = [row for row in rows if "rate" in row and row.get("loss") is not None]
     measured = [row for row in rows if row.get("val_loss") is not None and not row.get("finished")]
     axes.plot(
         [r["step"] for r in steps],

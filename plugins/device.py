@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from gentext.errors import DeviceError
+from gentext.errors import ConfigError, DeviceError
 from gentext.settings import Settings
 
 
@@ -34,6 +36,38 @@ class Compute:
         if self.precision not in kinds:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=kinds[self.precision])
+
+
+@contextlib.contextmanager
+def flush_denormals() -> Iterator[None]:
+    """Take numbers below 1e-38 for zero, which is many times as fast; this thread's arithmetic, so put it back."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def memory(device: torch.device) -> int | None:
+    """Return how many bytes a device has, or for the CPU this process may use; None where nobody tells."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    sizes = []
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        sizes.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    with contextlib.suppress(OSError, ValueError):
+        sizes.append(int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
+    return min(sizes, default=None)
+
+
+def check_memory(parameters: int, bytes_each: int, device: torch.device, purpose: str) -> None:
+    """Raise ConfigError for a model that cannot fit, before memory is taken."""
+    needed, there = parameters * bytes_each, memory(device)
+    if there is not None and needed > there:
+        raise ConfigError(
+            f"{parameters:,} parameters need {needed / 1e9:,.0f} GB {purpose}, and this machine has "
+            f"{there / 1e9:,.0f} GB; choose a smaller model (model.hidden, model.layers, model.embedding)"
+        )
 
 
 def choose(settings: Settings) -> Compute:

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from gentext.config import Fraction, NonNegative
 from gentext.interfaces import StateSpec
+from gentext.plugins.device import check_memory
 from gentext.plugins.recurrent import RecurrentModel, TorchState
 
 
@@ -39,6 +40,10 @@ class LSTMConfig:
     """Forget bias 1, orthogonal recurrent weights, output bias = log of the symbols' frequencies."""
 
 
+#: Bytes of a weight in fp32.
+WEIGHT = 4
+
+
 class LSTMModel(RecurrentModel):
     """Hochreiter and Schmidhuber, "Long short-term memory", 1997, by torch.nn.LSTM.
 
@@ -51,6 +56,7 @@ class LSTMModel(RecurrentModel):
     def __init__(self, config: LSTMConfig, vocab_size: int) -> None:
         super().__init__()
         self.config, self.vocab_size = config, vocab_size
+        check_memory(_parameters(config, vocab_size), WEIGHT, torch.device("cpu"), "to hold")
         shape = (config.layers, None, config.hidden)
         self.state_spec = (StateSpec("h", shape), StateSpec("c", shape))
         self.embedding = nn.Embedding(vocab_size, config.embedding) if config.embedding else None
@@ -94,22 +100,27 @@ class LSTMModel(RecurrentModel):
         return logits, (torch.cat(new_h), torch.cat(new_c))
 
     def step(self, tokens: Tensor, state: TorchState) -> tuple[Tensor, TorchState]:
-        """One position in plain matrix products: layer 0 is a gathered row, then one product a layer."""
+        """One position in plain matrix products: layer 0 is a gathered row, then one product a layer.
+
+        What depends on weights alone (the gates' order, the rows of layer 0) is folded away in an export.
+        """
         h, c = state
         total: Tensor | None = None
         x: Tensor | None = None
         new_h, new_c = [], []
         for layer, (lstm, norm) in enumerate(zip(self.lstms, self.norms, strict=True)):
-            w_in, w_state, bias_in, bias_state = (one for _, one in lstm.named_parameters())
+            w_in, w_state, bias_in, bias_state = (self._reordered(one) for _, one in lstm.named_parameters())
             bias = bias_in + bias_state
             if x is None:
-                gates = self._input_rows(w_in)[tokens] + functional.linear(h[layer], w_state, bias)
+                rows = functional.embedding(tokens, self._input_rows(w_in) + bias)
+                gates = torch.addmm(rows, h[layer], w_state.t())
             else:
                 both = torch.cat([w_in, w_state], dim=1)
                 gates = functional.linear(torch.cat([x, h[layer]], dim=1), both, bias)
-            i, f, g, o = gates.chunk(4, dim=1)
-            c_layer = torch.sigmoid(f) * c[layer] + torch.sigmoid(i) * torch.tanh(g)
-            h_layer = torch.sigmoid(o) * torch.tanh(c_layer)
+            ifo, g = gates.split([3 * self.config.hidden, self.config.hidden], dim=1)
+            i, f, o = torch.sigmoid(ifo).chunk(3, dim=1)
+            c_layer = f * c[layer] + i * torch.tanh(g)
+            h_layer = o * torch.tanh(c_layer)
             x = norm(h_layer)
             total = x if total is None or not self.config.skip else total + x
             new_h.append(h_layer)
@@ -121,6 +132,11 @@ class LSTMModel(RecurrentModel):
             return functional.one_hot(tokens, self.vocab_size).to(self.head.weight.dtype)
         embedded: Tensor = self.embedding(tokens)
         return embedded
+
+    def _reordered(self, weight: Tensor) -> Tensor:
+        """Return a weight with the three sigmoid gates' rows side by side (i, f, o, g): one node, not three."""
+        hidden = self.config.hidden
+        return torch.cat([weight[: 2 * hidden], weight[3 * hidden :], weight[2 * hidden : 3 * hidden]])
 
     def _input_rows(self, weight: Tensor) -> Tensor:
         """Return [V, 4 * hidden]: what each symbol adds to the first layer's gates."""
@@ -136,3 +152,12 @@ class LSTMModel(RecurrentModel):
                 bias_in[hidden : 2 * hidden] = 1.0  # the forget gate's part
                 for gate in w_state.chunk(4):
                     nn.init.orthogonal_(gate)
+
+
+def _parameters(config: LSTMConfig, vocab_size: int) -> int:
+    """Return how many weights a model will have (the norms' few left out), before it is built."""
+    width = config.embedding or vocab_size
+    first = 4 * config.hidden * (width + config.hidden + 2)
+    other = 4 * config.hidden * (2 * config.hidden + 2)
+    ends = vocab_size * (config.embedding + config.hidden + 1)
+    return first + (config.layers - 1) * other + ends

@@ -52,8 +52,8 @@ def checkpoint_saved(run: Run, progress: Progress, path: Path) -> None:
 @hookimpl
 def run_finished(run: Run, settings: Settings, result: FitResult) -> None:
     row = dataclasses.asdict(result)
-    rate = row.pop("chars_per_second")
-    _append(run, {"step": row.pop("steps"), "finished": True, **row, "chars_per_second": round(rate)})
+    rate = row.pop("symbols_per_second")
+    _append(run, {"step": row.pop("steps"), "finished": True, **row, "symbols_per_second": round(rate)})
 
 
 def _append(run: Run, row: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ class MinP(Strategy):
     """
 
     params: Mapping[str, Param] = {
-        "min_p": Param(0.0, "keep symbols at least this probable beside the best one", low=0, high=1),
+        "min_p": Param(0.0, "keep symbols at least this probable beside the best one", low=0, high=1, decisive=1),
     }
 
     def apply(
@@ -24,6 +24,3 @@ class MinP(Strategy):
         p = params["min_p"]
         top = xp.max(logits, axis=1, keepdims=True)
         return xp.where((logits >= top + xp.log(p)) | (p == 0.0), logits, -xp.inf), state
-
-    def decides(self, params: Mapping[str, float]) -> bool:
-        return params["min_p"] == 1

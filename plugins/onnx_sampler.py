@@ -8,30 +8,37 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from gentext.compiled import compiled, start_states
 from gentext.config import NoConfig
+from gentext.console import say
 from gentext.interfaces import Chunk, Request
-from gentext.plugins.session import Session
-from gentext.run import MODEL
+from gentext.plugins.session import GeneratorSession, Session, open_file
+from gentext.run import GENERATOR, MODEL
 from gentext.stepping import ModelState, fresh_states, stepped
+from gentext.stored import is_compiled
 
 
 class OnnxSampler:
-    """Opens ``.onnx`` files, and the ``model.onnx`` of a run."""
+    """Opens ``.onnx`` files; of a run, the compiled generator where there is one."""
 
     Config = NoConfig
 
     def __init__(self, config: NoConfig) -> None:
         self.config = config
 
-    def open(self, source: Path, device: str) -> OnnxModel:
-        return OnnxModel(Session(source / MODEL if source.is_dir() else source, device))
+    def open(self, source: Path, device: str) -> OnnxModel | OnnxGenerator:
+        if source.is_dir():
+            compiled_file = source / GENERATOR
+            source = compiled_file if compiled_file.is_file() else source / MODEL
+        session = open_file(source, device)
+        return OnnxModel(session) if isinstance(session, Session) else OnnxGenerator(session)
 
 
 class OnnxModel:
-    """A loaded file, called once a character, with the chain in NumPy."""
+    """A ``model.onnx``, called once a character, with the chain in NumPy."""
 
     def __init__(self, session: Session) -> None:
-        self._session = session
+        self.session = session
         self.bundle, self.took = session.bundle, session.took
 
     def generate(self, request: Request) -> Iterator[Chunk]:
@@ -41,5 +48,39 @@ class OnnxModel:
         return fresh_states(self.bundle, rows)
 
     def advance(self, tokens: NDArray[np.int64], state: ModelState) -> tuple[NDArray[np.float32], ModelState]:
-        logits, state = self._session.run(np.ascontiguousarray(tokens), state)
-        return logits, state
+        return self.session.run(np.ascontiguousarray(tokens), state)
+
+
+class OnnxGenerator:
+    """A ``generator.onnx``: its own chain runs inside; any other one in NumPy, on the file's logits."""
+
+    def __init__(self, session: GeneratorSession) -> None:
+        self.session = session
+        self.bundle, self.took = session.bundle, session.took
+
+    def generate(self, request: Request) -> Iterator[Chunk]:
+        if is_compiled(self.bundle, request.chain):
+            return compiled(self.session, self.bundle, request)
+        names = ",".join(request.chain.names)
+        say(f"this chain is not compiled into the file, so it runs slower; compile it: gen export RUN --chain {names}")
+        return stepped(self, self.bundle, request)
+
+    def initial(self, rows: int) -> ModelState:
+        return fresh_states(self.bundle, rows)
+
+    def advance(self, tokens: NDArray[np.int64], state: ModelState) -> tuple[NDArray[np.float32], ModelState]:
+        """With K = 1 the file is the step of the model: logits [N, T, V] of tokens [N, T], one call each."""
+        signature, rows = self.session.signature, len(tokens)
+        idle = start_states(signature, rows) | {
+            "fresh": np.zeros(rows, np.bool_),
+            "noise": np.zeros((1, rows, signature.columns), np.float32),
+            "forced": np.zeros((1, rows), np.int64),
+        }
+        names = [one.name for one in self.bundle.states]
+        logits = []
+        for token in tokens.T:
+            feeds = idle | dict(zip(names, state, strict=True)) | {"token": np.ascontiguousarray(token)}
+            results = self.session.call(feeds)
+            state = tuple(results[f"{name}_out"] for name in names)
+            logits.append(results["logits"])
+        return np.stack(logits, axis=1), state

@@ -29,7 +29,9 @@ def run_started(run: Run, settings: Settings, progress: Progress) -> None:
 def evaluated(run: Run, progress: Progress) -> None:
     if progress.sample is not None:
         text = progress.sample(LENGTH)
-        say(f"    {' '.join(text.split())[:SHOWN]}")
+        # A symbol may be any byte; what is not to be printed could steer the terminal.
+        shown = " ".join(text.split())[:SHOWN]
+        say("    " + "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in shown))
         append_line(
             run.path / SAMPLES,
             f"=== step {progress.step}, held-out loss {progress.val_loss:.4f} ===\n{text}\n",

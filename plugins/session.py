@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import onnxruntime
 
 from gentext.bundle import Bundle
 from gentext.errors import DeviceError, FileFormatError, reason
+from gentext.signature import Port, signature
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 #: onnxruntime names of element types, for the states that a model may have.
@@ -22,50 +24,96 @@ TYPES = {
 }
 
 
-class Session:
-    """An opened model with the Bundle that it carries, checked against each other.
+Signature = dict[str, tuple[str, list[int | None]]]
+
+
+class _File:
+    """An opened file with the Bundle that it carries.
 
     ``took`` says in one line which device is really used.
     """
 
-    def __init__(self, path: Path, device: str = "auto", threads: int = 0) -> None:
-        """Open a file. Raises FileFormatError for what is not ours, DeviceError without CUDA."""
-        if path.is_dir():
-            raise FileFormatError(f"{path} is a folder; expected an .onnx file")
-        if not path.is_file():
-            raise FileFormatError(f"{path}: no such file; expected an .onnx file from gen export")
-        self.path = path
-        self.session, self.took = _open(path, device, threads)
-        self.bundle = Bundle.from_metadata(self.session.get_modelmeta().custom_metadata_map, path)
-        self._check_signature()
-        names = [state.name for state in self.bundle.states]
-        self._outputs = ["logits", *(f"{name}_out" for name in names)]
-        self._inputs = ["tokens", *names]
+    def __init__(self, path: Path, session: Any, took: str, bundle: Bundle) -> None:
+        self.path, self.session, self.took, self.bundle = path, session, took, bundle
+
+    def check(self, inputs: Signature, outputs: Signature) -> None:
+        """A file's metadata may lie about its graph; find out before memory is taken."""
+        for found, wanted in ((self.session.get_inputs(), inputs), (self.session.get_outputs(), outputs)):
+            there = {one.name: (one.type, list(one.shape)) for one in found}
+            if there.keys() != wanted.keys() or not all(_fits(there[name], wanted[name]) for name in wanted):
+                raise FileFormatError(
+                    f"{self.path}: its metadata and its graph disagree ({_spell(wanted)} against {_spell(there)}); "
+                    f"the file is damaged, export it again"
+                )
+
+
+class Session(_File):
+    """A ``model.onnx``: logits of given tokens."""
+
+    def __init__(self, path: Path, session: Any, took: str, bundle: Bundle) -> None:
+        super().__init__(path, session, took, bundle)
+        states: Signature = {one.name: (TYPES[one.dtype], list(one.shape)) for one in bundle.states}
+        tokens: Signature = {"tokens": ("tensor(int64)", [None, None])}
+        logits: Signature = {"logits": ("tensor(float)", [None, None, bundle.vocab_size])}
+        outs = {f"{name}_out": one for name, one in states.items()}
+        self.check(tokens | states, logits | outs)
+        self._inputs, self._outputs = ["tokens", *states], ["logits", *outs]
 
     def run(self, tokens: Any, state: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
         """tokens int64 [N, T] and the states give logits float32 [N, T, V] and the new states."""
         logits, *new = self.session.run(self._outputs, dict(zip(self._inputs, [tokens, *state], strict=True)))
         return logits, tuple(new)
 
-    def _check_signature(self) -> None:
-        """A file's metadata may lie about its graph; find out before memory is taken."""
-        bundle = self.bundle
-        if bundle.kind != "model":
-            raise FileFormatError(f"{self.path}: a {bundle.kind} file; expected model.onnx")
-        inputs = {one.name: (one.type, list(one.shape)) for one in self.session.get_inputs()}
-        outputs = {one.name: (one.type, list(one.shape)) for one in self.session.get_outputs()}
-        wanted_in: dict[str, tuple[str, list[int | None]]] = {"tokens": ("tensor(int64)", [None, None])}
-        wanted_out: dict[str, tuple[str, list[int | None]]] = {
-            "logits": ("tensor(float)", [None, None, bundle.vocab_size])
-        }
-        for state in bundle.states:
-            wanted_in[state.name] = wanted_out[f"{state.name}_out"] = (TYPES[state.dtype], list(state.shape))
-        for found, wanted in ((inputs, wanted_in), (outputs, wanted_out)):
-            if found.keys() != wanted.keys() or not all(_fits(found[name], wanted[name]) for name in wanted):
-                raise FileFormatError(
-                    f"{self.path}: its metadata and its graph disagree ({_spell(wanted)} against {_spell(found)}); "
-                    f"the file is damaged, export it again"
-                )
+
+class GeneratorSession(_File):
+    """A ``generator.onnx``: text by itself. See gentext.signature for its interface."""
+
+    def __init__(self, path: Path, session: Any, took: str, bundle: Bundle) -> None:
+        super().__init__(path, session, took, bundle)
+        self.signature = signature(bundle)
+        # What may be left out has a default, and onnxruntime lists it apart.
+        needed, spare = [[p for p in self.signature.inputs if (p.default is None) == n] for n in (True, False)]
+        self.check(_ports(needed), _ports(self.signature.outputs))
+        there = {one.name: (one.type, list(one.shape)) for one in session.get_overridable_initializers()}
+        self.check_spare(there, _ports(spare))
+        self._outputs = [one.name for one in self.signature.outputs]
+
+    def check_spare(self, there: Signature, wanted: Signature) -> None:
+        """Inputs with a default: names and types; their shape is that of the default."""
+        if {n: one[0] for n, one in there.items()} != {n: one[0] for n, one in wanted.items()}:
+            raise FileFormatError(
+                f"{self.path}: its metadata and its graph disagree about {_spell(wanted)}; "
+                f"the file is damaged, export it again"
+            )
+
+    def call(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        """Run K positions; outputs by name."""
+        return dict(zip(self._outputs, self.session.run(self._outputs, feeds), strict=True))
+
+
+def open_file(path: Path, device: str = "auto", threads: int = 0) -> Session | GeneratorSession:
+    """Open a file. Raises FileFormatError for what is not ours, DeviceError without CUDA."""
+    if path.is_dir():
+        raise FileFormatError(f"{path} is a folder; expected an .onnx file")
+    if not path.is_file():
+        raise FileFormatError(f"{path}: no such file; expected an .onnx file from gen export")
+    session, took = _open(path, device, threads)
+    bundle = Bundle.from_metadata(session.get_modelmeta().custom_metadata_map, path)
+    return (Session if bundle.kind == "model" else GeneratorSession)(path, session, took, bundle)
+
+
+def open_model(path: Path, device: str = "auto", threads: int = 0) -> Session:
+    """Open a ``model.onnx``, and nothing else."""
+    session = open_file(path, device, threads)
+    if not isinstance(session, Session):
+        raise FileFormatError(f"{path}: a compiled generator; expected model.onnx")
+    return session
+
+
+def _ports(ports: Iterable[Port]) -> Signature:
+    return {
+        one.name: (TYPES[one.dtype], [size if isinstance(size, int) else None for size in one.shape]) for one in ports
+    }
 
 
 def _fits(found: tuple[str, list[Any]], wanted: tuple[str, list[int | None]]) -> bool:
@@ -137,7 +185,7 @@ def _session(path: Path, providers: list[Any], threads: int) -> Any:
         return onnxruntime.InferenceSession(path, options(threads), providers=providers)
     except Exception as error:
         text = str(error)
-        if any(word in text for word in ("CUDA", "cuda", "cudnn", "cublas")):
+        if providers != [CPU] and any(word in text for word in ("CUDA", "cuda", "cudnn", "cublas")):
             raise
         what = text.split(" : ")[-1].strip().splitlines()[0][:160] if text else type(error).__name__
         raise FileFormatError(

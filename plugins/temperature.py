@@ -15,7 +15,9 @@ class Temperature(Strategy):
     """
 
     params: Mapping[str, Param] = {
-        "temperature": Param(1.0, "below 1 more careful, above 1 bolder; 0: always the most probable", low=0, high=1e6),
+        "temperature": Param(
+            1.0, "below 1 more careful, above 1 bolder; 0: always the most probable", low=0, high=1e6, decisive=0
+        ),
     }
     place = "shape"
 
@@ -30,6 +32,3 @@ class Temperature(Strategy):
         index = xp.arange(self.vocab_size, dtype=xp.int64)[None, :]
         greedy = xp.where(index == best, logits, -xp.inf)
         return xp.where(t == 0.0, greedy, xp.where(t == 1.0, logits, scaled)), state
-
-    def decides(self, params: Mapping[str, float]) -> bool:
-        return params["temperature"] == 0

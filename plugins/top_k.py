@@ -15,7 +15,7 @@ class TopK(Strategy):
     """
 
     params: Mapping[str, Param] = {
-        "top_k": Param(0, "keep the K most probable symbols; 0: all", dtype="int64", low=0, default=5),
+        "top_k": Param(0, "keep the K most probable symbols; 0: all", dtype="int64", low=0, default=5, decisive=1),
     }
 
     def apply(
@@ -25,6 +25,3 @@ class TopK(Strategy):
         # The rank of each symbol: a stable sort of the negated logits puts ties in index order.
         rank = xp.argsort(xp.argsort(-logits, axis=1, stable=True), axis=1, stable=True)
         return xp.where((rank < k) | (k == 0), logits, -xp.inf), state
-
-    def decides(self, params: Mapping[str, float]) -> bool:
-        return params["top_k"] == 1

@@ -16,7 +16,9 @@ class TopP(Strategy):
     """
 
     params: Mapping[str, Param] = {
-        "top_p": Param(1.0, "keep the most probable symbols that hold this share of probability", low=0, high=1),
+        "top_p": Param(
+            1.0, "keep the most probable symbols that hold this share of probability", low=0, high=1, decisive=0
+        ),
     }
 
     def apply(
@@ -31,6 +33,3 @@ class TopP(Strategy):
         keep = ((running - weights) < p * running[:, -1:]) | (running == weights)
         kept = xp.take_along_axis(keep, xp.argsort(order, axis=1, stable=True), axis=1)
         return xp.where(kept | (p == 1.0), logits, -xp.inf), state
-
-    def decides(self, params: Mapping[str, float]) -> bool:
-        return params["top_p"] == 0

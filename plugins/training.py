@@ -87,7 +87,8 @@ class Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.rate = rate
-        state = reset_rows(self.carried, fresh.to(device), model.initial_state(len(x)), model.state_spec)
+        initial = model.initial_state(len(x))
+        state = reset_rows(self.carried, fresh.to(device), initial, model.state_spec)
         self.optimizer.zero_grad()
         with self.compute.autocast():
             logits, state = model(x.to(device), state)
@@ -98,7 +99,8 @@ class Loop:
             torch.nn.utils.clip_grad_norm_(model.parameters(), self.config.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.carried = tuple(one.detach() for one in state)
+        # As the model declares them: autocast may have left a smaller type, which a resume would not restore.
+        self.carried = tuple(one.detach().to(begin.dtype) for one, begin in zip(state, initial, strict=True))
         return loss.item()
 
     def tensors(self) -> dict[str, Tensor]:
@@ -107,7 +109,7 @@ class Loop:
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{key}": one for key, one in state.items()}
         specs = self.model.state_spec
-        tensors |= {f"carried.{spec.name}": one.float() for spec, one in zip(specs, self.carried, strict=True)}
+        tensors |= {f"carried.{spec.name}": one for spec, one in zip(specs, self.carried, strict=True)}
         tensors["random.cpu"] = torch.get_rng_state()
         if self.compute.device.type == "cuda":
             tensors["random.cuda"] = torch.cuda.get_rng_state(self.compute.device)

@@ -29,7 +29,10 @@ class Gen(Protocol):
 
 def run_gen(*arguments: object, stdin: bytes = b"") -> tuple[int, str, str]:
     """Run the command line in this process. An exception that reaches the user fails the test."""
-    streams = [io.TextIOWrapper(io.BytesIO(), "utf-8", newline="", write_through=True) for _ in range(2)]
+    streams = [  # as Python opens them: strict on stdout, forgiving on stderr
+        io.TextIOWrapper(io.BytesIO(), "utf-8", errors, newline="", write_through=True)
+        for errors in ("strict", "backslashreplace")
+    ]
     before = sys.stdin
     sys.stdin = io.TextIOWrapper(io.BytesIO(stdin), "utf-8")
     try:

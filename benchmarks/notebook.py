@@ -1,0 +1,126 @@
+"""The notebook's way of training and of sampling, written anew in PyTorch: what our ratios are against.
+
+Training: one-hot windows built on the host, two LSTM layers, Adam, clipping, state carried along.
+Sampling: one forward pass a character, softmax, top-k, numpy.random.choice on the host.
+
+    python benchmarks/notebook.py train TEXT --steps 40
+    python benchmarks/notebook.py sample --length 2000
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+STREAMS, WINDOW = 128, 100
+TOP_K = 5
+
+
+class CharNetwork(nn.Module):
+    """One-hot input, stacked LSTM, dropout, one linear layer."""
+
+    def __init__(self, symbols: int, hidden: int = 512, layers: int = 2, dropout: float = 0.5) -> None:
+        super().__init__()
+        self.symbols, self.hidden, self.layers = symbols, hidden, layers
+        self.lstm = nn.LSTM(symbols, hidden, layers, dropout=dropout, batch_first=True)
+        self.dropout = nn.Dropout(dropout)
+        self.out = nn.Linear(hidden, symbols)
+
+    def forward(self, x: torch.Tensor, state: Any) -> tuple[torch.Tensor, Any]:
+        y, state = self.lstm(x, state)
+        return self.out(self.dropout(y).reshape(-1, self.hidden)), state
+
+    def zero_state(self, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+        zeros = torch.zeros(self.layers, rows, self.hidden)
+        return zeros, zeros.clone()
+
+
+def one_hot(ids: np.ndarray[Any, Any], symbols: int) -> torch.Tensor:
+    """Return float32 [..., symbols], built on the host as the notebook does."""
+    flat = np.zeros((ids.size, symbols), np.float32)
+    flat[np.arange(ids.size), ids.ravel()] = 1.0
+    return torch.from_numpy(flat.reshape(*ids.shape, symbols))
+
+
+def train(ids: np.ndarray[Any, Any], symbols: int, steps: int) -> tuple[list[float], float]:
+    """Return the loss of every step, and characters a second over all of them."""
+    network = CharNetwork(symbols)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    criterion = nn.CrossEntropyLoss()
+    text = ids[: int(len(ids) * 0.9)]
+    streams = text[: len(text) // (STREAMS * WINDOW) * STREAMS * WINDOW].reshape(STREAMS, -1)
+    state = network.zero_state(STREAMS)
+    losses, begin = [], time.perf_counter()
+    for step in range(steps):
+        at = step * WINDOW % (streams.shape[1] - WINDOW)
+        x, y = streams[:, at : at + WINDOW], streams[:, at + 1 : at + WINDOW + 1]
+        state = tuple(one.detach() for one in state)
+        network.zero_grad()
+        logits, state = network(one_hot(x, symbols), state)
+        loss = criterion(logits, torch.from_numpy(y.astype(np.int64).ravel()))
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 5)
+        optimizer.step()
+        losses.append(loss.item())
+    return losses, steps * STREAMS * WINDOW / (time.perf_counter() - begin)
+
+
+def sample(network: CharNetwork, length: int, start: int = 0) -> float:
+    """Write characters one forward pass at a time; return characters a second."""
+    network.eval()
+    state: Any = network.zero_state(1)
+    token = start
+    begin = time.perf_counter()
+    for _ in range(length):
+        state = tuple(one.detach() for one in state)
+        logits, state = network(one_hot(np.array([[token]]), network.symbols), state)
+        best, symbols = torch.softmax(logits, dim=1).detach().topk(TOP_K)
+        weights = best.numpy().squeeze()
+        token = int(np.random.choice(symbols.numpy().squeeze(), p=weights / weights.sum()))
+    return length / (time.perf_counter() - begin)
+
+
+def best_sampling_rate(symbols: int, hidden: int, layers: int, length: int, repeats: int = 3) -> tuple[float, int]:
+    """Return the median rate of a network of that size at its best thread count, and that count."""
+    network = CharNetwork(symbols, hidden, layers)
+    rates = {}
+    for threads in sorted({1, torch.get_num_threads()}):
+        torch.set_num_threads(threads)
+        sample(network, 50)
+        rates[threads] = statistics.median(sample(network, length) for _ in range(repeats))
+    best = max(rates, key=lambda threads: rates[threads])
+    return rates[best], best
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["train", "sample"])
+    parser.add_argument("text", type=Path, nargs="?", help="a text file, for train")
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--length", type=int, default=2000)
+    parser.add_argument("--symbols", type=int, default=83)
+    parser.add_argument("--hidden", type=int, default=512)
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    if options.what == "sample":
+        rate, threads = best_sampling_rate(options.symbols, options.hidden, 2, options.length)
+        print(json.dumps({"characters_per_second": round(rate), "threads": threads}))
+        return
+    text = options.text.read_text(encoding="utf-8")
+    symbols = sorted(set(text))
+    table = {symbol: index for index, symbol in enumerate(symbols)}
+    losses, rate = train(np.array([table[symbol] for symbol in text]), len(symbols), options.steps)
+    shown = {step: round(losses[step - 1], 4) for step in range(10, options.steps + 1, 10)}
+    print(json.dumps({"characters_per_second": round(rate), "losses": shown}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""How fast a file writes on this machine: medians of several runs, every batch in one go."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gentext.chain import Chain
+from gentext.describe import chain_of
+from gentext.interfaces import OpenSampler, Request
+from gentext.manager import host
+from gentext.stored import stored_chain
+
+BATCHES = (1, 8, 64, 256)
+#: Seconds that each measurement should take.
+TARGET = 1.0
+REPEATS = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Rate:
+    """Characters a second of all rows together: the median, and the slowest and fastest run."""
+
+    batch: int
+    median: float
+    low: float
+    high: float
+
+
+def chain_for(opened: OpenSampler) -> Chain:
+    """Return the chain that the file runs by itself, or its default one."""
+    bundle = opened.bundle
+    return stored_chain(bundle) if bundle.kind == "generator" else chain_of(bundle, host().registry)
+
+
+def rate(opened: OpenSampler, batch: int, values: dict[str, dict[str, float]] | None = None) -> Rate:
+    """Measure one batch size: a warm-up, then several runs of about a second."""
+    chain = chain_for(opened)
+    length = 16
+    seconds = 0.0
+    while seconds < TARGET / 4:
+        length = min(length * 4, 100_000)
+        seconds = _write(opened, chain, batch, length, values)
+    length = max(16, int(length * TARGET / seconds))
+    rates = [batch * length / _write(opened, chain, batch, length, values) for _ in range(REPEATS)]
+    return Rate(batch, statistics.median(rates), min(rates), max(rates))
+
+
+def _write(
+    opened: OpenSampler, chain: Chain, batch: int, length: int, values: dict[str, dict[str, float]] | None
+) -> float:
+    """Write ``length`` symbols in each row and return the seconds it took."""
+    request = Request(
+        primes=[np.empty(0, np.int64)] * batch,
+        seeds=[(0, row) for row in range(batch)],
+        chain=chain,
+        params=chain.param_arrays(batch, values),
+        max_tokens=length,
+    )
+    begin = time.perf_counter()
+    for _ in opened.generate(request):
+        pass
+    return time.perf_counter() - begin
+
+
+def first_character(open_again: Callable[[], OpenSampler]) -> tuple[float, float]:
+    """Return the median seconds to open the file, and from there to the first symbol."""
+    opens, firsts = [], []
+    for _ in range(REPEATS):
+        begin = time.perf_counter()
+        opened = open_again()
+        middle = time.perf_counter()
+        _write(opened, chain_for(opened), 1, 1, None)
+        opens.append(middle - begin)
+        firsts.append(time.perf_counter() - middle)
+    return statistics.median(opens), statistics.median(firsts)
+
+
+def whole_process(path: Path) -> tuple[float, float]:
+    """Return median seconds of ``gen sample`` with 200 characters, and of importing numpy and onnxruntime."""
+    commands = (
+        [sys.executable, "-m", "gentext", "sample", str(path), "--length", "200", "--seed", "1"],
+        [sys.executable, "-c", "import numpy, onnxruntime"],
+    )
+    times: tuple[list[float], list[float]] = ([], [])
+    for turn in range(REPEATS + 1):
+        for command, taken in zip(commands, times, strict=True):
+            begin = time.perf_counter()
+            subprocess.run(command, check=True, capture_output=True)
+            if turn:  # the first of each warms the disk's cache
+                taken.append(time.perf_counter() - begin)
+    return statistics.median(times[0]), statistics.median(times[1])
+
+
+def machine() -> dict[str, Any]:
+    """Return what a figure must be read with: processor, cores, versions."""
+    flags = _cpu_lines("flags").split()
+    return {
+        "cpu": _cpu_lines("model name") or platform.processor() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "instructions": [one for one in ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16") if one in flags],
+        "python": platform.python_version(),
+        **{name: _version(name) for name in ("gentext", "numpy", "onnxruntime-gpu", "onnxruntime", "torch")},
+    }
+
+
+def _cpu_lines(field: str) -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), "")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,18 @@
+"""Nothing is wrong here; its neighbours must not harm it. What it registers is another matter."""
+
+from gentext import hookimpl
+
+
+@hookimpl
+def register_models(register):
+    register("hollow", "gentext_broken.no_such_module:Model", summary="its module is not there")
+
+
+@hookimpl
+def step_done(progress):
+    raise RuntimeError(f"step {progress.step} was too much")
+
+
+@hookimpl
+def register_commands(cli):
+    cli.command("train")(lambda: None)

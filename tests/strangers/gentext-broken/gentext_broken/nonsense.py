@@ -1,0 +1,9 @@
+"""Registers something proper, and then a target that is none."""
+
+from gentext import hookimpl
+
+
+@hookimpl
+def register_models(register):
+    register("proper", "gentext_broken.models:Proper", summary="a model")
+    register("nonsense", "gentext_broken.models.Nonsense", summary="a dot where a colon belongs")

@@ -1,0 +1,3 @@
+"""Cannot even be imported."""
+
+raise RuntimeError("out of order\nand a second line that nobody needs to see")

@@ -1,0 +1,8 @@
+"""Misspells a hook: it would never be called."""
+
+from gentext import hookimpl
+
+
+@hookimpl
+def register_strategys(register):
+    register("lost", "gentext_broken.strategies:Lost", summary="never found")

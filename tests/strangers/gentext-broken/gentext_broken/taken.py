@@ -1,0 +1,8 @@
+"""Takes a name that belongs to gentext."""
+
+from gentext import hookimpl
+
+
+@hookimpl
+def register_models(register):
+    register("lstm", "gentext_broken.models:LSTM", summary="better than yours")

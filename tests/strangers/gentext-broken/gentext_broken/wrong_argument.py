@@ -1,0 +1,8 @@
+"""Asks a hook for an argument that it does not have."""
+
+from gentext import hookimpl
+
+
+@hookimpl
+def register_models(registry):
+    registry("wrong", "gentext_broken.models:Wrong", summary="a model")

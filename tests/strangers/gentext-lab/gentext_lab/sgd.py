@@ -1,0 +1,90 @@
+"""sgd: the smallest trainer that there can be, on the CPU."""
+
+import dataclasses
+import functools
+import time
+
+import torch
+from torch.nn import functional
+
+from gentext.config import PositiveFloat
+from gentext.errors import DeviceError
+from gentext.events import Progress
+from gentext.interfaces import FitResult
+from gentext.plugins import checkpoint
+from gentext.plugins.evaluate import mean_loss
+from gentext.plugins.torch_sampler import preview
+from gentext.settings import budget_steps
+
+
+@dataclasses.dataclass(frozen=True)
+class SGDConfig:
+    """Options of the trainer ``sgd``."""
+
+    rate: PositiveFloat = 0.5
+    """Learning rate."""
+
+
+class PlainSGD:
+    """Carries no state between windows and has none of its own, so weights and a step resume it."""
+
+    Config = SGDConfig
+
+    def __init__(self, config, settings):
+        self.config, self.settings = config, settings
+
+    def start(self):
+        if self.settings.device == "cuda":
+            raise DeviceError("--device cuda: the trainer sgd runs on the CPU; use --device cpu or auto")
+        torch.manual_seed(self.settings.seed)
+        return "CPU, plain SGD"
+
+    def plan(self, model, batcher, train):
+        begin = time.perf_counter()
+        self._loss(model, batcher, train, 0).backward()
+        model.zero_grad()
+        seconds = time.perf_counter() - begin
+        return budget_steps(self.settings, batcher.steps_per_epoch, seconds), seconds
+
+    def fit(self, model, batcher, train, val, run, hooks, steps, resume):
+        optimizer = torch.optim.SGD(model.parameters(), lr=self.config.rate)
+        first, seconds = 0, 0.0
+        if resume:
+            last = checkpoint.load_last(run)
+            checkpoint.load_weights(model, last)
+            first, seconds = last.meta["step"], last.meta["seconds"]
+        begin = time.perf_counter() - seconds
+
+        def progress(step, loss=float("nan"), **measured):
+            return Progress(
+                step=step,
+                total_steps=steps,
+                epoch=step // batcher.steps_per_epoch,
+                loss=loss,
+                rate=self.config.rate,
+                tokens=step * batcher.rows * batcher.length,
+                seconds=time.perf_counter() - begin,
+                first_step=first,
+                **measured,
+            )
+
+        hooks.run_started(run, self.settings, progress(first))
+        for step in range(first, steps):
+            loss = self._loss(model, batcher, train, step)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            hooks.step_done(run, progress(step + 1, loss.item()))
+        val_loss = mean_loss(model, val)
+        done = progress(steps, loss.item() if steps > first else float("nan"), val_loss=val_loss)
+        hooks.evaluated(run, dataclasses.replace(done, sample=functools.partial(preview, model, run)))
+        weights = {f"model.{name}": one for name, one in model.state_dict().items()}
+        meta = {"step": steps, "val_loss": val_loss, "seconds": done.seconds}
+        hooks.checkpoint_saved(run, done, checkpoint.save(run, weights, meta, best=True))
+        return FitResult(steps, val_loss, mean_loss(model, train[-len(val) :]), steps, done.tokens / done.seconds)
+
+    def _loss(self, model, batcher, train, step):
+        epoch, within = divmod(step, batcher.steps_per_epoch)
+        x, y, _ = batcher.batch(train, self.settings.seed, epoch, within, 0)
+        logits, _ = model(torch.from_numpy(x), model.initial_state(len(x)))
+        return functional.cross_entropy(logits.flatten(0, 1), torch.from_numpy(y).flatten())

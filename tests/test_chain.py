@@ -1,0 +1,227 @@
+"""The sampling chain against plain references: each built-in link, their order, and the draw."""
+
+from __future__ import annotations
+
+import collections
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+
+from gentext.chain import DEFAULT_CHAIN, Chain, build_chain, build_link, draw
+from gentext.errors import ConfigError
+from gentext.manager import host
+from gentext.noise import uniforms
+from gentext.testing import check_strategy
+
+V = 11
+BUILTINS = ("top_k", "top_p", "min_p", "temperature", "penalties")
+NUMBERS = st.floats(-20, 20, width=32) | st.sampled_from([0.0, -0.0, 1.0, -1.0, 3.0]) | st.just(-math.inf)
+#: Logits [1, V] with at least one symbol that is not masked; ties are frequent.
+LOGITS = arrays(np.float32, (1, V), elements=NUMBERS).filter(lambda row: bool(np.isfinite(row).any()))
+
+
+def run(name: str, logits: NDArray[np.float32], **values: float) -> NDArray[np.float32]:
+    """Apply one link to logits [N, V] and return what it gives."""
+    chain = build_chain(host().registry, [name], logits.shape[1])
+    params = chain.param_arrays(len(logits), {name: values})
+    return chain.apply(logits, params, chain.initial_state(len(logits), params), {}, chain.table_arrays(None))[0]
+
+
+def kept(logits: NDArray[np.float32]) -> list[int]:
+    return np.flatnonzero(logits[0] > -np.inf).tolist()
+
+
+def ranked(logits: NDArray[np.float32]) -> list[int]:
+    """Unmasked symbols, the most probable first, ties by index."""
+    return [int(at) for at in sorted(range(V), key=lambda at: (-logits[0, at], at)) if logits[0, at] > -np.inf]
+
+
+def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    wide = np.exp(logits.astype(np.float64) - logits.max())
+    return wide / wide.sum()
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [*((name, {}) for name in BUILTINS), ("penalties", {"window": 1}), ("penalties", {"window": 7})],
+)
+@pytest.mark.parametrize("vocab_size", [2, 13])
+def test_builtins_pass_the_kit(name: str, options: dict[str, Any], vocab_size: int) -> None:
+    cls = host().registry.get("strategy", name)
+    check_strategy(cls, cls.Config(**options), vocab_size=vocab_size)
+
+
+@settings(max_examples=100, deadline=None)
+@given(LOGITS, st.integers(1, V + 2))
+def test_top_k_keeps_exactly_k(logits: NDArray[np.float32], k: int) -> None:
+    out = run("top_k", logits, top_k=k)
+    assert kept(out) == sorted(ranked(logits)[:k])
+    assert np.array_equal(out[0, kept(out)], logits[0, kept(out)])
+
+
+@settings(max_examples=100, deadline=None)
+@given(LOGITS, st.floats(0, 1, width=32, exclude_max=True))
+def test_top_p_keeps_the_nucleus(logits: NDArray[np.float32], p: float) -> None:
+    order = ranked(logits)
+    running = np.cumsum(probabilities(logits)[0, order])
+    assume(np.abs(running - p).min() > 1e-5)  # float32 may decide the other way on the edge
+    nucleus = order[: max(1, int(np.searchsorted(running, p)) + 1)]
+    out = run("top_p", logits, top_p=p)
+    assert kept(out) == sorted(nucleus)
+    assert np.array_equal(out[0, nucleus], logits[0, nucleus])
+
+
+@settings(max_examples=100, deadline=None)
+@given(LOGITS, st.floats(0, 1, width=32))
+def test_min_p_keeps_what_is_probable_enough(logits: NDArray[np.float32], p: float) -> None:
+    ratio = probabilities(logits)[0] / probabilities(logits).max()
+    assume((np.abs(ratio - p) > 1e-5 * p).all() or p in (0, 1))
+    assert kept(run("min_p", logits, min_p=p)) == [at for at in ranked_by_index(logits) if ratio[at] >= p]
+
+
+def ranked_by_index(logits: NDArray[np.float32]) -> list[int]:
+    return sorted(ranked(logits))
+
+
+@settings(max_examples=100, deadline=None)
+@given(LOGITS, st.floats(2.0**-149, 1e6, width=32))
+def test_temperature_divides_and_never_gives_nan(logits: NDArray[np.float32], t: float) -> None:
+    assert kept(run("temperature", logits, temperature=0)) == [ranked(logits)[0]]
+    out = run("temperature", logits, temperature=t)
+    assert not np.isnan(out).any()
+    wide = logits.astype(np.float64)
+    wanted = np.exp((wide - wide.max()) / t)
+    assert np.allclose(probabilities(out), wanted / wanted.sum(), atol=1e-5)
+
+
+@settings(max_examples=100, deadline=None)
+@given(LOGITS)
+def test_neutral_values_change_no_bit(logits: NDArray[np.float32]) -> None:
+    everything = build_chain(host().registry, BUILTINS, V)
+    neutral = {link.name: {name: one.neutral for name, one in link.strategy.params.items()} for link in everything}
+    params = everything.param_arrays(1, neutral)
+    states = everything.initial_state(1, params)
+    token = np.array([3])
+    states = everything.accept(token, dict.fromkeys(BUILTINS, logits), params, states, {}, np.ones((1, 1), bool))
+    out = everything.apply(logits, params, states, {}, {})[0]
+    assert np.array_equal(out.view(np.int32), logits.view(np.int32))
+    assert everything.active(params).names == []
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, V - 1), max_size=30), st.integers(1, 9), st.lists(st.integers(-2, 2), min_size=3))
+def test_penalties_count_like_a_naive_recount(tokens: list[int], window: int, values: list[int]) -> None:
+    repeat, frequency, presence = 2.0 ** values[0], values[1] / 2, values[2] / 4  # exact in float32
+    chain = build_chain(host().registry, ["penalties"], V, {"penalties": {"window": window}})
+    given = {"repeat_penalty": repeat, "frequency_penalty": frequency, "presence_penalty": presence}
+    params = chain.param_arrays(1, {"penalties": given})
+    states = chain.initial_state(1, params)
+    logits = np.linspace(-4, 6, V, dtype=np.float32)[None]
+    for end in range(len(tokens) + 1):
+        counts = collections.Counter(tokens[max(0, end - window) : end])
+        wanted = logits.copy()
+        for symbol, count in counts.items():
+            one = logits[0, symbol]
+            wanted[0, symbol] = (one / repeat if one > 0 else one * repeat) - count * frequency - presence
+        out, states, outputs = chain.apply(logits, params, states, {}, {})
+        assert np.allclose(out, wanted, atol=1e-6)
+        if end < len(tokens):
+            new = np.array([[end % 2 == 0]])  # the prime's symbols count as well
+            states = chain.accept(np.array([tokens[end]]), outputs, params, states, {}, new)
+
+
+# -- building a chain -------------------------------------------------------------------------
+
+
+def test_links_are_inserted_at_their_place() -> None:
+    registry = host().registry
+    chain = build_chain(registry, DEFAULT_CHAIN, V)
+    assert chain.with_link(build_link(registry, "penalties", V)).names == ["penalties", *DEFAULT_CHAIN]
+    bare = build_chain(registry, ["temperature"], V)
+    assert bare.with_link(build_link(registry, "min_p", V)).names == ["min_p", "temperature"]
+    upside_down = build_chain(registry, ["temperature", "top_k"], V)
+    assert upside_down.with_link(build_link(registry, "penalties", V)).names == ["penalties", "temperature", "top_k"]
+    assert Chain([]).with_link(build_link(registry, "top_k", V)).names == ["top_k"]
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "message"),
+    [
+        (["top_k", "top_k"], {}, "names 'top_k' twice"),
+        (["top_k"], {"top_p": {}}, r"options for chain\.top_p, but the chain is top_k"),
+        (["top_k"], {"top_k": {"top_k": True}}, r"chain\.top_k\.top_k = True: expected a number"),
+        (["top_k"], {"top_k": {"top_k": 2.5}}, r"top_k\.top_k = 2\.5: expected a whole number from 0"),
+        (["top_p"], {"top_p": {"top_p": 1.5}}, r"top_p = 1\.5: expected a number from 0 up to 1"),
+        (["top_p"], {"top_p": {"top_p": math.nan}}, "top_p = nan: expected a number"),
+        (["penalties"], {"penalties": {"repeat_penalty": 0}}, "repeat_penalty = 0: expected a number from 0.01"),
+        (["penalties"], {"penalties": {"windou": 3}}, r"chain\.penalties\.windou\. Did you mean 'window'\?"),
+    ],
+)
+def test_impossible_chains_are_refused(names: list[str], options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_chain(host().registry, names, V, options)
+
+
+def test_default_chain_samples_as_the_notebook() -> None:
+    chain = build_chain(host().registry, DEFAULT_CHAIN, V)
+    assert chain.active(chain.param_arrays(2)).names == ["top_k"]
+    assert chain.param_arrays(2)["top_k"]["top_k"].tolist() == [[5], [5]]
+
+
+# -- the draw ---------------------------------------------------------------------------------
+
+
+def test_draw_follows_the_probabilities() -> None:
+    count = 200_000
+    logits = np.array([0.5, -2, 1, -np.inf, 0, -1, 2.5, -0.3], np.float32)
+    expected = probabilities(logits[None])[0] * count
+    tokens, masked = draw(np.tile(logits, (count, 1)), uniforms(11, 0, "draw", 0, count))
+    seen = np.bincount(tokens, minlength=len(logits))
+    assert not masked.any()
+    assert seen[3] == 0
+    possible = expected > 0
+    statistic = ((seen - expected)[possible] ** 2 / expected[possible]).sum()
+    assert statistic < 22.46  # the 0.999 quantile of chi-square with 6 degrees of freedom
+
+
+@settings(max_examples=100, deadline=None)
+@given(LOGITS, st.floats(0, 1 - 2.0**-24, width=32))
+def test_draw_never_takes_a_masked_symbol(logits: NDArray[np.float32], u: float) -> None:
+    possible = [at for at in ranked_by_index(logits) if np.exp(logits[0, at] - logits.max()) > 0]
+    for number in (0.0, 1 - 2.0**-24, u):
+        tokens, masked = draw(logits, np.array([[number]], np.float32))
+        assert tokens[0] in possible
+        assert not masked[0]
+    assert draw(logits, np.zeros((1, 1), np.float32))[0][0] == possible[0]
+
+
+def test_draw_at_the_ends_and_of_nothing() -> None:
+    logits = np.full((3, 4), -np.inf, np.float32)
+    logits[0, 1:3] = [30, 1]  # the second one's share is far below 2**-24, and yet not the last to be had
+    logits[1, 3] = 0
+    tokens, masked = draw(logits, np.full((3, 1), 1 - 2.0**-24, np.float32))
+    assert tokens[:2].tolist() == [1, 3]
+    assert masked.tolist() == [False, False, True]
+
+
+def test_rows_of_a_batch_are_rows_alone() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 4, (64, 60)).astype(np.float32)
+    chain = build_chain(host().registry, BUILTINS, 60)
+    given = {"top_p": {"top_p": 0.8}, "min_p": {"min_p": 0.01}, "temperature": {"temperature": 0.7}}
+    u = uniforms(5, 0, "draw", 0, 64)
+
+    def choose(rows: slice) -> NDArray[np.int64]:
+        params = chain.param_arrays(len(logits[rows]), given)
+        states = chain.initial_state(len(logits[rows]), params)
+        return draw(chain.apply(logits[rows], params, states, {}, {})[0], u[rows])[0]
+
+    alone = [int(choose(slice(row, row + 1))[0]) for row in range(64)]
+    assert choose(slice(None)).tolist() == alone
+    assert choose(slice(7, 30)).tolist() == alone[7:30]

@@ -1,0 +1,117 @@
+"""Losses: the notebook's own formula, the stream's, and what the held-out loss covers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import nn
+
+from gentext.plugins.evaluate import mean_loss, windows
+from gentext.plugins.lstm import LSTMConfig, LSTMModel
+from gentext.score import LENGTH, ROWS, WINDOW, notebook_loss, stream_loss
+
+V = 7
+
+
+@pytest.fixture(scope="module")
+def model() -> LSTMModel:
+    torch.manual_seed(3)
+    made = LSTMModel(LSTMConfig(hidden=6, layers=2, dropout=0.5), V)
+    with torch.no_grad():
+        for one in made.parameters():
+            one.mul_(4)  # far from uniform, so that losses differ
+    return made.eval()
+
+
+def text(length: int) -> NDArray[np.int64]:
+    return np.random.default_rng(length).integers(0, V, length)
+
+
+class Advance:
+    """The model as samplers offer it."""
+
+    def __init__(self, model: LSTMModel) -> None:
+        self.model = model
+
+    def __call__(self, tokens: NDArray[np.int64], state: Any) -> tuple[NDArray[np.float32], Any]:
+        with torch.no_grad():
+            logits, state = self.model(torch.from_numpy(tokens), state)
+        return logits.numpy(), state
+
+
+def by_the_notebook(model: LSTMModel, data: NDArray[np.int64]) -> float:
+    """The validation loop of the notebook, with its get_batches and its criterion."""
+    batch_size, seq_length = 128, 100
+    n_batches = len(data) // (batch_size * seq_length)
+    arr = data[: n_batches * batch_size * seq_length].reshape((batch_size, -1))
+    criterion, val_losses = nn.CrossEntropyLoss(), []
+    val_h = model.initial_state(batch_size)
+    with torch.no_grad():
+        for n in range(0, arr.shape[1], seq_length):
+            x = arr[:, n : n + seq_length]
+            y = np.zeros_like(x)
+            y[:, :-1] = x[:, 1:]
+            try:
+                y[:, -1] = arr[:, n + seq_length]
+            except IndexError:
+                y[:, -1] = arr[:, 0]
+            output, val_h = model(torch.from_numpy(x), val_h)
+            val_losses.append(criterion(output.flatten(0, 1), torch.from_numpy(y).flatten()).item())
+    return float(np.mean(val_losses))
+
+
+@pytest.mark.parametrize("more", [0, 1, 777])
+def test_notebooks_formula(model: LSTMModel, more: int) -> None:
+    tokens = text(2 * ROWS * LENGTH + more)
+    found = notebook_loss(Advance(model), model.initial_state, tokens)
+    assert found == pytest.approx(by_the_notebook(model, tokens), abs=1e-5)
+    assert notebook_loss(Advance(model), model.initial_state, tokens[: ROWS * LENGTH - 1]) is None
+
+
+@pytest.mark.parametrize("length", [1, 2, WINDOW, WINDOW + 1, 3 * WINDOW - 5])
+def test_stream_reads_every_symbol_behind_the_start(model: LSTMModel, length: int) -> None:
+    tokens, start = text(length), 4
+    x = np.concatenate([[start], tokens[:-1]])
+    with torch.no_grad():
+        logits, _ = model(torch.from_numpy(x[None]), model.initial_state(1))
+    wanted = nn.functional.cross_entropy(logits[0].double(), torch.from_numpy(tokens), reduction="sum").item()
+    found = stream_loss(Advance(model), model.initial_state, tokens.astype(np.uint8), start)
+    assert found == pytest.approx(wanted, rel=1e-5)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(2, 3000), st.integers(1, 12), st.integers(1, 40))
+def test_held_out_loss_covers_all_but_the_last_few(count: int, rows: int, length: int) -> None:
+    tokens = np.arange(count)
+    cut = list(windows(tokens, rows, length))
+    used = len(cut[0][0])
+    for x, y in cut:
+        assert np.array_equal(y, x + 1)  # the true next symbols
+        assert x.shape[1] <= length
+    read = np.concatenate([y for _, y in cut], axis=1)
+    assert np.array_equal(read.ravel(), 1 + np.arange(read.size))  # contiguous streams, nothing twice
+    assert count - 1 - used < read.size <= count - 1
+    assert used <= rows
+
+
+def test_mean_loss_is_the_mean_over_the_windows(model: LSTMModel) -> None:
+    tokens = text(1234)
+    total, count, state = 0.0, 0, None
+    with torch.no_grad():
+        for x, y in windows(tokens):
+            state = model.initial_state(len(x)) if state is None else state
+            logits, state = model(torch.from_numpy(x), state)
+            losses = nn.functional.cross_entropy(logits.flatten(0, 1), torch.from_numpy(y).flatten(), reduction="none")
+            total, count = total + losses.double().sum().item(), count + y.size
+    model.train()  # dropout must not be measured, and the mode comes back
+    found = mean_loss(model, tokens)
+    assert model.training
+    model.eval()
+    assert found == pytest.approx(total / count, rel=1e-6)
+    assert np.isnan(mean_loss(model, tokens[:1]))

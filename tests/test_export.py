@@ -1,0 +1,240 @@
+"""model.onnx: what the file promises, and that nothing but a faithful one is ever left behind."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from gentext.bundle import Bundle, LinkMeta, ParamMeta, StateMeta, TokenizerMeta
+from gentext.errors import ExportError
+from gentext.export import model as exporter
+from gentext.export.exporter import export_run
+from gentext.interfaces import StateSpec
+from gentext.plugins.lstm import LSTMConfig, LSTMModel
+from gentext.plugins.recurrent import RecurrentModel
+from gentext.plugins.session import open_model
+from gentext.run import open_run
+
+pytestmark = pytest.mark.xdist_group("export")
+V = 9
+OPTIONS = [
+    LSTMConfig(hidden=8, layers=layers, embedding=embedding, norm=norm, skip=skip)
+    for layers, embedding, norm, skip in itertools.product((1, 2, 3), (0, 5), (False, True), (False, True))
+]
+#: Of those, some among which every pair of options stands.
+PAIRS = [OPTIONS[index] for index in (0, 7, 9, 14, 18, 21)]
+
+
+class Looping(RecurrentModel):
+    """A model whose forward is a Python loop over time, with states of its own kind."""
+
+    state_spec = (StateSpec("memory", (None, 6)), StateSpec("seen", (2, None), "int64"))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = torch.nn.GRUCell(V, 6)
+        self.head = torch.nn.Linear(6, V)
+        self.begin = torch.nn.Parameter(torch.randn(6))
+
+    def initial_state(self, rows: int) -> tuple[torch.Tensor, ...]:
+        return self.begin.expand(rows, 6), torch.full((2, rows), 3)
+
+    def forward(self, tokens: torch.Tensor, state: Any) -> tuple[torch.Tensor, Any]:
+        memory, seen = state
+        logits = []
+        for t in range(tokens.shape[1]):
+            memory = self.cell(torch.nn.functional.one_hot(tokens[:, t], V).float(), memory)
+            seen = seen + tokens[None, :, t]
+            logits.append(self.head(memory) + 0.1 * (seen[0] % 3)[:, None])
+        return torch.stack(logits, dim=1), (memory, seen)
+
+
+def bundle_for(model: Any) -> Bundle:
+    states = model.initial_state(1)
+    rows = [one.detach().select(spec.batch_axis, 0).numpy() for spec, one in zip(model.state_spec, states, strict=True)]
+    links = [LinkMeta("top_k", {"x": 1}, params={"top_k": ParamMeta(5, 0, "keep K", "int64", 0)})]
+    return Bundle(
+        kind="model",
+        tokenizer=TokenizerMeta("char", {"symbols": "äbcdefghi"}, unknown=8),
+        token_bytes=[char.encode() for char in "äbcdefghi"],
+        states=[StateMeta.of(spec, row) for spec, row in zip(model.state_spec, rows, strict=True)],
+        start=2,
+        chain=links,
+        card={"corpus": {"name": "a name"}, "val_loss": 1.25, "none": None},
+    )
+
+
+def export(model: Any, path: Path) -> tuple[Bundle, str]:
+    bundle = bundle_for(model)
+    with torch.no_grad():
+        data, _, how = exporter.build(model, bundle)
+    path.write_bytes(data)
+    return bundle, how
+
+
+def lstm(config: LSTMConfig) -> LSTMModel:
+    torch.manual_seed(0)
+    model = LSTMModel(config, V).eval()
+    with torch.no_grad():
+        for one in model.parameters():
+            one.mul_(3)  # gates that are open and shut, logits that differ
+    return model
+
+
+def random_state(model: Any, rows: int) -> tuple[torch.Tensor, ...]:
+    torch.manual_seed(rows)
+    shapes = [(spec.with_batch(rows), getattr(torch, spec.dtype)) for spec in model.state_spec]
+    return tuple((torch.randn(shape) * 2).to(dtype) for shape, dtype in shapes)
+
+
+def assert_agrees(session: Session, model: Any, rows: int, pieces: Sequence[int]) -> None:
+    """The file, fed piece by piece, against PyTorch over the whole text at once, from a random state."""
+    tokens = torch.randint(0, V, (rows, sum(pieces)), generator=torch.Generator().manual_seed(rows))
+    begin = random_state(model, rows)
+    with torch.no_grad():
+        wanted, end = model(tokens, begin)
+    state, logits = tuple(one.numpy() for one in begin), []
+    for first, size in zip(itertools.accumulate(pieces, initial=0), pieces, strict=False):
+        out, state = session.run(tokens[:, first : first + size].numpy(), state)
+        logits.append(out)
+    for mine, other in zip([np.concatenate(logits, axis=1), *state], [wanted, *end], strict=True):
+        assert mine.shape == other.shape
+        assert np.abs(mine - other.numpy()).max() < 1e-4
+
+
+def assert_no_weight_twice(path: Path, model: Any) -> None:
+    weights = [numpy_helper.to_array(one) for one in onnx.load(path).graph.initializer]
+    large = [one for one in weights if one.size >= 2 * V]
+    parameters = sum(one.numel() for one in model.parameters())
+    assert parameters * 0.8 < sum(one.size for one in large) <= parameters
+    assert len({one.tobytes() for one in large}) == len(large)
+
+
+@pytest.mark.parametrize("config", OPTIONS, ids=str)
+def test_step_is_forward_a_position_at_a_time(config: LSTMConfig) -> None:
+    model = lstm(config).double()  # in float64 the two agree to far more digits than a mistake would
+    state = tuple(one.double() for one in random_state(model, 4))
+    tokens = torch.randint(0, V, (4, 7), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        wanted, end = model(tokens, state)
+        for t in range(7):
+            logits, state = model.step(tokens[:, t], state)
+            assert torch.allclose(logits, wanted[:, t], atol=1e-10)
+    assert all(torch.allclose(mine, other, atol=1e-10) for mine, other in zip(state, end, strict=True))
+
+
+@pytest.mark.parametrize("config", PAIRS, ids=str)
+def test_lstm_exports_faithfully(config: LSTMConfig, tmp_path: Path) -> None:
+    model, path = lstm(config), tmp_path / "model.onnx"
+    bundle, how = export(model, path)
+    session = open_model(path, "cpu")
+    assert how == "whole sequences"
+    assert session.bundle == bundle
+    assert_no_weight_twice(path, model)
+    state = ["batch" if size is None else size for size in model.state_spec[0].shape]
+    shapes = [
+        {one.name: one.shape for one in side} for side in (session.session.get_inputs(), session.session.get_outputs())
+    ]
+    assert shapes[0] == {"tokens": ["batch", "time"], "h": state, "c": state}
+    assert shapes[1] == {"logits": ["batch", "time", V], "h_out": state, "c_out": state}
+    for rows in (1, 3, 64):
+        for pieces in ([23], [5, 1, 9, 8], [1] * 23):
+            assert_agrees(session, model, rows, pieces)
+
+
+def test_loop_over_time_becomes_a_scan_over_steps(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    model, path = Looping().eval(), tmp_path / "model.onnx"
+    bundle, how = export(model, path)
+    session = open_model(path, "cpu")
+    assert how == "a scan over steps"
+    assert session.bundle == bundle
+    for rows in (1, 3):
+        for mine, other in zip(bundle.states, model.initial_state(rows), strict=True):
+            assert np.array_equal(mine.rows(rows), other.detach().numpy())
+        for pieces in ([11], [4, 1, 6], [1] * 11):
+            assert_agrees(session, model, rows, pieces)
+
+
+class Swapped:
+    """An exporter that mixes two states up, as one that merges equal examples would."""
+
+    def __init__(self, real: Callable[..., onnx.ModelProto]) -> None:
+        self.real = real
+
+    def __call__(self, model: Any, bundle: Bundle) -> onnx.ModelProto:
+        proto = self.real(model, bundle)
+        names = {"h_out": "c_out", "c_out": "h_out"}
+        for value in [*proto.graph.output, *proto.graph.node]:
+            if isinstance(value, onnx.NodeProto):
+                value.output[:] = [names.get(name, name) for name in value.output]
+            else:
+                value.name = names.get(value.name, value.name)
+        return proto
+
+
+def test_swapped_state_leaves_no_file(tmp_path: Path, tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("export_forward", "export_steps"):
+        monkeypatch.setattr(exporter, name, Swapped(getattr(exporter, name)))
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    before = (run / "model.onnx").read_bytes()
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    for where in (folder, run):
+        with pytest.raises(ExportError, match=r"whole sequences: [hc]_out at batch 1.*scan over steps: [hc]_out at"):
+            export_run(open_run(run), where)
+    assert list(folder.iterdir()) == []
+    assert (run / "model.onnx").read_bytes() == before
+    assert not [*run.glob(".*")]
+
+
+def test_file_needs_nothing_but_onnxruntime(tiny_run: Path, gen: Callable[..., Any]) -> None:
+    session = onnxruntime.InferenceSession(tiny_run / "model.onnx", providers=["CPUExecutionProvider"])
+    meta = session.get_modelmeta().custom_metadata_map
+    symbols = [bytes.fromhex(one) for one in json.loads(meta["gentext.token_bytes"])]
+    states = {
+        one["name"]: np.full([1 if size is None else size for size in one["shape"]], one["initial"], one["dtype"])
+        for one in json.loads(meta["gentext.states"])
+    }
+    token, text = json.loads(meta["gentext.start"]), b""
+    for _ in range(40):
+        logits, *new = session.run(None, {"tokens": np.array([[token]]), **states})
+        states = dict(zip(states, new, strict=True))
+        token = int(logits[0, 0].argmax())
+        text += symbols[token]
+    code, out, _ = gen("sample", tiny_run, "--length", 40, "--temperature", 0, "--top-k", 0)
+    assert (code, out) == (0, text.decode() + "\n")
+
+
+FLOATS = st.floats(width=16) | st.sampled_from([float("inf"), float("-inf"), float("nan"), -0.0])
+VALUES = {"float32": FLOATS, "float16": FLOATS, "int64": st.integers(-(2**63), 2**63 - 1), "bool": st.booleans()}
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sampled_from(sorted(VALUES)), st.booleans(), st.data())
+def test_initial_state_survives_the_metadata(dtype: str, constant: bool, data: Any) -> None:
+    row: NDArray[Any] = data.draw(arrays(dtype, (2, 3), elements=VALUES[dtype]))
+    row = np.full_like(row, row[0, 0]) if constant else row
+    meta = StateMeta.of(StateSpec("s", (2, None, 3), dtype), row)
+    bundle = Bundle("model", TokenizerMeta("t", {}), [b"a", b"\xff", b""], [meta], 1, [], {})
+    again = Bundle.from_metadata(bundle.to_metadata(), Path("a file"))
+    assert again == bundle
+    found = again.states[0].rows(4)
+    assert (found.shape, found.dtype) == ((2, 4, 3), row.dtype)
+    assert all(np.array_equal(found[:, n], row, equal_nan=dtype.startswith("float")) for n in range(4))

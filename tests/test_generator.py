@@ -1,0 +1,244 @@
+"""generator.onnx: writes, inside onnxruntime, exactly what its chain writes in NumPy."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from gentext.chain import Chain, build_chain
+from gentext.compiled import compiled
+from gentext.config import NoConfig
+from gentext.describe import describe, load_tokenizer
+from gentext.export.generator import Compiler
+from gentext.export.quantise import bounded_values, quantise
+from gentext.export.step import step_graph
+from gentext.interfaces import Chunk, Request
+from gentext.manager import host
+from gentext.plugins import checkpoint as ckpt
+from gentext.plugins.onnx_sampler import OnnxGenerator, OnnxSampler
+from gentext.registry import Registry, Source
+from gentext.run import open_run
+from gentext.stepping import stepped
+from gentext.stop import StopAutomaton
+from gentext.stored import stored_chain
+
+pytestmark = pytest.mark.xdist_group("generator")
+EVERY_LINK = ("penalties", "top_k", "top_p", "min_p", "temperature")
+#: Parameters that make every link work, different in each row.
+VALUES = {
+    "penalties": {"repeat_penalty": (1.0, 1.2), "frequency_penalty": (0.0, 0.3), "presence_penalty": (-0.2, 0.5)},
+    "top_k": {"top_k": (0, 9)},
+    "top_p": {"top_p": (0.5, 1.0)},
+    "min_p": {"min_p": (0.0, 0.2)},
+    "temperature": {"temperature": (0.0, 1.5)},
+}
+
+
+@dataclasses.dataclass
+class House:
+    """One model, and files compiled from it."""
+
+    folder: Path
+    bundle: Any
+    step: onnx.ModelProto
+
+    def chain(self, *names: str) -> Chain:
+        return build_chain(host().registry, names, self.bundle.vocab_size)
+
+    def compiler(self, chain: Chain, precision: str = "fp32") -> Compiler:
+        return Compiler(quantise(self.step, self.bundle) if precision == "int8" else self.step, self.bundle, chain, {})
+
+    def open(self, chain: Chain, precision: str = "fp32") -> OnnxGenerator:
+        path = self.folder / f"{'-'.join(chain.names)}-{precision}.onnx"
+        if not path.exists():
+            path.write_bytes(self.compiler(chain, precision).loop().SerializeToString())
+        opened = OnnxSampler(NoConfig()).open(path, "cpu")
+        assert isinstance(opened, OnnxGenerator)
+        return opened
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory, gen: Any, tiny_text: Path) -> House:
+    """A small model with weights large enough to be lifted and quantised."""
+    folder = tmp_path_factory.mktemp("generator")
+    sizes = ("model.hidden=48", "model.embedding=16", "batcher.batch=4", "batcher.length=16")
+    options = [word for size in sizes for word in ("--set", size)]
+    code, _, err = gen("train", tiny_text, "--run", folder / "run", *options, "--steps", 30, "--no-export")
+    assert code == 0, err
+    run = open_run(folder / "run")
+    model = ckpt.build_model(run, ckpt.load_best(run))
+    bundle = describe(run, model)
+    with torch.no_grad():
+        return House(folder, bundle, step_graph(model, bundle))
+
+
+def request(chain: Chain, rows: int, length: int, seed: int = 5, mixed: bool = True, **more: Any) -> Request:
+    """Return a request whose rows have primes and parameters of their own."""
+    rng = np.random.default_rng(seed)
+    params = chain.param_arrays(rows)
+    for link, ranges in VALUES.items():
+        for name, (low, high) in ranges.items() if mixed and link in params else ():
+            drawn = rng.uniform(low, high, (rows, 1))
+            params[link][name] = drawn.astype(params[link][name].dtype)
+    primes = [rng.integers(0, 19, rng.integers(0, 9)) for _ in range(rows)]
+    return Request(primes, [(seed, row) for row in range(rows)], chain, params, max_tokens=length, **more)
+
+
+def written(chunks: Iterator[Chunk], rows: int) -> tuple[list[list[int]], list[str], list[list[float]]]:
+    """Return each row's tokens, how it ended, and its log-probabilities."""
+    tokens: list[list[int]] = [[] for _ in range(rows)]
+    logprobs: list[list[float]] = [[] for _ in range(rows)]
+    finish: list[str] = []
+    for chunk in chunks:
+        finish = list(chunk.finish)
+        for row in range(rows):
+            real = chunk.tokens[:, row] >= 0
+            tokens[row] += chunk.tokens[real, row].tolist()
+            logprobs[row] += chunk.logprobs[real, row].tolist()
+    return tokens, finish, logprobs
+
+
+def large_constants(graph: onnx.GraphProto) -> list[int]:
+    """Return the sizes of all constants of 256 elements or more, those of inner graphs too."""
+    tensors = [*graph.initializer]
+    inner = []
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                tensors.append(attribute.t)
+            if attribute.HasField("g"):
+                inner += large_constants(attribute.g)
+    sizes = [int(np.prod(tensor.dims)) for tensor in tensors]
+    return [size for size in sizes if size >= 256] + inner
+
+
+@pytest.mark.parametrize("names", [(), ("top_k",), EVERY_LINK[1:], EVERY_LINK, EVERY_LINK[::-1]])
+@pytest.mark.parametrize("rows", [1, 3, 16])
+def test_compiled_writes_what_numpy_writes(house: House, names: tuple[str, ...], rows: int) -> None:
+    chain = house.chain(*names)
+    opened = house.open(chain)
+    asked = request(chain, rows, 150)
+    inside = written(compiled(opened.session, opened.bundle, asked), rows)
+    outside = written(stepped(opened, opened.bundle, asked), rows)
+    assert inside[:2] == outside[:2]
+    for mine, other in zip(inside[2], outside[2], strict=True):
+        np.testing.assert_allclose(mine, other, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_neighbours_and_chunks_change_nothing(
+    house: House, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain = house.chain(*EVERY_LINK)
+    opened = house.open(chain, precision)
+    asked = request(chain, 16, 200)
+    together, _, _ = written(compiled(opened.session, opened.bundle, asked), 16)
+    monkeypatch.setattr("gentext.compiled.GROWTH", ())
+    monkeypatch.setattr("gentext.compiled.LARGEST", 7)
+    monkeypatch.setattr("gentext.compiled.PREFILL", 2)
+    for row in (0, 7, 15):
+        params = {link: {n: one[row : row + 1] for n, one in own.items()} for link, own in asked.params.items()}
+        alone = dataclasses.replace(asked, primes=[asked.primes[row]], seeds=[asked.seeds[row]], params=params)
+        assert written(compiled(opened.session, opened.bundle, alone), 1)[0] == [together[row]]
+
+
+def test_unrolled_has_no_control_flow_and_writes_the_same(house: House) -> None:
+    chain = house.chain(*EVERY_LINK)
+    compiler = house.compiler(chain)
+    unrolled = compiler.unrolled(8)
+    assert not {node.op_type for node in unrolled.graph.node} & {"If", "Loop", "Scan"}
+    opened = house.open(chain)
+    loop = opened.session
+    flat = onnxruntime.InferenceSession(unrolled.SerializeToString(), providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(0)
+    feeds: dict[str, Any] = {
+        one.name: np.zeros([3 if size == "N" else size for size in one.shape], one.dtype)
+        for one in loop.signature.states
+    }
+    feeds |= {"token": np.zeros(3, np.int64), "fresh": np.ones(3, np.bool_), "forced": np.full((8, 3), -1, np.int64)}
+    params = request(chain, 3, 8).params  # active ones: a neutral link keeps no account where it is branched around
+    feeds |= {f"{link}.{name}": array for link, own in params.items() for name, array in own.items()}
+    feeds["noise"] = rng.random((8, 3, loop.signature.columns), np.float32)
+    names = [one.name for one in loop.signature.outputs]
+    for name, mine in zip(names, flat.run(names, feeds), strict=True):
+        np.testing.assert_allclose(mine, loop.call(feeds)[name], atol=1e-5, err_msg=name)
+
+
+def test_weights_stand_once_in_the_file(house: House) -> None:
+    compiler = house.compiler(house.chain("top_k"))
+    weights = sorted(large_constants(house.step.graph))
+    assert len(weights) >= 4
+    assert sorted(large_constants(compiler.loop().graph)) == weights
+    assert sorted(large_constants(compiler.unrolled(8).graph)) == weights
+
+
+@pytest.mark.parametrize("stop", ["e", "ab", "aa", "a.\n", " b"])
+def test_stop_strings_end_a_row_and_disturb_no_other(house: House, stop: str) -> None:
+    chain = house.chain("temperature")
+    opened = house.open(chain)
+    asked = request(chain, 8, 300, stop=StopAutomaton([stop, "never here"]), mixed=False)
+    inside = written(compiled(opened.session, opened.bundle, asked), 8)
+    assert inside[:2] == written(stepped(opened, opened.bundle, asked), 8)[:2]
+    free = written(compiled(opened.session, opened.bundle, dataclasses.replace(asked, stop=None)), 8)
+    for row in range(8):
+        assert inside[0][row] == free[0][row][: len(inside[0][row])]
+        if inside[1][row] == "stop":
+            prime_and_text = [*asked.primes[row].tolist(), *inside[0][row]]
+            assert b"".join(opened.bundle.token_bytes[token] for token in prime_and_text).endswith(stop.encode())
+
+
+def test_bounded_activations_are_found(house: House) -> None:
+    bounded = bounded_values(house.step.graph, house.bundle)
+    assert "h_out" in bounded, "the hidden state of an LSTM is a product of a sigmoid and a tanh"
+    assert "c_out" not in bounded, "the cell state is a sum"
+    assert "logits" not in bounded
+
+
+def test_quantised_weights_cannot_saturate(house: House) -> None:
+    integers = [
+        array
+        for array in map(onnx.numpy_helper.to_array, quantise(house.step, house.bundle).graph.initializer)
+        if array.dtype == np.int8 and array.ndim == 2
+    ]
+    assert len(integers) == 2  # the head of so few symbols is too small to be worth it
+    assert max(int(np.abs(array).max()) for array in integers) == 63
+
+
+STRANGERS = {"mirostat": "gentext_mirostat:Mirostat", "novelty": "gentext_novelty.novelty:Novelty"}
+STRANGERS |= {"typo": "gentext_novelty.typo:Typo", "ban": "gentext_novelty.ban:Ban"}
+FLAGS = {"mirostat": {"tau": 2.0}, "novelty": {"novelty": 1.5}, "typo": {"typo": 0.3}, "ban": {}}
+
+
+@pytest.mark.parametrize("name", list(STRANGERS))
+def test_strategies_of_other_authors_compile(house: House, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written by people who never saw the compiler: a state and accept, own noise, a table."""
+    for folder in ("gentext-mirostat", "gentext-novelty"):
+        monkeypatch.syspath_prepend(Path(__file__).parent / "strangers" / folder)
+    registry = Registry()
+    module, _, attribute = STRANGERS[name].partition(":")
+    strategy = getattr(importlib.import_module(module), attribute)
+    registry.register_for("strategy", Source("stranger", "1"))(name, strategy, summary="for a test")
+    chain = build_chain(registry, [name], house.bundle.vocab_size, {"ban": {"characters": "ea"}} if name == "ban" else {})
+    tokenizer = load_tokenizer(house.bundle.tokenizer.name, house.bundle.tokenizer.state)
+    tables = chain.table_arrays(tokenizer)
+    path = house.folder / f"{name}.onnx"
+    path.write_bytes(Compiler(house.step, house.bundle, chain, tables).loop().SerializeToString())
+    opened = OnnxSampler(NoConfig()).open(path, "cpu")
+    assert isinstance(opened, OnnxGenerator)
+    asked = dataclasses.replace(request(chain, 5, 120), params=chain.param_arrays(5, {name: FLAGS[name]}))
+    inside = written(compiled(opened.session, opened.bundle, asked), 5)
+    assert inside[:2] == written(stepped(opened, opened.bundle, dataclasses.replace(asked, tables=tables)), 5)[:2]
+    # The file needs no plugin: its own description of the chain is enough to run it.
+    stored = dataclasses.replace(asked, chain=stored_chain(opened.bundle))
+    assert written(opened.generate(stored), 5)[:2] == inside[:2]
+    if name == "ban":
+        assert not {opened.bundle.token_bytes[token] for row in inside[0] for token in row} & {b"e", b"a"}

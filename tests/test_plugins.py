@@ -1,0 +1,252 @@
+"""The plugin host in this process: names, conflicts, lazy imports, and one bad plugin among good ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import types
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from gentext.errors import MissingExtra, PluginError, UnknownComponent
+from gentext.hookspecs import hookimpl
+from gentext.manager import BUILTINS, PluginHost
+from gentext.registry import KINDS, Component, Registry, Source, plural
+
+
+@dataclasses.dataclass
+class Point:
+    """An entry point of a distribution that nobody installed."""
+
+    distribution: str
+    plugin: Any
+    version: str = "1.2"
+    name: str = "it"
+    loads: int = 0
+
+    @property
+    def dist(self) -> Any:
+        return types.SimpleNamespace(name=self.distribution, version=self.version)
+
+    @property
+    def value(self) -> str:
+        return f"{self.distribution.replace('-', '_')}.plugin"
+
+    def load(self) -> Any:
+        self.loads += 1
+        if isinstance(self.plugin, BaseException):
+            raise self.plugin
+        return self.plugin
+
+
+def module(**hooks: Callable[..., Any]) -> types.ModuleType:
+    """A plugin module with some hooks."""
+    made = types.ModuleType("plugin")
+    for name, function in hooks.items():
+        setattr(made, name, hookimpl(function))
+    return made
+
+
+def registers(*names: str, kind: str = "strategy", target: Any = "nowhere:Nothing") -> types.ModuleType:
+    def hook(register: Any) -> None:
+        for name in names:
+            register(name, target, summary="a fake")
+
+    return module(**{f"register_{plural(kind)}": hook})
+
+
+Install = Callable[..., PluginHost]
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Start a host on a machine where just these distributions are installed."""
+
+    def start(*points: Point, builtins: tuple[str, ...] = ("gentext.plugins.builtin",)) -> PluginHost:
+        monkeypatch.setattr(metadata, "entry_points", lambda group: points)
+        return PluginHost(builtins)
+
+    for name in ("GEN_PLUGINS", "GEN_PLUGINS_STRICT"):
+        monkeypatch.delenv(name, raising=False)
+    return start
+
+
+# -- names ------------------------------------------------------------------------------------
+
+
+def test_builtins_come_through_the_hooks() -> None:
+    bare = PluginHost((), entry_points=False)
+    assert [bare.registry.names(kind) for kind in KINDS] == [[]] * len(KINDS)
+    with pytest.raises(UnknownComponent, match=r"^no model 'lstm'\. Available: none\.$"):
+        bare.registry.get("model", "lstm")
+    full = PluginHost(entry_points=False)
+    assert all(full.registry.names(kind) for kind in KINDS)
+    assert [one.origin for one in full.plugins] == list(BUILTINS)
+    for component in full.registry:
+        assert component.source.builtin
+        assert component.load().__doc__
+
+
+def test_unknown_name_says_what_there_is_and_what_failed(install: Install) -> None:
+    registry = install(Point("gentext-bad", ImportError("no module named spam"))).registry
+    with pytest.raises(UnknownComponent) as caught:
+        registry.get("strategy", "topk")
+    message = str(caught.value)
+    assert message.startswith("no strategy 'topk'. Available: min_p, penalties, temperature, top_k, top_p.")
+    assert "Did you mean 'top_k'?" in message
+    assert "failed to load: gentext-bad 1.2 (gentext_bad.plugin): ImportError: no module named spam" in message
+
+
+def test_builtin_names_are_reserved(install: Install, capsys: pytest.CaptureFixture[str]) -> None:
+    host = install(Point("gentext-thief", registers("fine", "top_k")))
+    err = capsys.readouterr().err
+    assert "'top_k' belongs to gentext itself; gentext-thief 1.2 must register another name" in err
+    assert len(err.splitlines()) == 1
+    assert host.registry.find("strategy", "top_k").source.builtin
+    assert "fine" not in host.registry.names("strategy")  # all or nothing
+
+
+def test_conflict_is_reported_on_use(install: Install, capsys: pytest.CaptureFixture[str]) -> None:
+    host = install(Point("gentext-one", registers("same", "other")), Point("gentext-two", registers("same"), "3.4"))
+    assert capsys.readouterr().err == ""
+    assert host.registry.find("strategy", "other").source.distribution == "gentext-one"
+    with pytest.raises(
+        PluginError, match=r"'same': gentext-one 1\.2 and gentext-two 3\.4; uninstall one, or.*GEN_PLUGINS"
+    ):
+        host.registry.find("strategy", "same")
+
+
+@pytest.mark.parametrize("target", ["module", "module:", ":attr", "a b:c", "a..b:c", "a:b.c", 5, None])
+def test_targets_are_checked(target: Any) -> None:
+    with pytest.raises(PluginError, match="expected 'module:attribute' or something callable"):
+        Registry().add(Component("model", "name", target, "a summary", Source("d", "1")))
+
+
+@pytest.mark.parametrize(("name", "summary"), [("", "s"), ("a b", "s"), ("a/b", "s"), (None, "s"), ("a", ""), ("a", 5)])
+def test_names_and_summaries_are_checked(name: Any, summary: Any) -> None:
+    with pytest.raises(PluginError, match=r"is no name for a model|has no summary"):
+        Registry().add(Component("model", name, "m:a", summary, Source("d", "1")))
+
+
+# -- lazy imports -----------------------------------------------------------------------------
+
+
+def test_targets_are_imported_on_first_use(install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gentext_lazy_target.py").write_text("class Thing:\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    registry = install(Point("gentext-lazy", registers("lazy", target="gentext_lazy_target:Thing"))).registry
+    assert registry.find("strategy", "lazy").summary == "a fake"
+    assert "gentext_lazy_target" not in sys.modules
+    try:
+        assert registry.get("strategy", "lazy").__name__ == "Thing"
+    finally:
+        sys.modules.pop("gentext_lazy_target", None)
+
+
+def test_target_that_cannot_be_imported_names_its_plugin(install: Install) -> None:
+    registry = install(Point("gentext-gone", registers("gone"))).registry
+    with pytest.raises(PluginError, match=r"the strategy 'gone' of gentext-gone 1\.2 cannot be loaded from 'nowhere:"):
+        registry.get("strategy", "gone")
+
+
+def test_missing_extra_is_told_for_builtins_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gentext_wants_torch.py").write_text("import torch\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    for builtin, error, words in ((True, MissingExtra, "pip install"), (False, PluginError, "import of torch")):
+        component = Component("model", "big", "gentext_wants_torch:Big", "s", Source("d", "1", builtin))
+        with pytest.raises(error, match=f"the model 'big'.* {words}"):
+            component.load()
+
+
+# -- isolation --------------------------------------------------------------------------------
+
+
+def wrong_parameter(registre: Any) -> None: ...
+
+
+def raises(register: Any) -> None:
+    register("half", "nowhere:Half", summary="done before it fails")
+    raise RuntimeError("out of order\nwith a second line")
+
+
+BAD = {
+    "import": (ImportError("no module named spam"), "ImportError: no module named spam"),
+    "exit": (SystemExit("bye"), "SystemExit: bye"),
+    "hook": (module(register_strategies=raises), "RuntimeError: out of order"),
+    "parameter": (module(register_strategies=wrong_parameter), "registre"),
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_bad_plugin_costs_one_line(install: Install, capsys: pytest.CaptureFixture[str], bad: str) -> None:
+    plugin, why = BAD[bad]
+    host = install(Point("gentext-a", plugin), Point("gentext-b", registers("good")))
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("gen: warning: plugin gentext-a 1.2 (gentext_a.plugin): ")
+    assert why in line
+    assert "GEN_PLUGINS_STRICT=1" in line
+    assert {"good", "top_k"} <= set(host.registry.names("strategy"))
+    assert "half" not in host.registry.names("strategy")
+    failed, good = host.plugins[-2:]
+    assert why in str(failed.error)
+    assert (good.error, good.components, good.hooks) == (None, ["strategy good"], ["register_strategies"])
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_strict_raises(install: Install, monkeypatch: pytest.MonkeyPatch, bad: str) -> None:
+    monkeypatch.setenv("GEN_PLUGINS_STRICT", "1")
+    with pytest.raises((Exception, SystemExit), match=BAD[bad][1].partition(": ")[2] or BAD[bad][1]):
+        install(Point("gentext-a", BAD[bad][0]))
+
+
+@pytest.mark.parametrize(
+    ("value", "loaded"),
+    [(None, "ab"), ("", ""), ("gentext-a", "a"), ("Gentext_B, gentext.a", "ab"), (" , ", ""), ("gentext-c", "")],
+)
+def test_environment_chooses_before_the_import(
+    install: Install,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    value: str | None,
+    loaded: str,
+) -> None:
+    if value is not None:
+        monkeypatch.setenv("GEN_PLUGINS", value)
+    points = [Point(f"gentext-{name}", registers(f"from_{name}")) for name in "ab"]
+    host = install(*points)
+    assert [point.loads for point in points] == [int(name in loaded) for name in "ab"]
+    assert [f"from_{name}" in host.registry.names("strategy") for name in "ab"] == [name in loaded for name in "ab"]
+    assert "top_k" in host.registry.names("strategy")
+    assert ("GEN_PLUGINS names 'gentext-c'" in capsys.readouterr().err) == (value == "gentext-c")
+
+
+def test_misspelt_hook_is_named(
+    install: Install, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    misspelt = module(register_strategys=lambda register: None, step_done=lambda progress: None)
+    host = install(Point("gentext-a", misspelt))
+    [line] = capsys.readouterr().err.splitlines()
+    assert "gentext-a 1.2 implements the unknown hook 'register_strategys'" in line
+    assert "Did you mean 'register_strategies'?" in line
+    assert (host.plugins[-1].error, host.plugins[-1].hooks) == (None, ["step_done"])
+    monkeypatch.setitem(sys.modules, "gentext_own_misspelt", misspelt)
+    with pytest.raises(PluginError, match="unknown hook 'register_strategys'"):
+        PluginHost(("gentext_own_misspelt",), entry_points=False)
+
+
+def test_failing_commands_leave_nothing_behind(install: Install, capsys: pytest.CaptureFixture[str]) -> None:
+    def register_commands(cli: Any) -> None:
+        cli.command("half")(lambda: None)
+        raise RuntimeError("no more")
+
+    host = install(Point("gentext-a", module(register_commands=register_commands)))
+    cli = typer.Typer()
+    host.add_commands(cli)
+    assert cli.registered_commands == []
+    assert "gentext-a 1.2 (gentext_a.plugin): RuntimeError: no more" in capsys.readouterr().err

@@ -1,0 +1,464 @@
+"""Plugins of other people: installed with pip into a fresh environment and used from the command line.
+
+The distributions in tests/strangers/ are written against the documented contracts alone, and are
+examples for authors too. Every command runs in the fresh environment; many share a process, since
+importing PyTorch takes longer than anything that is tested here. `make test` gives whole files to its
+workers, so that the environment and the runs are made once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sysconfig
+import types
+import venv
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pluggy
+import pytest
+from safetensors.numpy import load_file
+
+from gentext import hookimpl, hookspecs
+from gentext.bundle import Bundle, TokenizerMeta
+from gentext.chain import Chain
+from gentext.events import Hooks
+from gentext.generate import generate
+from gentext.interfaces import Chunk, Request
+from gentext.run import Run
+
+HERE = Path(__file__).parent
+GOOD = ("gentext-lab", "gentext-memory", "gentext-novelty", "gentext-pairs")
+BROKEN = {
+    "fine": "its command 'train' exists already",
+    "nonsense": "has the target 'gentext_broken.models.Nonsense'; expected 'module:attribute'",
+    "raising": "RuntimeError: out of order",
+    "silent": "the batcher 'silent' has no summary",
+    "taken": "the model name 'lstm' belongs to gentext itself; gentext-broken 6.6.6 must register another name",
+    "wrong_argument": "Argument(s) {'registry'} are declared in the hookimpl but can not be found in the hookspec",
+}
+
+#: Runs in the fresh environment: many commands, each with environment variables of its own.
+MANY = """
+import json, os, sys
+sys.path.insert(0, sys.argv[1])
+from conftest import run_gen
+results = []
+for variables, arguments in json.load(sys.stdin):
+    os.environ.update(variables)
+    results.append(run_gen(*arguments))
+    for name in variables:
+        del os.environ[name]
+json.dump(results, sys.stdout)
+"""
+
+CHECK = """
+from gentext.testing import check_strategy
+from gentext_novelty import ban, novelty, typo
+from gentext_pairs.tokenizer import PairConfig, PairTokenizer
+import json
+for cls, config in (
+    (novelty.Novelty, None), (novelty.Novelty, novelty.NoveltyConfig(decay=0.0)), (typo.Typo, None),
+    (ban.Ban, None), (ban.Ban, ban.BanConfig(characters="abc")),
+):
+    check_strategy(cls, config)
+learned = PairTokenizer.build(["the cat the dog"], PairConfig(pairs=3))
+again = PairTokenizer.from_state(json.loads(json.dumps(learned.state())))
+for text in ("", "the end", "naïve \\U0001f600 tthhee\\n\\0", "a.b|c\\\\"):
+    ids = again.encode(text)
+    assert b"".join(map(again.token_bytes, ids)).decode() == text
+assert len(again.encode("the")) == 2
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def rows(self) -> list[dict[str, object]]:
+        """Return the JSON lines of ``gen sample --json``."""
+        assert self.code == 0, self.err
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+@dataclasses.dataclass(frozen=True)
+class House:
+    """An environment with the strangers' distributions, and the runs trained in it."""
+
+    folder: Path
+
+    @property
+    def python(self) -> Path:
+        return next(
+            path for one in ("bin/python", "Scripts/python.exe") if (path := self.folder / "env" / one).exists()
+        )
+
+    def run(self, *arguments: object, stdin: str = "", **variables: str) -> Result:
+        """Run the environment's Python; of the GEN_ variables it sees only those given."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("GEN_", "PIP_"))}
+        done = subprocess.run(
+            [self.python, *map(str, arguments)],
+            env=kept | {"OMP_NUM_THREADS": "1", "PYTHONUTF8": "1"} | variables,
+            cwd=self.folder,
+            input=stdin,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=300,
+        )
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    def gen(self, *arguments: object, **variables: str) -> Result:
+        return self.run("-m", "gentext", *arguments, **variables)
+
+    def many(self, commands: Sequence[tuple[Mapping[str, str], Sequence[object]]], **variables: str) -> list[Result]:
+        """Run many commands in one process."""
+        plain = [(dict(given), [str(one) for one in arguments]) for given, arguments in commands]
+        done = self.run("-c", MANY, HERE, stdin=json.dumps(plain), **variables)
+        assert done.code == 0, done.err
+        return [Result(*one) for one in json.loads(done.out)]
+
+
+@pytest.fixture(scope="session")
+def house(tmp_path_factory: pytest.TempPathFactory) -> House:
+    """A fresh environment with every distribution of tests/strangers, installed without a network.
+
+    It sees the packages of the environment that runs the tests: a line of a .pth file adds them.
+    """
+    folder = tmp_path_factory.mktemp("strangers")
+    venv.create(folder / "env", with_pip=False, symlinks=os.name != "nt")
+    made = House(folder)
+    site = made.run("-c", "import sysconfig; print(sysconfig.get_path('purelib'))").out.strip()
+    ours = dict.fromkeys([sysconfig.get_path("purelib"), sysconfig.get_path("platlib")])
+    lines = [f"import site; site.addsitedir({path!r})\n" for path in ours]
+    (Path(site) / "ours.pth").write_text("".join(lines), encoding="utf-8")
+    shutil.copytree(HERE / "strangers", folder / "sources")  # building leaves files beside the sources
+    options = ("--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check", "--quiet")
+    done = made.run("-m", "pip", "install", *options, *sorted((folder / "sources").iterdir()))
+    assert done.code == 0, done.err
+    return made
+
+
+PAIRS = ("--set", "tokenizer.name=pairs", "--set", "tokenizer.pairs=40")
+WINDOWS = ("--set", "batcher.name=windows", "--set", "batcher.rows=4", "--set", "batcher.length=16")
+MGU = ("--set", "model.name=mgu", "--set", "model.width=12")
+#: Every part is a stranger's.
+ALL_STRANGE = (
+    *(*PAIRS, *WINDOWS, *MGU),
+    *("--set", "trainer.name=sgd", "--set", "trainer.rate=2"),
+    *("--set", 'chain.links=["novelty", "ban", "top_k", "temperature", "typo"]'),
+    *("--set", "chain.novelty.novelty=0.5", "--set", "chain.ban.characters=ab"),
+)
+STREAM = ("--set", "batcher.batch=4", "--set", "batcher.length=8")
+BPTT = ("--set", "trainer.eval_every=3", "--set", "run.threads=1")
+SAMPLE = ("--seed", "7", "--length", "60", "--json")
+
+
+@pytest.fixture(scope="session")
+def story(house: House, tiny_text: Path) -> dict[str, Result]:
+    """Everything that needs PyTorch, in one process that has loaded all plugins, the broken ones too."""
+
+    def train(run: str, *options: str) -> tuple[object, ...]:
+        return ("train", tiny_text, "--run", run, "--steps", 6, "--seed", 3, *options)
+
+    commands: dict[str, tuple[Mapping[str, str], Sequence[object]]] = {
+        "strange": ({}, train("strange", *ALL_STRANGE)),
+        "whole": ({}, train("whole", *MGU, *STREAM, *BPTT)),
+        "stopped": ({"LAB_STOP_AT": "4"}, train("halves", *MGU, *STREAM, *BPTT, "--no-export")),
+        "resumed": ({}, ("train", "--resume", "--run", "halves")),
+        "tokens": ({}, train("tokens", "--no-export", *PAIRS, *WINDOWS, "--set", "model.hidden=8", *BPTT)),
+        "sgd": ({}, train("sgd", "--no-export", "--set", "trainer.name=sgd", "--set", "model.hidden=8", *STREAM)),
+        "sgd again": ({}, ("train", "--resume", "--run", "sgd")),
+        "one": ({}, ("sample", "strange", *SAMPLE)),
+        "three": ({}, ("sample", "strange", *SAMPLE, "--count", 3)),
+        "torch": ({}, ("sample", "strange", *SAMPLE, "--sampler", "torch")),
+        "three torch": ({}, ("sample", "strange", *SAMPLE, "--sampler", "torch", "--count", 3)),
+        "whole torch": ({}, ("sample", "whole", *SAMPLE, "--sampler", "torch", "--prime", "abc")),
+        "hollow": ({}, train("hollow", "--set", "model.name=hollow")),
+        "left out": ({}, train("nonsense", "--set", "model.name=nonsense")),
+        "wrong option": ({}, train("wrong", *MGU, "--set", "model.widht=12")),
+        "cuda": ({}, train("cuda", *ALL_STRANGE, "--device", "cuda")),
+    }  # fmt: skip
+    results = house.many(list(commands.values()))
+    return dict(zip(commands, results, strict=True))
+
+
+def listing(result: Result) -> dict[str, dict[str, object]]:
+    """Return ``gen plugins --json`` by module."""
+    assert result.code == 0, result.err
+    return {row["module"]: row for row in json.loads(result.out)}
+
+
+# -- loading ----------------------------------------------------------------------------------
+
+
+def test_everything_is_listed_and_each_broken_one_costs_a_line(house: House) -> None:
+    result = house.gen("plugins", "--json")
+    rows = listing(result)
+    good = [row for row in rows.values() if row["distribution"] in GOOD]
+    assert {one for row in good for one in row["components"]} == {
+        "batcher windows", "trainer sgd", "sampler unigram", "model mgu", "tokenizer pairs",
+        "strategy novelty", "strategy typo", "strategy ban",
+    }  # fmt: skip
+    assert rows["gentext_lab.diary"]["components"] == []
+    assert "register_commands" in rows["gentext_lab.diary"]["hooks"]
+    lines = result.err.splitlines()
+    assert all(line.startswith("gen: warning: ") and "gentext-broken 6.6.6" in line for line in lines), lines
+    for module, why in BROKEN.items():
+        assert [line for line in lines if f"gentext_broken.{module})" in line and why in line], module
+        assert why in rows[f"gentext_broken.{module}"]["error"]
+    assert [line for line in lines if "'register_strategys'. Did you mean 'register_strategies'? It is ignored" in line]
+    assert len(lines) == len(BROKEN) + 1
+    # A plugin survives the failure of another one of its own distribution.
+    assert rows["gentext_broken.fine"]["components"] == ["model hollow"]
+    assert rows["gentext_broken.nonsense"]["components"] == []
+
+
+def test_environment_variables_choose_plugins(house: House) -> None:
+    none = house.gen("plugins", "--json", GEN_PLUGINS="")
+    assert {row["distribution"] for row in listing(none).values()} == {"gentext"}
+    assert none.err == ""
+    some = house.gen("plugins", "--json", GEN_PLUGINS="Gentext_Novelty, gentext-twin-one,gentext-nobody")
+    assert {row["distribution"] for row in listing(some).values()} == {"gentext", "gentext-novelty", "gentext-twin-one"}
+    [line] = some.err.splitlines()
+    assert "GEN_PLUGINS names 'gentext-nobody'" in line
+    strict = house.gen("plugins", GEN_PLUGINS="gentext-broken", GEN_PLUGINS_STRICT="1")
+    assert strict.code == 1
+    assert strict.err.startswith("gen: error: plugin gentext-broken 6.6.6 (gentext_broken.nonsense): the model 'nons")
+
+
+def test_shared_name_is_an_error_on_use(house: House, story: dict[str, Result]) -> None:
+    both = "gentext-twin-one,gentext-twin-two"
+    [listed, sampled] = house.many(
+        [({}, ("plugins", "twin")), ({}, ("sample", "whole", "--chain", "twin"))], GEN_PLUGINS=both
+    )
+    assert listed.code == 0
+    assert sampled.code == 1
+    [line] = sampled.err.splitlines()
+    assert "two plugins register the strategy 'twin': gentext-twin-one 1.0 and gentext-twin-two 2.0" in line
+    alone = house.gen("sample", "whole", "--chain", "twin", "--length", 5, "--seed", 1, GEN_PLUGINS="gentext-twin-two")
+    assert alone.code == 0, alone.err
+    assert len(alone.out) == 6
+
+
+def test_what_failed_is_said_when_it_is_missed(story: dict[str, Result]) -> None:
+    assert story["hollow"].code == story["left out"].code == story["wrong option"].code == story["cuda"].code == 1
+    assert "the model 'hollow' of gentext-broken 6.6.6 cannot be loaded" in story["hollow"].err
+    assert "no model 'nonsense'. Available: hollow, lstm, mgu." in story["left out"].err
+    assert "gentext-broken 6.6.6 (gentext_broken.nonsense)" in story["left out"].err
+    assert "unknown key model.widht. Did you mean 'width'? Keys of [model]: width" in story["wrong option"].err
+    assert "the trainer sgd runs on the CPU" in story["cuda"].err
+
+
+# -- training ---------------------------------------------------------------------------------
+
+
+def test_run_of_strangers_alone(house: House, story: dict[str, Result]) -> None:
+    done = story["strange"]
+    assert done.code == 0, done.err
+    assert "device: CPU, plain SGD" in done.err
+    assert "a scan over steps" in done.err
+    assert done.err.count("step 1 was too much") == 1  # a hook that raises is left out from then on
+    assert "step 2 was too much" not in done.err
+    assert not any(option in done.err for option in ("model.hidden", "model.layers", "model.dropout"))
+    assert "held-out text has only 2,000 characters" in done.err
+    names = {path.name for path in (house.folder / "strange").iterdir()}
+    assert {"config.toml", "tokenizer.json", "metrics.jsonl", "samples.txt", "model.onnx", "diary.txt"} <= names
+    diary = house.gen("diary", "strange", GEN_PLUGINS="gentext-lab").out.splitlines()
+    assert [line.split(":")[0] for line in diary] == [
+        "began at step 0 of 6, seed 3",
+        "measured at step 6",
+        "saved last-step000006",
+        "finished after 6 steps",
+        "closed",
+    ]
+
+
+@pytest.mark.parametrize("name", ["whole", "tokens", "sgd"])
+def test_strangers_beside_built_ins(story: dict[str, Result], name: str) -> None:
+    assert story[name].code == 0, story[name].err
+
+
+def test_resumed_stranger_is_bit_equal(house: House, story: dict[str, Result]) -> None:
+    assert story["stopped"].code == 1
+    assert "stopped at step 4 of 6, everything is saved" in story["stopped"].err
+    assert story["resumed"].code == 0, story["resumed"].err
+    assert "going on at step 4 of 6" in story["resumed"].err
+    [whole], [halves] = (
+        [*(house.folder / run / "checkpoints").glob("last-step000006*")] for run in ("whole", "halves")
+    )
+    one, other = load_file(whole), load_file(halves)
+    assert one.keys() == other.keys()
+    assert one["carried.memory"].shape == (4, 12)
+    assert [name for name in one if not np.array_equal(one[name], other[name])] == []
+    assert story["sgd again"].code == 0, story["sgd again"].err
+    assert "going on at step 6 of 6" in story["sgd again"].err
+
+
+# -- the exported file ------------------------------------------------------------------------
+
+
+def test_file_has_the_model_s_own_state(house: House, story: dict[str, Result]) -> None:
+    """Plain onnxruntime, with nothing of gentext."""
+    session = onnxruntime.InferenceSession(house.folder / "whole" / "model.onnx", providers=["CPUExecutionProvider"])
+    assert [(one.name, one.shape) for one in session.get_inputs()] == [
+        ("tokens", ["batch", "time"]),
+        ("memory", ["batch", 12]),
+    ]
+    assert [one.name for one in session.get_outputs()] == ["logits", "memory_out"]
+    rng = np.random.default_rng(0)
+    tokens, memory = rng.integers(0, 19, (3, 4)), rng.normal(size=(3, 12)).astype(np.float32)
+    together, last = session.run(None, {"tokens": tokens, "memory": memory})
+    for position in range(4):
+        [logits, memory] = session.run(None, {"tokens": tokens[:, position : position + 1], "memory": memory})
+        np.testing.assert_allclose(logits[:, 0], together[:, position], atol=1e-6)
+    np.testing.assert_allclose(memory, last, atol=1e-6)
+    stored = json.loads(session.get_modelmeta().custom_metadata_map["gentext.states"])
+    assert stored[0]["name"] == "memory"
+    assert stored[0]["initial"] != 0.0  # what the model learned to begin with
+
+
+def test_same_text_from_every_sampler_and_batch(house: House, story: dict[str, Result]) -> None:
+    [one] = story["one"].rows()
+    three = story["three"].rows()
+    assert len(three) == 3
+    assert three[0] == one
+    assert len({row["text"] for row in three}) == 3
+    assert all(len(str(row["text"])) == 60 and row["finish"] == "length" for row in three)
+    assert [row["text"] for row in story["torch"].rows()] == [one["text"]]
+    assert [row["text"] for row in story["three torch"].rows()] == [row["text"] for row in three]
+    # A pair of characters is one symbol, a character that is no ASCII is several.
+    assert len(one["tokens"]) != len(one["text"])
+
+
+def test_file_decodes_without_the_plugins(house: House, story: dict[str, Result]) -> None:
+    chain = ("--chain", "temperature")
+    commands = [
+        ("sample", "whole", *SAMPLE, "--prime", "abc"),
+        ("sample", "strange", *SAMPLE, *chain),
+        ("sample", "strange", *SAMPLE, *chain, "--prime", "a"),
+        ("sample", "strange", *SAMPLE),
+        ("sample", "whole", *SAMPLE, "--chain", "novelty"),
+    ]
+    whole, bare, primed, compiled, linked = house.many([({}, one) for one in commands], GEN_PLUGINS="")
+    assert [row["text"] for row in whole.rows()] == [row["text"] for row in story["whole torch"].rows()]
+    assert len(str(bare.rows()[0]["text"])) == 60
+    assert "no tokenizer 'pairs'. Available: byte, char." in primed.err  # only to encode is it needed
+    assert compiled.rows() == story["one"].rows()  # the file's own chain is a part of it
+    assert "no strategy 'novelty'" in linked.err
+
+
+# -- strategies and samplers ------------------------------------------------------------------
+
+
+def test_strategies_and_tokenizer_keep_the_rules(house: House) -> None:
+    done = house.run("-c", CHECK)
+    assert done.code == 0, done.err
+
+
+@pytest.fixture(scope="session")
+def samples(house: House, story: dict[str, Result]) -> dict[str, Result]:
+    """Commands that need no PyTorch, in one process without the broken plugins."""
+    no_run = house.folder / "weights.bin"
+    no_run.write_bytes(b"\0")
+    whole = ("sample", "whole", "--seed", 11, "--length", 200, "--json")
+    loud = (*whole, "--chain", "novelty,top_k,temperature,typo,ban", "--top-k", 0, "--novelty", 4, "--typo", 0.5)
+    strange = ("sample", "strange", *SAMPLE)
+    unigram = (*strange, "--sampler", "unigram", "--top-k", 0)
+    commands: dict[str, Sequence[object]] = {
+        "plain": (*whole, "--chain", "top_k,temperature"),
+        "neutral": (*whole, "--chain", "novelty,top_k,temperature,typo", "--novelty", 0, "--typo", 0),
+        "loud": loud,
+        "banned": (*loud, "--characters", "aei "),
+        "banned twice": (*loud, "--ban-characters", "aei ", "--count", 2),
+        "too much": (*whole, "--chain", "typo", "--typo", 2),
+        "not in the chain": (*whole, "--novelty", 1),
+        "own": (*strange, "--show-chain", "--top-k", 0, "--temperature", 3),
+        "changed": (*strange, "--novelty", 9, "--top-k", 0, "--characters", ""),
+        "unigram": (*unigram, "--novelty", 0, "--prime", "Où", "--stop", "n"),
+        "flat": (*unigram, "--set", "sampler.smoothing=1e9"),
+        "below": (*unigram, "--set", "sampler.smoothing=-1"),
+        "foreign": (*unigram, "--set", "model.width=3"),
+        "no run": ("sample", no_run, "--sampler", "unigram"),
+        "eval": ("eval", "strange", "--json"),
+        "ban": ("plugins", "ban"),
+    }
+    results = house.many([({}, one) for one in commands.values()], GEN_PLUGINS=",".join(GOOD))
+    return dict(zip(commands, results, strict=True))
+
+
+def test_links_of_strangers(samples: dict[str, Result]) -> None:
+    # Links at their neutral values change nothing, and shift nobody's noise.
+    assert samples["plain"].rows() == samples["neutral"].rows()
+    assert samples["loud"].rows() != samples["banned"].rows() == samples["banned twice"].rows()[:1]
+    assert not set("aei ") & set("".join(str(row["text"]) for row in samples["banned twice"].rows()))
+    assert samples["too much"].code == 2
+    assert "--typo 2: expected a number from 0 up to 1" in samples["too much"].err
+    assert samples["not in the chain"].code == 2
+    assert "no option --novelty" in samples["not in the chain"].err
+    assert "--characters" in samples["ban"].out
+
+
+def test_chain_of_a_run_comes_with_its_file(samples: dict[str, Result]) -> None:
+    chain = "novelty(novelty=0.5) -> ban() -> top_k(top_k=0) -> temperature(temperature=3) -> typo(typo=0)"
+    assert chain in samples["own"].err
+    assert not set("ab") & set(str(samples["own"].rows()[0]["text"]))
+    assert samples["changed"].rows() != samples["own"].rows()
+
+
+def test_sampler_of_a_stranger(samples: dict[str, Result]) -> None:
+    [row] = samples["unigram"].rows()
+    assert row["prime"] == "Où"
+    assert row["finish"] == "stop"
+    assert not set("nab") & set(str(row["text"]))
+    assert samples["flat"].rows()[0]["text"] != row["text"]
+    assert samples["below"].code == samples["no run"].code == 1
+    assert "sampler.smoothing = -1" in samples["below"].err
+    assert "the sampler unigram needs a run folder" in samples["no run"].err
+    assert samples["foreign"].code == 2
+    assert "--set model...: gen sample has options of the sampler only" in samples["foreign"].err
+
+
+def test_losses_are_counted_in_characters(samples: dict[str, Result]) -> None:
+    losses = json.loads(samples["eval"].out)
+    assert losses["symbols"] < losses["characters"] == 2000
+    assert losses["nats_per_character"] < np.log(296)  # the symbols there are
+
+
+# -- small print ------------------------------------------------------------------------------
+
+
+def test_any_iterator_will_do() -> None:
+    """A sampler promises an iterator; it need not be a generator, which alone has ``close``."""
+
+    class Parrot:
+        bundle = Bundle("model", TokenizerMeta("byte", {}), [b"ab", b"c"], [], 0, [], {})
+        took = "nothing"
+
+        def generate(self, request: Request) -> Iterator[Chunk]:
+            row = np.array([[1], [0], [1]]), np.zeros((3, 1), np.float32)
+            return iter([Chunk(*row, ["running"]), Chunk(*row, ["running"])])
+
+    [text], pieces = generate(Parrot(), Chain([]), prime=np.empty(0, np.int64), seed=0, length=6)
+    assert [piece.text for piece in pieces] == ["cabc", "ca"]
+    assert (text.text, text.finish) == ("cabcca", "length")
+
+
+def test_hooks_that_ask_to_be_first_or_last_are() -> None:
+    order: list[str] = []
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    for name, asks in (("one", {}), ("last", {"trylast": True}), ("first", {"tryfirst": True}), ("two", {})):
+        plugin = types.SimpleNamespace(run_closed=hookimpl(**asks)(lambda name=name: order.append(name)))
+        manager.register(plugin, name)
+    Hooks(manager, lambda plugin: False).run_closed(Run(Path("nowhere")))
+    assert order == ["first", "one", "two", "last"]

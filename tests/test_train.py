@@ -1,0 +1,180 @@
+"""Training: the loss falls, a killed run ends bit for bit as if nothing had happened, and what goes wrong is told."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+pytestmark = pytest.mark.xdist_group("train")
+
+#: Two epochs, with all that a checkpoint must bring back: dropout, offsets, a warm-up, two moments.
+OPTIONS = (
+    *("--set", "model.hidden=8", "--set", "model.embedding=4", "--set", "model.dropout=0.3"),
+    *("--set", "batcher.batch=5", "--set", "batcher.length=20"),
+    *("--set", "trainer.eval_every=15", "--set", "trainer.warmup=5", "--set", "trainer.rate=0.02"),
+    *("--set", "run.threads=1", "--no-export"),
+)
+STEPS = ("--steps", "40")
+KILLED = Path(__file__).with_name("killed.py")
+#: Loses its way at once, and so stops early.
+STRAYS = ("--set", "trainer.rate=3", "--set", "trainer.patience=2", "--set", "trainer.eval_every=5", "--steps", "300")
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl without what a clock says."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: one for key, one in row.items() if key not in ("seconds", "symbols_per_second")} for row in rows]
+
+
+def names(run: Path) -> list[str]:
+    return sorted(path.name for path in (run / "checkpoints").iterdir())
+
+
+def assert_same(run: Path, reference: Path) -> None:
+    """Two runs ended alike: logs, samples, checkpoints, and every bit of every tensor."""
+    assert metrics(run) == metrics(reference)
+    assert (run / "samples.txt").read_bytes() == (reference / "samples.txt").read_bytes()
+    assert names(run) == names(reference)
+    for name in names(run):
+        mine, other = (safetensors.torch.load_file(one / "checkpoints" / name) for one in (run, reference))
+        assert mine.keys() == other.keys()
+        assert all(torch.equal(mine[key], other[key]) for key in mine), name
+    assert not [*run.rglob("*.tmp")]
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("text") / "words.txt"
+    path.write_text(" ".join(f"{n % 7 * 'ab'}{'cde'[n % 3]}.\n"[n % 2 :] for n in range(330))[:2600])
+    return path
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory, gen: Callable[..., Any], text: Path) -> Path:
+    """A run that nobody disturbs."""
+    run = tmp_path_factory.mktemp("reference") / "run"
+    code, _, err = gen("train", text, "--run", run, *OPTIONS, *STEPS)
+    assert code == 0, err
+    return run
+
+
+def test_loss_falls_and_files_are_there(reference: Path) -> None:
+    rows = metrics(reference)
+    measured = {row["step"]: row["val_loss"] for row in rows if "val_loss" in row and "finished" not in row}
+    assert list(measured) == [15, 30, 40]
+    assert measured[40] < measured[15] < 2.5
+    assert [row["step"] for row in rows if "rate" in row] == [10, 20, 30, 40]
+    assert rows[-1]["finished"]
+    assert rows[-1]["val_loss"] == pytest.approx(min(measured.values()), abs=0.02)
+    best = min(measured, key=lambda step: measured[step])
+    assert rows[-1]["best_step"] == best
+    tail = {step: f"step{step:06d}-val{loss:.4f}.safetensors" for step, loss in measured.items()}
+    assert names(reference) == sorted([f"best-{tail[best]}", f"last-{tail[30]}", f"last-{tail[40]}"])
+    samples = (reference / "samples.txt").read_text()
+    assert samples.count("=== step ") == 3
+    for name in ("config.toml", "tokenizer.json", "held_out.txt", "curves.png"):
+        assert (reference / name).stat().st_size > 0
+    assert not (reference / "model.onnx").exists()
+
+
+#: Where runs are killed.
+MOMENTS = {
+    "before anything but step 0 is saved": ("step_done", 7),
+    "measured and logged in part": ("evaluated", 15),
+    "written, but not yet in its place": ("last", 30),
+    "in its place, but not yet the best": ("best", 30),
+    "saved, but not yet said": ("checkpoint_saved", 30),
+    "after the last line of the log": ("end", 0),
+}
+
+
+@pytest.fixture(scope="module")
+def strayed(tmp_path_factory: pytest.TempPathFactory, gen: Callable[..., Any], text: Path) -> Path:
+    """A run that stops early."""
+    run = tmp_path_factory.mktemp("strayed") / "run"
+    code, _, err = gen("train", text, "--run", run, *OPTIONS, *STRAYS)
+    assert code == 0, err
+    return run
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory, text: Path, strayed: Path) -> dict[str, Path]:
+    """Runs that were killed, by their moment; the first was resumed and killed again."""
+    folder = tmp_path_factory.mktemp("killed")
+    runs = {moment: folder / str(index) for index, moment in enumerate([*MOMENTS, "strays"])}
+    given = [(["train", str(text), "--run", str(runs[one]), *OPTIONS, *STEPS], *MOMENTS[one]) for one in MOMENTS]
+    given.append((["train", "--resume", "--run", str(folder / "0")], "step_done", 22))
+    late = metrics(strayed)[-1]["step"] - 2
+    given.append((["train", str(text), "--run", str(runs["strays"]), *OPTIONS, *STRAYS], "step_done", late))
+    done = subprocess.run([sys.executable, KILLED], input=json.dumps(given), capture_output=True, text=True)
+    assert done.stdout.split() == [str(-signal.SIGKILL)] * len(given), done.stderr
+    return runs
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_run_ends_bit_for_bit(
+    gen: Callable[..., Any], reference: Path, killed: dict[str, Path], moment: str
+) -> None:
+    code, _, err = gen("train", "--resume", "--run", killed[moment])
+    assert code == 0, err
+    assert "not bit for bit" not in err
+    assert_same(killed[moment], reference)
+
+
+def test_early_stop_resumes_too(gen: Callable[..., Any], strayed: Path, killed: dict[str, Path]) -> None:
+    last = metrics(strayed)[-1]
+    assert 10 < last["step"] == last["best_step"] + 10 < 300
+    for _ in range(2):  # the second time there is nothing left to do
+        code, _, err = gen("train", "--resume", "--run", killed["strays"])
+        assert code == 0, err
+        assert_same(killed["strays"], strayed)
+
+
+def test_damaged_checkpoint_falls_back(tmp_path: Path, gen: Callable[..., Any], reference: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(reference, run)
+    older, newer = (run / "checkpoints" / name for name in names(run) if name.startswith("last"))
+    newer.write_bytes(newer.read_bytes()[:-50])
+    code, _, err = gen("train", "--resume", "--run", run)
+    assert code == 0, err
+    assert f"{newer.name}: damaged" in err
+    assert "going on from the one before, step 30" in err
+    assert_same(run, reference)
+    for path in (older, newer):
+        path.write_bytes(b"no checkpoint")
+    code, _, err = gen("train", "--resume", "--run", run)
+    assert code == 1
+    assert "no checkpoint can be read" in err
+
+
+@pytest.mark.parametrize("every", [1, 50])
+def test_lost_loss_ends_training(tmp_path: Path, gen: Callable[..., Any], text: Path, every: int) -> None:
+    run = tmp_path / "run"
+    given = ("--set", f"trainer.eval_every={every}", "--set", "trainer.rate=1e35", "--set", "trainer.clip=0")
+    code, _, err = gen("train", text, "--run", run, *OPTIONS, *given, "--set", "trainer.warmup=0", *STEPS)
+    assert code == 1
+    [line] = [one for one in err.splitlines() if "error" in one]
+    assert f"the last good checkpoint is step 0 in {run}" in line
+    assert "--set trainer.rate=" in line
+    assert names(run) == ["last-step000000.safetensors"]
+    assert all(row["val_loss"] is not None for row in metrics(run) if "val_loss" in row)
+
+
+def test_another_text_is_refused(tmp_path: Path, gen: Callable[..., Any], reference: Path) -> None:
+    run, other = tmp_path / "run", tmp_path / "other.txt"
+    shutil.copytree(reference, run)
+    other.write_text("another text" * 300)
+    code, _, err = gen("train", other, "--resume", "--run", run)
+    assert code == 1
+    assert "was trained on another text: 'words' with sha256" in err
+    assert_same(run, reference)
