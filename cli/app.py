@@ -25,7 +25,7 @@ COMMANDS = ("train", "export", "sample", "eval", "info", "plugins", "corpora", "
 
 def build() -> typer.Typer:
     """Return the application with its own commands and those of plugins."""
-    from gentext.cli import corpora, doctor, evaluate, export, info, plugins, sample, train
+    from gentext.cli import bench, corpora, doctor, evaluate, export, info, plugins, sample, train
 
     cli = typer.Typer(
         name="gen",
@@ -42,6 +42,7 @@ def build() -> typer.Typer:
     cli.command("info")(info.info)
     cli.command("plugins")(plugins.plugins)
     cli.command("corpora")(corpora.corpora)
+    cli.command("bench")(bench.bench)
     cli.command("doctor")(doctor.doctor)
     cli.callback(invoke_without_command=True)(_version)
     host().add_commands(cli)
@@ -58,6 +59,8 @@ def _version(version: bool = typer.Option(False, "--version", help="Show the ver
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``gen`` and return its exit status. The only place that prints errors."""
+    if sys.stdout is None:  # closed before the program began
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     if hasattr(sys.stdout, "reconfigure"):  # what stdout cannot encode, such as half a surrogate pair, becomes ?
         sys.stdout.reconfigure(errors="replace")
     try:

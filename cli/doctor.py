@@ -65,7 +65,7 @@ def _problems() -> list[str]:
             "pip uninstall both, then install gentext again"
         )
     try:
-        import onnxruntime  # noqa: F401
+        import gentext.plugins.session  # noqa: F401  the one file that knows onnxruntime
     except ImportError as error:
         problems.append(f"onnxruntime cannot be imported ({error}): install it again")
     problems += [f"plugin {one.source}: {one.error}" for one in host().plugins if one.error]
@@ -80,8 +80,10 @@ def _version(name: str) -> str | None:
 
 
 def _cuda() -> str:
-    from gentext.plugins.session import cuda_there
-
+    try:
+        from gentext.plugins.session import cuda_there
+    except ImportError:  # told among the problems
+        return "unknown without onnxruntime"
     return cuda_there() or "onnxruntime offers it; gen sample --device cuda tells whether a GPU answers"
 
 

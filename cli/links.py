@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gentext.bundle import Bundle
@@ -48,17 +48,18 @@ def extract_flags(args: list[str], known: Mapping[str, Any]) -> tuple[ChainFlags
 
 
 def resolve_chain(
-    bundle: Bundle, registry: Registry, names: str | None, flags: ChainFlags
+    bundle: Bundle, registry: Registry, names: str | None, flags: ChainFlags, others: Sequence[str] = ()
 ) -> tuple[Chain, Values, list[str]]:
     """Build the chain that a command line asks for.
 
     Returns the chain, the parameter values that were typed, and remarks about flags that can have
-    no effect. Raises UsageError for a flag that belongs to no link.
+    no effect. Raises UsageError for a flag that belongs to no link; ``others`` are the command's own
+    options, which may have been meant.
     """
     wanted = None if names is None else [name.strip() for name in names.split(",") if name.strip()]
     inside = wanted is None and bundle.kind == "generator"
     chain = stored_chain(bundle) if inside else chain_of(bundle, registry, wanted)
-    owners = {flag: _owner(flag, chain, registry, bundle.vocab_size) for flag in flags}
+    owners = {flag: _owner(flag, chain, registry, bundle.vocab_size, others) for flag in flags}
     if inside and not all(link in chain.names and name in _params(chain, link) for link, name in owners.values()):
         chain = chain_of(bundle, registry)  # more than the file has inside: now the links' code is needed
     values: Values = {}
@@ -79,7 +80,7 @@ def _params(chain: Chain, name: str) -> Mapping[str, Param]:
     return next(link.strategy.params for link in chain if link.name == name)
 
 
-def _owner(flag: str, chain: Chain, registry: Registry, vocab_size: int) -> tuple[str, str]:
+def _owner(flag: str, chain: Chain, registry: Registry, vocab_size: int, others: Sequence[str]) -> tuple[str, str]:
     """Return the link and its parameter (or option of the run) that a flag names.
 
     --PARAM is enough where one link has it, on a clash it is --LINK-PARAM.
@@ -97,7 +98,7 @@ def _owner(flag: str, chain: Chain, registry: Registry, vocab_size: int) -> tupl
         raise UsageError(f"--{flag} belongs to more than one link; say {options}")
     options = ", ".join(f"--{name}" for name in sorted(set(known)))
     raise UsageError(
-        f"no option --{flag}.{nearest(flag, known)} Options of links: {options}; links of plugins: --chain"
+        f"no option --{flag}.{nearest(flag, [*known, *others])} Options of links: {options}; links of plugins: --chain"
     )
 
 

@@ -8,17 +8,27 @@ from typing import Annotated, Any
 
 import typer
 
+from gentext.chain import build_link
 from gentext.config import config_class, field_docs, per_run_fields
-from gentext.errors import UnknownComponent, nearest
+from gentext.errors import PluginError, UnknownComponent, UsageError, nearest, reason
 from gentext.manager import Loaded, host
 from gentext.registry import Component
+
+#: Symbols of the vocabulary that a strategy is checked with.
+VOCABULARY = 13
 
 
 def plugins(
     name: Annotated[str | None, typer.Argument(help="Show the options of one component.")] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Of a strategy: run the test kit, and try to compile it.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """List plugins and their components; with a NAME, the options of that component."""
+    if check:
+        _check(name)
+        return
     if name is not None:
         rows = [_options(one) for one in _named(name)]
         print(json.dumps(rows, indent=1) if as_json else "\n\n".join(_spell_options(row) for row in rows))
@@ -26,6 +36,28 @@ def plugins(
         print(json.dumps([_row(one) for one in host().plugins], indent=1))
     else:
         _print_table()
+
+
+def _check(name: str | None) -> None:
+    """Hold a strategy against the rules; the first that is broken is the error."""
+    if name is None:
+        raise UsageError("--check: name the strategy to check, as in gen plugins --check top_k")
+    from gentext.testing import check_strategy
+
+    link = build_link(host().registry, name, VOCABULARY)
+    try:
+        check_strategy(type(link.strategy), vocab_size=VOCABULARY)
+    except AssertionError as error:
+        raise PluginError(
+            f"the strategy {name!r} breaks a rule: {reason(error).removeprefix('AssertionError: ')}"
+        ) from None
+    try:
+        from gentext.export.check import check_compiles
+    except ModuleNotFoundError:
+        print(f"{name}: keeps the rules on NumPy; compiling it needs pip install 'gentext[train]'")
+        return
+    check_compiles(link)
+    print(f"{name}: keeps the rules, and compiles")
 
 
 def _named(name: str) -> list[Component]:

@@ -34,6 +34,7 @@ class SampleCommand(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         known = {name: option for option in self.params for name in getattr(option, "opts", [])}
         ctx.meta["flags"], rest = extract_flags(args, known)
+        ctx.meta["known"] = [name.lstrip("-") for name in known]
         return super().parse_args(ctx, rest)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
@@ -82,7 +83,7 @@ def sample(
     opened: OpenSampler = sampler_class(options).open(found, device)
     bundle = opened.bundle
     flags: ChainFlags = ctx.meta["flags"]
-    links, values, notes = resolve_chain(bundle, registry, chain, flags)
+    links, values, notes = resolve_chain(bundle, registry, chain, flags, ctx.meta["known"])
     ids: Ids = np.empty(0, np.int64)
     note: str | None = None
     if text:  # only to encode is the tokenizer's plugin needed: the file knows the bytes of each symbol
@@ -143,6 +144,8 @@ def _read_prime(prime: str | None, prime_file: str | None) -> str:
         raise UsageError("--prime and --prime-file: expected one of them")
     if prime_file is None:
         return prime or ""
+    if prime_file == "-" and sys.stdin is None:
+        raise PrimeError("--prime-file -: standard input is closed; pipe a text into it, or name a file")
     try:
         data = sys.stdin.buffer.read() if prime_file == "-" else Path(prime_file).read_bytes()
         return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")

@@ -19,10 +19,14 @@ from numpy.typing import NDArray
 
 from gentext.errors import FileFormatError
 from gentext.interfaces import StateSpec
-from gentext.strategy import State, Table
+from gentext.strategy import LARGEST, State, Table
 
 FORMAT = 1
 PREFIX = "gentext."
+#: Names of a file's own inputs and outputs, which no model state may take.
+RESERVED = {"tokens", "token", "logits", "logprobs", "fresh", "ended", "forced", "noise"} | {
+    f"stop_{name}" for name in ("state", "table", "final")
+}
 #: A row's state may not be larger than this: 64 MiB of float32. The notebook's is 8 KiB.
 MAX_STATE = 2**24
 
@@ -60,7 +64,7 @@ class StateMeta:
         flat = np.asarray(row).ravel()
         if flat.size and (flat == flat[0]).all() and np.isfinite(flat[0]):  # JSON has no infinity
             number = float(flat[0])
-            if np.asarray(number).astype(spec.dtype) == flat[0]:  # a large integer is not always a float
+            if number == flat[0].item():  # a large integer is not always a float
                 return cls(spec.name, list(spec.shape), spec.dtype, number)
         data = flat.astype(np.dtype(spec.dtype).newbyteorder("<")).tobytes()
         return cls(spec.name, list(spec.shape), spec.dtype, base64.b64encode(data).decode())
@@ -128,6 +132,8 @@ class Bundle:
             known = [one.name for one in names]
             _require(len(set(known)) == len(known), f"one {what} stands in it twice: {', '.join(known)}")
         for state in self.states:
+            taken = state.name in RESERVED or state.name.endswith("_out") or not state.name.isidentifier()
+            _require(not taken, f"a state may not be called {state.name!r}: the files use that name themselves")
             _require(state.shape.count(None) == 1, f"state {state.name!r} must have one batch axis")
             sizes = [one for one in state.shape if one is not None]
             _require(all(one > 0 for one in sizes), f"state {state.name!r} has the shape {state.shape}")
@@ -149,7 +155,8 @@ class Bundle:
             for name, param in link.params.items():
                 low = -math.inf if param.low is None else param.low
                 high = math.inf if param.high is None else param.high
-                _require(low <= param.default <= high, f"{link.name}.{name} = {param.default:g} is out of its range")
+                fits = low <= param.default <= high and abs(param.default) <= LARGEST[param.dtype]
+                _require(fits, f"{link.name}.{name} = {param.default:g} is out of its range")
 
     @property
     def vocab_size(self) -> int:

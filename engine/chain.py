@@ -17,12 +17,9 @@ from gentext.config import build_config, config_class, to_table
 from gentext.errors import ConfigError, PluginError, reason
 from gentext.noise import DRAW, uniforms
 from gentext.registry import Registry
-from gentext.strategy import PLACES, Param, Strategy, Table
+from gentext.strategy import LARGEST, PLACES, Param, Strategy, Table
 
 DEFAULT_CHAIN = ("top_k", "top_p", "min_p", "temperature")
-
-#: The largest numbers that a parameter can hold.
-_LARGEST = {"int64": 2.0**63 - 1024, "float32": float(np.finfo(np.float32).max)}
 
 ByLink = dict[str, dict[str, NDArray[Any]]]
 Values = Mapping[str, Mapping[str, NDArray[Any]]]
@@ -79,7 +76,7 @@ def check_param(link: str, name: str, param: Param, value: float) -> None:
 
 def out_of_range(param: Param, value: float) -> str | None:
     """Return what was expected instead of a value that a parameter cannot have, or None."""
-    largest = _LARGEST[param.dtype]
+    largest = LARGEST[param.dtype]
     low, high = max(param.low, -largest), min(param.high, largest)
     whole = param.dtype != "int64" or float(value).is_integer()
     if low <= value <= high and whole:
@@ -109,6 +106,9 @@ def build_link(registry: Registry, name: str, vocab_size: int, options: Mapping[
         strategy = cls(config, vocab_size)
     except (TypeError, ValueError) as error:
         raise PluginError(f"the strategy {name!r} cannot be built for {vocab_size} symbols: {reason(error)}") from error
+    names = [*strategy.params, *strategy.state, *strategy.tables]
+    if len(set(names)) < len(names):
+        raise PluginError(f"the strategy {name!r} gives one name to two of its parameters, states and tables")
     if strategy.place not in PLACES:
         raise PluginError(f"the strategy {name!r} has place {strategy.place!r}; expected one of {', '.join(PLACES)}")
     return Link(name, strategy, {p: defaults.get(p, spec.initial) for p, spec in strategy.params.items()})

@@ -43,7 +43,7 @@ def load_tokenizer(name: str, state: Mapping[str, Any]) -> Tokenizer:
     cls = host().registry.get("tokenizer", name)
     try:
         tokenizer: Tokenizer = cls.from_state(state)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RunError) as error:
         raise RunError(f"the stored state of tokenizer {name!r} is damaged ({error}); train the run again") from None
     return tokenizer
 

@@ -16,8 +16,6 @@ from gentext.noise import DRAW
 
 #: What the numbers in ``ended`` mean.
 FINISH: tuple[Finish, ...] = ("running", "stop", "masked")
-#: The size of a parameter's first axis: one row for all, or one for each.
-ONE_OR_ROWS = "rows"
 
 Size = int | str
 
@@ -64,7 +62,8 @@ def signature(bundle: Bundle) -> Signature:
         for name, param in link.params.items():
             width = v if param.per_symbol else 1
             default = np.full((1, width), param.default, param.dtype)
-            inputs.append(Port(f"{link.name}.{name}", param.dtype, (ONE_OR_ROWS, width), default))
+            # A name of its own for the first axis: one parameter may have a row for each, another one for all.
+            inputs.append(Port(f"{link.name}.{name}", param.dtype, (f"{link.name}.{name}.rows", width), default))
         for name, table in link.tables.items():
             sizes = tuple(f"{link.name}.{name}.{i}" if s is None else s for i, s in enumerate(table.dims))
             default = np.full([1 if s is None else s for s in table.dims], table.neutral, table.dtype)

@@ -20,6 +20,9 @@ Arrays = Mapping[str, Array]
 Place = Literal["penalty", "mask", "shape"]
 PLACES: tuple[Place, ...] = ("penalty", "mask", "shape")
 
+#: The largest number that a parameter of each type can hold.
+LARGEST = {"int64": 2.0**63 - 1024, "float32": (2 - 2.0**-23) * 2.0**127}
+
 
 @dataclasses.dataclass(frozen=True)
 class Param:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import itertools
 import logging
 import warnings
 from collections.abc import Iterator
@@ -20,6 +19,8 @@ from gentext.export.verify import Difference, verify
 
 OPSET = 21
 IR_VERSION = 10
+#: Rows and positions of the example that is traced: no two sizes alike, none of them 1.
+ROWS, TIME = 3, 5
 
 
 def build(model: Any, bundle: Bundle) -> tuple[bytes, Difference, str]:
@@ -42,9 +43,8 @@ def build(model: Any, bundle: Bundle) -> tuple[bytes, Difference, str]:
 
 def export_forward(model: Any, bundle: Bundle) -> onnx.ModelProto:
     """Trace ``forward`` over a whole window, with batch and time left open."""
-    rows, time = _example_sizes(model, bundle)
-    states = [torch.from_numpy(state.rows(rows)).clone() for state in bundle.states]
-    tokens = torch.zeros((rows, time), dtype=torch.int64)
+    states = [torch.from_numpy(state.rows(ROWS)).clone() for state in bundle.states]
+    tokens = torch.zeros((ROWS, TIME), dtype=torch.int64)
     dynamic = {
         "tokens": {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC},
         "state": tuple({state.spec.batch_axis: torch.export.Dim.DYNAMIC} for state in bundle.states),
@@ -60,26 +60,14 @@ def export_steps(model: Any, bundle: Bundle) -> onnx.ModelProto:
 
 def trace_step(model: Any, bundle: Bundle) -> onnx.ModelProto:
     """Trace ``step``: tokens [B] and the states give logits [B, V] and the new states."""
-    rows, _ = _example_sizes(model, bundle)
-    states = [torch.from_numpy(state.rows(rows)).clone() for state in bundle.states]
+    states = [torch.from_numpy(state.rows(ROWS)).clone() for state in bundle.states]
     dynamic = {
         "tokens": {0: torch.export.Dim.DYNAMIC},
         "state": tuple({state.spec.batch_axis: torch.export.Dim.DYNAMIC} for state in bundle.states),
     }
     names = [state.name for state in bundle.states]
-    tokens = torch.zeros((rows,), dtype=torch.int64)
+    tokens = torch.zeros((ROWS,), dtype=torch.int64)
     return _trace(_Step(model), (tokens, tuple(states)), dynamic, ["tokens", *names], ["logits", *_outs(names)])
-
-
-def _example_sizes(model: Any, bundle: Bundle) -> tuple[int, int]:
-    """Return rows and positions of the example to trace, no size of the model's own.
-
-    The tracer takes equal sizes for one and the same, and then leaves neither open.
-    """
-    taken = {size for one in model.parameters() for size in one.shape}
-    taken |= {size for state in bundle.states for size in state.shape if size is not None}
-    free = (size for size in itertools.count(3) if size not in taken)
-    return next(free), next(free)
 
 
 class _Forward(torch.nn.Module):
@@ -103,6 +91,9 @@ class _Step(_Forward):
 
 
 def _trace(module: Any, example: Any, dynamic: Any, inputs: list[str], outputs: list[str]) -> onnx.ModelProto:
+    # PyTorch 2.13 remembers how it traced a recurrent layer, and unrolls the next one: seen as a fixed time axis.
+    for name in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
+        getattr(getattr(torch.ops.aten, name).input, "_dispatch_cache", {}).clear()
     with _quiet():
         program = torch.onnx.export(
             module.eval(),

@@ -179,7 +179,7 @@ class Position:
         return out
 
     def _tables(self, given: Given, link: Link) -> dict[str, Traced]:
-        return {name: Traced(given[f"{link.name}.{name}"]) for name in link.strategy.tables}
+        return {name: Traced(given[f"{link.name}.{name}"], shared=True) for name in link.strategy.tables}
 
     def _columns(self, noise: Var, name: str) -> Var:
         first, count = self.signature.noise[name]
@@ -205,7 +205,9 @@ def draw(logits: Var, u: Var) -> tuple[Var, Var]:
 def _logprob(logits: Var, token: Var) -> Var:
     """Return log-softmax of logits [N, V] at tokens [N]."""
     top = op.reduce_max(logits, axes(1), keepdims=1)
-    total = op.add(op.log(op.reduce_sum(op.exp(op.sub(logits, top)), axes(1), keepdims=1)), top)
+    weight = op.reduce_sum(op.exp(op.sub(logits, top)), axes(1), keepdims=1)
+    # In float32, onnxruntime's log depends on where a row stands in the batch.
+    total = op.add(op.cast(op.log(op.cast(weight, to=np.float64)), to=np.float32), top)
     picked = op.gather_elements(logits, op.unsqueeze(token, axes(1)), axis=1)
     return op.squeeze(op.sub(picked, total), axes(1))
 

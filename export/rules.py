@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,7 @@ def call(link: Link, method: str, *arguments: Any) -> Any:
     try:
         result = getattr(link.strategy, method)(*arguments)
     except Exception as error:
-        raise PluginError(
-            f"the strategy {link.name!r} cannot be compiled: {_where(error, method)}{_why(error)}"
-        ) from error
+        raise PluginError(f"the strategy {link.name!r} cannot be compiled: {_where(error)}{_why(error)}") from error
     states = result
     if method == "apply":
         if not (isinstance(result, tuple) and len(result) == 2):
@@ -59,14 +58,14 @@ def _keys(states: Any) -> Any:
     return sorted(states) if hasattr(states, "keys") else type(states).__name__
 
 
-def _where(error: BaseException, method: str) -> str:
-    """Return file, line and text of the author's line: the last one inside the method."""
-    frames = [one for one in traceback.extract_tb(error.__traceback__) if one.name == method]
-    frames = [one for one in frames if not one.filename.endswith("rules.py")]
+def _where(error: BaseException) -> str:
+    """Return file, line and text of the author's line: the innermost one that is neither ours nor a library's."""
+    ours = Path(__file__).parent
+    frames = [one for one in traceback.extract_tb(error.__traceback__) if Path(one.filename).parent != ours]
+    frames = [one for one in frames if "site-packages" not in one.filename]
     if not frames:
         return ""
-    frame = frames[-1]
-    return f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno} `{(frame.line or '').strip()[:90]}`: "
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno} `{(frames[-1].line or '').strip()[:90]}`: "
 
 
 def _why(error: BaseException) -> str:

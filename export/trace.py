@@ -31,8 +31,9 @@ class Traced:
 
     __array_ufunc__ = None  # NumPy must not take over: its functions would see an object, not an array
 
-    def __init__(self, var: Var) -> None:
-        self.var = var
+    def __init__(self, var: Var, *, shared: bool = False) -> None:
+        """``shared`` marks a table: its open axes are no batch, so they may be looked into."""
+        self.var, self.shared = var, shared
 
     # -- what authors may ask ------------------------------------------------------------------
 

@@ -23,9 +23,10 @@ from torch import Tensor
 
 from gentext.config import build_config, config_class
 from gentext.console import warn
+from gentext.describe import load_tokenizer
 from gentext.errors import RunError
 from gentext.manager import host
-from gentext.run import TOKENIZER, Run, atomic_write, sync_folder
+from gentext.run import Run, atomic_write, sync_folder
 
 NAME = re.compile(r"(last|best)-step(\d+)(?:-val(\d+\.\d+))?\.safetensors")
 KEPT = 2
@@ -159,11 +160,7 @@ def build_model(run: Run, checkpoint: Checkpoint) -> Any:
 
 def vocabulary(run: Run) -> int:
     """Return how many symbols a run's tokenizer has."""
-    name, state = run.read_tokenizer()
-    try:
-        return int(host().registry.get("tokenizer", name).from_state(state).vocab_size)
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{run.path / TOKENIZER}: damaged ({error})") from None
+    return int(load_tokenizer(*run.read_tokenizer()).vocab_size)
 
 
 def load_weights(model: Any, checkpoint: Checkpoint) -> None:

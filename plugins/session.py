@@ -36,6 +36,16 @@ class _File:
     def __init__(self, path: Path, session: Any, took: str, bundle: Bundle) -> None:
         self.path, self.session, self.took, self.bundle = path, session, took, bundle
 
+    def _run(self, outputs: list[str], feeds: Mapping[str, Any]) -> list[Any]:
+        """Run the graph. What only shows now, such as a default value of another shape, is told in one line."""
+        try:
+            results: list[Any] = self.session.run(outputs, feeds)
+        except Exception as error:  # onnxruntime has a class for each status, with no common base
+            raise FileFormatError(
+                f"{self.path}: onnxruntime cannot run it ({_first_line(error)}); export it again"
+            ) from error
+        return results
+
     def check(self, inputs: Signature, outputs: Signature) -> None:
         """A file's metadata may lie about its graph; find out before memory is taken."""
         for found, wanted in ((self.session.get_inputs(), inputs), (self.session.get_outputs(), outputs)):
@@ -61,7 +71,7 @@ class Session(_File):
 
     def run(self, tokens: Any, state: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
         """tokens int64 [N, T] and the states give logits float32 [N, T, V] and the new states."""
-        logits, *new = self.session.run(self._outputs, dict(zip(self._inputs, [tokens, *state], strict=True)))
+        logits, *new = self._run(self._outputs, dict(zip(self._inputs, [tokens, *state], strict=True)))
         return logits, tuple(new)
 
 
@@ -88,7 +98,7 @@ class GeneratorSession(_File):
 
     def call(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         """Run K positions; outputs by name."""
-        return dict(zip(self._outputs, self.session.run(self._outputs, feeds), strict=True))
+        return dict(zip(self._outputs, self._run(self._outputs, feeds), strict=True))
 
 
 def open_file(path: Path, device: str = "auto", threads: int = 0) -> Session | GeneratorSession:
@@ -187,7 +197,12 @@ def _session(path: Path, providers: list[Any], threads: int) -> Any:
         text = str(error)
         if providers != [CPU] and any(word in text for word in ("CUDA", "cuda", "cudnn", "cublas")):
             raise
-        what = text.split(" : ")[-1].strip().splitlines()[0][:160] if text else type(error).__name__
         raise FileFormatError(
-            f"{path}: onnxruntime cannot load it ({what}); expected an .onnx file from gen export"
+            f"{path}: onnxruntime cannot load it ({_first_line(error)}); expected an .onnx file from gen export"
         ) from None
+
+
+def _first_line(error: Exception) -> str:
+    """Return what onnxruntime has to say, without its status codes."""
+    text = str(error)
+    return text.split(" : ")[-1].strip().splitlines()[0][:160] if text.strip() else type(error).__name__

@@ -27,7 +27,7 @@ from gentext.export.exporter import export_run
 from gentext.interfaces import StateSpec
 from gentext.plugins.lstm import LSTMConfig, LSTMModel
 from gentext.plugins.recurrent import RecurrentModel
-from gentext.plugins.session import open_model
+from gentext.plugins.session import Session, open_model
 from gentext.run import open_run
 
 pytestmark = pytest.mark.xdist_group("export")
@@ -38,6 +38,10 @@ OPTIONS = [
 ]
 #: Of those, some among which every pair of options stands.
 PAIRS = [OPTIONS[index] for index in (0, 7, 9, 14, 18, 21)]
+
+
+def spell(config: LSTMConfig) -> str:
+    return f"{config.layers}-{config.embedding}" + "-norm" * config.norm + "-skip" * config.skip
 
 
 class Looping(RecurrentModel):
@@ -92,7 +96,7 @@ def lstm(config: LSTMConfig) -> LSTMModel:
     model = LSTMModel(config, V).eval()
     with torch.no_grad():
         for one in model.parameters():
-            one.mul_(3)  # gates that are open and shut, logits that differ
+            one.mul_(2)  # gates that are open and shut, logits that differ
     return model
 
 
@@ -114,7 +118,8 @@ def assert_agrees(session: Session, model: Any, rows: int, pieces: Sequence[int]
         logits.append(out)
     for mine, other in zip([np.concatenate(logits, axis=1), *state], [wanted, *end], strict=True):
         assert mine.shape == other.shape
-        assert np.abs(mine - other.numpy()).max() < 1e-4
+        # Logits reach 10 here, and float32 has seven digits: the bound goes with their size.
+        assert np.abs(mine - other.numpy()).max() < 1e-4 * max(1.0, float(other.abs().max()))
 
 
 def assert_no_weight_twice(path: Path, model: Any) -> None:
@@ -125,7 +130,7 @@ def assert_no_weight_twice(path: Path, model: Any) -> None:
     assert len({one.tobytes() for one in large}) == len(large)
 
 
-@pytest.mark.parametrize("config", OPTIONS, ids=str)
+@pytest.mark.parametrize("config", OPTIONS, ids=spell)
 def test_step_is_forward_a_position_at_a_time(config: LSTMConfig) -> None:
     model = lstm(config).double()  # in float64 the two agree to far more digits than a mistake would
     state = tuple(one.double() for one in random_state(model, 4))
@@ -138,7 +143,7 @@ def test_step_is_forward_a_position_at_a_time(config: LSTMConfig) -> None:
     assert all(torch.allclose(mine, other, atol=1e-10) for mine, other in zip(state, end, strict=True))
 
 
-@pytest.mark.parametrize("config", PAIRS, ids=str)
+@pytest.mark.parametrize("config", PAIRS, ids=spell)
 def test_lstm_exports_faithfully(config: LSTMConfig, tmp_path: Path) -> None:
     model, path = lstm(config), tmp_path / "model.onnx"
     bundle, how = export(model, path)
@@ -171,37 +176,32 @@ def test_loop_over_time_becomes_a_scan_over_steps(tmp_path: Path) -> None:
             assert_agrees(session, model, rows, pieces)
 
 
-class Swapped:
-    """An exporter that mixes two states up, as one that merges equal examples would."""
+def swapped(real: Callable[..., onnx.ModelProto]) -> Callable[..., onnx.ModelProto]:
+    """Turn an exporter into one that mixes two states up, as one that merges equal examples would."""
+    names = {"h_out": "c_out", "c_out": "h_out"}
 
-    def __init__(self, real: Callable[..., onnx.ModelProto]) -> None:
-        self.real = real
-
-    def __call__(self, model: Any, bundle: Bundle) -> onnx.ModelProto:
-        proto = self.real(model, bundle)
-        names = {"h_out": "c_out", "c_out": "h_out"}
-        for value in [*proto.graph.output, *proto.graph.node]:
-            if isinstance(value, onnx.NodeProto):
-                value.output[:] = [names.get(name, name) for name in value.output]
-            else:
-                value.name = names.get(value.name, value.name)
+    def make(model: Any, bundle: Bundle) -> onnx.ModelProto:
+        proto = real(model, bundle)
+        for value in proto.graph.output:
+            value.name = names.get(value.name, value.name)
+        for node in proto.graph.node:
+            node.output[:] = [names.get(name, name) for name in node.output]
         return proto
+
+    return make
 
 
 def test_swapped_state_leaves_no_file(tmp_path: Path, tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("export_forward", "export_steps"):
-        monkeypatch.setattr(exporter, name, Swapped(getattr(exporter, name)))
+        monkeypatch.setattr(exporter, name, swapped(getattr(exporter, name)))
     run = tmp_path / "run"
     shutil.copytree(tiny_run, run)
-    before = (run / "model.onnx").read_bytes()
-    folder = tmp_path / "empty"
-    folder.mkdir()
-    for where in (folder, run):
-        with pytest.raises(ExportError, match=r"whole sequences: [hc]_out at batch 1.*scan over steps: [hc]_out at"):
-            export_run(open_run(run), where)
-    assert list(folder.iterdir()) == []
-    assert (run / "model.onnx").read_bytes() == before
-    assert not [*run.glob(".*")]
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with pytest.raises(
+        ExportError, match=r"whole sequences: [hc]_out at batch 1.*scan over steps: [hc]_out at batch 1"
+    ):
+        export_run(open_run(run), run)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
 def test_file_needs_nothing_but_onnxruntime(tiny_run: Path, gen: Callable[..., Any]) -> None:
@@ -222,7 +222,7 @@ def test_file_needs_nothing_but_onnxruntime(tiny_run: Path, gen: Callable[..., A
     assert (code, out) == (0, text.decode() + "\n")
 
 
-FLOATS = st.floats(width=16) | st.sampled_from([float("inf"), float("-inf"), float("nan"), -0.0])
+FLOATS = st.floats(width=16, allow_subnormal=False) | st.sampled_from([float("inf"), float("-inf"), float("nan"), -0.0])
 VALUES = {"float32": FLOATS, "float16": FLOATS, "int64": st.integers(-(2**63), 2**63 - 1), "bool": st.booleans()}
 
 

@@ -135,9 +135,7 @@ def test_compiled_writes_what_numpy_writes(house: House, names: tuple[str, ...],
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_neighbours_and_chunks_change_nothing(
-    house: House, precision: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_neighbours_and_chunks_change_nothing(house: House, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     chain = house.chain(*EVERY_LINK)
     opened = house.open(chain, precision)
     asked = request(chain, 16, 200)
@@ -227,7 +225,8 @@ def test_strategies_of_other_authors_compile(house: House, name: str, monkeypatc
     module, _, attribute = STRANGERS[name].partition(":")
     strategy = getattr(importlib.import_module(module), attribute)
     registry.register_for("strategy", Source("stranger", "1"))(name, strategy, summary="for a test")
-    chain = build_chain(registry, [name], house.bundle.vocab_size, {"ban": {"characters": "ea"}} if name == "ban" else {})
+    options = {"ban": {"characters": "ea"}} if name == "ban" else {}
+    chain = build_chain(registry, [name], house.bundle.vocab_size, options)
     tokenizer = load_tokenizer(house.bundle.tokenizer.name, house.bundle.tokenizer.state)
     tables = chain.table_arrays(tokenizer)
     path = house.folder / f"{name}.onnx"

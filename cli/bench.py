@@ -1,0 +1,159 @@
+"""``gen bench``: how fast a model writes on this machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gentext import bench as measure
+from gentext.cli.source import find_source
+from gentext.config import NoConfig
+from gentext.console import say
+from gentext.errors import MissingExtra, UsageError
+from gentext.interfaces import OpenSampler
+from gentext.manager import host
+from gentext.run import GENERATOR, MODEL, Run
+
+
+def bench(
+    source: Annotated[
+        Path | None, typer.Argument(metavar="[RUN | FILE.onnx]", help="Default: the newest exported run.")
+    ] = None,
+    baseline: Annotated[
+        bool, typer.Option("--baseline", help="Also run the notebook's way of sampling, in PyTorch, and show ratios.")
+    ] = False,
+    picture: Annotated[Path | None, typer.Option(help="Draw the rates into this PNG file.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Measure characters a second at several batch sizes, the time to the first, and the whole process.
+
+    Of a run, every precision is measured (that needs the train extra); of a file, its own.
+    """
+    path = find_source(source)
+    with tempfile.TemporaryDirectory() as folder:
+        files = _files(path, Path(folder))
+        rows = [_measure(name, file, device) for name, file in files.items()]
+        whole, imports = measure.whole_process(path)
+    report: dict[str, Any] = {"source": str(path), "machine": measure.machine(), "files": rows}
+    report["whole_process_seconds"] = {"gen sample": whole, "import numpy, onnxruntime": imports}
+    if baseline:
+        report["notebook"] = _notebook(path, device)
+    if picture is not None:
+        _draw(report, picture)
+    print(json.dumps(report, indent=1) if as_json else _table(report))
+
+
+def _files(path: Path, folder: Path) -> dict[str, Path]:
+    """Return what to measure, by name: a file as it is, or a run's precisions."""
+    if path.is_file():
+        return {path.name: path}
+    run = Run(path)
+    there = {name: path / name for name in (GENERATOR, MODEL) if (path / name).is_file()}
+    try:
+        from gentext.export.exporter import PRECISIONS, ExportOptions, export_run
+    except ModuleNotFoundError:
+        say("without the train extra only the files that are there are measured")
+        return there
+    files = {}
+    for precision in PRECISIONS:
+        target = folder / precision
+        target.mkdir()
+        export_run(run, target, ExportOptions(precision, limit=float("inf")))
+        files[f"generator {precision}"] = target / GENERATOR
+    return files | {"model, step by step": there[MODEL]}
+
+
+def _open(file: Path, device: str) -> OpenSampler:
+    opened: OpenSampler = host().registry.get("sampler", "onnx")(NoConfig()).open(file, device)
+    return opened
+
+
+def _measure(name: str, file: Path, device: str) -> dict[str, Any]:
+    say(f"measuring {name}")
+    opened = _open(file, device)
+    rates = [measure.rate(opened, batch) for batch in measure.BATCHES]
+    opening, first = measure.first_character(lambda: _open(file, device))
+    return {
+        "name": name,
+        "device": opened.took,
+        "rates": [dataclasses.asdict(one) for one in rates],
+        "open_seconds": opening,
+        "first_character_seconds": first,
+    }
+
+
+def _notebook(path: Path, device: str) -> dict[str, Any]:
+    """Run the notebook's loop on a network of the same size, in this process's machine and minute."""
+    import gentext
+
+    script = Path(gentext.__file__).parent.parent / "benchmarks" / "notebook.py"
+    if not script.is_file():
+        raise UsageError("--baseline needs benchmarks/notebook.py: run it from a checkout of the project")
+    model = _open(path, device).bundle.card.get("config", {}).get("model", {})
+    if model.get("name") != "lstm":
+        raise UsageError("--baseline: the notebook's network is an LSTM; this model is none")
+    try:
+        import importlib.util
+
+        spec = importlib.util.spec_from_file_location("notebook", script)
+        assert spec is not None and spec.loader is not None
+        notebook = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(notebook)
+    except ModuleNotFoundError:
+        raise MissingExtra("gen bench --baseline", "train") from None
+    symbols = _open(path, device).bundle.vocab_size
+    say("measuring the notebook's loop")
+    rate, threads = notebook.best_sampling_rate(symbols, model["hidden"], model["layers"], 1000)
+    return {"rate": rate, "threads": threads}
+
+
+def _table(report: dict[str, Any]) -> str:
+    machine = report["machine"]
+    lines = [f"{machine['cpu']}, {machine['cores']} cores ({' '.join(machine['instructions'])})"]
+    lines.append(", ".join(f"{name} {machine[name]}" for name in list(machine)[3:] if machine[name]))
+    base = report.get("notebook", {}).get("rate")
+    lines.append(f"{'characters a second, batch':<28}" + "".join(f"{batch:>16}" for batch in measure.BATCHES))
+    for row in report["files"]:
+        cells = [f"{one['median']:,.0f}" + (f" ({one['median'] / base:.1f}x)" if base else "") for one in row["rates"]]
+        lines.append(f"{row['name']:<28}" + "".join(f"{cell:>16}" for cell in cells))
+    if base:
+        lines.append(f"{'the notebook, in PyTorch':<28}{base:>16,.0f}  at {report['notebook']['threads']} threads")
+    for row in report["files"]:
+        opening, first = row["open_seconds"] * 1e3, row["first_character_seconds"] * 1e3
+        lines.append(f"{row['name']}: opened in {opening:.0f} ms, first character {first:.1f} ms later")
+    whole, imports = report["whole_process_seconds"].values()
+    lines.append(
+        f"whole process, gen sample --length 200: {whole:.2f} s; import numpy, onnxruntime: {imports:.2f} s "
+        f"({whole / imports:.1f}x)"
+    )
+    return "\n".join(lines)
+
+
+def _draw(report: dict[str, Any], path: Path) -> None:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError:
+        raise MissingExtra("--picture", "train") from None
+    from gentext.run import atomic_write
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    for row in report["files"]:
+        rates = row["rates"]
+        axes.plot([one["batch"] for one in rates], [one["median"] for one in rates], "o-", label=row["name"])
+    if "notebook" in report:
+        axes.plot([1], [report["notebook"]["rate"]], "x", color="black", label="the notebook, in PyTorch")
+    axes.set(xscale="log", yscale="log", xlabel="rows written side by side", ylabel="characters a second, all rows")
+    axes.set_xticks(list(measure.BATCHES), [str(batch) for batch in measure.BATCHES])
+    axes.set_title(f"{report['machine']['cpu']}, {report['machine']['cores']} cores")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend()
+    with atomic_write(path) as file:
+        FigureCanvasAgg(figure).print_png(file)
