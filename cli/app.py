@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import errno
 import os
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 
 import typer
 
@@ -65,7 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="replace")
     try:
         arguments = None if arguments is None else list(arguments)
-        code = build()(args=arguments, prog_name="gen", standalone_mode=False)
+        with _lasting_interrupts():
+            code = build()(args=arguments, prog_name="gen", standalone_mode=False)
         sys.stdout.flush()
         if code == INTERRUPTED:
             raise KeyboardInterrupt
@@ -77,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _silence_stdout()
         return 1
     except KeyboardInterrupt:
-        say("gen: stopped")
+        say("gen: error: stopped by Ctrl-C; what was written before is kept")
         return 1
     except MemoryError as error:
         say(f"gen: error: not enough memory{f' ({error})' if str(error) else ''}; ask for less at once")
@@ -105,6 +108,24 @@ def _one_line(error: BaseException) -> str:
     text += f", not {given[0]!r}" if given else ""
     end = "" if text.endswith("?") else "."
     return f"{text}{end} See: {context.command_path} --help" if context is not None else text
+
+
+@contextlib.contextmanager
+def _lasting_interrupts() -> Iterator[None]:
+    """A Ctrl-C that falls into a destructor or a weak reference's callback is lost there: send it again."""
+    before = sys.unraisablehook
+
+    def hook(lost: sys.UnraisableHookArgs) -> None:
+        if issubclass(lost.exc_type, KeyboardInterrupt):
+            threading.Timer(0.05, _thread.interrupt_main).start()
+        else:
+            before(lost)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def _silence_stdout() -> None:

@@ -166,6 +166,10 @@ def _stream(prime: str, pieces: Any) -> None:
         for piece in pieces:
             write(piece.text)
             flush()
+    except KeyboardInterrupt:
+        if sys.stdout.isatty():  # so that the next line does not stand behind the text
+            write("\n")
+        raise
     finally:
         pieces.close()
     write("\n")

@@ -167,7 +167,14 @@ def _train(config: Table, source: str, path: Path | None, resume: tuple[Run, Tab
 
     parts = {kind: _component(config, kind) for kind in SECTIONS}
     settings = build_config(Settings, config.get("run", {}), "run")
-    corpus = read_corpus(source)
+    try:
+        corpus = read_corpus(source)
+    except CorpusError as error:
+        if resume is None:
+            raise
+        raise CorpusError(
+            f"{error} If it moved, say where it is: gen train TEXT --resume --run {resume[0].path}"
+        ) from None
     if resume and corpus.sha256 != resume[1].get("sha256"):
         raise RunError(
             f"{resume[0].path} was trained on another text: {resume[1].get('name')!r} with sha256 "
@@ -201,12 +208,21 @@ def _train(config: Table, source: str, path: Path | None, resume: tuple[Run, Tab
             result = trainer.fit(model, batcher, text.train, text.val, run, host().hooks, steps, resume is not None)
         host().hooks.run_finished(run, settings, result)
     except KeyboardInterrupt:
-        raise TrainingStopped(
-            f"stopped before the end; what was saved is in {run.path}: go on with gen train --resume --run {run.path}"
-        ) from None
+        raise TrainingStopped(f"stopped before the end; {_go_on(run)}") from None
+    except RunError as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+        raise RunError(f"{error}. When that is put right, {_go_on(run)}") from error
     finally:
         host().hooks.run_closed(run)
     return run, result
+
+
+def _go_on(run: Run) -> str:
+    """Return what to do after training was cut short."""
+    if not any(run.checkpoints.glob("*.safetensors")):
+        return "train anew in another folder: nothing was saved yet"
+    return f"go on with: gen train --resume --run {run.path}"
 
 
 @contextlib.contextmanager

@@ -181,7 +181,7 @@ def _check_namespace(link: Link, seed: int) -> None:
     try:
         with np.errstate(all="ignore"):
             state = to(chain.initial_state(ROWS, arrays)[link.name]) | to(strategy.start(strict, params))
-            logits, state = strategy.apply(strict, logits, params, state, noise, tables)
-            strategy.accept(strict, token, logits, params, state, tables, new)
+            out, after = strategy.apply(strict, logits, params, state, noise, tables)
+            strategy.accept(strict, token, out, params, after, tables, new)
     except Exception as error:  # what an array that knows only the standard raises depends on what it lacks
         raise AssertionError(f"{link.name}: uses what the Array API does not have ({reason(error)})") from error

@@ -107,7 +107,7 @@ class BPTTTrainer:
                 elif interrupts.asked or time.monotonic() - saved_at > SAVE_EVERY:
                     self._save(loop, where, steps, run, hooks, progress, best=False)
                     saved_at = time.monotonic()
-                if interrupts.asked and where.step < steps:
+                if interrupts.asked:
                     raise TrainingStopped(
                         f"stopped at step {where.step} of {steps}, everything is saved; "
                         f"go on with: gen train --resume --run {run.path}"

@@ -50,8 +50,7 @@ class CharTokenizer:
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> CharTokenizer:
         symbols, with_unknown = state.get("symbols"), state.get("unknown", False)
-        whole = isinstance(symbols, str) and symbols and list(symbols) == sorted(set(symbols))
-        if not whole or any("\ud800" <= one <= "\udfff" for one in symbols):
+        if not isinstance(symbols, str) or not symbols or list(symbols) != sorted(set(symbols)) or _surrogate(symbols):
             raise RunError("the char tokenizer's state is damaged: expected its symbols as sorted text")
         return cls(symbols, bool(with_unknown))
 
@@ -78,6 +77,11 @@ class CharTokenizer:
 
     def token_bytes(self, token: int) -> bytes:
         return (REPLACEMENT if token == self.unknown else self._symbols[token]).encode()
+
+
+def _surrogate(text: str) -> bool:
+    """Tell whether half a character stands in a text: no file can hold one."""
+    return any("\ud800" <= one <= "\udfff" for one in text)
 
 
 def _code_points(text: str) -> NDArray[np.uint32]:

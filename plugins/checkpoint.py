@@ -183,5 +183,7 @@ def tidy(run: Run, newest: Path, *, best: bool) -> None:
     for path in [*find(run, "last"), *find(run, "best")]:
         if step_of(path) > step_of(newest):  # damaged, or the best of a future that will come again
             path.unlink(missing_ok=True)
+    for path in find(run, "last")[KEPT:]:
+        path.unlink(missing_ok=True)
     if best:
         link_best(run, newest)

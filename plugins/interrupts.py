@@ -7,9 +7,12 @@ import threading
 from types import FrameType
 from typing import Any
 
+#: Ctrl-C, a polite kill, and a terminal that was closed.
+SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+
 
 class Interrupts:
-    """Turns the first SIGINT or SIGTERM into ``asked``; a second one raises KeyboardInterrupt."""
+    """Turns the first of these signals into ``asked``; a second one raises KeyboardInterrupt."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -17,8 +20,9 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():  # the only one that may set handlers
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._ask)
+            for number in SIGNALS:
+                if signal.getsignal(number) != signal.SIG_IGN:  # nohup, or a shell's background: stay deaf
+                    self._before[number] = signal.signal(number, self._ask)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -21,7 +21,6 @@ from gentext.noise import uniforms
 from gentext.plugins.onnx_sampler import OnnxSampler
 from gentext.plugins.torch_sampler import TorchSampler
 
-pytestmark = pytest.mark.xdist_group("determinism")
 LENGTH = 500
 SEED = 2**40 + 7
 FILES = ("model.onnx", "generator.onnx")

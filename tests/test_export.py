@@ -30,7 +30,6 @@ from gentext.plugins.recurrent import RecurrentModel
 from gentext.plugins.session import Session, open_model
 from gentext.run import open_run
 
-pytestmark = pytest.mark.xdist_group("export")
 V = 9
 OPTIONS = [
     LSTMConfig(hidden=8, layers=layers, embedding=embedding, norm=norm, skip=skip)

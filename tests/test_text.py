@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -27,8 +27,9 @@ from gentext.stop import StopAutomaton
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=40)
 FEW = "abé🙂\n"  # one, two and four bytes
-SHORT = st.text(FEW, max_size=25)
-STOPS = st.lists(st.text(FEW, min_size=1, max_size=4), min_size=1, max_size=3)
+SHORT = st.text("abé", max_size=25) | st.text(FEW, max_size=25)
+#: Few letters, so that stop strings overlap and stand inside each other.
+STOPS = st.lists(st.text("abé", min_size=1, max_size=4), min_size=1, max_size=3)
 WIDE = "".join(chr(0x100 + n) for n in range(300))
 
 # -- tokenizers -------------------------------------------------------------------------------
@@ -112,6 +113,8 @@ def first_stop(prime: str, text: str, stops: Sequence[str]) -> tuple[int, int]:
 
 @settings(max_examples=200, deadline=None)
 @given(SHORT, SHORT, STOPS, st.integers(1, 5))
+@example("", "abéb", ["abéa", "bé"], 1)
+@example("ab", "a", ["aba", "ab"], 2)
 def test_stops_are_found_where_a_naive_search_finds_them(prime: str, text: str, stops: list[str], size: int) -> None:
     automaton = StopAutomaton(stops)
     data, end = text.encode(), 0

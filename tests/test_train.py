@@ -15,8 +15,6 @@ import pytest
 import safetensors.torch
 import torch
 
-pytestmark = pytest.mark.xdist_group("train")
-
 #: Two epochs, with all that a checkpoint must bring back: dropout, offsets, a warm-up, two moments.
 OPTIONS = (
     *("--set", "model.hidden=8", "--set", "model.embedding=4", "--set", "model.dropout=0.3"),
@@ -72,12 +70,12 @@ def test_loss_falls_and_files_are_there(reference: Path) -> None:
     rows = metrics(reference)
     measured = {row["step"]: row["val_loss"] for row in rows if "val_loss" in row and "finished" not in row}
     assert list(measured) == [15, 30, 40]
-    assert measured[40] < measured[15] < 2.5
+    assert measured[40] < measured[30] < measured[15] < 2.5
     assert [row["step"] for row in rows if "rate" in row] == [10, 20, 30, 40]
     assert rows[-1]["finished"]
     assert rows[-1]["val_loss"] == pytest.approx(min(measured.values()), abs=0.02)
     best = min(measured, key=lambda step: measured[step])
-    assert rows[-1]["best_step"] == best
+    assert rows[-1]["best_step"] == best == 40
     tail = {step: f"step{step:06d}-val{loss:.4f}.safetensors" for step, loss in measured.items()}
     assert names(reference) == sorted([f"best-{tail[best]}", f"last-{tail[30]}", f"last-{tail[40]}"])
     samples = (reference / "samples.txt").read_text()
@@ -92,7 +90,7 @@ MOMENTS = {
     "before anything but step 0 is saved": ("step_done", 7),
     "measured and logged in part": ("evaluated", 15),
     "written, but not yet in its place": ("last", 30),
-    "in its place, but not yet the best": ("best", 30),
+    "in its place, but not yet the best": ("best", 40),  # the last of them: nothing that comes makes up for it
     "saved, but not yet said": ("checkpoint_saved", 30),
     "after the last line of the log": ("end", 0),
 }

@@ -1,0 +1,256 @@
+"""Every block of README.md and docs/ is run, parsed or compared, page by page and from top to bottom.
+
+What is not quite as the page says, so that it takes seconds:
+
+- The texts (``novel.txt``, ``anna`` and so on) are the tests' small one; ``runs/demo`` and ``runs/other`` are
+  copies of the tests' tiny run.
+- ``gen train`` takes two steps, in fp32 on one thread, with a tiny network and batch where the command chooses none
+  of its own. Only the run of `EXPORTED` is really exported; the others get the tiny run's model.onnx.
+- A prime that the small text does not know is skipped: ``--unknown skip``.
+- Of ``make`` the target is looked up, of ``pip install`` the extras. A page's plugin is not installed with pip:
+  its pyproject.toml becomes the metadata that pip would write.
+- Of the commands' outputs, only those of ``gen plugins`` are compared.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import inspect
+import io
+import json
+import re
+import shlex
+import shutil
+import sys
+import tomllib
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from gentext.chain import Link
+from gentext.export.check import check_compiles
+from gentext.manager import host
+from gentext.pipeline import TrainOptions, resolve
+from gentext.strategy import Strategy
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+Gen = Callable[..., tuple[int, str, str]]
+TEXTS = ("novel.txt", "other.txt", "anna", "python-docs", "texts/one.txt", "texts/two.txt")
+#: The run that is trained and exported for real: its model must be exported as a scan.
+EXPORTED = "runs/gru"
+BUDGETS = ("--epochs", "--steps", "--minutes")
+TINY = {
+    "model": ["--set", "model.hidden=8", "--set", "model.embedding=4"],
+    "batcher": ["--set", "batcher.batch=2", "--set", "batcher.length=8"],
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """One fenced block of a page."""
+
+    page: Path
+    line: int
+    language: str
+    text: str
+
+    @property
+    def name(self) -> str | None:
+        """The file that the block is, when its first line says so."""
+        found = re.match(r"# ([\w/]+\.(?:py|toml))\n", self.text)
+        return found[1] if found else None
+
+    def __str__(self) -> str:
+        return f"{self.page.name}:{self.line}"
+
+
+def blocks(page: Path) -> list[Block]:
+    text = page.read_text(encoding="utf-8")
+    found = re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [Block(page, text[: one.start()].count("\n") + 1, one[1], one[2]) for one in found]
+
+
+def commands(block: Block) -> Iterator[tuple[str, str]]:
+    """Yield the command lines of a block, each with the output that the page shows."""
+    lines = block.text.splitlines()
+    if block.language == "sh":
+        yield from ((line, "") for line in lines if line.strip())
+        return
+    begins = [at for at, line in enumerate(lines) if line.startswith("$ ")]
+    assert begins and begins[0] == 0, f"{block}: expected $ in front of the commands"
+    for begin, end in zip(begins, [*begins[1:], len(lines)], strict=True):
+        yield lines[begin][2:], "\n".join(lines[begin + 1 : end])
+
+
+def shortened(words: list[str]) -> list[str]:
+    """Return what is run in place of a command of ``gen``."""
+    if words[0] == "sample" and any(one.startswith("--prime") for one in words):
+        return [*words, "--unknown", "skip"]
+    if words[0] != "train" or "--resume" in words:
+        return words
+    chosen = {one.partition(".")[0] for one in words if ".name=" in one}
+    if "--config" in words:
+        chosen |= set(tomllib.loads(Path(words[words.index("--config") + 1]).read_text()))
+    kept = [*words[1:]]
+    for budget in BUDGETS:
+        if budget in kept:
+            at = kept.index(budget)
+            del kept[at : at + 2]
+    tiny = [one for section, options in TINY.items() if section not in chosen for one in options]
+    end = ["--steps", "2", "--precision", "fp32", *([] if EXPORTED in words else ["--no-export"])]
+    return ["train", "--set", "run.threads=1", *tiny, *kept, *end]
+
+
+class Story:
+    """One page, in the current folder: its files are written first, then its blocks run from top to bottom."""
+
+    def __init__(self, page: Path, tiny_run: Path, gen: Gen, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.page, self.tiny_run, self.gen, self.monkeypatch = page, tiny_run, gen, monkeypatch
+        self.blocks = blocks(page)
+        self.plugins: list[str] = []
+        for block in self.blocks:
+            if block.name:
+                self.write(block.name, block.text)
+        self.monkeypatch.setenv("GEN_PLUGINS", ",".join(self.plugins))
+
+    def write(self, name: str, text: str) -> None:
+        path = Path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        if name == "pyproject.toml":
+            self.install(tomllib.loads(text))
+
+    def install(self, project: dict[str, object]) -> None:
+        """Write the metadata of a distribution, as pip would."""
+        facts = project["project"]
+        assert isinstance(facts, dict) and facts["dependencies"] == ["gentext"]
+        folder = Path(f"{facts['name'].replace('-', '_')}-{facts['version']}.dist-info")
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {facts['name']}\nVersion: {facts['version']}\n")
+        points = "".join(f"{name} = {target}\n" for name, target in facts["entry-points"]["gentext"].items())
+        (folder / "entry_points.txt").write_text(f"[gentext]\n{points}")
+        self.plugins.append(facts["name"])
+
+    def run(self, block: Block) -> None:
+        kinds = {"sh": self.shell, "console": self.shell, "python": self.python, "toml": self.toml}
+        kinds |= {"json": lambda one: json.loads(one.text), "jsonl": self.jsonl}
+        assert block.language in kinds, f"{block}: a block of {block.language or 'no language'}"
+        kinds[block.language](block)
+
+    # -- commands ---------------------------------------------------------------------------------
+
+    def shell(self, block: Block) -> None:
+        for line, shown in commands(block):
+            words = shlex.split(line, comments=True)
+            name = next(one for one in words if "=" not in one)
+            how = {"gen": self.run_gen, "make": self.run_make, "pip": self.run_pip}
+            assert name in how, f"{block}: teach this test what to do with {line!r}"
+            how[name](block, words, shown)
+
+    def run_gen(self, block: Block, words: list[str], shown: str) -> None:
+        begin = words.index("gen")
+        stdin = b""
+        if "<" in words:
+            stdin = Path(words[words.index("<") + 1]).read_bytes()
+            words = words[: words.index("<")]
+        with self.monkeypatch.context() as patch:
+            for name, value in (one.split("=", 1) for one in words[:begin]):
+                patch.setenv(name, value)
+                host.cache_clear()
+            code, out, err = self.gen(*shortened(words[begin + 1 :]), stdin=stdin)
+        assert code == 0, f"{block}: {' '.join(words)}\n{err}"
+        assert "gen: warning: plugin" not in err, f"{block}: {' '.join(words)}\n{err}"
+        if EXPORTED in words and "train" in words:
+            assert "a scan over steps" in err, f"{block}: {err}"
+        if words[begin + 1] == "plugins" and shown:
+            assert out.strip() == shown.strip(), f"{block}: {' '.join(words)}"
+        if "--run" in words:
+            self.lend_model(Path(words[words.index("--run") + 1]))
+        if begin:
+            host.cache_clear()
+
+    def lend_model(self, run: Path) -> None:
+        """Give a run that was not exported the tiny run's model, which has the same symbols."""
+        if run.is_dir() and not (run / "model.onnx").exists():
+            shutil.copy(self.tiny_run / "model.onnx", run)
+
+    def run_make(self, block: Block, words: list[str], shown: str) -> None:
+        targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert len(words) == 2 and words[1] in targets, f"{block}: {words}, targets {targets}"
+
+    def run_pip(self, block: Block, words: list[str], shown: str) -> None:
+        extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+        found = re.fullmatch(r"(?:-e )?\.(?:\[([\w,]+)\])?", " ".join(words[2:]))
+        assert words[1] == "install" and found, f"{block}: {words}"
+        assert all(one in extras for one in (found[1] or "").split(",") if one), f"{block}: extras {list(extras)}"
+
+    # -- files and programs -------------------------------------------------------------------------
+
+    def python(self, block: Block) -> None:
+        """Run a program, and compile the strategies in it; of a module, run its tests."""
+        if block.name:
+            module = importlib.import_module(block.name.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
+            for name, function in inspect.getmembers(module, inspect.isfunction):
+                if name.startswith("test_"):
+                    function()
+            return
+        module = types.ModuleType("snippet")
+        self.monkeypatch.setitem(sys.modules, "snippet", module)
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            exec(compile("\n" * block.line + block.text, str(block.page), "exec"), vars(module))
+        for name, one in vars(module).items():
+            if isinstance(one, type) and issubclass(one, Strategy) and one is not Strategy:
+                check_compiles(Link(name.lower(), one(one.Config(), 13), {n: p.initial for n, p in one.params.items()}))
+        same = re.match(r"# writes what this writes: (gen .*)\n", block.text)
+        if same:
+            code, text, err = self.gen(*shlex.split(same[1])[1:])
+            assert code == 0 and text == out.getvalue(), f"{block}: {err}\n{text}\n{out.getvalue()}"
+
+    def toml(self, block: Block) -> None:
+        """A config must be taken by a command of the page; the others are a fragment and a run's whole config."""
+        table = tomllib.loads(block.text)
+        if "project" in table:
+            assert set(table["project"]["entry-points"]) == {"gentext"}, str(block)
+        elif block.name:
+            assert any(f"--config {block.name}" in one.text for one in self.blocks), f"{block}: no command takes it"
+        else:
+            table.pop("corpus")
+            path = Path("whole.toml")
+            path.write_text(block.text.partition("[corpus]")[0], encoding="utf-8")
+            assert resolve(TrainOptions(config=path)) == table, str(block)
+
+    def jsonl(self, block: Block) -> None:
+        for line in block.text.splitlines():
+            assert isinstance(json.loads(line), dict), f"{block}: {line}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_page(
+    page: Path, tmp_path: Path, tiny_run: Path, tiny_text: Path, gen: Gen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ("GEN_RUNS", "GEN_DATA_DIR", "GEN_PLUGINS_STRICT"):
+        monkeypatch.delenv(name, raising=False)
+    for name in TEXTS:
+        Path(name).parent.mkdir(exist_ok=True)
+        shutil.copy(tiny_text, name)
+    Path("start.txt").write_text("name", encoding="utf-8")
+    for name in ("demo", "other"):
+        shutil.copytree(tiny_run, Path("runs") / name)
+    modules = set(sys.modules)
+    host.cache_clear()
+    try:
+        story = Story(page, tiny_run, gen, monkeypatch)
+        for block in story.blocks:
+            story.run(block)
+    finally:
+        host.cache_clear()
+        for name in set(sys.modules) - modules:
+            if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
+                del sys.modules[name]
