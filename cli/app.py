@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import typer
 
@@ -103,7 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _one_line(error: BaseException) -> str:
     """Return a usage error with what was given, which Typer itself leaves out, and where to read on."""
     text = " ".join(error.format_message().split()).rstrip(".")  # type: ignore[attr-defined]
-    given = [one["input"] for one in error.__cause__.errors()] if hasattr(error.__cause__, "errors") else []
+    cause: Any = error.__cause__
+    given = [one["input"] for one in cause.errors()] if hasattr(cause, "errors") else []
     context = getattr(error, "ctx", None)
     text += f", not {given[0]!r}" if given else ""
     end = "" if text.endswith("?") else "."

@@ -20,7 +20,7 @@ def check_compiles(link: Link) -> None:
     vocab = strategy.vocab_size
     params = {n: _array(p.dtype, ("N", vocab if p.per_symbol else 1)) for n, p in strategy.params.items()}
     tables = {
-        n: _array(t.dtype, [f"{n}{i}" if s is None else s for i, s in enumerate(t.dims)])
+        n: _array(t.dtype, [f"{n}{i}" if s is None else s for i, s in enumerate(t.dims)], shared=True)
         for n, t in strategy.tables.items()
     }
     state = {n: _array(s.dtype, ("N", *s.shape)) for n, s in strategy.state.items()}
@@ -31,5 +31,5 @@ def check_compiles(link: Link) -> None:
         call(link, "accept", xp, _array("int64", ("N",)), logits, params, after, tables, _array("bool", ("N", 1)))
 
 
-def _array(dtype: str, shape: Any) -> Traced:
-    return Traced(spox.argument(Tensor(np.dtype(dtype), tuple(shape))))
+def _array(dtype: str, shape: Any, *, shared: bool = False) -> Traced:
+    return Traced(spox.argument(Tensor(np.dtype(dtype), tuple(shape))), shared=shared)

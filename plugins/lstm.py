@@ -40,8 +40,8 @@ class LSTMConfig:
     """Forget bias 1, orthogonal recurrent weights, output bias = log of the symbols' frequencies."""
 
 
-#: Bytes of a weight in fp32.
-WEIGHT = 4
+#: Bytes of a weight, whatever is done with the model: itself, its copy in a checkpoint, Adam's two moments.
+WEIGHT = 16
 
 
 class LSTMModel(RecurrentModel):

@@ -27,7 +27,7 @@ def run_started(run: Run, settings: Settings, progress: Progress) -> None:
 def step_done(run: Run, progress: Progress) -> None:
     if run in _bars:
         bar, task = _bars[run]
-        bar.update(task, completed=progress.step, loss=progress.loss, rate=_rate(progress))
+        bar.update(task, completed=progress.step, said=f"loss {progress.loss:.3f}  {_rate(progress):,.0f} symbols/s")
 
 
 @hookimpl
@@ -55,13 +55,11 @@ def _start_bar(progress: Progress) -> tuple[Any, Any]:
 
     bar = rich.Progress(
         rich.BarColumn(),
-        rich.TextColumn(
-            "step {task.completed}/{task.total}  loss {task.fields[loss]:.3f}  {task.fields[rate]:,.0f} symbols/s"
-        ),
+        rich.TextColumn("step {task.completed}/{task.total}  {task.fields[said]}"),
         rich.TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,
     )
-    task = bar.add_task("", total=progress.total_steps, completed=progress.step, loss=math.nan, rate=math.nan)
+    task = bar.add_task("", total=progress.total_steps, completed=progress.step, said="")
     bar.start()
     return bar, task
