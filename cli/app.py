@@ -6,6 +6,7 @@ import _thread
 import contextlib
 import errno
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,8 @@ from gentext.manager import host
 #: What goes wrong with a machine, not with the program.
 ENVIRONMENT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}
 ENVIRONMENT |= {errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE, errno.ENFILE, errno.ENODEV, errno.ENXIO}
+#: What would break the one line of an error, or steer a terminal: a file's name or metadata may hold it.
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 #: Typer turns Ctrl-C into this status.
 INTERRUPTED = 130
 
@@ -75,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except GenError as error:
-        say(f"gen: error: {error}")
+        say(f"gen: error: {CONTROL.sub(' ', str(error))}")
         return error.exit_code
     except BrokenPipeError:
         _silence_stdout()
@@ -90,7 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno not in ENVIRONMENT:
             raise
         say(f"gen: error: {error.filename or 'the output'}: {error.strerror}; what was written before is kept")
-        _silence_stdout()
+        if error.filename is None:  # stdout itself: what it still holds cannot be written either
+            _silence_stdout()
         return 1
     except Exception as error:
         # Typer carries its own copy of click, whose usage errors are told by their methods alone.

@@ -72,6 +72,10 @@ def build_config(cls: type[C], values: Mapping[str, Any], where: str, *, strict:
     for key, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{where}.{key} = {value}: expected a finite number")
+        # msgspec asks for the next larger float instead: not zero, until onnxruntime takes tiny numbers for zero.
+        for limit in _limits(cls, key):
+            if isinstance(value, int | float) and not isinstance(value, bool) and not value > limit:
+                raise ConfigError(f"{where}.{key} = {value!r}: expected a number > {limit}")
     try:
         return msgspec.convert(dict(values), type=cls, strict=strict)
     except msgspec.ValidationError as error:
@@ -82,6 +86,14 @@ def build_config(cls: type[C], values: Mapping[str, Any], where: str, *, strict:
             *others, last = _choices(cls, key) or [problem]
             problem = f"expected {', '.join(others)}{' or ' if others else ''}{last}"
         raise ConfigError(f"{given}: {problem[:1].lower()}{problem[1:]}") from None
+
+
+def _limits(cls: type[Any], key: str) -> list[float]:
+    """Return what a field must be larger than."""
+    kinds = [typing.get_type_hints(cls, include_extras=True).get(key)]
+    kinds += typing.get_args(kinds[0])  # Annotated[...] | None
+    metas = [one for kind in kinds for one in getattr(kind, "__metadata__", ()) if isinstance(one, msgspec.Meta)]
+    return [one.gt for one in metas if one.gt is not None]
 
 
 def _choices(cls: type[Any], key: str) -> list[str]:

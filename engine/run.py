@@ -172,12 +172,20 @@ def create(path: Path | None, corpus: str) -> Run:
 
 def check_free(path: Path | None) -> None:
     """Raise RunError when a new run cannot go where it was asked to; cheap, so it is asked early too."""
-    if path is not None and path.exists() and not path.is_dir():
-        raise RunError(f"{path} is a file; expected a folder for the run")
-    if path is not None and path.is_dir() and any(path.iterdir()):
-        begun = (path / CONFIG).exists() and any(Run(path).checkpoints.glob("*.safetensors"))
-        done = "go on with --resume, or name" if begun else "name"
-        raise RunError(f"{path} is not empty; {done} another folder with --run")
+    if path is not None and path.exists():
+        if not path.is_dir():
+            raise RunError(f"{path} is a file; expected a folder for the run")
+        if any(path.iterdir()):
+            begun = (path / CONFIG).exists() and any(Run(path).checkpoints.glob("*.safetensors"))
+            done = "go on with --resume, or name" if begun else "name"
+            raise RunError(f"{path} is not empty; {done} another folder with --run")
+    wanted = runs_folder() if path is None else path
+    above = wanted.absolute()
+    while not above.exists() and above != above.parent:
+        above = above.parent
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        why = "cannot be written" if above.is_dir() else "is a file"
+        raise RunError(f"{wanted}: cannot be made ({above} {why}); name another folder with --run")
 
 
 def open_run(path: Path) -> Run:

@@ -58,6 +58,12 @@ def gen() -> Gen:
 
 
 @pytest.fixture(scope="session")
+def tiny_options() -> tuple[str, ...]:
+    """Options under which a training run takes a fraction of a second."""
+    return TINY
+
+
+@pytest.fixture(scope="session")
 def tiny_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A text of 20,000 characters, in a file."""
     path = tmp_path_factory.mktemp("text") / "tiny.txt"

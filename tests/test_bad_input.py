@@ -1,0 +1,560 @@
+"""The user who does everything wrong: one clear line, exit status 1 or 2, nothing lost."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import safetensors.torch
+import torch
+from onnx import TensorProto, helper
+
+from gentext import generate
+from gentext.plugins import device, session
+from gentext.plugins.training import Loop
+from gentext.run import Run
+
+Gen = Callable[..., tuple[int, str, str]]
+
+BUDGET = "--steps 2 --no-export"
+#: A size whose layers would need hundreds of gigabytes.
+HUGE = "--set model.hidden=65536"
+
+
+def fails(code: int, result: tuple[int, str, str], *fragments: str) -> str:
+    """Check that a command ended with one clear line that has these fragments, and return the line."""
+    found, _, err = result
+    assert found == code, err
+    errors = [line for line in err.splitlines() if line.startswith("gen: error: ")]
+    assert errors == err.splitlines()[-1:], err
+    assert "Traceback" not in err
+    for fragment in fragments:
+        assert fragment in errors[0], errors[0]
+    return errors[0]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, tiny_run: Path, tiny_text: Path) -> dict[str, Path]:
+    """Paths by the names that the tables below use."""
+    base = tmp_path_factory.mktemp("place")
+    files = {
+        "empty": b"",
+        "binary": b"\0\1\2" * 100,
+        "one": b"a" * 5000,
+        "short": b"hello world",
+        "latin": "caf\xe9 ".encode("latin-1") * 100,
+        "strange": "abc\N{SNOWMAN}abc".encode(),
+        "bad.toml": b"[model]\nhidden = \n",
+        "section.toml": b"[modle]\nhidden = 8\n",
+        "two.toml": b"[run]\nsteps = 2\nminutes = 1.0\n",
+        "model.txt": (tiny_run / "model.onnx").read_bytes(),
+    }
+    for name, content in files.items():
+        (base / name).write_bytes(content)
+    for folder in ("nothing", "scans", "folder.onnx"):
+        (base / folder).mkdir()
+    (base / "scans" / "page.pdf").write_bytes(b"%PDF-1.7")
+    return {"base": base, "run": tiny_run, "text": tiny_text, "onnx": tiny_run / "model.onnx"}
+
+
+@pytest.fixture
+def no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a new run would go: a test that fails must leave nothing there."""
+    monkeypatch.setenv("GEN_RUNS", str(tmp_path / "runs"))
+    return tmp_path / "runs"
+
+
+def spelled(command: str, place: dict[str, Path]) -> list[str]:
+    return [word.format(**place) for word in shlex.split(command)]
+
+
+#: Commands that end with status 2, and what their line says.
+USAGE = [
+    ("trian", "No such command 'trian'. Did you mean 'train'? See: gen --help"),
+    ("--sed 1", "--sed"),
+    ("train {text} more", "(more)"),
+    ("train {text} --stepss 3", "--stepss", "--steps"),
+    ("train {text} --steps", "--steps"),
+    ("train {text} --steps x", "--steps", "'x'", "integer"),
+    ("train {text} --steps 2.5", "--steps", "'2.5'"),
+    ("train {text} --epochs x", "--epochs", "'x'"),
+    ("train {text} --seed x", "--seed", "'x'"),
+    ("train {text} --seed 1.5", "--seed", "'1.5'"),
+    ("train {text} --val-frac x", "--val-frac", "'x'"),
+    ("train --resume --run {run} --preset small", "leave out everything but CORPUS and --run"),
+    ("train --resume --run {run} --epochs 2", "--resume", "settings of the run"),
+    ("train --resume --run {run} --set model.hidden=3", "--resume"),
+    ("export", "Missing argument", "gen export --help"),
+    ("export {run} --precision int3", "--precision int3: expected"),
+    ("sample {run} more", "(more)"),
+    ("sample {run} --prime a --prime-file {base}/short", "expected one of them"),
+    ("sample {run} --length -1", "--length -1: expected 0 (without end) or more"),
+    ("sample {run} --length x", "--length", "'x'"),
+    ("sample {run} --count 0", "--count 0: expected 1"),
+    ("sample {run} --count 1000000000", "--count 1000000000: expected 1 to"),
+    ("sample {run} --length 0 --count 2", "--length 0", "--count 2"),
+    ("sample {run} --seed x", "--seed", "'x'"),
+    ("sample {run} --seed -1", "seed -1: expected a whole number from 0"),
+    ("sample {run} --seed 1180591620717411303424", "seed 1180591620717411303424", "18446744073709551615"),
+    ("sample {run} --device gpu", "--device gpu: expected auto, cpu or cuda"),
+    ("sample {run} --unknown no --prime a", "--unknown no: expected error, skip or unknown"),
+    ("sample {run} --stop ''", "--stop ''"),
+    ("sample {run} --top-k -1", "--top-k -1: expected a whole number from 0"),
+    ("sample {run} --top-k 2.5", "--top-k 2.5: expected a whole number"),
+    ("sample {run} --top-k 1e30", "--top-k 1e30", "up to 9.22"),
+    ("sample {run} --top-k five", "--top-k 'five': expected a number"),
+    ("sample {run} --top-k nan", "--top-k nan"),
+    ("sample {run} --top-k ''", "--top-k ''"),
+    ("sample {run} --top-p 1.1", "--top-p 1.1: expected a number from 0 up to 1"),
+    ("sample {run} --top-p -0.1", "--top-p -0.1"),
+    ("sample {run} --min-p 2", "--min-p 2"),
+    ("sample {run} --temperature -1", "--temperature -1: expected a number from 0"),
+    ("sample {run} --temperature nan", "--temperature nan"),
+    ("sample {run} --temperature inf", "--temperature inf"),
+    ("sample {run} --temperature", "--temperature: expected a value"),
+    ("sample {run} --tempreture 1", "no option --tempreture. Did you mean 'temperature'?"),
+    ("sample {run} --lenght 1", "Did you mean 'length'?"),
+    ("sample {run} --set model.hidden=3", "sampler"),
+    ("eval {run} --device gpu", "--device gpu: expected auto, cpu or cuda"),
+    ("plugins --jsn", "--jsn", "--json"),
+]
+
+#: Commands that end with status 1, and what their line says.
+ERRORS = [
+    # texts
+    ("train {base}/missing.txt", "missing.txt: no such file, and no corpus of that name"),
+    ("train ''", "'': no such file"),
+    ("train shakespeare", "Did you mean 'tinyshakespeare'?"),
+    ("train {base}/empty", "empty; expected some text"),
+    ("train {base}/binary", "looks binary", "UTF-8"),
+    ("train {base}/latin", "not UTF-8 at byte 3 (0xe9)", "iconv"),
+    ("train {base}/one --set tokenizer.name=char", "one symbol only"),
+    ("train {base}/short", "9 symbols", "needs", "longer text"),
+    ("train {base}/nothing", "no text in this folder"),
+    ("train {base}/scans", "no text in this folder"),
+    ("train -", "-: empty"),
+    # files where folders are due, and the reverse
+    ("train {text} --config {base}", "is a folder; expected a TOML file"),
+    ("train {text} --config {base}/missing.toml", "no such file; expected a TOML file"),
+    ("train {text} --config {base}/bad.toml", "bad.toml: not valid TOML", "line 2"),
+    ("train {text} --config {base}/latin", "not UTF-8 at byte 3"),
+    ("train {text} --config {base}/section.toml", "unknown section [modle]. Did you mean 'model'?"),
+    ("train {text} --run {text}", "tiny.txt is a file; expected a folder for the run"),
+    ("train {text} --run {base}/short/run " + BUDGET, "cannot be made", "--run"),
+    ("train {text} --run " + "x" * 300, "File name too long"),
+    ("train {text} --run {run}", "is not empty", "--resume"),
+    ("train --resume --run {text}", "is a file; expected a run folder"),
+    ("train --resume --run {base}/nothing", "is no run: it has no config.toml"),
+    ("train --resume --run {base}/missing", "no such run"),
+    ("train --resume", "nothing to resume", "--run"),
+    ("train {base}/short --resume --run {run}", "was trained on another text", "same text"),
+    ("sample", "no run in", "gen train"),
+    ("sample {base}/missing", "no such run or file"),
+    ("sample {text}", "expected a run folder or an .onnx file"),
+    ("sample {base}/model.txt", "expected a run folder or an .onnx file"),
+    ("sample {base}/nothing", "is no run"),
+    ("sample {base}/folder.onnx", "is no run"),
+    ("sample {onnx} --sampler torch", "torch sampler reads a run folder"),
+    ("info {text}", "expected a run folder"),
+    ("export {onnx}", "is a file; expected a run folder"),
+    ("export {run} -o {text}", "is a file; expected a folder"),
+    ("export {run} -o {base}/short/out", "cannot be made"),
+    ("eval {run} {base}/missing", "no such file"),
+    ("eval {onnx} {base}/empty", "empty"),
+    ("eval {run} {base}/strange", "'\N{SNOWMAN}' at position 3"),
+    ("sample {run} --prime-file {base}/missing", "--prime-file", "cannot be read", "expected a text file"),
+    ("sample {run} --prime-file {base}", "--prime-file", "cannot be read"),
+    ("sample {run} --prime-file {base}/latin", "not UTF-8 at byte 3; convert it"),
+    # names
+    ("train {text} --preset smal", "no preset 'smal'", "Did you mean 'small'?"),
+    ("train {text} --preset ''", "no preset ''"),
+    ("train {text} --set modle.hidden=3", "unknown section [modle]. Did you mean 'model'?"),
+    ("train {text} --set model.hiden=3", "unknown key model.hiden. Did you mean 'hidden'?"),
+    ("train {text} --set hidden=3", "--set hidden=3: expected section.key=value"),
+    ("train {text} --set tokenizer.name=chars", "no tokenizer 'chars'", "Did you mean 'char'?"),
+    ("train {text} --set batcher.name=streams", "no batcher 'streams'", "Did you mean 'stream'?"),
+    ("train {text} --set model.name=lsmt", "no model 'lsmt'", "Did you mean 'lstm'?"),
+    ("train {text} --set trainer.name=bpt", "no trainer 'bpt'", "Did you mean 'bptt'?"),
+    ("train {text} --set 'chain.links=[\"top_kk\"]'", "no strategy 'top_kk'", "Did you mean 'top_k'?"),
+    ('train {text} --set \'chain.links=["top_k","top_k"]\'', "names 'top_k' twice"),
+    ("train {text} --set chain.top_k.top_k=-1", "top_k.top_k = -1: expected a whole number from 0"),
+    ("train {text} --set chain.penalties.repeat_penalty=2", "chain.penalties", "the chain is top_k"),
+    ("sample {run} --sampler onxx", "no sampler 'onxx'", "Did you mean 'onnx'?"),
+    ("sample {run} --chain top_kk", "no strategy 'top_kk'", "Did you mean 'top_k'?"),
+    ("sample {run} --chain top_k,top_p,top_k", "names 'top_k' twice"),
+    ("plugins lsmt", "no component 'lsmt'. Did you mean 'lstm'?"),
+    # numbers
+    ("train {text} --steps 0", "steps = 0"),
+    ("train {text} --steps -1", "steps = -1"),
+    ("train {text} --epochs 0", "epochs = 0"),
+    ("train {text} --epochs -1", "epochs = -1"),
+    ("train {text} --epochs nan", "epochs = nan: expected a finite number"),
+    ("train {text} --minutes 0", "minutes = 0"),
+    ("train {text} --minutes inf", "minutes = inf: expected a finite number"),
+    ("train {text} --steps 2 --minutes 1", "steps = 2 and minutes = 1: expected one of"),
+    ("train {text} --set run.steps=2 --set run.minutes=1", "steps = 2 and minutes = 1: expected one of"),
+    ("train {text} --config {base}/two.toml", "steps = 2 and minutes = 1: expected one of"),
+    ("train {text} --val-frac 0", "val_frac = 0"),
+    ("train {text} --val-frac 1", "val_frac = 1"),
+    ("train {text} --val-frac 2", "val_frac = 2"),
+    ("train {text} --val-frac 0.00001", "too few", "longer text"),
+    ("train {text} --seed -1", "seed = -1"),
+    ("train {text} --seed 1180591620717411303424", "seed = 1180591620717411303424"),
+    ("train {text} --device gpu", "device = 'gpu': expected auto, cpu or cuda"),
+    ("train {text} --precision fp8", "precision = 'fp8': expected auto, fp32, bf16 or fp16"),
+    ("train {text} --set model.hidden=0", "model.hidden = 0"),
+    ("train {text} --set model.hidden=abc", "model.hidden = 'abc'"),
+    ("train {text} --set model.hidden=true", "model.hidden = True"),
+    ("train {text} --set model.hidden=1000000000", "model.hidden = 1000000000", "65536"),
+    (f"train {{text}} {HUGE} --device cpu", "parameters need", "GB", "smaller model"),
+    ("train {text} --set model.embedding=100000000000 --device cpu", "parameters need", "smaller model"),
+    ("train {text} --set model.dropout=1.0", "model.dropout = 1.0"),
+    ("train {text} --set trainer.rate=inf", "trainer.rate = inf"),
+    ("train {text} --set trainer.rate=0", "trainer.rate = 0"),
+    ("train {text} --set run.threads=1000000", "run.threads = 1000000", "1024"),
+    ("train {text} --set batcher.batch=100000000", "100000000 x 100", "lower batcher.batch"),
+    ("train {text} --device cpu --precision fp16", "--precision fp16: only a GPU", "fp32 or auto"),
+]
+
+
+@pytest.mark.parametrize(("command", "fragments"), [(one[0], one[1:]) for one in USAGE])
+def test_wrong_usage(command: str, fragments: tuple[str, ...], gen: Gen, place: dict[str, Path], no_run: Path) -> None:
+    fails(2, gen(*spelled(command, place)), *fragments)
+    assert not no_run.exists()
+
+
+@pytest.mark.parametrize(("command", "fragments"), [(one[0], one[1:]) for one in ERRORS])
+def test_what_cannot_be(
+    command: str, fragments: tuple[str, ...], gen: Gen, place: dict[str, Path], no_run: Path
+) -> None:
+    before = sorted(place["base"].rglob("*"))
+    fails(1, gen(*spelled(command, place)), *fragments)
+    assert not no_run.exists()
+    assert sorted(place["base"].rglob("*")) == before
+
+
+def test_bare_command_shows_its_help(gen: Gen) -> None:
+    code, out, err = gen()
+    assert (code, err) == (2, "")
+    assert "Usage: gen" in out
+
+
+# -- primes -----------------------------------------------------------------------------------
+
+
+def test_unknown_characters_of_a_prime(gen: Gen, tiny_run: Path) -> None:
+    request = ("sample", tiny_run, "--length", 5, "--seed", 1, "--prime")
+    fails(1, gen(*request, "abZc"), "'Z' at position 2", "--unknown skip")
+    fails(1, gen(*request, "abZc", "--unknown", "unknown"), "no unknown symbol", "--unknown skip")
+    code, out, err = gen(*request, "abZc", "--unknown", "skip")
+    assert (code, len(out)) == (0, len("abZc") + 5 + 1), err
+    assert "'Z' at position 2" in err
+    assert out.removeprefix("abZc") == gen(*request, "abc")[1].removeprefix("abc")
+
+
+def test_half_characters_on_the_command_line(gen: Gen, tiny_run: Path) -> None:
+    # Bytes that are no UTF-8 reach a program as lone surrogates.
+    request = ("sample", tiny_run, "--length", 5, "--seed", 1)
+    fails(1, gen(*request, "--prime", "a\udcff"), r"'\udcff' at position 1")
+    fails(2, gen(*request, "--stop", "\udcff"), r"--stop '\udcff'")
+    fails(1, gen("train", "\ud800"), "no such file")
+    fails(1, gen("train", "no\0where\n"), "no such file")
+    for options in ([], ["--json"], ["--count", 2]):
+        code, out, err = gen(*request, "--prime", "a\udcffb", "--unknown", "skip", *options)
+        assert code == 0, err
+        assert "a?b" in out
+
+
+# -- devices and memory -----------------------------------------------------------------------
+
+
+def test_cuda_where_there_is_none(
+    gen: Gen, tiny_run: Path, tiny_text: Path, no_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(session, "_gpu_files", lambda: False)
+    for command in (["train", tiny_text], ["sample", tiny_run], ["sample", tiny_run, "--sampler", "torch"]):
+        fails(1, gen(*command, "--device", "cuda"), "--device cuda: this", "use --device cpu or auto")
+    assert not no_run.exists()
+
+
+def test_bf16_where_the_cpu_has_none(
+    gen: Gen, tiny_text: Path, tiny_options: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "bf16_on_cpu", lambda: False)
+    command = ("train", tiny_text, "--run", tmp_path / "run", *tiny_options, *BUDGET.split(), "--precision")
+    fails(
+        1,
+        gen(*command, "bf16", "--device", "cpu"),
+        "--precision bf16: this CPU has no bf16 instructions",
+        "fp32 or auto",
+    )
+    code, _, err = gen(*command, "auto", "--device", "cpu")
+    assert (code, "1 threads, fp32" in err) == (0, True), err
+
+
+def test_training_that_does_not_fit(
+    gen: Gen,
+    tiny_text: Path,
+    tiny_options: tuple[str, ...],
+    tiny_run: Path,
+    no_run: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Room for the weights and a checkpoint of them, but not for a step.
+    monkeypatch.setattr(device, "memory", lambda device: 1303 * 18)
+    command = ("train", tiny_text, *tiny_options, *BUDGET.split(), "--device", "cpu")
+    fails(1, gen(*command), "1,303 parameters need", "to train", "choose a smaller model")
+    monkeypatch.setattr(device, "memory", lambda device: None)
+    monkeypatch.setattr(Loop, "step", raiser(RuntimeError("DefaultCPUAllocator: can't allocate memory")))
+    fails(1, gen(*command), "not enough memory", "batcher.batch")
+    monkeypatch.setattr(generate, "Request", raiser(MemoryError("Unable to allocate 9 TiB")))
+    fails(1, gen("sample", tiny_run, "--seed", 1), "not enough memory (Unable to allocate 9 TiB)")
+    assert not no_run.exists()
+
+
+def raiser(error: BaseException) -> Callable[..., Any]:
+    """Return a function that raises."""
+
+    def call(*args: object, **kwargs: object) -> None:
+        raise error
+
+    return call
+
+
+# -- .onnx files ------------------------------------------------------------------------------
+
+
+def reading(change: Callable[[Any], Any]) -> Callable[[str], str]:
+    """Turn a change of plain data, in place or by what it returns, into one of JSON text."""
+
+    def edit(text: str) -> str:
+        data = json.loads(text)
+        changed = change(data)
+        return json.dumps(data if changed is None else changed)
+
+    return edit
+
+
+def first(key: str, value: Any) -> Callable[[str], str]:
+    """Set a key of the first entry of a list."""
+    return reading(lambda entries: entries[0].__setitem__(key, value))
+
+
+#: What a file's metadata may say falsely: entry, how it is changed, what the line says.
+LIES: list[tuple[str, Callable[[str], str | None], str]] = [
+    ("format", lambda _: "2", "format version 2, this gentext reads 1"),
+    ("format", lambda _: None, "not made by gentext"),
+    ("kind", lambda _: "other", "damaged metadata"),
+    ("kind", lambda _: "generator", "metadata and its graph disagree"),
+    ("card", lambda _: None, "lacks 'card'"),
+    ("card", lambda _: '{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", "damaged metadata"),
+    ("token_bytes", reading(lambda symbols: symbols.__setitem__(0, "zz")), "non-hexadecimal"),
+    ("token_bytes", reading(lambda symbols: symbols.append("7a")), "metadata and its graph disagree"),
+    ("token_bytes", lambda _: "[]", "no symbols"),
+    ("start", lambda _: "99", "start symbol 99"),
+    ("start", lambda _: "9" * 5000, "damaged metadata"),
+    ("states", lambda _: "[", "damaged metadata"),
+    ("states", first("shape", [2, None, 9]), "metadata and its graph disagree"),
+    ("states", first("shape", [2**40, None, 2**40]), "too large"),
+    ("states", first("shape", [-1, None, -8]), "has the shape"),
+    ("states", first("shape", [2, 1, 8]), "one batch axis"),
+    ("states", first("dtype", "float64"), "float64"),
+    ("states", first("initial", "AAAA"), "does not fit its shape"),
+    ("states", reading(lambda states: [*states, states[0]]), "twice"),
+    ("chain", reading(lambda chain: [*chain, chain[0]]), "twice"),
+    ("chain", reading(lambda chain: chain[0]["params"]["top_k"].__setitem__("default", -5)), "out of its range"),
+    ("chain", reading(lambda chain: chain[0]["params"]["top_k"].__setitem__("default", 1e300)), "out of its range"),
+    ("chain", first("state", {"seen": {"shape": [2**40]}}), "too large"),
+    ("chain", first("tables", {"words": {"dims": [2**40]}}), "too large"),
+    ("tokenizer", reading(lambda one: one.__setitem__("unknown", 300)), "unknown symbol 300"),
+]
+
+
+def rewritten(source: Path, target: Path, entry: str, change: Callable[[str], str | None]) -> Path:
+    """Write a model file with one entry of its metadata changed, or removed."""
+    proto = onnx.load(source)
+    entries = {one.key: one.value for one in proto.metadata_props}
+    value = change(entries.pop(f"gentext.{entry}"))
+    del proto.metadata_props[:]
+    helper.set_model_props(proto, entries if value is None else entries | {f"gentext.{entry}": value})
+    target.write_bytes(proto.SerializeToString())
+    return target
+
+
+@pytest.mark.parametrize(("entry", "change", "fragment"), LIES)
+def test_metadata_that_lies(
+    entry: str, change: Callable[[str], str | None], fragment: str, gen: Gen, tiny_run: Path, tmp_path: Path
+) -> None:
+    path = rewritten(tiny_run / "model.onnx", tmp_path / "lie.onnx", entry, change)
+    for command in ("info", "sample"):
+        fails(1, gen(command, path), "lie.onnx", fragment)
+
+
+def test_lies_that_only_matter_later(gen: Gen, tiny_run: Path, tmp_path: Path) -> None:
+    model, generator, path = tiny_run / "model.onnx", tiny_run / "generator.onnx", tmp_path / "lie.onnx"
+    request = ("sample", path, "--length", 5, "--seed", 1)
+    # Without a prime no tokenizer is needed; with one it must be the file's own.
+    rewritten(model, path, "tokenizer", reading(lambda one: one.__setitem__("name", "byte")))
+    assert gen(*request)[0] == 0
+    fails(1, gen(*request, "--prime", "abc"), "tokenizer 'byte' and its 19 symbols disagree")
+    rewritten(model, path, "tokenizer", reading(lambda one: one.__setitem__("state", {})))
+    fails(1, gen(*request, "--prime", "abc"), "'char' is damaged")
+    rewritten(model, path, "chain", first("name", "mine"))
+    fails(1, gen(*request), "no strategy 'mine'")
+    rewritten(model, path, "card", lambda _: '{"corpus": "x", "config": {"run": 3}, "parameters": "y"}')
+    assert [gen(*request)[0], gen("info", path)[0]] == [0, 0]
+    # The shape of an input's default value is known to the graph alone.
+    wide = reading(lambda chain: chain[0]["params"]["top_k"].__setitem__("per_symbol", True))
+    rewritten(generator, path, "chain", wide)
+    fails(1, gen(*request), "lie.onnx: onnxruntime cannot run it")
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "generator.onnx"])
+def test_file_that_is_damaged(name: str, gen: Gen, tiny_run: Path, tmp_path: Path) -> None:
+    data = (tiny_run / name).read_bytes()
+    path = tmp_path / "cuda.onnx"  # a name that must not be taken for a problem of the driver
+    for content in (b"", data[:100], data[: len(data) // 2], data[:-1], b"once upon a time\n" * 50):
+        path.write_bytes(content)
+        fails(1, gen("sample", path), "cuda.onnx: onnxruntime cannot load it", "expected an .onnx file from gen export")
+
+
+def test_file_of_somebody_else(gen: Gen, tiny_run: Path, tiny_text: Path, tmp_path: Path) -> None:
+    path = tmp_path / "foreign.onnx"
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", [x], [y])
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    path.write_bytes(proto.SerializeToString())
+    for command in (["sample", path], ["info", path], ["eval", path, tiny_text]):
+        fails(1, gen(*command), "foreign.onnx: not made by gentext")
+    for name in ("model.onnx", "generator.onnx"):  # with the metadata of a real one
+        del proto.metadata_props[:]
+        proto.metadata_props.extend(onnx.load(tiny_run / name).metadata_props)
+        path.write_bytes(proto.SerializeToString())
+        fails(1, gen("sample", path), "its metadata and its graph disagree")
+
+
+# -- runs -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def short_run(
+    tmp_path_factory: pytest.TempPathFactory, gen: Gen, tiny_text: Path, tiny_options: tuple[str, ...]
+) -> Path:
+    """A finished run that was not exported, with several checkpoints."""
+    path = tmp_path_factory.mktemp("short") / "run"
+    code, _, err = gen(
+        "train", tiny_text, "--run", path, *tiny_options, *BUDGET.split(), "--set", "trainer.eval_every=1"
+    )
+    assert code == 0, err
+    return path
+
+
+@pytest.fixture
+def copy(short_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(short_run, tmp_path / "copy"))
+
+
+def put(path: Path, content: bytes) -> None:
+    """Replace a file without touching what hard links share with it."""
+    path.unlink()
+    path.write_bytes(content)
+
+
+RESUME = "train --resume --run {copy}"
+EXPORT = "export {copy}"
+TORCH = "sample {copy} --sampler torch --length 3"
+
+#: File of a run, its new content, commands, and what their line says.
+DAMAGES: list[tuple[str, bytes | None, list[str], str]] = [
+    ("tokenizer.json", b"", [RESUME, EXPORT, TORCH], "tokenizer.json: damaged"),
+    ("tokenizer.json", b'{"name": "char", "st', [RESUME], "tokenizer.json: damaged"),
+    ("tokenizer.json", b"[" * 100_000, [RESUME], "tokenizer.json: damaged"),
+    ("tokenizer.json", b'{"version": "1.0", "model": {}}', [RESUME], "tokenizer.json: damaged"),
+    ("tokenizer.json", b'{"name": "char", "state": {"symbols": "ba"}}', [RESUME, EXPORT], "train the run again"),
+    ("tokenizer.json", b'{"name": "chra", "state": {}}', [RESUME, TORCH], "no tokenizer 'chra'"),
+    ("tokenizer.json", b'{"name": "byte", "state": {}, "start": 10}', [RESUME, EXPORT], "does not fit the run's model"),
+    ("tokenizer.json", None, [RESUME, EXPORT, TORCH], "tokenizer.json: missing"),
+    ("config.toml", b"", [RESUME, EXPORT, TORCH], "config.toml"),
+    ("config.toml", b"\xff", [RESUME, EXPORT, "info {copy}"], "config.toml: not UTF-8"),
+    ("config.toml", b"[model", [RESUME, EXPORT], "config.toml: not valid TOML"),
+    ("config.toml", b"model = 3\n", [RESUME, EXPORT, TORCH], "config.toml: damaged, model is no table"),
+    ("held_out.txt", b"", ["eval {copy}"], "was not exported yet"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "commands", "fragment"), DAMAGES)
+def test_damaged_run(
+    name: str, content: bytes | None, commands: list[str], fragment: str, gen: Gen, copy: Path
+) -> None:
+    put(copy / name, content or b"")
+    if content is None:
+        (copy / name).unlink()
+    before = sorted(copy.rglob("*"))
+    for command in commands:
+        fails(1, gen(*spelled(command, {"copy": copy})), fragment)
+    assert sorted(copy.rglob("*")) == before
+
+
+def test_resume_falls_back_on_the_checkpoint_before(gen: Gen, copy: Path, short_run: Path) -> None:
+    newest = max(copy.glob("checkpoints/last-*"))
+    put(newest, newest.read_bytes()[:-1])
+    code, _, err = gen("train", "--resume", "--run", copy)
+    assert code == 0, err
+    assert f"gen: warning: {newest}: damaged" in err
+    assert "going on from the one before, step 1" in err
+    tensors = [safetensors.torch.load_file(max(run.glob("checkpoints/last-*"))) for run in (copy, short_run)]
+    assert all(torch.equal(tensors[0][name], one) for name, one in tensors[1].items())
+
+
+@pytest.mark.parametrize(
+    ("content", "fragment"), [(b"", "damaged"), (b"\0" * 64, "damaged"), (None, "not made by gentext")]
+)
+def test_run_without_a_whole_checkpoint(content: bytes | None, fragment: str, gen: Gen, copy: Path) -> None:
+    foreign = safetensors.torch.save({"weight": torch.zeros(2)})
+    for path in copy.glob("checkpoints/*"):
+        put(path, foreign if content is None else content)
+    for command in (RESUME, EXPORT, TORCH):
+        fails(1, gen(*spelled(command, {"copy": copy})), "no checkpoint can be read", fragment)
+    shutil.rmtree(copy / "checkpoints")
+    for command in (RESUME, EXPORT, TORCH):
+        fails(1, gen(*spelled(command, {"copy": copy})), "has no checkpoint yet", "train anew")
+    fails(1, gen("train", "{text}", "--run", copy), "is not empty; name another folder with --run")
+
+
+def test_damaged_best_checkpoint_costs_a_warning(gen: Gen, copy: Path) -> None:
+    [best] = copy.glob("checkpoints/best-*")
+    put(best, b"")
+    code, _, err = gen(*spelled(TORCH, {"copy": copy}))
+    assert code == 0, err
+    assert f"gen: warning: {best}: damaged" in err
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"\xff\0{\n",
+        b'{"step": "x"}\n[1]\n"a"\n',
+        b'{"step": 1, "rate": 1}\n{"step": 1, "val_loss": "low"}\n' + b"[" * 9**5,
+    ],
+)
+def test_damaged_metrics_stop_nothing(lines: bytes, gen: Gen, copy: Path) -> None:
+    whole = Run(copy).read_metrics()
+    put(copy / "metrics.jsonl", lines + b"\n" + (copy / "metrics.jsonl").read_bytes() + b'{"step": 2, "val_l')
+    assert [row for row in Run(copy).read_metrics() if "rate" not in row] == [row for row in whole if "rate" not in row]
+    for command in ("info {copy}", RESUME):
+        code, _, err = gen(*spelled(command, {"copy": copy}))
+        assert code == 0, err
+
+
+def test_text_that_has_moved(gen: Gen, copy: Path, tiny_text: Path) -> None:
+    config = (copy / "config.toml").read_text(encoding="utf-8")
+    (copy / "config.toml").write_text(config.replace(str(tiny_text), "gone.txt"), encoding="utf-8")
+    fails(1, gen("train", "--resume", "--run", copy), "gone.txt: no such file", "gen train TEXT --resume")
+    assert gen("train", tiny_text, "--resume", "--run", copy)[0] == 0
