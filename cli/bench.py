@@ -18,6 +18,7 @@ from gentext.errors import MissingExtra, UsageError
 from gentext.interfaces import OpenSampler
 from gentext.manager import host
 from gentext.run import GENERATOR, MODEL, Run
+from gentext.settings import check_device
 
 
 def bench(
@@ -35,6 +36,7 @@ def bench(
 
     Of a run, every precision is measured (that needs the train extra); of a file, its own.
     """
+    check_device(device)
     path = find_source(source)
     with tempfile.TemporaryDirectory() as folder:
         files = _files(path, Path(folder))
@@ -44,9 +46,9 @@ def bench(
     report["whole_process_seconds"] = {"gen sample": whole, "import numpy, onnxruntime": imports}
     if baseline:
         report["notebook"] = _notebook(path, device)
+    print(json.dumps(report, indent=1) if as_json else _table(report))
     if picture is not None:
         _draw(report, picture)
-    print(json.dumps(report, indent=1) if as_json else _table(report))
 
 
 def _files(path: Path, folder: Path) -> dict[str, Path]:

@@ -27,6 +27,10 @@ def export(
         from gentext.export.exporter import PRECISIONS, ExportOptions, export_run
     except ModuleNotFoundError:
         raise MissingExtra("gen export", "train") from None
+    if precision not in PRECISIONS:
+        raise UsageError(f"--precision {precision}: expected {' or '.join(PRECISIONS)}")
+    if not limit >= 0:
+        raise UsageError(f"--limit {limit}: expected 0 or more nats a symbol")
     folder = output or source.path
     if folder.exists() and not folder.is_dir():
         raise RunError(f"-o {folder} is a file; expected a folder to write model.onnx to")
@@ -34,8 +38,6 @@ def export(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"-o {folder}: cannot be made ({error.strerror}); name another folder") from None
-    if precision not in PRECISIONS:
-        raise UsageError(f"--precision {precision}: expected {' or '.join(PRECISIONS)}")
     links = None if chain is None else [name.strip() for name in chain.split(",") if name.strip()]
     for line in export_run(source, folder, ExportOptions(precision, links, limit)):
         say(line)

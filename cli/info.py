@@ -10,7 +10,7 @@ import typer
 
 from gentext.advice import after, before
 from gentext.cli.source import find_source
-from gentext.run import MODEL, Run
+from gentext.run import GENERATOR, MODEL, Run
 
 
 def info(
@@ -50,9 +50,22 @@ def _file(path: Path) -> dict[str, Any]:
     }
 
 
+def _generator(path: Path) -> str:
+    """Return in one line what a run's compiled generator is."""
+    from gentext.plugins.session import open_file
+
+    bundle = open_file(path, "cpu").bundle
+    cost = bundle.card.get("precision_loss")
+    measured = f" ({cost:+.4f} nats against fp32)" if isinstance(cost, float) else ""
+    chain = ", ".join(link.name for link in bundle.chain)
+    return f"{bundle.card.get('precision', 'fp32')}{measured}, {path.stat().st_size / 1e6:.1f} MB, chain {chain}"
+
+
 def _run(run: Run) -> dict[str, Any]:
     if run.model.is_file():
-        return {"run": str(run.path), **_file(run.path / MODEL)}
+        facts = {"run": str(run.path), **_file(run.path / MODEL)}
+        generator = run.path / GENERATOR
+        return facts | ({"generator": _generator(generator)} if generator.is_file() else {})
     config = run.config
     rows = run.read_metrics()
     losses = [row["val_loss"] for row in rows if row.get("val_loss") is not None]

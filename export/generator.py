@@ -24,11 +24,10 @@ from gentext.chain import Chain, Values
 from gentext.describe import chain_meta
 from gentext.export.namespace import xp
 from gentext.export.position import Carried, Position, reshaped
+from gentext.export.proto import IR_VERSION, declare
 from gentext.export.rules import call
 from gentext.export.trace import Traced, axes
 from gentext.signature import signature
-
-IR_VERSION = 10
 
 
 class Compiler:
@@ -93,7 +92,7 @@ class Compiler:
         proto = spox.build(given, {one.name: results[one.name] for one in self.signature.outputs})
         for value in proto.graph.output:
             shape = next(one.shape for one in self.signature.outputs if one.name == value.name)
-            _declare(value, [positions if size == "K" else size for size in shape])
+            declare(value, [positions if size == "K" else size for size in shape])
         tables = {f"{link}.{name}": one for link, made in self._tables.items() for name, one in made.items()}
         for one in self.signature.inputs:
             if one.default is not None:
@@ -191,13 +190,3 @@ def _scalar(spec: Any) -> Var:
 
 def _concrete(shape: Sequence[int | str], positions: int | None) -> tuple[int | str, ...]:
     return tuple(positions if size == "K" and positions is not None else size for size in shape)
-
-
-def _declare(value: onnx.ValueInfoProto, shape: Sequence[int | str]) -> None:
-    value.type.tensor_type.ClearField("shape")
-    for size in shape:
-        dim = value.type.tensor_type.shape.dim.add()
-        if isinstance(size, int):
-            dim.dim_value = size
-        else:
-            dim.dim_param = size

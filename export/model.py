@@ -14,11 +14,10 @@ import torch
 
 from gentext.bundle import Bundle
 from gentext.errors import ExportError, reason
+from gentext.export.proto import IR_VERSION, OPSET, declare
 from gentext.export.scan import scan_over_time
 from gentext.export.verify import Difference, verify
 
-OPSET = 21
-IR_VERSION = 10
 #: Rows and positions of the example that is traced: no two sizes alike, none of them 1.
 ROWS, TIME = 3, 5
 
@@ -138,7 +137,7 @@ def _finish(proto: onnx.ModelProto, bundle: Bundle) -> bytes:
         shape: list[int | str] = ["batch" if size is None else size for size in state.shape]
         shapes[state.name] = shapes[f"{state.name}_out"] = shape
     for value in [*proto.graph.input, *proto.graph.output]:
-        _declare(value, shapes[value.name])
+        declare(value, shapes[value.name])
     del proto.metadata_props[:]
     del proto.graph.value_info[:]
     for node in proto.graph.node:
@@ -149,13 +148,3 @@ def _finish(proto: onnx.ModelProto, bundle: Bundle) -> bytes:
     onnx.checker.check_model(proto, full_check=True)
     data: bytes = proto.SerializeToString()
     return data
-
-
-def _declare(value: onnx.ValueInfoProto, shape: list[int | str]) -> None:
-    value.type.tensor_type.ClearField("shape")
-    for size in shape:
-        dim = value.type.tensor_type.shape.dim.add()
-        if isinstance(size, int):
-            dim.dim_value = size
-        else:
-            dim.dim_param = size

@@ -13,7 +13,6 @@ import spox.opset.ai.onnx.v21 as op
 from spox import Var
 
 Shape = tuple[int | None, ...]
-Scalar = bool | int | float
 
 
 class RuleBroken(Exception):
@@ -50,10 +49,6 @@ class Traced:
     @property
     def ndim(self) -> int:
         return len(self.shape)
-
-    @property
-    def T(self) -> NoReturn:
-        raise RuleBroken("a transpose would move axis 0, the batch; use xp.permute_dims on later axes")
 
     def __getattr__(self, name: str) -> NoReturn:
         raise RuleBroken(f"arrays have no {name!r} here: use xp.{name}(x, ...) if the Array API has it")

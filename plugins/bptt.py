@@ -10,6 +10,7 @@ import copy
 import dataclasses
 import functools
 import math
+import statistics
 import time
 from typing import Any
 
@@ -27,8 +28,8 @@ from gentext.plugins.training import BPTTConfig, Loop, Position
 from gentext.run import Run
 from gentext.settings import Settings, budget_steps
 
-#: Steps timed, after one that is not, to turn minutes into steps and to say how long it takes.
-PROBE = 4
+#: How long steps are timed, to turn minutes into steps and to say how long it takes: seconds, and how many.
+PROBE_SECONDS, PROBE_STEPS = 2.0, range(3, 31)
 #: Seconds after which a checkpoint is written even without an evaluation.
 SAVE_EVERY = 60.0
 #: Bytes of a parameter while the probe runs: two copies, a gradient, and Adam's two moments.
@@ -57,11 +58,13 @@ class BPTTTrainer:
         check_memory(parameters, TRAINING, self.compute.device, "to train")
         with torch.random.fork_rng():
             probe = self._loop(copy.deepcopy(model), batcher, train)
-            for step in range(PROBE + 1):
-                if step == 1:
-                    begin = time.perf_counter()
-                probe.step(step % batcher.steps_per_epoch, 1e-9)
-            seconds = (time.perf_counter() - begin) / PROBE
+            times: list[float] = []
+            while len(times) < PROBE_STEPS.start or (sum(times) < PROBE_SECONDS and len(times) < PROBE_STEPS.stop):
+                begin = time.perf_counter()
+                probe.step(len(times) % batcher.steps_per_epoch, 1e-9)
+                times.append(time.perf_counter() - begin)
+        # The first steps make room and compile; a neighbour on the machine may hold one up: hence the median.
+        seconds = statistics.median(times[1:])
         return budget_steps(self.settings, batcher.steps_per_epoch, seconds), seconds
 
     @flush_denormals()

@@ -40,8 +40,3 @@ def reset_rows(state: TorchState, fresh: Tensor, initial: TorchState, spec: Sequ
         where = fresh.view([-1 if axis == shape.batch_axis else 1 for axis in range(one.dim())])
         parts.append(torch.where(where, begin, one))
     return tuple(parts)
-
-
-def count_parameters(model: nn.Module) -> int:
-    """Return how many numbers the model learns."""
-    return sum(parameter.numel() for parameter in model.parameters())

@@ -91,7 +91,9 @@ USAGE = [
     ("train --resume --run {run} --epochs 2", "--resume", "settings of the run"),
     ("train --resume --run {run} --set model.hidden=3", "--resume"),
     ("export", "Missing argument", "gen export --help"),
-    ("export {run} --precision int3", "--precision int3: expected"),
+    ("export {run} --precision int3 -o {base}/new", "--precision int3: expected"),
+    ("export {run} --limit nan", "--limit nan: expected 0 or more"),
+    ("bench {run} --device gpu", "--device gpu: expected auto, cpu or cuda"),
     ("sample {run} more", "(more)"),
     ("sample {run} --prime a --prime-file {base}/short", "expected one of them"),
     ("sample {run} --length -1", "--length -1: expected 0 (without end) or more"),
@@ -225,8 +227,10 @@ ERRORS = [
 
 @pytest.mark.parametrize(("command", "fragments"), [(one[0], one[1:]) for one in USAGE])
 def test_wrong_usage(command: str, fragments: tuple[str, ...], gen: Gen, place: dict[str, Path], no_run: Path) -> None:
+    before = sorted(place["base"].rglob("*"))
     fails(2, gen(*spelled(command, place)), *fragments)
     assert not no_run.exists()
+    assert sorted(place["base"].rglob("*")) == before
 
 
 @pytest.mark.parametrize(("command", "fragments"), [(one[0], one[1:]) for one in ERRORS])
@@ -514,7 +518,7 @@ def test_resume_falls_back_on_the_checkpoint_before(gen: Gen, copy: Path, short_
 
 
 @pytest.mark.parametrize(
-    ("content", "fragment"), [(b"", "damaged"), (b"\0" * 64, "damaged"), (None, "not made by gentext")]
+    ("content", "fragment"), [(b"", "damaged"), (b"\0" * 9, "damaged"), (None, "not made by gentext")]
 )
 def test_run_without_a_whole_checkpoint(content: bytes | None, fragment: str, gen: Gen, copy: Path) -> None:
     foreign = safetensors.torch.save({"weight": torch.zeros(2)})

@@ -31,7 +31,6 @@ from gentext.stepping import stepped
 from gentext.stop import StopAutomaton
 from gentext.stored import stored_chain
 
-pytestmark = pytest.mark.xdist_group("generator")
 EVERY_LINK = ("penalties", "top_k", "top_p", "min_p", "temperature")
 #: Parameters that make every link work, different in each row.
 VALUES = {

@@ -1,0 +1,345 @@
+"""Cut short from outside: Ctrl-C, kill, closed pipes, full disks. Nothing is lost, and one line says how to go on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gentext.plugins.bptt import BPTTTrainer
+from gentext.plugins.interrupts import Interrupts
+from gentext.plugins.training import Loop
+from gentext.run import Run
+
+Gen = Callable[..., tuple[int, str, str]]
+
+#: ``gen``, listening to Ctrl-C even where the tests run in a shell's background, which is deaf to it.
+GEN = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from gentext.cli.app import main
+sys.exit(main())
+"""
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals, pipes and terminals as POSIX has them")
+
+
+def start(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", GEN, *map(str, arguments)]
+    return subprocess.Popen(command, **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options})
+
+
+def read_until(stream: Any, text: bytes, seconds: float = 60) -> bytes:
+    """Read a pipe until some text has come."""
+    seen, end = b"", time.monotonic() + seconds
+    while text not in seen:
+        assert select.select([stream], [], [], max(0, end - time.monotonic()))[0], seen
+        block = os.read(stream.fileno(), 65536)
+        assert block, seen
+        seen += block
+    return seen
+
+
+def replace(path: Path, old: str, new: str) -> None:
+    path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+
+
+@contextlib.contextmanager
+def heard() -> Iterator[None]:
+    """Have signals handled as in a program that was started by hand, and put the handlers back."""
+    if threading.current_thread() is not threading.main_thread():
+        pytest.skip("only the main thread hears signals")
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, signal.default_int_handler) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def one_line(err: str, *fragments: str) -> None:
+    """Check that an output ends in the one line of an error, which has these fragments."""
+    errors = [line for line in err.splitlines() if line.startswith("gen: error: ")]
+    assert errors == err.splitlines()[-1:], err
+    assert "Traceback" not in err
+    assert all(fragment in errors[0] for fragment in fragments), errors[0]
+
+
+# -- Ctrl-C -----------------------------------------------------------------------------------
+
+
+def test_training_saves_and_goes_on(gen: Gen, tiny_text: Path, tiny_options: tuple[str, ...], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = start("train", tiny_text, "--run", run, *tiny_options, "--steps", 10**6, "--no-export")
+    err = read_until(process.stderr, b"budget: ")
+    while not list(run.glob("checkpoints/last-*")):  # written just before the signals are listened for
+        time.sleep(0.01)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    err += process.communicate(timeout=60)[1]
+    assert process.returncode == 1
+    one_line(err.decode(), "stopped at step ", f"go on with: gen train --resume --run {run}")
+    assert not list(run.rglob("*.tmp"))
+    [step] = [int(one.split()[0]) for one in err.decode().split("stopped at step ")[1:]]
+    replace(run / "config.toml", "steps = 1000000", f"steps = {step + 2}")
+    code, _, err_again = gen("train", "--resume", "--run", run)
+    assert code == 0, err_again
+    assert f"going on at step {step} of {step + 2}" in err_again
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("step", [2, 4])
+def test_a_signal_stops_after_its_step(
+    number: int,
+    step: int,
+    gen: Gen,
+    tiny_text: Path,
+    tiny_options: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run, original = tmp_path / "run", Loop.step
+
+    def signalled(loop: Loop, done: int, rate: float) -> float:
+        if done == step - 1:
+            os.kill(os.getpid(), number)
+        return original(loop, done, rate)
+
+    with monkeypatch.context() as patch, heard():
+        patch.setattr(BPTTTrainer, "plan", lambda *_: (4, 0.1))
+        patch.setattr(Loop, "step", signalled)
+        code, _, err = gen("train", tiny_text, "--run", run, *tiny_options, "--steps", 4, "--no-export")
+    assert code == 1
+    one_line(err, f"stopped at step {step} of 4, everything is saved", f"gen train --resume --run {run}")
+    code, _, err = gen("train", "--resume", "--run", run)
+    assert code == 0, err
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("gentext.data.corpus.read_corpus", "stopped by Ctrl-C"),
+        ("gentext.plugins.bptt.BPTTTrainer.plan", "stopped by Ctrl-C"),
+        ("gentext.plugins.checkpoint.save", "nothing was saved yet"),
+        ("gentext.plugins.training.Loop.step", "go on with: gen train --resume --run "),
+        ("gentext.plugins.bptt.BPTTTrainer._result", "go on with: gen train --resume --run "),
+        ("gentext.export.exporter.export_run", "go on with: gen train --resume --run "),
+    ],
+)
+def test_ctrl_c_at_any_time(
+    target: str,
+    said: str,
+    gen: Gen,
+    tiny_text: Path,
+    tiny_options: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = tmp_path / "run"
+    if target.endswith("Loop.step"):  # which `plan` uses too
+        monkeypatch.setattr(BPTTTrainer, "plan", lambda *_: (2, 0.1))
+
+    def interrupt(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(target, interrupt)
+        code, _, err = gen("train", tiny_text, "--run", run, *tiny_options, "--steps", 2)
+    assert code == 1
+    one_line(err, said)
+    if "--resume" in said:
+        replace(run / "config.toml", "export = true", "export = false")
+        assert gen("train", "--resume", "--run", run)[0] == 0
+    else:
+        assert not list(run.glob("checkpoints/*"))
+
+
+def test_ctrl_c_that_python_would_swallow(gen: Gen, tiny_text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Dying:
+        def __del__(self) -> None:
+            raise KeyboardInterrupt
+
+    def plan(*_: object) -> None:
+        Dying()
+        for _ in range(1000):
+            time.sleep(0.01)
+
+    monkeypatch.setattr(BPTTTrainer, "plan", plan)
+    with heard():
+        code, _, err = gen("train", tiny_text)
+    assert code == 1
+    one_line(err, "stopped by Ctrl-C")
+
+
+def test_what_was_deaf_stays_deaf() -> None:
+    with heard():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+        with Interrupts() as interrupts:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not interrupts.asked
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert interrupts.asked
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_ctrl_c_while_text_is_written(tiny_run: Path) -> None:
+    process = start("sample", tiny_run, "--length", 0, "--seed", 1)
+    out = read_until(process.stdout, b" ")
+    process.send_signal(signal.SIGINT)
+    rest, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    one_line(err.decode(), "stopped by Ctrl-C")
+    assert (out + rest).isascii()
+
+
+# -- pipes ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [["--length", 100_000], ["--length", 0], ["--count", 40, "--length", 2000]])
+def test_reader_that_goes_away(options: list[Any], tiny_run: Path) -> None:
+    process = start("sample", tiny_run, "--seed", 1, "--device", "cpu", *options)
+    assert process.stdout is not None
+    assert len(process.stdout.read(10)) == 10
+    process.stdout.close()
+    assert process.stderr is not None
+    with process.stderr:
+        assert process.stderr.read() == b""
+    assert process.wait(60) == 1
+
+
+@pytest.mark.parametrize("command", ["info {run}", "plugins", "corpora --json", "sample {run} --seed 1", "--help"])
+@pytest.mark.parametrize("where", ["closed", "full"])
+def test_output_that_takes_nothing(command: str, where: str, tiny_run: Path) -> None:
+    if where == "full":
+        if not os.path.exists("/dev/full"):
+            pytest.skip("this system has no /dev/full")
+        writer = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reader, writer = os.pipe()
+        os.close(reader)
+    process = start(*command.format(run=tiny_run).split(), stdout=writer)
+    os.close(writer)
+    err = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 1
+    if where == "full":
+        one_line(err, "No space left on device")
+    else:
+        assert [line for line in err.splitlines() if not line.startswith(("device: ", "The others "))] == []
+
+
+def test_closed_streams(tiny_run: Path) -> None:
+    words = [sys.executable, "-c", GEN, "sample", str(tiny_run), "--length", "5", "--seed", "1"]
+    for close, code, said in ((">&-", 0, ""), ("2>&-", 0, ""), ("--prime-file - <&-", 1, "standard input is closed")):
+        script = f'"$@" {close}'
+        done = subprocess.run(["sh", "-c", script, "sh", *words], capture_output=True, timeout=60)
+        assert done.returncode == code, done.stderr
+        assert said in done.stderr.decode()
+        assert b"Traceback" not in done.stderr
+
+
+# -- disks ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Mounts a small disk of its own, or mounts it anew: ``disk("size=64k")``."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = False
+
+    def mount(options: str) -> Path:
+        nonlocal mounted
+        again = "remount," if mounted else ""
+        command = ["mount", "-t", "tmpfs", "-o", again + options, "tmpfs", str(folder)]
+        if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("this user may not mount a disk (root may)")
+        mounted = True
+        return folder
+
+    yield mount
+    if mounted:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("size", [4, 12, 48, 96, 128])
+def test_disk_that_is_full(
+    size: int,
+    gen: Gen,
+    tiny_text: Path,
+    tiny_options: tuple[str, ...],
+    disk: Callable[[str], Path],
+) -> None:
+    run = disk(f"size={size}k") / "run"
+    evaluate = ("--set", "trainer.eval_every=2", "--no-export")
+    code, _, err = gen("train", tiny_text, "--run", run, *tiny_options, "--steps", 6, *evaluate)
+    assert not list(run.rglob("*.tmp"))
+    if code == 0:
+        assert size > 96
+        return
+    assert code == 1
+    one_line(err, "cannot be written (No space left on device)")
+    if not list(run.glob("checkpoints/*.safetensors")):
+        return
+    one_line(err, f"go on with: gen train --resume --run {run}")
+    disk("size=2m")
+    code, _, err = gen("train", "--resume", "--run", run)
+    assert code == 0, err
+    assert [row["step"] for row in Run(run).read_metrics() if row.get("finished")] == [6]
+
+
+def test_disk_that_cannot_be_written(gen: Gen, tiny_run: Path, tiny_text: Path, disk: Callable[[str], Path]) -> None:
+    run = Path(shutil.copytree(tiny_run, disk("size=2m") / "run"))
+    disk("ro")
+    for command in (["sample", run, "--length", 5], ["info", run], ["eval", run]):
+        assert gen(*command)[0] == 0
+    for command, said in (
+        (["train", "--resume", "--run", run], "cannot be written (Read-only file system)"),
+        (["train", tiny_text, "--run", run.parent / "new"], "cannot be made"),
+        (["export", run, "-o", run.parent / "new"], "cannot be made (Read-only file system)"),
+    ):
+        code, _, err = gen(*command)
+        assert code == 1
+        one_line(err, said)
+
+
+# -- terminals --------------------------------------------------------------------------------
+
+
+def test_bar_on_a_terminal_leaves_nothing_behind(
+    tiny_text: Path, tiny_options: tuple[str, ...], tmp_path: Path
+) -> None:
+    import pty
+
+    master, slave = pty.openpty()
+    arguments = ("train", tiny_text, "--run", tmp_path / "run", *tiny_options, "--steps", 200, "--no-export")
+    process = start(*arguments, stdin=slave, stdout=slave, stderr=slave, env={**os.environ, "TERM": "xterm"})
+    os.close(slave)
+    shown = b""
+    while True:
+        try:
+            block = os.read(master, 65536)
+        except OSError:  # Linux says so when the other end is closed
+            break
+        if not block:
+            break
+        shown += block
+    os.close(master)
+    assert process.wait(60) == 0
+    text = shown.decode()
+    assert "step 0/200" in text and "nan" not in text
+    assert text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1  # the cursor is hidden, and comes back
+    after = text.rpartition("\x1b[2K")[2]  # the bar was erased last
+    assert "━" not in after
+    assert "everything is in" in after
