@@ -28,8 +28,8 @@ from gentext.plugins.training import BPTTConfig, Loop, Position
 from gentext.run import Run
 from gentext.settings import Settings, budget_steps
 
-#: How long steps are timed, to turn minutes into steps and to say how long it takes: seconds, and how many.
-PROBE_SECONDS, PROBE_STEPS = 2.0, range(3, 31)
+#: How long steps are timed, and how many, to turn minutes into steps and to say how long it takes.
+PROBE_SECONDS, PROBE_LEAST, PROBE_MOST = 2.0, 3, 30
 #: Seconds after which a checkpoint is written even without an evaluation.
 SAVE_EVERY = 60.0
 #: Bytes of a parameter while the probe runs: two copies, a gradient, and Adam's two moments.
@@ -59,7 +59,7 @@ class BPTTTrainer:
         with torch.random.fork_rng():
             probe = self._loop(copy.deepcopy(model), batcher, train)
             times: list[float] = []
-            while len(times) < PROBE_STEPS.start or (sum(times) < PROBE_SECONDS and len(times) < PROBE_STEPS.stop):
+            while len(times) < PROBE_LEAST or (sum(times) < PROBE_SECONDS and len(times) < PROBE_MOST):
                 begin = time.perf_counter()
                 probe.step(len(times) % batcher.steps_per_epoch, 1e-9)
                 times.append(time.perf_counter() - begin)
