@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 
 from gentext.bundle import Bundle
 from gentext.chain import Chain
+from gentext.console import warn
 from gentext.describe import chain_of, configured_chain, describe, load_tokenizer
 from gentext.errors import ExportError
 from gentext.export.generator import Compiler
@@ -39,35 +40,43 @@ class ExportOptions:
     """How many nats a symbol a lower precision may cost."""
 
 
-def export_run(run: Run, folder: Path, options: ExportOptions = ExportOptions()) -> list[str]:
-    """Export a run's best checkpoint to ``folder``, each file checked. Returns what to tell the user.
+def export_run(run: Run, folder: Path, options: ExportOptions = ExportOptions()) -> Iterator[str]:
+    """Export a run's best checkpoint to ``folder``: model.onnx, then generator.onnx, each checked.
 
-    Raises ExportError, leaving the files as they were, when one does not agree with PyTorch.
+    Yields a line for the user as each file is there. Raises ExportError or PluginError where one does not
+    agree with PyTorch or cannot be made; that file is then not written, and no older generator stays beside
+    a newer model.
     """
     model = ckpt.build_model(run, ckpt.load_best(run))
     bundle = describe(run, model)
-    with torch.inference_mode(False), torch.no_grad():
+    chain = _chain(run, bundle, options.chain)  # a wrong name must not cost the files that are there
+    with torch.no_grad():
         data, difference, how = build(model, bundle)
-        generator, lines = build_generator(run, model, bundle, options)
     write_bytes(folder / MODEL, data)
-    write_bytes(folder / GENERATOR, generator)
-    return [
-        f"exported {folder / MODEL} ({len(data) / 1e6:.1f} MB, {how}): {difference}",
-        f"exported {folder / GENERATOR} ({len(generator) / 1e6:.1f} MB): {'; '.join(lines)}",
-    ]
+    (folder / GENERATOR).unlink(missing_ok=True)
+    yield f"exported {folder / MODEL} ({len(data) / 1e6:.1f} MB, {how}): {difference}"
+    with torch.no_grad():
+        data, lines = build_generator(run, model, bundle, chain, options)
+    write_bytes(folder / GENERATOR, data)
+    yield f"exported {folder / GENERATOR} ({len(data) / 1e6:.1f} MB): {'; '.join(lines)}"
 
 
-def build_generator(run: Run, model: Any, bundle: Bundle, options: ExportOptions) -> tuple[bytes, list[str]]:
+def build_generator(
+    run: Run, model: Any, bundle: Bundle, chain: Chain, options: ExportOptions
+) -> tuple[bytes, list[str]]:
     """Return a checked generator file and what was found out about it."""
-    chain = _chain(run, bundle, options.chain)
     step = step_graph(model, bundle)
     plain = _compile(step, bundle, chain, {"precision": "fp32"})
     if options.precision == "fp32":
         return plain, [f"fp32, chain {', '.join(chain.names)}", verify_generator(plain, model, chain, close=True)]
-    data = _compile(quantise(step, bundle), bundle, chain, {"precision": options.precision})
-    report = measure(plain, data, run.path / HELD_OUT)
+    try:
+        quantised = quantise(step, bundle)
+    except ExportError as error:
+        warn(f"{error}; the generator stays in fp32")
+        return build_generator(run, model, bundle, chain, dataclasses.replace(options, precision="fp32"))
+    report = measure(plain, _compile(quantised, bundle, chain, {}), run.path / HELD_OUT)
     _check_limit(report, options)
-    data = _compile(quantise(step, bundle), bundle, chain, {"precision": options.precision, **report.card()})
+    data = _compile(quantised, bundle, chain, {"precision": options.precision, **report.card()})
     agreement = verify_generator(data, model, chain, close=False)
     return data, [f"{options.precision}, chain {', '.join(chain.names)}", str(report), agreement]
 

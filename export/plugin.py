@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from gentext.console import say
+from gentext.console import say, warn
+from gentext.errors import ExportError, PluginError
 from gentext.hookspecs import hookimpl
 from gentext.run import Run
 from gentext.settings import Settings
@@ -13,5 +14,10 @@ def run_finished(run: Run, settings: Settings) -> None:
     if settings.export:
         from gentext.export.exporter import export_run
 
-        for line in export_run(run, run.path):
-            say(line)
+        lines = export_run(run, run.path)
+        say(next(lines))
+        try:
+            for line in lines:
+                say(line)
+        except (ExportError, PluginError) as error:  # a run without a generator is still a run
+            warn(f"no generator.onnx: {error}; gen sample takes model.onnx, which is slower")

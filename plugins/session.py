@@ -148,7 +148,6 @@ def options(threads: int = 0) -> Any:
     chosen.log_severity_level = 4
     chosen.intra_op_num_threads = threads
     chosen.inter_op_num_threads = 1
-    chosen.add_session_config_entry("session.set_denormal_as_zero", "1")
     return chosen
 
 

@@ -2,41 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import shlex
-import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import onnx
 import pytest
-import safetensors.torch
 import torch
-from onnx import TensorProto, helper
+from helpers import fails, raiser, spelled
 
 from gentext import generate
 from gentext.plugins import device, session
 from gentext.plugins.training import Loop
-from gentext.run import Run
 
 Gen = Callable[..., tuple[int, str, str]]
 
 BUDGET = "--steps 2 --no-export"
 #: A size whose layers would need hundreds of gigabytes.
 HUGE = "--set model.hidden=65536"
-
-
-def fails(code: int, result: tuple[int, str, str], *fragments: str) -> str:
-    """Check that a command ended with one clear line that has these fragments, and return the line."""
-    found, _, err = result
-    assert found == code, err
-    errors = [line for line in err.splitlines() if line.startswith("gen: error: ")]
-    assert errors == err.splitlines()[-1:], err
-    assert "Traceback" not in err
-    for fragment in fragments:
-        assert fragment in errors[0], errors[0]
-    return errors[0]
 
 
 @pytest.fixture(scope="module")
@@ -68,10 +49,6 @@ def no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where a new run would go: a test that fails must leave nothing there."""
     monkeypatch.setenv("GEN_RUNS", str(tmp_path / "runs"))
     return tmp_path / "runs"
-
-
-def spelled(command: str, place: dict[str, Path]) -> list[str]:
-    return [word.format(**place) for word in shlex.split(command)]
 
 
 #: Commands that end with status 2, and what their line says.
@@ -321,244 +298,3 @@ def test_training_that_does_not_fit(
     monkeypatch.setattr(generate, "Request", raiser(MemoryError("Unable to allocate 9 TiB")))
     fails(1, gen("sample", tiny_run, "--seed", 1), "not enough memory (Unable to allocate 9 TiB)")
     assert not no_run.exists()
-
-
-def raiser(error: BaseException) -> Callable[..., Any]:
-    """Return a function that raises."""
-
-    def call(*args: object, **kwargs: object) -> None:
-        raise error
-
-    return call
-
-
-# -- .onnx files ------------------------------------------------------------------------------
-
-
-def reading(change: Callable[[Any], Any]) -> Callable[[str], str]:
-    """Turn a change of plain data, in place or by what it returns, into one of JSON text."""
-
-    def edit(text: str) -> str:
-        data = json.loads(text)
-        changed = change(data)
-        return json.dumps(data if changed is None else changed)
-
-    return edit
-
-
-def first(key: str, value: Any) -> Callable[[str], str]:
-    """Set a key of the first entry of a list."""
-    return reading(lambda entries: entries[0].__setitem__(key, value))
-
-
-#: What a file's metadata may say falsely: entry, how it is changed, what the line says.
-LIES: list[tuple[str, Callable[[str], str | None], str]] = [
-    ("format", lambda _: "2", "format version 2, this gentext reads 1"),
-    ("format", lambda _: None, "not made by gentext"),
-    ("kind", lambda _: "other", "damaged metadata"),
-    ("kind", lambda _: "generator", "metadata and its graph disagree"),
-    ("card", lambda _: None, "lacks 'card'"),
-    ("card", lambda _: '{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", "damaged metadata"),
-    ("token_bytes", reading(lambda symbols: symbols.__setitem__(0, "zz")), "non-hexadecimal"),
-    ("token_bytes", reading(lambda symbols: symbols.append("7a")), "metadata and its graph disagree"),
-    ("token_bytes", lambda _: "[]", "no symbols"),
-    ("start", lambda _: "99", "start symbol 99"),
-    ("start", lambda _: "9" * 5000, "damaged metadata"),
-    ("states", lambda _: "[", "damaged metadata"),
-    ("states", first("shape", [2, None, 9]), "metadata and its graph disagree"),
-    ("states", first("shape", [2**40, None, 2**40]), "too large"),
-    ("states", first("shape", [-1, None, -8]), "has the shape"),
-    ("states", first("shape", [2, 1, 8]), "one batch axis"),
-    ("states", first("dtype", "float64"), "float64"),
-    ("states", first("initial", "AAAA"), "does not fit its shape"),
-    ("states", reading(lambda states: [*states, states[0]]), "twice"),
-    ("chain", reading(lambda chain: [*chain, chain[0]]), "twice"),
-    ("chain", reading(lambda chain: chain[0]["params"]["top_k"].__setitem__("default", -5)), "out of its range"),
-    ("chain", reading(lambda chain: chain[0]["params"]["top_k"].__setitem__("default", 1e300)), "out of its range"),
-    ("chain", first("state", {"seen": {"shape": [2**40]}}), "too large"),
-    ("chain", first("tables", {"words": {"dims": [2**40]}}), "too large"),
-    ("tokenizer", reading(lambda one: one.__setitem__("unknown", 300)), "unknown symbol 300"),
-]
-
-
-def rewritten(source: Path, target: Path, entry: str, change: Callable[[str], str | None]) -> Path:
-    """Write a model file with one entry of its metadata changed, or removed."""
-    proto = onnx.load(source)
-    entries = {one.key: one.value for one in proto.metadata_props}
-    value = change(entries.pop(f"gentext.{entry}"))
-    del proto.metadata_props[:]
-    helper.set_model_props(proto, entries if value is None else entries | {f"gentext.{entry}": value})
-    target.write_bytes(proto.SerializeToString())
-    return target
-
-
-@pytest.mark.parametrize(("entry", "change", "fragment"), LIES)
-def test_metadata_that_lies(
-    entry: str, change: Callable[[str], str | None], fragment: str, gen: Gen, tiny_run: Path, tmp_path: Path
-) -> None:
-    path = rewritten(tiny_run / "model.onnx", tmp_path / "lie.onnx", entry, change)
-    for command in ("info", "sample"):
-        fails(1, gen(command, path), "lie.onnx", fragment)
-
-
-def test_lies_that_only_matter_later(gen: Gen, tiny_run: Path, tmp_path: Path) -> None:
-    model, generator, path = tiny_run / "model.onnx", tiny_run / "generator.onnx", tmp_path / "lie.onnx"
-    request = ("sample", path, "--length", 5, "--seed", 1)
-    # Without a prime no tokenizer is needed; with one it must be the file's own.
-    rewritten(model, path, "tokenizer", reading(lambda one: one.__setitem__("name", "byte")))
-    assert gen(*request)[0] == 0
-    fails(1, gen(*request, "--prime", "abc"), "tokenizer 'byte' and its 19 symbols disagree")
-    rewritten(model, path, "tokenizer", reading(lambda one: one.__setitem__("state", {})))
-    fails(1, gen(*request, "--prime", "abc"), "'char' is damaged")
-    rewritten(model, path, "chain", first("name", "mine"))
-    fails(1, gen(*request), "no strategy 'mine'")
-    rewritten(model, path, "card", lambda _: '{"corpus": "x", "config": {"run": 3}, "parameters": "y"}')
-    assert [gen(*request)[0], gen("info", path)[0]] == [0, 0]
-    # The shape of an input's default value is known to the graph alone.
-    wide = reading(lambda chain: chain[0]["params"]["top_k"].__setitem__("per_symbol", True))
-    rewritten(generator, path, "chain", wide)
-    fails(1, gen(*request), "lie.onnx: onnxruntime cannot run it")
-
-
-@pytest.mark.parametrize("name", ["model.onnx", "generator.onnx"])
-def test_file_that_is_damaged(name: str, gen: Gen, tiny_run: Path, tmp_path: Path) -> None:
-    data = (tiny_run / name).read_bytes()
-    path = tmp_path / "cuda.onnx"  # a name that must not be taken for a problem of the driver
-    for content in (b"", data[:100], data[: len(data) // 2], data[:-1], b"once upon a time\n" * 50):
-        path.write_bytes(content)
-        fails(1, gen("sample", path), "cuda.onnx: onnxruntime cannot load it", "expected an .onnx file from gen export")
-
-
-def test_file_of_somebody_else(gen: Gen, tiny_run: Path, tiny_text: Path, tmp_path: Path) -> None:
-    path = tmp_path / "foreign.onnx"
-    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
-    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", [x], [y])
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    path.write_bytes(proto.SerializeToString())
-    for command in (["sample", path], ["info", path], ["eval", path, tiny_text]):
-        fails(1, gen(*command), "foreign.onnx: not made by gentext")
-    for name in ("model.onnx", "generator.onnx"):  # with the metadata of a real one
-        del proto.metadata_props[:]
-        proto.metadata_props.extend(onnx.load(tiny_run / name).metadata_props)
-        path.write_bytes(proto.SerializeToString())
-        fails(1, gen("sample", path), "its metadata and its graph disagree")
-
-
-# -- runs -------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def short_run(
-    tmp_path_factory: pytest.TempPathFactory, gen: Gen, tiny_text: Path, tiny_options: tuple[str, ...]
-) -> Path:
-    """A finished run that was not exported, with several checkpoints."""
-    path = tmp_path_factory.mktemp("short") / "run"
-    code, _, err = gen(
-        "train", tiny_text, "--run", path, *tiny_options, *BUDGET.split(), "--set", "trainer.eval_every=1"
-    )
-    assert code == 0, err
-    return path
-
-
-@pytest.fixture
-def copy(short_run: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(short_run, tmp_path / "copy"))
-
-
-def put(path: Path, content: bytes) -> None:
-    """Replace a file without touching what hard links share with it."""
-    path.unlink()
-    path.write_bytes(content)
-
-
-RESUME = "train --resume --run {copy}"
-EXPORT = "export {copy}"
-TORCH = "sample {copy} --sampler torch --length 3"
-
-#: File of a run, its new content, commands, and what their line says.
-DAMAGES: list[tuple[str, bytes | None, list[str], str]] = [
-    ("tokenizer.json", b"", [RESUME, EXPORT, TORCH], "tokenizer.json: damaged"),
-    ("tokenizer.json", b'{"name": "char", "st', [RESUME], "tokenizer.json: damaged"),
-    ("tokenizer.json", b"[" * 100_000, [RESUME], "tokenizer.json: damaged"),
-    ("tokenizer.json", b'{"version": "1.0", "model": {}}', [RESUME], "tokenizer.json: damaged"),
-    ("tokenizer.json", b'{"name": "char", "state": {"symbols": "ba"}}', [RESUME, EXPORT], "train the run again"),
-    ("tokenizer.json", b'{"name": "chra", "state": {}}', [RESUME, TORCH], "no tokenizer 'chra'"),
-    ("tokenizer.json", b'{"name": "byte", "state": {}, "start": 10}', [RESUME, EXPORT], "does not fit the run's model"),
-    ("tokenizer.json", None, [RESUME, EXPORT, TORCH], "tokenizer.json: missing"),
-    ("config.toml", b"", [RESUME, EXPORT, TORCH], "config.toml"),
-    ("config.toml", b"\xff", [RESUME, EXPORT, "info {copy}"], "config.toml: not UTF-8"),
-    ("config.toml", b"[model", [RESUME, EXPORT], "config.toml: not valid TOML"),
-    ("config.toml", b"model = 3\n", [RESUME, EXPORT, TORCH], "config.toml: damaged, model is no table"),
-    ("held_out.txt", b"", ["eval {copy}"], "was not exported yet"),
-]
-
-
-@pytest.mark.parametrize(("name", "content", "commands", "fragment"), DAMAGES)
-def test_damaged_run(
-    name: str, content: bytes | None, commands: list[str], fragment: str, gen: Gen, copy: Path
-) -> None:
-    put(copy / name, content or b"")
-    if content is None:
-        (copy / name).unlink()
-    before = sorted(copy.rglob("*"))
-    for command in commands:
-        fails(1, gen(*spelled(command, {"copy": copy})), fragment)
-    assert sorted(copy.rglob("*")) == before
-
-
-def test_resume_falls_back_on_the_checkpoint_before(gen: Gen, copy: Path, short_run: Path) -> None:
-    newest = max(copy.glob("checkpoints/last-*"))
-    put(newest, newest.read_bytes()[:-1])
-    code, _, err = gen("train", "--resume", "--run", copy)
-    assert code == 0, err
-    assert f"gen: warning: {newest}: damaged" in err
-    assert "going on from the one before, step 1" in err
-    tensors = [safetensors.torch.load_file(max(run.glob("checkpoints/last-*"))) for run in (copy, short_run)]
-    assert all(torch.equal(tensors[0][name], one) for name, one in tensors[1].items())
-
-
-@pytest.mark.parametrize(
-    ("content", "fragment"), [(b"", "damaged"), (b"\0" * 9, "damaged"), (None, "not made by gentext")]
-)
-def test_run_without_a_whole_checkpoint(content: bytes | None, fragment: str, gen: Gen, copy: Path) -> None:
-    foreign = safetensors.torch.save({"weight": torch.zeros(2)})
-    for path in copy.glob("checkpoints/*"):
-        put(path, foreign if content is None else content)
-    for command in (RESUME, EXPORT, TORCH):
-        fails(1, gen(*spelled(command, {"copy": copy})), "no checkpoint can be read", fragment)
-    shutil.rmtree(copy / "checkpoints")
-    for command in (RESUME, EXPORT, TORCH):
-        fails(1, gen(*spelled(command, {"copy": copy})), "has no checkpoint yet", "train anew")
-    fails(1, gen("train", "{text}", "--run", copy), "is not empty; name another folder with --run")
-
-
-def test_damaged_best_checkpoint_costs_a_warning(gen: Gen, copy: Path) -> None:
-    [best] = copy.glob("checkpoints/best-*")
-    put(best, b"")
-    code, _, err = gen(*spelled(TORCH, {"copy": copy}))
-    assert code == 0, err
-    assert f"gen: warning: {best}: damaged" in err
-
-
-@pytest.mark.parametrize(
-    "lines",
-    [
-        b"\xff\0{\n",
-        b'{"step": "x"}\n[1]\n"a"\n',
-        b'{"step": 1, "rate": 1}\n{"step": 1, "val_loss": "low"}\n' + b"[" * 9**5,
-    ],
-)
-def test_damaged_metrics_stop_nothing(lines: bytes, gen: Gen, copy: Path) -> None:
-    whole = Run(copy).read_metrics()
-    put(copy / "metrics.jsonl", lines + b"\n" + (copy / "metrics.jsonl").read_bytes() + b'{"step": 2, "val_l')
-    assert [row for row in Run(copy).read_metrics() if "rate" not in row] == [row for row in whole if "rate" not in row]
-    for command in ("info {copy}", RESUME):
-        code, _, err = gen(*spelled(command, {"copy": copy}))
-        assert code == 0, err
-
-
-def test_text_that_has_moved(gen: Gen, copy: Path, tiny_text: Path) -> None:
-    config = (copy / "config.toml").read_text(encoding="utf-8")
-    (copy / "config.toml").write_text(config.replace(str(tiny_text), "gone.txt"), encoding="utf-8")
-    fails(1, gen("train", "--resume", "--run", copy), "gone.txt: no such file", "gen train TEXT --resume")
-    assert gen("train", tiny_text, "--resume", "--run", copy)[0] == 0

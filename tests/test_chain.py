@@ -84,6 +84,7 @@ def test_top_p_keeps_the_nucleus(logits: NDArray[np.float32], p: float) -> None:
 @settings(max_examples=100, deadline=None)
 @given(LOGITS, st.floats(0, 1, width=32, allow_subnormal=False))
 def test_min_p_keeps_what_is_probable_enough(logits: NDArray[np.float32], p: float) -> None:
+    logits = np.round(logits, 3)  # the reference cannot tell logits apart whose ratio rounds to 1
     ratio = probabilities(logits)[0] / probabilities(logits).max()
     assume((np.abs(ratio - p) > 1e-5 * p).all() or p in (0, 1))
     assert kept(run("min_p", logits, min_p=p)) == [at for at in ranked_by_index(logits) if ratio[at] >= p]

@@ -199,7 +199,7 @@ def test_swapped_state_leaves_no_file(tmp_path: Path, tiny_run: Path, monkeypatc
     with pytest.raises(
         ExportError, match=r"whole sequences: [hc]_out at batch 1.*scan over steps: [hc]_out at batch 1"
     ):
-        export_run(open_run(run), run)
+        list(export_run(open_run(run), run))
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 

@@ -1,0 +1,67 @@
+"""What several test files need as plain functions; pytest finds this module by its setting ``pythonpath``."""
+
+from __future__ import annotations
+
+import os
+import select
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+#: ``gen``, listening to Ctrl-C even where the tests run in a shell's background, which is deaf to it.
+GEN = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from gentext.cli.app import main
+sys.exit(main())
+"""
+
+
+def one_line(err: str, *fragments: str) -> str:
+    """Check that an output ends in the one line of an error, which has these fragments, and return it."""
+    errors = [line for line in err.splitlines() if line.startswith("gen: error: ")]
+    assert errors == err.splitlines()[-1:], err
+    assert "Traceback" not in err
+    for fragment in fragments:
+        assert fragment in errors[0], errors[0]
+    return errors[0]
+
+
+def fails(code: int, result: tuple[int, str, str], *fragments: str) -> str:
+    """Check that a command ended with one clear line that has these fragments, and return the line."""
+    found, _, err = result
+    assert found == code, err
+    return one_line(err, *fragments)
+
+
+def raiser(error: BaseException) -> Callable[..., Any]:
+    """Return a function that raises."""
+
+    def call(*args: object, **kwargs: object) -> None:
+        raise error
+
+    return call
+
+
+def start(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", GEN, *map(str, arguments)]
+    return subprocess.Popen(command, **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options})
+
+
+def read_until(stream: Any, text: bytes, seconds: float = 60) -> bytes:
+    """Read a pipe until some text has come."""
+    seen, end = b"", time.monotonic() + seconds
+    while text not in seen:
+        assert select.select([stream], [], [], max(0, end - time.monotonic()))[0], seen
+        block = os.read(stream.fileno(), 65536)
+        assert block, seen
+        seen += block
+    return seen
+
+
+def spelled(command: str, place: dict[str, Path]) -> list[str]:
+    return [word.format(**place) for word in shlex.split(command)]

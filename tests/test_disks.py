@@ -1,0 +1,115 @@
+"""Disks that are full or read-only, and the bar on a terminal."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from helpers import one_line, start
+
+from gentext.run import Run
+
+Gen = Callable[..., tuple[int, str, str]]
+
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals, pipes and terminals as POSIX has them")
+
+
+# -- disks ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Mounts a small disk of its own, or mounts it anew: ``disk("size=64k")``."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = False
+
+    def mount(options: str) -> Path:
+        nonlocal mounted
+        again = "remount," if mounted else ""
+        command = ["mount", "-t", "tmpfs", "-o", again + options, "tmpfs", str(folder)]
+        if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("this user may not mount a disk (root may)")
+        mounted = True
+        return folder
+
+    yield mount
+    if mounted:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("size", [4, 12, 48, 96, 128])
+def test_disk_that_is_full(
+    size: int,
+    gen: Gen,
+    tiny_text: Path,
+    tiny_options: tuple[str, ...],
+    disk: Callable[[str], Path],
+) -> None:
+    run = disk(f"size={size}k") / "run"
+    evaluate = ("--set", "trainer.eval_every=2", "--no-export")
+    code, _, err = gen("train", tiny_text, "--run", run, *tiny_options, "--steps", 6, *evaluate)
+    assert not list(run.rglob("*.tmp"))
+    if code == 0:
+        assert size > 96
+        return
+    assert code == 1
+    one_line(err, "cannot be written (No space left on device)")
+    if not list(run.glob("checkpoints/*.safetensors")):
+        return
+    one_line(err, f"go on with: gen train --resume --run {run}")
+    disk("size=2m")
+    code, _, err = gen("train", "--resume", "--run", run)
+    assert code == 0, err
+    assert [row["step"] for row in Run(run).read_metrics() if row.get("finished")] == [6]
+
+
+def test_disk_that_cannot_be_written(gen: Gen, tiny_run: Path, tiny_text: Path, disk: Callable[[str], Path]) -> None:
+    run = Path(shutil.copytree(tiny_run, disk("size=2m") / "run"))
+    disk("ro")
+    for command in (["sample", run, "--length", 5], ["info", run], ["eval", run]):
+        assert gen(*command)[0] == 0
+    for command, said in (
+        (["train", "--resume", "--run", run], "cannot be written (Read-only file system)"),
+        (["train", tiny_text, "--run", run.parent / "new"], "cannot be made"),
+        (["export", run, "-o", run.parent / "new"], "cannot be made (Read-only file system)"),
+    ):
+        code, _, err = gen(*command)
+        assert code == 1
+        one_line(err, said)
+
+
+# -- terminals --------------------------------------------------------------------------------
+
+
+def test_bar_on_a_terminal_leaves_nothing_behind(
+    tiny_text: Path, tiny_options: tuple[str, ...], tmp_path: Path
+) -> None:
+    import pty
+
+    master, slave = pty.openpty()
+    arguments = ("train", tiny_text, "--run", tmp_path / "run", *tiny_options, "--steps", 200, "--no-export")
+    process = start(*arguments, stdin=slave, stdout=slave, stderr=slave, env={**os.environ, "TERM": "xterm"})
+    os.close(slave)
+    shown = b""
+    while True:
+        try:
+            block = os.read(master, 65536)
+        except OSError:  # Linux says so when the other end is closed
+            break
+        if not block:
+            break
+        shown += block
+    os.close(master)
+    assert process.wait(60) == 0
+    text = shown.decode()
+    assert "step 0/200" in text and "nan" not in text
+    assert text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1  # the cursor is hidden, and comes back
+    after = text.rpartition("\x1b[2K")[2]  # the bar was erased last
+    assert "━" not in after
+    assert "everything is in" in after
