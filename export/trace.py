@@ -294,8 +294,7 @@ def index(x: Traced, key: tuple[Any, ...]) -> Traced:
 
 
 def _bounds(part: slice) -> tuple[int, int, int]:
-    largest = np.iinfo(np.int64).max
-    step = 1 if part.step is None else int(part.step)
+    largest, step = np.iinfo(np.int64).max, 1 if part.step is None else int(part.step)
     begin = (0 if step > 0 else largest) if part.start is None else int(part.start)
     end = (largest if step > 0 else -largest) if part.stop is None else int(part.stop)
     return begin, end, step
