@@ -141,7 +141,11 @@ def test_every_package_is_listed() -> None:
     assert sorted(tool["packages"]) == sorted(ROOMS | presets)
     # A module of that name would hide the room, or be hidden by it.
     assert not [room for room in ROOMS.values() if (HOUSE / "engine" / f"{room}.py").exists()]
-    listed = [path for one in tool["package-data"]["gentext.plugins"] for path in (HOUSE / "plugins").glob(one)]
+    listed = [
+        path
+        for one in tool["package-data"]["gentext.plugins.presets"]
+        for path in (HOUSE / "plugins/presets").glob(one)
+    ]
     assert sorted(listed) == sorted((HOUSE / "plugins").glob("**/*.toml"))
 
 
