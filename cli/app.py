@@ -26,8 +26,6 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 #: Typer turns Ctrl-C into this status.
 INTERRUPTED = 130
 
-COMMANDS = ("train", "export", "sample", "eval", "info", "plugins", "corpora", "doctor")
-
 
 def build() -> typer.Typer:
     """Return the application with its own commands and those of plugins."""

@@ -66,7 +66,7 @@ def _files(path: Path, folder: Path) -> dict[str, Path]:
     for precision in PRECISIONS:
         target = folder / precision
         target.mkdir()
-        list(export_run(run, target, ExportOptions(precision, limit=float("inf"))))
+        export_run(run, target, ExportOptions(precision, limit=float("inf")))
         files[f"generator {precision}"] = target / GENERATOR
     return files | {"model, step by step": there[MODEL]}
 

@@ -37,9 +37,6 @@ class SampleCommand(TyperCommand):
         ctx.meta["known"] = [name.lstrip("-") for name in known]
         return super().parse_args(ctx, rest)
 
-    def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        super().format_epilog(ctx, formatter)
-
     def get_help(self, ctx: Any) -> str:
         from gentext.cli.links import describe_flags
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from gentext.bundle import Bundle
 from gentext.chain import Chain
 from gentext.console import warn
 from gentext.describe import chain_of, configured_chain, describe, load_tokenizer
-from gentext.errors import ExportError
+from gentext.errors import ExportError, PluginError
 from gentext.export.generator import Compiler
 from gentext.export.loss import LossReport, measure
 from gentext.export.model import build
@@ -38,27 +38,36 @@ class ExportOptions:
     """Links of the generator's chain; None: the run's."""
     limit: float = 0.005
     """How many nats a symbol a lower precision may cost."""
+    generator_required: bool = True
+    """Whether a generator that cannot be made is an error; at the end of training it is a warning."""
 
 
-def export_run(run: Run, folder: Path, options: ExportOptions = ExportOptions()) -> Iterator[str]:
-    """Export a run's best checkpoint to ``folder``: model.onnx, then generator.onnx, each checked.
+def export_run(run: Run, folder: Path, options: ExportOptions = ExportOptions()) -> list[str]:
+    """Export a run's best checkpoint to ``folder``: model.onnx and generator.onnx, each checked.
 
-    Yields a line for the user as each file is there. Raises ExportError or PluginError where one does not
-    agree with PyTorch or cannot be made; that file is then not written, and no older generator stays beside
-    a newer model.
+    Returns what to tell the user. Raises ExportError or PluginError where a file cannot be made or does not
+    agree with PyTorch, and leaves the files that are there as they were.
     """
     model = ckpt.build_model(run, ckpt.load_best(run))
     bundle = describe(run, model)
-    chain = _chain(run, bundle, options.chain)  # a wrong name must not cost the files that are there
+    chain = _chain(run, bundle, options.chain)
     with torch.no_grad():
         data, difference, how = build(model, bundle)
+        lines = [f"exported {folder / MODEL} ({len(data) / 1e6:.1f} MB, {how}): {difference}"]
+        try:
+            generator, facts = build_generator(run, model, bundle, chain, options)
+        except (ExportError, PluginError) as error:
+            if options.generator_required:
+                raise
+            warn(f"no {GENERATOR}: {error}; gen sample takes {MODEL}, which is slower")
+            generator = b""
     write_bytes(folder / MODEL, data)
-    (folder / GENERATOR).unlink(missing_ok=True)
-    yield f"exported {folder / MODEL} ({len(data) / 1e6:.1f} MB, {how}): {difference}"
-    with torch.no_grad():
-        data, lines = build_generator(run, model, bundle, chain, options)
-    write_bytes(folder / GENERATOR, data)
-    yield f"exported {folder / GENERATOR} ({len(data) / 1e6:.1f} MB): {'; '.join(lines)}"
+    if generator:
+        write_bytes(folder / GENERATOR, generator)
+        lines.append(f"exported {folder / GENERATOR} ({len(generator) / 1e6:.1f} MB): {'; '.join(facts)}")
+    else:
+        (folder / GENERATOR).unlink(missing_ok=True)  # no older generator beside a newer model
+    return lines
 
 
 def build_generator(

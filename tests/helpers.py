@@ -8,9 +8,12 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 #: ``gen``, listening to Ctrl-C even where the tests run in a shell's background, which is deaf to it.
 GEN = """
@@ -65,3 +68,20 @@ def read_until(stream: Any, text: bytes, seconds: float = 60) -> bytes:
 
 def spelled(command: str, place: dict[str, Path]) -> list[str]:
     return [word.format(**place) for word in shlex.split(command)]
+
+
+def notebook_batches(
+    arr: NDArray[np.int64], batch_size: int, seq_length: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """get_batches as the notebook has it, with its second, commented-out way to cut the text."""
+    n_batches = len(arr) // (batch_size * seq_length)
+    arr = arr[: n_batches * batch_size * seq_length].reshape((batch_size, -1))
+    for n in range(0, arr.shape[1], seq_length):
+        x = arr[:, n : n + seq_length]
+        y = np.zeros_like(x)
+        y[:, :-1] = x[:, 1:]
+        try:
+            y[:, -1] = arr[:, n + seq_length]
+        except IndexError:
+            y[:, -1] = arr[:, 0]
+        yield x, y

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
+from helpers import notebook_batches
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -21,21 +20,6 @@ SHAPES = st.tuples(st.integers(1, 5), st.integers(1, 6)).flatmap(
 Batch = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
-def notebook(arr: NDArray[np.int64], batch_size: int, seq_length: int) -> Iterator[Batch]:
-    """get_batches as the notebook has it, with its second, commented-out way to cut the text."""
-    n_batches = len(arr) // (batch_size * seq_length)
-    arr = arr[: n_batches * batch_size * seq_length].reshape((batch_size, -1))
-    for n in range(0, arr.shape[1], seq_length):
-        x = arr[:, n : n + seq_length]
-        y = np.zeros_like(x)
-        y[:, :-1] = x[:, 1:]
-        try:
-            y[:, -1] = arr[:, n + seq_length]
-        except IndexError:
-            y[:, -1] = arr[:, 0]
-        yield x, y
-
-
 def epoch(batcher: StreamBatcher, tokens: NDArray[np.int64], seed: int = 0, number: int = 0) -> list[Batch]:
     steps = range(batcher.steps_per_epoch)
     return [batcher.batch(tokens, seed, number, step)[:2] for step in steps]
@@ -47,7 +31,7 @@ def test_batches_are_the_notebooks(shape: tuple[int, int, int]) -> None:
     rows, length, count = shape
     tokens = np.arange(count)
     batcher = StreamBatcher(StreamConfig(rows, length), count)
-    ours, theirs = epoch(batcher, tokens), list(notebook(tokens, rows, length))
+    ours, theirs = epoch(batcher, tokens), list(notebook_batches(tokens, rows, length))
     assert len(ours) == len(theirs) == batcher.steps_per_epoch
     for step, ((x, y), (their_x, their_y)) in enumerate(zip(ours, theirs, strict=True)):
         assert np.array_equal(x, their_x)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import notebook_batches
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -48,19 +49,10 @@ class Advance:
 def by_the_notebook(model: LSTMModel, data: NDArray[np.int64]) -> float:
     """The validation loop of the notebook, with its get_batches and its criterion."""
     batch_size, seq_length = 128, 100
-    n_batches = len(data) // (batch_size * seq_length)
-    arr = data[: n_batches * batch_size * seq_length].reshape((batch_size, -1))
     criterion, val_losses = nn.CrossEntropyLoss(), []
     val_h = model.initial_state(batch_size)
     with torch.no_grad():
-        for n in range(0, arr.shape[1], seq_length):
-            x = arr[:, n : n + seq_length]
-            y = np.zeros_like(x)
-            y[:, :-1] = x[:, 1:]
-            try:
-                y[:, -1] = arr[:, n + seq_length]
-            except IndexError:
-                y[:, -1] = arr[:, 0]
+        for x, y in notebook_batches(data, batch_size, seq_length):
             output, val_h = model(torch.from_numpy(x), val_h)
             val_losses.append(criterion(output.flatten(0, 1), torch.from_numpy(y).flatten()).item())
     return float(np.mean(val_losses))

@@ -23,7 +23,7 @@ from onnx import numpy_helper
 from gentext.bundle import Bundle, LinkMeta, ParamMeta, StateMeta, TokenizerMeta
 from gentext.errors import ExportError
 from gentext.export import model as exporter
-from gentext.export.exporter import export_run
+from gentext.export.exporter import ExportOptions, export_run
 from gentext.interfaces import StateSpec
 from gentext.plugins.lstm import LSTMConfig, LSTMModel
 from gentext.plugins.recurrent import RecurrentModel
@@ -199,8 +199,29 @@ def test_swapped_state_leaves_no_file(tmp_path: Path, tiny_run: Path, monkeypatc
     with pytest.raises(
         ExportError, match=r"whole sequences: [hc]_out at batch 1.*scan over steps: [hc]_out at batch 1"
     ):
-        list(export_run(open_run(run), run))
+        export_run(open_run(run), run)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_generator_that_cannot_be_made(
+    tmp_path: Path, tiny_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Asked for, it is an error that changes nothing; at the end of training it must not cost the model."""
+    monkeypatch.setattr("gentext.export.exporter.step_graph", raising)
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with pytest.raises(ExportError, match="no step"):
+        export_run(open_run(run), run)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    [line] = export_run(open_run(run), run, ExportOptions(generator_required=False))
+    assert "model.onnx" in line
+    assert "no generator.onnx: no step; gen sample takes model.onnx" in capsys.readouterr().err
+    assert not (run / "generator.onnx").exists(), "it would be an older one"
+
+
+def raising(*_: object) -> None:
+    raise ExportError("no step")
 
 
 def test_file_needs_nothing_but_onnxruntime(tiny_run: Path, gen: Callable[..., Any]) -> None:
