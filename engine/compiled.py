@@ -21,6 +21,8 @@ PREFILL = 256
 #: Positions of the first calls that draw: the first character at once, then fewer and fewer calls.
 GROWTH = (1, 4, 16, 64)
 LARGEST = 128
+#: Logits of all positions of a call that the graph holds at once (32 MB): many rows get shorter calls.
+LOGITS = 2**23
 
 Feeds = dict[str, NDArray[Any]]
 
@@ -41,11 +43,11 @@ def compiled(model: GeneratorModel, bundle: Bundle, request: Request) -> Iterato
     for end in sorted(set(rows.lengths.tolist())):
         # A row's automaton starts behind its prime, so a chunk never crosses the end of one.
         while rows.at < end:
-            yield from rows.advance(min(PREFILL, end - rows.at))
+            yield from rows.advance(min(PREFILL, rows.largest, end - rows.at))
         rows.enter_text(end)
     sizes = iter(GROWTH)
     while any(one == "running" for one in rows.finish):
-        size = next(sizes, LARGEST)
+        size = min(next(sizes, LARGEST), rows.largest)
         yield from rows.advance(size if request.max_tokens is None else min(size, rows.longest_left()))
 
 
@@ -63,6 +65,8 @@ class _Rows:
         self.model, self.bundle, self.request = model, bundle, request
         self.count = len(request.primes)
         self.lengths = np.array([len(prime) for prime in request.primes])
+        self.largest = max(1, LOGITS // (self.count * bundle.vocab_size))
+        """Positions of one call at most."""
         self.at = 0
         """Positions done, from the first of the longest prime on."""
         self.finish: list[Finish] = ["running"] * self.count

@@ -22,12 +22,26 @@ from spox import Tensor, Var
 from gentext.bundle import Bundle
 from gentext.chain import Chain, Values
 from gentext.describe import chain_meta
+from gentext.export.ending import advance, automaton, emitted, log_probabilities
+from gentext.export.hoist import hoist
 from gentext.export.namespace import xp
-from gentext.export.position import Carried, Position, reshaped
+from gentext.export.position import Carried, Fixed, Position, reshaped
 from gentext.export.proto import IR_VERSION, declare
 from gentext.export.rules import call
+from gentext.export.states import put_together, take_apart
 from gentext.export.trace import Traced, axes
 from gentext.signature import signature
+
+
+@dataclasses.dataclass(frozen=True)
+class _Said:
+    """All positions of a call, and the automaton behind them."""
+
+    tokens: Var
+    logits: Var
+    tops: Var
+    stopped: Var
+    stop: Var
 
 
 class Compiler:
@@ -44,33 +58,45 @@ class Compiler:
     def loop(self) -> onnx.ModelProto:
         """Return the generator as one Loop over as many positions as ``forced`` has."""
         given = self._arguments(None)
-        begin, active = self._begin(given), self._active(given)
+        begin, fixed = self._begin(given), self._fixed(given, branches=True)
+        outside = self._position.given(given["noise"], given["forced"])
 
         def body(index: Var, keep: Var, *carried: Var) -> Sequence[Var]:
-            noise = op.reshape(op.gather(given["noise"], index, axis=0), axes(-1, self.signature.columns))
-            forced = op.reshape(op.gather(given["forced"], index, axis=0), axes(-1))
-            done = self._position.build(self._unpack(carried), noise, forced, given, active)
-            return [keep, *self._pack(done), done.emitted, done.logprob]
+            position = outside.at(op.reshape(index, op.const(np.empty(0, np.int64))))
+            done = self._position.build(self._unpack(carried), position, fixed)
+            return [keep, *self._pack(done), done.token, done.logits, done.top]
 
         trips = op.gather(op.shape(given["forced"]), op.const(np.int64(0)))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the ranks that the next line restores
-            *carried, tokens, logprobs = op.loop(trips, v_initial=self._pack(begin), body=body)
+            warnings.simplefilter("ignore")  # about the ranks that the next lines restore
+            *carried, tokens, logits, tops = op.loop(trips, v_initial=self._pack(begin), body=body)
         # A loop forgets the rank of what it carries, so it is said again.
         restored = [reshaped(var, shape) for var, shape in zip(carried, self._carried_shapes(), strict=True)]
-        return self._build(given, self._unpack(restored), op.flatten(tokens, axis=1), op.flatten(logprobs, axis=1), "K")
+        tokens = op.flatten(tokens, axis=1)
+        rows = op.shape(tokens)
+        logits = op.reshape(logits, op.concat([rows, axes(self.bundle.vocab_size)], axis=0))
+        tops = op.reshape(tops, op.concat([rows, axes(1)], axis=0))
+        stopped, stop = automaton(tokens, self._stop(given), given["stop_table"], given["stop_final"])
+        said = _Said(tokens, logits, tops, stopped, stop)
+        return self._build(given, self._unpack(restored), said, "K")
 
     def unrolled(self, positions: int) -> onnx.ModelProto:
         """Return the generator for a fixed number of positions, without any control flow."""
         given = self._arguments(positions)
-        step, tokens, logprobs = self._begin(given), [], []
+        step, fixed = self._begin(given), self._fixed(given, branches=False)
+        outside = self._position.given(given["noise"], given["forced"])
+        stop, stops, steps = self._stop(given), [], []
         for index in range(positions):
-            noise = op.gather(given["noise"], op.const(np.int64(index)), axis=0)
-            forced = op.gather(given["forced"], op.const(np.int64(index)), axis=0)
-            step = self._position.build(step, noise, forced, given, None)
-            tokens.append(op.unsqueeze(step.emitted, axes(0)))
-            logprobs.append(op.unsqueeze(step.logprob, axes(0)))
-        return self._build(given, step, op.concat(tokens, axis=0), op.concat(logprobs, axis=0), positions)
+            step = self._position.build(step, outside.at(op.const(np.int64(index))), fixed)
+            stop = advance(stop, step.token, given["stop_table"])
+            steps.append(step)
+            stops.append(stop)
+        tokens, logits, tops = (
+            op.concat([op.unsqueeze(one, axes(0)) for one in each], axis=0)
+            for each in zip(*((one.token, one.logits, one.top) for one in steps), strict=True)
+        )
+        stopped = op.gather(given["stop_final"], op.concat([op.unsqueeze(one, axes(0)) for one in stops], axis=0))
+        return self._build(given, step, _Said(tokens, logits, tops, stopped, stop), positions)
 
     # -- the interface --------------------------------------------------------------------------
 
@@ -80,16 +106,18 @@ class Compiler:
             for one in self.signature.inputs
         }
 
-    def _build(
-        self, given: dict[str, Var], last: Carried, tokens: Var, logprobs: Var, positions: int | str
-    ) -> onnx.ModelProto:
-        results = {"tokens": tokens, "logprobs": logprobs, "logits": last.logits}
-        results |= {"ended_out": last.ended, "stop_state_out": last.stop}
-        results |= {f"{one.name}_out": var for one, var in zip(self.bundle.states, last.model, strict=True)}
+    def _build(self, given: dict[str, Var], last: Carried, said: _Said, positions: int | str) -> onnx.ModelProto:
+        ended = op.where(given["fresh"], op.const(np.int64(0)), given["ended"])
+        tokens, ended = emitted(said.tokens, said.tops, given["forced"], ended, said.stopped)
+        results = {"tokens": tokens, "logprobs": log_probabilities(said.logits, said.tokens), "logits": last.logits}
+        results |= {"ended_out": ended, "stop_state_out": said.stop}
+        states = put_together(last.model, self._position.parts)
+        results |= {f"{name}_out": var for name, var in states.items()}
         for link in self.chain:
             for name in link.strategy.state:
                 results[f"{link.name}.{name}_out"] = last.chain[link.name][name].var
         proto = spox.build(given, {one.name: results[one.name] for one in self.signature.outputs})
+        hoist(proto.graph)
         for value in proto.graph.output:
             shape = next(one.shape for one in self.signature.outputs if one.name == value.name)
             declare(value, [positions if size == "K" else size for size in shape])
@@ -111,10 +139,10 @@ class Compiler:
         fresh = given["fresh"]
         rows = op.shape(given["token"])
         token = op.where(fresh, op.const(np.int64(self.bundle.start)), given["token"])
-        model = [
-            op.where(_beside(fresh, len(one.shape), one.spec.batch_axis), _row(one), given[one.name])
+        states = {
+            one.name: op.where(_beside(fresh, len(one.shape), one.spec.batch_axis), _row(one), given[one.name])
             for one in self.bundle.states
-        ]
+        }
         chain: dict[str, dict[str, Traced]] = {}
         for link in self.chain:
             declared = {
@@ -128,17 +156,23 @@ class Compiler:
                 )
                 for name, spec in link.strategy.state.items()
             }
-        zero = op.const(np.int64(0))
         size = op.concat([rows, axes(self.bundle.vocab_size)], axis=0)
-        return Carried(
-            token,
-            model,
-            chain,
-            stop=op.where(fresh, zero, given["stop_state"]),
-            ended=op.where(fresh, zero, given["ended"]),
-            logits=op.constant_of_shape(size, value=np.zeros(1, np.float32)),
-            emitted=token,
-            logprob=op.cast(token, to=np.float32),
+        logits = op.constant_of_shape(size, value=np.zeros(1, np.float32))
+        return Carried(token, take_apart(states, self._position.parts), chain, logits, logits)
+
+    def _stop(self, given: dict[str, Var]) -> Var:
+        """Return where the automaton of each row stands before the first position."""
+        return op.where(given["fresh"], op.const(np.int64(0)), given["stop_state"])
+
+    def _fixed(self, given: dict[str, Var], *, branches: bool) -> Fixed:
+        """Return what the links are given at every position."""
+        return Fixed(
+            {link.name: self._position.params(given, link) for link in self.chain},
+            {
+                link.name: {name: Traced(given[f"{link.name}.{name}"], shared=True) for name in link.strategy.tables}
+                for link in self.chain
+            },
+            self._active(given) if branches else None,
         )
 
     def _active(self, given: dict[str, Var]) -> dict[str, Var]:
@@ -159,20 +193,19 @@ class Compiler:
 
     def _pack(self, step: Carried) -> list[Var]:
         states = [one.var for link in self.chain for one in step.chain[link.name].values()]
-        return [step.token, step.stop, step.ended, step.logits, *step.model, *states]
+        return [step.token, step.logits, *step.model, *states]
 
     def _carried_shapes(self) -> list[Sequence[int | str]]:
-        states = [one.strategy.state for one in self.chain]
-        shapes: list[Sequence[int | str]] = [("N",), ("N",), ("N",), ("N", self.bundle.vocab_size)]
-        shapes += [tuple("N" if size is None else size for size in one.shape) for one in self.bundle.states]
-        return shapes + [("N", *spec.shape) for state in states for spec in state.values()]
+        shapes: list[Sequence[int | str]] = [("N",), ("N", self.bundle.vocab_size)]
+        shapes += [part.shape for part in self._position.parts]
+        return shapes + [("N", *spec.shape) for link in self.chain for spec in link.strategy.state.values()]
 
     def _unpack(self, carried: Sequence[Var]) -> Carried:
-        token, stop, ended, logits, *rest = carried
-        count = len(self.bundle.states)
+        token, logits, *rest = carried
+        count = len(self._position.parts)
         model, flat = list(rest[:count]), list(rest[count:])
         chain = {link.name: {name: Traced(flat.pop(0)) for name in link.strategy.state} for link in self.chain}
-        return Carried(token, model, chain, stop, ended, logits, token, logits)
+        return Carried(token, model, chain, logits, logits)
 
 
 def _beside(flag: Var, ndim: int, axis: int) -> Var:

@@ -25,7 +25,6 @@ WEIGHT_MAX = 63
 ACTIVATION_MAX = 127
 #: Smallest matrix worth quantising, in elements.
 SMALLEST = 1024
-MICROSOFT = "com.microsoft"
 
 #: Operators that hand values on as they are.
 _MOVES = {"Gather", "GatherND", "Split", "Concat", "Reshape", "Unsqueeze", "Squeeze", "Slice", "Identity", "Transpose"}
@@ -43,7 +42,6 @@ def quantise(step: onnx.ModelProto, bundle: Bundle) -> onnx.ModelProto:
     constants: dict[str, Any] = {
         "q.scale": np.float32(1 / ACTIVATION_MAX),
         "q.zero": np.uint8(128),
-        "q.one": np.float32(1),
         "q.zero8": np.int8(0),
         "q.tiny": np.float32(1e-30),
         "q.axis": np.array([1], np.int64),
@@ -62,7 +60,6 @@ def quantise(step: onnx.ModelProto, bundle: Bundle) -> onnx.ModelProto:
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     model.graph.initializer.extend(numpy_helper.from_array(np.asarray(one), name) for name, one in constants.items())
-    model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
     _drop_unused(model.graph)
     return model
 
@@ -114,9 +111,8 @@ def _fixed(
 ) -> Iterable[onnx.NodeProto]:
     """The product of an activation in [-1, 1]: one fixed scale."""
     name = node.output[0]
-    constants[f"{name}.w"], constants[f"{name}.s"] = integers, scale
-    yield helper.make_node("QuantizeLinear", [node.input[0], "q.scale", "q.zero"], [f"{name}.q"])
-    yield from _integer_product(node, f"{name}.q", "q.scale", "q.zero", name)
+    constants[f"{name}.w"], constants[f"{name}.s"] = integers, scale / np.float32(ACTIVATION_MAX)
+    yield from _product(node, node.input[0], [])
 
 
 def _per_row(
@@ -124,40 +120,29 @@ def _per_row(
 ) -> Iterable[onnx.NodeProto]:
     """The product of any activation: each row is divided by its own largest value first."""
     name = node.output[0]
-    constants[f"{name}.w"], constants[f"{name}.s"] = integers, scale
+    constants[f"{name}.w"], constants[f"{name}.s"] = integers, scale / np.float32(ACTIVATION_MAX)
     yield helper.make_node("Abs", [node.input[0]], [f"{name}.abs"])
     yield helper.make_node("ReduceMax", [f"{name}.abs", "q.axis"], [f"{name}.top"], keepdims=1)
     yield helper.make_node("Max", [f"{name}.top", "q.tiny"], [f"{name}.row"])
     yield helper.make_node("Div", [node.input[0], f"{name}.row"], [f"{name}.unit"])
-    yield helper.make_node("QuantizeLinear", [f"{name}.unit", "q.scale", "q.zero"], [f"{name}.q"])
-    # The row's own scale comes last, so the bias has to come after it.
-    has_bias = len(node.input) > 2 and bool(node.input[2])
-    scaled = f"{name}.scaled" if has_bias else name
-    yield helper.make_node(
-        "MatMulIntegerToFloat",
-        [f"{name}.q", f"{name}.w", "q.scale", f"{name}.s", "q.zero", "q.zero8"],
-        [f"{name}.unscaled"],
-        domain=MICROSOFT,
-    )
-    yield helper.make_node("Mul", [f"{name}.unscaled", f"{name}.row"], [scaled])
-    if has_bias:
-        yield helper.make_node("Add", [scaled, node.input[2]], [name])
+    yield from _product(node, f"{name}.unit", [f"{name}.row"])
 
 
-def _integer_product(
-    node: onnx.NodeProto, quantised: str, scale: str, zero: str, name: str
-) -> Iterable[onnx.NodeProto]:
-    """Integers to float, with the bias: in the same node where it is a vector, else added behind it."""
-    bias = node.input[2] if len(node.input) > 2 else ""
-    product = f"{name}.product" if bias else name
-    yield helper.make_node(
-        "MatMulIntegerToFloat",
-        [quantised, f"{name}.w", scale, f"{name}.s", zero, "q.zero8"],
-        [product],
-        domain=MICROSOFT,
-    )
-    if bias:
-        yield helper.make_node("Add", [product, bias], [name])
+def _product(node: onnx.NodeProto, activation: str, rows: list[str]) -> Iterable[onnx.NodeProto]:
+    """Activations in [-1, 1] to integers and back, times the scales of the rows, with the bias.
+
+    Measured on Zen 5, these nodes are faster than MatMulIntegerToFloat, which is all of them in one:
+    38 against 48 us for the three products of two layers of 512 in one row, 631 against 813 us in 64 rows.
+    """
+    name = node.output[0]
+    bias = [node.input[2]] if len(node.input) > 2 and node.input[2] else []
+    steps = [("Mul", f"{name}.s"), *(("Mul", row) for row in rows), *(("Add", one) for one in bias)]
+    yield helper.make_node("QuantizeLinear", [activation, "q.scale", "q.zero"], [f"{name}.q"])
+    yield helper.make_node("MatMulInteger", [f"{name}.q", f"{name}.w", "q.zero", "q.zero8"], [f"{name}.i"])
+    yield helper.make_node("Cast", [f"{name}.i"], [f"{name}.0"], to=onnx.TensorProto.FLOAT)
+    for at, (kind, other) in enumerate(steps, 1):
+        output = name if at == len(steps) else f"{name}.{at}"
+        yield helper.make_node(kind, [f"{name}.{at - 1}", other], [output])
 
 
 def _drop_unused(graph: onnx.GraphProto) -> None:
