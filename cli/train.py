@@ -9,8 +9,9 @@ import typer
 
 from gentext.advice import after
 from gentext.console import say
-from gentext.pipeline import DEFAULT_CORPUS, DEFAULT_PRESET, TrainOptions, presets
+from gentext.pipeline import DEFAULT_CORPUS
 from gentext.pipeline import train as run_training
+from gentext.resolve import DEFAULT_PRESET, TrainOptions, presets
 
 
 def train(

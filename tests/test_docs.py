@@ -34,7 +34,7 @@ import pytest
 from gentext.chain import Link
 from gentext.export.check import check_compiles
 from gentext.manager import host
-from gentext.pipeline import TrainOptions, resolve
+from gentext.resolve import TrainOptions, resolve
 from gentext.strategy import Strategy
 
 ROOT = Path(__file__).parent.parent

@@ -22,7 +22,7 @@ from gentext.config import config_class, to_table
 from gentext.data.catalogue import CATALOGUE
 from gentext.describe import ChainConfig
 from gentext.manager import host
-from gentext.pipeline import TrainOptions, presets, resolve
+from gentext.resolve import TrainOptions, presets, resolve
 from gentext.settings import Settings
 
 ROOT = Path(__file__).parent.parent
