@@ -38,6 +38,7 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped or killed.")] = False,
     no_export: Annotated[bool, typer.Option("--no-export", help="Write no model.onnx at the end.")] = False,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write event files into RUN/tensorboard.")] = False,
 ) -> None:
     """Train a model on a text, and export it.
 
@@ -52,6 +53,7 @@ def train(
         "precision": precision,
         "seed": seed,
         "export": False if no_export else None,
+        "tensorboard": tensorboard or None,
     }
     options = TrainOptions(
         corpus=corpus,

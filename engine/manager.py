@@ -31,6 +31,7 @@ BUILTINS = (
     "gentext.plugins.progress",
     "gentext.plugins.samples",
     "gentext.plugins.curves",
+    "gentext.plugins.tensorboard",
     "gentext.export.plugin",
 )
 GROUP = hookspecs.PROJECT

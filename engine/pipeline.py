@@ -22,7 +22,7 @@ from gentext.interfaces import FitResult, World
 from gentext.manager import host
 from gentext.resolve import SECTIONS, TrainOptions, component, resolve
 from gentext.run import Run
-from gentext.settings import BUDGETS, Settings
+from gentext.settings import BUDGETS, Settings, check_extras
 from gentext.text import Text, corpus_table, prepare
 
 DEFAULT_CORPUS = "python-docs"
@@ -65,6 +65,7 @@ def _train(config: Table, source: str, path: Path | None, resume: tuple[Run, Tab
 
     parts = {kind: component(config, kind) for kind in SECTIONS}
     settings = build_config(Settings, config.get("run", {}), "run")
+    check_extras(settings)
     try:
         corpus = read_corpus(source)
     except CorpusError as error:

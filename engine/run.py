@@ -16,7 +16,7 @@ from gentext.config import Table, read_toml
 from gentext.errors import RunError
 
 CONFIG, TOKENIZER, METRICS = "config.toml", "tokenizer.json", "metrics.jsonl"
-SAMPLES, HELD_OUT, CURVES = "samples.txt", "held_out.txt", "curves.png"
+SAMPLES, HELD_OUT, CURVES, EVENTS = "samples.txt", "held_out.txt", "curves.png", "tensorboard"
 MODEL, GENERATOR = "model.onnx", "generator.onnx"
 
 

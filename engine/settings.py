@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from typing import Annotated, Literal, get_args
 
 import msgspec
 
 from gentext.config import Positive, PositiveFloat
-from gentext.errors import ConfigError, UsageError
+from gentext.errors import ConfigError, MissingExtra, UsageError
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -36,11 +37,19 @@ class Settings:
     """Threads of the matrix products; 0: as many as there are cores."""
     export: bool = True
     """Whether to write model.onnx at the end."""
+    tensorboard: bool = False
+    """Whether to write event files for TensorBoard."""
 
     def __post_init__(self) -> None:
         given = [f"{name} = {getattr(self, name):g}" for name in BUDGETS if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)}: expected one of epochs, steps and minutes")
+
+
+def check_extras(settings: Settings) -> None:
+    """Raise MissingExtra for what the settings ask for and the installation lacks."""
+    if settings.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise MissingExtra("run.tensorboard", "tensorboard")
 
 
 def check_device(name: str) -> None:

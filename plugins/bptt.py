@@ -144,7 +144,7 @@ class BPTTTrainer:
         where.worse = 0 if best else where.worse + 1
         if best:
             where.best_loss, where.best_step = where.val_loss, where.step
-        sample = functools.partial(preview, loop.model, run)
+        sample = functools.cache(functools.partial(preview, loop.model, run))  # several hooks may ask
         hooks.evaluated(run, dataclasses.replace(progress(), val_loss=where.val_loss, sample=sample))
         return best
 

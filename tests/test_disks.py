@@ -84,6 +84,21 @@ def test_disk_that_cannot_be_written(gen: Gen, tiny_run: Path, tiny_text: Path, 
         one_line(err, said)
 
 
+def test_disk_that_is_full_of_events(
+    gen: Gen, tiny_text: Path, tiny_options: tuple[str, ...], tmp_path: Path, disk: Callable[[str], Path]
+) -> None:
+    run = tmp_path / "run"
+    options = (*tiny_options, "--steps", 20, "--no-export", "--tensorboard")
+    assert gen("train", tiny_text, "--run", run, *options)[0] == 0
+    shutil.rmtree(run / "tensorboard")
+    (run / "tensorboard").symlink_to(disk("size=4k"))
+    config = run / "config.toml"
+    config.write_text(config.read_text().replace("steps = 20", "steps = 2000"))
+    code, _, err = gen("train", "--resume", "--run", run)
+    assert code == 1
+    one_line(err, "tensorboard: cannot be written (No space left on device)", f"gen train --resume --run {run}")
+
+
 # -- terminals --------------------------------------------------------------------------------
 
 

@@ -19,11 +19,13 @@ import gentext
 HOUSE = Path(__file__).parent.parent
 ROOMS = {"gentext": "engine", **{f"gentext.{name}": name for name in ("plugins", "export", "cli", "data")}}
 HEAVY = {"torch", "onnx", "onnxruntime", "onnxscript", "spox", "ndonnx", "safetensors", "matplotlib"}
+HEAVY |= {"optuna", "tensorboard"}
 #: Files of plugins/ and the heavy libraries that they may know; the other rooms may know what stands below.
 KNOWS = {
     **{name: {"torch"} for name in ("recurrent", "lstm", "device", "evaluate", "training", "bptt", "torch_sampler")},
     "checkpoint": {"torch", "safetensors"},
     "session": {"onnxruntime"},
+    "tensorboard": {"tensorboard"},
 }
 MAY = {"engine": set(), "cli": set(), "data": set(), "export": {"torch", "onnx", "onnxscript", "spox"}}
 #: Rooms that a room's files may import from, besides the engine.
