@@ -8,8 +8,12 @@ from typing import Annotated, Literal, get_args
 
 import msgspec
 
-from gentext.config import Positive, PositiveFloat
 from gentext.errors import ConfigError, MissingExtra, UsageError
+
+#: The largest budget, of any unit, in steps: years of training even for the smallest model.
+MOST_STEPS = 10**9
+#: The same in minutes: two years.
+MOST_MINUTES = 1e6
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -19,11 +23,11 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 class Settings:
     """The table ``[run]`` of a config file."""
 
-    epochs: PositiveFloat | None = None
+    epochs: Annotated[float, msgspec.Meta(gt=0, le=MOST_STEPS)] | None = None
     """Budget: passes over the training text."""
-    steps: Positive | None = None
+    steps: Annotated[int, msgspec.Meta(ge=1, le=MOST_STEPS)] | None = None
     """Budget: optimizer steps."""
-    minutes: PositiveFloat | None = None
+    minutes: Annotated[float, msgspec.Meta(gt=0, le=MOST_MINUTES)] | None = None
     """Budget: minutes of training; turned into steps once, by measuring, before the first step."""
     val_frac: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.1
     """How much of the text's tail is held out to measure the loss."""
@@ -62,12 +66,16 @@ BUDGETS = ("epochs", "steps", "minutes")
 
 
 def budget_steps(settings: Settings, steps_per_epoch: int, seconds_per_step: float) -> int:
-    """Turn the budget into a number of steps, at least one."""
+    """Turn the budget into a number of steps, at least one; raises ConfigError when they are too many."""
     if settings.steps is not None:
         return settings.steps
     if settings.minutes is not None:
         if not seconds_per_step > 0:
             raise ConfigError("run.minutes needs a measured rate")
-        return max(1, round(settings.minutes * 60 / seconds_per_step))
-    epochs = 1.0 if settings.epochs is None else settings.epochs
-    return max(1, round(epochs * steps_per_epoch))
+        given, steps = f"run.minutes = {settings.minutes:g}", settings.minutes * 60 / seconds_per_step
+    else:
+        epochs = 1.0 if settings.epochs is None else settings.epochs
+        given, steps = f"run.epochs = {epochs:g}", epochs * steps_per_epoch
+    if steps > MOST_STEPS:
+        raise ConfigError(f"{given}: that would be {steps:.3g} steps, and {MOST_STEPS:,} are the most; ask for less")
+    return max(1, round(steps))

@@ -9,6 +9,7 @@ Names carry what a person wants to know: ``last-step000200-val1.4321.safetensors
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from gentext.config import build_config, config_class
@@ -31,6 +33,8 @@ from gentext.run import Run, atomic_write, sync_folder
 NAME = re.compile(r"(last|best)-step(\d+)(?:-val(\d+\.\d+))?\.safetensors")
 KEPT = 2
 MODEL = "model."
+#: Keys of a file's metadata: what `save` was given, and the checksum of that and of all tensors.
+META, CHECKSUM = "gentext", "sha256"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +77,8 @@ def save(run: Run, tensors: Mapping[str, Tensor], meta: Mapping[str, Any], *, be
     tail = f"step{step:06d}" + (f"-val{loss:.4f}" if loss is not None else "") + ".safetensors"
     path = run.checkpoints / f"last-{tail}"
     contiguous = {name: one.detach().cpu().contiguous() for name, one in tensors.items()}
-    data = safetensors.torch.save(contiguous, metadata={"gentext": json.dumps(dict(meta))})
+    text = json.dumps(dict(meta))
+    data = safetensors.torch.save(contiguous, metadata={META: text, CHECKSUM: checksum(contiguous, text)})
     with atomic_write(path) as file:
         file.write(data)
     if best:
@@ -81,6 +86,15 @@ def save(run: Run, tensors: Mapping[str, Tensor], meta: Mapping[str, Any], *, be
     for old in find(run, "last")[KEPT:]:
         old.unlink(missing_ok=True)
     return path
+
+
+def checksum(tensors: Mapping[str, Tensor], meta: str) -> str:
+    """Return the SHA-256, in hexadecimal, of a checkpoint's metadata and tensors: names, types, shapes, bytes."""
+    digest = hashlib.sha256(meta.encode())
+    for name, one in sorted(tensors.items()):
+        digest.update(f"\n{name} {one.dtype} {list(one.shape)}\n".encode())
+        digest.update(one.contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def link_best(run: Run, path: Path) -> None:
@@ -105,10 +119,13 @@ def read(path: Path) -> Checkpoint:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             entries = file.metadata() or {}
-            if "gentext" not in entries:
+            if META not in entries:
                 raise RunError(f"{path}: not made by gentext; expected a checkpoint that gen train wrote")
-            meta = json.loads(entries["gentext"])
+            meta = json.loads(entries[META])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        # The first checkpoints had no checksum, and no other entry either: one under another name is a damaged one.
+        if len(entries) > 1 and checksum(tensors, entries[META]) != entries.get(CHECKSUM):
+            raise ValueError("its content does not fit its checksum")
     except FileNotFoundError:
         raise RunError(f"{path}: no such checkpoint") from None
     except (safetensors.SafetensorError, ValueError, OSError) as error:

@@ -171,6 +171,11 @@ ERRORS = [
     # numbers
     ("train {text} --steps 0", "steps = 0"),
     ("train {text} --steps -1", "steps = -1"),
+    (f"train {{text}} --steps {10**30}", "run.steps = 1000000000000000000000000000000: expected", "1000000000"),
+    (f"train {{text}} --steps {10**400}", "run.steps = 1000", "expected", "1000000000"),
+    ("train {text} --epochs 1e300", "run.epochs = 1e+300: expected", "<= 1"),
+    ("train {text} --epochs 9e8", "run.epochs = 9e+08: that would be", "steps, and 1,000,000,000 are the most"),
+    ("train {text} --minutes 1e9", "run.minutes = 1000000000.0: expected", "<= 1"),
     ("train {text} --epochs 0", "epochs = 0"),
     ("train {text} --epochs -1", "epochs = -1"),
     ("train {text} --epochs nan", "epochs = nan: expected a finite number"),

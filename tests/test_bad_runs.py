@@ -10,7 +10,11 @@ import pytest
 import safetensors.torch
 import torch
 from helpers import fails, spelled
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from gentext.errors import RunError
+from gentext.plugins.checkpoint import read
 from gentext.run import Run
 
 Gen = Callable[..., tuple[int, str, str]]
@@ -45,6 +49,12 @@ def put(path: Path, content: bytes) -> None:
     """Replace a file without touching what hard links share with it."""
     path.unlink()
     path.write_bytes(content)
+
+
+def tensors(run: Path) -> dict[str, bytes]:
+    """The newest checkpoint's tensors, to the bit."""
+    loaded = safetensors.torch.load_file(max(run.glob("checkpoints/last-*")))
+    return {name: one.numpy().tobytes() for name, one in loaded.items()}
 
 
 RESUME = "train --resume --run {copy}"
@@ -89,8 +99,49 @@ def test_resume_falls_back_on_the_checkpoint_before(gen: Gen, copy: Path, short_
     assert code == 0, err
     assert f"gen: warning: {newest}: damaged" in err
     assert "going on from the one before, step 1" in err
-    tensors = [safetensors.torch.load_file(max(run.glob("checkpoints/last-*"))) for run in (copy, short_run)]
-    assert all(torch.equal(tensors[0][name], one) for name, one in tensors[1].items())
+    assert tensors(copy) == tensors(short_run)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_flipped_bit_is_noticed(data: st.DataObject, tmp_path: Path, short_run: Path) -> None:
+    whole = bytearray(max(short_run.glob("checkpoints/last-*")).read_bytes())
+    header = 8 + int.from_bytes(whole[:8], "little")
+    begin, end = data.draw(st.sampled_from([(0, header), (header, len(whole))]))
+    at = data.draw(st.integers(begin, end - 1))
+    whole[at] ^= 1 << data.draw(st.integers(0, 7))
+    path = tmp_path / "last-step000002.safetensors"
+    path.write_bytes(whole)
+    with pytest.raises(RunError, match=r"damaged|not made by gentext"):
+        read(path)
+
+
+def test_flipped_bit_costs_one_checkpoint(gen: Gen, copy: Path, short_run: Path) -> None:
+    newest = max(copy.glob("checkpoints/last-*"))
+    [best] = copy.glob("checkpoints/best-*")
+    content = bytearray(newest.read_bytes())
+    content[-5] ^= 1
+    for path in (newest, best):
+        put(path, bytes(content))
+    code, _, err = gen(*spelled(TORCH, {"copy": copy}))
+    assert (code, err.count("its content does not fit its checksum")) == (0, 2)
+    code, _, err = gen("train", "--resume", "--run", copy)
+    assert code == 0, err
+    assert err.count(f"gen: warning: {newest}: damaged (its content does not fit its checksum)") == 1
+    assert "going on from the one before, step 1" in err
+    assert tensors(copy) == tensors(short_run)
+
+
+def test_checkpoint_of_before_the_checksum(gen: Gen, copy: Path, short_run: Path) -> None:
+    for path in copy.glob("checkpoints/*"):
+        with safetensors.safe_open(path, "pt") as file:
+            entries = {"gentext": file.metadata()["gentext"]}
+        put(path, safetensors.torch.save(safetensors.torch.load_file(path), entries))
+    code, _, err = gen("train", "--resume", "--run", copy)
+    assert code == 0, err
+    assert "damaged" not in err
+    assert "going on at step 2 of 2" in err
+    assert tensors(copy) == tensors(short_run)
 
 
 @pytest.mark.parametrize(

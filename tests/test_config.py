@@ -82,6 +82,8 @@ def test_budget_becomes_steps() -> None:
     assert budget_steps(Settings(), 100, math.nan) == 100
     assert budget_steps(Settings(minutes=2), 100, 0.5) == 240
     assert budget_steps(Settings(minutes=0.001), 100, 60) == 1
+    with pytest.raises(ConfigError, match=r"minutes = 1e\+06: that would be 6e\+10 steps, and 1,000,000,000 are"):
+        budget_steps(Settings(minutes=1e6), 100, 0.001)
 
 
 @settings(max_examples=100, deadline=None)
