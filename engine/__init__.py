@@ -7,6 +7,6 @@ This package is the engine: contracts and wiring. `gentext.plugins`, `gentext.ex
 from gentext.config import NoConfig, per_run
 from gentext.errors import GenError
 from gentext.hookspecs import hookimpl
-from gentext.strategy import Param, State, Strategy, Table
+from gentext.strategy import Param, State, Strategy, Table, keep_largest
 
-__all__ = ["GenError", "NoConfig", "Param", "State", "Strategy", "Table", "hookimpl", "per_run"]
+__all__ = ["GenError", "NoConfig", "Param", "State", "Strategy", "Table", "hookimpl", "keep_largest", "per_run"]

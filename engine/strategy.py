@@ -141,3 +141,16 @@ class Strategy:
     def accepts(self) -> bool:
         """Whether the link overrides `accept`, and so must see every position in order."""
         return type(self).accept is not Strategy.accept
+
+
+def keep_largest(xp: Any, values: Array, count: Array) -> Array:
+    """Return which values [N, V] are among the ``count`` (int64 [N, 1], from 1 on) largest of their row.
+
+    bool [N, V]: exactly that many in each row; of equal values, those with the lower index. Compiled, it
+    looks no further than the largest count of any row, so it costs less than sorting everything.
+    """
+    if hasattr(xp, "keep_largest"):
+        return xp.keep_largest(values, count)
+    # A stable sort of the negated values puts equal ones in the order of their indices.
+    rank = xp.argsort(xp.argsort(-values, axis=1, stable=True), axis=1, stable=True)
+    return rank < count

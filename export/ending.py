@@ -5,16 +5,15 @@ Where a row ends does not change what the next position draws, so none of this s
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
-
 import numpy as np
 import spox.opset.ai.onnx.v21 as op
 from spox import Var
 
-from gentext.export.position import reshaped
+from gentext.export.control import either, loop
 from gentext.export.trace import axes
 from gentext.signature import FINISH
+
+Names = dict[str, Var]
 
 
 def emitted(tokens: Var, top: Var, forced: Var, ended: Var, stopped: Var) -> tuple[Var, Var]:
@@ -53,21 +52,16 @@ def advance(state: Var, token: Var, table: Var) -> Var:
 def automaton(tokens: Var, state: Var, table: Var, final: Var) -> tuple[Var, Var]:
     """Return where a stop string is complete [K, N] and the last states [N], by a loop where there is any."""
 
-    def walk() -> Sequence[Var]:
-        def body(index: Var, keep: Var, at: Var) -> Sequence[Var]:
-            token = reshaped(op.gather(tokens, index, axis=0), ("N",))
-            after = advance(reshaped(at, ("N",)), token, table)
-            return [keep, after, after]
-
-        trips = op.gather(op.shape(tokens), op.const(np.int64(0)))
-        last, states = op.loop(trips, v_initial=[state], body=body)
-        return [op.gather(final, states, axis=0), last]
-
-    def stay() -> Sequence[Var]:
-        return [op.cast(op.mul(tokens, op.const(np.int64(0))), to=np.bool_), op.identity(state)]
+    def position(at: Names, given: Names, same: Names) -> tuple[Names, Names]:
+        after = advance(at["state"], given["token"], same["table"])
+        return {"state": after}, {"state": after}
 
     some = op.greater(op.gather(op.shape(final), op.const(np.int64(0))), op.const(np.int64(1)))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about the ranks that the next lines restore
-        stopped, last = op.if_(some, then_branch=walk, else_branch=stay)
-    return op.flatten(stopped, axis=1), reshaped(last, ("N",))
+    trips = op.mul(op.gather(op.shape(tokens), op.const(np.int64(0))), op.cast(some, to=np.int64))
+    last, said = loop(position, trips, {"state": state}, {"token": tokens}, {"table": table})
+    stopped = either(
+        some,
+        {"stopped": op.gather(final, said["state"], axis=0)},
+        {"stopped": op.cast(op.mul(tokens, op.const(np.int64(0))), to=np.bool_)},
+    )
+    return stopped["stopped"], last["state"]

@@ -99,7 +99,7 @@ def _chain(run: Run, bundle: Bundle, names: Sequence[str] | None) -> Chain:
 def _compile(step: onnx.ModelProto, bundle: Bundle, chain: Chain, facts: dict[str, Any]) -> bytes:
     described = dataclasses.replace(bundle, card=bundle.card | facts)
     tables = chain.table_arrays(load_tokenizer(bundle.tokenizer.name, bundle.tokenizer.state))
-    data: bytes = Compiler(step, described, chain, tables).loop().SerializeToString()
+    data: bytes = Compiler(step, described, chain, tables).looped().SerializeToString()
     return data
 
 

@@ -8,7 +8,6 @@ the interface.
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,12 +19,13 @@ from onnx import helper, numpy_helper
 from spox import Tensor, Var
 
 from gentext.bundle import Bundle
-from gentext.chain import Chain, Values
+from gentext.chain import Chain, Link, Values
 from gentext.describe import chain_meta
+from gentext.export.control import loop
 from gentext.export.ending import advance, automaton, emitted, log_probabilities
-from gentext.export.hoist import hoist
+from gentext.export.leaves import leaves, replaced
 from gentext.export.namespace import xp
-from gentext.export.position import Carried, Fixed, Position, reshaped
+from gentext.export.position import Carried, Fixed, Position, Said
 from gentext.export.proto import IR_VERSION, declare
 from gentext.export.rules import call
 from gentext.export.states import put_together, take_apart
@@ -34,14 +34,11 @@ from gentext.signature import signature
 
 
 @dataclasses.dataclass(frozen=True)
-class _Said:
-    """All positions of a call, and the automaton behind them."""
+class _Done:
+    """All positions of a call."""
 
-    tokens: Var
-    logits: Var
-    tops: Var
-    stopped: Var
-    stop: Var
+    last: Carried
+    said: Said
 
 
 class Compiler:
@@ -55,48 +52,45 @@ class Compiler:
         self.signature = signature(self.bundle)
         self._position = Position(step, self.bundle, chain, self.signature)
 
-    def loop(self) -> onnx.ModelProto:
-        """Return the generator as one Loop over as many positions as ``forced`` has."""
+    def looped(self) -> onnx.ModelProto:
+        """Return the generator for as many positions as ``forced`` has.
+
+        Two loops stand in it, and each call uses one: the values that the chain has by default need few of its
+        links, and those run without branches.
+        """
         given = self._arguments(None)
-        begin, fixed = self._begin(given), self._fixed(given, branches=True)
+        begin, fixed = self._begin(given), self._fixed(given)
         outside = self._position.given(given["noise"], given["forced"])
-
-        def body(index: Var, keep: Var, *carried: Var) -> Sequence[Var]:
-            position = outside.at(op.reshape(index, op.const(np.empty(0, np.int64))))
-            done = self._position.build(self._unpack(carried), position, fixed)
-            return [keep, *self._pack(done), done.token, done.logits, done.top]
-
+        idle = [link.name for link in self.chain if link.name in fixed.active and _idle(link)]
         trips = op.gather(op.shape(given["forced"]), op.const(np.int64(0)))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the ranks that the next lines restore
-            *carried, tokens, logits, tops = op.loop(trips, v_initial=self._pack(begin), body=body)
-        # A loop forgets the rank of what it carries, so it is said again.
-        restored = [reshaped(var, shape) for var, shape in zip(carried, self._carried_shapes(), strict=True)]
-        tokens = op.flatten(tokens, axis=1)
-        rows = op.shape(tokens)
-        logits = op.reshape(logits, op.concat([rows, axes(self.bundle.vocab_size)], axis=0))
-        tops = op.reshape(tops, op.concat([rows, axes(1)], axis=0))
-        stopped, stop = automaton(tokens, self._stop(given), given["stop_table"], given["stop_final"])
-        said = _Said(tokens, logits, tops, stopped, stop)
-        return self._build(given, self._unpack(restored), said, "K")
+        done = []
+        if idle:
+            used = _any([flag if name in idle else op.not_(flag) for name, flag in fixed.active.items()])
+            chain = {name: states for name, states in begin.chain.items() if name not in idle}
+            lean = dataclasses.replace(begin, chain=chain)
+            usual = _times(trips, op.not_(used))
+            last, said = loop(self._position.build, usual, lean, outside, fixed.without_branches())
+            begin, trips = dataclasses.replace(last, chain=begin.chain | last.chain), _times(trips, used)
+            done.append(said)
+        last, said = loop(self._position.build, trips, begin, outside, fixed)
+        said = _joined([*done, said], self.bundle.vocab_size, op.shape(given["token"])) if done else said
+        stopped, stop = automaton(said.tokens, self._stop(given), given["stop_table"], given["stop_final"])
+        return self._build(given, _Done(last, said), stopped, stop, "K")
 
     def unrolled(self, positions: int) -> onnx.ModelProto:
         """Return the generator for a fixed number of positions, without any control flow."""
         given = self._arguments(positions)
-        step, fixed = self._begin(given), self._fixed(given, branches=False)
+        last, fixed = self._begin(given), self._fixed(given).without_branches()
         outside = self._position.given(given["noise"], given["forced"])
-        stop, stops, steps = self._stop(given), [], []
+        stop, stops, said = self._stop(given), [], []
         for index in range(positions):
-            step = self._position.build(step, outside.at(op.const(np.int64(index))), fixed)
-            stop = advance(stop, step.token, given["stop_table"])
-            steps.append(step)
+            last, one = self._position.build(last, outside.at(op.const(np.int64(index))), fixed)
+            stop = advance(stop, one.tokens, given["stop_table"])
+            said.append(one)
             stops.append(stop)
-        tokens, logits, tops = (
-            op.concat([op.unsqueeze(one, axes(0)) for one in each], axis=0)
-            for each in zip(*((one.token, one.logits, one.top) for one in steps), strict=True)
-        )
-        stopped = op.gather(given["stop_final"], op.concat([op.unsqueeze(one, axes(0)) for one in stops], axis=0))
-        return self._build(given, step, _Said(tokens, logits, tops, stopped, stop), positions)
+        every = {name: _stacked([leaves(one)[name] for one in said]) for name in leaves(said[0])}
+        done = _Done(last, replaced(said[0], every))
+        return self._build(given, done, op.gather(given["stop_final"], _stacked(stops)), stop, positions)
 
     # -- the interface --------------------------------------------------------------------------
 
@@ -106,18 +100,21 @@ class Compiler:
             for one in self.signature.inputs
         }
 
-    def _build(self, given: dict[str, Var], last: Carried, said: _Said, positions: int | str) -> onnx.ModelProto:
+    def _build(
+        self, given: dict[str, Var], done: _Done, stopped: Var, stop: Var, positions: int | str
+    ) -> onnx.ModelProto:
+        last, said = done.last, done.said
         ended = op.where(given["fresh"], op.const(np.int64(0)), given["ended"])
-        tokens, ended = emitted(said.tokens, said.tops, given["forced"], ended, said.stopped)
-        results = {"tokens": tokens, "logprobs": log_probabilities(said.logits, said.tokens), "logits": last.logits}
-        results |= {"ended_out": ended, "stop_state_out": said.stop}
+        tokens, ended = emitted(said.tokens, said.tops, given["forced"], ended, stopped)
+        results = {"tokens": tokens, "logprobs": log_probabilities(said.logits, said.tokens)}
+        results["logits"] = op.gather(said.logits, op.const(np.int64(-1)), axis=0)
+        results |= {"ended_out": ended, "stop_state_out": stop}
         states = put_together(last.model, self._position.parts)
         results |= {f"{name}_out": var for name, var in states.items()}
         for link in self.chain:
             for name in link.strategy.state:
                 results[f"{link.name}.{name}_out"] = last.chain[link.name][name].var
         proto = spox.build(given, {one.name: results[one.name] for one in self.signature.outputs})
-        hoist(proto.graph)
         for value in proto.graph.output:
             shape = next(one.shape for one in self.signature.outputs if one.name == value.name)
             declare(value, [positions if size == "K" else size for size in shape])
@@ -137,7 +134,6 @@ class Compiler:
     def _begin(self, given: dict[str, Var]) -> Carried:
         """Start fresh rows anew, and take the others up where they were."""
         fresh = given["fresh"]
-        rows = op.shape(given["token"])
         token = op.where(fresh, op.const(np.int64(self.bundle.start)), given["token"])
         states = {
             one.name: op.where(_beside(fresh, len(one.shape), one.spec.batch_axis), _row(one), given[one.name])
@@ -156,23 +152,22 @@ class Compiler:
                 )
                 for name, spec in link.strategy.state.items()
             }
-        size = op.concat([rows, axes(self.bundle.vocab_size)], axis=0)
-        logits = op.constant_of_shape(size, value=np.zeros(1, np.float32))
-        return Carried(token, take_apart(states, self._position.parts), chain, logits, logits)
+        return Carried(token, take_apart(states, self._position.parts), chain)
 
     def _stop(self, given: dict[str, Var]) -> Var:
         """Return where the automaton of each row stands before the first position."""
         return op.where(given["fresh"], op.const(np.int64(0)), given["stop_state"])
 
-    def _fixed(self, given: dict[str, Var], *, branches: bool) -> Fixed:
+    def _fixed(self, given: dict[str, Var]) -> Fixed:
         """Return what the links are given at every position."""
         return Fixed(
+            self._position.weights,
             {link.name: self._position.params(given, link) for link in self.chain},
             {
                 link.name: {name: Traced(given[f"{link.name}.{name}"], shared=True) for name in link.strategy.tables}
                 for link in self.chain
             },
-            self._active(given) if branches else None,
+            self._active(given),
         )
 
     def _active(self, given: dict[str, Var]) -> dict[str, Var]:
@@ -189,28 +184,39 @@ class Compiler:
                 active[link.name] = op.cast(op.max(moved), to=np.bool_)
         return active
 
-    # -- what a Loop carries, flat ----------------------------------------------------------------
-
-    def _pack(self, step: Carried) -> list[Var]:
-        states = [one.var for link in self.chain for one in step.chain[link.name].values()]
-        return [step.token, step.logits, *step.model, *states]
-
-    def _carried_shapes(self) -> list[Sequence[int | str]]:
-        shapes: list[Sequence[int | str]] = [("N",), ("N", self.bundle.vocab_size)]
-        shapes += [part.shape for part in self._position.parts]
-        return shapes + [("N", *spec.shape) for link in self.chain for spec in link.strategy.state.values()]
-
-    def _unpack(self, carried: Sequence[Var]) -> Carried:
-        token, logits, *rest = carried
-        count = len(self._position.parts)
-        model, flat = list(rest[:count]), list(rest[count:])
-        chain = {link.name: {name: Traced(flat.pop(0)) for name in link.strategy.state} for link in self.chain}
-        return Carried(token, model, chain, logits, logits)
-
 
 def _beside(flag: Var, ndim: int, axis: int) -> Var:
     """Return flags [N] in the place of one axis among ``ndim``."""
     return op.unsqueeze(flag, axes(*(at for at in range(ndim) if at != axis))) if ndim > 1 else flag
+
+
+def _idle(link: Link) -> bool:
+    """Tell whether a link changes nothing while nobody sets its parameters."""
+    return all(link.defaults[name] == spec.neutral for name, spec in link.strategy.params.items())
+
+
+def _any(flags: list[Var]) -> Var:
+    return op.cast(op.reduce_max(op.cast(_stacked(flags), to=np.uint8), keepdims=0), to=np.bool_)
+
+
+def _joined(parts: list[Said], vocab_size: int, rows: Var) -> Said:
+    """Return what was said in several loops; one that did nothing has forgotten its sizes."""
+    row = {"tokens": (), "logits": (vocab_size,), "tops": (1,)}
+    joined = {
+        name: op.concat(
+            [op.reshape(leaves(one)[name], op.concat([axes(-1), rows, axes(*last)], axis=0)) for one in parts], axis=0
+        )
+        for name, last in row.items()
+    }
+    return replaced(parts[0], joined)
+
+
+def _times(trips: Var, flag: Var) -> Var:
+    return op.mul(trips, op.cast(flag, to=np.int64))
+
+
+def _stacked(values: Sequence[Var]) -> Var:
+    return op.concat([op.unsqueeze(one, axes(0)) for one in values], axis=0)
 
 
 def _row(state: Any) -> Var:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import spox.opset.ai.onnx.v21 as op
 
+from gentext.export.ordering import argsort, keep_largest, sort
 from gentext.export.trace import (
     NO_VALUES,
     RuleBroken,
@@ -83,20 +84,6 @@ def where(condition: Traced, x: Any, y: Any, /) -> Traced:
         kind = np.float32 if isinstance(x, float) or isinstance(y, float) else None
         x = constant(x, kind)
     return Traced(op.where(condition.var, *operands(x, y)))
-
-
-def _sorted(x: Traced, axis: int, descending: bool, name: str) -> tuple[Any, Any]:
-    at = checked_axis(x, axis, name)
-    # TopK of all is a stable sort: equal values come in the order of their indices.
-    return op.top_k(x.var, axes(x.shape[at] or 0), axis=at, largest=int(descending), sorted=1)
-
-
-def sort(x: Traced, /, *, axis: int = -1, descending: bool = False, stable: bool = True) -> Traced:
-    return Traced(_sorted(x, axis, descending, "sort")[0])
-
-
-def argsort(x: Traced, /, *, axis: int = -1, descending: bool = False, stable: bool = True) -> Traced:
-    return Traced(_sorted(x, axis, descending, "argsort")[1])
 
 
 def cumulative_sum(x: Traced, /, *, axis: Any = None, dtype: Any = None, include_initial: bool = False) -> Traced:
@@ -281,7 +268,19 @@ xp: Namespace = Namespace(
     | {
         one.__name__: one
         for one in (
-            *(astype, where, sort, argsort, cumulative_sum, take, take_along_axis, concat, stack, expand_dims),
+            *(
+                astype,
+                where,
+                sort,
+                argsort,
+                keep_largest,
+                cumulative_sum,
+                take,
+                take_along_axis,
+                concat,
+                stack,
+                expand_dims,
+            ),
             *(squeeze, permute_dims, reshape, flip, roll, full_like, full, broadcast_to, arange, asarray),
         )
     }

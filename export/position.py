@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import onnx
@@ -29,15 +29,23 @@ Arrays = dict[str, Traced]
 
 @dataclasses.dataclass
 class Carried:
-    """What one position hands to the next, and what it says."""
+    """What one position hands to the next."""
 
     token: Var
     model: list[Var]
     """The parts of the states: see gentext.export.states."""
     chain: dict[str, Arrays]
+
+
+@dataclasses.dataclass
+class Said:
+    """What one position says, or all of them with one more axis in front."""
+
+    tokens: Var
+    """[N]"""
     logits: Var
     """Of the step, before the chain [N, V]."""
-    top: Var
+    tops: Var
     """The largest logit behind the chain [N, 1]: not finite where everything is masked."""
 
 
@@ -45,11 +53,16 @@ class Carried:
 class Fixed:
     """What is the same at every position, by link; so it is computed once a call."""
 
+    weights: dict[str, Var]
     params: dict[str, Arrays]
     """One row for each row of the batch, even where one was given for all."""
     tables: dict[str, Arrays]
-    active: dict[str, Var] | None
-    """Whether any row uses a link, so that a branch can leave it out; None: without branches."""
+    active: dict[str, Var]
+    """Whether any row uses a link, so that a branch can leave it out; links that are not here always run."""
+
+    def without_branches(self) -> Fixed:
+        """Return the same, so that every link runs."""
+        return dataclasses.replace(self, active={})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,34 +93,37 @@ class Position:
         cut, self.parts = split_states(step, bundle)
         lifted, weights = lift_weights(cut)
         self._step = spox.inline(lifted)
-        self._weights = {name: op.const(array) for name, array in weights.items()}
+        self.weights = {name: op.const(array) for name, array in weights.items()}
 
     def given(self, noise: Var, forced: Var) -> Given:
         """Return noise [K, N, U] and forced [K, N] as the positions want them."""
         u = self._columns(noise, DRAW)
         limit = op.const(LARGEST_UNIFORM)
         u = op.cast(op.where(op.less_or_equal(u, limit), u, limit), to=np.float64)
+        # Where a symbol is forced, the draw gives 0, and so the larger of the two is the forced one.
+        u = op.where(op.less(op.unsqueeze(forced, axes(2)), op.const(np.int64(0))), u, op.const(np.float64(-1)))
         names = [link.name for link in self.chain if link.strategy.uniforms]
         return Given(forced, u, {name: self._columns(noise, name) for name in names})
 
-    def build(self, at: Carried, given: Given, fixed: Fixed) -> Carried:
-        """Return what follows ``at``."""
+    def build(self, at: Carried, given: Given, fixed: Fixed) -> tuple[Carried, Said]:
+        """Return what follows ``at`` and what is said; the links whose state ``at`` holds run."""
         names = [part.name for part in self.parts]
-        results = self._step(tokens=at.token, **dict(zip(names, at.model, strict=True)), **self._weights)
-        raw = reshaped(results["logits"], ("N", self.bundle.vocab_size))
+        results = self._step(tokens=at.token, **dict(zip(names, at.model, strict=True)), **fixed.weights)
+        raw = results["logits"]
         logits = self._without_unknown(raw)
         states, outputs = {}, {}
-        for link in self.chain:
+        links = [link for link in self.chain if link.name in at.chain]
+        for link in links:
             logits, states[link.name] = self._apply(link, logits, at.chain[link.name], given, fixed)
             outputs[link.name] = logits
         drawn, top = draw(logits, given.u)
+        token = op.max([drawn, given.forced])
         new = op.less(given.forced, op.const(np.int64(0)))
-        token = op.where(new, drawn, given.forced)
-        for link in self.chain:
+        for link in links:
             if link.strategy.accepts:
                 states[link.name] = self._accept(link, token, outputs[link.name], states[link.name], new, fixed)
-        model = [reshaped(results[f"{part.name}_out"], part.shape) for part in self.parts]
-        return Carried(token, model, states, raw, top)
+        model = [results[f"{part.name}_out"] for part in self.parts]
+        return Carried(token, model, states), Said(token, raw, top)
 
     def _apply(self, link: Link, logits: Var, state: Arrays, given: Given, fixed: Fixed) -> tuple[Var, Arrays]:
         def run() -> list[Var]:
@@ -117,9 +133,7 @@ class Position:
             return [result.var, *(new[name].var for name in names)]
 
         names = list(link.strategy.state)
-        shapes: list[Sequence[int | str]] = [("N", self.bundle.vocab_size)]
-        shapes += [("N", *link.strategy.state[name].shape) for name in names]
-        changed, *parts = self._when(fixed, link, run, [logits, *(state[name].var for name in names)], shapes)
+        changed, *parts = self._when(fixed, link, run, [logits, *(state[name].var for name in names)])
         return changed, {name: Traced(var) for name, var in zip(names, parts, strict=True)}
 
     def _accept(self, link: Link, token: Var, logits: Var, state: Arrays, new: Var, fixed: Fixed) -> Arrays:
@@ -130,25 +144,17 @@ class Position:
             return [after[name].var for name in names]
 
         names = list(link.strategy.state)
-        shapes: list[Sequence[int | str]] = [("N", *link.strategy.state[name].shape) for name in names]
-        parts = self._when(fixed, link, run, [state[name].var for name in names], shapes)
+        parts = self._when(fixed, link, run, [state[name].var for name in names])
         return {name: Traced(var) for name, var in zip(names, parts, strict=True)}
 
-    def _when(
-        self,
-        fixed: Fixed,
-        link: Link,
-        run: Callable[[], list[Var]],
-        otherwise: list[Var],
-        shapes: Sequence[Sequence[int | str]],
-    ) -> list[Var]:
+    def _when(self, fixed: Fixed, link: Link, run: Callable[[], list[Var]], otherwise: list[Var]) -> list[Var]:
         """Run a link only where it changes anything: a neutral one costs a branch, not its nodes."""
-        if fixed.active is None or link.name not in fixed.active or not otherwise:
+        if link.name not in fixed.active or not otherwise:
             return run()
         results = op.if_(
             fixed.active[link.name], then_branch=run, else_branch=lambda: [op.identity(var) for var in otherwise]
         )
-        return [reshaped(var, shape) for var, shape in zip(results, shapes, strict=True)]
+        return list(results)
 
     def _without_unknown(self, logits: Var) -> Var:
         unknown = self.bundle.tokenizer.unknown
@@ -184,8 +190,3 @@ def draw(logits: Var, u: Var) -> tuple[Var, Var]:
     total = op.gather(running, axes(-1), axis=1)
     over = op.cast(op.greater(running, op.mul(u, total)), to=np.uint8)
     return op.arg_max(over, axis=1, keepdims=0), top
-
-
-def reshaped(var: Var, shape: Sequence[int | str]) -> Var:
-    """Say again what shape a value has: control flow and inlined graphs forget it."""
-    return op.reshape(var, axes(*(size if isinstance(size, int) else -1 for size in shape)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gentext.strategy import Array, Arrays, Param, Strategy
+from gentext.strategy import Array, Arrays, Param, Strategy, keep_largest
 
 
 class TopK(Strategy):
@@ -21,7 +21,5 @@ class TopK(Strategy):
     def apply(
         self, xp: Any, logits: Array, params: Arrays, state: Arrays, noise: Array | None, tables: Arrays
     ) -> tuple[Array, Arrays]:
-        k = params["top_k"]
-        # The rank of each symbol: a stable sort of the negated logits puts ties in index order.
-        rank = xp.argsort(xp.argsort(-logits, axis=1, stable=True), axis=1, stable=True)
-        return xp.where((rank < k) | (k == 0), logits, -xp.inf), state
+        count = xp.where(params["top_k"] == 0, self.vocab_size, params["top_k"])
+        return xp.where(keep_largest(xp, logits, count), logits, -xp.inf), state

@@ -59,7 +59,7 @@ class House:
     def open(self, chain: Chain, precision: str = "fp32") -> OnnxGenerator:
         path = self.folder / f"{'-'.join(chain.names)}-{precision}.onnx"
         if not path.exists():
-            path.write_bytes(self.compiler(chain, precision).loop().SerializeToString())
+            path.write_bytes(self.compiler(chain, precision).looped().SerializeToString())
         opened = OnnxSampler(NoConfig()).open(path, "cpu")
         assert isinstance(opened, OnnxGenerator)
         return opened
@@ -174,7 +174,7 @@ def test_weights_stand_once_in_the_file(house: House) -> None:
     compiler = house.compiler(house.chain("top_k"))
     weights = sorted(large_constants(house.step.graph))
     assert len(weights) >= 4
-    assert sorted(large_constants(compiler.loop().graph)) == weights
+    assert sorted(large_constants(compiler.looped().graph)) == weights
     assert sorted(large_constants(compiler.unrolled(8).graph)) == weights
 
 
@@ -229,7 +229,7 @@ def test_strategies_of_other_authors_compile(house: House, name: str, monkeypatc
     tokenizer = load_tokenizer(house.bundle.tokenizer.name, house.bundle.tokenizer.state)
     tables = chain.table_arrays(tokenizer)
     path = house.folder / f"{name}.onnx"
-    path.write_bytes(Compiler(house.step, house.bundle, chain, tables).loop().SerializeToString())
+    path.write_bytes(Compiler(house.step, house.bundle, chain, tables).looped().SerializeToString())
     opened = OnnxSampler(NoConfig()).open(path, "cpu")
     assert isinstance(opened, OnnxGenerator)
     asked = dataclasses.replace(request(chain, 5, 120), params=chain.param_arrays(5, {name: FLAGS[name]}))
