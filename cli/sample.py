@@ -43,6 +43,10 @@ class SampleCommand(TyperCommand):
         return super().get_help(ctx) + "\n" + describe_flags(host().registry)
 
 
+#: The class that the command gets.
+COMMAND = SampleCommand
+
+
 def sample(
     ctx: typer.Context,
     source: Annotated[

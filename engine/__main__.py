@@ -1,6 +1,6 @@
 """``python -m gentext`` is ``gen``."""
 
-from gentext.cli.app import main
+from gentext.cli.app import script
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(script())
