@@ -69,6 +69,11 @@ class PluginHost:
             self._load_entry_points()
         self.hooks = Hooks(self._manager, lambda plugin: id(plugin) in self._builtin_plugins)
 
+    def observe(self, plugin: Any) -> None:
+        """Let an object of this process see the life of its runs, after everybody else; what it raises ends them."""
+        self._builtin_plugins.add(id(plugin))
+        self._manager.register(plugin)
+
     def add_commands(self, cli: Any) -> None:
         """Let every plugin add its commands to the Typer application.
 

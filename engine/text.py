@@ -53,3 +53,10 @@ def corpus_table(corpus: Corpus) -> Table:
         "sha256": corpus.sha256,
         "characters": len(corpus.text),
     }
+
+
+def fingerprint(source: str) -> str:
+    """Return the sha256 of a text, as a run's config holds it; raises CorpusError as reading it does."""
+    from gentext.data.corpus import read_corpus
+
+    return read_corpus(source).sha256

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -12,10 +13,11 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "
 
 
 class Interrupts:
-    """Turns the first of these signals into ``asked``; a second one raises KeyboardInterrupt."""
+    """Turns the first of these signals into ``asked`` and calls ``then``; a second one raises KeyboardInterrupt."""
 
-    def __init__(self) -> None:
+    def __init__(self, then: Callable[[], None] = lambda: None) -> None:
         self.asked = False
+        self._then = then
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
@@ -33,3 +35,4 @@ class Interrupts:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
+        self._then()

@@ -99,6 +99,21 @@ def test_disk_that_is_full_of_events(
     one_line(err, "tensorboard: cannot be written (No space left on device)", f"gen train --resume --run {run}")
 
 
+def test_disk_that_is_full_of_trials(
+    gen: Gen, tiny_text: Path, tiny_options: tuple[str, ...], tmp_path: Path, disk: Callable[[str], Path]
+) -> None:
+    (tmp_path / "space.toml").write_text("[trainer.rate]\nlow = 0.01\nhigh = 0.02\n")
+    folder = disk("size=272k") / "sweep"
+    budget = ("--trials", 2, "--steps", 4, "--no-export", "--space", tmp_path / "space.toml")
+    code, _, err = gen("sweep", tiny_text, *tiny_options, *budget, "--sweep", folder)
+    assert code == 1, err
+    one_line(err, "No space left on device", f"go on with: gen sweep --resume --sweep {folder}")
+    disk("size=4m")
+    code, out, err = gen("sweep", "--resume", "--sweep", folder, "--no-export")
+    assert code == 0, err
+    assert out.count("finished") == 2
+
+
 # -- terminals --------------------------------------------------------------------------------
 
 

@@ -5,7 +5,8 @@ What is not quite as the page says, so that it takes seconds:
 - The texts (``novel.txt``, ``anna`` and so on) are the tests' small one; ``runs/demo`` and ``runs/other`` are
   copies of the tests' tiny run.
 - ``gen train`` takes two steps, in fp32 on one thread, with a tiny network and batch where the command chooses none
-  of its own. Only the run of `EXPORTED` is really exported; the others get the tiny run's model.onnx.
+  of its own; so does each trial of ``gen sweep``, of which there are one or two. Only the run of `EXPORTED` is really
+  exported; the others get the tiny run's model.onnx.
 - A prime that the small text does not know is skipped: ``--unknown skip``.
 - Of ``make`` the target is looked up, of ``pip install`` the extras. A page's plugin is not installed with pip:
   its pyproject.toml becomes the metadata that pip would write.
@@ -43,6 +44,8 @@ Gen = Callable[..., tuple[int, str, str]]
 TEXTS = ("novel.txt", "other.txt", "anna", "python-docs", "texts/one.txt", "texts/two.txt")
 #: The run that is trained and exported for real: its model must be exported as a scan.
 EXPORTED = "runs/gru"
+#: A sweep that chooses no space of its own tries this one, once.
+SPACE = "rates.toml"
 BUDGETS = ("--epochs", "--steps", "--minutes")
 TINY = {
     "model": ["--set", "model.hidden=8", "--set", "model.embedding=4"],
@@ -87,20 +90,30 @@ def commands(block: Block) -> Iterator[tuple[str, str]]:
         yield lines[begin][2:], "\n".join(lines[begin + 1 : end])
 
 
+def without(words: list[str], *options: str) -> list[str]:
+    """Return words without some options and their values."""
+    left = [at for at, one in enumerate(words) if one in options]
+    return [one for at, one in enumerate(words) if at not in left and at - 1 not in left]
+
+
 def shortened(words: list[str]) -> list[str]:
     """Return what is run in place of a command of ``gen``."""
     if words[0] == "sample" and any(one.startswith("--prime") for one in words):
         return [*words, "--unknown", "skip"]
+    if words[0] == "sweep":
+        kept = without(words[1:], *BUDGETS, "--trials")
+        if "--resume" in words:
+            return ["sweep", *kept, "--trials", "2", "--no-export"]
+        space = [] if "--space" in words else ["--space", SPACE]
+        tiny = [one for options in TINY.values() for one in options]
+        end = ["--trials", "1", "--steps", "2", "--no-export"]
+        return ["sweep", "--set", "run.threads=1", *tiny, *kept, *space, *end]
     if words[0] != "train" or "--resume" in words:
         return words
     chosen = {one.partition(".")[0] for one in words if ".name=" in one}
     if "--config" in words:
         chosen |= set(tomllib.loads(Path(words[words.index("--config") + 1]).read_text()))
-    kept = [*words[1:]]
-    for budget in BUDGETS:
-        if budget in kept:
-            at = kept.index(budget)
-            del kept[at : at + 2]
+    kept = without(words[1:], *BUDGETS)
     tiny = [one for section, options in TINY.items() if section not in chosen for one in options]
     end = ["--steps", "2", "--precision", "fp32", *([] if EXPORTED in words else ["--no-export"])]
     return ["train", "--set", "run.threads=1", *tiny, *kept, *end]
@@ -171,6 +184,8 @@ class Story:
             assert out.strip() == shown.strip(), f"{block}: {' '.join(words)}"
         if "--run" in words:
             self.lend_model(Path(words[words.index("--run") + 1]))
+        if "--sweep" in words:
+            self.lend_model(Path(words[words.index("--sweep") + 1]) / "best")
         if begin:
             host.cache_clear()
 
@@ -217,7 +232,9 @@ class Story:
         if "project" in table:
             assert set(table["project"]["entry-points"]) == {"gentext"}, str(block)
         elif block.name:
-            assert any(f"--config {block.name}" in one.text for one in self.blocks), f"{block}: no command takes it"
+            taken = [f"{option} {block.name}" for option in ("--config", "--space")]
+            text = "".join(one.text for one in self.blocks)
+            assert any(one in text for one in taken), f"{block}: no command takes it"
         else:
             table.pop("corpus")
             path = Path("whole.toml")
@@ -240,6 +257,7 @@ def test_page(
     for name in TEXTS:
         Path(name).parent.mkdir(exist_ok=True)
         shutil.copy(tiny_text, name)
+    Path(SPACE).write_text("[trainer.rate]\nlow = 0.001\nhigh = 0.01", encoding="utf-8")
     Path("start.txt").write_text("name", encoding="utf-8")
     for name in ("demo", "other"):
         shutil.copytree(tiny_run, Path("runs") / name)

@@ -24,6 +24,7 @@ from gentext.describe import ChainConfig
 from gentext.manager import host
 from gentext.resolve import TrainOptions, presets, resolve
 from gentext.settings import Settings
+from gentext.space import Choices, Range, read_space
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -38,9 +39,10 @@ def read(name: str) -> str:
 def section(text: str, heading: str) -> str:
     """Return what stands below a heading, down to the next one of its level or above."""
     level = heading.index(" ")
+    text = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)  # a comment there looks like a heading
     found = re.search(rf"^{re.escape(heading)}$(.*?)(?=^#{{1,{level}}} |\Z)", text, re.MULTILINE | re.DOTALL)
     assert found, f"no heading {heading!r}"
-    return re.sub(r"^```.*?^```$", "", found[1], flags=re.MULTILINE | re.DOTALL)
+    return found[1]
 
 
 def table(text: str) -> list[list[str]]:
@@ -120,6 +122,18 @@ def test_keys_of_the_config() -> None:
         rows = table(section(text, heading))
         wanted = dict.fromkeys(cls.__dataclass_fields__, None) | to_table(cls())
         assert {row[0]: None if row[1] == "none" else json.loads(row[1]) for row in rows} == wanted, heading
+
+
+def test_space() -> None:
+    tables = table(section(read("docs/commands.md"), "### The space"))
+    fields = {field for cls in (Choices, Range) for field in cls.__dataclass_fields__}
+    assert {word for row in tables for word in row[0].split(", ") if "." not in word} == fields
+    space = read_space(None)
+    for name, values in ((row[0], row[1]) for row in tables if "." in row[0]):
+        entry = space.pop(name)
+        ends = [] if isinstance(entry, Choices) else [f"{entry.low} to {entry.high}", *(["log"] if entry.log else [])]
+        assert values == ", ".join([*map(str, entry.probes)] if isinstance(entry, Choices) else ends)
+    assert not space
 
 
 def test_corpora() -> None:

@@ -25,6 +25,7 @@ KNOWS = {
     **{name: {"torch"} for name in ("recurrent", "lstm", "device", "evaluate", "training", "bptt", "torch_sampler")},
     "checkpoint": {"torch", "safetensors"},
     "session": {"onnxruntime"},
+    "study": {"optuna"},
     "tensorboard": {"tensorboard"},
 }
 MAY = {"engine": set(), "cli": set(), "data": set(), "export": {"torch", "onnx", "onnxscript", "spox"}}
@@ -139,7 +140,8 @@ def test_every_package_is_listed() -> None:
         for path in HOUSE.glob("*/**/__init__.py")
         if path.relative_to(HOUSE).parts[0] not in ("tests", "build", ".venv", "benchmarks")
     }
-    presets = {"gentext.plugins.presets": "plugins/presets"}  # no code, but setuptools wants its folder listed
+    # No code, but setuptools wants their folders listed.
+    presets = {f"gentext.plugins.{name}": f"plugins/{name}" for name in ("presets", "spaces")}
     assert folders == set(ROOMS.values())
     assert tool["package-dir"] == ROOMS | presets
     assert sorted(tool["packages"]) == sorted(ROOMS | presets)
@@ -147,8 +149,9 @@ def test_every_package_is_listed() -> None:
     assert not [room for room in ROOMS.values() if (HOUSE / "engine" / f"{room}.py").exists()]
     listed = [
         path
-        for one in tool["package-data"]["gentext.plugins.presets"]
-        for path in (HOUSE / "plugins/presets").glob(one)
+        for name, folder in presets.items()
+        for one in tool["package-data"][name]
+        for path in (HOUSE / folder).glob(one)
     ]
     assert sorted(listed) == sorted((HOUSE / "plugins").glob("**/*.toml"))
 

@@ -1,0 +1,278 @@
+"""Sweeps: cut short in every way they end as if nothing had happened, and one bad trial is not the end."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from helpers import fails, one_line, read_until, start
+
+from gentext.errors import RunError
+from gentext.plugins.study import RANDOM, Study
+from gentext.space import read_space
+from gentext.trial import Job, Trial
+
+Gen = Callable[..., tuple[int, str, str]]
+TRIALS = 3
+SPACE = """
+[model.hidden]
+choices = [4, 8]
+[trainer.rate]
+low = 1e-3
+high = 5e-2
+log = true
+"""
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("space") / "space.toml"
+    path.write_text(SPACE)
+    return path
+
+
+@pytest.fixture(scope="module")
+def command(tiny_text: Path, tiny_options: tuple[str, ...], space: Path) -> list[str]:
+    """A sweep of three trials, which still lacks its folder."""
+    budget = ("--steps", "200", "--set", "trainer.eval_every=50", "--no-export", "--trials", str(TRIALS))
+    return ["sweep", str(tiny_text), *tiny_options, "--space", str(space), *budget, "--sweep"]
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory, gen: Gen, command: list[str]) -> Path:
+    """A sweep that nobody disturbs."""
+    folder = tmp_path_factory.mktemp("sweeps") / "reference"
+    code, _, err = gen(*command, folder)
+    assert code == 0, err
+    return folder
+
+
+def trials(folder: Path) -> list[dict[str, Any]]:
+    """What sweep.json says of the trials, without what a clock says."""
+    rows = json.loads((folder / "sweep.json").read_text())["trials"]
+    return [{key: one for key, one in row.items() if key not in ("seconds", "symbols_per_second")} for row in rows]
+
+
+def test_best_is_kept_and_ready(reference: Path, gen: Gen, tmp_path: Path) -> None:
+    rows = trials(reference)
+    losses = [row["val_loss"] for row in rows]
+    assert [row["state"] for row in rows] == ["finished"] * TRIALS and losses == sorted(losses)
+    assert {row["trial"] for row in rows} == set(range(TRIALS))
+    assert next(row for row in rows if row["trial"] == 0)["values"] == {"model.hidden": 8, "trainer.rate": 0.004}
+    with (reference / "sweep.csv").open() as file:
+        assert [row["val_loss"] for row in csv.DictReader(file)] == [str(one) for one in losses]
+    assert (reference / "sweep.png").read_bytes().startswith(b"\x89PNG")
+    best = shutil.copytree(reference / "best", tmp_path / "best")
+    assert (best / "config.toml").read_bytes() == (reference / f"trial-{rows[0]['trial']:03d}/config.toml").read_bytes()
+    for more in (["export", best], ["sample", best, "--length", 9, "--seed", 1], ["eval", best, "--json"]):
+        code, out, err = gen(*more)
+        assert code == 0, err
+    assert json.loads(out)["nats_per_character"] == pytest.approx(losses[0], abs=0.02)
+    assert not list(reference.rglob("last-*"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
+def test_cut_short_it_ends_the_same(reference: Path, command: list[str], tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    again = ("sweep", "--resume", "--no-export", "--sweep", folder)
+    process = start(*command, folder)
+    read_until(process.stderr, b"trial 0:  50%")
+    process.send_signal(signal.SIGINT)
+    err = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 1
+    one_line(err, "stopped after 0 of 3 trials", f"go on with: gen sweep --resume --sweep {folder}")
+
+    process = start(*again)
+    read_until(process.stderr, b"trial 1:  50%")
+    process.kill()
+    process.communicate(timeout=60)
+
+    both = [start(*again) for _ in range(2)]  # one goes on with the trial that was killed, one begins the next
+    ends = [one.communicate(timeout=120)[1].decode() for one in both]
+    assert [one.returncode for one in both] == [0, 0], ends
+    assert trials(folder) == trials(reference)
+    assert (folder / "best" / "config.toml").is_file()
+    assert all("trial 1:" in one or "trial 2:" in one for one in ends), ends
+    for number in (0, 1):
+        assert "going on at step" in (folder / f"logs/trial-{number:03d}.txt").read_text()
+
+
+def test_more_trials(reference: Path, gen: Gen, tmp_path: Path, space: Path) -> None:
+    folder = shutil.copytree(reference, tmp_path / "sweep")
+    result = gen("sweep", "--resume", "--sweep", folder, "--space", space)
+    fails(2, result, "--resume goes on with the settings of the sweep")
+    code, out, err = gen("sweep", "--resume", "--sweep", folder, "--trials", TRIALS + 1, "--no-export", "--json")
+    assert code == 0, err
+    assert len(json.loads(out)["trials"]) == TRIALS + 1
+    assert err.count(": finished") == 1
+
+
+def test_failing_trials(gen: Gen, tiny_text: Path, tiny_options: tuple[str, ...], tmp_path: Path) -> None:
+    space = tmp_path / "space.toml"
+    space.write_text("[model.hidden]\nchoices = [8, 65536]\n[trainer.rate]\nchoices = [0.004, 1e38]\n")
+    common = ("sweep", tiny_text, *tiny_options, "--space", space, "--steps", 4, "--no-export")
+    code, out, err = gen(*common, "--sweep", tmp_path / "some", "--trials", 3, "--seed", 2, "--json")
+    assert code == 0, err
+    rows = json.loads(out)["trials"]
+    assert [row["state"] for row in rows] == ["finished", "failed", "failed"]
+    reasons = [row["reason"] for row in sorted(rows, key=lambda row: row["trial"])]
+    assert reasons[0] is None and "the loss became" in reasons[1] and "this machine has" in reasons[2], reasons
+    assert [path.parent.parent.name for path in (tmp_path / "some").glob("trial*/checkpoints/*")] == ["trial-000"]
+    space.write_text("[trainer.rate]\nchoices = [1e38]\n")
+    result = gen(*common, "--sweep", tmp_path / "none", "--trials", 1)
+    fails(1, result, "no trial was finished", "sweep.csv")
+
+
+# -- one trial ----------------------------------------------------------------------------------
+
+
+def job(folder: Path, text: Path) -> Job:
+    base = folder / "base.toml"
+    base.write_text(
+        "[batcher]\nname = 'stream'\nbatch = 2\nlength = 8\n[run]\nsteps = 9\nprecision = 'fp32'\nthreads = 1\n"
+    )
+    settings = ["model.hidden=8", "trainer.eval_every=3"]
+    return Job(str(text), str(folder / "run"), "small", str(base), settings, str(folder / "lock"))
+
+
+def test_trial_is_pruned_or_dies(tiny_text: Path, tmp_path: Path) -> None:
+    trial = Trial(job(tmp_path, tiny_text), tmp_path / "log")
+    said = []
+    for event in trial.events():
+        said.append(event["event"])
+        if event["event"] == "ready":
+            other = Trial(job(tmp_path, tiny_text), tmp_path / "other")  # waits for the lock in vain
+        if event["event"] == "measured":
+            trial.answer(prune=len(said) > 2)
+            assert event["share"] == (len(said) - 1) / 3
+    assert said == ["ready", "measured", "measured", "pruned"]
+    trial.kill()
+    other._process.kill()
+    [*_, last] = other.events()
+    other.kill()
+    assert last["event"] == "failed" and "killed" in last["reason"] and not last["disk"]
+
+
+# -- the study ----------------------------------------------------------------------------------
+
+
+def test_prospects(tmp_path: Path) -> None:
+    study = Study.create(tmp_path / "study.db", {}, {})
+    for loss in (1.0, 1.1, 1.2, 1.3):
+        number = study.begin()
+        for tenth in range(1, 11):
+            assert not study.report(number, tenth / 10, loss)
+        study.finish(number, "finished", loss)
+    number = study.begin()
+    assert [study.report(number, share, 2.0) for share in (0.1, 0.2, 0.29)] == [False, False, True]
+    study.finish(number, "pruned")
+    assert [row.state for row in study.rows()] == ["finished"] * 4 + ["pruned"]
+    assert study.rows()[-1].val_loss == 2.0
+
+
+def test_draws_depend_on_seed_number_and_results(tmp_path: Path) -> None:
+    space = read_space(None)
+    drawn: list[list[dict[str, Any]]] = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        study = Study.create(tmp_path / name, {}, {"model.hidden": 512})
+        drawn.append([])
+        for loss in range(RANDOM + 2):
+            study = Study(tmp_path / name) if name == "b" else study  # as after a kill
+            number = study.begin()
+            values = study.values(number, space, seed)
+            assert study.values(number, space, seed) == values
+            assert all(space[key].holds(one) for key, one in values.items())
+            study.finish(number, "finished", 1 + loss / 10)
+            drawn[-1].append(values)
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert [one[0]["model.hidden"] for one in drawn] == [512] * 3
+    assert len({repr(one) for one in drawn[0]}) == RANDOM + 2
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def scribble(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[4096:20000] = b"x" * (20000 - 4096)
+    path.write_bytes(data)
+
+
+def other_study(path: Path) -> None:
+    path.unlink()
+    optuna.create_study(storage=f"sqlite:///{path}", study_name="mine")
+
+
+def other_sweep(path: Path) -> None:
+    facts = Study(path).facts
+    path.unlink()
+    Study.create(path, facts | {"space": {"model": {"hidden": {"choices": [3]}}}}, {})
+
+
+def other_database(path: Path) -> None:
+    path.unlink()
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE trials (a)")
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (cut, "cannot be used ("),
+        (scribble, "cannot be used ("),
+        (lambda path: path.write_bytes(b"no database at all" * 300), "file is not a database"),
+        (lambda path: path.write_bytes(b""), "none of gen sweep"),
+        (Path.unlink, "is no sweep: it has no study.db"),
+        (other_study, "none of gen sweep"),
+        (other_sweep, "belongs to another sweep than"),
+        (other_database, "none of gen sweep"),
+    ],
+)
+def test_file_that_is_damaged_or_foreign(
+    damage: Callable[[Path], Any], said: str, reference: Path, gen: Gen, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(reference, tmp_path / "sweep")
+    damage(folder / "study.db")
+    fails(1, gen("sweep", "--resume", "--sweep", folder), said, str(folder))
+
+
+def test_other_wrong_input(
+    gen: Gen, command: list[str], reference: Path, tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fails(1, gen(*command, reference), "is a sweep already; go on with --resume")
+    fails(1, gen(*command, tiny_text), "is not an empty folder")
+    fails(1, gen("sweep", "--resume", "--sweep", tmp_path / "none"), "no such sweep")
+    fails(2, gen("sweep", "-"), "every trial reads the text anew")
+    fails(2, gen("sweep", "--trials", 0), "--trials")
+    fails(1, gen("sweep", "no such text"), "no such text")
+    folder = shutil.copytree(reference, tmp_path / "sweep")
+    other = tmp_path / "other.txt"
+    other.write_text(tiny_text.read_text() + "more")
+    fails(1, gen("sweep", other, "--resume", "--sweep", folder), "was begun with another text")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GEN_RUNS", raising=False)
+    fails(1, gen("sweep", "--resume"), "nothing to resume: no sweep in sweeps/")
+
+
+def test_without_the_extra() -> None:
+    script = "import sys; sys.modules['optuna'] = None; from gentext.cli.app import main; sys.exit(main(['sweep']))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    one_line(done.stderr, "gen sweep needs", "pip install 'gentext[sweep]'")
+
+
+def test_study_is_refused_as_a_library_refuses_it(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="is no sweep"):
+        Study(tmp_path / "study.db")
