@@ -17,20 +17,28 @@ def export(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder to write to. Default: the run's own.")
     ] = None,
-    precision: Annotated[str, typer.Option(help="Arithmetic of the generator: fp32 or int8.")] = "fp32",
+    precision: Annotated[str, typer.Option(help="Arithmetic of the generator: fp32, int8 or fp16.")] = "fp32",
     chain: Annotated[str | None, typer.Option(help="Links of the generator, with commas. Default: the run's.")] = None,
     limit: Annotated[float, typer.Option(help="Nats a symbol that a lower precision may cost.")] = 0.005,
+    unroll: Annotated[
+        int, typer.Option(help="For CUDA: also write generator-unrolled.onnx, with so many positions a launch.")
+    ] = 0,
 ) -> None:
     """Export a run's best checkpoint to model.onnx and generator.onnx, and check them against PyTorch."""
     source = open_run(run)
     try:
-        from gentext.export.exporter import PRECISIONS, ExportOptions, export_run
+        from gentext.export.exporter import FOR_CUDA, PRECISIONS, ExportOptions, export_run
+        from gentext.plugins.session import MOST_POSITIONS
     except ModuleNotFoundError:
         raise MissingExtra("gen export", "train") from None
-    if precision not in PRECISIONS:
-        raise UsageError(f"--precision {precision}: expected {' or '.join(PRECISIONS)}")
+    if precision not in (known := (*PRECISIONS, *FOR_CUDA)):
+        raise UsageError(f"--precision {precision}: expected {', '.join(known[:-1])} or {known[-1]}")
+    if unroll and precision == "int8":
+        raise UsageError("--unroll with int8: CUDA has no such integer products in onnxruntime; take fp32 or fp16")
     if not limit >= 0:
         raise UsageError(f"--limit {limit}: expected 0 or more nats a symbol")
+    if not 0 <= unroll <= MOST_POSITIONS:
+        raise UsageError(f"--unroll {unroll}: expected 1 to {MOST_POSITIONS} positions, or 0 for no such file")
     folder = output or source.path
     if folder.exists() and not folder.is_dir():
         raise RunError(f"-o {folder} is a file; expected a folder to write model.onnx to")
@@ -39,5 +47,5 @@ def export(
     except OSError as error:
         raise RunError(f"-o {folder}: cannot be made ({error.strerror}); name another folder") from None
     links = None if chain is None else [name.strip() for name in chain.split(",") if name.strip()]
-    for line in export_run(source, folder, ExportOptions(precision, links, limit)):
+    for line in export_run(source, folder, ExportOptions(precision, links, limit, unroll=unroll)):
         say(line)

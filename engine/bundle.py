@@ -22,6 +22,8 @@ from gentext.interfaces import StateSpec
 from gentext.strategy import LARGEST, State, Table
 
 FORMAT = 1
+#: ``unrolled`` is a generator for a fixed number of positions, beside one for any number.
+Kind = Literal["model", "generator", "unrolled"]
 PREFIX = "gentext."
 #: Names of a file's own inputs and outputs, which no model state may take.
 RESERVED = {"tokens", "token", "logits", "logprobs", "fresh", "ended", "forced", "noise"} | {
@@ -111,7 +113,7 @@ class LinkMeta:
 class Bundle:
     """Everything that a file knows about itself."""
 
-    kind: Literal["model", "generator"]
+    kind: Kind
     tokenizer: TokenizerMeta
     token_bytes: list[bytes]
     """The bytes of each id, in order."""
@@ -182,7 +184,7 @@ class Bundle:
                 f"export it again, or use the version of gentext that made it"
             )
         try:
-            decoded: dict[str, Any] = {"kind": msgspec.convert(values["kind"], Literal["model", "generator"])}
+            decoded: dict[str, Any] = {"kind": msgspec.convert(values["kind"], Kind)}
             for name, kind in _ENTRIES.items():
                 decoded[name] = msgspec.json.decode(values[name], type=kind)
             decoded["token_bytes"] = [bytes.fromhex(data) for data in decoded["token_bytes"]]

@@ -24,7 +24,8 @@ LARGEST = 128
 #: Logits of all positions of a call that the graph holds at once (32 MB): many rows get shorter calls.
 LOGITS = 2**23
 
-Feeds = dict[str, NDArray[Any]]
+#: Inputs by name. A state may be anything that `numpy.asarray` reads: a backend may leave it where it is.
+Feeds = dict[str, Any]
 
 
 class GeneratorModel(Protocol):
@@ -32,8 +33,13 @@ class GeneratorModel(Protocol):
 
     signature: Signature
 
-    def call(self, feeds: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
-        """Run the graph once; outputs by name."""
+    @property
+    def positions(self) -> int | None:
+        """How many positions a call that draws should have; None: any number is as good."""
+        ...
+
+    def call(self, feeds: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Run the positions that ``forced`` has; outputs by name."""
         ...
 
 
@@ -48,7 +54,8 @@ def compiled(model: GeneratorModel, bundle: Bundle, request: Request) -> Iterato
     sizes = iter(GROWTH)
     while any(one == "running" for one in rows.finish):
         size = min(next(sizes, LARGEST), rows.largest)
-        yield from rows.advance(size if request.max_tokens is None else min(size, rows.longest_left()))
+        size = size if request.max_tokens is None else min(size, rows.longest_left())
+        yield from rows.advance(model.positions or size)
 
 
 def start_states(signature: Signature, rows: int) -> Feeds:
@@ -56,6 +63,13 @@ def start_states(signature: Signature, rows: int) -> Feeds:
     return {
         one.name: np.zeros([rows if s == "N" else int(s) for s in one.shape], one.dtype) for one in signature.states
     }
+
+
+def next_feeds(signature: Signature, results: Mapping[str, Any]) -> Feeds:
+    """Return what a call is fed that goes on where another one ended: states, last symbols, ``fresh``."""
+    last = np.asarray(results["tokens"])[-1]
+    states = {one.name: results[f"{one.name}_out"] for one in signature.states}
+    return states | {"token": np.maximum(last, 0), "fresh": np.zeros(len(last), np.bool_)}
 
 
 class _Rows:
@@ -71,9 +85,8 @@ class _Rows:
         """Positions done, from the first of the longest prime on."""
         self.finish: list[Finish] = ["running"] * self.count
         self.drawn = np.zeros(self.count, np.int64)
-        self._token = np.zeros(self.count, np.int64)
-        self._fresh = np.ones(self.count, np.bool_)
-        self._states = start_states(model.signature, self.count)
+        self._carried = start_states(model.signature, self.count)
+        self._carried |= {"token": np.zeros(self.count, np.int64), "fresh": np.ones(self.count, np.bool_)}
         self._constant = self._inputs_that_stay()
 
     def longest_left(self) -> int:
@@ -89,8 +102,8 @@ class _Rows:
             return
         for row in np.flatnonzero(self.lengths == end):
             prime = b"".join(table[int(token)] for token in self.request.primes[int(row)])
-            self._states["stop_state"] = self._states["stop_state"].copy()
-            self._states["stop_state"][row] = stop.behind(prime)
+            self._carried["stop_state"] = np.array(self._carried["stop_state"])
+            self._carried["stop_state"][row] = stop.behind(prime)
         # A fresh row would be reset to the automaton's start, which is where an empty prime leaves it.
 
     def advance(self, size: int) -> Iterator[Chunk]:
@@ -99,11 +112,9 @@ class _Rows:
         for row, prime in enumerate(self.request.primes):
             part = prime[self.at : self.at + size]
             forced[: len(part), row] = part
-        feeds = {"token": self._token, "fresh": self._fresh, "forced": forced, "noise": self._noise(size)}
-        results = self.model.call(feeds | self._states | self._constant)
-        self._states = {name: results[f"{name}_out"] for name in self._states}
+        results = self.model.call({"forced": forced, "noise": self._noise(size)} | self._carried | self._constant)
+        self._carried = next_feeds(self.model.signature, results)
         tokens = results["tokens"]
-        self._token, self._fresh = np.maximum(tokens[-1], 0), np.zeros(self.count, np.bool_)
         self.at += size
         new = forced < 0
         if new.any():

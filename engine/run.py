@@ -17,7 +17,7 @@ from gentext.errors import RunError
 
 CONFIG, TOKENIZER, METRICS = "config.toml", "tokenizer.json", "metrics.jsonl"
 SAMPLES, HELD_OUT, CURVES, EVENTS = "samples.txt", "held_out.txt", "curves.png", "tensorboard"
-MODEL, GENERATOR = "model.onnx", "generator.onnx"
+MODEL, GENERATOR, UNROLLED = "model.onnx", "generator.onnx", "generator-unrolled.onnx"
 
 
 def runs_folder() -> Path:

@@ -16,16 +16,23 @@ from gentext.console import warn
 from gentext.describe import chain_of, configured_chain, describe, load_tokenizer
 from gentext.errors import ExportError, PluginError
 from gentext.export.generator import Compiler
+from gentext.export.half import halve
 from gentext.export.loss import LossReport, measure
 from gentext.export.model import build
 from gentext.export.quantise import quantise
 from gentext.export.step import step_graph
-from gentext.export.verify import verify_generator
+from gentext.export.verify import verify_generator, verify_unrolled
 from gentext.manager import host
 from gentext.plugins import checkpoint as ckpt
-from gentext.run import GENERATOR, HELD_OUT, MODEL, Run, write_bytes
+from gentext.run import GENERATOR, HELD_OUT, MODEL, UNROLLED, Run, write_bytes
 
-PRECISIONS = ("fp32", "int8")
+#: Of the generator: those that are fast on a CPU, and those that are meant for a GPU.
+PRECISIONS, FOR_CUDA = ("fp32", "int8"), ("fp16",)
+#: Positions of the unrolled generator that training on a GPU leaves behind.
+UNROLL = 32
+
+#: By name: the bytes of each file, and what was found out about it.
+Files = dict[str, tuple[bytes, list[str]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,17 +40,19 @@ class ExportOptions:
     """What ``gen export`` may be asked for."""
 
     precision: str = "fp32"
-    """Arithmetic of the generator's matrix products: one of PRECISIONS."""
+    """Arithmetic of the generator's matrix products: one of PRECISIONS or FOR_CUDA."""
     chain: Sequence[str] | None = None
     """Links of the generator's chain; None: the run's."""
     limit: float = 0.005
     """How many nats a symbol a lower precision may cost."""
     generator_required: bool = True
     """Whether a generator that cannot be made is an error; at the end of training it is a warning."""
+    unroll: int = 0
+    """Positions of an unrolled generator beside it, for CUDA; 0: none."""
 
 
 def export_run(run: Run, folder: Path, options: ExportOptions = ExportOptions()) -> list[str]:
-    """Export a run's best checkpoint to ``folder``: model.onnx and generator.onnx, each checked.
+    """Export a run's best checkpoint to ``folder``: model.onnx, and the files of its generator, each checked.
 
     Returns what to tell the user. Raises ExportError or PluginError where a file cannot be made or does not
     agree with PyTorch, and leaves the files that are there as they were.
@@ -55,39 +64,59 @@ def export_run(run: Run, folder: Path, options: ExportOptions = ExportOptions())
         data, difference, how = build(model, bundle)
         lines = [f"exported {folder / MODEL} ({len(data) / 1e6:.1f} MB, {how}): {difference}"]
         try:
-            generator, facts = build_generator(run, model, bundle, chain, options)
+            files = build_generator(run, model, bundle, chain, options)
         except (ExportError, PluginError) as error:
             if options.generator_required:
                 raise
             warn(f"no {GENERATOR}: {error}; gen sample takes {MODEL}, which is slower")
-            generator = b""
+            files = {}
     write_bytes(folder / MODEL, data)
-    if generator:
-        write_bytes(folder / GENERATOR, generator)
-        lines.append(f"exported {folder / GENERATOR} ({len(generator) / 1e6:.1f} MB): {'; '.join(facts)}")
-    else:
-        (folder / GENERATOR).unlink(missing_ok=True)  # no older generator beside a newer model
+    for name in (GENERATOR, UNROLLED):
+        if name in files:
+            data, facts = files[name]
+            write_bytes(folder / name, data)
+            lines.append(f"exported {folder / name} ({len(data) / 1e6:.1f} MB): {'; '.join(facts)}")
+        else:
+            (folder / name).unlink(missing_ok=True)  # no older file beside a newer model
     return lines
 
 
-def build_generator(
-    run: Run, model: Any, bundle: Bundle, chain: Chain, options: ExportOptions
-) -> tuple[bytes, list[str]]:
-    """Return a checked generator file and what was found out about it."""
+def build_generator(run: Run, model: Any, bundle: Bundle, chain: Chain, options: ExportOptions) -> Files:
+    """Return the generator's files, checked, each with what was found out about it."""
     step = step_graph(model, bundle)
-    plain = _compile(step, bundle, chain, {"precision": "fp32"})
+    plain = _compiler(step, bundle, chain, {"precision": "fp32"})
     if options.precision == "fp32":
-        return plain, [f"fp32, chain {', '.join(chain.names)}", verify_generator(plain, model, chain, close=True)]
+        return _checked(plain, model, options, ["fp32"])
     try:
-        quantised = quantise(step, bundle)
+        smaller = halve(step) if options.precision == "fp16" else quantise(step, bundle)
     except ExportError as error:
         warn(f"{error}; the generator stays in fp32")
-        return build_generator(run, model, bundle, chain, dataclasses.replace(options, precision="fp32"))
-    report = measure(plain, _compile(quantised, bundle, chain, {}), run.path / HELD_OUT)
+        return _checked(plain, model, dataclasses.replace(options, precision="fp32"), ["fp32"])
+    other = _compiler(smaller, bundle, chain, {})
+    report = measure(plain.looped().SerializeToString(), other.looped().SerializeToString(), run.path / HELD_OUT)
     _check_limit(report, options)
-    data = _compile(quantised, bundle, chain, {"precision": options.precision, **report.card()})
-    agreement = verify_generator(data, model, chain, close=False)
-    return data, [f"{options.precision}, chain {', '.join(chain.names)}", str(report), agreement]
+    compiler = _compiler(smaller, bundle, chain, {"precision": options.precision, **report.card()})
+    name = f"{options.precision}{', meant for CUDA' if options.precision in FOR_CUDA else ''}"
+    return _checked(compiler, model, options, [name, str(report)])
+
+
+def _checked(compiler: Compiler, model: Any, options: ExportOptions, facts: list[str]) -> Files:
+    """Return the files of a compiler once they are checked; the first fact is the precision."""
+    chain = compiler.chain
+    data = compiler.looped().SerializeToString()
+    agreement = verify_generator(data, model, chain, close=options.precision == "fp32")
+    files: Files = {GENERATOR: (data, [f"{facts[0]}, chain {', '.join(chain.names)}", *facts[1:], agreement])}
+    if not options.unroll:
+        return files
+    try:
+        unrolled = compiler.unrolled(options.unroll).SerializeToString()
+        agreement = verify_unrolled(data, unrolled, chain)
+    except ExportError as error:
+        if options.generator_required:
+            raise
+        warn(f"no {UNROLLED}: {error}; on CUDA gen sample takes {GENERATOR}, which is slower")
+        return files
+    return files | {UNROLLED: (unrolled, [f"for CUDA, {options.unroll} positions without control flow", agreement])}
 
 
 def _chain(run: Run, bundle: Bundle, names: Sequence[str] | None) -> Chain:
@@ -96,11 +125,10 @@ def _chain(run: Run, bundle: Bundle, names: Sequence[str] | None) -> Chain:
     return chain_of(bundle, host().registry, names)
 
 
-def _compile(step: onnx.ModelProto, bundle: Bundle, chain: Chain, facts: dict[str, Any]) -> bytes:
+def _compiler(step: onnx.ModelProto, bundle: Bundle, chain: Chain, facts: dict[str, Any]) -> Compiler:
     described = dataclasses.replace(bundle, card=bundle.card | facts)
     tables = chain.table_arrays(load_tokenizer(bundle.tokenizer.name, bundle.tokenizer.state))
-    data: bytes = Compiler(step, described, chain, tables).looped().SerializeToString()
-    return data
+    return Compiler(step, described, chain, tables)
 
 
 def _check_limit(report: LossReport, options: ExportOptions) -> None:

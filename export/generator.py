@@ -8,6 +8,7 @@ the interface.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,6 +31,7 @@ from gentext.export.proto import IR_VERSION, declare
 from gentext.export.rules import call
 from gentext.export.states import put_together, take_apart
 from gentext.export.trace import Traced, axes
+from gentext.export.unroll import for_capture
 from gentext.signature import signature
 
 
@@ -49,6 +51,8 @@ class Compiler:
         self.bundle = dataclasses.replace(bundle, kind="generator", chain=chain_meta(chain))
         self.chain = chain
         self._tables = tables
+        card = self.bundle.card | {"fingerprint": self._fingerprint(step)}
+        self.bundle = dataclasses.replace(self.bundle, card=card)
         self.signature = signature(self.bundle)
         self._position = Position(step, self.bundle, chain, self.signature)
 
@@ -75,7 +79,7 @@ class Compiler:
         last, said = loop(self._position.build, trips, begin, outside, fixed)
         said = _joined([*done, said], self.bundle.vocab_size, op.shape(given["token"])) if done else said
         stopped, stop = automaton(said.tokens, self._stop(given), given["stop_table"], given["stop_final"])
-        return self._build(given, _Done(last, said), stopped, stop, "K")
+        return self._build(given, _Done(last, said), stopped, stop, "K", self.bundle)
 
     def unrolled(self, positions: int) -> onnx.ModelProto:
         """Return the generator for a fixed number of positions, without any control flow."""
@@ -90,7 +94,20 @@ class Compiler:
             stops.append(stop)
         every = {name: _stacked([leaves(one)[name] for one in said]) for name in leaves(said[0])}
         done = _Done(last, replaced(said[0], every))
-        return self._build(given, done, op.gather(given["stop_final"], _stacked(stops)), stop, positions)
+        stopped = op.gather(given["stop_final"], _stacked(stops))
+        card = self.bundle.card | {"positions": positions}
+        bundle = dataclasses.replace(self.bundle, kind="unrolled", card=card)
+        return for_capture(self._build(given, done, stopped, stop, positions, bundle))
+
+    def _fingerprint(self, step: onnx.ModelProto) -> str:
+        """Return what all files made from one step and chain share, and no others: SHA-256, in hexadecimal."""
+        digest = hashlib.sha256(step.SerializeToString(deterministic=True))
+        for entry in sorted(self.bundle.to_metadata().items()):
+            digest.update("=".join(entry).encode())
+        for link, made in sorted(self._tables.items()):
+            for name, array in sorted(made.items()):
+                digest.update(f"{link}.{name}".encode() + np.asarray(array).tobytes())
+        return digest.hexdigest()
 
     # -- the interface --------------------------------------------------------------------------
 
@@ -101,7 +118,7 @@ class Compiler:
         }
 
     def _build(
-        self, given: dict[str, Var], done: _Done, stopped: Var, stop: Var, positions: int | str
+        self, given: dict[str, Var], done: _Done, stopped: Var, stop: Var, positions: int | str, bundle: Bundle
     ) -> onnx.ModelProto:
         last, said = done.last, done.said
         ended = op.where(given["fresh"], op.const(np.int64(0)), given["ended"])
@@ -125,7 +142,7 @@ class Compiler:
                 proto.graph.initializer.append(numpy_helper.from_array(array, one.name))
         proto.ir_version = IR_VERSION
         proto.producer_name = "gentext"
-        helper.set_model_props(proto, self.bundle.to_metadata())
+        helper.set_model_props(proto, bundle.to_metadata())
         onnx.checker.check_model(proto, full_check=True)
         return proto
 

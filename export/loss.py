@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gentext.compiled import start_states
+from gentext.compiled import next_feeds, start_states
 from gentext.describe import load_tokenizer
 from gentext.errors import ExportError
 from gentext.plugins.session import GeneratorSession, open_file
@@ -77,14 +77,13 @@ def mean_loss(session: GeneratorSession, tokens: np.ndarray[Any, Any]) -> float:
     """Return nats a symbol over a text read as parallel streams, all symbols forced."""
     rows = max(1, min(ROWS, len(tokens) // WINDOW))
     streams = tokens[: len(tokens) // rows * rows].reshape(rows, -1).T
-    states = start_states(session.signature, rows)
-    token, fresh = np.zeros(rows, np.int64), np.ones(rows, np.bool_)
+    feeds = start_states(session.signature, rows)
+    feeds |= {"token": np.zeros(rows, np.int64), "fresh": np.ones(rows, np.bool_)}
     total = 0.0
     for begin in range(0, len(streams), WINDOW):
         forced = np.ascontiguousarray(streams[begin : begin + WINDOW])
         noise = np.zeros((*forced.shape, session.signature.columns), np.float32)
-        results = session.call(states | {"token": token, "fresh": fresh, "forced": forced, "noise": noise})
+        results = session.call(feeds | {"forced": forced, "noise": noise})
         total -= float(results["logprobs"].sum(dtype=np.float64))
-        states = {name: results[f"{name}_out"] for name in states}
-        token, fresh = forced[-1], np.zeros(rows, np.bool_)
+        feeds = next_feeds(session.signature, results)
     return total / streams.size

@@ -25,3 +25,10 @@ def sizes(value: onnx.ValueInfoProto) -> list[int | str | None]:
     """Return the declared shape of a value."""
     dims = value.type.tensor_type.shape.dim
     return [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None for dim in dims]
+
+
+def copied(node: onnx.NodeProto) -> onnx.NodeProto:
+    """Return a node that outlives the graph that it is taken from."""
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    return copy

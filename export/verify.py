@@ -13,19 +13,22 @@ import torch
 
 from gentext.bundle import Bundle
 from gentext.chain import ByLink, Chain
-from gentext.compiled import compiled
+from gentext.compiled import GeneratorModel, compiled
 from gentext.config import NoConfig
 from gentext.describe import load_tokenizer
 from gentext.errors import ExportError
 from gentext.interfaces import Chunk, Request
+from gentext.plugins.cuda_generator import UnrolledGenerator
 from gentext.plugins.onnx_sampler import OnnxGenerator, OnnxSampler
-from gentext.plugins.session import open_model
+from gentext.plugins.session import open_model, open_unrolled
+from gentext.run import GENERATOR, UNROLLED
 from gentext.stepping import stepped
 
 #: Largest difference of a logit or a state that rounding explains, relative to values of about 1.
 TOLERANCE = 2e-3
 STEPS = 12
-#: Symbols that each row writes when a generator is checked.
+#: Rows that an export is checked with, and symbols that each of them writes.
+BATCHES = (1, 3)
 WRITTEN = 40
 
 
@@ -52,7 +55,7 @@ def verify(data: bytes, model: Any, bundle: Bundle) -> Difference:
         session = open_model(path, "cpu")
     rng = np.random.default_rng(0)
     largest, checked = 0.0, 0
-    for rows in (1, 3):
+    for rows in BATCHES:
         state = tuple(_random(rng, one.spec.with_batch(rows), one.dtype) for one in bundle.states)
         tokens = rng.integers(0, bundle.vocab_size, (rows, 1))
         for length in [1] * STEPS + [2, 7]:
@@ -97,15 +100,43 @@ def verify_generator(data: bytes, model: Any, chain: Chain, *, close: bool) -> s
     Raises ExportError. Returns what was checked, in words.
     """
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "generator.onnx"
-        path.write_bytes(data)
-        generator = OnnxSampler(NoConfig()).open(path, "cpu")
-    assert isinstance(generator, OnnxGenerator)
-    bundle = generator.bundle
+        generator = _open(Path(folder), data)
+    written = _same_text(generator, generator.session, chain)
     rng = np.random.default_rng(0)
-    prime = rng.integers(0, bundle.vocab_size, 5)
-    written = 0
-    for rows in (1, 3):
+    for rows in BATCHES if close else ():
+        state = tuple(_random(rng, one.spec.with_batch(rows), one.dtype) for one in generator.bundle.states)
+        tokens = rng.integers(0, generator.bundle.vocab_size, (rows, STEPS))
+        found, _ = generator.advance(tokens, state)
+        wanted, _ = model(torch.from_numpy(tokens), tuple(torch.from_numpy(one) for one in state))
+        _difference("logits of the generator", found, wanted.float().numpy(), rows, STEPS)
+    return written
+
+
+def verify_unrolled(data: bytes, unrolled: bytes, chain: Chain) -> str:
+    """Check the same of a generator and its unrolled file together, in the buffers that a GPU would use."""
+    with tempfile.TemporaryDirectory() as folder:
+        generator = _open(Path(folder), data)
+        (Path(folder) / UNROLLED).write_bytes(unrolled)
+        beside = open_unrolled(generator.session, "cpu")
+    model = UnrolledGenerator(generator.session, beside, "cpu")
+    written = _same_text(generator, model, chain)
+    if model.positions is None:
+        raise ExportError(f"{UNROLLED} does not run")
+    return written
+
+
+def _open(folder: Path, data: bytes) -> OnnxGenerator:
+    (folder / GENERATOR).write_bytes(data)
+    generator = OnnxSampler(NoConfig()).open(folder / GENERATOR, "cpu")
+    assert isinstance(generator, OnnxGenerator)
+    return generator
+
+
+def _same_text(generator: OnnxGenerator, model: GeneratorModel, chain: Chain) -> str:
+    """Compare what ``model`` writes with what the chain writes in NumPy, on the generator's logits."""
+    bundle = generator.bundle
+    prime = np.random.default_rng(0).integers(0, bundle.vocab_size, 5)
+    for rows in BATCHES:
         request = Request(
             primes=[prime[: 5 - row] for row in range(rows)],
             seeds=[(1, row) for row in range(rows)],
@@ -114,18 +145,11 @@ def verify_generator(data: bytes, model: Any, chain: Chain, *, close: bool) -> s
             tables=_tables(bundle, chain),
             max_tokens=WRITTEN,
         )
-        inside = _tokens(compiled(generator.session, bundle, request), rows)
+        inside = _tokens(compiled(model, bundle, request), rows)
         outside = _tokens(stepped(generator, bundle, request), rows)
         if inside != outside:
             raise ExportError("the compiled chain does not write what the same chain writes in NumPy")
-        written += rows * WRITTEN
-        if close:
-            state = tuple(_random(rng, one.spec.with_batch(rows), one.dtype) for one in bundle.states)
-            tokens = rng.integers(0, bundle.vocab_size, (rows, STEPS))
-            found, _ = generator.advance(tokens, state)
-            wanted, _ = model(torch.from_numpy(tokens), tuple(torch.from_numpy(one) for one in state))
-            _difference("logits of the generator", found, wanted.float().numpy(), rows, STEPS)
-    return f"writes what its chain writes in NumPy, over {written} symbols"
+    return f"writes what its chain writes in NumPy, over {sum(BATCHES) * WRITTEN} symbols"
 
 
 def _tables(bundle: Bundle, chain: Chain) -> ByLink:

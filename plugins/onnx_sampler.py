@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gentext.compiled import compiled, start_states
+from gentext.compiled import GeneratorModel, compiled, start_states
 from gentext.config import NoConfig
 from gentext.console import say
 from gentext.interfaces import Chunk, Request
@@ -31,7 +31,13 @@ class OnnxSampler:
             compiled_file = source / GENERATOR
             source = compiled_file if compiled_file.is_file() else source / MODEL
         session = open_file(source, device)
-        return OnnxModel(session) if isinstance(session, Session) else OnnxGenerator(session)
+        if isinstance(session, Session):
+            return OnnxModel(session)
+        if not session.on_cuda:
+            return OnnxGenerator(session)
+        from gentext.plugins.cuda_generator import open_captured
+
+        return OnnxGenerator(session, open_captured(session))
 
 
 class OnnxModel:
@@ -54,13 +60,14 @@ class OnnxModel:
 class OnnxGenerator:
     """A ``generator.onnx``: its own chain runs inside; any other one in NumPy, on the file's logits."""
 
-    def __init__(self, session: GeneratorSession) -> None:
-        self.session = session
+    def __init__(self, session: GeneratorSession, model: GeneratorModel | None = None) -> None:
+        """``model`` runs whole calls; default: the session does."""
+        self.session, self.model = session, model or session
         self.bundle, self.took = session.bundle, session.took
 
     def generate(self, request: Request) -> Iterator[Chunk]:
         if is_compiled(self.bundle, request.chain):
-            return compiled(self.session, self.bundle, request)
+            return compiled(self.model, self.bundle, request)
         names = ",".join(request.chain.names)
         say(f"this chain is not compiled into the file, so it runs slower; compile it: gen export RUN --chain {names}")
         return stepped(self, self.bundle, request)

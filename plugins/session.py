@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from gentext.errors import DeviceError, FileFormatError, reason
 from gentext.signature import Port, signature
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+#: TF32 rounds the factors of a product to ten bits.
+CUDA_OPTIONS = {"use_tf32": "0"}
 #: onnxruntime names of element types, for the states that a model may have.
 TYPES = {
     "float32": "tensor(float)",
@@ -23,6 +26,9 @@ TYPES = {
     "bool": "tensor(bool)",
 }
 
+
+#: Positions of an unrolled generator at most: each has nodes of its own.
+MOST_POSITIONS = 256
 
 Signature = dict[str, tuple[str, list[int | None]]]
 
@@ -35,6 +41,7 @@ class _File:
 
     def __init__(self, path: Path, session: Any, took: str, bundle: Bundle) -> None:
         self.path, self.session, self.took, self.bundle = path, session, took, bundle
+        self.on_cuda = session.get_providers()[0] == CUDA
 
     def _run(self, outputs: list[str], feeds: Mapping[str, Any]) -> list[Any]:
         """Run the graph. What only shows now, such as a default value of another shape, is told in one line."""
@@ -76,16 +83,21 @@ class Session(_File):
 
 
 class GeneratorSession(_File):
-    """A ``generator.onnx``: text by itself. See gentext.signature for its interface."""
+    """A ``generator.onnx``: text by itself. See gentext.signature for its interface.
+
+    Of ``generator-unrolled.onnx`` a call has ``positions`` positions, of the other one any number.
+    """
 
     def __init__(self, path: Path, session: Any, took: str, bundle: Bundle) -> None:
         super().__init__(path, session, took, bundle)
         self.signature = signature(bundle)
+        self.positions = _positions(path, bundle) if bundle.kind == "unrolled" else None
+        fixed = {} if self.positions is None else {"K": self.positions}
         # What may be left out has a default, and onnxruntime lists it apart.
         needed, spare = [[p for p in self.signature.inputs if (p.default is None) == n] for n in (True, False)]
-        self.check(_ports(needed), _ports(self.signature.outputs))
+        self.check(_ports(needed, fixed), _ports(self.signature.outputs, fixed))
         there = {one.name: (one.type, list(one.shape)) for one in session.get_overridable_initializers()}
-        self.check_spare(there, _ports(spare))
+        self.check_spare(there, _ports(spare, fixed))
         self._outputs = [one.name for one in self.signature.outputs]
 
     def check_spare(self, there: Signature, wanted: Signature) -> None:
@@ -109,6 +121,8 @@ def open_file(path: Path, device: str = "auto", threads: int = 0) -> Session | G
         raise FileFormatError(f"{path}: no such file; expected an .onnx file from gen export")
     session, took = _open(path, device, threads)
     bundle = Bundle.from_metadata(session.get_modelmeta().custom_metadata_map, path)
+    if bundle.kind == "unrolled":
+        raise FileFormatError(f"{path}: the part of a generator that a GPU captures; expected generator.onnx")
     return (Session if bundle.kind == "model" else GeneratorSession)(path, session, took, bundle)
 
 
@@ -120,9 +134,49 @@ def open_model(path: Path, device: str = "auto", threads: int = 0) -> Session:
     return session
 
 
-def _ports(ports: Iterable[Port]) -> Signature:
+def open_unrolled(generator: GeneratorSession, device: str, threads: int = 0) -> GeneratorSession:
+    """Open the file beside a generator that has its positions unrolled; on CUDA, to be captured.
+
+    Raises FileFormatError where there is none that was made together with the generator; onnxruntime raises
+    what it likes where it cannot capture it.
+    """
+    path = generator.path.with_name(f"{generator.path.stem}-unrolled.onnx")
+    if not path.is_file():
+        raise FileFormatError(f"{path}: no such file; gen export RUN --unroll 32 makes it")
+    providers = [CPU] if device == "cpu" else [(CUDA, CUDA_OPTIONS | {"enable_cuda_graph": "1"}), CPU]
+    session = _session(path, providers, threads)
+    bundle = Bundle.from_metadata(session.get_modelmeta().custom_metadata_map, path)
+    mark = generator.bundle.card.get("fingerprint")
+    twin = dataclasses.replace(bundle, kind="generator", card=generator.bundle.card)
+    if bundle.kind != "unrolled" or mark is None or bundle.card.get("fingerprint") != mark or twin != generator.bundle:
+        raise FileFormatError(f"{path}: made with another {generator.path.name}; gen export RUN --unroll 32 makes both")
+    return GeneratorSession(path, session, generator.took, bundle)
+
+
+def buffer(shape: Sequence[int], dtype: Any, device: str) -> Any:
+    """Return memory of a device for one tensor, an OrtValue that stays where it is."""
+    return onnxruntime.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype, device, 0)
+
+
+def capture_as(number: int) -> Any:
+    """Return the options of runs that are captured once, and replayed under this number from then on."""
+    chosen = onnxruntime.RunOptions()
+    chosen.add_run_config_entry("gpu_graph_id", str(number))
+    return chosen
+
+
+def _positions(path: Path, bundle: Bundle) -> int:
+    found = bundle.card.get("positions")
+    if not isinstance(found, int) or not 1 <= found <= MOST_POSITIONS:
+        raise FileFormatError(f"{path}: {found!r:.20} positions, expected 1 to {MOST_POSITIONS}; export it again")
+    return found
+
+
+def _ports(ports: Iterable[Port], fixed: Mapping[str, int]) -> Signature:
+    """Return names, types and sizes: those that are fixed by a number, open ones as None."""
     return {
-        one.name: (TYPES[one.dtype], [size if isinstance(size, int) else None for size in one.shape]) for one in ports
+        one.name: (TYPES[one.dtype], [size if isinstance(size, int) else fixed.get(size) for size in one.shape])
+        for one in ports
     }
 
 
@@ -169,7 +223,7 @@ def _open(path: Path, device: str, threads: int) -> tuple[Any, str]:
     why = cuda_there()
     if why is None:
         try:
-            session = _session(path, [(CUDA, {"use_tf32": "0"}), CPU], threads)
+            session = _session(path, [(CUDA, CUDA_OPTIONS), CPU], threads)
         except FileFormatError:
             raise
         except Exception as error:  # a driver or library that does not fit raises many things

@@ -7,7 +7,7 @@ import io
 import random
 import sys
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 
@@ -78,3 +78,16 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_text: Path) -> Path:
     code, _, err = run_gen("train", tiny_text, "--run", path, *TINY, "--steps", 4)
     assert code == 0, err
     return path
+
+
+@pytest.fixture(scope="session")
+def house(tmp_path_factory: pytest.TempPathFactory, tiny_text: Path) -> Any:
+    """A small model with weights large enough to be lifted and quantised: see `house.House`."""
+    from house import build_house
+
+    folder = tmp_path_factory.mktemp("house")
+    sizes = ("model.hidden=48", "model.embedding=16", "batcher.batch=4", "batcher.length=16")
+    options = [word for size in sizes for word in ("--set", size)]
+    code, _, err = run_gen("train", tiny_text, "--run", folder / "run", *options, "--steps", 30, "--no-export")
+    assert code == 0, err
+    return build_house(folder, folder / "run")

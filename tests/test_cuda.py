@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from house import EVERY_LINK, House, request, written
 
+from gentext.compiled import compiled
+from gentext.config import NoConfig
+from gentext.plugins.cuda_generator import UnrolledGenerator
+from gentext.plugins.onnx_sampler import OnnxGenerator, OnnxSampler
 from gentext.plugins.session import cuda_there
 
 Gen = Callable[..., tuple[int, str, str]]
@@ -27,6 +33,8 @@ def test_training_on_the_gpu(
     assert code == 0, err
     assert torch.cuda.get_device_name() in err
     assert (tmp_path / "run" / "model.onnx").exists(), "what the GPU learned agrees with the file made on the CPU"
+    assert "32 positions without control flow" in err
+    assert (tmp_path / "run" / "generator-unrolled.onnx").exists()
 
 
 @samples
@@ -38,3 +46,37 @@ def test_sampling_on_the_gpu(name: str, gen: Gen, tiny_run: Path) -> None:
     _, again, _ = gen(*words, "--device", "cuda")
     assert text == again
     assert len(text) == 61
+
+
+@pytest.fixture
+def captured(house: House) -> OnnxGenerator:
+    """A generator that captures its graphs."""
+    compiler = house.compiler(house.chain(*EVERY_LINK))
+    (house.folder / "captured.onnx").write_bytes(compiler.looped().SerializeToString())
+    (house.folder / "captured-unrolled.onnx").write_bytes(compiler.unrolled(32).SerializeToString())
+    opened = OnnxSampler(NoConfig()).open(house.folder / "captured.onnx", "cuda")
+    assert isinstance(opened, OnnxGenerator) and isinstance(opened.model, UnrolledGenerator)
+    return opened
+
+
+@samples
+@pytest.mark.parametrize("rows", [1, 5, 64, 100])
+def test_captured_graphs_write_what_the_loop_writes(house: House, captured: OnnxGenerator, rows: int) -> None:
+    """In four calls and more, so that the graphs of both directions are captured and replayed."""
+    asked = request(house.chain(*EVERY_LINK), rows, 200)
+    inside = written(captured.generate(asked), rows)
+    assert captured.model.positions == 32, "it did not fall back"
+    assert inside == written(captured.generate(asked), rows)
+    loop = written(compiled(captured.session, captured.bundle, asked), rows)
+    assert inside[1] == loop[1]
+    assert sum(mine != other for mine, other in zip(inside[0], loop[0], strict=True)) <= rows // 20
+
+
+@samples
+def test_neighbours_of_a_bucket_change_nothing(house: House, captured: OnnxGenerator) -> None:
+    chain = house.chain(*EVERY_LINK)
+    many = request(chain, 60, 100)
+    params = {link: {name: one[:9] for name, one in own.items()} for link, own in many.params.items()}
+    few = dataclasses.replace(many, primes=many.primes[:9], seeds=many.seeds[:9], params=params)
+    assert written(captured.generate(few), 9)[0] == written(captured.generate(many), 60)[0][:9]
+    assert captured.model.positions == 32

@@ -204,7 +204,7 @@ def test_metadata(tiny_run: Path) -> None:
             if key in ("gentext.chain", "gentext.states"):
                 assert value[0].keys() == example[key][0].keys()
             elif key == "gentext.card":
-                assert value.keys() - {"precision"} <= example[key].keys()
+                assert value.keys() - {"precision", "fingerprint"} <= example[key].keys()
     params = json.loads(written[0]["gentext.chain"])[0]["params"]["top_k"]
     assert params.keys() == example["gentext.chain"][0]["params"]["top_k"].keys()
 

@@ -4,106 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
-import torch
+from house import EVERY_LINK, House, request, written
 
-from gentext.chain import Chain, build_chain
+from gentext.chain import build_chain
 from gentext.compiled import compiled
 from gentext.config import NoConfig
-from gentext.describe import describe, load_tokenizer
+from gentext.describe import load_tokenizer
 from gentext.export.generator import Compiler
+from gentext.export.half import halve
 from gentext.export.quantise import bounded_values, quantise
-from gentext.export.step import step_graph
-from gentext.interfaces import Chunk, Request
-from gentext.manager import host
-from gentext.plugins import checkpoint as ckpt
 from gentext.plugins.onnx_sampler import OnnxGenerator, OnnxSampler
 from gentext.registry import Registry, Source
-from gentext.run import open_run
 from gentext.stepping import stepped
 from gentext.stop import StopAutomaton
 from gentext.stored import stored_chain
-
-EVERY_LINK = ("penalties", "top_k", "top_p", "min_p", "temperature")
-#: Parameters that make every link work, different in each row.
-VALUES = {
-    "penalties": {"repeat_penalty": (1.0, 1.2), "frequency_penalty": (0.0, 0.3), "presence_penalty": (-0.2, 0.5)},
-    "top_k": {"top_k": (0, 9)},
-    "top_p": {"top_p": (0.5, 1.0)},
-    "min_p": {"min_p": (0.0, 0.2)},
-    "temperature": {"temperature": (0.0, 1.5)},
-}
-
-
-@dataclasses.dataclass
-class House:
-    """One model, and files compiled from it."""
-
-    folder: Path
-    bundle: Any
-    step: onnx.ModelProto
-
-    def chain(self, *names: str) -> Chain:
-        return build_chain(host().registry, names, self.bundle.vocab_size)
-
-    def compiler(self, chain: Chain, precision: str = "fp32") -> Compiler:
-        return Compiler(quantise(self.step, self.bundle) if precision == "int8" else self.step, self.bundle, chain, {})
-
-    def open(self, chain: Chain, precision: str = "fp32") -> OnnxGenerator:
-        path = self.folder / f"{'-'.join(chain.names)}-{precision}.onnx"
-        if not path.exists():
-            path.write_bytes(self.compiler(chain, precision).looped().SerializeToString())
-        opened = OnnxSampler(NoConfig()).open(path, "cpu")
-        assert isinstance(opened, OnnxGenerator)
-        return opened
-
-
-@pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory, gen: Any, tiny_text: Path) -> House:
-    """A small model with weights large enough to be lifted and quantised."""
-    folder = tmp_path_factory.mktemp("generator")
-    sizes = ("model.hidden=48", "model.embedding=16", "batcher.batch=4", "batcher.length=16")
-    options = [word for size in sizes for word in ("--set", size)]
-    code, _, err = gen("train", tiny_text, "--run", folder / "run", *options, "--steps", 30, "--no-export")
-    assert code == 0, err
-    run = open_run(folder / "run")
-    model = ckpt.build_model(run, ckpt.load_best(run))
-    bundle = describe(run, model)
-    with torch.no_grad():
-        return House(folder, bundle, step_graph(model, bundle))
-
-
-def request(chain: Chain, rows: int, length: int, seed: int = 5, mixed: bool = True, **more: Any) -> Request:
-    """Return a request whose rows have primes and parameters of their own."""
-    rng = np.random.default_rng(seed)
-    params = chain.param_arrays(rows)
-    for link, ranges in VALUES.items():
-        for name, (low, high) in ranges.items() if mixed and link in params else ():
-            drawn = rng.uniform(low, high, (rows, 1))
-            params[link][name] = drawn.astype(params[link][name].dtype)
-    primes = [rng.integers(0, 19, rng.integers(0, 9)) for _ in range(rows)]
-    return Request(primes, [(seed, row) for row in range(rows)], chain, params, max_tokens=length, **more)
-
-
-def written(chunks: Iterator[Chunk], rows: int) -> tuple[list[list[int]], list[str], list[list[float]]]:
-    """Return each row's tokens, how it ended, and its log-probabilities."""
-    tokens: list[list[int]] = [[] for _ in range(rows)]
-    logprobs: list[list[float]] = [[] for _ in range(rows)]
-    finish: list[str] = []
-    for chunk in chunks:
-        finish = list(chunk.finish)
-        for row in range(rows):
-            real = chunk.tokens[:, row] >= 0
-            tokens[row] += chunk.tokens[real, row].tolist()
-            logprobs[row] += chunk.logprobs[real, row].tolist()
-    return tokens, finish, logprobs
 
 
 def large_constants(graph: onnx.GraphProto) -> list[int]:
@@ -133,7 +52,7 @@ def test_compiled_writes_what_numpy_writes(house: House, names: tuple[str, ...],
         np.testing.assert_allclose(mine, other, atol=1e-4)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "int8", "fp16"])
 def test_neighbours_and_chunks_change_nothing(house: House, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     chain = house.chain(*EVERY_LINK)
     opened = house.open(chain, precision)
@@ -146,28 +65,6 @@ def test_neighbours_and_chunks_change_nothing(house: House, precision: str, monk
         params = {link: {n: one[row : row + 1] for n, one in own.items()} for link, own in asked.params.items()}
         alone = dataclasses.replace(asked, primes=[asked.primes[row]], seeds=[asked.seeds[row]], params=params)
         assert written(compiled(opened.session, opened.bundle, alone), 1)[0] == [together[row]]
-
-
-def test_unrolled_has_no_control_flow_and_writes_the_same(house: House) -> None:
-    chain = house.chain(*EVERY_LINK)
-    compiler = house.compiler(chain)
-    unrolled = compiler.unrolled(8)
-    assert not {node.op_type for node in unrolled.graph.node} & {"If", "Loop", "Scan"}
-    opened = house.open(chain)
-    loop = opened.session
-    flat = onnxruntime.InferenceSession(unrolled.SerializeToString(), providers=["CPUExecutionProvider"])
-    rng = np.random.default_rng(0)
-    feeds: dict[str, Any] = {
-        one.name: np.zeros([3 if size == "N" else size for size in one.shape], one.dtype)
-        for one in loop.signature.states
-    }
-    feeds |= {"token": np.zeros(3, np.int64), "fresh": np.ones(3, np.bool_), "forced": np.full((8, 3), -1, np.int64)}
-    params = request(chain, 3, 8).params  # active ones: a neutral link keeps no account where it is branched around
-    feeds |= {f"{link}.{name}": array for link, own in params.items() for name, array in own.items()}
-    feeds["noise"] = rng.random((8, 3, loop.signature.columns), np.float32)
-    names = [one.name for one in loop.signature.outputs]
-    for name, mine in zip(names, flat.run(names, feeds), strict=True):
-        np.testing.assert_allclose(mine, loop.call(feeds)[name], atol=1e-5, err_msg=name)
 
 
 def test_weights_stand_once_in_the_file(house: House) -> None:
@@ -208,6 +105,16 @@ def test_quantised_weights_cannot_saturate(house: House) -> None:
     ]
     assert len(integers) == 2  # the head of so few symbols is too small to be worth it
     assert max(int(np.abs(array).max()) for array in integers) == 63
+
+
+def test_half_of_the_weights_and_none_of_the_logits(house: House) -> None:
+    half = halve(house.step)
+    types = {one.name: one.data_type for one in half.graph.initializer}
+    products = [node for node in half.graph.node if node.op_type in ("MatMul", "Gemm")]
+    kinds = [types[node.input[1]] for node in products]
+    assert kinds[-1] == onnx.TensorProto.FLOAT, "the product that gives the logits"
+    assert kinds[:-1] and set(kinds[:-1]) == {onnx.TensorProto.FLOAT16}
+    assert sum(np.prod(one.dims) for one in half.graph.initializer if one.data_type == onnx.TensorProto.FLOAT) < 5000
 
 
 STRANGERS = {"mirostat": "gentext_mirostat:Mirostat", "novelty": "gentext_novelty.novelty:Novelty"}
