@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,8 @@ import typer
 
 from gentext.advice import after
 from gentext.console import say
+from gentext.errors import MissingExtra
+from gentext.interfaces import World
 from gentext.pipeline import DEFAULT_CORPUS
 from gentext.pipeline import train as run_training
 from gentext.resolve import DEFAULT_PRESET, TrainOptions, presets
@@ -64,9 +67,24 @@ def train(
         flags={key: value for key, value in flags.items() if value is not None},
         resume=resume,
     )
-    done, result = run_training(options)
+    world = World.of_process()
+    with _together(world):
+        done, result = run_training(options)
+    if world.rank:  # rank 0 speaks
+        return
     options = done.config.get("model", {})
     for line in after(result.train_loss, result.val_loss, result.best_step, result.steps, options):
         say(line)
     say(f"{result.symbols_per_second:,.0f} symbols/s; everything is in {done.path}")
     say(f"next: gen sample {done.path}" if done.model.is_file() else f"next: gen export {done.path}")
+
+
+def _together(world: World) -> contextlib.AbstractContextManager[None]:
+    """Return the context in which this process trains: alone, or as one of those that torchrun started."""
+    if world.size == 1:
+        return contextlib.nullcontext()
+    try:
+        from gentext.plugins.distributed import together
+    except ModuleNotFoundError:
+        raise MissingExtra("training", "train") from None
+    return together(world)

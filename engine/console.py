@@ -5,9 +5,19 @@ from __future__ import annotations
 import contextlib
 import sys
 
+_muted = False
+
+
+def mute(on: bool) -> None:
+    """Say nothing from now on, or speak again: of several processes that train together one speaks."""
+    global _muted
+    _muted = on
+
 
 def say(line: str) -> None:
     """Print one line on stderr; a stderr that is gone is no reason to stop."""
+    if _muted:
+        return
     with contextlib.suppress(OSError, ValueError):
         print(line, file=sys.stderr, flush=True)
 

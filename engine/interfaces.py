@@ -7,12 +7,15 @@ that were generated in one piece.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from gentext.errors import UsageError
 
 if TYPE_CHECKING:
     from gentext.bundle import Bundle
@@ -66,10 +69,23 @@ class TokenizerClass(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """Which part of a batch this process holds."""
+    """Which part of a batch this process holds: rows rank * N / size and those that follow, of N."""
 
     rank: int = 0
     size: int = 1
+
+    @classmethod
+    def of_process(cls) -> World:
+        """Return this process's place among those that torchrun, or another launcher, has started together."""
+        names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # a scheduler may set one or two for its own ends
+        if not all(os.environ.get(name) for name in names):
+            return cls()
+        rank, size = os.environ["RANK"], os.environ["WORLD_SIZE"]
+        if not (rank.isdecimal() and size.isdecimal() and int(rank) < int(size)):
+            raise UsageError(
+                f"RANK={rank}, WORLD_SIZE={size}: expected a process and their number, as torchrun sets it"
+            )
+        return cls(int(rank), int(size))
 
 
 class Batcher(Protocol):
@@ -144,7 +160,12 @@ class FitResult:
 
 
 class Trainer(Protocol):
-    """Fits a model. Constructed as ``Trainer(config, settings)`` with the run's Settings."""
+    """Fits a model. Constructed as ``Trainer(config, settings)`` with the run's Settings.
+
+    Optional: ``distributed = True`` says that it can be one of several processes (`World.of_process`),
+    which torchrun started. Each then calls all of these with its own part of the batches, gets a run and hooks that
+    only matter on rank 0, and must write nothing elsewhere.
+    """
 
     def start(self) -> str:
         """Choose device and precision and seed everything, before the model is built.

@@ -17,8 +17,18 @@ from gentext.bundle import start_symbol
 from gentext.config import Table, build_config, to_table
 from gentext.console import say, warn
 from gentext.describe import configured_chain
-from gentext.errors import ConfigError, CorpusError, MissingExtra, RunError, TrainingStopped, UsageError, reason
-from gentext.interfaces import FitResult, World
+from gentext.errors import (
+    ConfigError,
+    CorpusError,
+    MissingExtra,
+    PluginError,
+    RunError,
+    TrainingStopped,
+    UsageError,
+    reason,
+)
+from gentext.events import Silence
+from gentext.interfaces import FitResult, Ids, World
 from gentext.manager import host
 from gentext.resolve import SECTIONS, TrainOptions, component, resolve
 from gentext.run import Run
@@ -33,9 +43,12 @@ NO_MEMORY = re.compile(r"out of memory|can't allocate|not enough memory", re.IGN
 
 def train(options: TrainOptions) -> tuple[Run, FitResult]:
     """Train as the options say, and let the life-cycle hooks export at the end."""
+    if options.corpus == "-" and World.of_process().size > 1:
+        raise UsageError("standard input serves one process only: with torchrun, name a file or a folder")
     if options.resume:
         return _resume(options)
-    runs.check_free(options.run)
+    if not World.of_process().rank:  # whose run it is
+        runs.check_free(options.run)
     config = resolve(options)
     corpus = DEFAULT_CORPUS if options.corpus is None else options.corpus
     return _train(config, corpus, options.run, resume=None)
@@ -81,8 +94,8 @@ def _train(config: Table, source: str, path: Path | None, resume: tuple[Run, Tab
             f"give it the same text, or start a new run"
         )
     text = prepare(parts["tokenizer"], corpus, settings, resume[0] if resume else None)
-    cls, options = parts["batcher"]
-    batcher = cls(options, len(text.train), World())
+    world = World.of_process()
+    batcher = _batcher(config, parts, text.train, settings.seed, world)
     configured_chain(host().registry, config.get("chain", {}), text.tokenizer.vocab_size)
     cls, options = parts["trainer"]
     trainer = cls(options, settings)
@@ -95,26 +108,51 @@ def _train(config: Table, source: str, path: Path | None, resume: tuple[Run, Tab
         model.prepare(counts)
     with _enough_memory():
         steps, seconds = trainer.plan(model, batcher, text.train)
-    run = resume[0] if resume else runs.create(path, corpus.name)
-    if not resume:
+    if resume or world.rank:
+        run = resume[0] if resume else Run(path or runs.runs_folder())
+    else:
+        run = runs.create(path, corpus.name)
         config["run"] = {key: value for key, value in to_table(settings).items() if key not in BUDGETS}
         config["run"]["steps"] = steps
         config["corpus"] = corpus_table(corpus)
         _write_start(run, config, text, counts)
     _introduce(run, took, model, text, steps, seconds, config["model"])
+    hooks = Silence() if world.rank else host().hooks
     try:
         with _enough_memory():
-            result = trainer.fit(model, batcher, text.train, text.val, run, host().hooks, steps, resume is not None)
-        host().hooks.run_finished(run, settings, result)
+            result = trainer.fit(model, batcher, text.train, text.val, run, hooks, steps, resume is not None)
+        hooks.run_finished(run, settings, result)
     except KeyboardInterrupt:
+        if world.rank:
+            raise
         raise TrainingStopped(f"stopped before the end; {_go_on(run)}") from None
     except RunError as error:
         if not isinstance(error.__cause__, OSError):
             raise
         raise RunError(f"{error}. When that is put right, {_go_on(run)}") from error
     finally:
-        host().hooks.run_closed(run)
+        hooks.run_closed(run)
     return run, result
+
+
+def _batcher(config: Table, parts: dict[str, Any], train: Ids, seed: int, world: World) -> Any:
+    """Return the batcher. Of several processes each takes its part of a batch, which a plugin may not know of."""
+    cls, options = parts["batcher"]
+    batcher = cls(options, len(train), world)
+    if world.size == 1:
+        return batcher
+    if not getattr(parts["trainer"][0], "distributed", False):
+        raise PluginError(
+            f"the trainer {config['trainer']['name']!r} works alone, but there are {world.size} processes; "
+            f"train without torchrun, or with trainer.name=bptt"
+        )
+    rows = len(batcher.batch(train, seed, 0, 0, world.rank)[0])
+    if rows * world.size != batcher.rows:
+        raise PluginError(
+            f"the batcher {config['batcher']['name']!r} gave each of {world.size} processes {rows} of {batcher.rows} "
+            f"rows; expected an equal part. Choose another size of batch, or train without torchrun"
+        )
+    return batcher
 
 
 def _go_on(run: Run) -> str:

@@ -18,9 +18,10 @@ import torch
 
 from gentext.errors import TrainingStopped
 from gentext.events import Hooks, Progress
-from gentext.interfaces import Batcher, FitResult, Ids
+from gentext.interfaces import Batcher, FitResult, Ids, World
 from gentext.plugins import checkpoint as ckpt
 from gentext.plugins.device import Compute, check_memory, choose, flush_denormals
+from gentext.plugins.distributed import Group
 from gentext.plugins.evaluate import mean_loss
 from gentext.plugins.interrupts import Interrupts
 from gentext.plugins.torch_sampler import preview
@@ -40,32 +41,36 @@ class BPTTTrainer:
     """Fits any model that satisfies gentext.interfaces.Model."""
 
     Config = BPTTConfig
+    distributed = True
 
     def __init__(self, config: BPTTConfig, settings: Settings) -> None:
         self.config, self.settings = config, settings
         self.compute: Compute
+        self.group = Group(World.of_process())
 
     def start(self) -> str:
         """Choose device and precision and seed PyTorch. Returns what was taken."""
         self.compute = choose(self.settings)
         torch.manual_seed(self.settings.seed)
-        return self.compute.line
+        return self.compute.line + (f", {self.group.size} processes" if self.group.size > 1 else "")
 
     @flush_denormals()
     def plan(self, model: Any, batcher: Batcher, train: Ids) -> tuple[int, float]:
         """Return the steps of the budget and the seconds of one, measured on a copy of the model."""
         parameters = sum(int(one.numel()) for one in model.parameters())
         check_memory(parameters, TRAINING, self.compute.device, "to train")
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), self.group.watched("nothing was saved yet"):
             probe = self._loop(copy.deepcopy(model), batcher, train)
             times: list[float] = []
-            while len(times) < PROBE_LEAST or (sum(times) < PROBE_SECONDS and len(times) < PROBE_MOST):
+            while self.group.first(
+                len(times) < PROBE_LEAST or (sum(times) < PROBE_SECONDS and len(times) < PROBE_MOST)
+            ):
                 begin = time.perf_counter()
                 probe.step(len(times) % batcher.steps_per_epoch, 1e-9)
                 times.append(time.perf_counter() - begin)
         # The first steps make room and compile; a neighbour on the machine may hold one up: hence the median.
         seconds = statistics.median(times[1:])
-        return budget_steps(self.settings, batcher.steps_per_epoch, seconds), seconds
+        return self.group.first(budget_steps(self.settings, batcher.steps_per_epoch, seconds)), seconds
 
     @flush_denormals()
     def fit(
@@ -80,12 +85,23 @@ class BPTTTrainer:
         resume: bool,
     ) -> FitResult:
         """Train up to ``steps``. Raises TrainingStopped when interrupted or when the loss is lost."""
+        run = Run(self.group.first_path(run.path))
+        with self.group.watched(f"go on with: gen train --resume --run {run.path}"):
+            return self._fit(model, batcher, train, val, run, hooks, steps, resume)
+
+    def _fit(
+        self,
+        model: Any,
+        batcher: Batcher,
+        train: Ids,
+        val: Ids,
+        run: Run,
+        hooks: Hooks,
+        steps: int,
+        resume: bool,
+    ) -> FitResult:
         loop = self._loop(model, batcher, train)
-        where = Position()
-        if resume:
-            checkpoint = ckpt.load_last(run)
-            where = loop.load(checkpoint, steps)
-            ckpt.tidy(run, checkpoint.path, best=where.best_step == where.step > 0)
+        where = self._begin(loop, run, steps, resume)
         first = where.step
         progress = functools.partial(_progress, where, loop, steps, first)
         hooks.run_started(run, self.settings, progress())
@@ -93,10 +109,12 @@ class BPTTTrainer:
         saved_at = time.monotonic()
         if not resume:
             self._save(loop, where, steps, run, hooks, progress, best=False)
-        with Interrupts() as interrupts:
+        with Interrupts(patient=self.group.size > 1) as interrupts:
             while where.step < steps and not self._gave_up(where):
                 begin = time.perf_counter()
-                where.loss = loop.step(where.step, self._rate(where.step, steps))
+                loss = loop.step(where.step, self._rate(where.step, steps))
+                late = time.monotonic() - saved_at > SAVE_EVERY
+                where.loss, asked, late = self.group.agree(loss, interrupts.asked, late)
                 where.seconds += time.perf_counter() - begin
                 if not math.isfinite(where.loss):
                     raise TrainingStopped(self._lost(run, f"the loss became {where.loss} at step {where.step + 1}"))
@@ -106,19 +124,32 @@ class BPTTTrainer:
                 if where.step % every == 0 or where.step == steps:
                     best = self._evaluate(loop, where, val, run, hooks, progress)
                     self._save(loop, where, steps, run, hooks, progress, best=best)
-                    saved_at = time.monotonic()
-                elif interrupts.asked or time.monotonic() - saved_at > SAVE_EVERY:
+                elif asked or late:
                     self._save(loop, where, steps, run, hooks, progress, best=False)
-                    saved_at = time.monotonic()
-                if interrupts.asked:
+                else:
+                    continue
+                saved_at = time.monotonic()
+                if self.group.any(interrupts.asked):
                     raise TrainingStopped(
                         f"stopped at step {where.step} of {steps}, everything is saved; "
                         f"go on with: gen train --resume --run {run.path}"
                     )
         return self._result(model, train, val, run, where, loop.tokens_per_step)
 
+    def _begin(self, loop: Loop, run: Run, steps: int, resume: bool) -> Position:
+        """Return where training begins: at a checkpoint, or from the start."""
+        if not resume:
+            self.group.seed(self.settings.seed, 0)
+            return Position()
+        checkpoint = ckpt.load_last(run)
+        where = loop.load(checkpoint, steps)
+        self.group.sum(0)  # all have read before one tidies up
+        if not self.group.rank:
+            ckpt.tidy(run, checkpoint.path, best=where.best_step == where.step > 0)
+        return where
+
     def _loop(self, model: Any, batcher: Batcher, train: Ids) -> Loop:
-        return Loop(self.config, self.settings, self.compute, model, batcher, train)
+        return Loop(self.config, self.settings, self.compute, self.group, model, batcher, train)
 
     def _rate(self, step: int, steps: int) -> float:
         config = self.config
@@ -137,7 +168,7 @@ class BPTTTrainer:
         return max(1, min(steps, max(math.ceil(steps / 10), math.ceil(3.3 * val_tokens / tokens_per_step))))
 
     def _evaluate(self, loop: Loop, where: Position, val: Ids, run: Run, hooks: Hooks, progress: Any) -> bool:
-        where.val_loss = mean_loss(loop.model, val, self.compute.autocast())
+        where.val_loss = mean_loss(loop.model, val, self.compute.autocast(), self.group)
         if not math.isfinite(where.val_loss):
             raise TrainingStopped(self._lost(run, f"the held-out loss became {where.val_loss} after step {where.step}"))
         best = where.best_loss is None or where.val_loss < where.best_loss
@@ -155,14 +186,16 @@ class BPTTTrainer:
         meta |= {
             "device": self.compute.device.type,
             "threads": self.compute.threads,
+            "processes": self.group.size,
             "scaler": loop.scaler.state_dict(),
         }
         meta["loss"] = where.loss if math.isfinite(where.loss) else None
         tensors = loop.tensors()
         if not all(bool(one.isfinite().all()) for name, one in tensors.items() if name.startswith(ckpt.MODEL)):
             raise TrainingStopped(self._lost(run, f"the weights became infinite or NaN after step {where.step}"))
-        path = ckpt.save(run, tensors, meta, best=best)
-        hooks.checkpoint_saved(run, progress(), path)
+        if not self.group.rank:
+            path = ckpt.save(run, tensors, meta, best=best)
+            hooks.checkpoint_saved(run, progress(), path)
 
     def _lost(self, run: Run, problem: str) -> str:
         return (
@@ -173,11 +206,13 @@ class BPTTTrainer:
 
     def _result(self, model: Any, train: Ids, val: Ids, run: Run, where: Position, tokens_per_step: int) -> FitResult:
         """Measure the best checkpoint in fp32, on the held-out text and on as much training text."""
-        ckpt.load_weights(model, ckpt.load_best(run))
+        if not self.group.rank:
+            ckpt.load_weights(model, ckpt.load_best(run))
+        self.group.spread(model.state_dict().values())
         return FitResult(
             steps=where.step,
-            val_loss=mean_loss(model, val),
-            train_loss=mean_loss(model, train[-len(val) :]),
+            val_loss=mean_loss(model, val, group=self.group),
+            train_loss=mean_loss(model, train[-len(val) :], group=self.group),
             best_step=where.best_step,
             symbols_per_second=where.step * tokens_per_step / max(where.seconds, 1e-9),
         )

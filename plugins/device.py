@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from gentext.errors import ConfigError, DeviceError
+from gentext.interfaces import World
 from gentext.settings import Settings
 
 
@@ -72,8 +73,16 @@ def check_memory(parameters: int, bytes_each: int, device: torch.device, purpose
 
 def choose(settings: Settings) -> Compute:
     """Choose device and precision, or raise DeviceError when what was asked for is not there."""
-    device = choose_device(settings.device)
-    torch.set_num_threads(settings.threads or _cores())
+    device, (rank, processes) = choose_device(settings.device), _beside()
+    if device.type == "cuda" and processes > 1:
+        if processes > torch.cuda.device_count():
+            raise DeviceError(
+                f"{processes} processes on a machine with {torch.cuda.device_count()} GPUs: each needs its own; "
+                f"start fewer, or use --device cpu"
+            )
+        device = torch.device("cuda", rank)
+        torch.cuda.set_device(device)
+    torch.set_num_threads(settings.threads or max(1, _cores() // processes))
     return Compute(device, _precision(settings.precision, device), torch.get_num_threads())
 
 
@@ -97,6 +106,13 @@ def bf16_on_cpu() -> bool:
 def _cores() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _beside() -> tuple[int, int]:
+    """Return the number of this process on this machine, and how many there train together."""
+    if World.of_process().size == 1:
+        return 0, 1
+    return int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 def _precision(wanted: str, device: torch.device) -> str:

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from gentext.interfaces import Ids
+from gentext.interfaces import Ids, World
+from gentext.plugins.distributed import Group
 
 ROWS, LENGTH = 128, 100
 
@@ -30,17 +31,29 @@ def windows(tokens: Ids, rows: int = ROWS, length: int = LENGTH) -> Iterator[tup
         yield streams[:, begin:end], streams[:, begin + 1 : end + 1]
 
 
-def mean_loss(model: Any, tokens: Ids, autocast: contextlib.AbstractContextManager[Any] | None = None) -> float:
-    """Return nats a symbol over a text, read as up to 128 streams with carried state."""
+def mean_loss(
+    model: Any,
+    tokens: Ids,
+    autocast: contextlib.AbstractContextManager[Any] | None = None,
+    group: Group = Group(World()),  # noqa: B008
+) -> float:
+    """Return nats a symbol over a text, read as up to 128 streams with carried state.
+
+    The processes of a group share the streams; all must ask, and all get the same answer.
+    """
     if len(tokens) < 2:
         return float("nan")
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    total, count = 0.0, 0
+    total, count = 0.0, 0.0
     state: tuple[torch.Tensor, ...] | None = None
     with torch.no_grad(), autocast or contextlib.nullcontext():
         for x, y in windows(tokens):
+            mine = group.part(len(x))
+            x, y = x[mine], y[mine]
+            if not len(x):  # a text so short that there are fewer streams than processes
+                break
             if state is None:
                 state = model.initial_state(len(x))
             logits, state = model(torch.from_numpy(x).to(device), state)
@@ -49,4 +62,5 @@ def mean_loss(model: Any, tokens: Ids, autocast: contextlib.AbstractContextManag
             )
             total, count = total + loss.item(), count + y.size
     model.train(was_training)
+    total, count = group.sum(total, count)
     return total / count

@@ -13,10 +13,13 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "
 
 
 class Interrupts:
-    """Turns the first of these signals into ``asked`` and calls ``then``; a second one raises KeyboardInterrupt."""
+    """Turns the first of these signals into ``asked`` and calls ``then``; a second one raises KeyboardInterrupt.
 
-    def __init__(self, then: Callable[[], None] = lambda: None) -> None:
-        self.asked = False
+    ``patient``: a second one does not, as torchrun may repeat the first, and kills on its own in the end.
+    """
+
+    def __init__(self, then: Callable[[], None] = lambda: None, *, patient: bool = False) -> None:
+        self.asked, self._patient = False, patient
         self._then = then
         self._before: dict[int, Any] = {}
 
@@ -32,7 +35,7 @@ class Interrupts:
             signal.signal(number, handler)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self.asked and not self._patient:
             raise KeyboardInterrupt
         self.asked = True
         self._then()

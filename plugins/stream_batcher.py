@@ -37,7 +37,12 @@ class StreamBatcher:
 
     def __init__(self, config: StreamConfig, n_tokens: int, world: World = World()) -> None:  # noqa: B008
         if config.batch % world.size:
-            raise ConfigError(f"batcher.batch = {config.batch}: expected a multiple of the {world.size} processes")
+            below = config.batch // world.size * world.size
+            fits = " or ".join(str(one) for one in (below, below + world.size) if one)
+            raise ConfigError(
+                f"batcher.batch = {config.batch}: {world.size} processes cannot share {config.batch} rows evenly; "
+                f"take {fits}, or any other multiple of {world.size}"
+            )
         self.rows, self.length = config.batch, config.length
         self._local = config.batch // world.size
         self.steps_per_epoch = n_tokens // (self.rows * self.length)

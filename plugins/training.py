@@ -20,6 +20,7 @@ from gentext.errors import RunError
 from gentext.interfaces import Batcher, Ids
 from gentext.plugins import checkpoint as ckpt
 from gentext.plugins.device import Compute
+from gentext.plugins.distributed import Group
 from gentext.plugins.recurrent import TorchState, reset_rows
 from gentext.settings import Settings
 
@@ -67,21 +68,30 @@ class Loop:
     """Model, optimizer and carried state: one optimizer step at a time."""
 
     def __init__(
-        self, config: BPTTConfig, settings: Settings, compute: Compute, model: Any, batcher: Batcher, train: Ids
+        self,
+        config: BPTTConfig,
+        settings: Settings,
+        compute: Compute,
+        group: Group,
+        model: Any,
+        batcher: Batcher,
+        train: Ids,
     ) -> None:
-        self.config, self.compute, self.batcher, self.train = config, compute, batcher, train
+        self.config, self.compute, self.group, self.batcher, self.train = config, compute, group, batcher, train
         self.seed = settings.seed
         self.model = model.to(self.compute.device).train()
+        group.spread(self.model.state_dict().values())
         self.optimizer = _optimizer(model, config)
         self.scaler = torch.amp.GradScaler(self.compute.device.type, enabled=self.compute.precision == "fp16")
-        self.rows, self.tokens_per_step = batcher.rows, batcher.rows * batcher.length
-        self.carried: TorchState = model.initial_state(batcher.rows)
+        self.rows, self.tokens_per_step = batcher.rows // group.size, batcher.rows * batcher.length
+        self.carried: TorchState = model.initial_state(self.rows)
         self.rate = 0.0
 
     def step(self, step: int, rate: float) -> float:
-        """Take optimizer step number ``step`` (from 0) at a learning rate; return its loss."""
+        """Take optimizer step number ``step`` (from 0) at a learning rate; return the loss of this process's rows."""
         epoch, within = divmod(step, self.batcher.steps_per_epoch)
-        x, y, fresh = (torch.from_numpy(one) for one in self.batcher.batch(self.train, self.seed, epoch, within, 0))
+        batch = self.batcher.batch(self.train, self.seed, epoch, within, self.group.rank)
+        x, y, fresh = (torch.from_numpy(one) for one in batch)
         device = self.compute.device
         model = self.model
         for group in self.optimizer.param_groups:
@@ -94,6 +104,7 @@ class Loop:
             logits, state = model(x.to(device), state)
             loss = functional.cross_entropy(logits.float().flatten(0, 1), y.to(device).flatten())
         self.scaler.scale(loss).backward()
+        self.group.average(model)
         self.scaler.unscale_(self.optimizer)
         if self.config.clip:
             torch.nn.utils.clip_grad_norm_(model.parameters(), self.config.clip)
@@ -104,15 +115,19 @@ class Loop:
         return loss.item()
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all tensors that a checkpoint needs."""
+        """Return all tensors that a checkpoint needs, those of the other processes too: all must ask."""
         tensors = {f"{ckpt.MODEL}{name}": one for name, one in self.model.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{key}": one for key, one in state.items()}
         specs = self.model.state_spec
-        tensors |= {f"carried.{spec.name}": one for spec, one in zip(specs, self.carried, strict=True)}
-        tensors["random.cpu"] = torch.get_rng_state()
+        for spec, one in zip(specs, self.carried, strict=True):  # in the order of the text's streams
+            parts = self.group.gather(one)
+            tensors[f"carried.{spec.name}"] = torch.cat(parts, spec.batch_axis) if len(parts) > 1 else one
+        for rank, one in enumerate(self.group.gather(torch.get_rng_state())):
+            tensors[_random("cpu", rank)] = one
         if self.compute.device.type == "cuda":
-            tensors["random.cuda"] = torch.cuda.get_rng_state(self.compute.device)
+            for rank, one in enumerate(self.group.gather(torch.cuda.get_rng_state(self.compute.device))):
+                tensors[_random("cuda", rank)] = one
         return tensors
 
     def load(self, checkpoint: ckpt.Checkpoint, steps: int) -> Position:
@@ -126,11 +141,11 @@ class Loop:
                 state.setdefault(int(index), {})[key] = one
             groups = self.optimizer.state_dict()["param_groups"]
             self.optimizer.load_state_dict({"state": state, "param_groups": groups})
-            carried = (checkpoint.tensors[f"carried.{spec.name}"] for spec in self.model.state_spec)
-            self.carried = tuple(one.to(now.device, now.dtype) for one, now in zip(carried, self.carried, strict=True))
-            torch.set_rng_state(checkpoint.tensors["random.cpu"])
-            if compute.device.type == "cuda" and "random.cuda" in checkpoint.tensors:
-                torch.cuda.set_rng_state(checkpoint.tensors["random.cuda"], compute.device)
+            begin, specs = self.group.rank * self.rows, self.model.state_spec
+            carried = [checkpoint.tensors[f"carried.{spec.name}"] for spec in specs]
+            mine = (one.narrow(spec.batch_axis, begin, self.rows) for one, spec in zip(carried, specs, strict=True))
+            self.carried = tuple(one.to(now.device, now.dtype) for one, now in zip(mine, self.carried, strict=True))
+            self._load_random(checkpoint)
             self.scaler.load_state_dict(meta["scaler"])
             fields = {field.name: meta[field.name] for field in dataclasses.fields(Position)}
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
@@ -139,8 +154,10 @@ class Loop:
             "device": compute.device.type,
             "precision": compute.precision,
             "threads": compute.threads,
+            "processes": self.group.size,
             "steps": steps,
         }
+        meta = {"processes": 1, **meta}  # a checkpoint of the time before there could be several
         for name, value in now.items():
             if meta.get(name) != value:
                 warn(
@@ -148,6 +165,20 @@ class Loop:
                 )
         fields["loss"] = math.nan if fields["loss"] is None else fields["loss"]
         return Position(**fields)
+
+    def _load_random(self, checkpoint: ckpt.Checkpoint) -> None:
+        """Take up the random state of this process, or begin one where fewer have trained."""
+        kept, rank = checkpoint.tensors, self.group.rank
+        self.group.seed(self.seed, checkpoint.meta["step"])
+        if _random("cpu", rank) in kept:
+            torch.set_rng_state(kept[_random("cpu", rank)])
+        if self.compute.device.type == "cuda" and _random("cuda", rank) in kept:
+            torch.cuda.set_rng_state(kept[_random("cuda", rank)], self.compute.device)
+
+
+def _random(device: str, rank: int) -> str:
+    """Return what a checkpoint calls the random state of a process."""
+    return f"random.{device}" + (f".{rank}" if rank else "")
 
 
 def _optimizer(model: Any, config: BPTTConfig) -> torch.optim.Optimizer:

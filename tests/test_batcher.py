@@ -108,5 +108,5 @@ def test_batches_are_int64_whatever_the_text_is_stored_as() -> None:
 def test_what_cannot_work_is_refused() -> None:
     with pytest.raises(CorpusError, match=r"9 symbols, but one batch of 2 x 5 needs 10;.*lower batcher\.batch"):
         StreamBatcher(StreamConfig(2, 5), 9)
-    with pytest.raises(ConfigError, match=r"batcher\.batch = 3: expected a multiple of the 2 processes"):
+    with pytest.raises(ConfigError, match=r"batcher\.batch = 3: 2 processes cannot share 3 rows evenly; take 2 or 4,"):
         StreamBatcher(StreamConfig(3, 5), 100, World(0, 2))

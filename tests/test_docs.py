@@ -31,6 +31,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch.distributed.run
 
 from gentext.chain import Link
 from gentext.export.check import check_compiles
@@ -161,7 +162,7 @@ class Story:
         for line, shown in commands(block):
             words = shlex.split(line, comments=True)
             name = next(one for one in words if "=" not in one)
-            how = {"gen": self.run_gen, "make": self.run_make, "pip": self.run_pip}
+            how = {"gen": self.run_gen, "make": self.run_make, "pip": self.run_pip, "torchrun": self.run_torchrun}
             assert name in how, f"{block}: teach this test what to do with {line!r}"
             how[name](block, words, shown)
 
@@ -188,6 +189,12 @@ class Story:
             self.lend_model(Path(words[words.index("--sweep") + 1]) / "best")
         if begin:
             host.cache_clear()
+
+    def run_torchrun(self, block: Block, words: list[str], shown: str) -> None:
+        """Have torchrun read its own options, and run the rest as one process; test_ranks.py has several."""
+        given = torch.distributed.run.parse_args(words[1:])
+        assert given.module and given.training_script == "gentext.cli", f"{block}: {words}"
+        self.run_gen(block, ["gen", *given.training_script_args], shown)
 
     def lend_model(self, run: Path) -> None:
         """Give a run that was not exported the tiny run's model, which has the same symbols."""

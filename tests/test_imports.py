@@ -22,7 +22,10 @@ HEAVY = {"torch", "onnx", "onnxruntime", "onnxscript", "spox", "ndonnx", "safete
 HEAVY |= {"optuna", "tensorboard"}
 #: Files of plugins/ and the heavy libraries that they may know; the other rooms may know what stands below.
 KNOWS = {
-    **{name: {"torch"} for name in ("recurrent", "lstm", "device", "evaluate", "training", "bptt", "torch_sampler")},
+    **{
+        name: {"torch"}
+        for name in ("distributed", "recurrent", "lstm", "device", "evaluate", "training", "bptt", "torch_sampler")
+    },
     "checkpoint": {"torch", "safetensors"},
     "session": {"onnxruntime"},
     "study": {"optuna"},

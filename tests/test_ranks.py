@@ -1,0 +1,193 @@
+"""Several processes that train together: they learn what one learns, lose nothing, and speak with one voice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from helpers import one_line
+
+from gentext.errors import PluginError, UsageError
+from gentext.interfaces import World
+from gentext.pipeline import _batcher
+from gentext.plugins.bptt import BPTTTrainer
+from gentext.plugins.stream_batcher import StreamBatcher, StreamConfig
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked here")
+
+RANKS = Path(__file__).with_name("ranks.py")
+OPTIONS = (
+    *("--set", "model.hidden=8", "--set", "model.embedding=4", "--set", "batcher.batch=6", "--set", "batcher.length=8"),
+    *("--set", "trainer.eval_every=6", "--set", "run.threads=1", "--precision", "fp32", "--no-export"),
+)
+BUDGET = ("--steps", "18", "--set", "trainer.warmup=2")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("ranks")
+
+
+@pytest.fixture(scope="module")
+def said(folder: Path, tiny_text: Path) -> dict[str, tuple[list[int], str]]:
+    """What became of each job, by its name; runs have the name of their first job."""
+
+    def train(run: str, *more: str) -> list[str]:
+        return ["train", str(tiny_text), "--run", str(folder / run), *OPTIONS, *BUDGET, *more]
+
+    def resume(run: str) -> list[str]:
+        return ["train", "--resume", "--run", str(folder / run)]
+
+    drop = ("--set", "model.dropout=0.3")
+    jobs: dict[str, tuple[list[str], int, int | None, int]] = {
+        "one": (train("one"), 1, None, 0),
+        "two": (train("two"), 2, None, 0),
+        "grows": (train("grows"), 1, 0, 10),
+        "grows, resumed": (resume("grows"), 3, None, 0),
+        "shrinks": (train("shrinks"), 3, 1, 15),
+        "shrinks, resumed": (resume("shrinks"), 1, None, 0),
+        "whole": (train("whole", *drop), 3, None, 0),
+        "cut": (train("cut", *drop), 3, 2, 10),
+        "cut, resumed": (resume("cut"), 3, None, 0),
+        "headless": (train("headless"), 2, 0, 7),
+        "uneven": (train("uneven", "--set", "batcher.batch=5"), 2, None, 0),
+        "taken": (train("one"), 2, None, 0),
+    }
+    done = subprocess.run([sys.executable, RANKS], input=json.dumps([*jobs.values()]), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return {name: (codes, err) for name, (codes, err) in zip(jobs, json.loads(done.stdout), strict=True)}
+
+
+def newest(run: Path) -> dict[str, torch.Tensor]:
+    return safetensors.torch.load_file(max(run.glob("checkpoints/last-*")))
+
+
+def val_losses(run: Path) -> list[float]:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [row["val_loss"] for row in rows if "val_loss" in row]
+
+
+@pytest.mark.parametrize("name", ["two", "grows", "shrinks"])
+def test_several_learn_what_one_learns(name: str, said: dict[str, Any], folder: Path) -> None:
+    last = said.get(f"{name}, resumed", said[name])
+    assert set(last[0]) == {0}, last[1]
+    assert val_losses(folder / name) == pytest.approx(val_losses(folder / "one"), abs=1e-5)
+    mine, other = newest(folder / name), newest(folder / "one")
+    assert {key for key in mine if not key.startswith("random")} == {key for key in other if key != "random.cpu"}
+    for key, one in other.items():  # the streams' states too, in the order of the text
+        torch.testing.assert_close(mine[key], one, atol=2e-5, rtol=1e-4)
+    processes = {"two": [], "grows": ["was 1, now 3"], "shrinks": ["was 3, now 1"]}[name]
+    assert [
+        line.partition("processes ")[2][:12] for line in last[1].splitlines() if "processes was" in line
+    ] == processes
+
+
+def test_a_resume_is_exact(said: dict[str, Any], folder: Path) -> None:
+    assert [said[name][0] for name in ("whole", "cut, resumed")] == [[0] * 3] * 2
+    assert "not bit for bit" not in said["cut, resumed"][1]
+    mine, other = newest(folder / "cut"), newest(folder / "whole")
+    assert mine.keys() == other.keys() >= {"random.cpu", "random.cpu.1", "random.cpu.2"}
+    assert all(torch.equal(mine[key], one) for key, one in other.items())
+    assert not torch.equal(mine["random.cpu"], mine["random.cpu.1"])
+    assert (folder / "cut" / "samples.txt").read_bytes() == (folder / "whole" / "samples.txt").read_bytes()
+
+
+@pytest.mark.parametrize(("name", "dead"), [("shrinks", 1), ("cut", 2), ("headless", 0)])
+def test_one_that_dies_ends_all_with_one_line(name: str, dead: int, said: dict[str, Any], folder: Path) -> None:
+    codes, err = said[name]
+    assert codes == [-signal.SIGKILL if rank == dead else 1 for rank in range(len(codes))]
+    one_line(err, f"one of the {len(codes)} processes ended", f"go on with: gen train --resume --run {folder / name}")
+
+
+def test_an_error_of_all_is_told_once(said: dict[str, Any], folder: Path) -> None:
+    assert said["uneven"][0] == [1, 1]
+    one_line(said["uneven"][1], "batcher.batch = 5", "2 processes cannot share 5 rows evenly; take 4 or 6,")
+    assert not (folder / "uneven").exists()
+    one_line(said["taken"][1], "is not empty; go on with --resume")
+
+
+def test_only_one_tells_the_story(said: dict[str, Any]) -> None:
+    err = said["two"][1]
+    assert "device: CPU, 1 threads, fp32, 2 processes" in err
+    assert [line.split()[1] for line in err.splitlines() if line.startswith("step ")] == ["6/18", "12/18", "18/18"]
+
+
+def test_torchrun_saves_when_it_is_told_to_end(tmp_path: Path, tiny_text: Path) -> None:
+    run = tmp_path / "run"
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "--", "gentext.cli"]
+    words = [
+        "train",
+        str(tiny_text),
+        "--run",
+        str(run),
+        *OPTIONS,
+        "--steps",
+        "1000000",
+        "--set",
+        "trainer.eval_every=0",
+    ]
+    process = subprocess.Popen([*launch, *words], stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 60
+    while not list(run.glob("checkpoints/last-*")):  # written just before the signals are listened for
+        assert time.monotonic() < end and process.poll() is None
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    err = process.communicate(timeout=60)[1]
+    assert process.returncode != 0
+    [line] = [line for line in err.splitlines() if line.startswith("gen: error: ")]
+    assert "everything is saved; go on with: gen train --resume --run" in line
+    step = int(line.partition("stopped at step ")[2].split()[0])
+    assert f"step{step:06d}" in max(run.glob("checkpoints/last-*")).name
+    assert step > 0
+
+
+# -- what knows nothing of ranks ----------------------------------------------------------------
+
+
+class Alone:
+    """A trainer of the time before there could be several processes."""
+
+
+class Whole:
+    """A batcher that gives everybody everything."""
+
+    def __init__(self, config: StreamConfig, n_tokens: int, world: World) -> None:
+        self.whole = StreamBatcher(config, n_tokens)
+        self.rows = self.whole.rows
+
+    def batch(self, *given: Any) -> Any:
+        return self.whole.batch(*given[:-1])
+
+
+def test_plugins_that_know_nothing_of_ranks() -> None:
+    config = {"trainer": {"name": "sgd"}, "batcher": {"name": "whole"}}
+    tokens = np.zeros(5000, np.uint8)
+    for batcher, trainer, fragment in (
+        (StreamBatcher, Alone, "the trainer 'sgd' works alone, but there are 2 processes"),
+        (Whole, BPTTTrainer, "the batcher 'whole' gave each of 2 processes 16 of 16 rows"),
+    ):
+        parts = {"batcher": (batcher, StreamConfig()), "trainer": (trainer, None)}
+        with pytest.raises(PluginError, match=fragment):
+            _batcher(config, parts, tokens, 0, World(0, 2))
+        assert _batcher(config, parts, tokens, 0, World()).rows == 16
+
+
+def test_a_launcher_that_lies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"MASTER_ADDR": "here", "MASTER_PORT": "1", "RANK": "3", "WORLD_SIZE": "4"}.items():
+        assert World.of_process() == World()
+        monkeypatch.setenv(name, value)
+    assert World.of_process() == World(3, 4)
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(UsageError, match="RANK=3, WORLD_SIZE=3"):
+        World.of_process()
