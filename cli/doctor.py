@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from gentext.data.encoded import cache_folder
 from gentext.manager import host
 from gentext.run import runs_folder
 
@@ -53,6 +54,7 @@ def _facts() -> dict[str, Any]:
         "bf16 on cpu": _bf16(),
         "runs": str(runs_folder().absolute()),
         "corpora": os.environ.get("GEN_DATA_DIR") or "the user's cache folder (GEN_DATA_DIR changes it)",
+        "encoded texts": str(cache_folder().absolute()),
         "plugins": ", ".join(sorted({str(one.source) for one in host().plugins})),
     }
 

@@ -67,18 +67,18 @@ def read_corpus(source: str) -> Corpus:
     for piece in iter_text(source):
         digest.update(piece.encode())
         pieces.append(piece)
-    return Corpus(_name(source), source, "".join(pieces), digest.hexdigest())
+    return Corpus(corpus_name(source), source, "".join(pieces), digest.hexdigest())
 
 
-def iter_text(source: str, block: int = BLOCK) -> Iterator[str]:
+def iter_text(source: str, block: int = BLOCK, again: bool = False) -> Iterator[str]:
     """Yield the text that `read_corpus` reads in pieces, for texts that are larger than memory.
 
-    ``block`` is how many bytes are read at once. Raises CorpusError as `read_corpus` does, on
-    the way: pieces may have come before.
+    ``block`` is how many bytes are read at once; read ``again``, a text has nothing new to say
+    about itself. Raises CorpusError as `read_corpus` does, on the way: pieces may have come before.
     """
     empty = True
     with _readable(source):
-        for piece in _pieces(source, block):
+        for piece in _pieces(source, block, again):
             empty = False
             yield piece
     if empty:
@@ -86,21 +86,27 @@ def iter_text(source: str, block: int = BLOCK) -> Iterator[str]:
         raise CorpusError(f"{source}: {what}; expected some text to learn from")
 
 
-def _pieces(source: str, block: int) -> Iterator[str]:
+def _pieces(source: str, block: int, again: bool) -> Iterator[str]:
     if source == "-":
         return decoded(blocks(_stdin(), block), "standard input")
     if _is_named(source):
         return _catalogued(catalogue.CATALOGUE[source], block)
-    if source in catalogue.CATALOGUE:
+    if source in catalogue.CATALOGUE and not again:
         say(f"{source}: reading the path of that name, not the corpus of the catalogue")
-    return _folder(Path(source), block) if os.path.isdir(source) else _file(source, block)
+    return _folder(Path(source), block, again) if os.path.isdir(source) else _file(source, block)
 
 
 def _is_named(source: str) -> bool:
     return source in catalogue.CATALOGUE and not os.path.exists(source)
 
 
-def _name(source: str) -> str:
+def is_read_once(source: str) -> bool:
+    """Tell whether a text is gone when it was read: standard input, a pipe."""
+    return source == "-" or (os.path.exists(source) and not os.path.isfile(source) and not os.path.isdir(source))
+
+
+def corpus_name(source: str) -> str:
+    """Return a short name for a text."""
     if source == "-":
         return "stdin"
     if _is_named(source):
@@ -150,7 +156,7 @@ def _catalogued(entry: catalogue.Entry, block: int) -> Iterator[str]:
         yield from decoded(blocks(stream, block), str(path))
 
 
-def _folder(folder: Path, block: int) -> Iterator[str]:
+def _folder(folder: Path, block: int, again: bool) -> Iterator[str]:
     """Yield the text files below a folder as one text, and say how many others there were."""
     skipped = 0
 
@@ -165,5 +171,5 @@ def _folder(folder: Path, block: int) -> Iterator[str]:
                 yield decoded(itertools.chain([head], blocks(stream, block)), str(path))
 
     yield from join_files(files())
-    if skipped:
+    if skipped and not again:
         say(f"{folder}: skipped {skipped} {'file that is' if skipped == 1 else 'files that are'} not text")

@@ -45,7 +45,12 @@ class Tokenizer(Protocol):
         ...
 
     def encode(self, text: str) -> Ids:
-        """Return ids [len]; raises PrimeError naming the first character that has none."""
+        """Return ids [len]; raises PrimeError naming the first character that has none.
+
+        A text to train on comes in pieces of up to a million characters, each of which is encoded
+        by itself: no symbol lies across two. The pieces depend on the text alone, and end behind
+        a line end (without one behind a space, without that too anywhere).
+        """
         ...
 
     def unknown_at(self, text: str) -> list[int]:
@@ -62,7 +67,12 @@ class Tokenizer(Protocol):
 class TokenizerClass(Protocol):
     """How tokenizers come to be: what is registered."""
 
-    def build(self, chunks: Iterable[str], config: Any) -> Tokenizer: ...
+    def build(self, chunks: Iterable[str], config: Any) -> Tokenizer:
+        """Learn from a text, in the pieces in which `Tokenizer.encode` will see it.
+
+        ``chunks`` may be iterated over again: each time the text is read anew.
+        """
+        ...
 
     def from_state(self, state: Mapping[str, Any]) -> Tokenizer: ...
 
@@ -90,6 +100,9 @@ class World:
 
 class Batcher(Protocol):
     """Cuts a text into batches. Pure: the same arguments give the same batch.
+
+    The text's ids are mapped from a file that may be larger than memory: read-only, and of the
+    smallest unsigned type. Cut the windows first, then turn them into int64.
 
     Constructed as ``Batcher(config, n_tokens, world)``; raises CorpusError when the text is too
     short for one batch.

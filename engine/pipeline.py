@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from gentext import advice
 from gentext import run as runs
 from gentext.bundle import start_symbol
@@ -19,7 +17,6 @@ from gentext.console import say, warn
 from gentext.describe import configured_chain
 from gentext.errors import (
     ConfigError,
-    CorpusError,
     MissingExtra,
     PluginError,
     RunError,
@@ -33,10 +30,9 @@ from gentext.manager import host
 from gentext.resolve import SECTIONS, TrainOptions, component, resolve
 from gentext.run import Run
 from gentext.settings import BUDGETS, Settings, check_extras
-from gentext.text import Text, corpus_table, prepare
+from gentext.text import Text, read_text
 
 DEFAULT_CORPUS = "python-docs"
-HELD_OUT_LIMIT = 1_000_000
 #: What PyTorch says when memory is short.
 NO_MEMORY = re.compile(r"out of memory|can't allocate|not enough memory", re.IGNORECASE)
 
@@ -74,26 +70,10 @@ def _resume(options: TrainOptions) -> tuple[Run, FitResult]:
 
 
 def _train(config: Table, source: str, path: Path | None, resume: tuple[Run, Table] | None) -> tuple[Run, FitResult]:
-    from gentext.data.corpus import read_corpus
-
     parts = {kind: component(config, kind) for kind in SECTIONS}
     settings = build_config(Settings, config.get("run", {}), "run")
     check_extras(settings)
-    try:
-        corpus = read_corpus(source)
-    except CorpusError as error:
-        if resume is None:
-            raise
-        raise CorpusError(
-            f"{error} If it moved, say where it is: gen train TEXT --resume --run {resume[0].path}"
-        ) from None
-    if resume and corpus.sha256 != resume[1].get("sha256"):
-        raise RunError(
-            f"{resume[0].path} was trained on another text: {resume[1].get('name')!r} with sha256 "
-            f"{str(resume[1].get('sha256'))[:12]}..., this is {corpus.name!r} with {corpus.sha256[:12]}...; "
-            f"give it the same text, or start a new run"
-        )
-    text = prepare(parts["tokenizer"], corpus, settings, resume[0] if resume else None)
+    text = read_text(source, config["tokenizer"]["name"], parts["tokenizer"], settings.val_frac, resume)
     world = World.of_process()
     batcher = _batcher(config, parts, text.train, settings.seed, world)
     configured_chain(host().registry, config.get("chain", {}), text.tokenizer.vocab_size)
@@ -103,19 +83,18 @@ def _train(config: Table, source: str, path: Path | None, resume: tuple[Run, Tab
     cls, options = parts["model"]
     with _enough_memory():
         model = cls(options, text.tokenizer.vocab_size)
-    counts = np.bincount(text.train, minlength=text.tokenizer.vocab_size).astype(np.int64)
     if not resume and hasattr(model, "prepare"):
-        model.prepare(counts)
+        model.prepare(text.counts)
     with _enough_memory():
         steps, seconds = trainer.plan(model, batcher, text.train)
     if resume or world.rank:
         run = resume[0] if resume else Run(path or runs.runs_folder())
     else:
-        run = runs.create(path, corpus.name)
+        run = runs.create(path, text.corpus["name"])
         config["run"] = {key: value for key, value in to_table(settings).items() if key not in BUDGETS}
         config["run"]["steps"] = steps
-        config["corpus"] = corpus_table(corpus)
-        _write_start(run, config, text, counts)
+        config["corpus"] = text.corpus
+        _write_start(run, config, text)
     _introduce(run, took, model, text, steps, seconds, config["model"])
     hooks = Silence() if world.rank else host().hooks
     try:
@@ -176,7 +155,7 @@ def _enough_memory() -> Iterator[None]:
         ) from error
 
 
-def _write_start(run: Run, config: Table, text: Text, counts: Any) -> None:
+def _write_start(run: Run, config: Table, text: Text) -> None:
     """Write what a run holds before its first step."""
     try:
         import tomli_w
@@ -187,10 +166,10 @@ def _write_start(run: Run, config: Table, text: Text, counts: Any) -> None:
     state = {
         "name": config["tokenizer"]["name"],
         "state": tokenizer.state(),
-        "start": start_symbol(symbols, counts, tokenizer.unknown),
+        "start": start_symbol(symbols, text.counts, tokenizer.unknown),
     }
     runs.write_text(run.path / runs.TOKENIZER, json.dumps(state, ensure_ascii=False, indent=1) + "\n")
-    runs.write_text(run.path / runs.HELD_OUT, text.held_out[-HELD_OUT_LIMIT:])
+    runs.write_text(run.path / runs.HELD_OUT, text.held_out)
     runs.write_text(run.path / runs.CONFIG, tomli_w.dumps(config))
 
 
@@ -201,6 +180,12 @@ def _introduce(run: Run, took: str, model: Any, text: Text, steps: int, seconds:
         f"text: {len(text.train):,} symbols to learn from, {len(text.val):,} held out, "
         f"{text.tokenizer.vocab_size} different; model: {parameters:,} parameters"
     )
+    unread = text.corpus["characters"] - text.characters - len(text.held_out)
+    if unread:
+        say(
+            f"held out are {unread + len(text.held_out):,} characters, of which the last {len(text.held_out):,} are "
+            f"measured; a smaller --val-frac leaves more to learn from"
+        )
     say(f"budget: {steps:,} steps, about {_duration(steps * seconds)}; run: {run.path}")
     for line in advice.before(parameters, text.characters, len(text.held_out), options):
         warn(line)

@@ -32,16 +32,19 @@ class CharTokenizer:
 
     def __init__(self, symbols: str, with_unknown: bool) -> None:
         self._symbols = symbols
-        self._codes = _code_points(symbols)
         self.unknown = len(symbols) if with_unknown else None
         self.vocab_size = len(symbols) + with_unknown
+        #: Code point -> id; len(symbols) where there is none, so too beyond the last symbol.
+        self._table = np.full(ord(symbols[-1]) + 2, len(symbols), np.min_scalar_type(len(symbols)))
+        self._table[_code_points(symbols)] = np.arange(len(symbols))
 
     @classmethod
     def build(cls, chunks: Iterable[str], config: CharConfig) -> CharTokenizer:
         """Learn the symbols of a text. Raises CorpusError when none would be left."""
         counts = np.zeros(0x110000, np.int64)
         for chunk in chunks:
-            counts += np.bincount(_code_points(chunk), minlength=len(counts))
+            found = np.bincount(_code_points(chunk))
+            counts[: len(found)] += found
         kept = np.flatnonzero(counts >= config.min_count)
         if not len(kept):
             raise CorpusError(f"no character stands {config.min_count} times in the text; lower tokenizer.min_count")
@@ -58,22 +61,23 @@ class CharTokenizer:
         return {"symbols": self._symbols, "unknown": self.unknown is not None}
 
     def encode(self, text: str) -> Ids:
-        codes = _code_points(text)
-        at = np.minimum(np.searchsorted(self._codes, codes), len(self._codes) - 1)
-        strange = self._codes[at] != codes
-        ids: Ids = at.astype(np.uint8) if self.vocab_size <= 256 else at.astype(np.int32)
-        if strange.any():
-            if self.unknown is None:
+        ids = self._look_up(text)
+        if self.unknown is None:
+            strange = ids == len(self._symbols)
+            if strange.any():
                 first = int(strange.argmax())
                 raise PrimeError(
                     f"{int(strange.sum())} characters are not among the model's {self.vocab_size} symbols, "
                     f"first {text[first]!r} at position {first}"
                 )
-            ids[strange] = self.unknown
-        return ids
+        return ids.astype(np.min_scalar_type(self.vocab_size - 1), copy=False)
 
     def unknown_at(self, text: str) -> list[int]:
-        return [int(at) for at in np.flatnonzero(~np.isin(_code_points(text), self._codes))]
+        return [int(at) for at in np.flatnonzero(self._look_up(text) == len(self._symbols))]
+
+    def _look_up(self, text: str) -> Ids:
+        """Return ids [len], with len(symbols) for every character that has none."""
+        return self._table.take(_code_points(text), mode="clip")
 
     def token_bytes(self, token: int) -> bytes:
         return (REPLACEMENT if token == self.unknown else self._symbols[token]).encode()
@@ -86,4 +90,4 @@ def _surrogate(text: str) -> bool:
 
 def _code_points(text: str) -> NDArray[np.uint32]:
     # Lone surrogates cannot come from a file, but can from a command line.
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.dtype("<u4")).astype(np.uint32)
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.dtype("<u4"))

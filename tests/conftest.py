@@ -6,6 +6,7 @@ import contextlib
 import io
 import random
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -50,6 +51,15 @@ def make_text(characters: int) -> str:
     words = ["".join(rng.choices("abcdefghijklmnop", k=rng.randint(2, 7))) for _ in range(200)]
     pieces = [rng.choice(words) + rng.choice([" ", " ", " ", ".\n"]) for _ in range(characters)]
     return "".join(pieces)[:characters]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache of encoded texts that is not the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("GEN_CACHE_DIR", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")

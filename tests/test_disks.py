@@ -69,6 +69,26 @@ def test_disk_that_is_full(
     assert [row["step"] for row in Run(run).read_metrics() if row.get("finished")] == [6]
 
 
+def test_cache_whose_disk_is_full(
+    gen: Gen,
+    tiny_text: Path,
+    tiny_run: Path,
+    tiny_options: tuple[str, ...],
+    tmp_path: Path,
+    disk: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = disk("size=12k")
+    monkeypatch.setenv("GEN_CACHE_DIR", str(folder))
+    code, _, err = gen("train", tiny_text, "--run", tmp_path / "run", *tiny_options, "--steps", 4, "--no-export")
+    assert code == 0, err
+    said = f"{folder}: cannot be written (No space left on device); the encoded text goes into a temporary file"
+    assert said in err
+    assert list(folder.iterdir()) == []
+    names = [next(run.glob("checkpoints/best-*")).name for run in (tmp_path / "run", tiny_run)]
+    assert names[0] == names[1]  # with the loss in it
+
+
 def test_disk_that_cannot_be_written(gen: Gen, tiny_run: Path, tiny_text: Path, disk: Callable[[str], Path]) -> None:
     run = Path(shutil.copytree(tiny_run, disk("size=2m") / "run"))
     disk("ro")

@@ -97,7 +97,8 @@ def test_a_signal_stops_after_its_step(
 @pytest.mark.parametrize(
     ("target", "said"),
     [
-        ("gentext.data.corpus.read_corpus", "stopped by Ctrl-C"),
+        ("gentext.data.stream.CorpusStream.__iter__", "stopped by Ctrl-C"),
+        ("gentext.data.encoded.encoded", "stopped by Ctrl-C"),
         ("gentext.plugins.bptt.BPTTTrainer.plan", "stopped by Ctrl-C"),
         ("gentext.plugins.checkpoint.save", "nothing was saved yet"),
         ("gentext.plugins.training.Loop.step", "go on with: gen train --resume --run "),

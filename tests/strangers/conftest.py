@@ -73,7 +73,9 @@ class House:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("GEN_", "PIP_"))}
         done = subprocess.run(
             [self.python, *map(str, arguments)],
-            env=kept | {"OMP_NUM_THREADS": "1", "PYTHONUTF8": "1"} | variables,
+            env=kept
+            | {"OMP_NUM_THREADS": "1", "PYTHONUTF8": "1", "GEN_CACHE_DIR": str(self.folder / "cache")}
+            | variables,
             cwd=self.folder,
             input=stdin,
             capture_output=True,

@@ -1,0 +1,313 @@
+"""Texts of any size: cut into pieces, encoded once into a cache, and everything that can go wrong there."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import re
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gentext import text as texts
+from gentext.data import decoding, encoded, stream
+from gentext.errors import CorpusError, PluginError
+from gentext.plugins.byte_tokenizer import ByteTokenizer
+from gentext.plugins.char_tokenizer import CharConfig, CharTokenizer
+from gentext.text import Text, read_text
+
+Gen = Callable[..., tuple[int, str, str]]
+
+LINES = "to be or not to be\nthat is the question\n" * 40
+ALPHABET = st.text("ab \n\u00e9\U0001f642", min_size=1, max_size=300)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a text, and a cache of its own in ``cache``."""
+    monkeypatch.setenv("GEN_CACHE_DIR", str(tmp_path / "cache"))
+    (tmp_path / "text.txt").write_text(LINES)
+    return tmp_path
+
+
+def read(place: Path, cls: Any = CharTokenizer, config: Any = CharConfig(), source: str = "text.txt") -> Text:  # noqa: B008
+    return read_text(str(place / source), "char" if cls is CharTokenizer else "byte", (cls, config), 0.1, None)
+
+
+def cached(place: Path) -> list[Path]:
+    return list((place / "cache").iterdir())
+
+
+# -- pieces -----------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(ALPHABET, st.integers(1, 50), st.lists(st.integers(0, 300)))
+def test_pieces_depend_on_the_text_alone(text: str, size: int, cuts: list[int]) -> None:
+    pieces = list(stream.cut_pieces([text], size))
+    assert "".join(pieces) == text
+    assert all(0 < len(piece) <= size for piece in pieces)
+    for piece, after in itertools.pairwise(pieces):
+        window = (piece + after)[:size]
+        assert piece.endswith("\n") or "\n" not in window
+        assert piece.endswith(("\n", " ")) or (len(piece) == size and " " not in piece)
+    ends = [0, *sorted(cuts), len(text)]
+    blocks = [text[begin:end] for begin, end in itertools.pairwise(ends)]
+    assert list(stream.cut_pieces(blocks, size)) == pieces
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    text=ALPHABET.filter(lambda text: len(set(text)) > 1 and len(text) > 30),
+    how=st.sampled_from([(CharTokenizer, CharConfig(1)), (CharTokenizer, CharConfig(5)), (ByteTokenizer, None)]),
+    piece=st.integers(1, 40),
+    block=st.integers(1, 40),
+    limit=st.integers(2, 40),
+)
+def test_pieces_encode_to_what_the_whole_does(text: str, how: Any, piece: int, block: int, limit: int) -> None:
+    cls, config = how
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as name:
+        patch.setenv("GEN_CACHE_DIR", name)
+        patch.setattr(stream, "PIECE", piece)
+        patch.setattr(texts, "HELD_OUT_LIMIT", limit)
+        patch.setattr(encoded, "BLOCK", block)
+        patch.setattr(decoding.blocks, "__defaults__", (block,))
+        (Path(name) / "text.txt").write_text(text, encoding="utf-8", newline="")
+        try:
+            whole = cls.build([text], config)
+        except CorpusError:
+            return
+        if whole.vocab_size < 2:
+            return
+        cut = int(len(text) * 0.9)
+        for _ in ("encoded", "from the cache"):
+            found = read(Path(name), cls, config)
+            assert found.tokenizer.state() == whole.state()
+            assert found.corpus["sha256"] == hashlib.sha256(text.encode()).hexdigest()
+            assert found.corpus["characters"] == len(text)
+            assert np.array_equal(found.train, whole.encode(text[:cut]))
+            assert found.held_out == text[cut:][-limit:]
+            assert np.array_equal(found.val, whole.encode(found.held_out))
+            assert np.array_equal(found.counts, np.bincount(found.train, minlength=whole.vocab_size))
+            assert found.train.dtype == np.uint8 and not found.train.flags.writeable
+
+
+@pytest.mark.parametrize(("symbols", "dtype"), [(256, np.uint8), (257, np.uint16), (65537, np.uint32)])
+def test_ids_are_of_the_smallest_type(place: Path, symbols: int, dtype: Any) -> None:
+    text = "".join(chr(0x10000 + at) for at in range(symbols)) * 2
+    (place / "wide.txt").write_text(text, encoding="utf-8")
+    for _ in ("encoded", "from the cache"):
+        found = read(place, source="wide.txt")
+        assert found.train.dtype == found.val.dtype == dtype
+        assert found.train[symbols - 1] == symbols - 1
+
+
+# -- the cache --------------------------------------------------------------------------------
+
+
+def flip(data: bytearray, at: int) -> None:
+    data[at] ^= 1
+
+
+def out_of_range(data: bytearray, _: int) -> None:
+    """An id that no symbol has, under checksums that are right."""
+    data[encoded.BEGIN + 5] = 255
+    data[60:64] = struct.pack("<I", zlib.crc32(data[encoded.BEGIN :]))
+    data[64:68] = struct.pack("<I", zlib.crc32(data[:64]))
+
+
+def other_ids(data: bytearray, _: int) -> None:
+    """What a tokenizer of the same name and state would have made before it was changed."""
+    data[encoded.BEGIN + 5] = (data[encoded.BEGIN + 5] + 1) % 10
+    data[60:64] = struct.pack("<I", zlib.crc32(data[encoded.BEGIN :]))
+    data[64:68] = struct.pack("<I", zlib.crc32(data[:64]))
+
+
+@pytest.mark.parametrize(
+    ("change", "at", "why"),
+    [
+        (flip, 0, "its header is damaged"),
+        (flip, 40, "its header is damaged"),
+        (flip, 59, "its header is damaged"),
+        (flip, 66, "its header is damaged"),
+        (flip, 700, "its checksum is wrong"),
+        (flip, -1, "its checksum is wrong"),
+        (lambda data, at: data.append(at), 0, "bytes, expected"),
+        (lambda data, at: data.pop(), 0, "bytes, expected"),
+        (lambda data, at: data.clear(), 0, "its header is damaged"),
+        (out_of_range, 0, "it has an id 255, of 14 symbols"),
+        (other_ids, 0, "its tokenizer has changed"),
+    ],
+)
+def test_damaged_cache_is_made_anew(
+    place: Path, change: Callable[[bytearray, int], None], at: int, why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = read(place)
+    [path] = cached(place)
+    whole = path.read_bytes()
+    data = bytearray(whole)
+    change(data, at)
+    path.unlink()
+    path.write_bytes(data)
+    assert capsys.readouterr().err == ""
+    after = read(place)
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{path}: cannot be used (") and why in line
+    assert np.array_equal(before.train, after.train)
+    assert [one.read_bytes() for one in cached(place)] == [whole]
+    read(place)
+    assert capsys.readouterr().err == ""
+
+
+def test_cache_knows_what_it_is_about(place: Path) -> None:
+    read(place)
+    read(place, CharTokenizer, CharConfig(50))
+    read(place, ByteTokenizer)
+    read_text(str(place / "text.txt"), "char", (CharTokenizer, CharConfig()), 0.2, None)
+    assert len(cached(place)) == 4
+    (place / "copy.txt").write_text(LINES.replace("\n", "\r\n"))
+    read(place, source="copy.txt")
+    assert len(cached(place)) == 4
+    old = cached(place)[0]
+    os.utime(old, (0, time.time() - encoded.KEEP - 60))
+    (place / "cache" / "mine.txt").write_text("not of the cache")
+    os.utime(place / "cache" / "mine.txt", (0, 0))
+    (place / "text.txt").write_text(LINES * 2)
+    read(place)
+    assert old not in cached(place) and len(cached(place)) == 5
+
+
+def test_cache_that_cannot_be_written(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = read(place)
+    capsys.readouterr()
+    monkeypatch.setenv("GEN_CACHE_DIR", str(place / "text.txt" / "cache"))
+    assert np.array_equal(read(place).train, before.train)
+    [line] = capsys.readouterr().err.splitlines()
+    assert "cannot be written (Not a directory); the encoded text goes into a temporary file" in line
+    monkeypatch.setattr(tempfile, "tempdir", str(place / "missing"))
+    assert np.array_equal(read(place).train, before.train)
+    assert "the encoded text is kept in memory" in capsys.readouterr().err.splitlines()[1]
+
+
+def test_two_that_encode_at_once(place: Path) -> None:
+    (place / "long.txt").write_text(LINES * 500)
+    code = (
+        "import hashlib, sys\n"
+        "from gentext.text import read_text\n"
+        "from gentext.plugins.char_tokenizer import CharConfig, CharTokenizer\n"
+        "print('ready', flush=True)\n"
+        "sys.stdin.readline()\n"
+        "text = read_text(sys.argv[1], 'char', (CharTokenizer, CharConfig()), 0.1, None)\n"
+        "print(hashlib.sha256(text.train.tobytes()).hexdigest())\n"
+    )
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(place / "long.txt")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    for one in both:
+        assert one.stdout is not None and one.stdout.readline() == "ready\n"
+    for one in both:
+        assert one.stdin is not None
+        one.stdin.write("\n")
+        one.stdin.flush()
+    results = [one.communicate() for one in both]
+    assert [err for _, err in results] == ["", ""]
+    wanted = hashlib.sha256(read(place, source="long.txt").train.tobytes()).hexdigest()
+    assert [out.strip() for out, _ in results] == [wanted, wanted]
+    assert len(cached(place)) == 1
+
+
+# -- texts that make trouble ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("now", [LINES + "more", LINES[:-9], LINES.upper(), LINES.replace("be", "eb"), "", None])
+def test_text_that_changes_while_it_is_read(place: Path, now: str | None) -> None:
+    path = place / "text.txt"
+
+    class Meddler(CharTokenizer):
+        @classmethod
+        def build(cls, chunks: Iterable[str], config: CharConfig) -> CharTokenizer:
+            learned = CharTokenizer.build(chunks, config)
+            path.unlink() if now is None else path.write_text(now)
+            return learned
+
+    with pytest.raises(CorpusError, match="changed while it was read" if now else "expected some text|no such file"):
+        read_text(str(path), "char", (Meddler, CharConfig()), 0.1, None)
+    assert cached(place) == []
+
+
+def test_tokenizer_that_breaks_its_promise(place: Path) -> None:
+    class Liar(ByteTokenizer):
+        answer: Any = None
+
+        def encode(self, text: str) -> Any:
+            return np.full(len(text), self.answer)
+
+    for answer in (256, -1, 0.5, "a"):
+        Liar.answer = answer
+        with pytest.raises(PluginError, match="'byte' must encode a text as whole numbers from 0 to 255"):
+            read_text(str(place / "text.txt"), "byte", (Liar, None), 0.1, None)
+
+
+def test_tokenizer_may_read_the_text_twice(place: Path) -> None:
+    class Twice(CharTokenizer):
+        @classmethod
+        def build(cls, chunks: Iterable[str], config: CharConfig) -> CharTokenizer:
+            next(iter(chunks))
+            assert "".join(chunks) == "".join(chunks) == LINES
+            return CharTokenizer.build(chunks, config)
+
+    assert np.array_equal(read(place, Twice).train, read(place).train)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes as POSIX has them")
+@pytest.mark.parametrize("in_memory", [10, 1 << 24])
+def test_pipe_is_read_once(place: Path, in_memory: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "IN_MEMORY", in_memory)
+    os.mkfifo(place / "pipe")
+    for content in (LINES.encode("utf-8-sig"), "\ufeff\ufeffab".encode() * 100, LINES.encode() + b"\xe9t\xe9" * 9):
+        writer = threading.Thread(target=(place / "pipe").write_bytes, args=(content,))
+        writer.start()
+        (place / "text.txt").write_bytes(content)
+        try:
+            wanted = read(place)
+        except CorpusError as error:
+            with pytest.raises(CorpusError, match=re.escape(str(error).partition("text.txt: ")[2])):
+                read(place, source="pipe")
+        else:
+            found = read(place, source="pipe")
+            assert (found.corpus["sha256"], found.held_out) == (wanted.corpus["sha256"], wanted.held_out)
+            assert np.array_equal(found.train, wanted.train)
+        writer.join()
+    assert all(path.suffix == ".ids" for path in cached(place))
+
+
+def test_run_measures_what_it_keeps(place: Path, gen: Gen, tiny_options: tuple[str, ...]) -> None:
+    run = place / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(texts, "HELD_OUT_LIMIT", 100)
+        code, _, err = gen("train", place / "text.txt", "--run", run, *tiny_options, "--steps", 2, "--val-frac", 0.2)
+    assert code == 0, err
+    assert "held out are 320 characters, of which the last 100 are measured" in err
+    assert (run / "held_out.txt").read_text() == LINES[-100:]
