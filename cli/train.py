@@ -14,7 +14,7 @@ from gentext.errors import MissingExtra
 from gentext.interfaces import World
 from gentext.pipeline import DEFAULT_CORPUS
 from gentext.pipeline import train as run_training
-from gentext.resolve import DEFAULT_PRESET, TrainOptions, presets
+from gentext.resolve import DEFAULT_PRESET, Start, TrainOptions, presets
 
 
 def train(
@@ -40,6 +40,7 @@ def train(
     precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped or killed.")] = False,
+    init_from: Annotated[Path | None, typer.Option(help="Begin with the weights of this run.")] = None,
     no_export: Annotated[bool, typer.Option("--no-export", help="Write no model.onnx at the end.")] = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write event files into RUN/tensorboard.")] = False,
 ) -> None:
@@ -66,6 +67,7 @@ def train(
         settings=settings or [],
         flags={key: value for key, value in flags.items() if value is not None},
         resume=resume,
+        start=_start(init_from),
     )
     world = World.of_process()
     with _together(world):
@@ -88,3 +90,14 @@ def _together(world: World) -> contextlib.AbstractContextManager[None]:
     except ModuleNotFoundError:
         raise MissingExtra("training", "train") from None
     return together(world)
+
+
+def _start(source: Path | None) -> Start | None:
+    """Return where the first weights come from, if from a run."""
+    if source is None:
+        return None
+    try:
+        from gentext.plugins.growing import Source
+    except ModuleNotFoundError:
+        raise MissingExtra("training", "train") from None
+    return Source(source)

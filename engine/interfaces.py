@@ -143,7 +143,9 @@ class Model(Protocol):
     """A ``torch.nn.Module``, constructed as ``Model(config, vocab_size)``.
 
     Optional: ``prepare(counts)`` is called once on a new model with how often each symbol stands
-    in the training text (int64 [V]).
+    in the training text (int64 [V]). ``symbol_axes()`` returns, for each tensor of the state dict that has
+    a row for each symbol, its name and the axis of the symbols: ``{"embedding.weight": 0}``. With it, a
+    new run may begin with the weights of another whose text had other symbols.
     """
 
     state_spec: Sequence[StateSpec]

@@ -27,7 +27,7 @@ from gentext.errors import (
 from gentext.events import Silence
 from gentext.interfaces import FitResult, Ids, World
 from gentext.manager import host
-from gentext.resolve import SECTIONS, TrainOptions, component, resolve
+from gentext.resolve import SECTIONS, Start, TrainOptions, component, resolve
 from gentext.run import Run
 from gentext.settings import BUDGETS, Settings, check_extras
 from gentext.text import Text, read_text
@@ -41,13 +41,15 @@ def train(options: TrainOptions) -> tuple[Run, FitResult]:
     """Train as the options say, and let the life-cycle hooks export at the end."""
     if options.corpus == "-" and World.of_process().size > 1:
         raise UsageError("standard input serves one process only: with torchrun, name a file or a folder")
+    if options.resume and options.start:
+        raise UsageError("--init-from begins a new run, --resume goes on with one: give one of them")
     if options.resume:
         return _resume(options)
     if not World.of_process().rank:  # whose run it is
         runs.check_free(options.run)
     config = resolve(options)
     corpus = DEFAULT_CORPUS if options.corpus is None else options.corpus
-    return _train(config, corpus, options.run, resume=None)
+    return _train(config, corpus, options.run, resume=None, start=options.start)
 
 
 def _resume(options: TrainOptions) -> tuple[Run, FitResult]:
@@ -69,7 +71,9 @@ def _resume(options: TrainOptions) -> tuple[Run, FitResult]:
     return _train(config, origin, run.path, resume=(run, stored))
 
 
-def _train(config: Table, source: str, path: Path | None, resume: tuple[Run, Table] | None) -> tuple[Run, FitResult]:
+def _train(
+    config: Table, source: str, path: Path | None, resume: tuple[Run, Table] | None, start: Start | None = None
+) -> tuple[Run, FitResult]:
     parts = {kind: component(config, kind) for kind in SECTIONS}
     settings = build_config(Settings, config.get("run", {}), "run")
     check_extras(settings)
@@ -85,6 +89,7 @@ def _train(config: Table, source: str, path: Path | None, resume: tuple[Run, Tab
         model = cls(options, text.tokenizer.vocab_size)
     if not resume and hasattr(model, "prepare"):
         model.prepare(text.counts)
+    begun = start(model, text.tokenizer, config) if start else None
     with _enough_memory():
         steps, seconds = trainer.plan(model, batcher, text.train)
     if resume or world.rank:
@@ -95,6 +100,8 @@ def _train(config: Table, source: str, path: Path | None, resume: tuple[Run, Tab
         config["run"]["steps"] = steps
         config["corpus"] = text.corpus
         _write_start(run, config, text)
+    if begun:
+        say(begun)
     _introduce(run, took, model, text, steps, seconds, config["model"])
     hooks = Silence() if world.rank else host().hooks
     try:

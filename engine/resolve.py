@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.resources
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gentext.chain import DEFAULT_CHAIN
 from gentext.config import Table, build_config, config_class, merge, parse_setting, read_toml, to_table
 from gentext.errors import ConfigError, nearest
+from gentext.interfaces import Tokenizer
 from gentext.manager import host
 from gentext.settings import BUDGETS
 
 #: Components that a config chooses by name, and the built-in ones taken when it does not.
 SECTIONS = {"tokenizer": "char", "batcher": "stream", "model": "lstm", "trainer": "bptt"}
 DEFAULT_PRESET = "small"
+
+
+#: Puts first weights into a new model, of a tokenizer and a config, and says what it did.
+Start = Callable[[Any, Tokenizer, Table], str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +37,8 @@ class TrainOptions:
     flags: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Fields of `Settings` that were typed."""
     resume: bool = False
+    start: Start | None = None
+    """Where a new model's weights come from, if not from chance."""
 
 
 def presets() -> list[str]:

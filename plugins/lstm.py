@@ -81,6 +81,11 @@ class LSTMModel(RecurrentModel):
             with torch.no_grad():
                 self.head.bias.copy_(torch.from_numpy(np.log(smoothed / smoothed.sum()).astype(np.float32)))
 
+    def symbol_axes(self) -> dict[str, int]:
+        """Return the axis of the symbols in each tensor that has a row for each; see gentext.interfaces.Model."""
+        first = {"lstms.0.weight_ih_l0": 1} if self.embedding is None else {"embedding.weight": 0}
+        return {**first, "head.weight": 0, "head.bias": 0}
+
     def forward(self, tokens: Tensor, state: TorchState) -> tuple[Tensor, TorchState]:
         """tokens [B, T], h and c [layers, B, hidden] give logits [B, T, V] and the new h and c."""
         h, c = state

@@ -24,7 +24,17 @@ HEAVY |= {"optuna", "tensorboard"}
 KNOWS = {
     **{
         name: {"torch"}
-        for name in ("distributed", "recurrent", "lstm", "device", "evaluate", "training", "bptt", "torch_sampler")
+        for name in (
+            "distributed",
+            "growing",
+            "recurrent",
+            "lstm",
+            "device",
+            "evaluate",
+            "training",
+            "bptt",
+            "torch_sampler",
+        )
     },
     "checkpoint": {"torch", "safetensors"},
     "session": {"onnxruntime"},
