@@ -22,6 +22,8 @@ PACKAGES = (
     "onnxscript",
     "safetensors",
     "matplotlib",
+    "optuna",
+    "tensorboard",
 )
 
 

@@ -65,19 +65,15 @@ def sweep(
     doing.work()
     rows = doing.write()
     print(json.dumps(summary(doing.folder, doing.facts.corpus, rows), indent=1) if as_json else text(doing.space, rows))
-    running = [row.number for row in rows if row.state == "running"]
+    running = sum(row.state == "running" for row in rows)
     if running:
-        say(f"{len(running)} trials are still at work in another process; the process that ends last keeps the best")
+        say(f"{running} trials are still at work in another process; the process that ends last keeps the best")
         return
     if rows[0].state != "finished":
         raise GenError(f"no trial was finished; see {doing.folder / 'sweep.csv'} for the reasons")
-    best = doing.keep_best(rows[0])
-    if not no_export:
-        _export(best)
-    facts = rows[0].facts
-    for line in after(
-        facts["train_loss"], rows[0].val_loss or 0.0, facts["best_step"], facts["steps"], best.config.get("model", {})
-    ):
+    best = doing.keep_best(rows[0], (lambda run: None) if no_export else _export)
+    told = rows[0].facts["train_loss"], rows[0].val_loss or 0.0, rows[0].facts["best_step"], rows[0].facts["steps"]
+    for line in after(*told, best.config.get("model", {})):
         say(line)
     say(f"the best is trial {rows[0].number}; table and picture are in {doing.folder}")
     say(f"next: gen {'export' if no_export else 'sample'} {best.path}")

@@ -1,19 +1,22 @@
 """A sweep: many runs with other settings, of which the one with the lowest held-out loss is kept.
 
 `SWEEP/study.db` knows what was tried. Each trial is an ordinary run in `SWEEP/trial-NNN`, trained by a
-child process. Whoever holds a trial's lock trains it: a trial that is begun and not locked was cut
-short, and goes on from its checkpoint.
+child process. Whoever holds a trial's lock trains it, until its end is noted: a trial that is begun
+and not locked was cut short, and goes on from its checkpoint. The child has a lock of its own, since
+it may live a moment longer than a parent that was killed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
+import tomli_w
 from filelock import FileLock, Timeout
 
 from gentext import run as runs
@@ -22,7 +25,7 @@ from gentext.console import say
 from gentext.errors import GenError, RunError, TrainingStopped
 from gentext.plugins.interrupts import Interrupts
 from gentext.plugins.study import Row, Study
-from gentext.plugins.sweep_table import write_tables
+from gentext.plugins.sweep_table import shown, write_tables
 from gentext.run import Run
 from gentext.space import parse_space, setting
 from gentext.trial import Job, Trial
@@ -30,6 +33,8 @@ from gentext.trial import Job, Trial
 STUDY, BASE, SPACE, BEST = "study.db", "base.toml", "space.toml", "best"
 #: So many failures without a success are no bad luck.
 GIVE_UP = 5
+#: Seconds for which one process may keep the others out: an export takes the longest.
+ANSWER = 600
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,11 +64,12 @@ class Sweep:
         self.space = parse_space(self.facts.space, str(study.path))
         for name, table in ((BASE, self.facts.base), (SPACE, self.facts.space)):
             path = folder / name
-            if path.is_file() and read_toml(path) != table:
-                raise RunError(
-                    f"{study.path} belongs to another sweep than {path}; put back the one that was there, or begin "
-                    f"a new sweep"
-                )
+            if not path.is_file():
+                runs.write_text(path, tomli_w.dumps(table))
+            elif read_toml(path) != table:
+                raise RunError(f"{study.path} belongs to another sweep than {path}; put back what was there")
+        for name in ("locks", "logs"):
+            (folder / name).mkdir(exist_ok=True)
         self._trial: Trial | None = None
         self._interrupts = Interrupts(self._pass_on)
         self._busy: set[int] = set()
@@ -93,12 +99,20 @@ class Sweep:
 
     def write(self) -> list[Row]:
         """Write table and picture, and return the trials: the best first."""
-        rows = sorted(self.study.rows(), key=_rank)
-        write_tables(self.folder, self.facts.corpus, self.space, rows)
+        with self._alone():
+            rows = sorted(self.study.rows(), key=_rank)
+            write_tables(self.folder, self.facts.corpus, self.space, rows)
         return rows
 
-    def keep_best(self, row: Row) -> Run:
-        """Copy a trial to SWEEP/best, without what only training needs, and return it. Replaces an earlier one."""
+    def keep_best(self, row: Row, export: Callable[[Run], None]) -> Run:
+        """Copy a trial to SWEEP/best, without what only training needs, and export it. Replaces an earlier one."""
+        with self._alone():
+            self._copy_best(row)
+            best = Run(self.folder / BEST)
+            export(best)
+        return best
+
+    def _copy_best(self, row: Row) -> None:
         best, new, old = (self.folder / name for name in (BEST, f".{BEST}.new", f".{BEST}.old"))
         for left in (new, old):
             shutil.rmtree(left, ignore_errors=True)
@@ -112,7 +126,6 @@ class Sweep:
                 f"{best}: cannot be written ({error}); the trial itself is {self.path(row.number)}"
             ) from None
         shutil.rmtree(old, ignore_errors=True)
-        return Run(best)
 
     def path(self, number: int) -> Path:
         """Return the folder of a trial's run."""
@@ -124,42 +137,56 @@ class Sweep:
 
     def _begin(self) -> tuple[int, Iterator[Table]] | None:
         """Begin a trial, or one that was cut short, in a child that holds its lock; None: there is none left."""
-        for name in ("locks", "logs"):
-            (self.folder / name).mkdir(exist_ok=True)
-        try:
-            with FileLock(self.folder / "locks" / "study.lock", timeout=60):
-                while (number := self._next()) is not None:
-                    values = self.study.values(number, self.space, self.facts.seed)
-                    say(f"trial {number}: " + " ".join(f"{key}={_short(one)}" for key, one in values.items()))
-                    events = self._spawn(number, [setting(key, one) for key, one in values.items()])
-                    first = next(events)
-                    if first["event"] != "busy":
-                        return number, itertools.chain([first], events)
-                    self._busy.add(number)
-        except Timeout:
-            raise RunError(f"{self.folder}: another process of this sweep does not answer; end it") from None
+        with self._alone():
+            while (number := self._next()) is not None:
+                values = self.study.values(number, self.space, self.facts.seed)
+                say(f"trial {number}: " + " ".join(f"{key}={shown(one)}" for key, one in values.items()))
+                events = self._spawn(number, [setting(key, one) for key, one in values.items()])
+                first = next(events)
+                if first["event"] != "busy":
+                    return number, itertools.chain([first], events)
+                self._claimed.release()
+                self._busy.add(number)
         return None
 
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep the sweep's other processes out for a moment."""
+        try:
+            with FileLock(self.folder / "locks" / "study.lock", timeout=ANSWER):
+                yield
+        except Timeout:
+            raise RunError(f"{self.folder}: another process of this sweep does not answer; end it") from None
+
     def _next(self) -> int | None:
+        """Return a trial that is now ours, begun by a process that has died or new; None: there is none left."""
         rows = self.study.rows()
         for row in rows:
-            if row.state == "running" and row.number not in self._busy:
-                lock = FileLock(self._lock(row.number))
-                try:
-                    lock.acquire(timeout=0)
-                except Timeout:
-                    continue
-                lock.release()
-                return row.number
+            if row.state == "running" and row.number not in self._busy and self._claim(row.number):
+                if self.study.rows()[row.number].state == "running":
+                    return row.number
+                self._claimed.release()  # its process has finished it in between
         lost = [row for row in rows if row.state == "failed"]
         if len(lost) >= GIVE_UP and len(lost) == len(rows):
             raise GenError(f"the first {len(lost)} trials failed, the last one so: {lost[-1].facts.get('reason')}")
-        return self.study.begin() if len(rows) < self.facts.trials else None
+        if len(rows) >= self.facts.trials:
+            return None
+        number = self.study.begin()
+        return number if self._claim(number) else None
+
+    def _claim(self, number: int) -> bool:
+        """Take a trial's lock, or return false when another process has it; it is held until the end is noted."""
+        self._claimed = FileLock(self._lock(number))
+        try:
+            self._claimed.acquire(timeout=0)
+        except Timeout:
+            return False
+        return True
 
     def _spawn(self, number: int, settings: list[str]) -> Iterator[Table]:
         facts = self.facts
         base = str(self.folder / BASE)
-        job = Job(facts.corpus, str(self.path(number)), facts.preset, base, settings, str(self._lock(number)))
+        job = Job(facts.corpus, str(self.path(number)), facts.preset, base, settings, str(self._lock(number, "child")))
         self._trial = Trial(job, self.folder / "logs" / f"trial-{number:03d}.txt")
         if self._interrupts.asked:  # while there was nobody to pass it on to
             self._trial.stop()
@@ -179,6 +206,7 @@ class Sweep:
         finally:
             self._trial.kill()
             self._trial = None
+            self._claimed.release()
 
     def _note(self, number: int, event: Table) -> None:
         state, loss = event["event"], None
@@ -186,7 +214,7 @@ class Sweep:
         if state == "finished":
             loss = event["result"]["val_loss"]
             facts |= {key: one for key, one in event["result"].items() if key != "val_loss"}
-            say(f"trial {number}: finished, held out {loss:.4f}")
+            say(f"trial {number}: finished, held out {loss:.4f}, {facts['seconds']:.0f} s of steps")
         elif state == "failed":
             if event["disk"]:
                 raise RunError(event["reason"])
@@ -207,17 +235,13 @@ class Sweep:
         if row.state != "finished":
             (run.path / runs.HELD_OUT).unlink(missing_ok=True)
 
-    def _lock(self, number: int) -> Path:
-        return self.folder / "locks" / f"trial-{number:03d}.lock"
+    def _lock(self, number: int, whose: str = "parent") -> Path:
+        return self.folder / "locks" / f"trial-{number:03d}.{whose}"
 
 
 def _rank(row: Row) -> tuple[int, float]:
     states = ("finished", "pruned", "running", "failed")
     return states.index(row.state), float("inf") if row.val_loss is None else row.val_loss
-
-
-def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _seconds(run: Run) -> float:

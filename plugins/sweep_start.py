@@ -8,17 +8,15 @@ import shutil
 import time
 from pathlib import Path
 
-import tomli_w
-
 from gentext import run as runs
 from gentext.config import Table, build_config
 from gentext.errors import RunError, UsageError
 from gentext.pipeline import DEFAULT_CORPUS
 from gentext.plugins.study import Study
-from gentext.plugins.sweep import BASE, SPACE, STUDY, Facts, Sweep
+from gentext.plugins.sweep import STUDY, Facts, Sweep
 from gentext.resolve import DEFAULT_PRESET, SECTIONS, TrainOptions, component, resolve
 from gentext.settings import Settings, check_extras
-from gentext.space import check_space, read_space, space_table
+from gentext.space import Value, check_space, read_space, space_table
 from gentext.text import fingerprint
 
 DEFAULT_TRIALS = 20
@@ -56,6 +54,20 @@ def start(options: SweepOptions) -> Sweep:
         raise RunError(f"{folder} is a sweep already; go on with --resume, or name another folder with --sweep")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder} is not an empty folder; name another one with --sweep")
+    facts, first = _facts(train, options)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be made ({error.strerror}); name another folder with --sweep") from None
+    try:
+        return Sweep(folder, Study.create(folder / STUDY, dataclasses.asdict(facts), first))
+    except RunError:
+        shutil.rmtree(folder, ignore_errors=True)  # it was empty, and is of no use
+        raise
+
+
+def _facts(train: TrainOptions, options: SweepOptions) -> tuple[Facts, dict[str, Value]]:
+    """Check what the trials share and what they try; return it, and what holds without a sweep."""
     space = read_space(options.space)
     base = resolve(train)
     for kind in SECTIONS:
@@ -64,21 +76,15 @@ def start(options: SweepOptions) -> Sweep:
     check_extras(settings)
     first = check_space(space, train)
     assert train.corpus is not None and train.preset is not None
-    sha256 = fingerprint(train.corpus)
-    corpus = os.path.abspath(train.corpus) if Path(train.corpus).exists() else train.corpus
+    corpus, sha256 = _lasting(train.corpus), fingerprint(train.corpus)
     trials = DEFAULT_TRIALS if options.trials is None else options.trials
-    facts = Facts(corpus, sha256, train.preset, trials, options.prune, settings.seed, base, space_table(space))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{folder}: cannot be made ({error.strerror}); name another folder with --sweep") from None
-    try:
-        runs.write_text(folder / BASE, tomli_w.dumps(facts.base))
-        runs.write_text(folder / SPACE, tomli_w.dumps(facts.space))
-        return Sweep(folder, Study.create(folder / STUDY, dataclasses.asdict(facts), first))
-    except RunError:
-        shutil.rmtree(folder, ignore_errors=True)  # it was empty, and is of no use
-        raise
+    table = space_table(space)
+    return Facts(corpus, sha256, train.preset, trials, options.prune, settings.seed, base, table), first
+
+
+def _lasting(corpus: str) -> str:
+    """Return a text's path as it is right from every folder, or its name in the catalogue."""
+    return os.path.abspath(corpus) if os.path.exists(corpus) else corpus
 
 
 def _resume(options: SweepOptions) -> Sweep:
@@ -93,7 +99,7 @@ def _resume(options: SweepOptions) -> Sweep:
     sweep = Sweep(folder, Study(folder / STUDY))
     changed: Table = {} if options.trials is None else {"trials": options.trials}
     if train.corpus is not None:
-        changed["corpus"] = os.path.abspath(train.corpus) if Path(train.corpus).exists() else train.corpus
+        changed["corpus"] = _lasting(train.corpus)
     if changed:
         sweep.facts = dataclasses.replace(sweep.facts, **changed)
         sweep.study.set_facts(dataclasses.asdict(sweep.facts))
