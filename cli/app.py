@@ -56,7 +56,7 @@ def build(only: str | None = None) -> typer.Typer:
         module = importlib.import_module(f"gentext.cli.{COMMANDS[name]}")
         cli.command(name, cls=getattr(module, "COMMAND", None))(getattr(module, COMMANDS[name]))
     cli.callback(invoke_without_command=True)(_version)
-    host().add_commands(cli)
+    host().add_commands(cli, COMMANDS)
     return cli
 
 

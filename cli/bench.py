@@ -12,13 +12,11 @@ import typer
 
 from gentext import bench as measure
 from gentext.cli.source import find_source
-from gentext.config import NoConfig
 from gentext.console import say
 from gentext.errors import MissingExtra, UsageError
-from gentext.interfaces import OpenSampler
-from gentext.manager import host
+from gentext.manager import open_exported
 from gentext.run import GENERATOR, MODEL, Run
-from gentext.settings import check_device
+from gentext.settings import check_device, check_threads
 
 
 def bench(
@@ -30,6 +28,7 @@ def bench(
     ] = False,
     picture: Annotated[Path | None, typer.Option(help="Draw the rates into this PNG file.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int, typer.Option(help="Threads. Default: those at which one row is fastest, measured.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Measure characters a second at several batch sizes, the time to the first, and the whole process.
@@ -37,10 +36,11 @@ def bench(
     Of a run, every precision is measured (that needs the train extra); of a file, its own.
     """
     check_device(device)
+    check_threads(threads)
     path = find_source(source)
     with tempfile.TemporaryDirectory() as folder:
         files = _files(path, Path(folder))
-        rows = [_measure(name, file, device) for name, file in files.items()]
+        rows = [_measure(name, file, device, threads) for name, file in files.items()]
         whole, imports = measure.whole_process(path)
     report: dict[str, Any] = {"source": str(path), "machine": measure.machine(), "files": rows}
     report["whole_process_seconds"] = {"gen sample": whole, "import numpy, onnxruntime": imports}
@@ -71,19 +71,16 @@ def _files(path: Path, folder: Path) -> dict[str, Path]:
     return files | {"model, step by step": there[MODEL]}
 
 
-def _open(file: Path, device: str) -> OpenSampler:
-    opened: OpenSampler = host().registry.get("sampler", "onnx")(NoConfig()).open(file, device)
-    return opened
-
-
-def _measure(name: str, file: Path, device: str) -> dict[str, Any]:
+def _measure(name: str, file: Path, device: str, threads: int) -> dict[str, Any]:
     say(f"measuring {name}")
-    opened = _open(file, device)
+    chosen = threads or measure.fastest(lambda count: open_exported(file, device, count))[0]
+    opened = open_exported(file, device, chosen)
     rates = [measure.rate(opened, batch) for batch in measure.BATCHES]
-    opening, first = measure.first_character(lambda: _open(file, device))
+    opening, first = measure.first_character(lambda: open_exported(file, device, chosen))
     return {
         "name": name,
         "device": opened.took,
+        "threads": chosen,
         "rates": [dataclasses.asdict(one) for one in rates],
         "open_seconds": opening,
         "first_character_seconds": first,
@@ -97,7 +94,7 @@ def _notebook(path: Path, device: str) -> dict[str, Any]:
     script = Path(gentext.__file__).parent.parent / "benchmarks" / "notebook.py"
     if not script.is_file():
         raise UsageError("--baseline needs benchmarks/notebook.py: run it from a checkout of the project")
-    model = _open(path, device).bundle.card.get("config", {}).get("model", {})
+    model = open_exported(path, device).bundle.card.get("config", {}).get("model", {})
     if model.get("name") != "lstm":
         raise UsageError("--baseline: the notebook's network is an LSTM; this model is none")
     try:
@@ -109,7 +106,7 @@ def _notebook(path: Path, device: str) -> dict[str, Any]:
         spec.loader.exec_module(notebook)
     except ModuleNotFoundError:
         raise MissingExtra("gen bench --baseline", "train") from None
-    symbols = _open(path, device).bundle.vocab_size
+    symbols = open_exported(path, device).bundle.vocab_size
     say("measuring the notebook's loop")
     rate, threads = notebook.best_sampling_rate(symbols, model["hidden"], model["layers"], 1000)
     return {"rate": rate, "threads": threads}
@@ -120,12 +117,13 @@ def _table(report: dict[str, Any]) -> str:
     lines = [f"{machine['cpu']}, {machine['cores']} cores ({' '.join(machine['instructions'])})"]
     lines.append(", ".join(f"{name} {machine[name]}" for name in list(machine)[3:] if machine[name]))
     base = report.get("notebook", {}).get("rate")
-    lines.append(f"{'characters a second, batch':<28}" + "".join(f"{batch:>16}" for batch in measure.BATCHES))
+    lines.append(f"{'characters a second, batch':<36}" + "".join(f"{batch:>16}" for batch in measure.BATCHES))
     for row in report["files"]:
         cells = [f"{one['median']:,.0f}" + (f" ({one['median'] / base:.1f}x)" if base else "") for one in row["rates"]]
-        lines.append(f"{row['name']:<28}" + "".join(f"{cell:>16}" for cell in cells))
+        named = f"{row['name']}, threads: {row['threads']}"
+        lines.append(f"{named:<36}" + "".join(f"{cell:>16}" for cell in cells))
     if base:
-        lines.append(f"{'the notebook, in PyTorch':<28}{base:>16,.0f}  at {report['notebook']['threads']} threads")
+        lines.append(f"{'the notebook, in PyTorch':<36}{base:>16,.0f}  at {report['notebook']['threads']} threads")
     for row in report["files"]:
         opening, first = row["open_seconds"] * 1e3, row["first_character_seconds"] * 1e3
         lines.append(f"{row['name']}: opened in {opening:.0f} ms, first character {first:.1f} ms later")

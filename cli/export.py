@@ -17,7 +17,9 @@ def export(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder to write to. Default: the run's own.")
     ] = None,
-    precision: Annotated[str, typer.Option(help="Arithmetic of the generator: fp32, int8 or fp16.")] = "fp32",
+    precision: Annotated[
+        str, typer.Option(help="Arithmetic of the generator: fp32, int8, fp16, or auto for the fastest here.")
+    ] = "fp32",
     chain: Annotated[str | None, typer.Option(help="Links of the generator, with commas. Default: the run's.")] = None,
     limit: Annotated[float, typer.Option(help="Nats a symbol that a lower precision may cost.")] = 0.005,
     unroll: Annotated[
@@ -31,7 +33,7 @@ def export(
         from gentext.plugins.session import MOST_POSITIONS
     except ModuleNotFoundError:
         raise MissingExtra("gen export", "train") from None
-    if precision not in (known := (*PRECISIONS, *FOR_CUDA)):
+    if precision not in (known := ("auto", *PRECISIONS, *FOR_CUDA)):
         raise UsageError(f"--precision {precision}: expected {', '.join(known[:-1])} or {known[-1]}")
     if unroll and precision == "int8":
         raise UsageError("--unroll with int8: CUDA has no such integer products in onnxruntime; take fp32 or fp16")

@@ -22,7 +22,7 @@ from gentext.errors import PrimeError, UsageError
 from gentext.generate import Text, encode_prime, generate
 from gentext.interfaces import Ids, OpenSampler
 from gentext.manager import host
-from gentext.settings import check_device
+from gentext.settings import check_device, check_threads
 
 #: Texts that are written side by side; each takes some memory.
 MOST_TEXTS = 100_000
@@ -67,6 +67,7 @@ def sample(
         list[str] | None, typer.Option("--set", metavar="sampler.KEY=VALUE", help="One option of the sampler.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int, typer.Option(help="Threads; the text is the same. Default: by the size of the file.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a text.")] = False,
     no_stream: Annotated[bool, typer.Option("--no-stream", help="Print when all is written.")] = False,
     show_chain: Annotated[bool, typer.Option("--show-chain", help="Say which links run, with their values.")] = False,
@@ -75,11 +76,12 @@ def sample(
 
     Text goes to stdout as it is written, everything else to stderr.
     """
-    _check(length, count, device, unknown)
+    _check(length, count, device, threads, unknown)
     text = _read_prime(prime, prime_file)
     registry = host().registry
     sampler_class = registry.get("sampler", sampler)
-    options = build_config(config_class(sampler_class), _sampler_table(settings or []), "sampler")
+    table = _sampler_table(settings or []) | ({"threads": threads} if threads else {})
+    options = build_config(config_class(sampler_class), table, "sampler")
     found = find_source(source, exported=sampler == "onnx", any_file=sampler not in ("onnx", "torch"))
     opened: OpenSampler = sampler_class(options).open(found, device)
     bundle = opened.bundle
@@ -120,7 +122,7 @@ def sample(
             warn(f"text {one.stream} ended early: the chain left no symbol to draw")
 
 
-def _check(length: int, count: int, device: str, unknown: str) -> None:
+def _check(length: int, count: int, device: str, threads: int, unknown: str) -> None:
     if length < 0:
         raise UsageError(f"--length {length}: expected 0 (without end) or more")
     if not 1 <= count <= MOST_TEXTS:
@@ -128,6 +130,7 @@ def _check(length: int, count: int, device: str, unknown: str) -> None:
     if length == 0 and count > 1:
         raise UsageError(f"--length 0 writes without end, which one text can, but not --count {count}")
     check_device(device)
+    check_threads(threads)
     if unknown not in ("error", "skip", "unknown"):
         raise UsageError(f"--unknown {unknown}: expected error, skip or unknown")
 

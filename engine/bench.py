@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import platform
 import statistics
 import subprocess
@@ -20,6 +19,7 @@ from gentext.chain import Chain
 from gentext.describe import chain_of
 from gentext.interfaces import OpenSampler, Request
 from gentext.manager import host
+from gentext.settings import cores
 from gentext.stored import stored_chain
 
 BATCHES = (1, 8, 64, 256)
@@ -44,28 +44,38 @@ def chain_for(opened: OpenSampler) -> Chain:
     return stored_chain(bundle) if bundle.kind == "generator" else chain_of(bundle, host().registry)
 
 
-def rate(opened: OpenSampler, batch: int, values: dict[str, dict[str, float]] | None = None) -> Rate:
-    """Measure one batch size: a warm-up, then several runs of about a second."""
+def rate(opened: OpenSampler, batch: int, seconds: float = TARGET) -> Rate:
+    """Measure one batch size: a warm-up, then several runs of about so many seconds."""
     chain = chain_for(opened)
-    length = 16
-    seconds = 0.0
-    while seconds < TARGET / 4:
+    length, taken = 16, 0.0
+    while taken < seconds / 4:
         length = min(length * 4, 100_000)
-        seconds = _write(opened, chain, batch, length, values)
-    length = max(16, int(length * TARGET / seconds))
-    rates = [batch * length / _write(opened, chain, batch, length, values) for _ in range(REPEATS)]
+        taken = _write(opened, chain, batch, length)
+    length = max(16, int(length * seconds / taken))
+    rates = [batch * length / _write(opened, chain, batch, length) for _ in range(REPEATS)]
     return Rate(batch, statistics.median(rates), min(rates), max(rates))
 
 
-def _write(
-    opened: OpenSampler, chain: Chain, batch: int, length: int, values: dict[str, dict[str, float]] | None
-) -> float:
+def fastest(open_with: Callable[[int], OpenSampler], seconds: float = 0.1) -> tuple[int, float]:
+    """Return the number of threads at which one row is written fastest, and its characters a second.
+
+    More threads must win 3 %: on a busy machine they are the first to suffer.
+    """
+    counts = [1]
+    while counts[-1] < cores():
+        counts.append(min(2 * counts[-1], cores()))
+    rates = {threads: rate(open_with(threads), 1, seconds).median for threads in counts}
+    best = max(rates.values())
+    return next((threads, found) for threads, found in rates.items() if found * 1.03 >= best)
+
+
+def _write(opened: OpenSampler, chain: Chain, batch: int, length: int) -> float:
     """Write ``length`` symbols in each row and return the seconds it took."""
     request = Request(
         primes=[np.empty(0, np.int64)] * batch,
         seeds=[(0, row) for row in range(batch)],
         chain=chain,
-        params=chain.param_arrays(batch, values),
+        params=chain.param_arrays(batch),
         max_tokens=length,
     )
     begin = time.perf_counter()
@@ -81,7 +91,7 @@ def first_character(open_again: Callable[[], OpenSampler]) -> tuple[float, float
         begin = time.perf_counter()
         opened = open_again()
         middle = time.perf_counter()
-        _write(opened, chain_for(opened), 1, 1, None)
+        _write(opened, chain_for(opened), 1, 1)
         opens.append(middle - begin)
         firsts.append(time.perf_counter() - middle)
     return statistics.median(opens), statistics.median(firsts)
@@ -108,7 +118,7 @@ def machine() -> dict[str, Any]:
     flags = _cpu_lines("flags").split()
     return {
         "cpu": _cpu_lines("model name") or platform.processor() or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "instructions": [one for one in ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16") if one in flags],
         "python": platform.python_version(),
         **{name: _version(name) for name in ("gentext", "numpy", "onnxruntime-gpu", "onnxruntime", "torch")},

@@ -12,16 +12,19 @@ import functools
 import importlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import pluggy
 
 from gentext import hookspecs
+from gentext.config import build_config, config_class
 from gentext.console import warn
 from gentext.errors import GenError, PluginError, nearest, reason
 from gentext.events import Hooks
+from gentext.interfaces import OpenSampler
 from gentext.registry import KINDS, Component, Registry, Source, plural
 
 #: The plugins that gentext itself consists of, as dotted names; the engine imports none of them.
@@ -74,23 +77,23 @@ class PluginHost:
         self._builtin_plugins.add(id(plugin))
         self._manager.register(plugin)
 
-    def add_commands(self, cli: Any) -> None:
+    def add_commands(self, cli: Any, own: Collection[str]) -> None:
         """Let every plugin add its commands to the Typer application.
 
         Each gets an empty application to fill, so that one that fails, or takes the name of
-        another command, leaves nothing behind.
+        another command, leaves nothing behind. ``own`` are the names that are taken already.
         """
         import typer.main
 
-        taken = {one.name for one in cli.registered_commands}
+        taken = set(own)
         for impl in self._manager.hook.register_commands.get_hookimpls():
             loaded = self._loaded_as(impl.plugin_name)
             if loaded.error:  # said already, for an earlier application
                 continue
-            own = typer.Typer()
+            filled = typer.Typer()
             try:
-                impl.function(*(own for _ in impl.argnames))
-                names = set(typer.main.get_group(own).commands)  # raises what Typer does not understand
+                impl.function(*(filled for _ in impl.argnames))
+                names = set(typer.main.get_group(filled).commands)  # raises what Typer does not understand
                 if names & taken:
                     raise PluginError(f"its command {min(names & taken)!r} exists already; name it otherwise")
             except Exception as error:
@@ -99,8 +102,8 @@ class PluginHost:
                 self._report(loaded, error, "its commands are")
                 continue
             taken |= names
-            cli.registered_commands += own.registered_commands
-            cli.registered_groups += own.registered_groups
+            cli.registered_commands += filled.registered_commands
+            cli.registered_groups += filled.registered_groups
 
     def _load_entry_points(self) -> None:
         wanted = os.environ.get("GEN_PLUGINS")
@@ -184,6 +187,13 @@ class PluginHost:
 def host() -> PluginHost:
     """Return the plugins of this process, loading them on first use."""
     return PluginHost()
+
+
+def open_exported(path: Path, device: str, threads: int = 0) -> OpenSampler:
+    """Open a run's exported file, or a file, with the built-in sampler; 0 threads: as many as it chooses."""
+    cls = host().registry.get("sampler", "onnx")
+    opened: OpenSampler = cls(build_config(config_class(cls), {"threads": threads}, "sampler")).open(path, device)
+    return opened
 
 
 def _own_version() -> str:

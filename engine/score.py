@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gentext.config import NoConfig
 from gentext.describe import tokenizer_of
 from gentext.errors import CorpusError
 from gentext.interfaces import Ids
-from gentext.manager import host
+from gentext.manager import open_exported
 
 if TYPE_CHECKING:
     from gentext.data.corpus import Corpus
@@ -30,7 +29,7 @@ def score(path: Path, corpus: Corpus, device: str) -> dict[str, Any]:
 
     Raises CorpusError when the text has characters that the model has no symbol for.
     """
-    opened: Any = host().registry.get("sampler", "onnx")(NoConfig()).open(path, device)
+    opened: Any = open_exported(path, device)
     bundle = opened.bundle
     tokenizer = tokenizer_of(bundle)
     strange = tokenizer.unknown_at(corpus.text)

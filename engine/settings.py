@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import os
 from typing import Annotated, Literal, get_args
 
 import msgspec
@@ -14,6 +15,8 @@ from gentext.errors import ConfigError, MissingExtra, UsageError
 MOST_STEPS = 10**9
 #: The same in minutes: two years.
 MOST_MINUTES = 1e6
+#: More threads than any machine has use for.
+MOST_THREADS = 1024
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -37,7 +40,7 @@ class Settings:
     """Where to train."""
     precision: Precision = "auto"
     """Arithmetic of the matrix products; weights stay in fp32."""
-    threads: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 0
+    threads: Annotated[int, msgspec.Meta(ge=0, le=MOST_THREADS)] = 0
     """Threads of the matrix products; 0: as many as there are cores."""
     export: bool = True
     """Whether to write model.onnx at the end."""
@@ -60,6 +63,17 @@ def check_device(name: str) -> None:
     """Raise UsageError for a ``--device`` that is none."""
     if name not in get_args(Device):
         raise UsageError(f"--device {name}: expected auto, cpu or cuda")
+
+
+def check_threads(count: int) -> None:
+    """Raise UsageError for ``--threads`` that cannot be."""
+    if not 0 <= count <= MOST_THREADS:
+        raise UsageError(f"--threads {count}: expected 1 to {MOST_THREADS}, or 0 for the fastest")
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 BUDGETS = ("epochs", "steps", "minutes")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from gentext.chain import Chain
 from gentext.console import warn
 from gentext.describe import chain_of, configured_chain, describe, load_tokenizer
 from gentext.errors import ExportError, PluginError
+from gentext.export.fastest import Built, Files, fastest
 from gentext.export.generator import Compiler
 from gentext.export.half import halve
 from gentext.export.loss import LossReport, measure
@@ -24,6 +26,7 @@ from gentext.export.step import step_graph
 from gentext.export.verify import verify_generator, verify_unrolled
 from gentext.manager import host
 from gentext.plugins import checkpoint as ckpt
+from gentext.plugins.session import cuda_there
 from gentext.run import GENERATOR, HELD_OUT, MODEL, UNROLLED, Run, write_bytes
 
 #: Of the generator: those that are fast on a CPU, and those that are meant for a GPU.
@@ -31,16 +34,13 @@ PRECISIONS, FOR_CUDA = ("fp32", "int8"), ("fp16",)
 #: Positions of the unrolled generator that training on a GPU leaves behind.
 UNROLL = 32
 
-#: By name: the bytes of each file, and what was found out about it.
-Files = dict[str, tuple[bytes, list[str]]]
-
 
 @dataclasses.dataclass(frozen=True)
 class ExportOptions:
     """What ``gen export`` may be asked for."""
 
     precision: str = "fp32"
-    """Arithmetic of the generator's matrix products: one of PRECISIONS or FOR_CUDA."""
+    """Arithmetic of the generator's matrix products: one of PRECISIONS or FOR_CUDA, or auto for the fastest here."""
     chain: Sequence[str] | None = None
     """Links of the generator's chain; None: the run's."""
     limit: float = 0.005
@@ -64,7 +64,8 @@ def export_run(run: Run, folder: Path, options: ExportOptions = ExportOptions())
         data, difference, how = build(model, bundle)
         lines = [f"exported {folder / MODEL} ({len(data) / 1e6:.1f} MB, {how}): {difference}"]
         try:
-            files = build_generator(run, model, bundle, chain, options)
+            files, table = _generator(run, model, bundle, chain, options)
+            lines += table
         except (ExportError, PluginError) as error:
             if options.generator_required:
                 raise
@@ -81,23 +82,37 @@ def export_run(run: Run, folder: Path, options: ExportOptions = ExportOptions())
     return lines
 
 
-def build_generator(run: Run, model: Any, bundle: Bundle, chain: Chain, options: ExportOptions) -> Files:
-    """Return the generator's files, checked, each with what was found out about it."""
+def _generator(run: Run, model: Any, bundle: Bundle, chain: Chain, options: ExportOptions) -> tuple[Files, list[str]]:
+    """Return the generator's files and what there is to tell about the choice of its precision."""
     step = step_graph(model, bundle)
+
+    def build(precision: str, limit: float = math.inf) -> Built:
+        return _build(run, model, bundle, chain, step, dataclasses.replace(options, precision=precision, limit=limit))
+
+    if options.precision != "auto":
+        return build(options.precision, options.limit).files, []
+    known = [one for one in PRECISIONS if one == "fp32" or not options.unroll]
+    known += FOR_CUDA if cuda_there() is None else ()
+    built, table = fastest(build, known, options.limit)
+    return built.files, table
+
+
+def _build(run: Run, model: Any, bundle: Bundle, chain: Chain, step: onnx.ModelProto, options: ExportOptions) -> Built:
+    """Return the generator's files in one precision, checked, each with what was found out about it."""
     plain = _compiler(step, bundle, chain, {"precision": "fp32"})
     if options.precision == "fp32":
-        return _checked(plain, model, options, ["fp32"])
+        return Built("fp32", _checked(plain, model, options, ["fp32"]))
     try:
         smaller = halve(step) if options.precision == "fp16" else quantise(step, bundle)
     except ExportError as error:
         warn(f"{error}; the generator stays in fp32")
-        return _checked(plain, model, dataclasses.replace(options, precision="fp32"), ["fp32"])
+        return Built("fp32", _checked(plain, model, dataclasses.replace(options, precision="fp32"), ["fp32"]))
     other = _compiler(smaller, bundle, chain, {})
     report = measure(plain.looped().SerializeToString(), other.looped().SerializeToString(), run.path / HELD_OUT)
     _check_limit(report, options)
     compiler = _compiler(smaller, bundle, chain, {"precision": options.precision, **report.card()})
     name = f"{options.precision}{', meant for CUDA' if options.precision in FOR_CUDA else ''}"
-    return _checked(compiler, model, options, [name, str(report)])
+    return Built(options.precision, _checked(compiler, model, options, [name, str(report)]), report.cost)
 
 
 def _checked(compiler: Compiler, model: Any, options: ExportOptions, facts: list[str]) -> Files:
@@ -135,5 +150,5 @@ def _check_limit(report: LossReport, options: ExportOptions) -> None:
     if report.cost > options.limit:
         raise ExportError(
             f"{options.precision} costs {report.cost:+.4f} nats a symbol, {options.limit:+.4f} is allowed; "
-            f"keep fp32, or allow more with --limit"
+            f"keep fp32, take --precision auto, or allow more with --limit"
         )

@@ -10,6 +10,8 @@ from collections.abc import Collection, Iterable, Iterator
 
 import onnx
 
+from gentext.export.proto import copied
+
 
 def hoist(graph: onnx.GraphProto) -> None:
     """Move the nodes of every Loop's body that depend on nothing inside it in front of the Loop."""
@@ -42,7 +44,7 @@ def _take_out(graph: onnx.GraphProto, changing: set[str]) -> list[onnx.NodeProto
             kept.append(node)
             changing.update(node.output)
         else:
-            taken.append(_copy(node))
+            taken.append(copied(node))
     _replace(graph, kept)
     return taken
 
@@ -55,7 +57,7 @@ def _take_constants(graph: onnx.GraphProto, names: Collection[str]) -> list[onnx
         for branch in _subgraphs(node):
             taken += _take_constants(branch, names)
         wanted = node.op_type == "Constant" and node.output[0] in names
-        (taken if wanted else kept).append(_copy(node))
+        (taken if wanted else kept).append(copied(node))
     _replace(graph, kept)
     return taken
 
@@ -64,14 +66,7 @@ def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
     return (one.g for one in node.attribute if one.type == onnx.AttributeProto.GRAPH)
 
 
-def _copy(node: onnx.NodeProto) -> onnx.NodeProto:
-    """Return a node that outlives the graph that it is taken from."""
-    copy = onnx.NodeProto()
-    copy.CopyFrom(node)
-    return copy
-
-
 def _replace(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> None:
-    kept = [_copy(node) for node in nodes]
+    kept = [copied(node) for node in nodes]
     del graph.node[:]
     graph.node.extend(kept)

@@ -14,7 +14,6 @@ import torch
 from gentext.bundle import Bundle
 from gentext.chain import ByLink, Chain
 from gentext.compiled import GeneratorModel, compiled
-from gentext.config import NoConfig
 from gentext.describe import load_tokenizer
 from gentext.errors import ExportError
 from gentext.interfaces import Chunk, Request
@@ -127,7 +126,7 @@ def verify_unrolled(data: bytes, unrolled: bytes, chain: Chain) -> str:
 
 def _open(folder: Path, data: bytes) -> OnnxGenerator:
     (folder / GENERATOR).write_bytes(data)
-    generator = OnnxSampler(NoConfig()).open(folder / GENERATOR, "cpu")
+    generator = OnnxSampler().open(folder / GENERATOR, "cpu")
     assert isinstance(generator, OnnxGenerator)
     return generator
 

@@ -124,7 +124,7 @@ class BPTTTrainer:
                 if where.step % every == 0 or where.step == steps:
                     best = self._evaluate(loop, where, val, run, hooks, progress)
                     self._save(loop, where, steps, run, hooks, progress, best=best)
-                elif asked or late:
+                elif asked or late or (interrupts.asked and self.group.size == 1):  # several stop at the next step
                     self._save(loop, where, steps, run, hooks, progress, best=False)
                 else:
                     continue

@@ -13,6 +13,7 @@ import onnxruntime
 
 from gentext.bundle import Bundle
 from gentext.errors import DeviceError, FileFormatError, reason
+from gentext.settings import cores
 from gentext.signature import Port, signature
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -27,6 +28,8 @@ TYPES = {
 }
 
 
+#: Bytes of a file below which one thread is fastest, and threads at most beyond.
+ONE_THREAD, MOST_THREADS = 2_000_000, 8
 #: Positions of an unrolled generator at most: each has nodes of its own.
 MOST_POSITIONS = 256
 
@@ -119,7 +122,7 @@ def open_file(path: Path, device: str = "auto", threads: int = 0) -> Session | G
         raise FileFormatError(f"{path} is a folder; expected an .onnx file")
     if not path.is_file():
         raise FileFormatError(f"{path}: no such file; expected an .onnx file from gen export")
-    session, took = _open(path, device, threads)
+    session, took = _open(path, device, threads or threads_for(path.stat().st_size))
     bundle = Bundle.from_metadata(session.get_modelmeta().custom_metadata_map, path)
     if bundle.kind == "unrolled":
         raise FileFormatError(f"{path}: the part of a generator that a GPU captures; expected generator.onnx")
@@ -194,6 +197,15 @@ def _fits(found: tuple[str, list[Any]], wanted: tuple[str, list[int | None]]) ->
 
 def _spell(signature: dict[str, tuple[str, list[Any]]]) -> str:
     return ", ".join(f"{name}{shape}" for name, (_, shape) in sorted(signature.items()))
+
+
+def threads_for(size: int) -> int:
+    """Return how many threads a file of that many bytes is fastest with.
+
+    Small products are done before a second thread has woken up. Measured on two cores, one row: two layers of
+    256 in int8 (0.9 MB) lose a quarter with two threads, in fp32 (3.3 MB) they win 6 %, of 512 they win a third.
+    """
+    return 1 if size < ONE_THREAD else min(cores(), MOST_THREADS)
 
 
 def options(threads: int = 0) -> Any:

@@ -12,7 +12,6 @@ import onnx
 import torch
 
 from gentext.chain import Chain, build_chain
-from gentext.config import NoConfig
 from gentext.describe import describe
 from gentext.export.generator import Compiler
 from gentext.export.half import halve
@@ -55,7 +54,7 @@ class House:
         path = self.folder / f"{'-'.join(chain.names)}-{precision}.onnx"
         if not path.exists():
             path.write_bytes(self.compiler(chain, precision).looped().SerializeToString())
-        opened = OnnxSampler(NoConfig()).open(path, "cpu")
+        opened = OnnxSampler().open(path, "cpu")
         assert isinstance(opened, OnnxGenerator)
         return opened
 

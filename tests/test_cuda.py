@@ -12,7 +12,6 @@ import torch
 from house import EVERY_LINK, House, request, written
 
 from gentext.compiled import compiled
-from gentext.config import NoConfig
 from gentext.plugins.cuda_generator import UnrolledGenerator
 from gentext.plugins.onnx_sampler import OnnxGenerator, OnnxSampler
 from gentext.plugins.session import cuda_there
@@ -54,7 +53,7 @@ def captured(house: House) -> OnnxGenerator:
     compiler = house.compiler(house.chain(*EVERY_LINK))
     (house.folder / "captured.onnx").write_bytes(compiler.looped().SerializeToString())
     (house.folder / "captured-unrolled.onnx").write_bytes(compiler.unrolled(32).SerializeToString())
-    opened = OnnxSampler(NoConfig()).open(house.folder / "captured.onnx", "cuda")
+    opened = OnnxSampler().open(house.folder / "captured.onnx", "cuda")
     assert isinstance(opened, OnnxGenerator) and isinstance(opened.model, UnrolledGenerator)
     return opened
 

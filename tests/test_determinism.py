@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from gentext import compiled, stepping
 from gentext.chain import Chain, build_chain, draw
-from gentext.config import NoConfig
+from gentext.config import config_class
 from gentext.describe import chain_of, load_tokenizer
 from gentext.generate import generate
 from gentext.manager import host
 from gentext.noise import uniforms
-from gentext.plugins.onnx_sampler import OnnxSampler
+from gentext.plugins.onnx_sampler import OnnxConfig, OnnxSampler
 from gentext.plugins.torch_sampler import TorchSampler
 
 LENGTH = 500
@@ -47,7 +47,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, gen: Callable[..., Any], tiny_
 
 def opened(path: Path) -> Any:
     sampler = TorchSampler if path.is_dir() else OnnxSampler
-    return sampler(NoConfig()).open(path, "cpu")
+    return sampler(config_class(sampler)()).open(path, "cpu")
 
 
 def encode(sampler: Any, text: str) -> NDArray[Any]:
@@ -98,6 +98,14 @@ def test_text_does_not_depend_on_how_the_prime_is_cut(
         monkeypatch.setattr(compiled, "PREFILL", size)
         texts += write(sampler, 2, names, prime, 60)
     assert texts == texts[:2] * 4
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_text_does_not_depend_on_the_threads(run: Path, file: str) -> None:
+    texts = [
+        write(OnnxSampler(OnnxConfig(threads)).open(run / file, "cpu"), 3, PENALISED, "abc. ") for threads in (1, 2, 5)
+    ]
+    assert texts == texts[:1] * 3
 
 
 @pytest.mark.parametrize("names", [None, PENALISED], ids=["default", "penalised"])

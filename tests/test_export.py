@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,12 +23,14 @@ from onnx import numpy_helper
 
 from gentext.bundle import Bundle, LinkMeta, ParamMeta, StateMeta, TokenizerMeta
 from gentext.errors import ExportError
+from gentext.export import fastest as fastest_file
 from gentext.export import model as exporter
 from gentext.export.exporter import ExportOptions, export_run
+from gentext.export.fastest import Built, Files, fastest
 from gentext.interfaces import StateSpec
 from gentext.plugins.lstm import LSTMConfig, LSTMModel
 from gentext.plugins.recurrent import RecurrentModel
-from gentext.plugins.session import Session, open_model
+from gentext.plugins.session import Session, open_file, open_model
 from gentext.run import open_run
 
 V = 9
@@ -222,6 +225,30 @@ def test_generator_that_cannot_be_made(
 
 def raising(*_: object) -> None:
     raise ExportError("no step")
+
+
+def test_fastest_precision_is_taken(tmp_path: Path, tiny_text: Path, gen: Callable[..., Any]) -> None:
+    run = tmp_path / "run"
+    assert gen("train", tiny_text, "--run", run, "--set", "model.hidden=64", "--steps", 2, "--no-export")[0] == 0
+    code, _, err = gen("export", run, "--precision", "auto", "--limit", 10)
+    assert code == 0, err
+    lines = [line.split() for line in err.splitlines() if re.match(r"(fp32|int8) +[0-9]", line)]
+    assert [line[0] for line in lines] == ["fp32", "int8"], err
+    rates = {line[0]: float(line[2].replace(",", "")) for line in lines}
+    assert [line[0] for line in lines if line[-1] == "taken"] == [max(rates, key=lambda name: rates[name])]
+    assert open_file(run / "generator.onnx", "cpu").bundle.card["precision"] == max(rates, key=lambda name: rates[name])
+
+
+@pytest.mark.parametrize(("cost", "taken"), [(0.006, "fp32"), (0.004, "other")])
+def test_no_precision_is_taken_above_the_limit(
+    tiny_run: Path, monkeypatch: pytest.MonkeyPatch, cost: float, taken: str
+) -> None:
+    rates = {"fp32": 1000.0, "other": 2000.0}
+    monkeypatch.setattr(fastest_file, "_measure", lambda built: (1, rates[built.precision]))
+    files: Files = {"generator.onnx": ((tiny_run / "generator.onnx").read_bytes(), [])}
+    built, table = fastest(lambda name: Built(name, files, cost if name == "other" else 0.0), list(rates), 0.005)
+    assert built.precision == taken
+    assert [line.split()[0] for line in table if "taken" in line] == [taken]
 
 
 def test_file_needs_nothing_but_onnxruntime(tiny_run: Path, gen: Callable[..., Any]) -> None:

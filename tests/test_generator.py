@@ -13,7 +13,6 @@ from house import EVERY_LINK, House, request, written
 
 from gentext.chain import build_chain
 from gentext.compiled import compiled
-from gentext.config import NoConfig
 from gentext.describe import load_tokenizer
 from gentext.export.generator import Compiler
 from gentext.export.half import halve
@@ -137,7 +136,7 @@ def test_strategies_of_other_authors_compile(house: House, name: str, monkeypatc
     tables = chain.table_arrays(tokenizer)
     path = house.folder / f"{name}.onnx"
     path.write_bytes(Compiler(house.step, house.bundle, chain, tables).looped().SerializeToString())
-    opened = OnnxSampler(NoConfig()).open(path, "cpu")
+    opened = OnnxSampler().open(path, "cpu")
     assert isinstance(opened, OnnxGenerator)
     asked = dataclasses.replace(request(chain, 5, 120), params=chain.param_arrays(5, {name: FLAGS[name]}))
     inside = written(compiled(opened.session, opened.bundle, asked), 5)

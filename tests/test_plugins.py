@@ -247,6 +247,6 @@ def test_failing_commands_leave_nothing_behind(install: Install, capsys: pytest.
 
     host = install(Point("gentext-a", module(register_commands=register_commands)))
     cli = typer.Typer()
-    host.add_commands(cli)
+    host.add_commands(cli, [])
     assert cli.registered_commands == []
     assert "gentext-a 1.2 (gentext_a.plugin): RuntimeError: no more" in capsys.readouterr().err

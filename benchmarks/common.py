@@ -1,0 +1,106 @@
+"""What the benchmarks share: generators made from a run, requests, resident memory, tables."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gentext.bench import machine
+from gentext.chain import ByLink, Chain
+from gentext.describe import chain_of
+from gentext.export.exporter import ExportOptions, export_run
+from gentext.interfaces import Request
+from gentext.manager import host
+from gentext.plugins.onnx_sampler import OnnxGenerator
+from gentext.plugins.session import GeneratorSession, open_file
+from gentext.run import GENERATOR, Run
+
+#: Every built-in link, and a value that makes it do something.
+LINKS = {
+    "penalties": {"repeat_penalty": 1.1, "frequency_penalty": 0.05, "presence_penalty": 0.1},
+    "top_k": {"top_k": 5},
+    "top_p": {"top_p": 0.9},
+    "min_p": {"min_p": 0.02},
+    "temperature": {"temperature": 0.8},
+}
+DEFAULT = ["top_k", "top_p", "min_p", "temperature"]
+
+
+def generator(run: Path, folder: Path, precision: str, links: Sequence[str], **options: Any) -> OnnxGenerator:
+    """Export a run with a chain of these links into a folder, and open it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.redirect_stderr(io.StringIO()):
+        export_run(Run(run), folder, ExportOptions(precision, links, limit=float("inf"), **options))
+    return open_generator(folder / GENERATOR)
+
+
+def open_generator(path: Path, threads: int = 0) -> OnnxGenerator:
+    session = open_file(path, "cpu", threads)
+    assert isinstance(session, GeneratorSession)
+    return OnnxGenerator(session)
+
+
+def chain(opened: OnnxGenerator) -> Chain:
+    """Return the links that a file has inside, with their code."""
+    return chain_of(opened.bundle, host().registry, [link.name for link in opened.bundle.chain])
+
+
+def request(links: Chain, rows: int, params: ByLink, length: int, seed: int = 1) -> Request:
+    return Request(
+        primes=[np.empty(0, np.int64)] * rows,
+        seeds=[(seed, row) for row in range(rows)],
+        chain=links,
+        params=params,
+        max_tokens=length,
+    )
+
+
+def different(links: Chain, rows: int) -> ByLink:
+    """Return parameters that differ from row to row, around those of LINKS."""
+    params = links.param_arrays(rows, {link.name: LINKS[link.name] for link in links})
+    share = np.linspace(0.6, 1.0, rows, dtype=np.float32)[:, None]
+    for values in params.values():
+        for name, array in values.items():
+            values[name] = np.maximum(array * share, 1 if array.dtype == np.int64 else 0).astype(array.dtype)
+    return params
+
+
+def resident() -> float:
+    """Return this process's resident memory in MB."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def written(chunks: Iterable[Any], rows: int) -> list[NDArray[np.int64]]:
+    """Return the tokens of each row."""
+    parts = [chunk.tokens for chunk in chunks]
+    tokens = np.concatenate(parts) if parts else np.empty((0, rows), np.int64)
+    return [tokens[:, row][tokens[:, row] >= 0] for row in range(rows)]
+
+
+def show(title: str, rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+    """Print a table, or JSON."""
+    found = machine()
+    if as_json:
+        print(json.dumps({"benchmark": title, "machine": found, "rows": rows}, indent=1))
+        return
+    print(f"{title}\n{found['cpu']}, {found['cores']} cores ({' '.join(found['instructions'])})")
+    columns = list(rows[0])
+    cells = [columns, *[[_cell(row[name]) for name in columns] for row in rows]]
+    widths = [max(len(line[at]) for line in cells) for at in range(len(columns))]
+    for line in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,85 @@
+"""What links cost: the default chain with every link active against top_k alone, and rows that differ.
+
+    python benchmarks/links.py RUN [--precision fp32] [--threads 2] [--json]
+
+Microseconds a position, medians of interleaved runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import common
+import numpy as np
+
+from gentext.chain import ByLink
+from gentext.plugins.onnx_sampler import OnnxGenerator
+from gentext.run import GENERATOR
+
+REPEATS, POSITIONS = 9, {1: 3000, 64: 400}
+
+
+def seconds(opened: OnnxGenerator, rows: int, params: ByLink) -> float:
+    """Return the seconds of a position."""
+    links, length = common.chain(opened), POSITIONS[rows]
+    begin = time.perf_counter()
+    for _ in opened.generate(common.request(links, rows, params, length)):
+        pass
+    return (time.perf_counter() - begin) / length
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        opened = {}
+        for name, links in (("alone", ["top_k"]), ("default", common.DEFAULT)):
+            common.generator(options.run, Path(place) / name, options.precision, links)
+            opened[name] = common.open_generator(Path(place) / name / GENERATOR, options.threads)
+    alone, default = (common.chain(one) for one in opened.values())
+    active = {name: common.LINKS[name] for name in common.DEFAULT}
+    warmer = {"temperature": active["temperature"]}
+    cases: dict[str, tuple[str, int, ByLink]] = {
+        "top_k alone": ("alone", 1, alone.param_arrays(1)),
+        "default chain, as it is": ("default", 1, default.param_arrays(1)),
+        "default chain, temperature 0.8": (
+            "default",
+            1,
+            default.param_arrays(1, warmer),
+        ),
+        "default chain, every link active": ("default", 1, default.param_arrays(1, active)),
+        "64 rows, all equal": ("default", 64, default.param_arrays(64, active)),
+        "64 rows, all different": ("default", 64, common.different(default, 64)),
+    }
+    taken: dict[str, list[float]] = {name: [] for name in cases}
+    for turn in range(REPEATS + 1):
+        for name, (which, rows, params) in cases.items():
+            one = seconds(opened[which], rows, params)
+            if turn:  # the first is a warm-up
+                taken[name].append(one)
+    rows_out: list[dict[str, Any]] = []
+    for name, (_, rows, _) in cases.items():
+        base = "top_k alone" if rows == 1 else "64 rows, all equal"
+        ratios = [a / b for a, b in zip(taken[name], taken[base], strict=True)]
+        rows_out.append(
+            {
+                "case": name,
+                "us a position": 1e6 * statistics.median(taken[name]),
+                "against": base,
+                "ratio": float(np.median(ratios)),
+            }
+        )
+    common.show(f"what links cost, {options.precision}, {options.threads or 'all'} threads", rows_out, options.json)
+
+
+if __name__ == "__main__":
+    main()
