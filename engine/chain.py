@@ -173,6 +173,17 @@ class Chain:
                 arrays[link.name][name] = np.full((rows, width), value, dtype=param.dtype)
         return arrays
 
+    def check_params(self, params: Values, rows: int) -> None:
+        """Raise ConfigError for parameters of another shape than [rows, 1] (or [rows, V]), or out of range in a row."""
+        for link in self.links:
+            for name, param in link.strategy.params.items():
+                array, shape = params[link.name][name], (rows, link.strategy.vocab_size if param.per_symbol else 1)
+                if array.shape != shape:
+                    raise ConfigError(f"{link.name}.{name} has the shape {array.shape}; expected {shape}")
+                for row in np.flatnonzero(~((array >= param.low) & (array <= param.high)).all(axis=1))[:1]:
+                    wrong = next(one for one in array[row] if not param.low <= one <= param.high)
+                    raise ConfigError(f"{link.name}.{name} of row {row} = {wrong:g}: {out_of_range(param, wrong)}")
+
     def table_arrays(self, tokenizer: Any) -> ByLink:
         """Return the tables of every link for its own config."""
         tables: ByLink = {}

@@ -78,6 +78,7 @@ class _Rows:
     def __init__(self, model: GeneratorModel, bundle: Bundle, request: Request) -> None:
         self.model, self.bundle, self.request = model, bundle, request
         self.count = len(request.primes)
+        request.chain.check_params(request.params, self.count)
         self.lengths = np.array([len(prime) for prime in request.primes])
         self.largest = max(1, LOGITS // (self.count * bundle.vocab_size))
         """Positions of one call at most."""

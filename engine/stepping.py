@@ -67,6 +67,7 @@ class _Rows:
     def __init__(self, bundle: Bundle, request: Request) -> None:
         self.request = request
         self.count = len(request.primes)
+        request.chain.check_params(request.params, self.count)
         start = np.array([bundle.start], np.int64)
         self.forced = [np.concatenate([start, np.asarray(prime, np.int64)]) for prime in request.primes]
         self.lengths = np.array([len(one) for one in self.forced])

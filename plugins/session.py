@@ -33,6 +33,9 @@ ONE_THREAD, MOST_THREADS = 2_000_000, 8
 #: Positions of an unrolled generator at most: each has nodes of its own.
 MOST_POSITIONS = 256
 
+#: How onnxruntime says that a file asks for more than it has.
+LACKS = ("No Op registered", "is not a registered function", "ValidateOpset", "NOT_IMPLEMENTED")
+
 Signature = dict[str, tuple[str, list[int | None]]]
 
 
@@ -262,6 +265,11 @@ def _session(path: Path, providers: list[Any], threads: int) -> Any:
         text = str(error)
         if providers != [CPU] and any(word in text for word in ("CUDA", "cuda", "cudnn", "cublas")):
             raise
+        if any(words in text for words in LACKS):
+            raise FileFormatError(
+                f"{path}: onnxruntime {onnxruntime.__version__} lacks an operator that it needs "
+                f"({_first_line(error)}); install a newer one, or export the file again"
+            ) from None
         raise FileFormatError(
             f"{path}: onnxruntime cannot load it ({_first_line(error)}); expected an .onnx file from gen export"
         ) from None

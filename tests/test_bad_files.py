@@ -112,6 +112,17 @@ def test_file_that_is_damaged(name: str, gen: Gen, tiny_run: Path, tmp_path: Pat
         fails(1, gen("sample", path), "cuda.onnx: onnxruntime cannot load it", "expected an .onnx file from gen export")
 
 
+@pytest.mark.parametrize("domain", ["", "com.strange"])
+def test_file_that_needs_other_operators(gen: Gen, tiny_run: Path, tmp_path: Path, domain: str) -> None:
+    proto = onnx.load(tiny_run / "generator.onnx")
+    node = next(node for node in proto.graph.node if node.op_type == "LogSoftmax")
+    node.op_type, node.domain = "Unheard", domain
+    if domain:
+        proto.opset_import.append(helper.make_opsetid(domain, 1))
+    onnx.save(proto, tmp_path / "new.onnx")
+    fails(1, gen("sample", tmp_path / "new.onnx"), "new.onnx: onnxruntime", "lacks an operator", "install a newer one")
+
+
 def test_file_of_somebody_else(gen: Gen, tiny_run: Path, tiny_text: Path, tmp_path: Path) -> None:
     path = tmp_path / "foreign.onnx"
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")

@@ -14,6 +14,7 @@ from house import EVERY_LINK, House, request, written
 from gentext.chain import build_chain
 from gentext.compiled import compiled
 from gentext.describe import load_tokenizer
+from gentext.errors import ConfigError
 from gentext.export.generator import Compiler
 from gentext.export.half import halve
 from gentext.export.quantise import bounded_values, quantise
@@ -64,6 +65,19 @@ def test_neighbours_and_chunks_change_nothing(house: House, precision: str, monk
         params = {link: {n: one[row : row + 1] for n, one in own.items()} for link, own in asked.params.items()}
         alone = dataclasses.replace(asked, primes=[asked.primes[row]], seeds=[asked.seeds[row]], params=params)
         assert written(compiled(opened.session, opened.bundle, alone), 1)[0] == [together[row]]
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_parameter_out_of_range_in_one_row_is_named(house: House, inside: bool) -> None:
+    chain = house.chain(*EVERY_LINK)
+    opened = house.open(chain)
+    asked = request(chain, 3, 5)
+    asked.params["top_p"]["top_p"][1] = 1.5
+    with pytest.raises(ConfigError, match=r"top_p.top_p of row 1 = 1.5: expected a number from 0 up to 1"):
+        next(iter(compiled(opened.session, house.bundle, asked) if inside else stepped(opened, house.bundle, asked)))
+    asked.params["top_p"]["top_p"] = np.ones((2, 1), np.float32)
+    with pytest.raises(ConfigError, match=r"top_p.top_p has the shape \(2, 1\); expected \(3, 1\)"):
+        next(iter(compiled(opened.session, house.bundle, asked) if inside else stepped(opened, house.bundle, asked)))
 
 
 def test_weights_stand_once_in_the_file(house: House) -> None:
