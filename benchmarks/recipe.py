@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("results", type=Path, help="a JSONL file; lines are added")
     parser.add_argument("--preset", default="base")
     parser.add_argument("--characters", type=int, default=900_000, help="what each variant reads")
-    parser.add_argument("--seeds", type=trainings.seeds, default=[1, 2, 3])
+    parser.add_argument("--seeds", type=trainings.whole_numbers, default=[1, 2, 3])
     parser.add_argument("--only", type=lambda text: text.split(","), default=list(VARIANTS), metavar="NAMES")
     parser.add_argument("--set", action="append", default=[], help="a setting of all variants, as in gen train")
     parser.add_argument("--json", action="store_true")
@@ -98,7 +98,7 @@ def main() -> None:
         parser.error(f"--only {','.join(unknown)}: expected some of {', '.join(VARIANTS)}")
     recipe = trainings.spelled_out(given.preset)
     names = [name for name in VARIANTS if name in given.only]
-    words = [word for one in given.set for word in ("--set", one)]
+    words = trainings.as_words(given.set)
     asked = {"text": given.text, "preset": given.preset, "characters": given.characters, "set": given.set}
     with trainings.temporary() as folder:
         text = trainings.write_part(given.text, Path(folder) / "text.txt", 0.0, 0.9)

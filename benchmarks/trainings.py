@@ -47,8 +47,8 @@ def run_training(text: Path | str, run: Path, values: Values, *words: str, ranks
     program = [sys.executable, "-m"]
     if ranks > 1:
         program += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), "-m", "--"]
-    settings = [word for key, value in values.items() for word in ("--set", f"{key}={_toml(value)}")]
-    command = [*program, "gentext", "train", str(text), "--run", str(run), "--no-export", *settings, *words]
+    command = [*program, "gentext", "train", str(text), "--run", str(run), "--no-export"]
+    command += [*as_words(settings(values)), *words]
     done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     if done.returncode:
         raise Failed((done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1])
@@ -76,10 +76,16 @@ def temporary() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="gentext-")
 
 
-def seeds(text: str) -> Sequence[int]:
-    """Read ``--seeds 1,2,3``."""
+def whole_numbers(text: str) -> list[int]:
+    """Read an option such as ``--seeds 1,2,3``."""
     return [int(one) for one in text.split(",")]
 
 
-def _toml(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+def settings(values: Values) -> list[str]:
+    """Return values as ``section.key=value``."""
+    return [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in values.items()]
+
+
+def as_words(settings: Sequence[str]) -> list[str]:
+    """Return settings as words of a command line."""
+    return [word for one in settings for word in ("--set", one)]
