@@ -15,6 +15,7 @@ from torch.nn import functional
 from gentext.config import Fraction, NonNegative
 from gentext.interfaces import StateSpec
 from gentext.plugins.device import check_memory
+from gentext.plugins.dropout import Dropout
 from gentext.plugins.recurrent import RecurrentModel, TorchState
 
 
@@ -68,8 +69,8 @@ class LSTMModel(RecurrentModel):
         self.norms = nn.ModuleList(
             nn.LayerNorm(config.hidden) if config.norm else nn.Identity() for _ in range(config.layers)
         )
-        self.input_dropout = nn.Dropout(config.input_dropout)
-        self.dropout = nn.Dropout(config.dropout)
+        self.input_dropout = Dropout(config.input_dropout)
+        self.dropout = Dropout(config.dropout)
         self.head = nn.Linear(config.hidden, vocab_size)
         if config.tuned_init:
             self._tune()
