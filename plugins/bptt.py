@@ -20,7 +20,7 @@ from gentext.errors import TrainingStopped
 from gentext.events import Hooks, Progress
 from gentext.interfaces import Batcher, FitResult, Ids, World
 from gentext.plugins import checkpoint as ckpt
-from gentext.plugins.device import Compute, check_memory, choose, flush_denormals
+from gentext.plugins.device import Compute, check_memory, choose, flush_denormals, keep_memory
 from gentext.plugins.distributed import Group
 from gentext.plugins.evaluate import mean_loss
 from gentext.plugins.interrupts import Interrupts
@@ -55,6 +55,7 @@ class BPTTTrainer:
         return self.compute.line + (f", {self.group.size} processes" if self.group.size > 1 else "")
 
     @flush_denormals()
+    @keep_memory()
     def plan(self, model: Any, batcher: Batcher, train: Ids) -> tuple[int, float]:
         """Return the steps of the budget and the seconds of one, measured on a copy of the model."""
         parameters = sum(int(one.numel()) for one in model.parameters())
@@ -73,6 +74,7 @@ class BPTTTrainer:
         return self.group.first(budget_steps(self.settings, batcher.steps_per_epoch, seconds)), seconds
 
     @flush_denormals()
+    @keep_memory()
     def fit(
         self,
         model: Any,

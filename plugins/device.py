@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
 import os
 from collections.abc import Iterator
@@ -14,6 +15,9 @@ import torch
 from gentext.errors import ConfigError, DeviceError
 from gentext.interfaces import World
 from gentext.settings import Settings
+
+#: Numbers of glibc's mallopt: blocks that may be mapped one by one, and free bytes after which the heap shrinks.
+MMAP_MAX, TRIM_THRESHOLD = -4, -1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +51,29 @@ def flush_denormals() -> Iterator[None]:
         yield
     finally:
         torch.set_flush_denormal(False)
+
+
+@contextlib.contextmanager
+def keep_memory() -> Iterator[None]:
+    """Have glibc keep freed memory for the next step on a CPU, then give it back; with another C library nothing.
+
+    By default every large tensor is mapped anew and its pages are cleared as they are first touched, step after
+    step: about a fifth of the time of a step. In return the peak of memory rises, by up to a half.
+    """
+    try:
+        library = ctypes.CDLL(None)
+        mallopt, malloc_trim = library.mallopt, library.malloc_trim
+    except (AttributeError, OSError, TypeError):
+        yield
+        return
+    mallopt(MMAP_MAX, 0)
+    mallopt(TRIM_THRESHOLD, 2**31 - 1)
+    try:
+        yield
+    finally:
+        mallopt(MMAP_MAX, 1 << 16)
+        mallopt(TRIM_THRESHOLD, 1 << 17)
+        malloc_trim(0)
 
 
 def memory(device: torch.device) -> int | None:
