@@ -6,12 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
-from helpers import fails, raiser, spelled
-
-from gentext import generate
-from gentext.plugins import device, session
-from gentext.plugins.training import Loop
+from helpers import fails, spelled
 
 Gen = Callable[..., tuple[int, str, str]]
 
@@ -255,51 +250,3 @@ def test_half_characters_on_the_command_line(gen: Gen, tiny_run: Path) -> None:
         code, out, err = gen(*request, "--prime", "a\udcffb", "--unknown", "skip", *options)
         assert code == 0, err
         assert "a?b" in out
-
-
-# -- devices and memory -----------------------------------------------------------------------
-
-
-def test_cuda_where_there_is_none(
-    gen: Gen, tiny_run: Path, tiny_text: Path, no_run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(session, "_gpu_files", lambda: False)
-    for command in (["train", tiny_text], ["sample", tiny_run], ["sample", tiny_run, "--sampler", "torch"]):
-        fails(1, gen(*command, "--device", "cuda"), "--device cuda: this", "use --device cpu or auto")
-    assert not no_run.exists()
-
-
-def test_bf16_where_the_cpu_has_none(
-    gen: Gen, tiny_text: Path, tiny_options: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(device, "bf16_on_cpu", lambda: False)
-    command = ("train", tiny_text, "--run", tmp_path / "run", *tiny_options, *BUDGET.split(), "--precision")
-    fails(
-        1,
-        gen(*command, "bf16", "--device", "cpu"),
-        "--precision bf16: this CPU has no bf16 instructions",
-        "fp32 or auto",
-    )
-    code, _, err = gen(*command, "auto", "--device", "cpu")
-    assert (code, "1 threads, fp32" in err) == (0, True), err
-
-
-def test_training_that_does_not_fit(
-    gen: Gen,
-    tiny_text: Path,
-    tiny_options: tuple[str, ...],
-    tiny_run: Path,
-    no_run: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    # Room for the weights and a checkpoint of them, but not for a step.
-    monkeypatch.setattr(device, "memory", lambda device: 1303 * 18)
-    command = ("train", tiny_text, *tiny_options, *BUDGET.split(), "--device", "cpu")
-    fails(1, gen(*command), "1,303 parameters need", "to train", "choose a smaller model")
-    monkeypatch.setattr(device, "memory", lambda device: None)
-    monkeypatch.setattr(Loop, "step", raiser(RuntimeError("DefaultCPUAllocator: can't allocate memory")))
-    fails(1, gen(*command), "not enough memory", "batcher.batch")
-    monkeypatch.setattr(generate, "Request", raiser(MemoryError("Unable to allocate 9 TiB")))
-    fails(1, gen("sample", tiny_run, "--seed", 1), "not enough memory (Unable to allocate 9 TiB)")
-    assert not no_run.exists()

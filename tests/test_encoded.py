@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import os
 import re
 import struct
@@ -52,21 +51,6 @@ def cached(place: Path) -> list[Path]:
 
 
 # -- pieces -----------------------------------------------------------------------------------
-
-
-@settings(deadline=None)
-@given(ALPHABET, st.integers(1, 50), st.lists(st.integers(0, 300)))
-def test_pieces_depend_on_the_text_alone(text: str, size: int, cuts: list[int]) -> None:
-    pieces = list(stream.cut_pieces([text], size))
-    assert "".join(pieces) == text
-    assert all(0 < len(piece) <= size for piece in pieces)
-    for piece, after in itertools.pairwise(pieces):
-        window = (piece + after)[:size]
-        assert piece.endswith("\n") or "\n" not in window
-        assert piece.endswith(("\n", " ")) or (len(piece) == size and " " not in piece)
-    ends = [0, *sorted(cuts), len(text)]
-    blocks = [text[begin:end] for begin, end in itertools.pairwise(ends)]
-    assert list(stream.cut_pieces(blocks, size)) == pieces
 
 
 @settings(deadline=None, max_examples=60)
