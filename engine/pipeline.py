@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from gentext import advice
+from gentext import advice, sizing
 from gentext import run as runs
 from gentext.bundle import start_symbol
 from gentext.config import Table, build_config, to_table
@@ -27,7 +28,7 @@ from gentext.errors import (
 from gentext.events import Silence
 from gentext.interfaces import FitResult, Ids, World
 from gentext.manager import host
-from gentext.resolve import SECTIONS, Start, TrainOptions, component, resolve
+from gentext.resolve import SECTIONS, Start, TrainOptions, component, resolve, untyped
 from gentext.run import Run
 from gentext.settings import BUDGETS, Settings, check_extras
 from gentext.text import Text, read_text
@@ -47,9 +48,11 @@ def train(options: TrainOptions) -> tuple[Run, FitResult]:
         return _resume(options)
     if not World.of_process().rank:  # whose run it is
         runs.check_free(options.run)
-    config = resolve(options)
+    config, free = resolve(options), untyped(options)
+    if options.start:
+        free.discard("model.hidden")  # the weights to begin with have a size
     corpus = DEFAULT_CORPUS if options.corpus is None else options.corpus
-    return _train(config, corpus, options.run, resume=None, start=options.start)
+    return _train(config, corpus, options.run, resume=None, start=options.start, free=free)
 
 
 def _resume(options: TrainOptions) -> tuple[Run, FitResult]:
@@ -72,26 +75,26 @@ def _resume(options: TrainOptions) -> tuple[Run, FitResult]:
 
 
 def _train(
-    config: Table, source: str, path: Path | None, resume: tuple[Run, Table] | None, start: Start | None = None
+    config: Table,
+    source: str,
+    path: Path | None,
+    resume: tuple[Run, Table] | None,
+    start: Start | None = None,
+    free: Collection[str] = (),
 ) -> tuple[Run, FitResult]:
     parts = {kind: component(config, kind) for kind in SECTIONS}
     settings = build_config(Settings, config.get("run", {}), "run")
     check_extras(settings)
     text = read_text(source, config["tokenizer"]["name"], parts["tokenizer"], settings.val_frac, resume)
     world = World.of_process()
-    batcher = _batcher(config, parts, text.train, settings.seed, world)
     configured_chain(host().registry, config.get("chain", {}), text.tokenizer.vocab_size)
-    cls, options = parts["trainer"]
-    trainer = cls(options, settings)
-    took = trainer.start()
-    cls, options = parts["model"]
-    with _enough_memory():
-        model = cls(options, text.tokenizer.vocab_size)
+    ruled, measured = _rule(config, text, settings, world, free)
+    made = measured or _make(config, text, settings, world)
+    trainer, model = made.trainer, made.model
     if not resume and hasattr(model, "prepare"):
         model.prepare(text.counts)
     begun = start(model, text.tokenizer, config) if start else None
-    with _enough_memory():
-        steps, seconds = trainer.plan(model, batcher, text.train)
+    steps, seconds = made.plan(text.train)
     if resume or world.rank:
         run = resume[0] if resume else Run(path or runs.runs_folder())
     else:
@@ -100,13 +103,13 @@ def _train(
         config["run"]["steps"] = steps
         config["corpus"] = text.corpus
         _write_start(run, config, text)
-    if begun:
-        say(begun)
-    _introduce(run, took, model, text, steps, seconds, config["model"])
+    for line in filter(None, (begun, ruled)):
+        say(line)
+    _introduce(run, made.took, model, text, steps, seconds, config["model"])
     hooks = Silence() if world.rank else host().hooks
     try:
         with _enough_memory():
-            result = trainer.fit(model, batcher, text.train, text.val, run, hooks, steps, resume is not None)
+            result = trainer.fit(model, made.batcher, text.train, text.val, run, hooks, steps, resume is not None)
         hooks.run_finished(run, settings, result)
     except KeyboardInterrupt:
         if world.rank:
@@ -119,6 +122,60 @@ def _train(
     finally:
         hooks.run_closed(run)
     return run, result
+
+
+@dataclasses.dataclass
+class _Made:
+    """A trainer that has started, and what it is to train."""
+
+    trainer: Any
+    took: str
+    model: Any
+    batcher: Any
+    planned: tuple[int, float] | None = None
+
+    def plan(self, train: Ids) -> tuple[int, float]:
+        """Return steps and seconds of one, measured once."""
+        if self.planned is None:
+            with _enough_memory():
+                self.planned = self.trainer.plan(self.model, self.batcher, train)
+        return self.planned
+
+
+def _make(config: Table, text: Text, settings: Settings, world: World) -> _Made:
+    parts = {kind: component(config, kind) for kind in SECTIONS}
+    batcher = _batcher(config, parts, text.train, settings.seed, world)
+    cls, options = parts["trainer"]
+    trainer = cls(options, settings)
+    took = trainer.start()
+    cls, options = parts["model"]
+    with _enough_memory():
+        return _Made(trainer, took, cls(options, text.tokenizer.vocab_size), batcher)
+
+
+def _rule(
+    config: Table, text: Text, settings: Settings, world: World, free: Collection[str]
+) -> tuple[str | None, _Made | None]:
+    """Let the rules of `gentext.sizing` change what is free in the config.
+
+    Returns what to tell about it, and what was made to measure minutes by, where it still holds.
+    """
+    facts = sizing.Facts(len(text.train), text.tokenizer.vocab_size, world.size)
+    early = sizing.for_text(config, free, facts)
+    _lay(early, config)
+    made, symbols = None, round((settings.epochs or 1.0) * facts.symbols)
+    if free and settings.minutes is not None:
+        made = _make(config, text, settings, world)
+        symbols = made.plan(text.train)[0] * made.batcher.rows * made.batcher.length
+    late = sizing.for_budget(config, free, facts, steps=settings.steps, symbols=symbols)
+    _lay(late, config)
+    return sizing.line([*early, *late]) if early or late else None, None if late else made
+
+
+def _lay(changes: list[sizing.Change], config: Table) -> None:
+    for one in changes:
+        section, key = one.key.split(".")
+        config[section][key] = one.value
 
 
 def _batcher(config: Table, parts: dict[str, Any], train: Ids, seed: int, world: World) -> Any:

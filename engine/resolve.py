@@ -14,6 +14,7 @@ from gentext.errors import ConfigError, nearest
 from gentext.interfaces import Tokenizer
 from gentext.manager import host
 from gentext.settings import BUDGETS
+from gentext.sizing import RULED
 
 #: Components that a config chooses by name, and the built-in ones taken when it does not.
 SECTIONS = {"tokenizer": "char", "batcher": "stream", "model": "lstm", "trainer": "bptt"}
@@ -49,12 +50,8 @@ def presets() -> list[str]:
 def resolve(options: TrainOptions) -> Table:
     """Return the config: preset < file < --set < flags. Component options are checked later."""
     table = merge({kind: {"name": name} for kind, name in SECTIONS.items()}, {"chain": {"links": list(DEFAULT_CHAIN)}})
-    layers = [read_preset(DEFAULT_PRESET if options.preset is None else options.preset)]
-    layers += [read_toml(options.config)] if options.config else []
-    layers.append(merge(*map(parse_setting, options.settings)))  # one layer: their order does not matter
-    layers.append({"run": dict(options.flags)})
     known = [*SECTIONS, "chain", "run"]
-    for layer in layers:
+    for layer in [read_preset(_preset(options)), *_typed(options)]:
         for section, value in layer.items():
             if section not in known:
                 raise ConfigError(f"unknown section [{section}].{nearest(section, known)} Sections: {', '.join(known)}")
@@ -62,6 +59,30 @@ def resolve(options: TrainOptions) -> Table:
                 raise ConfigError(f"{section} = {value!r}: expected a table, for example [{section}]")
         table = _lay_over(table, layer)
     return table
+
+
+def untyped(options: TrainOptions) -> set[str]:
+    """Return the keys, as ``section.key``, that only the preset sets: the rules of `gentext.sizing` may change them."""
+    if _preset(options) not in RULED:
+        return set()
+    preset, typed = read_preset(_preset(options)), merge(*_typed(options))
+    keys = set()
+    for section in SECTIONS:
+        below, above = preset.get(section, {}), typed.get(section, {})
+        if above.get("name", below.get("name")) == below.get("name"):
+            keys |= {f"{section}.{key}" for key in below.keys() - above.keys()}
+    return keys
+
+
+def _preset(options: TrainOptions) -> str:
+    return DEFAULT_PRESET if options.preset is None else options.preset
+
+
+def _typed(options: TrainOptions) -> list[Table]:
+    """Return what the user says, the strongest last."""
+    layers = [read_toml(options.config)] if options.config else []
+    layers.append(merge(*map(parse_setting, options.settings)))  # one layer: their order does not matter
+    return [*layers, {"run": dict(options.flags)}]
 
 
 def read_preset(name: str) -> Table:

@@ -17,6 +17,7 @@ from gentext.interfaces import StateSpec
 from gentext.plugins.device import check_memory
 from gentext.plugins.dropout import Dropout
 from gentext.plugins.recurrent import RecurrentModel, TorchState
+from gentext.sizing import lstm_parameters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +58,12 @@ class LSTMModel(RecurrentModel):
     def __init__(self, config: LSTMConfig, vocab_size: int) -> None:
         super().__init__()
         self.config, self.vocab_size = config, vocab_size
-        check_memory(_parameters(config, vocab_size), WEIGHT, torch.device("cpu"), "to hold")
+        check_memory(
+            lstm_parameters(config.hidden, config.layers, config.embedding, vocab_size),
+            WEIGHT,
+            torch.device("cpu"),
+            "to hold",
+        )
         shape = (config.layers, None, config.hidden)
         self.state_spec = (StateSpec("h", shape), StateSpec("c", shape))
         self.embedding = nn.Embedding(vocab_size, config.embedding) if config.embedding else None
@@ -158,12 +164,3 @@ class LSTMModel(RecurrentModel):
                 bias_in[hidden : 2 * hidden] = 1.0  # the forget gate's part
                 for gate in w_state.chunk(4):
                     nn.init.orthogonal_(gate)
-
-
-def _parameters(config: LSTMConfig, vocab_size: int) -> int:
-    """Return how many weights a model will have (the norms' few left out), before it is built."""
-    width = config.embedding or vocab_size
-    first = 4 * config.hidden * (width + config.hidden + 2)
-    other = 4 * config.hidden * (2 * config.hidden + 2)
-    ends = vocab_size * (config.embedding + config.hidden + 1)
-    return first + (config.layers - 1) * other + ends
