@@ -10,6 +10,7 @@ import typer
 
 from gentext.advice import after
 from gentext.console import say
+from gentext.describe import load_tokenizer
 from gentext.errors import MissingExtra
 from gentext.interfaces import World
 from gentext.pipeline import DEFAULT_CORPUS
@@ -74,8 +75,8 @@ def train(
         done, result = run_training(options)
     if world.rank:  # rank 0 speaks
         return
-    options = done.config.get("model", {})
-    for line in after(result.train_loss, result.val_loss, result.best_step, result.steps, options):
+    options, vocab = done.config.get("model", {}), load_tokenizer(*done.read_tokenizer()).vocab_size
+    for line in after(result.train_loss, result.val_loss, result.best_step, result.steps, options, vocab):
         say(line)
     say(f"{result.symbols_per_second:,.0f} symbols/s; everything is in {done.path}")
     say(f"next: gen sample {done.path}" if done.model.is_file() else f"next: gen export {done.path}")

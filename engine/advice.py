@@ -45,13 +45,26 @@ def before(parameters: int, characters: int, held_out: int, options: Collection[
     return lines
 
 
-def after(train_loss: float, val_loss: float, best_step: int, steps: int, options: Collection[str]) -> list[str]:
-    """Return the verdict at the end: over-fitting, under-fitting or neither, and what to try."""
+def after(
+    train_loss: float,
+    val_loss: float,
+    best_step: int,
+    steps: int,
+    options: Collection[str],
+    vocab: int | None = None,
+) -> list[str]:
+    """Return the verdict at the end: nothing learned, over-fitting, under-fitting or neither, and what to try.
+
+    ``vocab`` is the number of symbols, without which nobody can tell that nothing was learned.
+    """
     if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
         return []
     gap = val_loss - train_loss
     losses = f"held-out {val_loss:.4f}, training {train_loss:.4f} (both without dropout)"
-    if gap > OVER:
+    if vocab and val_loss > math.log(vocab):
+        even = f"guessing evenly among {vocab} symbols costs {math.log(vocab):.4f}"
+        verdict = f"nothing learned: {losses}; {even}. Train longer, or with a lower trainer.rate"
+    elif gap > OVER:
         dropout = "more dropout (--set model.dropout=0.3), " if "dropout" in options else ""
         verdict = f"over-fitting: {losses}. Try {dropout}a smaller model or more text"
     elif gap < UNDER:

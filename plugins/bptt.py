@@ -33,6 +33,10 @@ from gentext.settings import Settings, budget_steps
 PROBE_SECONDS, PROBE_LEAST, PROBE_MOST = 2.0, 3, 30
 #: Seconds after which a checkpoint is written even without an evaluation.
 SAVE_EVERY = 60.0
+#: Nats a symbol from which training does not come back; guessing evenly among all of Unicode costs 14.
+HOPELESS = 100.0
+#: The highest rate that is recommended after a loss was lost.
+USUAL_RATE = 3e-3
 #: Bytes of a parameter while the probe runs: two copies, a gradient, and Adam's two moments.
 TRAINING = 20
 
@@ -171,8 +175,10 @@ class BPTTTrainer:
 
     def _evaluate(self, loop: Loop, where: Position, val: Ids, run: Run, hooks: Hooks, progress: Any) -> bool:
         where.val_loss = mean_loss(loop.model, val, self.compute.autocast(), self.group)
-        if not math.isfinite(where.val_loss):
-            raise TrainingStopped(self._lost(run, f"the held-out loss became {where.val_loss} after step {where.step}"))
+        if not where.val_loss < HOPELESS:  # NaN, too
+            raise TrainingStopped(
+                self._lost(run, f"the held-out loss became {where.val_loss:.4g} after step {where.step}")
+            )
         best = where.best_loss is None or where.val_loss < where.best_loss
         where.worse = 0 if best else where.worse + 1
         if best:
@@ -203,7 +209,7 @@ class BPTTTrainer:
         return (
             f"{problem}; the last good checkpoint is step "
             f"{ckpt.step_of(ckpt.find(run, 'last')[0])} in {run.path}. Train anew with a lower rate "
-            f"(--set trainer.rate={self.config.rate / 3:.2g}) or a smaller trainer.clip"
+            f"(--set trainer.rate={min(self.config.rate / 3, USUAL_RATE):.2g}) or a smaller trainer.clip"
         )
 
     def _result(self, model: Any, train: Ids, val: Ids, run: Run, where: Position, tokens_per_step: int) -> FitResult:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from helpers import one_line
 
 #: Two epochs, with all that a checkpoint must bring back: dropout, offsets, a warm-up, two moments.
 OPTIONS = (
@@ -166,6 +167,15 @@ def test_lost_loss_ends_training(tmp_path: Path, gen: Callable[..., Any], text: 
     assert "--set trainer.rate=" in line
     assert names(run) == ["last-step000000.safetensors"]
     assert all(row["val_loss"] is not None for row in metrics(run) if "val_loss" in row)
+
+
+def test_rate_that_is_too_high_ends_training(tmp_path: Path, gen: Callable[..., Any], text: Path) -> None:
+    run = tmp_path / "run"
+    code, _, err = gen("train", text, "--run", run, *OPTIONS, "--set", "trainer.rate=300", *STEPS)
+    assert code == 1
+    line = one_line(err, "the held-out loss became", "after step 15; the last good checkpoint is step 0")
+    assert "Train anew with a lower rate (--set trainer.rate=0.003)" in line
+    assert names(run) == ["last-step000000.safetensors"]
 
 
 def test_another_text_is_refused(tmp_path: Path, gen: Callable[..., Any], reference: Path) -> None:
