@@ -20,7 +20,7 @@ from gentext.signature import FINISH, Signature
 PREFILL = 256
 #: Positions of the first calls that draw: the first character at once, then fewer and fewer calls.
 GROWTH = (1, 4, 16, 64)
-LARGEST = 128
+LARGEST = 256
 #: Logits of all positions of a call that the graph holds at once (32 MB): many rows get shorter calls.
 LOGITS = 2**23
 

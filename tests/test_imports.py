@@ -37,6 +37,7 @@ KNOWS = {
         )
     },
     "checkpoint": {"torch", "safetensors"},
+    "dropout": {"torch"},
     "session": {"onnxruntime"},
     "study": {"optuna"},
     "tensorboard": {"tensorboard"},
