@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import random
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,9 @@ from typing import Any, Protocol
 import pytest
 
 from gentext.cli.app import main
+
+# A shell's background job ignores Ctrl-C, and so would everything that the tests start there.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: Options under which a training run takes a fraction of a second.
 TINY = (
