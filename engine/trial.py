@@ -96,9 +96,11 @@ class Trial:
 
     def _tell(self, line: str) -> None:
         assert self._process.stdin is not None
+        data = line.encode() + b"\n"
         with contextlib.suppress(OSError):  # it has died: `events` says so
-            self._process.stdin.write(line.encode() + b"\n")
-            self._process.stdin.flush()
+            # Past the buffer: Ctrl-C may come, and have `stop` told, in the middle of another line's way through it.
+            while data:
+                data = data[os.write(self._process.stdin.fileno(), data) :]
 
 
 def _death(code: int) -> str:
