@@ -189,12 +189,14 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="what", required=True)
 
-    def command(name: str, make: Any, text: str, preset: str) -> argparse.ArgumentParser:
+    def command(name: str, make: Any, text: str, preset: str = "", *, seeds: bool = True) -> argparse.ArgumentParser:
         one = commands.add_parser(name, help=make.__doc__)
         one.set_defaults(make=make)
         one.add_argument("text", nargs="?", default=text, help="a file, or a name of the catalogue")
-        one.add_argument("--preset", default=preset)
-        one.add_argument("--seeds", type=trainings.whole_numbers, default=[1, 2, 3])
+        if preset:
+            one.add_argument("--preset", default=preset)
+        if seeds:
+            one.add_argument("--seeds", type=trainings.whole_numbers, default=[1, 2, 3])
         one.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
         one.add_argument("--json", action="store_true")
         return one
@@ -207,11 +209,11 @@ def parse() -> argparse.Namespace:
     one.add_argument("--minutes", type=float, default=5.0)
     one = command("shakespeare", shakespeare_rows, "tinyshakespeare", "small")
     one.add_argument("--seconds", type=float, default=60.0)
-    one = command("throughput", throughput_rows, "anna", "notebook")
+    one = command("throughput", throughput_rows, "anna", seeds=False)
     one.add_argument("--steps", type=int, default=40)
     one.add_argument("--rounds", type=int, default=3)
     one.add_argument("--precisions", default="auto,fp32")
-    one = command("scaling", scaling_rows, "anna", "base")
+    one = command("scaling", scaling_rows, "anna", "base", seeds=False)
     one.add_argument("--steps", type=int, default=100)
     one.add_argument("--sizes", type=trainings.whole_numbers, default=[1_000_000, 10_000_000, 100_000_000])
     one.add_argument("--ranks", type=trainings.whole_numbers, default=[1, 2])

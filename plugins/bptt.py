@@ -93,21 +93,13 @@ class BPTTTrainer:
         """Train up to ``steps``. Raises TrainingStopped when interrupted or when the loss is lost."""
         run = Run(self.group.first_path(run.path))
         with self.group.watched(f"go on with: gen train --resume --run {run.path}"):
-            return self._fit(model, batcher, train, val, run, hooks, steps, resume)
+            loop = self._loop(model, batcher, train)
+            where = self._begin(loop, run, steps, resume)
+            self._run(loop, where, val, run, hooks, steps, resume)
+            return self._result(model, train, val, run, where, loop.tokens_per_step)
 
-    def _fit(
-        self,
-        model: Any,
-        batcher: Batcher,
-        train: Ids,
-        val: Ids,
-        run: Run,
-        hooks: Hooks,
-        steps: int,
-        resume: bool,
-    ) -> FitResult:
-        loop = self._loop(model, batcher, train)
-        where = self._begin(loop, run, steps, resume)
+    def _run(self, loop: Loop, where: Position, val: Ids, run: Run, hooks: Hooks, steps: int, resume: bool) -> None:
+        """Take step after step, and measure and save on the way."""
         first = where.step
         progress = functools.partial(_progress, where, loop, steps, first)
         hooks.run_started(run, self.settings, progress())
@@ -140,7 +132,6 @@ class BPTTTrainer:
                         f"stopped at step {where.step} of {steps}, everything is saved; "
                         f"go on with: gen train --resume --run {run.path}"
                     )
-        return self._result(model, train, val, run, where, loop.tokens_per_step)
 
     def _begin(self, loop: Loop, run: Run, steps: int, resume: bool) -> Position:
         """Return where training begins: at a checkpoint, or from the start."""
