@@ -24,6 +24,8 @@ BASE = "base"
 #: The first is the recipe itself; each other one changes it.
 VARIANTS: dict[str, dict[str, Any]] = {
     BASE: {},
+    "adamw": {"trainer.optimizer": "adamw"},
+    **{f"muon-{scale:g}": {"trainer.muon_scale": scale} for scale in (1.0, 4.0)},
     "no-skip": {"model.skip": False},
     "no-norm": {"model.norm": False},
     "one-hot": {"model.embedding": 0},

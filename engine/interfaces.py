@@ -145,7 +145,9 @@ class Model(Protocol):
     Optional: ``prepare(counts)`` is called once on a new model with how often each symbol stands
     in the training text (int64 [V]). ``symbol_axes()`` returns, for each tensor of the state dict that has
     a row for each symbol, its name and the axis of the symbols: ``{"embedding.weight": 0}``. With it, a
-    new run may begin with the weights of another whose text had other symbols.
+    new run may begin with the weights of another whose text had other symbols. ``hidden_matrices()`` names the
+    two-dimensional parameters that lead from hidden units to hidden units (no embedding, no head), each with how many
+    matrices of equal height lie in it below one another: ``{"lstm.weight_hh_l0": 4}``. The optimizer Muon trains them.
     """
 
     state_spec: Sequence[StateSpec]

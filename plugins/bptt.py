@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from gentext.console import warn
 from gentext.errors import TrainingStopped
 from gentext.events import Hooks, Progress
 from gentext.interfaces import Batcher, FitResult, Ids, World
@@ -25,7 +26,7 @@ from gentext.plugins.distributed import Group
 from gentext.plugins.evaluate import mean_loss
 from gentext.plugins.interrupts import Interrupts
 from gentext.plugins.torch_sampler import preview
-from gentext.plugins.training import BPTTConfig, Loop, Position
+from gentext.plugins.training import BPTTConfig, Loop, Position, hidden_matrices
 from gentext.run import Run
 from gentext.settings import Settings, budget_steps
 
@@ -64,6 +65,8 @@ class BPTTTrainer:
         """Return the steps of the budget and the seconds of one, measured on a copy of the model."""
         parameters = sum(int(one.numel()) for one in model.parameters())
         check_memory(parameters, TRAINING, self.compute.device, "to train")
+        if self.config.optimizer == "muon" and not hidden_matrices(model):
+            warn("the model does not say which its hidden matrices are (hidden_matrices), so AdamW trains all of it")
         with torch.random.fork_rng(), self.group.watched("nothing was saved yet"):
             probe = self._loop(copy.deepcopy(model), batcher, train)
             times: list[float] = []

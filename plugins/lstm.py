@@ -93,6 +93,14 @@ class LSTMModel(RecurrentModel):
         first = {"lstms.0.weight_ih_l0": 1} if self.embedding is None else {"embedding.weight": 0}
         return {**first, "head.weight": 0, "head.bias": 0}
 
+    def hidden_matrices(self) -> dict[str, int]:
+        """Return the weights between hidden units, each with its four gates; see gentext.interfaces.Model.
+
+        The first layer's input weights are among them behind an embedding; behind a one-hot input they are one.
+        """
+        names = [name for name, one in self.lstms.named_parameters(prefix="lstms") if one.dim() == 2]
+        return {name: 4 for name in names if self.embedding is not None or name != "lstms.0.weight_ih_l0"}
+
     def forward(self, tokens: Tensor, state: TorchState) -> tuple[Tensor, TorchState]:
         """tokens [B, T], h and c [layers, B, hidden] give logits [B, T, V] and the new h and c."""
         h, c = state

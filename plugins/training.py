@@ -21,6 +21,7 @@ from gentext.interfaces import Batcher, Ids
 from gentext.plugins import checkpoint as ckpt
 from gentext.plugins.device import Compute
 from gentext.plugins.distributed import Group
+from gentext.plugins.muon import Muon
 from gentext.plugins.recurrent import TorchState, reset_rows
 from gentext.settings import Settings
 
@@ -29,14 +30,16 @@ from gentext.settings import Settings
 class BPTTConfig:
     """Options of the trainer ``bptt``. The defaults are the notebook's."""
 
-    optimizer: Literal["adam", "adamw"] = "adam"
-    """Adam, or Adam with decoupled weight decay."""
+    optimizer: Literal["adam", "adamw", "muon"] = "adam"
+    """Adam, Adam with decoupled weight decay, or Muon for the matrices between hidden units and AdamW for the rest."""
     rate: PositiveFloat = 1e-3
     """Peak learning rate."""
+    muon_scale: PositiveFloat = 2.0
+    """Size of Muon's updates, as a multiple of AdamW's."""
     beta2: Fraction = 0.999
     """How slowly Adam's second moment forgets."""
     weight_decay: NonNegativeFloat = 0.0
-    """Decay of the weight matrices (adamw); biases and norms have none."""
+    """Decay of the weight matrices (adamw, muon); biases and norms have none."""
     clip: NonNegativeFloat = 5.0
     """Largest norm of the gradient; 0: no limit."""
     schedule: Literal["constant", "cosine"] = "constant"
@@ -65,7 +68,7 @@ class Position:
 
 
 class Loop:
-    """Model, optimizer and carried state: one optimizer step at a time."""
+    """Model, optimizers and carried state: one optimizer step at a time."""
 
     def __init__(
         self,
@@ -81,7 +84,7 @@ class Loop:
         self.seed = settings.seed
         self.model = model.to(self.compute.device).train()
         group.spread(self.model.state_dict().values())
-        self.optimizer = _optimizer(model, config)
+        self.optimizers = _optimizers(model, config, compute)
         self.scaler = torch.amp.GradScaler(self.compute.device.type, enabled=self.compute.precision == "fp16")
         self.rows, self.tokens_per_step = batcher.rows // group.size, batcher.rows * batcher.length
         self.carried: TorchState = model.initial_state(self.rows)
@@ -94,21 +97,24 @@ class Loop:
         x, y, fresh = (torch.from_numpy(one) for one in batch)
         device = self.compute.device
         model = self.model
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = rate
         self.rate = rate
         initial = model.initial_state(len(x))
         state = reset_rows(self.carried, fresh.to(device), initial, model.state_spec)
-        self.optimizer.zero_grad()
+        model.zero_grad()
         with self.compute.autocast():
             logits, state = model(x.to(device), state)
             loss = functional.cross_entropy(logits.float().flatten(0, 1), y.to(device).flatten())
         self.scaler.scale(loss).backward()
         self.group.average(model)
-        self.scaler.unscale_(self.optimizer)
+        for optimizer in self.optimizers.values():
+            self.scaler.unscale_(optimizer)
         if self.config.clip:
             torch.nn.utils.clip_grad_norm_(model.parameters(), self.config.clip)
-        self.scaler.step(self.optimizer)
+        for optimizer in self.optimizers.values():
+            self.scaler.step(optimizer)
         self.scaler.update()
         # As the model declares them: autocast may have left a smaller type, which a resume would not restore.
         self.carried = tuple(one.detach().to(begin.dtype) for one, begin in zip(state, initial, strict=True))
@@ -117,8 +123,9 @@ class Loop:
     def tensors(self) -> dict[str, Tensor]:
         """Return all tensors that a checkpoint needs, those of the other processes too: all must ask."""
         tensors = {f"{ckpt.MODEL}{name}": one for name, one in self.model.state_dict().items()}
-        for index, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{key}": one for key, one in state.items()}
+        for name, optimizer in self.optimizers.items():
+            for index, state in optimizer.state_dict()["state"].items():
+                tensors |= {f"{name}.{index}.{key}": one for key, one in state.items()}
         specs = self.model.state_spec
         for spec, one in zip(specs, self.carried, strict=True):  # in the order of the text's streams
             parts = self.group.gather(one)
@@ -135,12 +142,12 @@ class Loop:
         meta, compute = checkpoint.meta, self.compute
         ckpt.load_weights(self.model, checkpoint)
         try:
-            state: dict[int, dict[str, Tensor]] = {}
-            for name, one in checkpoint.part("optimizer.").items():
-                index, _, key = name.partition(".")
-                state.setdefault(int(index), {})[key] = one
-            groups = self.optimizer.state_dict()["param_groups"]
-            self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+            for kind, optimizer in self.optimizers.items():
+                state: dict[int, dict[str, Tensor]] = {}
+                for name, one in checkpoint.part(f"{kind}.").items():
+                    index, _, key = name.partition(".")
+                    state.setdefault(int(index), {})[key] = one
+                optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
             begin, specs = self.group.rank * self.rows, self.model.state_spec
             carried = [checkpoint.tensors[f"carried.{spec.name}"] for spec in specs]
             mine = (one.narrow(spec.batch_axis, begin, self.rows) for one, spec in zip(carried, specs, strict=True))
@@ -181,12 +188,26 @@ def _random(device: str, rank: int) -> str:
     return f"random.{device}" + (f".{rank}" if rank else "")
 
 
-def _optimizer(model: Any, config: BPTTConfig) -> torch.optim.Optimizer:
-    matrices = [one for one in model.parameters() if one.dim() > 1]
-    others = [one for one in model.parameters() if one.dim() <= 1]
+def hidden_matrices(model: Any) -> dict[str, int]:
+    """Return what Muon trains of a model, see gentext.interfaces.Model: nothing where the model does not tell."""
+    return dict(model.hidden_matrices()) if hasattr(model, "hidden_matrices") else {}
+
+
+def _optimizers(model: Any, config: BPTTConfig, compute: Compute) -> dict[str, torch.optim.Optimizer]:
+    """Return the optimizers by what a checkpoint calls them; each has its own parameters."""
+    stacked = hidden_matrices(model) if config.optimizer == "muon" else {}
+    others = [one for name, one in model.named_parameters() if name not in stacked]
     groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        {"params": [one for one in others if one.dim() > 1], "weight_decay": config.weight_decay},
+        {"params": [one for one in others if one.dim() <= 1], "weight_decay": 0.0},
     ]
-    cls = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return cls([one for one in groups if one["params"]], lr=config.rate, betas=(0.9, config.beta2), fused=True)
+    cls = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+    groups = [one for one in groups if one["params"]]
+    optimizers: dict[str, torch.optim.Optimizer] = {
+        "optimizer": cls(groups, lr=config.rate, betas=(0.9, config.beta2), fused=True)
+    }
+    if not stacked:
+        return optimizers
+    weights = {model.get_parameter(name): number for name, number in stacked.items()}
+    dtype = torch.bfloat16 if compute.precision == "bf16" else torch.float32
+    return {**optimizers, "muon": Muon(weights, config.rate, config.muon_scale, config.weight_decay, dtype)}

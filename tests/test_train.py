@@ -26,7 +26,7 @@ OPTIONS = (
 STEPS = ("--steps", "40")
 KILLED = Path(__file__).with_name("killed.py")
 #: Loses its way at once, and so stops early.
-STRAYS = ("--set", "trainer.rate=3", "--set", "trainer.patience=2", "--set", "trainer.eval_every=5", "--steps", "300")
+STRAYS = ("--set", "trainer.rate=1", "--set", "trainer.patience=2", "--set", "trainer.eval_every=5", "--steps", "300")
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:

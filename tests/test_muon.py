@@ -1,0 +1,91 @@
+"""Muon: updates without a drowned direction, each matrix for itself, and AdamW for a model that does not tell."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import Parameter
+
+from gentext.plugins.lstm import LSTMConfig, LSTMModel
+from gentext.plugins.muon import ADAM_RMS, Muon, orthogonalize
+
+RATE, SCALE, DECAY = 0.01, 2.0, 0.1
+
+
+def with_gradient(weight: torch.Tensor, gradient: torch.Tensor) -> Parameter:
+    parameter = Parameter(weight.clone())
+    parameter.grad = gradient.clone()
+    return parameter
+
+
+@given(st.integers(1, 3), st.integers(1, 24), st.integers(1, 24), st.integers(0, 2**31), st.floats(-8, 8))
+def test_singular_values_come_near_1_and_vectors_stay(n: int, rows: int, columns: int, seed: int, power: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    small = min(rows, columns)
+    u = torch.linalg.qr(torch.randn(n, rows, small, generator=generator, dtype=torch.float64)).Q
+    v = torch.linalg.qr(torch.randn(n, columns, small, generator=generator, dtype=torch.float64)).Q
+    values = torch.logspace(0, -2, small, dtype=torch.float64) * 10**power
+    found = u.mT @ orthogonalize((u * values) @ v.mT) @ v
+    rest = found - torch.diag_embed(found.diagonal(dim1=1, dim2=2))
+    assert rest.abs().max() < 1e-9
+    assert found.diagonal(dim1=1, dim2=2).min() > 0.6 and found.diagonal(dim1=1, dim2=2).max() < 1.3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_stacked_matrices_are_trained_each_for_itself(dtype: torch.dtype) -> None:
+    torch.manual_seed(1)
+    weight, gradient = torch.randn(12, 6), torch.randn(12, 6)
+    gradient[:4] *= 1e-3  # a gate with small gradients moves as far as the others
+    whole = with_gradient(weight, gradient)
+    parts = [with_gradient(*both) for both in zip(weight.chunk(3), gradient.chunk(3), strict=True)]
+    together = Muon({whole: 3}, RATE, SCALE, DECAY, dtype)
+    alone = Muon(dict.fromkeys(parts, 1), RATE, SCALE, DECAY, dtype)
+    for _ in range(3):
+        together.step()
+        alone.step()
+    torch.testing.assert_close(whole.detach(), torch.cat([one.detach() for one in parts]))
+    moved = (whole.detach() - weight * (1 - RATE * DECAY) ** 3).unflatten(0, (3, 4)).square().mean((1, 2)).sqrt()
+    usual = 3 * RATE * SCALE * ADAM_RMS * math.sqrt(6) * math.sqrt(4 / 24)  # rank 4 in a matrix of 4 x 6
+    assert (moved / usual).min() > 0.6 and (moved / usual).max() < 1.3
+
+
+def test_a_weight_without_gradient_stays() -> None:
+    weight = Parameter(torch.ones(4, 2))
+    Muon({weight: 1}, RATE, SCALE, DECAY, torch.float32).step()
+    assert torch.equal(weight, torch.ones(4, 2))
+
+
+@pytest.mark.parametrize("embedding", [0, 3])
+def test_an_lstm_names_what_lies_between_hidden_units(embedding: int) -> None:
+    model = LSTMModel(LSTMConfig(hidden=5, layers=2, embedding=embedding), 7)
+    inside = {"lstms.0.weight_hh_l0", "lstms.1.weight_ih_l0", "lstms.1.weight_hh_l0"}
+    assert set(model.hidden_matrices()) == inside | ({"lstms.0.weight_ih_l0"} if embedding else set())
+    for name, stacked in model.hidden_matrices().items():
+        assert len(model.get_parameter(name)) == 5 * stacked
+
+
+def test_a_model_that_does_not_tell_is_trained_by_adamw(
+    gen: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("abc def\n" * 400)
+    shape = ("--set", "model.hidden=8", "--set", "batcher.length=20", "--steps", "3", "--no-export")
+    tensors = {}
+    for name, optimizer in (("muon", "muon"), ("silent", "muon"), ("adamw", "adamw")):
+        if name == "silent":
+            monkeypatch.delattr(LSTMModel, "hidden_matrices")
+        words = ("--set", f"trainer.optimizer={optimizer}", *shape)
+        code, _, err = gen("train", text, "--run", tmp_path / name, *words)
+        assert code == 0 and ("AdamW trains all of it" in err) == (name == "silent"), err
+        tensors[name] = (tmp_path / name / "checkpoints").glob("last-step000003*")
+    muon, silent, adamw = (safetensors.torch.load_file(next(one)) for one in tensors.values())
+    assert any(key.startswith("muon.") for key in muon) and muon.keys() != adamw.keys()
+    assert silent.keys() == adamw.keys() and all(torch.equal(silent[key], adamw[key]) for key in adamw)
