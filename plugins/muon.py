@@ -61,7 +61,7 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     if matrices.shape[1] > matrices.shape[2]:  # the smaller square is the cheaper one
         return orthogonalize(matrices.mT).mT.contiguous()
     a, b, c = FACTORS
-    x: Tensor = matrices / (matrices.norm(dim=(1, 2), keepdim=True) * 1.01 + 1e-7)
+    x: Tensor = matrices / (matrices.norm(dim=(1, 2), keepdim=True) * 1.01).clamp_min(1e-30)
     for _ in range(ROUNDS):
         square = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
