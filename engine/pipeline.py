@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import json
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ def _train(
     path: Path | None,
     resume: tuple[Run, Table] | None,
     start: Start | None = None,
-    free: Collection[str] = (),
+    free: Set[str] = frozenset(),
 ) -> tuple[Run, FitResult]:
     parts = {kind: component(config, kind) for kind in SECTIONS}
     settings = build_config(Settings, config.get("run", {}), "run")
@@ -154,22 +154,34 @@ def _make(config: Table, text: Text, settings: Settings, world: World) -> _Made:
 
 
 def _rule(
-    config: Table, text: Text, settings: Settings, world: World, free: Collection[str]
+    config: Table, text: Text, settings: Settings, world: World, free: Set[str]
 ) -> tuple[str | None, _Made | None]:
     """Let the rules of `gentext.sizing` change what is free in the config.
 
     Returns what to tell about it, and what was made to measure minutes by, where it still holds.
     """
     facts = sizing.Facts(len(text.train), text.tokenizer.vocab_size, world.size)
-    early = sizing.for_text(config, free, facts)
-    _lay(early, config)
+    changes = sizing.for_text(config, free, facts)
+    _lay(changes, config)
     made, symbols = None, round((settings.epochs or 1.0) * facts.symbols)
     if free and settings.minutes is not None:
-        made = _make(config, text, settings, world)
-        symbols = made.plan(text.train)[0] * made.batcher.rows * made.batcher.length
+        made, symbols = _measure(config, text, settings, world)
+        batch = sizing.for_budget(config, free & {"batcher.batch"}, facts, steps=None, symbols=symbols, timed=True)
+        if batch:  # another batch reads faster or slower: how many passes it makes must be measured
+            changes += batch
+            _lay(batch, config)
+            made, symbols = _measure(config, text, settings, world)
+            free = free - {"batcher.batch"}
     late = sizing.for_budget(config, free, facts, steps=settings.steps, symbols=symbols)
     _lay(late, config)
-    return sizing.line([*early, *late]) if early or late else None, None if late else made
+    changes += late
+    return sizing.line(changes) if changes else None, None if late else made
+
+
+def _measure(config: Table, text: Text, settings: Settings, world: World) -> tuple[_Made, int]:
+    """Return what was made to measure a budget in minutes by, and the symbols that it reads."""
+    made = _make(config, text, settings, world)
+    return made, made.plan(text.train)[0] * made.batcher.rows * made.batcher.length
 
 
 def _lay(changes: list[sizing.Change], config: Table) -> None:

@@ -20,6 +20,8 @@ RULED = ("small", "base")
 FEWEST_STEPS = 220
 #: Above so many steps (those of 21 passes over 1.8 MB) a batch is doubled: no update is missed, and machines like it.
 MANY_STEPS = 24_000
+#: The same in a budget of minutes, where larger batches read more text, and up to which batch they do.
+MANY_TIMED_STEPS, LARGEST_TIMED_BATCH = 1_000, 64
 #: A stream must last for some windows, or its state is always fresh.
 FEWEST_WINDOWS = 10
 SMALLEST_BATCH, LARGEST_BATCH = 4, 128
@@ -84,14 +86,19 @@ def for_text(config: Table, free: Collection[str], facts: Facts) -> list[Change]
     return changes
 
 
-def for_budget(config: Table, free: Collection[str], facts: Facts, *, steps: int | None, symbols: int) -> list[Change]:
-    """Return what the budget asks for: ``steps`` when that is what the user gave, ``symbols`` to read otherwise."""
+def for_budget(
+    config: Table, free: Collection[str], facts: Facts, *, steps: int | None, symbols: int, timed: bool = False
+) -> list[Change]:
+    """Return what the budget asks for: ``steps`` when that is what the user gave, ``symbols`` to read otherwise.
+
+    ``timed`` says that the symbols are those which a number of minutes reads.
+    """
     changes = []
     batcher, trainer = config["batcher"], config["trainer"]
     if "batch" in batcher and "length" in batcher:
         batch, length = batcher["batch"], batcher["length"]
         if steps is None and "batcher.batch" in free:
-            batch = _batch(batch, symbols // length, facts, length)
+            batch = _batch(batch, symbols // length, facts, length, timed)
             if batch != batcher["batch"]:
                 before = symbols // (batcher["batch"] * length)
                 changes.append(Change("batcher.batch", batch, f"{before:,} steps with {batcher['batch']}"))
@@ -117,11 +124,12 @@ def line(changes: Collection[Change]) -> str:
     return f"for this text and budget: {said}; --set takes another value"
 
 
-def _batch(batch: int, rows: int, facts: Facts, length: int) -> int:
+def _batch(batch: int, rows: int, facts: Facts, length: int, timed: bool) -> int:
     """Return a batch that gives enough steps; ``rows`` are the windows that the budget reads."""
     while batch // 2 >= _least(facts) and rows // batch < FEWEST_STEPS:
         batch //= 2
-    while batch * 2 <= LARGEST_BATCH and rows // batch > MANY_STEPS and _long_enough(facts, batch * 2 * length):
+    many, largest = (MANY_TIMED_STEPS, LARGEST_TIMED_BATCH) if timed else (MANY_STEPS, LARGEST_BATCH)
+    while batch * 2 <= largest and rows // batch > many and _long_enough(facts, batch * 2 * length):
         batch *= 2
     return batch
 

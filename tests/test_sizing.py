@@ -24,6 +24,7 @@ def changes(
     passes: float = 1.0,
     steps: int | None = None,
     settings: tuple[str, ...] = (),
+    timed: bool = False,
     **facts: int,
 ) -> dict[str, float]:
     """Return what the rules change, as `gen train` asks them."""
@@ -33,7 +34,7 @@ def changes(
     for one in found:
         section, key = one.key.split(".")
         config[section][key] = one.value
-    found += for_budget(config, free, known, steps=steps, symbols=round(symbols * passes))
+    found += for_budget(config, free, known, steps=steps, symbols=round(symbols * passes), timed=timed)
     return {one.key: one.value for one in found}
 
 
@@ -52,12 +53,13 @@ def test_nothing_changes_where_the_presets_were_measured(preset: str, symbols: i
     passes=st.floats(0.01, 1000),
     steps=st.none() | st.integers(1, 10**6),
     processes=st.integers(1, 16),
+    timed=st.booleans(),
 )
 def test_any_text_and_budget_give_values_that_can_be(
-    symbols: int, passes: float, steps: int | None, processes: int
+    symbols: int, passes: float, steps: int | None, processes: int, timed: bool
 ) -> None:
-    assert changes("notebook", symbols, passes, steps) == {}
-    found = changes("base", symbols, passes, steps, processes=processes)
+    assert changes("notebook", symbols, passes, steps, timed=timed) == {}
+    found = changes("base", symbols, passes, steps, timed=timed, processes=processes)
     ranges: dict[str, tuple[float, float]] = {
         "model.hidden": (64, 256),
         "model.dropout": (0.05, 0.5),
@@ -77,6 +79,9 @@ def test_any_text_and_budget_give_values_that_can_be(
         ({"symbols": 1_800_000, "passes": 20}, {"model.dropout": 0.25}),
         ({"symbols": 200_000, "passes": 1}, {"batcher.batch": 8, "trainer.rate": 0.0021, "model.hidden": 256}),
         ({"symbols": 40_000_000, "passes": 1}, {"batcher.batch": 32, "trainer.rate": 0.0042}),
+        ({"symbols": 1_500_000, "passes": 1, "timed": True}, {}),
+        ({"symbols": 1_800_000, "passes": 1, "timed": True}, {"batcher.batch": 32, "trainer.rate": 0.0042}),
+        ({"symbols": 40_000_000, "passes": 1, "timed": True}, {"batcher.batch": 64, "trainer.rate": 0.006}),
         ({"symbols": 1_000_000, "steps": 100}, {"trainer.warmup": 10}),
         ({"symbols": 1_000_000, "settings": ("batcher.batch=64",)}, {"trainer.rate": 0.006, "trainer.warmup": 15}),
         ({"symbols": 1_000_000, "passes": 6, "settings": ("model.dropout=0",)}, {}),
