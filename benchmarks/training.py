@@ -55,13 +55,17 @@ class Formula:
 
     @hookimpl
     def checkpoint_saved(self, run: Run, progress: Progress, path: Path) -> None:
-        model = ckpt.build_model(run, ckpt.read(path))
-        opened = TorchModel(model, None, "cpu")  # type: ignore[arg-type]  # it only has to advance
-        tokens = load_tokenizer(*run.read_tokenizer()).encode((run.path / HELD_OUT).read_text(encoding="utf-8"))
-        loss = notebook_loss(opened.advance, opened.initial, tokens)
-        if loss is None:
-            raise SystemExit("the held-out text is too short for the notebook's formula: 12,800 characters at least")
-        self.points.append((progress.tokens, progress.seconds, loss))
+        self.points.append((progress.tokens, progress.seconds, by_formula(run, ckpt.build_model(run, ckpt.read(path)))))
+
+
+def by_formula(run: Run, model: Any) -> float:
+    """Return the loss of a model on its run's held-out text, by the notebook's formula."""
+    opened = TorchModel(model, None, "cpu")  # type: ignore[arg-type]  # it only has to advance
+    tokens = load_tokenizer(*run.read_tokenizer()).encode((run.path / HELD_OUT).read_text(encoding="utf-8"))
+    loss = notebook_loss(opened.advance, opened.initial, tokens)
+    if loss is None:
+        raise SystemExit("the held-out text is too short for the notebook's formula: 12,800 characters at least")
+    return loss
 
 
 def notebook_rate(text: Path, steps: int) -> float:
@@ -110,16 +114,17 @@ def budget_rows(given: argparse.Namespace, text: Path, folder: Path) -> list[Row
         run = folder / str(seed)
         words = ["--preset", given.preset, "--minutes", str(given.minutes), "--seed", str(seed)]
         result = trainings.run_training(text, run, {}, *words, *given.words)
-        parameters = sum(one.numel() for one in ckpt.build_model(Run(run), ckpt.load_best(Run(run))).parameters())
+        model = ckpt.build_model(Run(run), ckpt.load_best(Run(run)))
         rows.append(
             {
                 "preset": given.preset,
                 "seed": seed,
                 "val loss": result["val_loss"],
+                "by the notebook's formula": by_formula(Run(run), model),
                 "seconds": result["seconds"],
                 "characters": result["characters"],
                 "characters/s": result["characters_per_second"],
-                "parameters": parameters,
+                "parameters": sum(one.numel() for one in model.parameters()),
             }
         )
     return rows

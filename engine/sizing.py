@@ -1,6 +1,6 @@
-"""The notebook's advice turned into rules: size, dropout, batch, rate and warm-up follow the text and the budget.
+"""The notebook's advice turned into rules: size, batch, rate and what holds back follow the text and the budget.
 
-The presets `small` and `base` were measured with 1 to 5 passes over 0.4 to 2 MB of text. There the rules leave them
+The presets `small` and `base` were made for 1 to 2 passes over 0.4 to 2 MB of text. There the rules leave them
 as they are; outside they go on from there. They touch only what nobody has typed. Pure functions, without PyTorch.
 """
 
@@ -36,6 +36,8 @@ DROPOUT_FROM = 3.0
 #: Parameters a symbol of the presets on the texts they were measured with: what DROPOUT_FROM holds for.
 USUAL_RATIO = 2.0
 MOST_DROPOUT = 0.5
+#: Passes from which Muon's steps, all of one size, make the weights too large, and the decay that holds them back.
+DECAY_FROM, DECAY = 2.5, 1.0
 SMALLEST_HIDDEN = 64
 
 
@@ -109,11 +111,14 @@ def for_budget(
             changes.append(Change("trainer.rate", float(f"{rate:.2g}"), f"batch {batch}"))
         if "trainer.warmup" in free and steps < FEWEST_STEPS and trainer["warmup"] > steps // 10:
             changes.append(Change("trainer.warmup", steps // 10, f"{steps:,} steps"))
-        symbols = steps * batch * length
-        if "model.dropout" in free and steps >= FEWEST_STEPS:
-            dropout = _dropout(symbols / facts.symbols, _ratio(config, facts, config["model"]["hidden"]))
+        passes, enough = steps * batch * length / facts.symbols, steps >= FEWEST_STEPS
+        muon = "trainer.weight_decay" in free and trainer["optimizer"] == "muon"
+        if muon and enough and passes >= DECAY_FROM:
+            changes.append(Change("trainer.weight_decay", DECAY, f"{passes:.0f} passes"))
+        if "model.dropout" in free and enough:
+            dropout = _dropout(passes, _ratio(config, facts, config["model"]["hidden"]))
             if dropout > config["model"]["dropout"]:
-                changes.append(Change("model.dropout", dropout, f"{symbols / facts.symbols:.0f} passes"))
+                changes.append(Change("model.dropout", dropout, f"{passes:.0f} passes"))
     return changes
 
 
