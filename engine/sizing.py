@@ -112,8 +112,8 @@ def for_budget(
         if "trainer.warmup" in free and steps < FEWEST_STEPS and trainer["warmup"] > steps // 10:
             changes.append(Change("trainer.warmup", steps // 10, f"{steps:,} steps"))
         passes, enough = steps * batch * length / facts.symbols, steps >= FEWEST_STEPS
-        muon = "trainer.weight_decay" in free and trainer["optimizer"] == "muon"
-        if muon and enough and passes >= DECAY_FROM:
+        muon = trainer.get("optimizer") == "muon" and config["model"]["name"] == "lstm"
+        if muon and "trainer.weight_decay" in free and enough and passes >= DECAY_FROM:
             changes.append(Change("trainer.weight_decay", DECAY, f"{passes:.0f} passes"))
         if "model.dropout" in free and enough:
             dropout = _dropout(passes, _ratio(config, facts, config["model"]["hidden"]))

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from gentext.config import Fraction, NonNegative, NonNegativeFloat, PositiveFloat
 from gentext.console import warn
-from gentext.errors import RunError
+from gentext.errors import PluginError, RunError
 from gentext.interfaces import Batcher, Ids
 from gentext.plugins import checkpoint as ckpt
 from gentext.plugins.device import Compute
@@ -189,8 +189,20 @@ def _random(device: str, rank: int) -> str:
 
 
 def hidden_matrices(model: Any) -> dict[str, int]:
-    """Return what Muon trains of a model, see gentext.interfaces.Model: nothing where the model does not tell."""
-    return dict(model.hidden_matrices()) if hasattr(model, "hidden_matrices") else {}
+    """Return what Muon trains of a model, see gentext.interfaces.Model: nothing where the model does not tell.
+
+    Raises PluginError where it names what is no matrix, or cannot be cut as it says.
+    """
+    stacked = dict(model.hidden_matrices()) if hasattr(model, "hidden_matrices") else {}
+    shapes = {name: list(one.shape) for name, one in model.named_parameters()}
+    for name, number in stacked.items():
+        shape = shapes.get(name, [])
+        if len(shape) != 2 or number < 1 or shape[0] % number:
+            raise PluginError(
+                f"the model's hidden_matrices: {name!r} has the shape {shape or None}; expected a parameter of two "
+                f"dimensions, the first a multiple of {number}"
+            )
+    return stacked
 
 
 def _optimizers(model: Any, config: BPTTConfig, compute: Compute) -> dict[str, torch.optim.Optimizer]:

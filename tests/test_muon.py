@@ -14,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import Parameter
 
+from gentext.errors import PluginError
 from gentext.plugins.lstm import LSTMConfig, LSTMModel
 from gentext.plugins.muon import ADAM_RMS, Muon, orthogonalize
+from gentext.plugins.training import hidden_matrices
 
 RATE, SCALE, DECAY = 0.01, 2.0, 0.1
 
@@ -70,6 +72,14 @@ def test_an_lstm_names_what_lies_between_hidden_units(embedding: int) -> None:
     assert set(model.hidden_matrices()) == inside | ({"lstms.0.weight_ih_l0"} if embedding else set())
     for name, stacked in model.hidden_matrices().items():
         assert len(model.get_parameter(name)) == 5 * stacked
+
+
+@pytest.mark.parametrize("wrong", [{"head.bias": 1}, {"nothing": 1}, {"head.weight": 2}, {"head.weight": 0}], ids=str)
+def test_a_model_that_names_something_else_is_told(wrong: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    model = LSTMModel(LSTMConfig(hidden=5), 7)
+    monkeypatch.setattr(model, "hidden_matrices", lambda: wrong)
+    with pytest.raises(PluginError, match=f"hidden_matrices: '{next(iter(wrong))}' has the shape"):
+        hidden_matrices(model)
 
 
 def test_a_model_that_does_not_tell_is_trained_by_adamw(
