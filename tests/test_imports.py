@@ -38,6 +38,7 @@ KNOWS = {
     },
     "checkpoint": {"torch", "safetensors"},
     "dropout": {"torch"},
+    "muon": {"torch"},
     "session": {"onnxruntime"},
     "study": {"optuna"},
     "tensorboard": {"tensorboard"},
