@@ -65,8 +65,6 @@ class BPTTTrainer:
         """Return the steps of the budget and the seconds of one, measured on a copy of the model."""
         parameters = sum(int(one.numel()) for one in model.parameters())
         check_memory(parameters, TRAINING, self.compute.device, "to train")
-        if self.config.optimizer == "muon" and not hidden_matrices(model):
-            warn("the model does not say which its hidden matrices are (hidden_matrices), so AdamW trains all of it")
         with torch.random.fork_rng(), self.group.watched("nothing was saved yet"):
             probe = self._loop(copy.deepcopy(model), batcher, train)
             times: list[float] = []
@@ -94,6 +92,8 @@ class BPTTTrainer:
         resume: bool,
     ) -> FitResult:
         """Train up to ``steps``. Raises TrainingStopped when interrupted or when the loss is lost."""
+        if self.config.optimizer == "muon" and not hidden_matrices(model):
+            warn("the model does not say which its hidden matrices are (hidden_matrices), so AdamW trains all of it")
         run = Run(self.group.first_path(run.path))
         with self.group.watched(f"go on with: gen train --resume --run {run.path}"):
             loop = self._loop(model, batcher, train)
