@@ -160,7 +160,8 @@ def _rule(
 
     Returns what to tell about it, and what was made to measure minutes by, where it still holds.
     """
-    facts = sizing.Facts(len(text.train), text.tokenizer.vocab_size, world.size)
+    told = hasattr(component(config, "model")[0], "hidden_matrices")
+    facts = sizing.Facts(len(text.train), text.tokenizer.vocab_size, world.size, told)
     changes = sizing.for_text(config, free, facts)
     _lay(changes, config)
     made, symbols = None, round((settings.epochs or 1.0) * facts.symbols)

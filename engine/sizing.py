@@ -51,6 +51,8 @@ class Facts:
     """How many different ones."""
     processes: int = 1
     """That share a batch."""
+    hidden_matrices: bool = True
+    """Whether the model tells Muon what to train."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +114,7 @@ def for_budget(
         if "trainer.warmup" in free and steps < FEWEST_STEPS and trainer["warmup"] > steps // 10:
             changes.append(Change("trainer.warmup", steps // 10, f"{steps:,} steps"))
         passes, enough = steps * batch * length / facts.symbols, steps >= FEWEST_STEPS
-        muon = trainer.get("optimizer") == "muon" and config["model"]["name"] == "lstm"
+        muon = trainer.get("optimizer") == "muon" and facts.hidden_matrices
         if muon and "trainer.weight_decay" in free and enough and passes >= DECAY_FROM:
             changes.append(Change("trainer.weight_decay", DECAY, f"{passes:.0f} passes"))
         if "model.dropout" in free and enough:

@@ -88,7 +88,8 @@ def test_any_text_and_budget_give_values_that_can_be(
         ({"symbols": 1_000_000, "settings": ("batcher.batch=64",)}, {"trainer.rate": 0.006, "trainer.warmup": 15}),
         ({"symbols": 1_000_000, "passes": 6, "settings": ("model.dropout=0",)}, {"trainer.weight_decay": 1.0}),
         ({"symbols": 1_000_000, "passes": 6, "settings": ("trainer.optimizer=adamw", "model.dropout=0")}, {}),
-        ({"symbols": 1_000_000, "passes": 6, "settings": ("model.name=other",)}, {}),
+        ({"symbols": 1_000_000, "passes": 6, "settings": ("model.name=other",)}, {"trainer.weight_decay": 1.0}),
+        ({"symbols": 1_000_000, "passes": 6, "settings": ("model.name=other",), "hidden_matrices": False}, {}),
     ],
 )
 def test_each_rule(given: dict[str, Any], wanted: dict[str, float]) -> None:
