@@ -1,7 +1,7 @@
 """Muon: an optimizer for the weight matrices between hidden units. (torch)
 
 K. Jordan and others, "Muon: An optimizer for hidden layers in neural networks", 2024; scaled as in J. Liu and others,
-"Muon is scalable for LLM training", 2025.
+"Muon is scalable for LLM training", 2025. In blocks of rows, which cost an eighth and lose next to nothing.
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
+from torch.nn import Parameter, functional
 
 MOMENTUM = 0.95
 #: Root mean square of the elements of an update at a rate of 1: about Adam's, so that both can share a rate.
 ADAM_RMS = 0.2
-#: Factors of the iteration, chosen by its authors to end near 1 soon rather than at 1 exactly, and its rounds.
-FACTORS, ROUNDS = (3.4445, -4.7750, 2.0315), 5
+#: Most rows of a block: each block of a matrix is made orthogonal for itself.
+BLOCK = 128
+#: Factors of x, x^3 and x^5 in each round. In two rounds no others bring all of 0.02 to 1 as near to 1 (0.49 to 1.51):
+#: found as in N. Amsel and others, "The Polar Express", 2025.
+ROUNDS = ((7.7110, -22.1138, 16.2487), (3.2153, -2.4112, 0.5013))
 
 
 class Muon(torch.optim.Optimizer):
@@ -50,19 +53,30 @@ class Muon(torch.optim.Optimizer):
             momentum.lerp_(gradient, 1 - MOMENTUM)
             ahead = gradient.lerp(momentum, MOMENTUM)  # Nesterov's
             rows, columns = len(weight) // group["stacked"], weight.shape[1]
-            update = orthogonalize(ahead.view(group["stacked"], rows, columns).to(self.dtype)).view_as(weight)
+            update = orthogonalize(ahead.view(group["stacked"], rows, columns).to(self.dtype)).reshape_as(weight)
             weight.mul_(1 - group["lr"] * self.weight_decay)
             size = group["lr"] * self.scale * ADAM_RMS * math.sqrt(max(rows, columns))
             weight.add_(update.to(weight.dtype), alpha=-size)
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
-    """Return [n, rows, columns] with the singular values brought to about 1 (0.7 to 1.2), by Newton-Schulz rounds."""
-    if matrices.shape[1] > matrices.shape[2]:  # the smaller square is the cheaper one
-        return orthogonalize(matrices.mT).mT.contiguous()
-    a, b, c = FACTORS
-    x: Tensor = matrices / (matrices.norm(dim=(1, 2), keepdim=True) * 1.01).clamp_min(1e-30)
-    for _ in range(ROUNDS):
-        square = x @ x.mT
+    """Return [n, rows, columns] with the singular values of each block brought near 1, by Newton-Schulz rounds.
+
+    A block has at most ``BLOCK`` of the rows, or of the columns where there are fewer of them. A value comes to 0.49 to
+    1.51 where it is at least 0.02 of its block's Schatten norm (the fourth root of the sum of all to the power of 4).
+    """
+    n, rows, columns = matrices.shape
+    if rows > columns:  # the smaller square is the cheaper one
+        return orthogonalize(matrices.mT).mT
+    blocks = math.ceil(rows / BLOCK)
+    block = math.ceil(rows / blocks)
+    padded = functional.pad(matrices, (0, 0, 0, blocks * block - rows))  # a row of zeros stays one, and disturbs none
+    x = padded.reshape(n * blocks, block, columns)
+    square = x @ x.mT
+    # Never below the largest value and nearer to it than Frobenius' norm; free, for the square is needed anyway.
+    norm = (square.norm(dim=(1, 2), keepdim=True) * 1.01).clamp_min(1e-30)
+    x, square = x / norm.sqrt(), square / norm
+    for index, (a, b, c) in enumerate(ROUNDS):
+        square = x @ x.mT if index else square
         x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
-    return x
+    return x.view(n, blocks * block, columns)[:, :rows]
