@@ -37,7 +37,7 @@ DROPOUT_FROM = 3.0
 USUAL_RATIO = 2.0
 MOST_DROPOUT = 0.5
 #: Passes from which Muon's steps, all of one size, make the weights too large, and the decay that holds them back.
-DECAY_FROM, DECAY = 2.5, 1.0
+DECAY_FROM, DECAY = 2.0, 1.0
 SMALLEST_HIDDEN = 64
 
 
