@@ -2,7 +2,7 @@
 
 K. Jordan and others, "Muon: An optimizer for hidden layers in neural networks", 2024; scaled as in J. Liu and others,
 "Muon is scalable for LLM training", 2025. In blocks of rows and two rounds: a thirteenth of the products of whole
-matrices of 512 x 512 in five, and no worse a loss (docs/recipe.md).
+matrices of 512 x 512 in five, and in long runs no worse a loss (docs/recipe.md).
 """
 
 from __future__ import annotations
