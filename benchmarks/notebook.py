@@ -13,6 +13,7 @@ import argparse
 import json
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -88,16 +89,19 @@ def sample(network: CharNetwork, length: int, start: int = 0) -> float:
     return length / (time.perf_counter() - begin)
 
 
-def best_sampling_rate(symbols: int, hidden: int, layers: int, length: int, repeats: int = 3) -> tuple[float, int]:
-    """Return the median rate of a network of that size at its best thread count, and that count."""
+def sampling_loop(symbols: int, hidden: int, layers: int, length: int) -> tuple[Callable[[], float], int]:
+    """Return what writes ``length`` characters and tells the rate, at its best thread count, and that count."""
     network = CharNetwork(symbols, hidden, layers)
-    rates = {}
-    for threads in sorted({1, torch.get_num_threads()}):
+
+    def at(threads: int) -> float:
         torch.set_num_threads(threads)
-        sample(network, 50)
-        rates[threads] = statistics.median(sample(network, length) for _ in range(repeats))
-    best = max(rates, key=lambda threads: rates[threads])
-    return rates[best], best
+        return sample(network, length)
+
+    counts = sorted({1, torch.get_num_threads()})
+    turns = [[at(threads) for threads in counts] for _ in range(4)][1:]  # the first is a warm-up
+    rates = [statistics.median(taken) for taken in zip(*turns, strict=True)]
+    best = counts[rates.index(max(rates))]
+    return lambda: at(best), best
 
 
 def main() -> None:
@@ -111,7 +115,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(0)
     if options.what == "sample":
-        rate, threads = best_sampling_rate(options.symbols, options.hidden, 2, options.length)
+        loop, threads = sampling_loop(options.symbols, options.hidden, 2, options.length)
+        rate = statistics.median(loop() for _ in range(3))
         print(json.dumps({"characters_per_second": round(rate), "threads": threads}))
         return
     text = options.text.read_text(encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import tempfile
 from pathlib import Path
@@ -18,6 +19,8 @@ from gentext.manager import open_exported
 from gentext.run import GENERATOR, MODEL, Run
 from gentext.settings import check_device, check_threads
 
+NOTEBOOK = "the notebook, in PyTorch"
+
 
 def bench(
     source: Annotated[
@@ -28,7 +31,7 @@ def bench(
     ] = False,
     picture: Annotated[Path | None, typer.Option(help="Draw the rates into this PNG file.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    threads: Annotated[int, typer.Option(help="Threads. Default: those at which one row is fastest, measured.")] = 0,
+    threads: Annotated[int, typer.Option(help="Threads. Default: at each batch those that are fastest, measured.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Measure characters a second at several batch sizes, the time to the first, and the whole process.
@@ -38,17 +41,36 @@ def bench(
     check_device(device)
     check_threads(threads)
     path = find_source(source)
+    report: dict[str, Any] = {"source": str(path), "machine": measure.machine()}
     with tempfile.TemporaryDirectory() as folder:
         files = _files(path, Path(folder))
-        rows = [_measure(name, file, device, threads) for name, file in files.items()]
+        tries: dict[Any, measure.Try] = {}
+        rows: list[dict[str, Any]] = []
+        for name, file in files.items():
+            say(f"preparing {name}")
+            found, row = _prepare(file, device, threads)
+            rows.append({"name": name} | row)
+            tries |= {(name, batch): one for batch, one in found.items()}
+        if baseline:
+            tries[NOTEBOOK], report["notebook"] = _notebook(path, device)
+        say(f"measuring all in turn, {measure.REPEATS} times")
+        taken = measure.in_turn(tries)
+        for row in rows:
+            row["rates"] = [one | _rate(taken, (row["name"], one["batch"])) for one in row["rates"]]
         whole, imports = measure.whole_process(path)
-    report: dict[str, Any] = {"source": str(path), "machine": measure.machine(), "files": rows}
+    report["files"] = rows
     report["whole_process_seconds"] = {"gen sample": whole, "import numpy, onnxruntime": imports}
     if baseline:
-        report["notebook"] = _notebook(path, device)
+        report["notebook"] |= _rate(taken, NOTEBOOK)
     print(json.dumps(report, indent=1) if as_json else _table(report))
     if picture is not None:
         _draw(report, picture)
+
+
+def _rate(taken: dict[Any, list[float]], name: Any) -> dict[str, float]:
+    """Return what was found about one of those measured; against the notebook where that was one of them."""
+    found = dataclasses.asdict(measure.summary(taken[name]))
+    return found | ({"ratio": measure.ratio(taken[name], taken[NOTEBOOK])} if NOTEBOOK in taken else {})
 
 
 def _files(path: Path, folder: Path) -> dict[str, Path]:
@@ -71,24 +93,18 @@ def _files(path: Path, folder: Path) -> dict[str, Path]:
     return files | {"model, step by step": there[MODEL]}
 
 
-def _measure(name: str, file: Path, device: str, threads: int) -> dict[str, Any]:
-    say(f"measuring {name}")
-    chosen = threads or measure.fastest(lambda count: open_exported(file, device, count))[0]
-    opened = open_exported(file, device, chosen)
-    rates = [measure.rate(opened, batch) for batch in measure.BATCHES]
-    opening, first = measure.first_character(lambda: open_exported(file, device, chosen))
-    return {
-        "name": name,
-        "device": opened.took,
-        "threads": chosen,
-        "rates": [dataclasses.asdict(one) for one in rates],
-        "open_seconds": opening,
-        "first_character_seconds": first,
-    }
+def _prepare(file: Path, device: str, threads: int) -> tuple[dict[int, measure.Try], dict[str, Any]]:
+    """Return what measures each batch, and what is known of the file already."""
+    opened = functools.cache(lambda count: open_exported(file, device, count))
+    suits = {batch: threads or measure.fastest(opened, batch)[0] for batch in measure.BATCHES}
+    opening, first = measure.first_character(lambda: open_exported(file, device, suits[1]))
+    tries = {batch: measure.writing(opened(count), batch) for batch, count in suits.items()}
+    row = {"device": opened(suits[1]).took, "open_seconds": opening, "first_character_seconds": first}
+    return tries, row | {"rates": [{"batch": batch, "threads": count} for batch, count in suits.items()]}
 
 
-def _notebook(path: Path, device: str) -> dict[str, Any]:
-    """Run the notebook's loop on a network of the same size, in this process's machine and minute."""
+def _notebook(path: Path, device: str) -> tuple[measure.Try, dict[str, Any]]:
+    """Return the notebook's loop on a network of the same size, and the threads that suit it."""
     import gentext
 
     script = Path(gentext.__file__).parent.parent / "benchmarks" / "notebook.py"
@@ -107,23 +123,24 @@ def _notebook(path: Path, device: str) -> dict[str, Any]:
     except ModuleNotFoundError:
         raise MissingExtra("gen bench --baseline", "train") from None
     symbols = open_exported(path, device).bundle.vocab_size
-    say("measuring the notebook's loop")
-    rate, threads = notebook.best_sampling_rate(symbols, model["hidden"], model["layers"], 1000)
-    return {"rate": rate, "threads": threads}
+    say("preparing the notebook's loop")
+    loop, threads = notebook.sampling_loop(symbols, model["hidden"], model["layers"], 500)
+    return loop, {"threads": threads}
 
 
 def _table(report: dict[str, Any]) -> str:
     machine = report["machine"]
     lines = [f"{machine['cpu']}, {machine['cores']} cores ({' '.join(machine['instructions'])})"]
     lines.append(", ".join(f"{name} {machine[name]}" for name in list(machine)[3:] if machine[name]))
-    base = report.get("notebook", {}).get("rate")
+    notebook = report.get("notebook")
     lines.append(f"{'characters a second, batch':<36}" + "".join(f"{batch:>16}" for batch in measure.BATCHES))
     for row in report["files"]:
-        cells = [f"{one['median']:,.0f}" + (f" ({one['median'] / base:.1f}x)" if base else "") for one in row["rates"]]
-        named = f"{row['name']}, threads: {row['threads']}"
+        cells = [f"{one['median']:,.0f}" + (f" ({one['ratio']:.1f}x)" if notebook else "") for one in row["rates"]]
+        threads = "/".join(str(one["threads"]) for one in row["rates"])
+        named = f"{row['name']}, threads {threads}"
         lines.append(f"{named:<36}" + "".join(f"{cell:>16}" for cell in cells))
-    if base:
-        lines.append(f"{'the notebook, in PyTorch':<36}{base:>16,.0f}  at {report['notebook']['threads']} threads")
+    if notebook:
+        lines.append(f"{NOTEBOOK:<36}{notebook['median']:>16,.0f}  at {notebook['threads']} threads")
     for row in report["files"]:
         opening, first = row["open_seconds"] * 1e3, row["first_character_seconds"] * 1e3
         lines.append(f"{row['name']}: opened in {opening:.0f} ms, first character {first:.1f} ms later")
@@ -149,7 +166,7 @@ def _draw(report: dict[str, Any], path: Path) -> None:
         rates = row["rates"]
         axes.plot([one["batch"] for one in rates], [one["median"] for one in rates], "o-", label=row["name"])
     if "notebook" in report:
-        axes.plot([1], [report["notebook"]["rate"]], "x", color="black", label="the notebook, in PyTorch")
+        axes.plot([1], [report["notebook"]["median"]], "x", color="black", label=NOTEBOOK)
     axes.set(xscale="log", yscale="log", xlabel="rows written side by side", ylabel="characters a second, all rows")
     axes.set_xticks(list(measure.BATCHES), [str(batch) for batch in measure.BATCHES])
     axes.set_title(f"{report['machine']['cpu']}, {report['machine']['cores']} cores")

@@ -1,4 +1,4 @@
-"""How fast a file writes on this machine: medians of several runs, every batch in one go."""
+"""How fast a file writes on this machine: medians of several runs, taken in turn."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -28,14 +28,41 @@ TARGET = 1.0
 REPEATS = 5
 
 
+Name = TypeVar("Name")
+
+#: What measures a rate once: characters a second.
+Try = Callable[[], float]
+
+
 @dataclasses.dataclass(frozen=True)
 class Rate:
     """Characters a second of all rows together: the median, and the slowest and fastest run."""
 
-    batch: int
     median: float
     low: float
     high: float
+
+
+def in_turn(tries: Mapping[Name, Try], repeats: int = REPEATS) -> dict[Name, list[float]]:
+    """Measure each of these once, and again from the first on, ``repeats`` times.
+
+    A machine that others share is fast in one minute and slow in the next. So nothing is measured
+    alone, and what is compared stands in the same turn.
+    """
+    taken: dict[Name, list[float]] = {name: [] for name in tries}
+    for _ in range(repeats):
+        for name, one in tries.items():
+            taken[name].append(one())
+    return taken
+
+
+def summary(taken: list[float]) -> Rate:
+    return Rate(statistics.median(taken), min(taken), max(taken))
+
+
+def ratio(taken: list[float], base: list[float]) -> float:
+    """Return the median of the ratios of each turn."""
+    return statistics.median(one / other for one, other in zip(taken, base, strict=True))
 
 
 def chain_for(opened: OpenSampler) -> Chain:
@@ -44,27 +71,27 @@ def chain_for(opened: OpenSampler) -> Chain:
     return stored_chain(bundle) if bundle.kind == "generator" else chain_of(bundle, host().registry)
 
 
-def rate(opened: OpenSampler, batch: int, seconds: float = TARGET) -> Rate:
-    """Measure one batch size: a warm-up, then several runs of about so many seconds."""
+def writing(opened: OpenSampler, batch: int, seconds: float = TARGET) -> Try:
+    """Return what writes about so many seconds in ``batch`` rows; find out how much that is, which warms up."""
     chain = chain_for(opened)
     length, taken = 16, 0.0
     while taken < seconds / 4:
         length = min(length * 4, 100_000)
         taken = _write(opened, chain, batch, length)
-    length = max(16, int(length * seconds / taken))
-    rates = [batch * length / _write(opened, chain, batch, length) for _ in range(REPEATS)]
-    return Rate(batch, statistics.median(rates), min(rates), max(rates))
+    chosen = max(16, int(length * seconds / taken))
+    return lambda: batch * chosen / _write(opened, chain, batch, chosen)
 
 
-def fastest(open_with: Callable[[int], OpenSampler], seconds: float = 0.1) -> tuple[int, float]:
-    """Return the number of threads at which one row is written fastest, and its characters a second.
+def fastest(open_with: Callable[[int], OpenSampler], batch: int = 1, seconds: float = 0.1) -> tuple[int, float]:
+    """Return the number of threads at which so many rows are written fastest, and their characters a second.
 
     More threads must win 3 %: on a busy machine they are the first to suffer.
     """
     counts = [1]
     while counts[-1] < cores():
         counts.append(min(2 * counts[-1], cores()))
-    rates = {threads: rate(open_with(threads), 1, seconds).median for threads in counts}
+    taken = in_turn({threads: writing(open_with(threads), batch, seconds) for threads in counts})
+    rates = {threads: statistics.median(one) for threads, one in taken.items()}
     best = max(rates.values())
     return next((threads, found) for threads, found in rates.items() if found * 1.03 >= best)
 

@@ -30,6 +30,11 @@ class Port:
     default: Any = None
     """The value of an input that is not fed, where it may be left out."""
 
+    @property
+    def row_axis(self) -> int | None:
+        """The axis with an entry for each row; that of a parameter may also have one entry for all rows."""
+        return next((at for at, size in enumerate(self.shape) if size in ("N", f"{self.name}.rows")), None)
+
 
 @dataclasses.dataclass(frozen=True)
 class Signature:

@@ -257,4 +257,4 @@ def cut(port: Port, array: NDArray[Any], rows: int) -> NDArray[Any]:
 
 def _open_axis(port: Port) -> int | None:
     """Return the axis that is filled."""
-    return next((at for at, size in enumerate(port.shape) if size in ("N", "S", f"{port.name}.rows")), None)
+    return port.row_axis if "S" not in port.shape else port.shape.index("S")

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from gentext.compiled import GeneratorModel, compiled, start_states
 from gentext.console import say
 from gentext.interfaces import Chunk, Request
-from gentext.plugins.session import GeneratorSession, Session, open_file
+from gentext.plugins.cpu_generator import SharedOut
+from gentext.plugins.session import GeneratorSession, Session, most_threads, open_file
 from gentext.run import GENERATOR, MODEL
 from gentext.settings import MOST_THREADS
 from gentext.stepping import ModelState, fresh_states, stepped
@@ -26,7 +27,7 @@ class OnnxConfig:
     """Options of the sampler ``onnx``."""
 
     threads: Annotated[int, msgspec.Meta(ge=0, le=MOST_THREADS)] = 0
-    """Threads of the matrix products; 0: what a file of that size is fastest with. The text is the same."""
+    """Threads at most; 0: as many as a file of that size is fastest with. The text is the same."""
 
 
 class OnnxSampler:
@@ -45,7 +46,7 @@ class OnnxSampler:
         if isinstance(session, Session):
             return OnnxModel(session)
         if not session.on_cuda:
-            return OnnxGenerator(session)
+            return OnnxGenerator(session, SharedOut(session, self.config.threads or most_threads()))
         from gentext.plugins.cuda_generator import open_captured
 
         return OnnxGenerator(session, open_captured(session))

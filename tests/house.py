@@ -12,6 +12,7 @@ import onnx
 import torch
 
 from gentext.chain import Chain, build_chain
+from gentext.compiled import start_states
 from gentext.describe import describe
 from gentext.export.generator import Compiler
 from gentext.export.half import halve
@@ -92,3 +93,21 @@ def build_house(folder: Path, run: Path) -> House:
     bundle = describe(opened, model)
     with torch.no_grad():
         return House(folder, bundle, step_graph(model, bundle))
+
+
+def call_feeds(opened: OnnxGenerator, asked: Any, size: int) -> dict[str, Any]:
+    """Return what a first call of ``size`` positions is fed; a third of its symbols are forced."""
+    rows, signature = len(asked.primes), opened.session.signature
+    rng = np.random.default_rng(size)
+    drawn = rng.integers(0, opened.bundle.vocab_size, (size, rows))
+    params = {f"{link}.{name}": one for link, own in asked.params.items() for name, one in own.items()}
+    return (
+        start_states(signature, rows)
+        | params
+        | {
+            "token": np.zeros(rows, np.int64),
+            "fresh": np.ones(rows, np.bool_),
+            "forced": np.where(rng.random((size, rows)) < 1 / 3, drawn, -1),
+            "noise": rng.random((size, rows, signature.columns), np.float32),
+        }
+    )

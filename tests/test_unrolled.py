@@ -12,13 +12,13 @@ import onnx
 import onnxruntime
 import pytest
 from helpers import fails, raiser
-from house import EVERY_LINK, House, request, written
+from house import EVERY_LINK, House, call_feeds, request, written
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from onnx import helper
 
-from gentext.compiled import compiled, next_feeds, start_states
+from gentext.compiled import compiled, next_feeds
 from gentext.errors import ExportError, FileFormatError
 from gentext.export.unroll import for_capture
 from gentext.plugins.cuda_generator import UnrolledGenerator, bucket
@@ -57,24 +57,6 @@ def test_unrolled_writes_what_the_loop_writes(house: House, both: Opener, names:
     assert model.positions == K, "it did not fall back"
     if rows == 3:
         assert inside[:2] == written(stepped(opened, opened.bundle, asked), rows)[:2]
-
-
-def call_feeds(opened: OnnxGenerator, asked: Any, size: int) -> dict[str, Any]:
-    """Return what a first call of ``size`` positions is fed; a third of its symbols are forced."""
-    rows, signature = len(asked.primes), opened.session.signature
-    rng = np.random.default_rng(size)
-    drawn = rng.integers(0, opened.bundle.vocab_size, (size, rows))
-    params = {f"{link}.{name}": one for link, own in asked.params.items() for name, one in own.items()}
-    return (
-        start_states(signature, rows)
-        | params
-        | {
-            "token": np.zeros(rows, np.int64),
-            "fresh": np.ones(rows, np.bool_),
-            "forced": np.where(rng.random((size, rows)) < 1 / 3, drawn, -1),
-            "noise": rng.random((size, rows, signature.columns), np.float32),
-        }
-    )
 
 
 @pytest.mark.parametrize("rows", [1, 3, 64])
