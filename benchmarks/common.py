@@ -19,8 +19,7 @@ from gentext.describe import chain_of
 from gentext.export.exporter import ExportOptions, export_run
 from gentext.interfaces import Request
 from gentext.manager import host
-from gentext.plugins.onnx_sampler import OnnxGenerator
-from gentext.plugins.session import GeneratorSession, open_file
+from gentext.plugins.onnx_sampler import OnnxConfig, OnnxGenerator, OnnxSampler
 from gentext.run import GENERATOR, Run
 
 #: Every built-in link, and a value that makes it do something.
@@ -43,9 +42,9 @@ def generator(run: Path, folder: Path, precision: str, links: Sequence[str], **o
 
 
 def open_generator(path: Path, threads: int = 0) -> OnnxGenerator:
-    session = open_file(path, "cpu", threads)
-    assert isinstance(session, GeneratorSession)
-    return OnnxGenerator(session)
+    opened = OnnxSampler(OnnxConfig(threads)).open(path, "cpu")
+    assert isinstance(opened, OnnxGenerator)
+    return opened
 
 
 def chain(opened: OnnxGenerator) -> Chain:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gentext.compiled import compiled
+from gentext.compiled import GeneratorModel, compiled
 from gentext.describe import load_tokenizer
 from gentext.plugins import checkpoint as ckpt
 from gentext.plugins.onnx_sampler import OnnxSampler
@@ -42,8 +42,8 @@ class Calls:
 def compare(run: Path, folder: Path, precision: str, links: list[str], characters: int) -> Mapping[str, Any]:
     """Return how many symbols were compared and how many differ from the reference."""
     opened = common.generator(run, folder, precision, links, unroll=UNROLLED)
-    ways = {f"calls of {size}": Calls(opened.session, size) for size in CALLS}
-    ways["unrolled"] = open_unrolled(opened.session, "cpu")  # type: ignore[assignment]
+    ways: dict[str, GeneratorModel] = {f"calls of {size}": Calls(opened.session, size) for size in CALLS}
+    ways |= {"as gen sample runs it": opened.model, "unrolled": open_unrolled(opened.session, "cpu")}
     chain = common.chain(opened)
     differ = dict.fromkeys(ways, 0)
     compared = 0

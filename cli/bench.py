@@ -54,7 +54,7 @@ def bench(
         if baseline:
             tries[NOTEBOOK], report["notebook"] = _notebook(path, device)
         say(f"measuring all in turn, {measure.REPEATS} times")
-        taken = measure.in_turn(tries)
+        taken = measure.in_turn(tries, measure.REPEATS)
         for row in rows:
             row["rates"] = [one | _rate(taken, (row["name"], one["batch"])) for one in row["rates"]]
         whole, imports = measure.whole_process(path)

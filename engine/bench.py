@@ -27,7 +27,6 @@ BATCHES = (1, 8, 64, 256)
 TARGET = 1.0
 REPEATS = 5
 
-
 Name = TypeVar("Name")
 
 #: What measures a rate once: characters a second.
@@ -43,7 +42,7 @@ class Rate:
     high: float
 
 
-def in_turn(tries: Mapping[Name, Try], repeats: int = REPEATS) -> dict[Name, list[float]]:
+def in_turn(tries: Mapping[Name, Try], repeats: int) -> dict[Name, list[float]]:
     """Measure each of these once, and again from the first on, ``repeats`` times.
 
     A machine that others share is fast in one minute and slow in the next. So nothing is measured
@@ -90,7 +89,7 @@ def fastest(open_with: Callable[[int], OpenSampler], batch: int = 1, seconds: fl
     counts = [1]
     while counts[-1] < cores():
         counts.append(min(2 * counts[-1], cores()))
-    taken = in_turn({threads: writing(open_with(threads), batch, seconds) for threads in counts})
+    taken = in_turn({threads: writing(open_with(threads), batch, seconds) for threads in counts}, REPEATS)
     rates = {threads: statistics.median(one) for threads, one in taken.items()}
     best = max(rates.values())
     return next((threads, found) for threads, found in rates.items() if found * 1.03 >= best)
