@@ -53,7 +53,7 @@ USAGE = [
     ("train {text} more", "(more)"),
     ("train {text} --stepss 3", "--stepss", "--steps"),
     ("train {text} --steps", "--steps"),
-    ("train {text} --steps x", "--steps", "'x'", "integer"),
+    ("train {text} --steps x", "--steps", "'x' is not a valid int"),
     ("train {text} --steps 2.5", "--steps", "'2.5'"),
     ("train {text} --epochs x", "--epochs", "'x'"),
     ("train {text} --seed x", "--seed", "'x'"),

@@ -19,7 +19,7 @@ from gentext.plugins.onnx_sampler import OnnxConfig, OnnxSampler
 from gentext.plugins.session import GeneratorSession
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.integers(1, 70), st.integers(1, 5), st.lists(st.integers(1, 12), min_size=1, max_size=3))
 def test_shares_give_what_the_whole_gives(house: House, rows: int, cores: int, sizes: list[int]) -> None:
     opened = house.open(house.chain(*EVERY_LINK))
