@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gentext.bench import machine
-from gentext.chain import ByLink, Chain
+from gentext.chain import Chain, LinkArraysDict
 from gentext.describe import chain_of
 from gentext.export.exporter import ExportOptions, export_run
 from gentext.interfaces import Request
 from gentext.manager import host
-from gentext.plugins.onnx_sampler import OnnxConfig, OnnxGenerator, OnnxSampler
+from gentext.plugins.samplers.onnx import OnnxConfig, OnnxGenerator, OnnxSampler
 from gentext.run import GENERATOR, Run
 
 #: Every built-in link, and a value that makes it do something.
@@ -52,7 +52,7 @@ def chain(opened: OnnxGenerator) -> Chain:
     return chain_of(opened.bundle, host().registry, [link.name for link in opened.bundle.chain])
 
 
-def request(links: Chain, rows: int, params: ByLink, length: int, seed: int = 1) -> Request:
+def request(links: Chain, rows: int, params: LinkArraysDict, length: int, seed: int = 1) -> Request:
     return Request(
         primes=[np.empty(0, np.int64)] * rows,
         seeds=[(seed, row) for row in range(rows)],
@@ -62,7 +62,7 @@ def request(links: Chain, rows: int, params: ByLink, length: int, seed: int = 1)
     )
 
 
-def different(links: Chain, rows: int) -> ByLink:
+def different(links: Chain, rows: int) -> LinkArraysDict:
     """Return parameters that differ from row to row, around those of LINKS."""
     params = links.param_arrays(rows, {link.name: LINKS[link.name] for link in links})
     share = np.linspace(0.6, 1.0, rows, dtype=np.float32)[:, None]

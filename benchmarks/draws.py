@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from gentext.compiled import start_states
 from gentext.noise import DRAW, uniforms
-from gentext.plugins.onnx_sampler import OnnxGenerator
+from gentext.plugins.samplers.onnx import OnnxGenerator
 
 SETTINGS: tuple[Mapping[str, Mapping[str, float]], ...] = (
     {},

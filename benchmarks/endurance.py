@@ -14,7 +14,7 @@ from typing import Any
 import common
 import numpy as np
 
-from gentext.plugins.onnx_sampler import OnnxGenerator
+from gentext.plugins.samplers.onnx import OnnxGenerator
 
 LENGTH_MANY = 256
 

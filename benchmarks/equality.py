@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from gentext.compiled import GeneratorModel, compiled
 from gentext.describe import load_tokenizer
-from gentext.plugins import checkpoint as ckpt
-from gentext.plugins.onnx_sampler import OnnxSampler
-from gentext.plugins.session import open_unrolled
+from gentext.plugins.pytorch import checkpoint as ckpt
+from gentext.plugins.samplers.onnx import OnnxSampler
+from gentext.plugins.samplers.session import open_unrolled
 from gentext.run import HELD_OUT, MODEL, Run
 from gentext.stepping import stepped
 

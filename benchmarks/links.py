@@ -17,14 +17,14 @@ from typing import Any
 import common
 import numpy as np
 
-from gentext.chain import ByLink
-from gentext.plugins.onnx_sampler import OnnxGenerator
+from gentext.chain import LinkArraysDict
+from gentext.plugins.samplers.onnx import OnnxGenerator
 from gentext.run import GENERATOR
 
 REPEATS, POSITIONS = 9, {1: 3000, 64: 400}
 
 
-def seconds(opened: OnnxGenerator, rows: int, params: ByLink) -> float:
+def seconds(opened: OnnxGenerator, rows: int, params: LinkArraysDict) -> float:
     """Return the seconds of a position."""
     links, length = common.chain(opened), POSITIONS[rows]
     begin = time.perf_counter()
@@ -48,7 +48,7 @@ def main() -> None:
     alone, default = (common.chain(one) for one in opened.values())
     active = {name: common.LINKS[name] for name in common.DEFAULT}
     warmer = {"temperature": active["temperature"]}
-    cases: dict[str, tuple[str, int, ByLink]] = {
+    cases: dict[str, tuple[str, int, LinkArraysDict]] = {
         "top_k alone": ("alone", 1, alone.param_arrays(1)),
         "default chain, as it is": ("default", 1, default.param_arrays(1)),
         "default chain, temperature 0.8": (

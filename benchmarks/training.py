@@ -30,8 +30,8 @@ from gentext.events import Progress
 from gentext.hookspecs import hookimpl
 from gentext.manager import host
 from gentext.pipeline import train
-from gentext.plugins import checkpoint as ckpt
-from gentext.plugins.torch_sampler import TorchModel
+from gentext.plugins.pytorch import checkpoint as ckpt
+from gentext.plugins.pytorch.sampler import TorchModel
 from gentext.resolve import TrainOptions
 from gentext.run import HELD_OUT, Run
 from gentext.score import notebook_loss

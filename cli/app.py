@@ -23,7 +23,6 @@ from gentext.manager import host
 #: The commands, in the order of the help, and the modules and functions that they are.
 COMMANDS = {
     "train": "train",
-    "sweep": "sweep",
     "export": "export",
     "sample": "sample",
     "eval": "evaluate",

@@ -96,10 +96,10 @@ def _files(path: Path, folder: Path) -> dict[str, Path]:
 def _prepare(file: Path, device: str, threads: int) -> tuple[dict[int, measure.Try], dict[str, Any]]:
     """Return what measures each batch, and what is known of the file already."""
     opened = functools.cache(lambda count: open_exported(file, device, count))
-    suits = {batch: threads or measure.fastest(opened, batch)[0] for batch in measure.BATCHES}
+    suits = {batch: threads or measure.fastest_threads(opened, batch)[0] for batch in measure.BATCHES}
     opening, first = measure.first_character(lambda: open_exported(file, device, suits[1]))
     tries = {batch: measure.writing(opened(count), batch) for batch, count in suits.items()}
-    row = {"device": opened(suits[1]).took, "open_seconds": opening, "first_character_seconds": first}
+    row = {"device": opened(suits[1]).device, "open_seconds": opening, "first_character_seconds": first}
     return tries, row | {"rates": [{"batch": batch, "threads": count} for batch, count in suits.items()]}
 
 

@@ -57,7 +57,7 @@ def _facts() -> dict[str, Any]:
         "runs": str(runs_folder().absolute()),
         "corpora": os.environ.get("GEN_DATA_DIR") or "the user's cache folder (GEN_DATA_DIR changes it)",
         "encoded texts": str(cache_folder().absolute()),
-        "plugins": ", ".join(sorted({str(one.source) for one in host().plugins})),
+        "plugins": ", ".join(sorted({str(one.provider) for one in host().plugins})),
     }
 
 
@@ -69,10 +69,10 @@ def _problems() -> list[str]:
             "pip uninstall both, then install gentext again"
         )
     try:
-        import gentext.plugins.session  # noqa: F401  the one file that knows onnxruntime
+        import gentext.plugins.samplers.session  # noqa: F401  the one file that knows onnxruntime
     except ImportError as error:
         problems.append(f"onnxruntime cannot be imported ({error}): install it again")
-    problems += [f"plugin {one.source}: {one.error}" for one in host().plugins if one.error]
+    problems += [f"plugin {one.provider}: {one.error}" for one in host().plugins if one.error]
     return problems
 
 
@@ -85,7 +85,7 @@ def _version(name: str) -> str | None:
 
 def _cuda() -> str:
     try:
-        from gentext.plugins.session import cuda_there
+        from gentext.plugins.samplers.session import cuda_there
     except ImportError:  # told among the problems
         return "unknown without onnxruntime"
     return cuda_there() or "onnxruntime offers it; gen sample --device cuda tells whether a GPU answers"
@@ -94,6 +94,6 @@ def _cuda() -> str:
 def _bf16() -> str:
     if not _version("torch"):
         return "unknown without torch"
-    from gentext.plugins.device import bf16_on_cpu
+    from gentext.plugins.pytorch.device import bf16_on_cpu
 
     return "yes" if bf16_on_cpu() else "no: training takes fp32"

@@ -30,7 +30,7 @@ def export(
     source = open_run(run)
     try:
         from gentext.export.exporter import FOR_CUDA, PRECISIONS, ExportOptions, export_run
-        from gentext.plugins.session import MOST_POSITIONS
+        from gentext.plugins.samplers.session import MOST_POSITIONS
     except ModuleNotFoundError:
         raise MissingExtra("gen export", "train") from None
     if precision not in (known := ("auto", *PRECISIONS, *FOR_CUDA)):

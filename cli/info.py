@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gentext.advice import after, before
+from gentext.advice import after_training, before_training
 from gentext.cli.source import find_source
 from gentext.run import GENERATOR, MODEL, Run
 
@@ -31,7 +31,7 @@ def info(
 
 
 def _file(path: Path) -> dict[str, Any]:
-    from gentext.plugins.session import open_file
+    from gentext.plugins.samplers.session import open_file
 
     bundle = open_file(path, "cpu").bundle
     card = bundle.card
@@ -52,7 +52,7 @@ def _file(path: Path) -> dict[str, Any]:
 
 def _generator(path: Path) -> str:
     """Return in one line what a run's compiled generator is."""
-    from gentext.plugins.session import open_file
+    from gentext.plugins.samplers.session import open_file
 
     bundle = open_file(path, "cpu").bundle
     cost = bundle.card.get("precision_loss")
@@ -93,7 +93,7 @@ def _advice(card: dict[str, Any]) -> list[str]:
     lines = []
     if isinstance(characters, int) and isinstance(val_frac, float) and isinstance(card.get("parameters"), int):
         held_out = int(characters * val_frac)
-        lines += before(card["parameters"], characters - held_out, held_out, options)
+        lines += before_training(card["parameters"], characters - held_out, held_out, options)
     if all(isinstance(card.get(key), int | float) for key in ("train_loss", "val_loss", "best_step", "steps")):
-        lines += after(card["train_loss"], card["val_loss"], card["best_step"], card["steps"], options)
+        lines += after_training(card["train_loss"], card["val_loss"], card["best_step"], card["steps"], options)
     return lines

@@ -15,7 +15,7 @@ from gentext.strategy import Param
 
 #: Option without dashes -> the text that was typed.
 ChainFlags = dict[str, str]
-Values = dict[str, dict[str, float]]
+ParamValues = dict[str, dict[str, float]]
 
 
 def extract_flags(args: list[str], known: Mapping[str, Any]) -> tuple[ChainFlags, list[str]]:
@@ -49,7 +49,7 @@ def extract_flags(args: list[str], known: Mapping[str, Any]) -> tuple[ChainFlags
 
 def resolve_chain(
     bundle: Bundle, registry: Registry, names: str | None, flags: ChainFlags, others: Sequence[str] = ()
-) -> tuple[Chain, Values, list[str]]:
+) -> tuple[Chain, ParamValues, list[str]]:
     """Build the chain that a command line asks for.
 
     Returns the chain, the parameter values that were typed, and remarks about flags that can have
@@ -62,7 +62,7 @@ def resolve_chain(
     owners = {flag: _owner(flag, chain, registry, bundle.vocab_size, others) for flag in flags}
     if inside and not all(link in chain.names and name in _params(chain, link) for link, name in owners.values()):
         chain = chain_of(bundle, registry)  # more than the file has inside: now the links' code is needed
-    values: Values = {}
+    values: ParamValues = {}
     options: dict[str, dict[str, str]] = {}
     for flag, text in flags.items():
         link, name = owners[flag]
@@ -112,7 +112,7 @@ def _spelled(name: str) -> str:
 
 def _builtin_strategies(registry: Registry) -> list[str]:
     """Plugins' links are imported only when --chain or the file names them."""
-    return [one.name for one in registry if one.kind == "strategy" and one.source.builtin]
+    return [one.name for one in registry if one.kind == "strategy" and one.provider.builtin]
 
 
 def _number(flag: str, text: str, param: Param) -> float:
@@ -126,7 +126,7 @@ def _number(flag: str, text: str, param: Param) -> float:
     return value
 
 
-def _without_effect(chain: Chain, values: Values) -> list[str]:
+def _without_effect(chain: Chain, values: ParamValues) -> list[str]:
     """Say which typed flags cannot matter, because another link leaves one symbol only."""
     lines = []
     for decider in chain:

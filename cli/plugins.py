@@ -52,7 +52,7 @@ def _check(name: str | None) -> None:
             f"the strategy {name!r} breaks a rule: {reason(error).removeprefix('AssertionError: ')}"
         ) from None
     try:
-        from gentext.export.check import check_compiles
+        from gentext.export.strategies.check import check_compiles
     except ModuleNotFoundError:
         print(f"{name}: keeps the rules on NumPy; compiling it needs pip install 'gentext[train]'")
         return
@@ -70,9 +70,9 @@ def _named(name: str) -> list[Component]:
 
 def _row(one: Loaded) -> dict[str, Any]:
     return {
-        "distribution": one.source.distribution,
-        "version": one.source.version,
-        "builtin": one.source.builtin,
+        "distribution": one.provider.distribution,
+        "version": one.provider.version,
+        "builtin": one.provider.builtin,
         "module": one.origin,
         "hooks": one.hooks,
         "components": one.components,
@@ -83,10 +83,10 @@ def _row(one: Loaded) -> dict[str, Any]:
 def _print_table() -> None:
     registry = host().registry
     for component in registry:
-        print(f"{component.kind:<10} {component.name:<16} {component.source!s:<24} {component.summary}")
+        print(f"{component.kind:<10} {component.name:<16} {component.provider!s:<24} {component.summary}")
     for one in host().plugins:
         if one.error:
-            print(f"failed     {one.source!s} ({one.origin}): {one.error}")
+            print(f"failed     {one.provider!s} ({one.origin}): {one.error}")
 
 
 def _options(component: Component) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def _options(component: Component) -> dict[str, Any]:
     return {
         "kind": component.kind,
         "name": component.name,
-        "from": str(component.source),
+        "from": str(component.provider),
         "summary": component.summary,
         "options": options,
         "params": params,

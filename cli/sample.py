@@ -19,7 +19,7 @@ from gentext.config import build_config, config_class, merge, parse_setting
 from gentext.console import say, warn
 from gentext.describe import tokenizer_of
 from gentext.errors import PrimeError, UsageError
-from gentext.generate import Text, encode_prime, generate
+from gentext.generate import GeneratedText, encode_prime, generate
 from gentext.interfaces import Ids, OpenSampler
 from gentext.manager import host
 from gentext.settings import check_device, check_threads
@@ -94,7 +94,7 @@ def sample(
     for line in [*notes, *([note] if note else [])]:
         warn(line)
     if device == "auto":
-        say(f"device: {opened.took}")
+        say(f"device: {opened.device}")
     if show_chain:
         say(f"chain: {_spell(links, values)}")
     if seed is None:
@@ -179,7 +179,7 @@ def _stream(prime: str, pieces: Any) -> None:
     write("\n")
 
 
-def _as_json(text: Text, seed: int, prime: str) -> str:
+def _as_json(text: GeneratedText, seed: int, prime: str) -> str:
     row = {
         "stream": text.stream,
         "seed": seed,

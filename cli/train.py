@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from gentext.advice import after
+from gentext.advice import after_training
 from gentext.console import say
 from gentext.describe import load_tokenizer
 from gentext.errors import MissingExtra
@@ -76,7 +76,7 @@ def train(
     if world.rank:  # rank 0 speaks
         return
     options, vocab = done.config.get("model", {}), load_tokenizer(*done.read_tokenizer()).vocab_size
-    for line in after(result.train_loss, result.val_loss, result.best_step, result.steps, options, vocab):
+    for line in after_training(result.train_loss, result.val_loss, result.best_step, result.steps, options, vocab):
         say(line)
     say(f"{result.symbols_per_second:,.0f} symbols/s; everything is in {done.path}")
     say(f"next: gen sample {done.path}" if done.model.is_file() else f"next: gen export {done.path}")
@@ -87,7 +87,7 @@ def _together(world: World) -> contextlib.AbstractContextManager[None]:
     if world.size == 1:
         return contextlib.nullcontext()
     try:
-        from gentext.plugins.distributed import together
+        from gentext.plugins.pytorch.distributed import together
     except ModuleNotFoundError:
         raise MissingExtra("training", "train") from None
     return together(world)
@@ -98,7 +98,7 @@ def _start(source: Path | None) -> Start | None:
     if source is None:
         return None
     try:
-        from gentext.plugins.growing import Source
+        from gentext.plugins.trainers.initial_weights import InitialWeights
     except ModuleNotFoundError:
         raise MissingExtra("training", "train") from None
-    return Source(source)
+    return InitialWeights(source)

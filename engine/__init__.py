@@ -1,7 +1,45 @@
 """gentext: train small text models, export them to ONNX, write text anywhere onnxruntime runs.
 
-This package is the engine: contracts and wiring. `gentext.plugins`, `gentext.export`,
-`gentext.data` and `gentext.cli` are its rooms. Importing it imports no machine-learning library.
+This package is the engine; `gentext.data`, `gentext.plugins`, `gentext.export` and `gentext.cli` are its rooms. Each
+module imports from its own group below and from those above it: contracts <- files <- data <- sampling <- training
+<- plugins <- export <- cli. Importing the package imports no machine-learning library.
+
+Contracts
+    errors  every error that a user is meant to read
+    console  the one way to say something to a person
+    interrupts  Ctrl-C as a wish, looked at where everything can be saved
+    config  options of a component: a dataclass filled from presets, TOML and the command line
+    settings  the settings of a run that belong to no component
+    strategy  one link of the sampling chain
+    interfaces  what each kind of plugin must offer
+    hookspecs  the hooks
+    registry  components by kind and name
+    events  the life of a run, and how its hooks are called
+    manager  loads plugins
+    noise  the uniform numbers behind every draw
+    stop  stop strings as an automaton
+    chain  links in order, and the draw, in NumPy
+
+Files
+    run  a run directory, and writes that are whole or not there at all
+    bundle  what an exported file says about itself
+    signature  inputs and outputs of a compiled generator
+
+Sampling
+    describe  from a run to a bundle, and from a bundle to its tokenizer and chain
+    stored  the chain inside a compiled file
+    stepping  generation one position at a time: the reference
+    compiled  generation many positions a call, inside the graph
+    generate  tokens to text
+    score  the loss of an exported model on a text
+    bench  how fast a file writes
+    testing  the test kit for strategies
+
+Training
+    resolve  presets, files and options to one config
+    text  a corpus as symbols, cut into what is learned and what is held out
+    advice  what the notebook tells its readers to watch
+    pipeline  the story of a training run
 """
 
 from gentext.config import NoConfig, per_run

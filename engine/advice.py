@@ -21,7 +21,7 @@ UNDER = 0.03
 FAR = 10
 
 
-def before(parameters: int, characters: int, held_out: int, options: Collection[str]) -> list[str]:
+def before_training(parameters: int, characters: int, held_out: int, options: Collection[str]) -> list[str]:
     """Return what is worth saying before the first step; usually nothing.
 
     ``options`` are the names that the model's own table may set: only those are recommended.
@@ -45,7 +45,7 @@ def before(parameters: int, characters: int, held_out: int, options: Collection[
     return lines
 
 
-def after(
+def after_training(
     train_loss: float,
     val_loss: float,
     best_step: int,

@@ -81,7 +81,7 @@ def writing(opened: OpenSampler, batch: int, seconds: float = TARGET) -> Try:
     return lambda: batch * chosen / _write(opened, chain, batch, chosen)
 
 
-def fastest(open_with: Callable[[int], OpenSampler], batch: int = 1, seconds: float = 0.1) -> tuple[int, float]:
+def fastest_threads(open_with: Callable[[int], OpenSampler], batch: int = 1, seconds: float = 0.1) -> tuple[int, float]:
     """Return the number of threads at which so many rows are written fastest, and their characters a second.
 
     More threads must win 3 %: on a busy machine they are the first to suffer.

@@ -21,8 +21,8 @@ from gentext.strategy import LARGEST, PLACES, Param, Strategy, Table
 
 DEFAULT_CHAIN = ("top_k", "top_p", "min_p", "temperature")
 
-ByLink = dict[str, dict[str, NDArray[Any]]]
-Values = Mapping[str, Mapping[str, NDArray[Any]]]
+LinkArraysDict = dict[str, dict[str, NDArray[Any]]]
+LinkArrays = Mapping[str, Mapping[str, NDArray[Any]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,10 +159,10 @@ class Chain:
         """Return the chain with options of some links replaced, given as text: link -> field -> text."""
         return Chain([one.with_options(options[one.name]) if one.name in options else one for one in self.links])
 
-    def param_arrays(self, rows: int, values: Mapping[str, Mapping[str, float]] | None = None) -> ByLink:
+    def param_arrays(self, rows: int, values: Mapping[str, Mapping[str, float]] | None = None) -> LinkArraysDict:
         """Return every parameter as an array [rows, 1] (or [rows, V]), from values or defaults."""
         values = values or {}
-        arrays: ByLink = {}
+        arrays: LinkArraysDict = {}
         for link in self.links:
             given = values.get(link.name, {})
             arrays[link.name] = {}
@@ -173,7 +173,7 @@ class Chain:
                 arrays[link.name][name] = np.full((rows, width), value, dtype=param.dtype)
         return arrays
 
-    def check_params(self, params: Values, rows: int) -> None:
+    def check_params(self, params: LinkArrays, rows: int) -> None:
         """Raise ConfigError for parameters of another shape than [rows, 1] (or [rows, V]), or out of range in a row."""
         for link in self.links:
             for name, param in link.strategy.params.items():
@@ -184,9 +184,9 @@ class Chain:
                     wrong = next(one for one in array[row] if not param.low <= one <= param.high)
                     raise ConfigError(f"{link.name}.{name} of row {row} = {wrong:g}: {out_of_range(param, wrong)}")
 
-    def table_arrays(self, tokenizer: Any) -> ByLink:
+    def table_arrays(self, tokenizer: Any) -> LinkArraysDict:
         """Return the tables of every link for its own config."""
-        tables: ByLink = {}
+        tables: LinkArraysDict = {}
         for link in self.links:
             declared = link.strategy.tables
             made = link.strategy.make_tables(tokenizer, link.strategy.config)
@@ -198,13 +198,13 @@ class Chain:
             }
         return tables
 
-    def active(self, params: Values) -> Chain:
+    def active(self, params: LinkArrays) -> Chain:
         """Return the chain without the links whose parameters are neutral in every row."""
         return Chain([link for link in self.links if not _is_neutral(link, params[link.name])])
 
-    def initial_state(self, rows: int, params: Values) -> ByLink:
+    def initial_state(self, rows: int, params: LinkArrays) -> LinkArraysDict:
         """Return the state of every link before a row's first position."""
-        states: ByLink = {}
+        states: LinkArraysDict = {}
         for link in self.links:
             declared = {
                 name: np.full((rows, *spec.shape), spec.initial, spec.dtype)
@@ -223,16 +223,16 @@ class Chain:
     def apply(
         self,
         logits: NDArray[np.float32],
-        params: Values,
-        state: Values,
+        params: LinkArrays,
+        state: LinkArrays,
         noise: Mapping[str, NDArray[np.float32]],
-        tables: Values,
-    ) -> tuple[NDArray[np.float32], ByLink, dict[str, NDArray[np.float32]]]:
+        tables: LinkArrays,
+    ) -> tuple[NDArray[np.float32], LinkArraysDict, dict[str, NDArray[np.float32]]]:
         """Run every link's ``apply`` on logits [N, V].
 
         Returns the final logits, the new states, and what each link returned (for `accept`).
         """
-        states: ByLink = {}
+        states: LinkArraysDict = {}
         outputs: dict[str, NDArray[np.float32]] = {}
         with np.errstate(all="ignore"):  # masks are -inf, and -inf minus -inf is no accident here
             for link in self.links:
@@ -248,13 +248,13 @@ class Chain:
         self,
         token: NDArray[np.int64],
         outputs: Mapping[str, NDArray[np.float32]],
-        params: Values,
-        state: Values,
-        tables: Values,
+        params: LinkArrays,
+        state: LinkArrays,
+        tables: LinkArrays,
         new: NDArray[np.bool_],
-    ) -> ByLink:
+    ) -> LinkArraysDict:
         """Tell every link which token [N] was chosen; ``new`` [N, 1] is false for the prime."""
-        states: ByLink = {link: dict(one) for link, one in state.items()}
+        states: LinkArraysDict = {link: dict(one) for link, one in state.items()}
         with np.errstate(all="ignore"):
             for link in self.links:
                 name = link.name

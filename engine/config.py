@@ -30,7 +30,7 @@ PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
 NonNegativeFloat = Annotated[float, msgspec.Meta(ge=0)]
 Fraction = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 
-Table = dict[str, Any]
+ConfigTable = dict[str, Any]
 C = TypeVar("C")
 
 
@@ -103,9 +103,9 @@ def _choices(cls: type[Any], key: str) -> list[str]:
     return [str(one) for kind in kinds if typing.get_origin(kind) is Literal for one in typing.get_args(kind)]
 
 
-def merge(*tables: Mapping[str, Any]) -> Table:
+def merge(*tables: Mapping[str, Any]) -> ConfigTable:
     """Merge nested tables; later ones win key by key."""
-    merged: Table = {}
+    merged: ConfigTable = {}
     for table in tables:
         for key, value in table.items():
             if isinstance(value, Mapping):
@@ -116,7 +116,7 @@ def merge(*tables: Mapping[str, Any]) -> Table:
     return merged
 
 
-def read_toml(path: Path) -> Table:
+def read_toml(path: Path) -> ConfigTable:
     """Read a TOML file, or raise ConfigError with the line that is wrong."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
@@ -132,7 +132,7 @@ def read_toml(path: Path) -> Table:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
 
 
-def parse_setting(text: str) -> Table:
+def parse_setting(text: str) -> ConfigTable:
     """Parse one ``--set section.key=value``; the value is TOML, or else a plain string."""
     path, equals, raw = text.partition("=")
     parts = path.strip().split(".")
@@ -142,13 +142,13 @@ def parse_setting(text: str) -> Table:
         value: Any = tomllib.loads(f"value = {raw}")["value"]
     except tomllib.TOMLDecodeError:
         value = raw.strip()
-    table: Table = {parts[-1]: value}
+    table: ConfigTable = {parts[-1]: value}
     for part in reversed(parts[:-1]):
         table = {part: table}
     return table
 
 
-def to_table(config: Any) -> Table:
+def to_table(config: Any) -> ConfigTable:
     """Turn a Config back into a plain table, leaving out what is None (TOML has no null)."""
     return {key: value for key, value in dataclasses.asdict(config).items() if value is not None}
 

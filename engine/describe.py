@@ -15,7 +15,7 @@ import numpy as np
 
 from gentext.bundle import Bundle, LinkMeta, StateMeta, TokenizerMeta
 from gentext.chain import DEFAULT_CHAIN, Chain, build_chain
-from gentext.config import Table, build_config
+from gentext.config import ConfigTable, build_config
 from gentext.errors import FileFormatError, RunError, nearest
 from gentext.interfaces import Model, Tokenizer
 from gentext.manager import host
@@ -31,7 +31,7 @@ class ChainConfig:
     """The links in order."""
 
 
-def configured_chain(registry: Registry, table: Table, vocab_size: int) -> Chain:
+def configured_chain(registry: Registry, table: ConfigTable, vocab_size: int) -> Chain:
     """Build the chain that a config's table ``[chain]`` describes."""
     options = {name: value for name, value in table.items() if isinstance(value, Mapping)}
     plain = {name: value for name, value in table.items() if name not in options}

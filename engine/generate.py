@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 from gentext.bundle import Bundle
-from gentext.chain import Chain, Values
+from gentext.chain import Chain, LinkArrays
 from gentext.describe import tokenizer_of
 from gentext.errors import PrimeError
 from gentext.interfaces import Finish, Ids, OpenSampler, Request, Tokenizer
@@ -18,7 +18,7 @@ from gentext.stored import StoredStrategy
 
 
 @dataclasses.dataclass
-class Text:
+class GeneratedText:
     """What one row has written so far."""
 
     stream: int
@@ -47,8 +47,8 @@ def generate(
     length: int | None = 200,
     values: dict[str, dict[str, float]] | None = None,
     stops: Sequence[str] = (),
-    tables: Values | None = None,
-) -> tuple[list[Text], Iterator[Piece]]:
+    tables: LinkArrays | None = None,
+) -> tuple[list[GeneratedText], Iterator[Piece]]:
     """Write ``count`` texts of exactly ``length`` new characters each (None: without end).
 
     ``tables`` are those of the chain's links; when None, those that their own options give.
@@ -67,7 +67,7 @@ def generate(
         stop=stop,
         max_tokens=length if length is not None and _one_to_one(bundle) else None,
     )
-    rows = [_Row(Text(stream), bundle, length, stop, prime) for stream in range(count)]
+    rows = [_Row(GeneratedText(stream), bundle, length, stop, prime) for stream in range(count)]
     return [row.result for row in rows], _pieces(sampler, request, rows)
 
 
@@ -92,7 +92,7 @@ def _pieces(sampler: OpenSampler, request: Request, rows: list[_Row]) -> Iterato
                 return
 
 
-def _tables(chain: Chain, bundle: Bundle) -> Values:
+def _tables(chain: Chain, bundle: Bundle) -> LinkArrays:
     """Make the tables of a chain; without any, a file's tokenizer need not be installed.
 
     A chain that a file has inside keeps the tables that it was compiled with.
@@ -137,7 +137,7 @@ class _Row:
     """Decodes one row and decides when it is done."""
 
     def __init__(
-        self, result: Text, bundle: Bundle, length: int | None, stop: StopAutomaton | None, prime: Ids
+        self, result: GeneratedText, bundle: Bundle, length: int | None, stop: StopAutomaton | None, prime: Ids
     ) -> None:
         self.result = result
         self.done = False

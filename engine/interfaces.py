@@ -251,7 +251,7 @@ class OpenSampler(Protocol):
     """A model that is ready to generate."""
 
     bundle: Bundle
-    took: str
+    device: str
     """One line: the device that is really used."""
 
     def generate(self, request: Request) -> Iterator[Chunk]: ...

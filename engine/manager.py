@@ -25,16 +25,17 @@ from gentext.console import warn
 from gentext.errors import GenError, PluginError, nearest, reason
 from gentext.events import Hooks
 from gentext.interfaces import OpenSampler
-from gentext.registry import KINDS, Component, Registry, Source, plural
+from gentext.registry import KINDS, Component, Provider, Registry, plural
 
 #: The plugins that gentext itself consists of, as dotted names; the engine imports none of them.
 BUILTINS = (
     "gentext.plugins.builtin",
-    "gentext.plugins.metrics",
-    "gentext.plugins.progress",
-    "gentext.plugins.samples",
-    "gentext.plugins.curves",
-    "gentext.plugins.tensorboard",
+    "gentext.plugins.observers.metrics",
+    "gentext.plugins.observers.progress",
+    "gentext.plugins.observers.samples",
+    "gentext.plugins.observers.curves",
+    "gentext.plugins.observers.tensorboard",
+    "gentext.plugins.sweep.plugin",
     "gentext.export.plugin",
 )
 GROUP = hookspecs.PROJECT
@@ -44,7 +45,7 @@ GROUP = hookspecs.PROJECT
 class Loaded:
     """One plugin, or the attempt to load it."""
 
-    source: Source
+    provider: Provider
     origin: str
     """The module it came from."""
     hooks: list[str] = dataclasses.field(default_factory=list)
@@ -63,7 +64,7 @@ class PluginHost:
         self._manager.add_hookspecs(hookspecs)
         self._builtin_plugins: set[int] = set()
         self._strict = os.environ.get("GEN_PLUGINS_STRICT", "") not in ("", "0")
-        own = Source("gentext", _own_version(), builtin=True)
+        own = Provider("gentext", _own_version(), builtin=True)
         for name in builtins:
             plugin = importlib.import_module(name)
             self._builtin_plugins.add(id(plugin))
@@ -114,34 +115,34 @@ class PluginHost:
             seen.add(_normal(distribution))
             if allowed is not None and _normal(distribution) not in allowed:
                 continue
-            source = Source(distribution, version)
+            provider = Provider(distribution, version)
             try:
                 plugin = point.load()
             except (Exception, SystemExit) as error:
-                self._failed(Loaded(source, point.value), error)
+                self._failed(Loaded(provider, point.value), error)
                 continue
-            self._admit(plugin, source, point.value)
+            self._admit(plugin, provider, point.value)
         for missing in sorted((allowed or set()) - seen):
             warn(f"GEN_PLUGINS names {missing!r}, but no installed distribution of that name offers a plugin")
 
-    def _admit(self, plugin: Any, source: Source, origin: str) -> None:
+    def _admit(self, plugin: Any, provider: Provider, origin: str) -> None:
         """Register one plugin and collect its components; on any failure leave no trace of it."""
-        loaded = Loaded(source, origin)
-        name = f"{source.distribution} ({origin})"
+        loaded = Loaded(provider, origin)
+        name = f"{provider.distribution} ({origin})"
         mine: list[Component] = []
         try:
             self._manager.register(plugin, name=name)
-            self._check_hook_names(plugin, source)
+            self._check_hook_names(plugin, provider)
             for kind in KINDS:
                 hook = getattr(self._manager.hook, f"register_{plural(kind)}")
-                register = self.registry.register_for(kind, source, mine)
+                register = self.registry.register_for(kind, provider, mine)
                 for impl in hook.get_hookimpls():
                     if impl.plugin is plugin:
                         impl.function(*(register for _ in impl.argnames))
         except (Exception, SystemExit) as error:
             self._manager.unregister(plugin) if self._manager.is_registered(plugin) else None
             self.registry.discard(mine)
-            if source.builtin:
+            if provider.builtin:
                 raise
             self._failed(loaded, error)
             return
@@ -150,7 +151,7 @@ class PluginHost:
         loaded.components = [f"{one.kind} {one.name}" for one in mine]
         self.plugins.append(loaded)
 
-    def _check_hook_names(self, plugin: Any, source: Source) -> None:
+    def _check_hook_names(self, plugin: Any, provider: Provider) -> None:
         """Say which functions are marked as hooks but fit none: pluggy would ignore them silently."""
         for caller in self._manager.get_hookcallers(plugin) or []:
             if any(one.wrapper or one.hookwrapper for one in caller.get_hookimpls() if one.plugin is plugin):
@@ -158,8 +159,8 @@ class PluginHost:
             if caller.has_spec():
                 continue
             known = [name for name in vars(hookspecs) if hasattr(getattr(hookspecs, name), f"{GROUP}_spec")]
-            message = f"{source} implements the unknown hook {caller.name!r}.{nearest(caller.name, known)}"
-            if source.builtin:
+            message = f"{provider} implements the unknown hook {caller.name!r}.{nearest(caller.name, known)}"
+            if provider.builtin:
                 raise PluginError(message)
             warn(f"{message} It is ignored")
 
@@ -170,17 +171,17 @@ class PluginHost:
     def _report(self, loaded: Loaded, error: BaseException, what: str = "it is") -> None:
         if self._strict:
             if isinstance(error, GenError):  # told in one line, which must say whose it is
-                raise PluginError(f"plugin {loaded.source} ({loaded.origin}): {error}") from error
+                raise PluginError(f"plugin {loaded.provider} ({loaded.origin}): {error}") from error
             raise error
         # pluggy says what is wrong on the lines that follow its first.
         whole = isinstance(error, pluggy.PluginValidationError)
         loaded.error = " ".join(str(error).split()) if whole else reason(error)
-        line = f"{loaded.source} ({loaded.origin}): {loaded.error}"
+        line = f"{loaded.provider} ({loaded.origin}): {loaded.error}"
         self.registry.failures.append(line)
         warn(f"plugin {line}; {what} left out. See it all with GEN_PLUGINS_STRICT=1")
 
     def _loaded_as(self, name: str) -> Loaded:
-        return next(one for one in self.plugins if f"{one.source.distribution} ({one.origin})" == name)
+        return next(one for one in self.plugins if f"{one.provider.distribution} ({one.origin})" == name)
 
 
 @functools.cache

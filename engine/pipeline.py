@@ -10,10 +10,10 @@ from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any
 
-from gentext import advice, sizing
+from gentext import advice
 from gentext import run as runs
 from gentext.bundle import start_symbol
-from gentext.config import Table, build_config, to_table
+from gentext.config import ConfigTable, build_config, to_table
 from gentext.console import say, warn
 from gentext.describe import configured_chain
 from gentext.errors import (
@@ -28,10 +28,11 @@ from gentext.errors import (
 from gentext.events import Silence
 from gentext.interfaces import FitResult, Ids, World
 from gentext.manager import host
+from gentext.plugins.presets import rules as sizing
 from gentext.resolve import SECTIONS, Start, TrainOptions, component, resolve, untyped
 from gentext.run import Run
 from gentext.settings import BUDGETS, Settings, check_extras
-from gentext.text import Text, read_text
+from gentext.text import SplitText, read_text
 
 DEFAULT_CORPUS = "python-docs"
 #: What PyTorch says when memory is short.
@@ -75,10 +76,10 @@ def _resume(options: TrainOptions) -> tuple[Run, FitResult]:
 
 
 def _train(
-    config: Table,
+    config: ConfigTable,
     source: str,
     path: Path | None,
-    resume: tuple[Run, Table] | None,
+    resume: tuple[Run, ConfigTable] | None,
     start: Start | None = None,
     free: Set[str] = frozenset(),
 ) -> tuple[Run, FitResult]:
@@ -105,7 +106,7 @@ def _train(
         _write_start(run, config, text)
     for line in filter(None, (begun, ruled)):
         say(line)
-    _introduce(run, made.took, model, text, steps, seconds, config["model"])
+    _introduce(run, made.device, model, text, steps, seconds, config["model"])
     hooks = Silence() if world.rank else host().hooks
     try:
         with _enough_memory():
@@ -129,7 +130,7 @@ class _Made:
     """A trainer that has started, and what it is to train."""
 
     trainer: Any
-    took: str
+    device: str
     model: Any
     batcher: Any
     planned: tuple[int, float] | None = None
@@ -142,7 +143,7 @@ class _Made:
         return self.planned
 
 
-def _make(config: Table, text: Text, settings: Settings, world: World) -> _Made:
+def _make(config: ConfigTable, text: SplitText, settings: Settings, world: World) -> _Made:
     parts = {kind: component(config, kind) for kind in SECTIONS}
     batcher = _batcher(config, parts, text.train, settings.seed, world)
     cls, options = parts["trainer"]
@@ -154,9 +155,9 @@ def _make(config: Table, text: Text, settings: Settings, world: World) -> _Made:
 
 
 def _rule(
-    config: Table, text: Text, settings: Settings, world: World, free: Set[str]
+    config: ConfigTable, text: SplitText, settings: Settings, world: World, free: Set[str]
 ) -> tuple[str | None, _Made | None]:
-    """Let the rules of `gentext.sizing` change what is free in the config.
+    """Let the rules of `gentext.plugins.presets.rules` change what is free in the config.
 
     Returns what to tell about it, and what was made to measure minutes by, where it still holds.
     """
@@ -179,19 +180,19 @@ def _rule(
     return sizing.line(changes) if changes else None, None if late else made
 
 
-def _measure(config: Table, text: Text, settings: Settings, world: World) -> tuple[_Made, int]:
+def _measure(config: ConfigTable, text: SplitText, settings: Settings, world: World) -> tuple[_Made, int]:
     """Return what was made to measure a budget in minutes by, and the symbols that it reads."""
     made = _make(config, text, settings, world)
     return made, made.plan(text.train)[0] * made.batcher.rows * made.batcher.length
 
 
-def _lay(changes: list[sizing.Change], config: Table) -> None:
+def _lay(changes: list[sizing.Change], config: ConfigTable) -> None:
     for one in changes:
         section, key = one.key.split(".")
         config[section][key] = one.value
 
 
-def _batcher(config: Table, parts: dict[str, Any], train: Ids, seed: int, world: World) -> Any:
+def _batcher(config: ConfigTable, parts: dict[str, Any], train: Ids, seed: int, world: World) -> Any:
     """Return the batcher. Of several processes each takes its part of a batch, which a plugin may not know of."""
     cls, options = parts["batcher"]
     batcher = cls(options, len(train), world)
@@ -232,7 +233,7 @@ def _enough_memory() -> Iterator[None]:
         ) from error
 
 
-def _write_start(run: Run, config: Table, text: Text) -> None:
+def _write_start(run: Run, config: ConfigTable, text: SplitText) -> None:
     """Write what a run holds before its first step."""
     try:
         import tomli_w
@@ -250,7 +251,9 @@ def _write_start(run: Run, config: Table, text: Text) -> None:
     runs.write_text(run.path / runs.CONFIG, tomli_w.dumps(config))
 
 
-def _introduce(run: Run, took: str, model: Any, text: Text, steps: int, seconds: float, options: Table) -> None:
+def _introduce(
+    run: Run, took: str, model: Any, text: SplitText, steps: int, seconds: float, options: ConfigTable
+) -> None:
     parameters = sum(int(one.numel()) for one in model.parameters())
     say(f"device: {took}")
     say(
@@ -264,7 +267,7 @@ def _introduce(run: Run, took: str, model: Any, text: Text, steps: int, seconds:
             f"measured; a smaller --val-frac leaves more to learn from"
         )
     say(f"budget: {steps:,} steps, about {_duration(steps * seconds)}; run: {run.path}")
-    for line in advice.before(parameters, text.characters, len(text.held_out), options):
+    for line in advice.before_training(parameters, text.characters, len(text.held_out), options):
         warn(line)
 
 

@@ -26,7 +26,7 @@ def plural(kind: str) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class Provider:
     """Who registered something: a distribution and its version."""
 
     distribution: str
@@ -45,7 +45,7 @@ class Component:
     name: str
     target: str | Callable[..., Any]
     summary: str
-    source: Source
+    provider: Provider
 
     def load(self) -> Any:
         """Import the target, or raise PluginError (MissingExtra for our own optional packages)."""
@@ -55,7 +55,7 @@ class Component:
         try:
             return getattr(importlib.import_module(module_name), attribute)
         except ModuleNotFoundError as error:
-            if self.source.builtin and (error.name or "").split(".")[0] in TRAIN_MODULES:
+            if self.provider.builtin and (error.name or "").split(".")[0] in TRAIN_MODULES:
                 raise MissingExtra(f"the {self.kind} {self.name!r}", "train") from None
             raise self._broken(error) from error
         except Exception as error:
@@ -63,7 +63,7 @@ class Component:
 
     def _broken(self, error: Exception) -> PluginError:
         return PluginError(
-            f"the {self.kind} {self.name!r} of {self.source} cannot be loaded from {self.target!r}: {reason(error)}"
+            f"the {self.kind} {self.name!r} of {self.provider} cannot be loaded from {self.target!r}: {reason(error)}"
         )
 
 
@@ -81,14 +81,14 @@ class Registry:
         #: One line a plugin that failed to load; shown when a name is not found.
         self.failures: list[str] = []
 
-    def register_for(self, kind: str, source: Source, added: list[Component] | None = None) -> Register:
+    def register_for(self, kind: str, provider: Provider, added: list[Component] | None = None) -> Register:
         """Return the ``register`` function that a plugin's hook for ``kind`` is called with.
 
         What it registers is appended to ``added`` as well.
         """
 
         def register(name: str, target: str | Callable[..., Any], *, summary: str) -> None:
-            component = Component(kind, name, target, summary, source)
+            component = Component(kind, name, target, summary, provider)
             self.add(component)
             if added is not None:
                 added.append(component)
@@ -99,10 +99,10 @@ class Registry:
         """Add a component, or raise PluginError when it is malformed or takes a built-in's name."""
         _check(component)
         there = self._components.setdefault((component.kind, component.name), [])
-        if not component.source.builtin and any(one.source.builtin for one in there):
+        if not component.provider.builtin and any(one.provider.builtin for one in there):
             raise PluginError(
                 f"the {component.kind} name {component.name!r} belongs to gentext itself; "
-                f"{component.source} must register another name"
+                f"{component.provider} must register another name"
             )
         there.append(component)
 
@@ -131,7 +131,7 @@ class Registry:
         if len(there) == 1:
             return there[0]
         if there:
-            owners = " and ".join(str(one.source) for one in there)
+            owners = " and ".join(str(one.provider) for one in there)
             raise PluginError(
                 f"two plugins register the {kind} {name!r}: {owners}; uninstall one, or name the "
                 f"distributions to load in GEN_PLUGINS"

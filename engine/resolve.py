@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from gentext.chain import DEFAULT_CHAIN
-from gentext.config import Table, build_config, config_class, merge, parse_setting, read_toml, to_table
+from gentext.config import ConfigTable, build_config, config_class, merge, parse_setting, read_toml, to_table
 from gentext.errors import ConfigError, nearest
 from gentext.interfaces import Tokenizer
 from gentext.manager import host
+from gentext.plugins.presets.rules import RULED
 from gentext.settings import BUDGETS
-from gentext.sizing import RULED
 
 #: Components that a config chooses by name, and the built-in ones taken when it does not.
 SECTIONS = {"tokenizer": "char", "batcher": "stream", "model": "lstm", "trainer": "bptt"}
@@ -22,7 +22,7 @@ DEFAULT_PRESET = "small"
 
 
 #: Puts first weights into a new model, of a tokenizer and a config, and says what it did.
-Start = Callable[[Any, Tokenizer, Table], str]
+Start = Callable[[Any, Tokenizer, ConfigTable], str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ def presets() -> list[str]:
     return sorted(one.name.removesuffix(".toml") for one in _preset_folder().iterdir() if one.name.endswith(".toml"))
 
 
-def resolve(options: TrainOptions) -> Table:
+def resolve(options: TrainOptions) -> ConfigTable:
     """Return the config: preset < file < --set < flags. Component options are checked later."""
     table = merge({kind: {"name": name} for kind, name in SECTIONS.items()}, {"chain": {"links": list(DEFAULT_CHAIN)}})
     known = [*SECTIONS, "chain", "run"]
@@ -62,7 +62,7 @@ def resolve(options: TrainOptions) -> Table:
 
 
 def untyped(options: TrainOptions) -> set[str]:
-    """Return the keys, as ``section.key``, that only the preset sets: the rules of `gentext.sizing` may change them."""
+    """Return the keys, as ``section.key``, that only the preset sets: its rules may change them."""
     if _preset(options) not in RULED:
         return set()
     preset, typed = read_preset(_preset(options)), merge(*_typed(options))
@@ -78,14 +78,14 @@ def _preset(options: TrainOptions) -> str:
     return DEFAULT_PRESET if options.preset is None else options.preset
 
 
-def _typed(options: TrainOptions) -> list[Table]:
+def _typed(options: TrainOptions) -> list[ConfigTable]:
     """Return what the user says, the strongest last."""
     layers = [read_toml(options.config)] if options.config else []
     layers.append(merge(*map(parse_setting, options.settings)))  # one layer: their order does not matter
     return [*layers, {"run": dict(options.flags)}]
 
 
-def read_preset(name: str) -> Table:
+def read_preset(name: str) -> ConfigTable:
     """Read a preset, or raise ConfigError naming those there are."""
     if name not in presets():
         raise ConfigError(f"no preset {name!r}. Available: {', '.join(presets())}.{nearest(name, presets())}")
@@ -97,7 +97,7 @@ def _preset_folder() -> Any:
     return importlib.resources.files("gentext.plugins") / "presets"
 
 
-def _lay_over(below: Table, above: Mapping[str, Any]) -> Table:
+def _lay_over(below: ConfigTable, above: Mapping[str, Any]) -> ConfigTable:
     """Merge two configs; another component, or another unit of budget, replaces what it does not share."""
     below = dict(below)
     for section in SECTIONS:
@@ -109,7 +109,7 @@ def _lay_over(below: Table, above: Mapping[str, Any]) -> Table:
     return merge(below, above)
 
 
-def component(config: Table, kind: str) -> tuple[Any, Any]:
+def component(config: ConfigTable, kind: str) -> tuple[Any, Any]:
     """Return the class of a config's component and its Config, checked."""
     table = dict(config[kind])
     name = table.pop("name")

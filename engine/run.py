@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from gentext.config import Table, read_toml
+from gentext.config import ConfigTable, read_toml
 from gentext.errors import RunError
 
 CONFIG, TOKENIZER, METRICS = "config.toml", "tokenizer.json", "metrics.jsonl"
@@ -94,7 +94,7 @@ class Run:
         return self.path / MODEL
 
     @property
-    def config(self) -> Table:
+    def config(self) -> ConfigTable:
         """The resolved config: tables by section. Raises ConfigError or RunError when it is damaged."""
         table = read_toml(self.path / CONFIG)
         for section, value in table.items():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gentext.config import Table
+from gentext.config import ConfigTable
 from gentext.describe import load_tokenizer
 from gentext.errors import CorpusError, PluginError, PrimeError, RunError
 from gentext.interfaces import Ids, Tokenizer
@@ -25,7 +25,7 @@ HELD_OUT_LIMIT = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True)
-class Text:
+class SplitText:
     """A corpus as symbols, cut into the part that is learned and the part that is held out."""
 
     tokenizer: Tokenizer
@@ -39,13 +39,13 @@ class Text:
     """How many are learned from; a symbol may be several of them, or a part of one."""
     held_out: str
     """The end of what is held out, `HELD_OUT_LIMIT` characters at most."""
-    corpus: Table
+    corpus: ConfigTable
     """The config's table ``[corpus]``."""
 
 
 def read_text(
-    source: str, name: str, tokenizer: tuple[Any, Any], val_frac: float, resume: tuple[Run, Table] | None
-) -> Text:
+    source: str, name: str, tokenizer: tuple[Any, Any], val_frac: float, resume: tuple[Run, ConfigTable] | None
+) -> SplitText:
     """Read a text, twice, and turn it into ids; ``name`` is that of the tokenizer.
 
     A new run's tokenizer learns its symbols from the whole text; that of a run which is resumed is
@@ -62,7 +62,7 @@ def read_text(
         return _encoded(stream, name, learned, val_frac)
 
 
-def _load(stream: CorpusStream, run: Run, stored: Table) -> Tokenizer:
+def _load(stream: CorpusStream, run: Run, stored: ConfigTable) -> Tokenizer:
     """Read the text to its end, and return the run's tokenizer when it is the run's text."""
     try:
         stream.read_through()
@@ -77,7 +77,7 @@ def _load(stream: CorpusStream, run: Run, stored: Table) -> Tokenizer:
     return load_tokenizer(*run.read_tokenizer())
 
 
-def _encoded(stream: CorpusStream, name: str, tokenizer: Tokenizer, val_frac: float) -> Text:
+def _encoded(stream: CorpusStream, name: str, tokenizer: Tokenizer, val_frac: float) -> SplitText:
     """Turn a text that was read to its end into ids, and cut off the held-out tail."""
     from gentext.data.encoded import Recipe, encoded
 
@@ -88,14 +88,14 @@ def _encoded(stream: CorpusStream, name: str, tokenizer: Tokenizer, val_frac: fl
     held_out = stream.last[len(stream.last) - (stream.characters - at) :]
     pieces = _Pieces(stream, name, tokenizer, cut)
     val = pieces.encode(held_out, at)
-    facts = [stream.sha256, cut, name, str(host().registry.find("tokenizer", name).source), tokenizer.state()]
+    facts = [stream.sha256, cut, name, str(host().registry.find("tokenizer", name).provider), tokenizer.state()]
     train = encoded(Recipe(facts, tokenizer.vocab_size, pieces.encode(stream.first[:cut], 0)), pieces)
     if len(train.ids) < 2 or len(val) < 2:
         raise CorpusError(
             f"{stream.name}: {stream.characters} characters are too few to learn from and to hold out "
             f"{val_frac:.0%}; use a longer text"
         )
-    return Text(tokenizer, train.ids, val, train.counts, cut, held_out, _corpus_table(stream))
+    return SplitText(tokenizer, train.ids, val, train.counts, cut, held_out, _corpus_table(stream))
 
 
 class _Pieces:
@@ -138,7 +138,7 @@ class _Pieces:
         return ids
 
 
-def _corpus_table(stream: CorpusStream) -> Table:
+def _corpus_table(stream: CorpusStream) -> ConfigTable:
     return {
         "name": stream.name,
         "origin": stream.origin,

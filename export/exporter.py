@@ -16,17 +16,17 @@ from gentext.chain import Chain
 from gentext.console import warn
 from gentext.describe import chain_of, configured_chain, describe, load_tokenizer
 from gentext.errors import ExportError, PluginError
-from gentext.export.fastest import Built, Files, fastest
-from gentext.export.generator import Compiler
-from gentext.export.half import halve
+from gentext.export.fastest import Built, Files, fastest_precision
+from gentext.export.generator.compiler import Compiler
 from gentext.export.loss import LossReport, measure
-from gentext.export.model import build
-from gentext.export.quantise import quantise
-from gentext.export.step import step_graph
+from gentext.export.network.fp16 import halve
+from gentext.export.network.int8 import quantise
+from gentext.export.network.model import build
+from gentext.export.network.step import step_graph
 from gentext.export.verify import verify_generator, verify_unrolled
 from gentext.manager import host
-from gentext.plugins import checkpoint as ckpt
-from gentext.plugins.session import cuda_there
+from gentext.plugins.pytorch import checkpoint as ckpt
+from gentext.plugins.samplers.session import cuda_there
 from gentext.run import GENERATOR, HELD_OUT, MODEL, UNROLLED, Run, write_bytes
 
 #: Of the generator: those that are fast on a CPU, and those that are meant for a GPU.
@@ -93,7 +93,7 @@ def _generator(run: Run, model: Any, bundle: Bundle, chain: Chain, options: Expo
         return build(options.precision, options.limit).files, []
     known = [one for one in PRECISIONS if one == "fp32" or not options.unroll]
     known += FOR_CUDA if cuda_there() is None else ()
-    built, table = fastest(build, known, options.limit)
+    built, table = fastest_precision(build, known, options.limit)
     return built.files, table
 
 

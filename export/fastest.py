@@ -25,7 +25,9 @@ class Built:
     """Nats a symbol more than in fp32."""
 
 
-def fastest(build: Callable[[str], Built], precisions: Sequence[str], limit: float) -> tuple[Built, list[str]]:
+def fastest_precision(
+    build: Callable[[str], Built], precisions: Sequence[str], limit: float
+) -> tuple[Built, list[str]]:
     """Build each precision and return the fastest that costs at most ``limit``, and a table for people.
 
     Measured is one row, at the number of threads that suits it, on the device that sampling would take.
@@ -50,4 +52,4 @@ def _measure(built: Built) -> tuple[int, float]:
     with tempfile.TemporaryDirectory() as folder:
         for name, (data, _) in built.files.items():
             (Path(folder) / name).write_bytes(data)
-        return bench.fastest(lambda threads: open_exported(Path(folder) / GENERATOR, "auto", threads))
+        return bench.fastest_threads(lambda threads: open_exported(Path(folder) / GENERATOR, "auto", threads))

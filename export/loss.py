@@ -12,7 +12,7 @@ import numpy as np
 from gentext.compiled import next_feeds, start_states
 from gentext.describe import load_tokenizer
 from gentext.errors import ExportError
-from gentext.plugins.session import GeneratorSession, open_file
+from gentext.plugins.samplers.session import GeneratorSession, open_file
 
 #: Symbols measured at most, and below which the figure is marked as noisy.
 MOST, FEW = 100_000, 20_000

@@ -12,7 +12,7 @@ from gentext.settings import Settings
 def run_finished(run: Run, settings: Settings) -> None:
     if settings.export:
         from gentext.export.exporter import UNROLL, ExportOptions, export_run
-        from gentext.plugins.device import choose_device
+        from gentext.plugins.pytorch.device import choose_device
 
         unroll = UNROLL if choose_device(settings.device).type == "cuda" else 0
         for line in export_run(run, run.path, ExportOptions(generator_required=False, unroll=unroll)):

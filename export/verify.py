@@ -12,14 +12,14 @@ import numpy as np
 import torch
 
 from gentext.bundle import Bundle
-from gentext.chain import ByLink, Chain
+from gentext.chain import Chain, LinkArraysDict
 from gentext.compiled import GeneratorModel, compiled
 from gentext.describe import load_tokenizer
 from gentext.errors import ExportError
 from gentext.interfaces import Chunk, Request
-from gentext.plugins.cuda_generator import UnrolledGenerator
-from gentext.plugins.onnx_sampler import OnnxGenerator, OnnxSampler
-from gentext.plugins.session import open_model, open_unrolled
+from gentext.plugins.samplers.cuda_generator import UnrolledGenerator
+from gentext.plugins.samplers.onnx import OnnxGenerator, OnnxSampler
+from gentext.plugins.samplers.session import open_model, open_unrolled
 from gentext.run import GENERATOR, UNROLLED
 from gentext.stepping import stepped
 
@@ -151,7 +151,7 @@ def _same_text(generator: OnnxGenerator, model: GeneratorModel, chain: Chain) ->
     return f"writes what its chain writes in NumPy, over {sum(BATCHES) * WRITTEN} symbols"
 
 
-def _tables(bundle: Bundle, chain: Chain) -> ByLink:
+def _tables(bundle: Bundle, chain: Chain) -> LinkArraysDict:
     return chain.table_arrays(load_tokenizer(bundle.tokenizer.name, bundle.tokenizer.state))
 
 

@@ -95,13 +95,13 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_text: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def house(tmp_path_factory: pytest.TempPathFactory, tiny_text: Path) -> Any:
-    """A small model with weights large enough to be lifted and quantised: see `house.House`."""
-    from house import build_house
+def compiled_model(tmp_path_factory: pytest.TempPathFactory, tiny_text: Path) -> Any:
+    """A small model with weights large enough to be lifted and quantised: see `compiled_model.CompiledModel`."""
+    from compiled_model import build_compiled_model
 
-    folder = tmp_path_factory.mktemp("house")
+    folder = tmp_path_factory.mktemp("compiled_model")
     sizes = ("model.hidden=48", "model.embedding=16", "batcher.batch=4", "batcher.length=16")
     options = [word for size in sizes for word in ("--set", size)]
     code, _, err = run_gen("train", tiny_text, "--run", folder / "run", *options, "--steps", 30, "--no-export")
     assert code == 0, err
-    return build_house(folder, folder / "run")
+    return build_compiled_model(folder, folder / "run")

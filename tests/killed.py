@@ -15,9 +15,6 @@ from typing import Any
 import matplotlib.backends.backend_agg  # noqa: F401
 import torch._dynamo  # noqa: F401  torch imports it late, and every child would pay for that
 
-import gentext.cli.train
-import gentext.plugins.bptt
-import gentext.plugins.lstm  # noqa: F401
 from gentext.cli.app import main
 from gentext.events import Progress
 from gentext.hookspecs import hookimpl

@@ -17,7 +17,7 @@ import torch
 from killed import die
 
 from gentext.cli.app import main
-from gentext.plugins.training import Loop
+from gentext.plugins.trainers.loop import Loop
 
 
 def dies_at(step: int) -> None:

@@ -10,8 +10,9 @@ import torch
 from helpers import fails, raiser
 
 from gentext import generate
-from gentext.plugins import device, session
-from gentext.plugins.training import Loop
+from gentext.plugins.pytorch import device
+from gentext.plugins.samplers import session
+from gentext.plugins.trainers.loop import Loop
 
 Gen = Callable[..., tuple[int, str, str]]
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gentext.errors import RunError
-from gentext.plugins.checkpoint import read
+from gentext.plugins.pytorch.checkpoint import read
 from gentext.run import Run
 
 Gen = Callable[..., tuple[int, str, str]]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gentext.errors import ConfigError, CorpusError
 from gentext.interfaces import World
-from gentext.plugins.stream_batcher import StreamBatcher, StreamConfig
+from gentext.plugins.batchers.stream import StreamBatcher, StreamConfig
 
 #: Rows, positions of a window, symbols of the text (at least one batch).
 SHAPES = st.tuples(st.integers(1, 5), st.integers(1, 6)).flatmap(

@@ -17,7 +17,7 @@ from gentext.config import build_config, config_class, field_docs, merge, parse_
 from gentext.describe import ChainConfig
 from gentext.errors import ConfigError
 from gentext.manager import PluginHost
-from gentext.plugins.lstm import LSTMConfig
+from gentext.plugins.models.lstm import LSTMConfig
 from gentext.resolve import DEFAULT_PRESET, SECTIONS, TrainOptions, presets, read_preset, resolve
 from gentext.settings import BUDGETS, Settings, budget_steps
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from house import EVERY_LINK, House, request, written
+from compiled_model import EVERY_LINK, CompiledModel, request, written
 
 from gentext.compiled import compiled
-from gentext.plugins.cuda_generator import UnrolledGenerator
-from gentext.plugins.onnx_sampler import OnnxGenerator, OnnxSampler
-from gentext.plugins.session import cuda_there
+from gentext.plugins.samplers.cuda_generator import UnrolledGenerator
+from gentext.plugins.samplers.onnx import OnnxGenerator, OnnxSampler
+from gentext.plugins.samplers.session import cuda_there
 
 Gen = Callable[..., tuple[int, str, str]]
 
@@ -48,21 +48,23 @@ def test_sampling_on_the_gpu(name: str, gen: Gen, tiny_run: Path) -> None:
 
 
 @pytest.fixture
-def captured(house: House) -> OnnxGenerator:
+def captured(compiled_model: CompiledModel) -> OnnxGenerator:
     """A generator that captures its graphs."""
-    compiler = house.compiler(house.chain(*EVERY_LINK))
-    (house.folder / "captured.onnx").write_bytes(compiler.looped().SerializeToString())
-    (house.folder / "captured-unrolled.onnx").write_bytes(compiler.unrolled(32).SerializeToString())
-    opened = OnnxSampler().open(house.folder / "captured.onnx", "cuda")
+    compiler = compiled_model.compiler(compiled_model.chain(*EVERY_LINK))
+    (compiled_model.folder / "captured.onnx").write_bytes(compiler.looped().SerializeToString())
+    (compiled_model.folder / "captured-unrolled.onnx").write_bytes(compiler.unrolled(32).SerializeToString())
+    opened = OnnxSampler().open(compiled_model.folder / "captured.onnx", "cuda")
     assert isinstance(opened, OnnxGenerator) and isinstance(opened.model, UnrolledGenerator)
     return opened
 
 
 @samples
 @pytest.mark.parametrize("rows", [1, 5, 64, 100])
-def test_captured_graphs_write_what_the_loop_writes(house: House, captured: OnnxGenerator, rows: int) -> None:
+def test_captured_graphs_write_what_the_loop_writes(
+    compiled_model: CompiledModel, captured: OnnxGenerator, rows: int
+) -> None:
     """In four calls and more, so that the graphs of both directions are captured and replayed."""
-    asked = request(house.chain(*EVERY_LINK), rows, 200)
+    asked = request(compiled_model.chain(*EVERY_LINK), rows, 200)
     inside = written(captured.generate(asked), rows)
     assert captured.model.positions == 32, "it did not fall back"
     assert inside == written(captured.generate(asked), rows)
@@ -72,8 +74,8 @@ def test_captured_graphs_write_what_the_loop_writes(house: House, captured: Onnx
 
 
 @samples
-def test_neighbours_of_a_bucket_change_nothing(house: House, captured: OnnxGenerator) -> None:
-    chain = house.chain(*EVERY_LINK)
+def test_neighbours_of_a_bucket_change_nothing(compiled_model: CompiledModel, captured: OnnxGenerator) -> None:
+    chain = compiled_model.chain(*EVERY_LINK)
     many = request(chain, 60, 100)
     params = {link: {name: one[:9] for name, one in own.items()} for link, own in many.params.items()}
     few = dataclasses.replace(many, primes=many.primes[:9], seeds=many.seeds[:9], params=params)

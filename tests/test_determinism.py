@@ -18,8 +18,8 @@ from gentext.describe import chain_of, load_tokenizer
 from gentext.generate import generate
 from gentext.manager import host
 from gentext.noise import uniforms
-from gentext.plugins.onnx_sampler import OnnxConfig, OnnxSampler
-from gentext.plugins.torch_sampler import TorchSampler
+from gentext.plugins.pytorch.sampler import TorchSampler
+from gentext.plugins.samplers.onnx import OnnxConfig, OnnxSampler
 
 LENGTH = 500
 SEED = 2**40 + 7

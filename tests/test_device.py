@@ -7,7 +7,7 @@ import platform
 import pytest
 import torch
 
-from gentext.plugins.device import keep_memory
+from gentext.plugins.pytorch.device import keep_memory
 
 resource = pytest.importorskip("resource")
 BYTES = 1 << 26

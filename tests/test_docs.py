@@ -34,7 +34,7 @@ import pytest
 import torch.distributed.run
 
 from gentext.chain import Link
-from gentext.export.check import check_compiles
+from gentext.export.strategies.check import check_compiles
 from gentext.manager import host
 from gentext.resolve import TrainOptions, resolve
 from gentext.strategy import Strategy

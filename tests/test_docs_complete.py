@@ -22,9 +22,9 @@ from gentext.config import config_class, to_table
 from gentext.data.catalogue import CATALOGUE
 from gentext.describe import ChainConfig
 from gentext.manager import host
+from gentext.plugins.sweep.space import Choices, Range, read_space
 from gentext.resolve import TrainOptions, presets, resolve
 from gentext.settings import Settings
-from gentext.space import Choices, Range, read_space
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gentext.plugins.dropout import Dropout
+from gentext.plugins.models.dropout import Dropout
 
 ELEMENTS = 40_000
 

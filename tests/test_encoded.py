@@ -24,9 +24,9 @@ from hypothesis import strategies as st
 from gentext import text as texts
 from gentext.data import decoding, encoded, stream
 from gentext.errors import CorpusError, PluginError
-from gentext.plugins.byte_tokenizer import ByteTokenizer
-from gentext.plugins.char_tokenizer import CharConfig, CharTokenizer
-from gentext.text import Text, read_text
+from gentext.plugins.tokenizers.byte import ByteTokenizer
+from gentext.plugins.tokenizers.char import CharConfig, CharTokenizer
+from gentext.text import SplitText, read_text
 
 Gen = Callable[..., tuple[int, str, str]]
 
@@ -42,7 +42,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def read(place: Path, cls: Any = CharTokenizer, config: Any = CharConfig(), source: str = "text.txt") -> Text:  # noqa: B008
+def read(place: Path, cls: Any = CharTokenizer, config: Any = CharConfig(), source: str = "text.txt") -> SplitText:  # noqa: B008
     return read_text(str(place / source), "char" if cls is CharTokenizer else "byte", (cls, config), 0.1, None)
 
 
@@ -193,7 +193,7 @@ def test_two_that_encode_at_once(place: Path) -> None:
     code = (
         "import hashlib, sys\n"
         "from gentext.text import read_text\n"
-        "from gentext.plugins.char_tokenizer import CharConfig, CharTokenizer\n"
+        "from gentext.plugins.tokenizers.char import CharConfig, CharTokenizer\n"
         "print('ready', flush=True)\n"
         "sys.stdin.readline()\n"
         "text = read_text(sys.argv[1], 'char', (CharTokenizer, CharConfig()), 0.1, None)\n"

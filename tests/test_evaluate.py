@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import nn
 
-from gentext.plugins.evaluate import mean_loss, windows
-from gentext.plugins.lstm import LSTMConfig, LSTMModel
+from gentext.plugins.models.lstm import LSTMConfig, LSTMModel
+from gentext.plugins.pytorch.evaluate import mean_loss, windows
 from gentext.score import LENGTH, ROWS, WINDOW, notebook_loss, stream_loss
 
 V = 7

@@ -24,13 +24,13 @@ from onnx import numpy_helper
 from gentext.bundle import Bundle, LinkMeta, ParamMeta, StateMeta, TokenizerMeta
 from gentext.errors import ExportError
 from gentext.export import fastest as fastest_file
-from gentext.export import model as exporter
 from gentext.export.exporter import ExportOptions, export_run
-from gentext.export.fastest import Built, Files, fastest
+from gentext.export.fastest import Built, Files, fastest_precision
+from gentext.export.network import model as exporter
 from gentext.interfaces import StateSpec
-from gentext.plugins.lstm import LSTMConfig, LSTMModel
-from gentext.plugins.recurrent import RecurrentModel
-from gentext.plugins.session import Session, open_file, open_model
+from gentext.plugins.models.lstm import LSTMConfig, LSTMModel
+from gentext.plugins.pytorch.recurrent import RecurrentModel
+from gentext.plugins.samplers.session import Session, open_file, open_model
 from gentext.run import open_run
 
 V = 9
@@ -246,7 +246,9 @@ def test_no_precision_is_taken_above_the_limit(
     rates = {"fp32": 1000.0, "other": 2000.0}
     monkeypatch.setattr(fastest_file, "_measure", lambda built: (1, rates[built.precision]))
     files: Files = {"generator.onnx": ((tiny_run / "generator.onnx").read_bytes(), [])}
-    built, table = fastest(lambda name: Built(name, files, cost if name == "other" else 0.0), list(rates), 0.005)
+    built, table = fastest_precision(
+        lambda name: Built(name, files, cost if name == "other" else 0.0), list(rates), 0.005
+    )
     assert built.precision == taken
     assert [line.split()[0] for line in table if "taken" in line] == [taken]
 

@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from house import EVERY_LINK, House, request, written
+from compiled_model import EVERY_LINK, CompiledModel, request, written
 
 from gentext.chain import build_chain
 from gentext.compiled import compiled
 from gentext.describe import load_tokenizer
 from gentext.errors import ConfigError
-from gentext.export.generator import Compiler
-from gentext.export.half import halve
-from gentext.export.quantise import bounded_values, quantise
-from gentext.plugins.onnx_sampler import OnnxGenerator, OnnxSampler
-from gentext.registry import Registry, Source
+from gentext.export.generator.compiler import Compiler
+from gentext.export.network.fp16 import halve
+from gentext.export.network.int8 import bounded_values, quantise
+from gentext.plugins.samplers.onnx import OnnxGenerator, OnnxSampler
+from gentext.registry import Provider, Registry
 from gentext.stepping import stepped
 from gentext.stop import StopAutomaton
 from gentext.stored import stored_chain
@@ -41,9 +41,9 @@ def large_constants(graph: onnx.GraphProto) -> list[int]:
 
 @pytest.mark.parametrize("names", [(), ("top_k",), EVERY_LINK[1:], EVERY_LINK, EVERY_LINK[::-1]])
 @pytest.mark.parametrize("rows", [1, 3, 16])
-def test_compiled_writes_what_numpy_writes(house: House, names: tuple[str, ...], rows: int) -> None:
-    chain = house.chain(*names)
-    opened = house.open(chain)
+def test_compiled_writes_what_numpy_writes(compiled_model: CompiledModel, names: tuple[str, ...], rows: int) -> None:
+    chain = compiled_model.chain(*names)
+    opened = compiled_model.open(chain)
     asked = request(chain, rows, 150)
     inside = written(compiled(opened.session, opened.bundle, asked), rows)
     outside = written(stepped(opened, opened.bundle, asked), rows)
@@ -53,9 +53,11 @@ def test_compiled_writes_what_numpy_writes(house: House, names: tuple[str, ...],
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8", "fp16"])
-def test_neighbours_and_chunks_change_nothing(house: House, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    chain = house.chain(*EVERY_LINK)
-    opened = house.open(chain, precision)
+def test_neighbours_and_chunks_change_nothing(
+    compiled_model: CompiledModel, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain = compiled_model.chain(*EVERY_LINK)
+    opened = compiled_model.open(chain, precision)
     asked = request(chain, 16, 200)
     together, _, _ = written(compiled(opened.session, opened.bundle, asked), 16)
     monkeypatch.setattr("gentext.compiled.GROWTH", ())
@@ -68,30 +70,42 @@ def test_neighbours_and_chunks_change_nothing(house: House, precision: str, monk
 
 
 @pytest.mark.parametrize("inside", [True, False])
-def test_a_parameter_out_of_range_in_one_row_is_named(house: House, inside: bool) -> None:
-    chain = house.chain(*EVERY_LINK)
-    opened = house.open(chain)
+def test_a_parameter_out_of_range_in_one_row_is_named(compiled_model: CompiledModel, inside: bool) -> None:
+    chain = compiled_model.chain(*EVERY_LINK)
+    opened = compiled_model.open(chain)
     asked = request(chain, 3, 5)
     asked.params["top_p"]["top_p"][1] = 1.5
     with pytest.raises(ConfigError, match=r"top_p.top_p of row 1 = 1.5: expected a number from 0 up to 1"):
-        next(iter(compiled(opened.session, house.bundle, asked) if inside else stepped(opened, house.bundle, asked)))
+        next(
+            iter(
+                compiled(opened.session, compiled_model.bundle, asked)
+                if inside
+                else stepped(opened, compiled_model.bundle, asked)
+            )
+        )
     asked.params["top_p"]["top_p"] = np.ones((2, 1), np.float32)
     with pytest.raises(ConfigError, match=r"top_p.top_p has the shape \(2, 1\); expected \(3, 1\)"):
-        next(iter(compiled(opened.session, house.bundle, asked) if inside else stepped(opened, house.bundle, asked)))
+        next(
+            iter(
+                compiled(opened.session, compiled_model.bundle, asked)
+                if inside
+                else stepped(opened, compiled_model.bundle, asked)
+            )
+        )
 
 
-def test_weights_stand_once_in_the_file(house: House) -> None:
-    compiler = house.compiler(house.chain("top_k"))
-    weights = sorted(large_constants(house.step.graph))
+def test_weights_stand_once_in_the_file(compiled_model: CompiledModel) -> None:
+    compiler = compiled_model.compiler(compiled_model.chain("top_k"))
+    weights = sorted(large_constants(compiled_model.step.graph))
     assert len(weights) >= 4
     assert sorted(large_constants(compiler.looped().graph)) == weights
     assert sorted(large_constants(compiler.unrolled(8).graph)) == weights
 
 
 @pytest.mark.parametrize("stop", ["e", "ab", "aa", "a.\n", " b"])
-def test_stop_strings_end_a_row_and_disturb_no_other(house: House, stop: str) -> None:
-    chain = house.chain("temperature")
-    opened = house.open(chain)
+def test_stop_strings_end_a_row_and_disturb_no_other(compiled_model: CompiledModel, stop: str) -> None:
+    chain = compiled_model.chain("temperature")
+    opened = compiled_model.open(chain)
     asked = request(chain, 8, 300, stop=StopAutomaton([stop, "never here"]), mixed=False)
     inside = written(compiled(opened.session, opened.bundle, asked), 8)
     assert inside[:2] == written(stepped(opened, opened.bundle, asked), 8)[:2]
@@ -103,25 +117,27 @@ def test_stop_strings_end_a_row_and_disturb_no_other(house: House, stop: str) ->
             assert b"".join(opened.bundle.token_bytes[token] for token in prime_and_text).endswith(stop.encode())
 
 
-def test_bounded_activations_are_found(house: House) -> None:
-    bounded = bounded_values(house.step.graph, house.bundle)
+def test_bounded_activations_are_found(compiled_model: CompiledModel) -> None:
+    bounded = bounded_values(compiled_model.step.graph, compiled_model.bundle)
     assert "h_out" in bounded, "the hidden state of an LSTM is a product of a sigmoid and a tanh"
     assert "c_out" not in bounded, "the cell state is a sum"
     assert "logits" not in bounded
 
 
-def test_quantised_weights_cannot_saturate(house: House) -> None:
+def test_quantised_weights_cannot_saturate(compiled_model: CompiledModel) -> None:
     integers = [
         array
-        for array in map(onnx.numpy_helper.to_array, quantise(house.step, house.bundle).graph.initializer)
+        for array in map(
+            onnx.numpy_helper.to_array, quantise(compiled_model.step, compiled_model.bundle).graph.initializer
+        )
         if array.dtype == np.int8 and array.ndim == 2
     ]
     assert len(integers) == 2  # the head of so few symbols is too small to be worth it
     assert max(int(np.abs(array).max()) for array in integers) == 63
 
 
-def test_half_of_the_weights_and_none_of_the_logits(house: House) -> None:
-    half = halve(house.step)
+def test_half_of_the_weights_and_none_of_the_logits(compiled_model: CompiledModel) -> None:
+    half = halve(compiled_model.step)
     types = {one.name: one.data_type for one in half.graph.initializer}
     products = [node for node in half.graph.node if node.op_type in ("MatMul", "Gemm")]
     kinds = [types[node.input[1]] for node in products]
@@ -136,20 +152,22 @@ FLAGS = {"mirostat": {"tau": 2.0}, "novelty": {"novelty": 1.5}, "typo": {"typo":
 
 
 @pytest.mark.parametrize("name", list(STRANGERS))
-def test_strategies_of_other_authors_compile(house: House, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strategies_of_other_authors_compile(
+    compiled_model: CompiledModel, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Written by people who never saw the compiler: a state and accept, own noise, a table."""
     for folder in ("gentext-mirostat", "gentext-novelty"):
         monkeypatch.syspath_prepend(Path(__file__).parent / "strangers" / folder)
     registry = Registry()
     module, _, attribute = STRANGERS[name].partition(":")
     strategy = getattr(importlib.import_module(module), attribute)
-    registry.register_for("strategy", Source("stranger", "1"))(name, strategy, summary="for a test")
+    registry.register_for("strategy", Provider("stranger", "1"))(name, strategy, summary="for a test")
     options = {"ban": {"characters": "ea"}} if name == "ban" else {}
-    chain = build_chain(registry, [name], house.bundle.vocab_size, options)
-    tokenizer = load_tokenizer(house.bundle.tokenizer.name, house.bundle.tokenizer.state)
+    chain = build_chain(registry, [name], compiled_model.bundle.vocab_size, options)
+    tokenizer = load_tokenizer(compiled_model.bundle.tokenizer.name, compiled_model.bundle.tokenizer.state)
     tables = chain.table_arrays(tokenizer)
-    path = house.folder / f"{name}.onnx"
-    path.write_bytes(Compiler(house.step, house.bundle, chain, tables).looped().SerializeToString())
+    path = compiled_model.folder / f"{name}.onnx"
+    path.write_bytes(Compiler(compiled_model.step, compiled_model.bundle, chain, tables).looped().SerializeToString())
     opened = OnnxSampler().open(path, "cpu")
     assert isinstance(opened, OnnxGenerator)
     asked = dataclasses.replace(request(chain, 5, 120), params=chain.param_arrays(5, {name: FLAGS[name]}))

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from helpers import GEN, one_line, read_until, start
 
-from gentext.plugins.bptt import BPTTTrainer
-from gentext.plugins.interrupts import Interrupts
-from gentext.plugins.training import Loop
+from gentext.interrupts import Interrupts
+from gentext.plugins.trainers.bptt import BPTTTrainer
+from gentext.plugins.trainers.loop import Loop
 
 Gen = Callable[..., tuple[int, str, str]]
 
@@ -99,10 +99,10 @@ def test_a_signal_stops_after_its_step(
     [
         ("gentext.data.stream.CorpusStream.__iter__", "stopped by Ctrl-C"),
         ("gentext.data.encoded.encoded", "stopped by Ctrl-C"),
-        ("gentext.plugins.bptt.BPTTTrainer.plan", "stopped by Ctrl-C"),
-        ("gentext.plugins.checkpoint.save", "nothing was saved yet"),
-        ("gentext.plugins.training.Loop.step", "go on with: gen train --resume --run "),
-        ("gentext.plugins.bptt.BPTTTrainer._result", "go on with: gen train --resume --run "),
+        ("gentext.plugins.trainers.bptt.BPTTTrainer.plan", "stopped by Ctrl-C"),
+        ("gentext.plugins.pytorch.checkpoint.save", "nothing was saved yet"),
+        ("gentext.plugins.trainers.loop.Loop.step", "go on with: gen train --resume --run "),
+        ("gentext.plugins.trainers.bptt.BPTTTrainer._result", "go on with: gen train --resume --run "),
         ("gentext.export.exporter.export_run", "go on with: gen train --resume --run "),
     ],
 )

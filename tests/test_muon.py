@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from torch.nn import Parameter
 
 from gentext.errors import PluginError
-from gentext.plugins.lstm import LSTMConfig, LSTMModel
-from gentext.plugins.muon import ADAM_RMS, BLOCK, Muon, orthogonalize
-from gentext.plugins.training import hidden_matrices
+from gentext.plugins.models.lstm import LSTMConfig, LSTMModel
+from gentext.plugins.trainers.loop import hidden_matrices
+from gentext.plugins.trainers.muon import ADAM_RMS, BLOCK, Muon, orthogonalize
 
 RATE, SCALE, DECAY = 0.01, 2.0, 0.1
 

@@ -20,8 +20,8 @@ from helpers import one_line
 from gentext.errors import PluginError, UsageError
 from gentext.interfaces import World
 from gentext.pipeline import _batcher
-from gentext.plugins.bptt import BPTTTrainer
-from gentext.plugins.stream_batcher import StreamBatcher, StreamConfig
+from gentext.plugins.batchers.stream import StreamBatcher, StreamConfig
+from gentext.plugins.trainers.bptt import BPTTTrainer
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked here")
 

@@ -10,7 +10,7 @@ import pytest
 from gentext import NoConfig, Param, State, Strategy
 from gentext.chain import Link
 from gentext.errors import PluginError
-from gentext.export.check import check_compiles
+from gentext.export.strategies.check import check_compiles
 
 V = 11
 

@@ -13,8 +13,17 @@ from hypothesis import strategies as st
 
 from gentext.config import parse_setting
 from gentext.errors import ConfigError
+from gentext.plugins.sweep.space import (
+    Choices,
+    Range,
+    Space,
+    check_space,
+    parse_space,
+    read_space,
+    setting,
+    space_table,
+)
 from gentext.resolve import TrainOptions
-from gentext.space import Choices, Range, Space, check_space, parse_space, read_space, setting, space_table
 
 NUMBERS = st.integers(-(2**40), 2**40) | st.floats(-1e12, 1e12)
 VALUES = NUMBERS | st.booleans() | st.text(st.characters(exclude_categories=["Cs"]))

@@ -19,9 +19,9 @@ import pytest
 from helpers import fails, one_line, read_until, start
 
 from gentext.errors import RunError
-from gentext.plugins.study import RANDOM, Study
-from gentext.space import read_space
-from gentext.trial import Job, Trial
+from gentext.plugins.sweep.space import read_space
+from gentext.plugins.sweep.study import RANDOM, Study
+from gentext.plugins.sweep.trial import Job, Trial
 
 Gen = Callable[..., tuple[int, str, str]]
 TRIALS = 3

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from gentext.bundle import Bundle, TokenizerMeta
 from gentext.chain import Chain, build_chain
 from gentext.errors import CorpusError, PrimeError, RunError, UsageError
-from gentext.generate import Text, encode_prime, generate
+from gentext.generate import GeneratedText, encode_prime, generate
 from gentext.interfaces import Chunk, Finish, Request
 from gentext.manager import host
-from gentext.plugins.byte_tokenizer import ByteTokenizer
-from gentext.plugins.char_tokenizer import CharConfig, CharTokenizer
+from gentext.plugins.tokenizers.byte import ByteTokenizer
+from gentext.plugins.tokenizers.char import CharConfig, CharTokenizer
 from gentext.stepping import stepped
 from gentext.stop import StopAutomaton
 
@@ -163,7 +163,7 @@ class Scripted:
     scripts: Sequence[Sequence[int]]
     last: Finish = "masked"
     size: int = 1
-    took: str = "a script"
+    device: str = "a script"
     closed: bool = False
 
     def generate(self, request: Request) -> Iterator[Chunk]:
@@ -178,7 +178,7 @@ class Scripted:
             self.closed = True
 
 
-def write(sampler: Scripted, prime: str = "", **options: Any) -> tuple[list[Text], list[str]]:
+def write(sampler: Scripted, prime: str = "", **options: Any) -> tuple[list[GeneratedText], list[str]]:
     """Run to the end; return the texts, and what was handed out on the way, joined, for each row."""
     symbols = sampler.bundle.token_bytes
     ids = prime.encode() if len(symbols) == 256 else [symbols.index(char.encode()) for char in prime]

@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from compiled_model import EVERY_LINK, CompiledModel, call_feeds, request, written
 from helpers import fails, raiser
-from house import EVERY_LINK, House, call_feeds, request, written
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -20,10 +20,10 @@ from onnx import helper
 
 from gentext.compiled import compiled, next_feeds
 from gentext.errors import ExportError, FileFormatError
-from gentext.export.unroll import for_capture
-from gentext.plugins.cuda_generator import UnrolledGenerator, bucket
-from gentext.plugins.onnx_sampler import OnnxGenerator
-from gentext.plugins.session import GeneratorSession, open_file, open_unrolled
+from gentext.export.generator.unrolled import for_capture
+from gentext.plugins.samplers.cuda_generator import UnrolledGenerator, bucket
+from gentext.plugins.samplers.onnx import OnnxGenerator
+from gentext.plugins.samplers.session import GeneratorSession, open_file, open_unrolled
 from gentext.stepping import stepped
 from gentext.stop import StopAutomaton
 
@@ -33,15 +33,15 @@ K = 8
 
 
 @pytest.fixture
-def both(house: House) -> Opener:
+def both(compiled_model: CompiledModel) -> Opener:
     """Opens the loop and the unrolled generator of a chain."""
 
     def open_both(*names: str) -> tuple[OnnxGenerator, UnrolledGenerator]:
-        chain = house.chain(*names)
-        opened = house.open(chain)
+        chain = compiled_model.chain(*names)
+        opened = compiled_model.open(chain)
         path = opened.session.path.with_name(f"{opened.session.path.stem}-unrolled.onnx")
         if not path.exists():
-            path.write_bytes(house.compiler(chain).unrolled(K).SerializeToString())
+            path.write_bytes(compiled_model.compiler(chain).unrolled(K).SerializeToString())
         return opened, UnrolledGenerator(opened.session, open_unrolled(opened.session, "cpu"), "cpu")
 
     return open_both
@@ -49,9 +49,11 @@ def both(house: House) -> Opener:
 
 @pytest.mark.parametrize("names", [(), ("top_k",), EVERY_LINK[1:], EVERY_LINK])
 @pytest.mark.parametrize("rows", [1, 3, 64])
-def test_unrolled_writes_what_the_loop_writes(house: House, both: Opener, names: tuple[str, ...], rows: int) -> None:
+def test_unrolled_writes_what_the_loop_writes(
+    compiled_model: CompiledModel, both: Opener, names: tuple[str, ...], rows: int
+) -> None:
     opened, model = both(*names)
-    asked = request(house.chain(*names), rows, 100)
+    asked = request(compiled_model.chain(*names), rows, 100)
     inside = written(compiled(model, opened.bundle, asked), rows)
     assert inside == written(opened.generate(asked), rows)
     assert model.positions == K, "it did not fall back"
@@ -61,9 +63,11 @@ def test_unrolled_writes_what_the_loop_writes(house: House, both: Opener, names:
 
 @pytest.mark.parametrize("rows", [1, 3, 64])
 @pytest.mark.parametrize("sizes", [(1, 7, 64), (33, 1, 8)], ids=str)
-def test_calls_of_any_size_give_the_same_bits(house: House, both: Opener, rows: int, sizes: tuple[int, ...]) -> None:
+def test_calls_of_any_size_give_the_same_bits(
+    compiled_model: CompiledModel, both: Opener, rows: int, sizes: tuple[int, ...]
+) -> None:
     opened, model = both(*EVERY_LINK)
-    whole = call_feeds(opened, request(house.chain(*EVERY_LINK), rows, 1), sum(sizes))
+    whole = call_feeds(opened, request(compiled_model.chain(*EVERY_LINK), rows, 1), sum(sizes))
     wanted = opened.session.call(whole)
     carried, at, said = whole, 0, []
     for size in sizes:
@@ -77,10 +81,10 @@ def test_calls_of_any_size_give_the_same_bits(house: House, both: Opener, rows: 
         np.testing.assert_array_equal(results[name], wanted[name], name)
 
 
-def test_neighbours_and_interruptions_change_nothing(house: House, both: Opener) -> None:
+def test_neighbours_and_interruptions_change_nothing(compiled_model: CompiledModel, both: Opener) -> None:
     """Two requests at once take each other's buffers; the states of the one that waits move out of them."""
     opened, model = both(*EVERY_LINK)
-    chain = house.chain(*EVERY_LINK)
+    chain = compiled_model.chain(*EVERY_LINK)
     asked = [request(chain, 20, 60, seed=1), request(chain, 40, 60, seed=2)]
     alone = [written(opened.generate(one), len(one.primes)) for one in asked]
     first, second = (compiled(model, opened.bundle, one) for one in asked)
@@ -92,20 +96,20 @@ def test_neighbours_and_interruptions_change_nothing(house: House, both: Opener)
     assert [written(iter(mine), len(one.primes)) for mine, one in zip(chunks, asked, strict=True)] == alone
 
 
-def test_stop_strings(house: House, both: Opener) -> None:
+def test_stop_strings(compiled_model: CompiledModel, both: Opener) -> None:
     opened, model = both("temperature")
     for stop in (["e"], ["ab", "a.\n", "never here"]):
-        asked = request(house.chain("temperature"), 9, 100, stop=StopAutomaton(stop), mixed=False)
+        asked = request(compiled_model.chain("temperature"), 9, 100, stop=StopAutomaton(stop), mixed=False)
         inside = written(compiled(model, opened.bundle, asked), 9)
         assert inside == written(opened.generate(asked), 9)
         assert "stop" in inside[1]
 
 
 def test_a_failure_on_the_way_costs_a_line_and_no_symbol(
-    house: House, both: Opener, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    compiled_model: CompiledModel, both: Opener, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     opened, model = both("top_k")
-    asked = request(house.chain("top_k"), 3, 60)
+    asked = request(compiled_model.chain("top_k"), 3, 60)
     chunks = compiled(model, opened.bundle, asked)
     first = [next(chunks), next(chunks)]
     monkeypatch.setattr(onnxruntime.InferenceSession, "run_with_iobinding", raiser(RuntimeError("out of memory\nat 0")))
@@ -119,8 +123,8 @@ def test_a_failure_on_the_way_costs_a_line_and_no_symbol(
 # -- the graph ---------------------------------------------------------------------------------
 
 
-def test_nothing_that_a_gpu_refuses_to_capture(house: House) -> None:
-    compiler = house.compiler(house.chain(*EVERY_LINK))
+def test_nothing_that_a_gpu_refuses_to_capture(compiled_model: CompiledModel) -> None:
+    compiler = compiled_model.compiler(compiled_model.chain(*EVERY_LINK))
     nodes = compiler.unrolled(K).graph.node
     assert not {node.op_type for node in nodes} & {"If", "Loop", "Scan", "ArgMax"}
     made_by = {name: node.op_type for node in nodes for name in node.output}

@@ -53,7 +53,7 @@ class Result:
 
 
 @dataclasses.dataclass(frozen=True)
-class House:
+class Environment:
     """An environment with the strangers' distributions, and the runs trained in it."""
 
     folder: Path
@@ -96,14 +96,14 @@ class House:
 
 
 @pytest.fixture(scope="session")
-def house(tmp_path_factory: pytest.TempPathFactory) -> House:
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """A fresh environment with every distribution of tests/strangers, installed without a network.
 
     It sees the packages of the environment that runs the tests: a line of a .pth file adds them.
     """
     folder = tmp_path_factory.mktemp("strangers")
     venv.create(folder / "env", with_pip=False, symlinks=os.name != "nt")
-    made = House(folder)
+    made = Environment(folder)
     site = made.run("-c", "import sysconfig; print(sysconfig.get_path('purelib'))").out.strip()
     ours = dict.fromkeys([sysconfig.get_path("purelib"), sysconfig.get_path("platlib")])
     lines = [f"import site; site.addsitedir({path!r})\n" for path in ours]
@@ -132,7 +132,7 @@ BPTT = ("--set", "trainer.eval_every=3", "--set", "run.threads=1")
 
 
 @pytest.fixture(scope="session")
-def story(house: House, tiny_text: Path) -> dict[str, Result]:
+def story(environment: Environment, tiny_text: Path) -> dict[str, Result]:
     """Everything that needs PyTorch, in one process that has loaded all plugins, the broken ones too."""
 
     def train(run: str, *options: str) -> tuple[object, ...]:
@@ -156,14 +156,14 @@ def story(house: House, tiny_text: Path) -> dict[str, Result]:
         "wrong option": ({}, train("wrong", *MGU, "--set", "model.widht=12")),
         "cuda": ({}, train("cuda", *ALL_STRANGE, "--device", "cuda")),
     }  # fmt: skip
-    results = house.many(list(commands.values()))
+    results = environment.many(list(commands.values()))
     return dict(zip(commands, results, strict=True))
 
 
 @pytest.fixture(scope="session")
-def samples(house: House, story: dict[str, Result]) -> dict[str, Result]:
+def samples(environment: Environment, story: dict[str, Result]) -> dict[str, Result]:
     """Commands that need no PyTorch, in one process without the broken plugins."""
-    no_run = house.folder / "weights.bin"
+    no_run = environment.folder / "weights.bin"
     no_run.write_bytes(b"\0")
     whole = ("sample", "whole", "--seed", 11, "--length", 200, "--json")
     loud = (*whole, "--chain", "novelty,top_k,temperature,typo,ban", "--top-k", 0, "--novelty", 4, "--typo", 0.5)
@@ -187,5 +187,5 @@ def samples(house: House, story: dict[str, Result]) -> dict[str, Result]:
         "eval": ("eval", "strange", "--json"),
         "ban": ("plugins", "ban"),
     }
-    results = house.many([({}, one) for one in commands.values()], GEN_PLUGINS=",".join(GOOD))
+    results = environment.many([({}, one) for one in commands.values()], GEN_PLUGINS=",".join(GOOD))
     return dict(zip(commands, results, strict=True))

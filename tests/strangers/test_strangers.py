@@ -60,10 +60,10 @@ def listing(result: Any) -> dict[str, dict[str, object]]:
 # -- loading ----------------------------------------------------------------------------------
 
 
-def test_everything_is_listed_and_each_broken_one_costs_a_line(house: Any) -> None:
-    result = house.gen("plugins", "--json")
+def test_everything_is_listed_and_each_broken_one_costs_a_line(environment: Any) -> None:
+    result = environment.gen("plugins", "--json")
     rows = listing(result)
-    good = [row for row in rows.values() if row["distribution"] in house.good]
+    good = [row for row in rows.values() if row["distribution"] in environment.good]
     assert {one for row in good for one in row["components"]} == {
         "batcher windows", "trainer sgd", "sampler unigram", "model mgu", "tokenizer pairs",
         "strategy novelty", "strategy typo", "strategy ban",
@@ -82,29 +82,31 @@ def test_everything_is_listed_and_each_broken_one_costs_a_line(house: Any) -> No
     assert rows["gentext_broken.nonsense"]["components"] == []
 
 
-def test_environment_variables_choose_plugins(house: Any) -> None:
-    none = house.gen("plugins", "--json", GEN_PLUGINS="")
+def test_environment_variables_choose_plugins(environment: Any) -> None:
+    none = environment.gen("plugins", "--json", GEN_PLUGINS="")
     assert {row["distribution"] for row in listing(none).values()} == {"gentext"}
     assert none.err == ""
-    some = house.gen("plugins", "--json", GEN_PLUGINS="Gentext_Novelty, gentext-twin-one,gentext-nobody")
+    some = environment.gen("plugins", "--json", GEN_PLUGINS="Gentext_Novelty, gentext-twin-one,gentext-nobody")
     assert {row["distribution"] for row in listing(some).values()} == {"gentext", "gentext-novelty", "gentext-twin-one"}
     [line] = some.err.splitlines()
     assert "GEN_PLUGINS names 'gentext-nobody'" in line
-    strict = house.gen("plugins", GEN_PLUGINS="gentext-broken", GEN_PLUGINS_STRICT="1")
+    strict = environment.gen("plugins", GEN_PLUGINS="gentext-broken", GEN_PLUGINS_STRICT="1")
     assert strict.code == 1
     assert strict.err.startswith("gen: error: plugin gentext-broken 6.6.6 (gentext_broken.nonsense): the model 'nons")
 
 
-def test_shared_name_is_an_error_on_use(house: Any, story: dict[str, Any]) -> None:
+def test_shared_name_is_an_error_on_use(environment: Any, story: dict[str, Any]) -> None:
     both = "gentext-twin-one,gentext-twin-two"
-    [listed, sampled] = house.many(
+    [listed, sampled] = environment.many(
         [({}, ("plugins", "twin")), ({}, ("sample", "whole", "--chain", "twin"))], GEN_PLUGINS=both
     )
     assert listed.code == 0
     assert sampled.code == 1
     [line] = sampled.err.splitlines()
     assert "two plugins register the strategy 'twin': gentext-twin-one 1.0 and gentext-twin-two 2.0" in line
-    alone = house.gen("sample", "whole", "--chain", "twin", "--length", 5, "--seed", 1, GEN_PLUGINS="gentext-twin-two")
+    alone = environment.gen(
+        "sample", "whole", "--chain", "twin", "--length", 5, "--seed", 1, GEN_PLUGINS="gentext-twin-two"
+    )
     assert alone.code == 0, alone.err
     assert len(alone.out) == 6
 
@@ -121,7 +123,7 @@ def test_what_failed_is_said_when_it_is_missed(story: dict[str, Any]) -> None:
 # -- training ---------------------------------------------------------------------------------
 
 
-def test_run_of_strangers_alone(house: Any, story: dict[str, Any]) -> None:
+def test_run_of_strangers_alone(environment: Any, story: dict[str, Any]) -> None:
     done = story["strange"]
     assert done.code == 0, done.err
     assert "device: CPU, plain SGD" in done.err
@@ -130,9 +132,9 @@ def test_run_of_strangers_alone(house: Any, story: dict[str, Any]) -> None:
     assert "step 2 was too much" not in done.err
     assert not any(option in done.err for option in ("model.hidden", "model.layers", "model.dropout"))
     assert "held-out text has only 2,000 characters" in done.err
-    names = {path.name for path in (house.folder / "strange").iterdir()}
+    names = {path.name for path in (environment.folder / "strange").iterdir()}
     assert {"config.toml", "tokenizer.json", "metrics.jsonl", "samples.txt", "model.onnx", "diary.txt"} <= names
-    diary = house.gen("diary", "strange", GEN_PLUGINS="gentext-lab").out.splitlines()
+    diary = environment.gen("diary", "strange", GEN_PLUGINS="gentext-lab").out.splitlines()
     assert [line.split(":")[0] for line in diary] == [
         "began at step 0 of 6, seed 3",
         "measured at step 6",
@@ -147,13 +149,13 @@ def test_strangers_beside_built_ins(story: dict[str, Any], name: str) -> None:
     assert story[name].code == 0, story[name].err
 
 
-def test_resumed_stranger_is_bit_equal(house: Any, story: dict[str, Any]) -> None:
+def test_resumed_stranger_is_bit_equal(environment: Any, story: dict[str, Any]) -> None:
     assert story["stopped"].code == 1
     assert "stopped at step 4 of 6, everything is saved" in story["stopped"].err
     assert story["resumed"].code == 0, story["resumed"].err
     assert "going on at step 4 of 6" in story["resumed"].err
     [whole], [halves] = (
-        [*(house.folder / run / "checkpoints").glob("last-step000006*")] for run in ("whole", "halves")
+        [*(environment.folder / run / "checkpoints").glob("last-step000006*")] for run in ("whole", "halves")
     )
     one, other = load_file(whole), load_file(halves)
     assert one.keys() == other.keys()
@@ -166,9 +168,11 @@ def test_resumed_stranger_is_bit_equal(house: Any, story: dict[str, Any]) -> Non
 # -- the exported file ------------------------------------------------------------------------
 
 
-def test_file_has_the_model_s_own_state(house: Any, story: dict[str, Any]) -> None:
+def test_file_has_the_model_s_own_state(environment: Any, story: dict[str, Any]) -> None:
     """Plain onnxruntime, with nothing of gentext."""
-    session = onnxruntime.InferenceSession(house.folder / "whole" / "model.onnx", providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        environment.folder / "whole" / "model.onnx", providers=["CPUExecutionProvider"]
+    )
     assert [(one.name, one.shape) for one in session.get_inputs()] == [
         ("tokens", ["batch", "time"]),
         ("memory", ["batch", 12]),
@@ -186,7 +190,7 @@ def test_file_has_the_model_s_own_state(house: Any, story: dict[str, Any]) -> No
     assert stored[0]["initial"] != 0.0  # what the model learned to begin with
 
 
-def test_same_text_from_every_sampler_and_batch(house: Any, story: dict[str, Any]) -> None:
+def test_same_text_from_every_sampler_and_batch(environment: Any, story: dict[str, Any]) -> None:
     [one] = story["one"].rows()
     three = story["three"].rows()
     assert len(three) == 3
@@ -199,16 +203,16 @@ def test_same_text_from_every_sampler_and_batch(house: Any, story: dict[str, Any
     assert len(one["tokens"]) != len(one["text"])
 
 
-def test_file_decodes_without_the_plugins(house: Any, story: dict[str, Any]) -> None:
+def test_file_decodes_without_the_plugins(environment: Any, story: dict[str, Any]) -> None:
     chain = ("--chain", "temperature")
     commands = [
-        ("sample", "whole", *house.sample, "--prime", "abc"),
-        ("sample", "strange", *house.sample, *chain),
-        ("sample", "strange", *house.sample, *chain, "--prime", "a"),
-        ("sample", "strange", *house.sample),
-        ("sample", "whole", *house.sample, "--chain", "novelty"),
+        ("sample", "whole", *environment.sample, "--prime", "abc"),
+        ("sample", "strange", *environment.sample, *chain),
+        ("sample", "strange", *environment.sample, *chain, "--prime", "a"),
+        ("sample", "strange", *environment.sample),
+        ("sample", "whole", *environment.sample, "--chain", "novelty"),
     ]
-    whole, bare, primed, compiled, linked = house.many([({}, one) for one in commands], GEN_PLUGINS="")
+    whole, bare, primed, compiled, linked = environment.many([({}, one) for one in commands], GEN_PLUGINS="")
     assert [row["text"] for row in whole.rows()] == [row["text"] for row in story["whole torch"].rows()]
     assert len(str(bare.rows()[0]["text"])) == 60
     assert "no tokenizer 'pairs'. Available: byte, char." in primed.err  # only to encode is it needed
@@ -219,8 +223,8 @@ def test_file_decodes_without_the_plugins(house: Any, story: dict[str, Any]) -> 
 # -- strategies and samplers ------------------------------------------------------------------
 
 
-def test_strategies_and_tokenizer_keep_the_rules(house: Any) -> None:
-    done = house.run("-c", CHECK)
+def test_strategies_and_tokenizer_keep_the_rules(environment: Any) -> None:
+    done = environment.run("-c", CHECK)
     assert done.code == 0, done.err
 
 
@@ -270,7 +274,7 @@ def test_any_iterator_will_do() -> None:
 
     class Parrot:
         bundle = Bundle("model", TokenizerMeta("byte", {}), [b"ab", b"c"], [], 0, [], {})
-        took = "nothing"
+        device = "nothing"
 
         def generate(self, request: Request) -> Iterator[Chunk]:
             row = np.array([[1], [0], [1]]), np.zeros((3, 1), np.float32)

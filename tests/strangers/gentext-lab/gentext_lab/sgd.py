@@ -11,9 +11,9 @@ from gentext.config import PositiveFloat
 from gentext.errors import DeviceError
 from gentext.events import Progress
 from gentext.interfaces import FitResult
-from gentext.plugins import checkpoint
-from gentext.plugins.evaluate import mean_loss
-from gentext.plugins.torch_sampler import preview
+from gentext.plugins.pytorch import checkpoint
+from gentext.plugins.pytorch.evaluate import mean_loss
+from gentext.plugins.pytorch.sampler import preview
 from gentext.settings import budget_steps
 
 

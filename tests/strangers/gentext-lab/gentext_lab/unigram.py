@@ -7,7 +7,7 @@ import numpy as np
 from gentext.config import PositiveFloat
 from gentext.describe import load_tokenizer
 from gentext.errors import RunError
-from gentext.plugins.session import open_model
+from gentext.plugins.samplers.session import open_model
 from gentext.stepping import stepped
 
 
@@ -40,7 +40,7 @@ class Unigram:
 class Frequencies:
     """A model without a memory."""
 
-    took = "NumPy"
+    device = "NumPy"
 
     def __init__(self, logits, bundle):
         self._logits, self.bundle = logits, bundle

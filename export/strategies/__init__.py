@@ -1,0 +1,1 @@
+"""The links of a sampling chain as nodes of a graph."""

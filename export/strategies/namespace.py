@@ -1,0 +1,299 @@
+"""``xp`` while compiling: the Array API over `Traced`, one ONNX node a function where it can be. (spox)
+
+Only what treats rows alike is here. A name that is missing raises RuleBroken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import spox.opset.ai.onnx.v21 as op
+
+from gentext.export.strategies.ordering import argsort, keep_largest, sort
+from gentext.export.strategies.traced import (
+    NO_VALUES,
+    RuleBroken,
+    Traced,
+    axes,
+    checked_axis,
+    constant,
+    divide,
+    floor_divide,
+    index,
+    logical,
+    numeric,
+    operands,
+    remainder,
+)
+
+
+def _unary(make: Any) -> Callable[[Traced], Traced]:
+    return lambda x: Traced(make(x.var))
+
+
+def _wide(make: Any) -> Callable[[Traced], Traced]:
+    """Compute in float64: in float32, onnxruntime's result depends on where an element stands in the batch."""
+    return lambda x: Traced(op.cast(make(op.cast(x.var, to=np.float64)), to=x.dtype))
+
+
+def _binary(make: Any) -> Callable[[Any, Any], Traced]:
+    return lambda left, right: numeric(make, left, right)
+
+
+def _many(make: Any) -> Callable[[Any, Any], Traced]:
+    return lambda left, right: numeric(lambda a, b: make([a, b]), left, right)
+
+
+def _reduce(name: str, make: Any) -> Callable[..., Traced]:
+    def reduce(x: Traced, /, *, axis: Any = None, keepdims: bool = False, dtype: Any = None) -> Traced:
+        over = [checked_axis(x, one, name) for one in (axis if isinstance(axis, tuple) else (axis,))]
+        if x.dtype == np.bool_:
+            x = astype(x, np.int64)
+        if dtype is not None:
+            x = astype(x, dtype)
+        return Traced(make(x.var, axes(*over), keepdims=int(keepdims)))
+
+    return reduce
+
+
+def _reduce_bools(name: str, make: Any) -> Callable[..., Traced]:
+    def reduce(x: Traced, /, *, axis: Any = None, keepdims: bool = False) -> Traced:
+        over = [checked_axis(x, one, name) for one in (axis if isinstance(axis, tuple) else (axis,))]
+        return Traced(op.cast(make(op.cast(x.var, to=np.uint8), axes(*over), keepdims=int(keepdims)), to=np.bool_))
+
+    return reduce
+
+
+def _arg(name: str, make: Any) -> Callable[..., Traced]:
+    def arg(x: Traced, /, *, axis: Any = None, keepdims: bool = False) -> Traced:
+        at = checked_axis(x, axis, name)
+        var = op.cast(x.var, to=np.uint8) if x.dtype == np.bool_ else x.var
+        return Traced(make(var, axis=at, keepdims=int(keepdims)))
+
+    return arg
+
+
+def astype(x: Traced, dtype: Any, /, *, copy: bool = True) -> Traced:
+    return x if x.dtype == np.dtype(dtype) else Traced(op.cast(x.var, to=np.dtype(dtype)))
+
+
+def where(condition: Traced, x: Any, y: Any, /) -> Traced:
+    if not isinstance(x, Traced) and not isinstance(y, Traced):
+        kind = np.float32 if isinstance(x, float) or isinstance(y, float) else None
+        x = constant(x, kind)
+    return Traced(op.where(condition.var, *operands(x, y)))
+
+
+def cumulative_sum(x: Traced, /, *, axis: Any = None, dtype: Any = None, include_initial: bool = False) -> Traced:
+    if include_initial:
+        raise RuleBroken("xp.cumulative_sum(include_initial=True) cannot be compiled; use xp.concat with zeros")
+    x = x if dtype is None else astype(x, dtype)
+    at = checked_axis(x, axis, "cumulative_sum")
+    return Traced(op.cumsum(x.var, op.const(np.int64(at))))
+
+
+def take(x: Any, indices: Any, /, *, axis: Any = None) -> Traced:
+    x, indices = asarray(x), asarray(indices)
+    if axis is None:
+        raise RuleBroken("xp.take without axis: name it")
+    at = axis + x.ndim if axis < 0 else axis
+    if x.shape[at] is None and not x.shared:
+        raise RuleBroken("xp.take along axis 0, the batch, would mix rows: use a later axis, or take from a table")
+    return Traced(op.gather(x.var, indices.var, axis=at))
+
+
+def take_along_axis(x: Traced, indices: Traced, /, *, axis: int = -1) -> Traced:
+    at = checked_axis(x, axis, "take_along_axis")
+    return Traced(op.gather_elements(x.var, indices.var, axis=at))
+
+
+def concat(arrays: Sequence[Traced], /, *, axis: Any = 0) -> Traced:
+    at = checked_axis(arrays[0], axis, "concat")
+    return Traced(op.concat([one.var for one in arrays], axis=at))
+
+
+def stack(arrays: Sequence[Traced], /, *, axis: int = 0) -> Traced:
+    at = axis + arrays[0].ndim + 1 if axis < 0 else axis
+    if at == 0:
+        raise RuleBroken("xp.stack along axis 0 would move the batch: use a later axis")
+    return Traced(op.concat([op.unsqueeze(one.var, axes(at)) for one in arrays], axis=at))
+
+
+def expand_dims(x: Traced, /, *, axis: int = 0) -> Traced:
+    at = axis + x.ndim + 1 if axis < 0 else axis
+    return index(x, (*[slice(None)] * at, None))
+
+
+def squeeze(x: Traced, /, axis: int) -> Traced:
+    return Traced(op.squeeze(x.var, axes(checked_axis(x, axis, "squeeze"))))
+
+
+def permute_dims(x: Traced, /, axes: Sequence[int]) -> Traced:
+    if axes[0] != 0 and x.shape[0] is None:
+        raise RuleBroken("xp.permute_dims must leave axis 0, the batch, in place")
+    return Traced(op.transpose(x.var, perm=list(axes)))
+
+
+def reshape(x: Traced, /, shape: Sequence[int], *, copy: bool = False) -> Traced:
+    if x.shape and x.shape[0] is None and shape[0] != -1:
+        raise RuleBroken("xp.reshape must leave axis 0, the batch: begin the shape with -1")
+    return Traced(op.reshape(x.var, axes(*_sizes(shape))))
+
+
+def flip(x: Traced, /, *, axis: int) -> Traced:
+    at = checked_axis(x, axis, "flip")
+    return index(x, (*[slice(None)] * at, slice(None, None, -1)))
+
+
+def roll(x: Traced, /, shift: int, *, axis: int) -> Traced:
+    at = checked_axis(x, axis, "roll")
+    cut = -shift % (x.shape[at] or 1)
+    before = [slice(None)] * at
+    return concat([index(x, (*before, slice(cut, None))), index(x, (*before, slice(None, cut)))], axis=at)
+
+
+def full_like(x: Traced, /, fill_value: Any, *, dtype: Any = None) -> Traced:
+    value = np.array([fill_value], x.dtype if dtype is None else dtype)
+    return Traced(op.constant_of_shape(op.shape(x.var), value=value))
+
+
+def full(shape: Any, fill_value: Any, *, dtype: Any = None) -> Traced:
+    sizes = _sizes(shape if isinstance(shape, tuple | list) else (shape,))
+    return constant(np.full(sizes, fill_value), dtype)
+
+
+def broadcast_to(x: Traced, /, shape: Sequence[int]) -> Traced:
+    return Traced(op.expand(x.var, axes(*_sizes(shape))))
+
+
+def arange(start: int, /, stop: int | None = None, step: int = 1, *, dtype: Any = None) -> Traced:
+    if isinstance(start, Traced) or isinstance(stop, Traced):
+        raise RuleBroken(NO_VALUES)
+    return constant(np.arange(*((start, stop) if stop is not None else (0, start)), step), dtype)
+
+
+def asarray(value: Any, /, *, dtype: Any = None, copy: bool | None = None) -> Traced:
+    if isinstance(value, Traced):
+        return value if dtype is None else astype(value, dtype)
+    return constant(value, dtype)
+
+
+def _sizes(shape: Sequence[Any]) -> list[int]:
+    if any(not isinstance(size, int) for size in shape):
+        raise RuleBroken(
+            "a shape with the length of axis 0, the batch, which is not known; use zeros_like or full_like"
+        )
+    return list(shape)
+
+
+def _clip(x: Traced, /, min: Any = None, max: Any = None) -> Traced:
+    if min is not None:
+        x = numeric(lambda a, b: op.max([a, b]), x, min)
+    return x if max is None else numeric(lambda a, b: op.min([a, b]), x, max)
+
+
+def _isfinite(x: Traced) -> Traced:
+    return ~(Traced(op.isinf(x.var)) | Traced(op.isnan(x.var)))
+
+
+class Namespace:
+    """The functions and constants by their Array API names; looked up as attributes of ``xp``."""
+
+    def __init__(self, members: dict[str, Any]) -> None:
+        self.__dict__.update(members)
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuleBroken(f"xp.{name} is not among the functions that can be compiled: {', '.join(sorted(vars(self)))}")
+
+
+_CONSTANTS = {"inf": float("inf"), "nan": float("nan"), "pi": np.pi, "e": np.e, "newaxis": None}
+_DTYPES = {name: np.dtype(name) for name in ("float32", "float64", "int32", "int64", "int8", "uint8", "bool")}
+_UNARY = {
+    name: _unary(getattr(op, onnx))
+    for name, onnx in {
+        **{one: one for one in ("exp", "sqrt", "tanh", "floor", "ceil", "round", "abs", "sign")},
+        "negative": "neg",
+        "reciprocal": "reciprocal",
+        "isnan": "isnan",
+        "isinf": "isinf",
+        "logical_not": "not_",
+    }.items()
+} | {
+    "log": _wide(op.log),
+    "sin": _wide(op.sin),
+    "cos": _wide(lambda x: op.sin(op.add(x, op.const(np.float64(np.pi / 2))))),  # there is no cos of float64
+}
+_BINARY = {
+    "add": _binary(op.add),
+    "subtract": _binary(op.sub),
+    "multiply": _binary(op.mul),
+    "pow": _binary(op.pow),
+    "matmul": _binary(op.matmul),
+    "less": _binary(op.less),
+    "less_equal": _binary(op.less_or_equal),
+    "greater": _binary(op.greater),
+    "greater_equal": _binary(op.greater_or_equal),
+    "maximum": _many(op.max),
+    "minimum": _many(op.min),
+    "divide": divide,
+    "floor_divide": floor_divide,
+    "remainder": remainder,
+    "equal": lambda a, b: Traced(op.equal(*operands(a, b))),
+    "not_equal": lambda a, b: Traced(op.not_(op.equal(*operands(a, b)))),
+    "logical_and": lambda a, b: logical(op.and_, op.bitwise_and, a, b),
+    "logical_or": lambda a, b: logical(op.or_, op.bitwise_or, a, b),
+    "logical_xor": lambda a, b: logical(op.xor, op.bitwise_xor, a, b),
+}
+_REDUCTIONS = {
+    "max": _reduce("max", op.reduce_max),
+    "min": _reduce("min", op.reduce_min),
+    "sum": _reduce("sum", op.reduce_sum),
+    "prod": _reduce("prod", op.reduce_prod),
+    "mean": _reduce("mean", op.reduce_mean),
+    "any": _reduce_bools("any", op.reduce_max),
+    "all": _reduce_bools("all", op.reduce_min),
+    "argmax": _arg("argmax", op.arg_max),
+    "argmin": _arg("argmin", op.arg_min),
+}
+
+#: What a strategy is given as ``xp`` while it is compiled.
+xp: Namespace = Namespace(
+    _CONSTANTS
+    | _DTYPES
+    | _UNARY
+    | _BINARY
+    | _REDUCTIONS
+    | {
+        one.__name__: one
+        for one in (
+            *(
+                astype,
+                where,
+                sort,
+                argsort,
+                keep_largest,
+                cumulative_sum,
+                take,
+                take_along_axis,
+                concat,
+                stack,
+                expand_dims,
+            ),
+            *(squeeze, permute_dims, reshape, flip, roll, full_like, full, broadcast_to, arange, asarray),
+        )
+    }
+    | {
+        "clip": _clip,
+        "isfinite": _isfinite,
+        "square": lambda x: x * x,
+        "log1p": lambda x: xp.log(x + 1.0),
+        "expm1": lambda x: xp.exp(x) - 1.0,
+        "log2": lambda x: xp.log(x) * float(1 / np.log(2)),
+        "zeros_like": lambda x, dtype=None: full_like(x, 0, dtype=dtype),
+        "ones_like": lambda x, dtype=None: full_like(x, 1, dtype=dtype),
+        "zeros": lambda shape, dtype=np.float32: full(shape, 0, dtype=dtype),
+        "ones": lambda shape, dtype=np.float32: full(shape, 1, dtype=dtype),
+    }
+)

@@ -1,0 +1,174 @@
+"""lstm: stacked LSTM layers, as the notebook has them, and as a better recipe has them. (torch)"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gentext.config import Fraction, NonNegative
+from gentext.interfaces import StateSpec
+from gentext.plugins.models.dropout import Dropout
+from gentext.plugins.presets.rules import lstm_parameters
+from gentext.plugins.pytorch.device import check_memory
+from gentext.plugins.pytorch.recurrent import RecurrentModel, TorchState
+
+
+@dataclasses.dataclass(frozen=True)
+class LSTMConfig:
+    """Options of the model ``lstm``. The defaults are the notebook's network."""
+
+    hidden: Annotated[int, msgspec.Meta(ge=1, le=65536)] = 512
+    """Units of each layer."""
+    layers: Annotated[int, msgspec.Meta(ge=1, le=64)] = 2
+    """How many LSTM layers stand on each other."""
+    embedding: NonNegative = 0
+    """Size of the learned vector of each symbol; 0: one-hot input."""
+    dropout: Fraction = 0.5
+    """Share of activations dropped between layers and before the head, in training."""
+    input_dropout: Fraction = 0.0
+    """The same for the embedded input."""
+    norm: bool = False
+    """Layer normalisation after each layer."""
+    skip: bool = False
+    """The head sees the sum of all layers, not the last one alone."""
+    tuned_init: bool = False
+    """Forget bias 1, orthogonal recurrent weights, output bias = log of the symbols' frequencies."""
+
+
+#: Bytes of a weight, whatever is done with the model: itself, its copy in a checkpoint, Adam's two moments.
+WEIGHT = 16
+
+
+class LSTMModel(RecurrentModel):
+    """Hochreiter and Schmidhuber, "Long short-term memory", 1997, by torch.nn.LSTM.
+
+    State: ``h`` and ``c``, float32 [layers, B, hidden]. Each layer is its own nn.LSTM, so that
+    norm and skip fit between; kernels and cost are those of one module with several layers.
+    """
+
+    Config = LSTMConfig
+
+    def __init__(self, config: LSTMConfig, vocab_size: int) -> None:
+        super().__init__()
+        self.config, self.vocab_size = config, vocab_size
+        check_memory(
+            lstm_parameters(config.hidden, config.layers, config.embedding, vocab_size),
+            WEIGHT,
+            torch.device("cpu"),
+            "to hold",
+        )
+        shape = (config.layers, None, config.hidden)
+        self.state_spec = (StateSpec("h", shape), StateSpec("c", shape))
+        self.embedding = nn.Embedding(vocab_size, config.embedding) if config.embedding else None
+        width = config.embedding or vocab_size
+        self.lstms = nn.ModuleList(
+            nn.LSTM(config.hidden if layer else width, config.hidden, batch_first=True)
+            for layer in range(config.layers)
+        )
+        self.norms = nn.ModuleList(
+            nn.LayerNorm(config.hidden) if config.norm else nn.Identity() for _ in range(config.layers)
+        )
+        self.input_dropout = Dropout(config.input_dropout)
+        self.dropout = Dropout(config.dropout)
+        self.head = nn.Linear(config.hidden, vocab_size)
+        if config.tuned_init:
+            self._tune()
+
+    def prepare(self, counts: NDArray[np.int64]) -> None:
+        """Start the output bias at the symbols' log frequencies; counts [V] of the training text."""
+        if self.config.tuned_init:
+            smoothed = counts.astype(np.float64) + 1
+            with torch.no_grad():
+                self.head.bias.copy_(torch.from_numpy(np.log(smoothed / smoothed.sum()).astype(np.float32)))
+
+    def symbol_axes(self) -> dict[str, int]:
+        """Return the axis of the symbols in each tensor that has a row for each; see gentext.interfaces.Model."""
+        first = {"lstms.0.weight_ih_l0": 1} if self.embedding is None else {"embedding.weight": 0}
+        return {**first, "head.weight": 0, "head.bias": 0}
+
+    def hidden_matrices(self) -> dict[str, int]:
+        """Return the weights between hidden units, each with its four gates; see gentext.interfaces.Model.
+
+        The first layer's input weights are among them behind an embedding; behind a one-hot input they are one.
+        """
+        names = [name for name, one in self.lstms.named_parameters(prefix="lstms") if one.dim() == 2]
+        return {name: 4 for name in names if self.embedding is not None or name != "lstms.0.weight_ih_l0"}
+
+    def forward(self, tokens: Tensor, state: TorchState) -> tuple[Tensor, TorchState]:
+        """tokens [B, T], h and c [layers, B, hidden] give logits [B, T, V] and the new h and c."""
+        h, c = state
+        x = self._embed(tokens)
+        total: Tensor | None = None
+        new_h, new_c = [], []
+        for layer, (lstm, norm) in enumerate(zip(self.lstms, self.norms, strict=True)):
+            x, (h_layer, c_layer) = lstm(
+                self.dropout(x) if layer else self.input_dropout(x),
+                (h[layer : layer + 1], c[layer : layer + 1]),
+            )
+            x = norm(x)
+            total = x if total is None or not self.config.skip else total + x
+            new_h.append(h_layer)
+            new_c.append(c_layer)
+        logits = self.head(self.dropout(total))
+        return logits, (torch.cat(new_h), torch.cat(new_c))
+
+    def step(self, tokens: Tensor, state: TorchState) -> tuple[Tensor, TorchState]:
+        """One position in plain matrix products: layer 0 is a gathered row, then one product a layer.
+
+        What depends on weights alone (the gates' order, the rows of layer 0) is folded away in an export.
+        """
+        h, c = state
+        total: Tensor | None = None
+        x: Tensor | None = None
+        new_h, new_c = [], []
+        for layer, (lstm, norm) in enumerate(zip(self.lstms, self.norms, strict=True)):
+            w_in, w_state, bias_in, bias_state = (self._reordered(one) for _, one in lstm.named_parameters())
+            bias = bias_in + bias_state
+            if x is None:
+                rows = functional.embedding(tokens, self._input_rows(w_in) + bias)
+                gates = torch.addmm(rows, h[layer], w_state.t())
+            else:
+                both = torch.cat([w_in, w_state], dim=1)
+                gates = functional.linear(torch.cat([x, h[layer]], dim=1), both, bias)
+            ifo, g = gates.split([3 * self.config.hidden, self.config.hidden], dim=1)
+            i, f, o = torch.sigmoid(ifo).chunk(3, dim=1)
+            c_layer = f * c[layer] + i * torch.tanh(g)
+            h_layer = o * torch.tanh(c_layer)
+            x = norm(h_layer)
+            total = x if total is None or not self.config.skip else total + x
+            new_h.append(h_layer)
+            new_c.append(c_layer)
+        return self.head(total), (torch.stack(new_h), torch.stack(new_c))
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        if self.embedding is None:
+            return functional.one_hot(tokens, self.vocab_size).to(self.head.weight.dtype)
+        embedded: Tensor = self.embedding(tokens)
+        return embedded
+
+    def _reordered(self, weight: Tensor) -> Tensor:
+        """Return a weight with the three sigmoid gates' rows side by side (i, f, o, g): one node, not three."""
+        hidden = self.config.hidden
+        return torch.cat([weight[: 2 * hidden], weight[3 * hidden :], weight[2 * hidden : 3 * hidden]])
+
+    def _input_rows(self, weight: Tensor) -> Tensor:
+        """Return [V, 4 * hidden]: what each symbol adds to the first layer's gates."""
+        return weight.t() if self.embedding is None else functional.linear(self.embedding.weight, weight)
+
+    def _tune(self) -> None:
+        hidden = self.config.hidden
+        with torch.no_grad():
+            for lstm in self.lstms:
+                _, w_state, bias_in, bias_state = (one for _, one in lstm.named_parameters())
+                bias_in.zero_()
+                bias_state.zero_()
+                bias_in[hidden : 2 * hidden] = 1.0  # the forget gate's part
+                for gate in w_state.chunk(4):
+                    nn.init.orthogonal_(gate)

@@ -1,0 +1,1 @@
+"""What authors of models and trainers build on. (torch)"""

@@ -1,0 +1,75 @@
+"""torch: sample from a run's best checkpoint with PyTorch. (torch)"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gentext.bundle import Bundle
+from gentext.config import NoConfig
+from gentext.describe import chain_of, describe
+from gentext.errors import RunError
+from gentext.interfaces import Chunk, Request
+from gentext.manager import host
+from gentext.plugins.pytorch import checkpoint as ckpt
+from gentext.plugins.pytorch.device import choose_device
+from gentext.run import Run, open_run
+from gentext.stepping import ModelState, stepped
+
+
+class TorchSampler:
+    """Opens run directories."""
+
+    Config = NoConfig
+
+    def __init__(self, config: NoConfig) -> None:
+        self.config = config
+
+    def open(self, source: Path, device: str) -> TorchModel:
+        """Open a run; raises RunError for anything else."""
+        if source.suffix == ".onnx":
+            raise RunError(f"{source}: the torch sampler reads a run folder; use --sampler onnx for a file")
+        run = open_run(source)
+        model = ckpt.build_model(run, ckpt.load_best(run)).to(choose_device(device))
+        return TorchModel(model, describe(run, model), device=str(next(model.parameters()).device))
+
+
+class TorchModel:
+    """A model in memory that writes text."""
+
+    def __init__(self, model: Any, bundle: Bundle, device: str) -> None:
+        self.model, self.bundle = model, bundle
+        self.device = f"PyTorch on {device}"
+
+    def generate(self, request: Request) -> Iterator[Chunk]:
+        return stepped(self, self.bundle, request)
+
+    def initial(self, rows: int) -> ModelState:
+        return tuple(self.model.initial_state(rows))
+
+    def advance(self, tokens: NDArray[np.int64], state: ModelState) -> tuple[NDArray[np.float32], ModelState]:
+        device = next(self.model.parameters()).device
+        with torch.inference_mode():
+            logits, new = self.model(torch.from_numpy(tokens).to(device), state)
+        return logits.float().cpu().numpy(), tuple(new)
+
+
+def preview(model: Any, run: Run, length: int) -> str:
+    """Write some text with a model as it is, always from the same seed, leaving it as it was."""
+    from gentext.generate import generate
+
+    was_training = model.training
+    model.eval()
+    bundle = describe(run, model)
+    opened = TorchModel(model, bundle, "")
+    chain = chain_of(bundle, host().registry)
+    [text], pieces = generate(opened, chain, prime=np.empty(0, np.int64), seed=0, length=length)
+    for _ in pieces:
+        pass
+    model.train(was_training)
+    return text.text

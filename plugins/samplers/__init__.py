@@ -1,0 +1,1 @@
+"""How an exported file is opened and run with onnxruntime. (onnxruntime)"""

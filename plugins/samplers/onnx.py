@@ -1,0 +1,105 @@
+"""onnx: sample from an exported file with onnxruntime. Needs no PyTorch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from gentext.compiled import GeneratorModel, compiled, start_states
+from gentext.console import say
+from gentext.interfaces import Chunk, Request
+from gentext.plugins.samplers.cpu_generator import ParallelGenerator
+from gentext.plugins.samplers.session import GeneratorSession, Session, most_threads, open_file
+from gentext.run import GENERATOR, MODEL
+from gentext.settings import MOST_THREADS
+from gentext.stepping import ModelState, fresh_states, stepped
+from gentext.stored import is_compiled
+
+
+@dataclasses.dataclass(frozen=True)
+class OnnxConfig:
+    """Options of the sampler ``onnx``."""
+
+    threads: Annotated[int, msgspec.Meta(ge=0, le=MOST_THREADS)] = 0
+    """Threads at most; 0: as many as a file of that size is fastest with. The text is the same."""
+
+
+class OnnxSampler:
+    """Opens ``.onnx`` files; of a run, the compiled generator where there is one."""
+
+    Config = OnnxConfig
+
+    def __init__(self, config: OnnxConfig = OnnxConfig()) -> None:
+        self.config = config
+
+    def open(self, source: Path, device: str) -> OnnxModel | OnnxGenerator:
+        if source.is_dir():
+            compiled_file = source / GENERATOR
+            source = compiled_file if compiled_file.is_file() else source / MODEL
+        session = open_file(source, device, self.config.threads)
+        if isinstance(session, Session):
+            return OnnxModel(session)
+        if not session.on_cuda:
+            return OnnxGenerator(session, ParallelGenerator(session, self.config.threads or most_threads()))
+        from gentext.plugins.samplers.cuda_generator import open_captured
+
+        return OnnxGenerator(session, open_captured(session))
+
+
+class OnnxModel:
+    """A ``model.onnx``, called once a character, with the chain in NumPy."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.bundle, self.device = session.bundle, session.device
+
+    def generate(self, request: Request) -> Iterator[Chunk]:
+        return stepped(self, self.bundle, request)
+
+    def initial(self, rows: int) -> ModelState:
+        return fresh_states(self.bundle, rows)
+
+    def advance(self, tokens: NDArray[np.int64], state: ModelState) -> tuple[NDArray[np.float32], ModelState]:
+        return self.session.run(np.ascontiguousarray(tokens), state)
+
+
+class OnnxGenerator:
+    """A ``generator.onnx``: its own chain runs inside; any other one in NumPy, on the file's logits."""
+
+    def __init__(self, session: GeneratorSession, model: GeneratorModel | None = None) -> None:
+        """``model`` runs whole calls; default: the session does."""
+        self.session, self.model = session, model or session
+        self.bundle, self.device = session.bundle, session.device
+
+    def generate(self, request: Request) -> Iterator[Chunk]:
+        if is_compiled(self.bundle, request.chain):
+            return compiled(self.model, self.bundle, request)
+        names = ",".join(request.chain.names)
+        say(f"this chain is not compiled into the file, so it runs slower; compile it: gen export RUN --chain {names}")
+        return stepped(self, self.bundle, request)
+
+    def initial(self, rows: int) -> ModelState:
+        return fresh_states(self.bundle, rows)
+
+    def advance(self, tokens: NDArray[np.int64], state: ModelState) -> tuple[NDArray[np.float32], ModelState]:
+        """With K = 1 the file is the step of the model: logits [N, T, V] of tokens [N, T], one call each."""
+        signature, rows = self.session.signature, len(tokens)
+        idle = start_states(signature, rows) | {
+            "fresh": np.zeros(rows, np.bool_),
+            "noise": np.zeros((1, rows, signature.columns), np.float32),
+            "forced": np.zeros((1, rows), np.int64),
+        }
+        names = [one.name for one in self.bundle.states]
+        logits = []
+        for token in tokens.T:
+            feeds = idle | dict(zip(names, state, strict=True)) | {"token": np.ascontiguousarray(token)}
+            results = self.session.call(feeds)
+            state = tuple(results[f"{name}_out"] for name in names)
+            logits.append(results["logits"])
+        return np.stack(logits, axis=1), state

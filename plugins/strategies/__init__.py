@@ -1,0 +1,1 @@
+"""The links of the sampling chain, one a file."""

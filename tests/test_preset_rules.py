@@ -1,0 +1,112 @@
+"""The rules of size and budget: nothing changes where the presets were measured; outside, each rule does its work."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gentext.plugins.presets.rules import Change, Facts, for_budget, for_text
+from gentext.resolve import TrainOptions, resolve, untyped
+from gentext.run import Run
+
+Gen = Callable[..., tuple[int, str, str]]
+
+
+def changes(
+    preset: str,
+    symbols: int,
+    passes: float = 1.0,
+    steps: int | None = None,
+    settings: tuple[str, ...] = (),
+    timed: bool = False,
+    **facts: int,
+) -> dict[str, float]:
+    """Return what the rules change, as `gen train` asks them."""
+    options = TrainOptions(preset=preset, settings=settings)
+    config, free, known = resolve(options), untyped(options), Facts(symbols, **{"vocab": 90, **facts})
+    found: list[Change] = for_text(config, free, known)
+    for one in found:
+        section, key = one.key.split(".")
+        config[section][key] = one.value
+    found += for_budget(config, free, known, steps=steps, symbols=round(symbols * passes), timed=timed)
+    return {one.key: one.value for one in found}
+
+
+@given(
+    preset=st.sampled_from(["small", "base"]),
+    symbols=st.integers(360_000, 1_800_000),
+    passes=st.floats(1, 1.9),
+    vocab=st.integers(30, 120),
+)
+def test_nothing_changes_where_the_presets_were_measured(preset: str, symbols: int, passes: float, vocab: int) -> None:
+    assert changes(preset, symbols, passes, vocab=vocab) == {}
+
+
+@given(
+    symbols=st.integers(100, 10**9),
+    passes=st.floats(0.01, 1000),
+    steps=st.none() | st.integers(1, 10**6),
+    processes=st.integers(1, 16),
+    timed=st.booleans(),
+)
+def test_any_text_and_budget_give_values_that_can_be(
+    symbols: int, passes: float, steps: int | None, processes: int, timed: bool
+) -> None:
+    assert changes("notebook", symbols, passes, steps, timed=timed) == {}
+    found = changes("base", symbols, passes, steps, timed=timed, processes=processes)
+    ranges: dict[str, tuple[float, float]] = {
+        "model.hidden": (64, 256),
+        "model.dropout": (0.05, 0.5),
+        "batcher.batch": (4, 128),
+        "trainer.rate": (0.0015, 0.006),
+        "trainer.warmup": (0, 21),
+        "trainer.weight_decay": (1.0, 1.0),
+    }
+    for key, value in found.items():
+        assert ranges[key][0] <= value <= ranges[key][1], (key, value)
+    assert found.get("batcher.batch", 16) >= min(16, processes)
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({"symbols": 1_800_000, "passes": 3}, {"trainer.weight_decay": 1.0}),
+        ({"symbols": 1_800_000, "passes": 6}, {"model.dropout": 0.1, "trainer.weight_decay": 1.0}),
+        ({"symbols": 1_800_000, "passes": 20}, {"model.dropout": 0.25, "trainer.weight_decay": 1.0}),
+        ({"symbols": 200_000, "passes": 1}, {"batcher.batch": 8, "trainer.rate": 0.0021, "model.hidden": 256}),
+        ({"symbols": 40_000_000, "passes": 1}, {"batcher.batch": 32, "trainer.rate": 0.0042}),
+        ({"symbols": 1_500_000, "passes": 1, "timed": True}, {}),
+        ({"symbols": 1_800_000, "passes": 1, "timed": True}, {"batcher.batch": 32, "trainer.rate": 0.0042}),
+        ({"symbols": 40_000_000, "passes": 1, "timed": True}, {"batcher.batch": 64, "trainer.rate": 0.006}),
+        ({"symbols": 1_000_000, "steps": 100}, {"trainer.warmup": 10}),
+        ({"symbols": 1_000_000, "settings": ("batcher.batch=64",)}, {"trainer.rate": 0.006, "trainer.warmup": 15}),
+        ({"symbols": 1_000_000, "passes": 6, "settings": ("model.dropout=0",)}, {"trainer.weight_decay": 1.0}),
+        ({"symbols": 1_000_000, "passes": 6, "settings": ("trainer.optimizer=adamw", "model.dropout=0")}, {}),
+        ({"symbols": 1_000_000, "passes": 6, "settings": ("model.name=other",)}, {"trainer.weight_decay": 1.0}),
+        ({"symbols": 1_000_000, "passes": 6, "settings": ("model.name=other",), "hidden_matrices": False}, {}),
+    ],
+)
+def test_each_rule(given: dict[str, Any], wanted: dict[str, float]) -> None:
+    assert changes("base", **given) == wanted
+
+
+@pytest.mark.parametrize("budget", [("--epochs", "2"), ("--minutes", "0.01"), ("--steps", "30")])
+def test_rules_are_told_and_kept(budget: tuple[str, str], gen: Gen, tiny_text: Path, tmp_path: Path) -> None:
+    settings = ("--set", "model.embedding=4", "--set", "batcher.length=10", "--set", "run.threads=1", "--no-export")
+    code, _, err = gen("train", tiny_text, "--run", tmp_path / "run", *settings, *budget)
+    assert code == 0, err
+    [line] = re.findall(r"^for this text and budget: (.*); --set takes another value$", err, re.MULTILINE)
+    config = Run(tmp_path / "run").config
+    said = dict(re.findall(r"([a-z]+\.[a-z_]+)=([0-9.]+) ", line))
+    assert said["model.hidden"] == "64"
+    assert {key: f"{config[key.split('.')[0]][key.split('.')[1]]:g}" for key in said} == said
+    code, _, err = gen("train", "--resume", "--run", tmp_path / "run")
+    assert code == 0, err
+    assert "for this text" not in err
+    assert Run(tmp_path / "run").config == config
