@@ -72,6 +72,9 @@ class Hooks:
     def run_finished(self, run: Run, settings: Settings, result: FitResult) -> None:
         self._call("run_finished", run=run, settings=settings, result=result)
 
+    def export_run(self, run: Run, settings: Settings) -> None:
+        self._call("export_run", run=run, settings=settings)
+
     def run_closed(self, run: Run) -> None:
         self._call("run_closed", run=run)
 

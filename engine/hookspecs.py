@@ -147,11 +147,22 @@ def checkpoint_saved(run: Run, progress: Progress, path: Path) -> None:
 
 @hookspec
 def run_finished(run: Run, settings: Settings, result: FitResult) -> None:
-    """The budget is spent. The built-in export writes ``model.onnx`` here.
+    """The budget is spent.
 
     :param run: the run directory.
-    :param settings: ``settings.export`` is false when the user asked for no export.
+    :param settings: budget, device, seed and the like.
     :param result: losses of the best checkpoint and the rate.
+    """
+
+
+@hookspec
+def export_run(run: Run, settings: Settings) -> None:
+    """Write the files by which a run is deployed. The built-in export writes ``model.onnx`` and its generators.
+
+    Called after `run_finished` unless the user asked for no export, and by a sweep for its best run.
+
+    :param run: the run directory.
+    :param settings: ``settings.device`` is where the run was trained.
     """
 
 

@@ -40,7 +40,7 @@ NO_MEMORY = re.compile(r"out of memory|can't allocate|not enough memory", re.IGN
 
 
 def train(options: TrainOptions) -> tuple[Run, FitResult]:
-    """Train as the options say, and let the life-cycle hooks export at the end."""
+    """Train as the options say, and export at the end unless `Settings.export` is false."""
     if options.corpus == "-" and World.of_process().size > 1:
         raise UsageError("standard input serves one process only: with torchrun, name a file or a folder")
     if options.resume and options.start:
@@ -112,6 +112,8 @@ def _train(
         with _enough_memory():
             result = trainer.fit(model, made.batcher, text.train, text.val, run, hooks, steps, resume is not None)
         hooks.run_finished(run, settings, result)
+        if settings.export:
+            hooks.export_run(run, settings)
     except KeyboardInterrupt:
         if world.rank:
             raise

@@ -1,4 +1,4 @@
-"""The export as a plugin: when a run has finished, its best checkpoint becomes model.onnx and generator.onnx."""
+"""The export as a plugin: the best checkpoint of a run becomes model.onnx and generator.onnx."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from gentext.settings import Settings
 
 
 @hookimpl
-def run_finished(run: Run, settings: Settings) -> None:
-    if settings.export:
-        from gentext.export.exporter import UNROLL, ExportOptions, export_run
-        from gentext.plugins.pytorch.device import choose_device
+def export_run(run: Run, settings: Settings) -> None:
+    from gentext.export import exporter
+    from gentext.plugins.pytorch.device import choose_device
 
-        unroll = UNROLL if choose_device(settings.device).type == "cuda" else 0
-        for line in export_run(run, run.path, ExportOptions(generator_required=False, unroll=unroll)):
-            say(line)
+    unroll = exporter.UNROLL if choose_device(settings.device).type == "cuda" else 0
+    options = exporter.ExportOptions(generator_required=False, unroll=unroll)
+    for line in exporter.export_run(run, run.path, options):
+        say(line)

@@ -88,7 +88,7 @@ def test_errors_for_the_user_and_of_builtins_get_through(monkeypatch: pytest.Mon
 
 def test_hooks_are_the_ones_that_are_promised() -> None:
     components = {f"register_{plural(kind)}" for kind in KINDS}
-    life = {"run_started", "step_done", "evaluated", "checkpoint_saved", "run_finished", "run_closed"}
+    life = {"run_started", "step_done", "evaluated", "checkpoint_saved", "run_finished", "export_run", "run_closed"}
     assert set(SPECS) == components | life | {"register_commands"}
 
 
