@@ -15,7 +15,7 @@ from gentext.errors import MissingExtra
 from gentext.interfaces import World
 from gentext.pipeline import DEFAULT_CORPUS
 from gentext.pipeline import train as run_training
-from gentext.resolve import DEFAULT_PRESET, Start, TrainOptions, presets
+from gentext.resolve import DEFAULT_PRESET, InitialWeightsSource, TrainOptions, presets
 
 
 def train(
@@ -68,18 +68,21 @@ def train(
         settings=settings or [],
         flags={key: value for key, value in flags.items() if value is not None},
         resume=resume,
-        start=_start(init_from),
+        initial_weights=_initial_weights(init_from),
     )
     world = World.of_process()
     with _together(world):
-        done, result = run_training(options)
-    if world.rank:  # rank 0 speaks
+        finished_run, result = run_training(options)
+    if world.rank:  # rank 0 alone writes to the terminal
         return
-    options, vocab = done.config.get("model", {}), load_tokenizer(*done.read_tokenizer()).vocab_size
-    for line in after_training(result.train_loss, result.val_loss, result.best_step, result.steps, options, vocab):
+    model_options = finished_run.config.get("model", {})
+    vocab_size = load_tokenizer(*finished_run.read_tokenizer()).vocab_size
+    losses = (result.train_loss, result.val_loss)
+    for line in after_training(*losses, result.best_step, result.steps, model_options, vocab_size):
         say(line)
-    say(f"{result.symbols_per_second:,.0f} symbols/s; everything is in {done.path}")
-    say(f"next: gen sample {done.path}" if done.model.is_file() else f"next: gen export {done.path}")
+    say(f"{result.symbols_per_second:,.0f} symbols/s; everything is in {finished_run.path}")
+    next_command = "sample" if finished_run.model.is_file() else "export"
+    say(f"next: gen {next_command} {finished_run.path}")
 
 
 def _together(world: World) -> contextlib.AbstractContextManager[None]:
@@ -93,7 +96,7 @@ def _together(world: World) -> contextlib.AbstractContextManager[None]:
     return together(world)
 
 
-def _start(source: Path | None) -> Start | None:
+def _initial_weights(source: Path | None) -> InitialWeightsSource | None:
     """Return where the first weights come from, if from a run."""
     if source is None:
         return None

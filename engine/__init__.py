@@ -12,6 +12,8 @@ Contracts
     settings  the settings of a run that belong to no component
     strategy  one link of the sampling chain
     interfaces  what each kind of plugin must offer
+    capabilities  what models and trainers may offer beyond that
+    adjustments  what plugins may know and change before training
     hookspecs  the hooks
     registry  components by kind and name
     events  the life of a run, and how its hooks are called
@@ -39,6 +41,7 @@ Training
     resolve  presets, files and options to one config
     text  a corpus as symbols, cut into what is learned and what is held out
     advice  what the notebook tells its readers to watch
+    planning  settings adjusted to the text and the budget, and the budget as a number of steps
     pipeline  the story of a training run
 """
 

@@ -1,23 +1,26 @@
-"""What happens in the life of a run, and how the life-cycle hooks are called.
+"""What happens in the life of a run, and how the hooks of a run are called.
 
-A hook of another distribution that raises is reported once and left out from then on: a broken
+A life-cycle hook of another distribution that raises is reported once and left out from then on: a broken
 progress display must not cost anybody a trained model. Built-in hooks raise.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
+from gentext.adjustments import Change, TrainingFacts
 from gentext.console import warn
-from gentext.errors import GenError, reason
+from gentext.errors import GenError, PluginError, reason
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from gentext.config import ConfigTable
     from gentext.interfaces import FitResult
     from gentext.run import Run
     from gentext.settings import Settings
@@ -43,61 +46,90 @@ class Progress:
     """The step at which this process began; above 0 after a resume."""
     val_loss: float | None = None
     """Nats a symbol on the held-out text; set when it was measured at this step."""
-    train_loss: float | None = None
-    """The same on an equal stretch of training text, without dropout."""
     sample: Callable[[int], str] | None = None
     """Writes that many characters with the model as it is now; set when val_loss is."""
 
 
 class Hooks:
-    """Calls the life-cycle hooks of every loaded plugin, one implementation at a time."""
+    """Calls the hooks of a run in every loaded plugin, one implementation at a time."""
 
-    def __init__(self, manager: pluggy.PluginManager, builtin: Callable[[Any], bool]) -> None:
+    def __init__(self, manager: pluggy.PluginManager, is_builtin: Callable[[Any], bool]) -> None:
+        """``is_builtin`` tells whether a plugin is part of gentext."""
         self._manager = manager
-        self._builtin = builtin
+        self._is_builtin = is_builtin
+        #: Ids of the implementations that have failed.
         self._broken: set[int] = set()
 
+    def adjust_settings(
+        self, config: ConfigTable, free: Collection[str], facts: TrainingFacts
+    ) -> list[tuple[str, Change]]:
+        """Return each change that the plugins ask for, behind the name of its plugin.
+
+        Each plugin gets a copy of the config. Raises PluginError naming the plugin that fails.
+        """
+        proposals: list[tuple[str, Change]] = []
+        for impl in self._implementations("adjust_settings"):
+            arguments = {"config": copy.deepcopy(config), "free": frozenset(free), "facts": facts}
+            try:
+                changes: Any = impl.function(*(arguments[name] for name in impl.argnames))
+                proposals += [(impl.plugin_name, change) for change in changes or ()]
+            except Exception as error:
+                if self._is_builtin(impl.plugin) or isinstance(error, GenError):
+                    raise
+                raise PluginError(
+                    f"the hook adjust_settings of plugin {impl.plugin_name} failed: {reason(error)}; "
+                    f"uninstall it, or name the distributions to load in GEN_PLUGINS"
+                ) from error
+        return proposals
+
     def run_started(self, run: Run, settings: Settings, progress: Progress) -> None:
-        self._call("run_started", run=run, settings=settings, progress=progress)
+        self._notify("run_started", run=run, settings=settings, progress=progress)
 
     def step_done(self, run: Run, progress: Progress) -> None:
-        self._call("step_done", run=run, progress=progress)
+        self._notify("step_done", run=run, progress=progress)
 
     def evaluated(self, run: Run, progress: Progress) -> None:
-        self._call("evaluated", run=run, progress=progress)
+        self._notify("evaluated", run=run, progress=progress)
 
     def checkpoint_saved(self, run: Run, progress: Progress, path: Path) -> None:
-        self._call("checkpoint_saved", run=run, progress=progress, path=path)
+        self._notify("checkpoint_saved", run=run, progress=progress, path=path)
 
     def run_finished(self, run: Run, settings: Settings, result: FitResult) -> None:
-        self._call("run_finished", run=run, settings=settings, result=result)
+        self._notify("run_finished", run=run, settings=settings, result=result)
 
     def export_run(self, run: Run, settings: Settings) -> None:
-        self._call("export_run", run=run, settings=settings)
+        self._notify("export_run", run=run, settings=settings)
 
     def run_closed(self, run: Run) -> None:
-        self._call("run_closed", run=run)
+        self._notify("run_closed", run=run)
 
-    def _call(self, name: str, **given: Any) -> None:
-        impls = getattr(self._manager.hook, name).get_hookimpls()
-        # In the order of loading, the built-ins first; but pluggy's tryfirst and trylast mean what they say.
-        for impl in sorted(impls, key=lambda one: one.trylast - one.tryfirst):
+    def _notify(self, hook: str, **arguments: Any) -> None:
+        """Call a life-cycle hook of every plugin in which it has not failed yet."""
+        for impl in self._implementations(hook):
             if id(impl) in self._broken:
                 continue
             try:
-                impl.function(*(given[argument] for argument in impl.argnames))
+                impl.function(*(arguments[name] for name in impl.argnames))
             except Exception as error:
-                if self._builtin(impl.plugin) or isinstance(error, GenError):
+                if self._is_builtin(impl.plugin) or isinstance(error, GenError):
                     raise
                 self._broken.add(id(impl))
-                warn(f"the hook {name} of plugin {impl.plugin_name} failed and is left out: {reason(error)}")
+                warn(f"the hook {hook} of plugin {impl.plugin_name} failed and is left out: {reason(error)}")
+
+    def _implementations(self, hook: str) -> Iterator[pluggy.HookImpl]:
+        """Yield the implementations in the order of loading, the built-ins first.
+
+        Those that are marked with pluggy's tryfirst come before all others, those with trylast behind them.
+        """
+        impls = getattr(self._manager.hook, hook).get_hookimpls()
+        yield from sorted(impls, key=lambda impl: impl.trylast - impl.tryfirst)
 
 
-class Silence(Hooks):
-    """Hooks that call nobody: of several processes that train together, rank 0 alone tells what happens."""
+class SilentHooks(Hooks):
+    """Life-cycle hooks that call nobody: of several processes that train together, rank 0 alone has observers."""
 
     def __init__(self) -> None:
         pass
 
-    def _call(self, name: str, **given: Any) -> None:
+    def _notify(self, hook: str, **arguments: Any) -> None:
         pass

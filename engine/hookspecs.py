@@ -19,12 +19,15 @@ somebody first uses the name. An implementation may leave out parameters that it
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 if TYPE_CHECKING:
+    from gentext.adjustments import Change, TrainingFacts
+    from gentext.config import ConfigTable
     from gentext.events import Progress
     from gentext.interfaces import FitResult
     from gentext.registry import Register
@@ -101,6 +104,23 @@ def register_commands(cli: Any) -> None:
 
     :param cli: a :class:`typer.Typer` application; decorate functions with ``@cli.command()``. A name
         that another command has is refused.
+    """
+
+
+# -- before training --------------------------------------------------------------------------
+
+
+@hookspec
+def adjust_settings(config: ConfigTable, free: Collection[str], facts: TrainingFacts) -> Sequence[Change] | None:
+    """Adjust settings that nobody has typed to the text and the budget of a new run.
+
+    Called before a budget in minutes is measured (``facts.budget`` is None) and after, never for a run that is
+    resumed. The answer is a list of :class:`gentext.adjustments.Change`, which may be empty, or None. A change of a key
+    that is not free is refused, and so are changes of one key by two plugins. An error ends the command.
+
+    :param config: a copy of all settings, as tables by section, with every option of the components.
+    :param free: the keys, as ``section.name``, that may be changed: those that only the preset sets.
+    :param facts: what is known of text, model, budget and machine.
     """
 
 

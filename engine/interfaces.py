@@ -1,4 +1,4 @@
-"""What each kind of plugin must offer. Nothing here imports torch, onnx or onnxruntime.
+"""What each kind of plugin must offer. Nothing here imports torch, onnx or onnxruntime when it runs.
 
 Shapes: N or B rows of a batch, T positions in time, V symbols of the vocabulary, K positions
 that were generated in one piece.
@@ -10,7 +10,7 @@ import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from gentext.errors import UsageError
 
 if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
     from gentext.bundle import Bundle
     from gentext.chain import Chain
     from gentext.events import Hooks
@@ -57,7 +60,9 @@ class Tokenizer(Protocol):
         """Return the positions of the characters that have no symbol of their own."""
         ...
 
-    def token_bytes(self, token: int) -> bytes: ...
+    def token_bytes(self, token: int) -> bytes:
+        """Return the bytes of the symbol with that id."""
+        ...
 
     def state(self) -> dict[str, Any]:
         """Return what JSON can hold and ``from_state`` understands."""
@@ -70,7 +75,7 @@ class TokenizerClass(Protocol):
     def build(self, chunks: Iterable[str], config: Any) -> Tokenizer:
         """Learn from a text, in the pieces in which `Tokenizer.encode` will see it.
 
-        ``chunks`` may be iterated over again: each time the text is read anew.
+        ``chunks`` may be iterated over more than once: each time the text is read anew.
         """
         ...
 
@@ -79,16 +84,18 @@ class TokenizerClass(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """Which part of a batch this process holds: rows rank * N / size and those that follow, of N."""
+    """The processes that train together. This one has the rows rank * N / size and those that follow, of N rows."""
 
     rank: int = 0
+    """Number of this process, from 0."""
     size: int = 1
+    """Number of processes."""
 
     @classmethod
     def of_process(cls) -> World:
-        """Return this process's place among those that torchrun, or another launcher, has started together."""
-        names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # a scheduler may set one or two for its own ends
-        if not all(os.environ.get(name) for name in names):
+        """Return this process's rank among those that torchrun, or another launcher, has started together."""
+        # A scheduler may set one or two of these for its own purposes.
+        if not all(os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")):
             return cls()
         rank, size = os.environ["RANK"], os.environ["WORLD_SIZE"]
         if not (rank.isdecimal() and size.isdecimal() and int(rank) < int(size)):
@@ -142,25 +149,37 @@ class StateSpec:
 class Model(Protocol):
     """A ``torch.nn.Module``, constructed as ``Model(config, vocab_size)``.
 
-    Optional: ``prepare(counts)`` is called once on a new model with how often each symbol stands
-    in the training text (int64 [V]). ``symbol_axes()`` returns, for each tensor of the state dict that has
-    a row for each symbol, its name and the axis of the symbols: ``{"embedding.weight": 0}``. With it, a
-    new run may begin with the weights of another whose text had other symbols. ``hidden_matrices()`` names the
-    two-dimensional parameters that lead from hidden units to hidden units (no embedding, no head), each with how many
-    matrices of equal height lie in it below one another: ``{"lstm.weight_hh_l0": 4}``. The optimizer Muon trains them.
+    The first four are a plugin's to write; the others, which gentext calls too, come from ``torch.nn.Module``.
+    What is optional stands in `gentext.capabilities`.
     """
 
     state_spec: Sequence[StateSpec]
 
-    def forward(self, tokens: Any, state: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
+    def forward(self, tokens: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """tokens [B, T] and the state give logits [B, T, V] and the new state."""
         ...
 
-    def step(self, tokens: Any, state: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
+    def step(self, tokens: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """tokens [B] and the state give logits [B, V] and the new state, in plain matrix products."""
         ...
 
-    def initial_state(self, rows: int) -> tuple[Any, ...]: ...
+    def initial_state(self, rows: int) -> tuple[Tensor, ...]:
+        """Return the state of rows that have read nothing."""
+        ...
+
+    training: bool
+
+    def __call__(self, tokens: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]: ...
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
+    def get_parameter(self, target: str) -> nn.Parameter: ...
+    def buffers(self) -> Iterator[Tensor]: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any: ...
+    def zero_grad(self) -> None: ...
+    def train(self, mode: bool = True) -> Self: ...
+    def eval(self) -> Self: ...
+    def to(self, device: torch.device) -> Self: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,19 +198,17 @@ class FitResult:
 class Trainer(Protocol):
     """Fits a model. Constructed as ``Trainer(config, settings)`` with the run's Settings.
 
-    Optional: ``distributed = True`` says that it can be one of several processes (`World.of_process`),
-    which torchrun started. Each then calls all of these with its own part of the batches, gets a run and hooks that
-    only matter on rank 0, and must write nothing elsewhere.
+    See `gentext.capabilities.SupportsProcesses` for training by several processes.
     """
 
     def start(self) -> str:
         """Choose device and precision and seed everything, before the model is built.
 
-        Returns one line that says what was taken. Raises DeviceError.
+        Returns one line that names device and precision. Raises DeviceError.
         """
         ...
 
-    def plan(self, model: Any, batcher: Batcher, train: Ids) -> tuple[int, float]:
+    def plan(self, model: Model, batcher: Batcher, train: Ids) -> tuple[int, float]:
         """Return the steps of the whole budget, and about how many seconds one takes.
 
         Leaves the model and the random state as they were. `gentext.settings.budget_steps` turns
@@ -201,7 +218,7 @@ class Trainer(Protocol):
 
     def fit(
         self,
-        model: Any,
+        model: Model,
         batcher: Batcher,
         train: Ids,
         val: Ids,
@@ -212,7 +229,7 @@ class Trainer(Protocol):
     ) -> FitResult:
         """Train up to ``steps``, writing checkpoints into the run and calling the hooks of its life.
 
-        `run_started` to `checkpoint_saved` are the trainer's to call, the two at the end are not.
+        `run_started` to `checkpoint_saved` are the trainer's to call, those behind them are not.
         With ``resume`` it goes on from the run's newest checkpoint. Raises TrainingStopped.
         """
         ...

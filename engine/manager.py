@@ -30,6 +30,7 @@ from gentext.registry import KINDS, Component, Provider, Registry, plural
 #: The plugins that gentext itself consists of, as dotted names; the engine imports none of them.
 BUILTINS = (
     "gentext.plugins.builtin",
+    "gentext.plugins.presets.plugin",
     "gentext.plugins.observers.metrics",
     "gentext.plugins.observers.progress",
     "gentext.plugins.observers.samples",

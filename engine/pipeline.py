@@ -2,241 +2,136 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import re
-from collections.abc import Iterator, Set
 from pathlib import Path
-from typing import Any
 
 from gentext import advice
 from gentext import run as runs
 from gentext.bundle import start_symbol
+from gentext.capabilities import SupportsPrepare
 from gentext.config import ConfigTable, build_config, to_table
 from gentext.console import say, warn
 from gentext.describe import configured_chain
-from gentext.errors import (
-    ConfigError,
-    MissingExtra,
-    PluginError,
-    RunError,
-    TrainingStopped,
-    UsageError,
-    reason,
-)
-from gentext.events import Silence
-from gentext.interfaces import FitResult, Ids, World
+from gentext.errors import MissingExtra, RunError, TrainingStopped, UsageError
+from gentext.events import SilentHooks
+from gentext.interfaces import FitResult, World
 from gentext.manager import host
-from gentext.plugins.presets import rules as sizing
-from gentext.resolve import SECTIONS, Start, TrainOptions, component, resolve, untyped
+from gentext.planning import PreparedTraining, explain_memory_shortage, plan_training
+from gentext.resolve import (
+    SECTIONS,
+    InitialWeightsSource,
+    TrainOptions,
+    adjustable_keys,
+    component,
+    resolve,
+    with_defaults,
+)
 from gentext.run import Run
 from gentext.settings import BUDGETS, Settings, check_extras
-from gentext.text import SplitText, read_text
+from gentext.text import ResumedRun, SplitText, read_text
 
 DEFAULT_CORPUS = "python-docs"
-#: What PyTorch says when memory is short.
-NO_MEMORY = re.compile(r"out of memory|can't allocate|not enough memory", re.IGNORECASE)
 
 
 def train(options: TrainOptions) -> tuple[Run, FitResult]:
     """Train as the options say, and export at the end unless `Settings.export` is false."""
     if options.corpus == "-" and World.of_process().size > 1:
         raise UsageError("standard input serves one process only: with torchrun, name a file or a folder")
-    if options.resume and options.start:
+    if options.resume and options.initial_weights:
         raise UsageError("--init-from begins a new run, --resume goes on with one: give one of them")
-    if options.resume:
-        return _resume(options)
-    if not World.of_process().rank:  # whose run it is
+    return _train(_resumed_training(options) if options.resume else _new_training(options))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Training:
+    """What to train: a new run, or one that goes on."""
+
+    config: ConfigTable
+    corpus: str
+    """A path, ``-``, or a name of the catalogue."""
+    path: Path | None
+    """Folder of the run; None: a new one."""
+    resumed: ResumedRun | None = None
+    initial_weights: InitialWeightsSource | None = None
+    preset: str = ""
+    """The preset of a new run."""
+    adjustable: frozenset[str] = frozenset()
+    """The keys, as ``section.name``, that plugins may adjust."""
+
+
+def _new_training(options: TrainOptions) -> _Training:
+    if World.of_process().rank == 0:  # the other processes write nothing
         runs.check_free(options.run)
-    config, free = resolve(options), untyped(options)
-    if options.start:
-        free.discard("model.hidden")  # the weights to begin with have a size
-    corpus = DEFAULT_CORPUS if options.corpus is None else options.corpus
-    return _train(config, corpus, options.run, resume=None, start=options.start, free=free)
+    return _Training(
+        config=resolve(options),
+        corpus=DEFAULT_CORPUS if options.corpus is None else options.corpus,
+        path=options.run,
+        initial_weights=options.initial_weights,
+        preset=options.preset_name,
+        adjustable=frozenset(adjustable_keys(options)),
+    )
 
 
-def _resume(options: TrainOptions) -> tuple[Run, FitResult]:
-    given = [name for name in ("preset", "config", "settings", "flags") if getattr(options, name)]
-    if given:
+def _resumed_training(options: TrainOptions) -> _Training:
+    """Find the run to go on with, and check that its config names all that it needs."""
+    if options.preset or options.config or options.settings or options.flags:
         raise UsageError("--resume goes on with the settings of the run; leave out everything but CORPUS and --run")
     run = runs.open_run(options.run) if options.run else runs.newest(exported=False)[0]
     if run is None:
         raise RunError(f"nothing to resume: no run in {runs.runs_folder()}/; name one with --run")
     config = run.config
-    stored = config.pop("corpus", {})
+    corpus_table = config.pop("corpus", {})
     nameless = [kind for kind in SECTIONS if "name" not in config.get(kind, {})]
-    nameless += [] if "name" in stored else ["corpus"]
+    if "name" not in corpus_table:
+        nameless.append("corpus")
     if nameless:
         raise RunError(f"{run.path / runs.CONFIG}: damaged, [{nameless[0]}] has no name; train the run again")
-    origin = stored.get("origin") if options.corpus is None else options.corpus
-    if not isinstance(origin, str) or (origin == "-" and options.corpus is None):
+    corpus = corpus_table.get("origin") if options.corpus is None else options.corpus
+    if not isinstance(corpus, str) or (corpus == "-" and options.corpus is None):
         raise UsageError(f"{run.path} was trained from standard input: pipe the same text in again, with CORPUS -")
-    return _train(config, origin, run.path, resume=(run, stored))
+    return _Training(config, corpus, run.path, ResumedRun(run, corpus_table))
 
 
-def _train(
-    config: ConfigTable,
-    source: str,
-    path: Path | None,
-    resume: tuple[Run, ConfigTable] | None,
-    start: Start | None = None,
-    free: Set[str] = frozenset(),
-) -> tuple[Run, FitResult]:
-    parts = {kind: component(config, kind) for kind in SECTIONS}
+def _train(training: _Training) -> tuple[Run, FitResult]:
+    config = with_defaults(training.config)
     settings = build_config(Settings, config.get("run", {}), "run")
     check_extras(settings)
-    text = read_text(source, config["tokenizer"]["name"], parts["tokenizer"], settings.val_frac, resume)
-    world = World.of_process()
-    configured_chain(host().registry, config.get("chain", {}), text.tokenizer.vocab_size)
-    ruled, measured = _rule(config, text, settings, world, free)
-    made = measured or _make(config, text, settings, world)
-    trainer, model = made.trainer, made.model
-    if not resume and hasattr(model, "prepare"):
+    text = read_text(training.corpus, component(config, "tokenizer"), settings.val_frac, training.resumed)
+    configured_chain(host().registry, config.get("chain", {}), text.tokenizer.vocab_size)  # raises where it is wrong
+    prepared = plan_training(config, text, settings, training.preset, training.adjustable)
+    weights_note = _prepare_weights(training, prepared, text)
+    prepared.plan()  # what is wrong with the budget shows before the run has a folder
+    run = training.resumed.run if training.resumed else _create_run(training.path, prepared, text, settings)
+    for note in (weights_note, prepared.adjustment_note):
+        if note:
+            say(note)
+    _introduce(run, prepared, text)
+    return run, _fit(run, prepared, text, settings, resume=training.resumed is not None)
+
+
+def _prepare_weights(training: _Training, prepared: PreparedTraining, text: SplitText) -> str:
+    """Let a new model begin near its text, or with another run's weights; return a line about these, or nothing."""
+    model = prepared.model
+    if not training.resumed and isinstance(model, SupportsPrepare):
         model.prepare(text.counts)
-    begun = start(model, text.tokenizer, config) if start else None
-    steps, seconds = made.plan(text.train)
-    if resume or world.rank:
-        run = resume[0] if resume else Run(path or runs.runs_folder())
-    else:
-        run = runs.create(path, text.corpus["name"])
-        config["run"] = {key: value for key, value in to_table(settings).items() if key not in BUDGETS}
-        config["run"]["steps"] = steps
-        config["corpus"] = text.corpus
-        _write_start(run, config, text)
-    for line in filter(None, (begun, ruled)):
-        say(line)
-    _introduce(run, made.device, model, text, steps, seconds, config["model"])
-    hooks = Silence() if world.rank else host().hooks
-    try:
-        with _enough_memory():
-            result = trainer.fit(model, made.batcher, text.train, text.val, run, hooks, steps, resume is not None)
-        hooks.run_finished(run, settings, result)
-        if settings.export:
-            hooks.export_run(run, settings)
-    except KeyboardInterrupt:
-        if world.rank:
-            raise
-        raise TrainingStopped(f"stopped before the end; {_go_on(run)}") from None
-    except RunError as error:
-        if not isinstance(error.__cause__, OSError):
-            raise
-        raise RunError(f"{error}. When that is put right, {_go_on(run)}") from error
-    finally:
-        hooks.run_closed(run)
-    return run, result
+    if training.initial_weights is None:
+        return ""
+    return training.initial_weights(model, text.tokenizer, prepared.config)
 
 
-@dataclasses.dataclass
-class _Made:
-    """A trainer that has started, and what it is to train."""
-
-    trainer: Any
-    device: str
-    model: Any
-    batcher: Any
-    planned: tuple[int, float] | None = None
-
-    def plan(self, train: Ids) -> tuple[int, float]:
-        """Return steps and seconds of one, measured once."""
-        if self.planned is None:
-            with _enough_memory():
-                self.planned = self.trainer.plan(self.model, self.batcher, train)
-        return self.planned
-
-
-def _make(config: ConfigTable, text: SplitText, settings: Settings, world: World) -> _Made:
-    parts = {kind: component(config, kind) for kind in SECTIONS}
-    batcher = _batcher(config, parts, text.train, settings.seed, world)
-    cls, options = parts["trainer"]
-    trainer = cls(options, settings)
-    took = trainer.start()
-    cls, options = parts["model"]
-    with _enough_memory():
-        return _Made(trainer, took, cls(options, text.tokenizer.vocab_size), batcher)
-
-
-def _rule(
-    config: ConfigTable, text: SplitText, settings: Settings, world: World, free: Set[str]
-) -> tuple[str | None, _Made | None]:
-    """Let the rules of `gentext.plugins.presets.rules` change what is free in the config.
-
-    Returns what to tell about it, and what was made to measure minutes by, where it still holds.
-    """
-    told = hasattr(component(config, "model")[0], "hidden_matrices")
-    facts = sizing.Facts(len(text.train), text.tokenizer.vocab_size, world.size, told)
-    changes = sizing.for_text(config, free, facts)
-    _lay(changes, config)
-    made, symbols = None, round((settings.epochs or 1.0) * facts.symbols)
-    if free and settings.minutes is not None:
-        made, symbols = _measure(config, text, settings, world)
-        batch = sizing.for_budget(config, free & {"batcher.batch"}, facts, steps=None, symbols=symbols, timed=True)
-        if batch:  # another batch reads faster or slower: how many passes it makes must be measured
-            changes += batch
-            _lay(batch, config)
-            made, symbols = _measure(config, text, settings, world)
-            free = free - {"batcher.batch"}
-    late = sizing.for_budget(config, free, facts, steps=settings.steps, symbols=symbols)
-    _lay(late, config)
-    changes += late
-    return sizing.line(changes) if changes else None, None if late else made
-
-
-def _measure(config: ConfigTable, text: SplitText, settings: Settings, world: World) -> tuple[_Made, int]:
-    """Return what was made to measure a budget in minutes by, and the symbols that it reads."""
-    made = _make(config, text, settings, world)
-    return made, made.plan(text.train)[0] * made.batcher.rows * made.batcher.length
-
-
-def _lay(changes: list[sizing.Change], config: ConfigTable) -> None:
-    for one in changes:
-        section, key = one.key.split(".")
-        config[section][key] = one.value
-
-
-def _batcher(config: ConfigTable, parts: dict[str, Any], train: Ids, seed: int, world: World) -> Any:
-    """Return the batcher. Of several processes each takes its part of a batch, which a plugin may not know of."""
-    cls, options = parts["batcher"]
-    batcher = cls(options, len(train), world)
-    if world.size == 1:
-        return batcher
-    if not getattr(parts["trainer"][0], "distributed", False):
-        raise PluginError(
-            f"the trainer {config['trainer']['name']!r} works alone, but there are {world.size} processes; "
-            f"train without torchrun, or with trainer.name=bptt"
-        )
-    rows = len(batcher.batch(train, seed, 0, 0, world.rank)[0])
-    if rows * world.size != batcher.rows:
-        raise PluginError(
-            f"the batcher {config['batcher']['name']!r} gave each of {world.size} processes {rows} of {batcher.rows} "
-            f"rows; expected an equal part. Choose another size of batch, or train without torchrun"
-        )
-    return batcher
-
-
-def _go_on(run: Run) -> str:
-    """Return what to do after training was cut short."""
-    if not any(run.checkpoints.glob("*.safetensors")):
-        return "train anew in another folder: nothing was saved yet"
-    return f"go on with: gen train --resume --run {run.path}"
-
-
-@contextlib.contextmanager
-def _enough_memory() -> Iterator[None]:
-    """Say in one line when a model or its batches do not fit; PyTorch raises RuntimeError."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not NO_MEMORY.search(str(error)):
-            raise
-        raise ConfigError(
-            f"not enough memory for this model and its batches ({reason(error)[:100]}); lower model.hidden, "
-            f"model.layers, batcher.batch or batcher.length"
-        ) from error
+def _create_run(path: Path | None, prepared: PreparedTraining, text: SplitText, settings: Settings) -> Run:
+    """Create the folder of a new run, and write what it holds before its first step."""
+    if World.of_process().rank:  # rank 0 creates it
+        return Run(path or runs.runs_folder())
+    run = runs.create(path, text.corpus["name"])
+    run_table = {key: value for key, value in to_table(settings).items() if key not in BUDGETS}
+    run_table["steps"], _ = prepared.plan()
+    _write_start(run, {**prepared.config, "run": run_table, "corpus": text.corpus}, text)
+    return run
 
 
 def _write_start(run: Run, config: ConfigTable, text: SplitText) -> None:
-    """Write what a run holds before its first step."""
     try:
         import tomli_w
     except ModuleNotFoundError:
@@ -253,11 +148,11 @@ def _write_start(run: Run, config: ConfigTable, text: SplitText) -> None:
     runs.write_text(run.path / runs.CONFIG, tomli_w.dumps(config))
 
 
-def _introduce(
-    run: Run, took: str, model: Any, text: SplitText, steps: int, seconds: float, options: ConfigTable
-) -> None:
-    parameters = sum(int(one.numel()) for one in model.parameters())
-    say(f"device: {took}")
+def _introduce(run: Run, prepared: PreparedTraining, text: SplitText) -> None:
+    """Tell the user about device, text, model and budget, and warn of what does not fit together."""
+    steps, seconds_per_step = prepared.plan()
+    parameters = sum(int(parameter.numel()) for parameter in prepared.model.parameters())
+    say(f"device: {prepared.device}")
     say(
         f"text: {len(text.train):,} symbols to learn from, {len(text.val):,} held out, "
         f"{text.tokenizer.vocab_size} different; model: {parameters:,} parameters"
@@ -268,11 +163,44 @@ def _introduce(
             f"held out are {unread + len(text.held_out):,} characters, of which the last {len(text.held_out):,} are "
             f"measured; a smaller --val-frac leaves more to learn from"
         )
-    say(f"budget: {steps:,} steps, about {_duration(steps * seconds)}; run: {run.path}")
-    for line in advice.before_training(parameters, text.characters, len(text.held_out), options):
+    say(f"budget: {steps:,} steps, about {_duration(steps * seconds_per_step)}; run: {run.path}")
+    for line in advice.before_training(parameters, text.characters, len(text.held_out), prepared.config["model"]):
         warn(line)
 
 
 def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+    minutes, seconds_left = divmod(round(seconds), 60)
+    return f"{minutes} min {seconds_left:02d} s" if minutes else f"{seconds_left} s"
+
+
+def _fit(run: Run, prepared: PreparedTraining, text: SplitText, settings: Settings, resume: bool) -> FitResult:
+    """Train, export where that is asked for, and tell how to go on where training ends early."""
+    rank = World.of_process().rank
+    hooks = SilentHooks() if rank else host().hooks
+    steps, _ = prepared.plan()
+    try:
+        with explain_memory_shortage():
+            result = prepared.trainer.fit(
+                prepared.model, prepared.batcher, text.train, text.val, run, hooks, steps, resume
+            )
+        hooks.run_finished(run, settings, result)
+        if settings.export:
+            hooks.export_run(run, settings)
+    except KeyboardInterrupt:
+        if rank:
+            raise
+        raise TrainingStopped(f"stopped before the end; {_how_to_go_on(run)}") from None
+    except RunError as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+        raise RunError(f"{error}. When that is put right, {_how_to_go_on(run)}") from error
+    finally:
+        hooks.run_closed(run)
+    return result
+
+
+def _how_to_go_on(run: Run) -> str:
+    """Return what to do after training was cut short."""
+    if not any(run.checkpoints.glob("*.safetensors")):
+        return "train anew in another folder: nothing was saved yet"
+    return f"go on with: gen train --resume --run {run.path}"

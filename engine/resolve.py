@@ -11,18 +11,16 @@ from typing import Any
 from gentext.chain import DEFAULT_CHAIN
 from gentext.config import ConfigTable, build_config, config_class, merge, parse_setting, read_toml, to_table
 from gentext.errors import ConfigError, nearest
-from gentext.interfaces import Tokenizer
+from gentext.interfaces import Model, Tokenizer
 from gentext.manager import host
-from gentext.plugins.presets.rules import RULED
 from gentext.settings import BUDGETS
 
-#: Components that a config chooses by name, and the built-in ones taken when it does not.
+#: Components that a config chooses by name, and the built-in ones that serve when it does not.
 SECTIONS = {"tokenizer": "char", "batcher": "stream", "model": "lstm", "trainer": "bptt"}
 DEFAULT_PRESET = "small"
 
-
-#: Puts first weights into a new model, of a tokenizer and a config, and says what it did.
-Start = Callable[[Any, Tokenizer, ConfigTable], str]
+#: Puts weights into a new model, given the run's tokenizer and its config; returns one line about it for the user.
+InitialWeightsSource = Callable[[Model, Tokenizer, ConfigTable], str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,51 +36,53 @@ class TrainOptions:
     flags: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Fields of `Settings` that were typed."""
     resume: bool = False
-    start: Start | None = None
-    """Where a new model's weights come from, if not from chance."""
+    initial_weights: InitialWeightsSource | None = None
+    """Where a new model's weights come from; None: from chance."""
+
+    @property
+    def preset_name(self) -> str:
+        """The preset that a new run begins with."""
+        return DEFAULT_PRESET if self.preset is None else self.preset
+
+
+@dataclasses.dataclass(frozen=True)
+class ConfiguredComponent:
+    """A component that a config names, with its options checked."""
+
+    name: str
+    target: Any
+    """What was registered under the name: a class, or a function that creates the component."""
+    options: Any
+    """An instance of the target's ``Config``."""
+
+    def create(self, *arguments: Any) -> Any:
+        """Return ``target(options, ...)``; the arguments are those of its kind, see `gentext.interfaces`."""
+        return self.target(self.options, *arguments)
+
+    def table(self) -> ConfigTable:
+        """Return the component's table of a config file, with every option."""
+        return {"name": self.name, **to_table(self.options)}
+
+
+def component(config: ConfigTable, kind: str) -> ConfiguredComponent:
+    """Return the component that a config names for a kind. Raises ConfigError where its options are wrong."""
+    options = dict(config[kind])
+    name = options.pop("name")
+    if not isinstance(name, str):
+        raise ConfigError(f"{kind}.name = {name!r}: expected the name of a {kind}")
+    target = host().registry.get(kind, name)
+    return ConfiguredComponent(name, target, build_config(config_class(target), options, kind))
+
+
+def with_defaults(config: ConfigTable) -> ConfigTable:
+    """Return a copy of a config in which every option of its components is written out; checks all of them."""
+    return {**merge(config), **{kind: component(config, kind).table() for kind in SECTIONS}}
 
 
 def presets() -> list[str]:
     """Return the names of the presets."""
-    return sorted(one.name.removesuffix(".toml") for one in _preset_folder().iterdir() if one.name.endswith(".toml"))
-
-
-def resolve(options: TrainOptions) -> ConfigTable:
-    """Return the config: preset < file < --set < flags. Component options are checked later."""
-    table = merge({kind: {"name": name} for kind, name in SECTIONS.items()}, {"chain": {"links": list(DEFAULT_CHAIN)}})
-    known = [*SECTIONS, "chain", "run"]
-    for layer in [read_preset(_preset(options)), *_typed(options)]:
-        for section, value in layer.items():
-            if section not in known:
-                raise ConfigError(f"unknown section [{section}].{nearest(section, known)} Sections: {', '.join(known)}")
-            if not isinstance(value, Mapping):
-                raise ConfigError(f"{section} = {value!r}: expected a table, for example [{section}]")
-        table = _lay_over(table, layer)
-    return table
-
-
-def untyped(options: TrainOptions) -> set[str]:
-    """Return the keys, as ``section.key``, that only the preset sets: its rules may change them."""
-    if _preset(options) not in RULED:
-        return set()
-    preset, typed = read_preset(_preset(options)), merge(*_typed(options))
-    keys = set()
-    for section in SECTIONS:
-        below, above = preset.get(section, {}), typed.get(section, {})
-        if above.get("name", below.get("name")) == below.get("name"):
-            keys |= {f"{section}.{key}" for key in below.keys() - above.keys()}
-    return keys
-
-
-def _preset(options: TrainOptions) -> str:
-    return DEFAULT_PRESET if options.preset is None else options.preset
-
-
-def _typed(options: TrainOptions) -> list[ConfigTable]:
-    """Return what the user says, the strongest last."""
-    layers = [read_toml(options.config)] if options.config else []
-    layers.append(merge(*map(parse_setting, options.settings)))  # one layer: their order does not matter
-    return [*layers, {"run": dict(options.flags)}]
+    paths = _preset_folder().iterdir()
+    return sorted(path.name.removesuffix(".toml") for path in paths if path.name.endswith(".toml"))
 
 
 def read_preset(name: str) -> ConfigTable:
@@ -97,25 +97,53 @@ def _preset_folder() -> Any:
     return importlib.resources.files("gentext.plugins") / "presets"
 
 
-def _lay_over(below: ConfigTable, above: Mapping[str, Any]) -> ConfigTable:
-    """Merge two configs; another component, or another unit of budget, replaces what it does not share."""
-    below = dict(below)
+def resolve(options: TrainOptions) -> ConfigTable:
+    """Return the config: preset < file < --set < flags. Component options are checked later."""
+    defaults: ConfigTable = {kind: {"name": name} for kind, name in SECTIONS.items()}
+    config = {**defaults, "chain": {"links": list(DEFAULT_CHAIN)}}
+    sections = [*SECTIONS, "chain", "run"]
+    for layer in [read_preset(options.preset_name), *_typed_layers(options)]:
+        for section, table in layer.items():
+            if section not in sections:
+                raise ConfigError(
+                    f"unknown section [{section}].{nearest(section, sections)} Sections: {', '.join(sections)}"
+                )
+            if not isinstance(table, Mapping):
+                raise ConfigError(f"{section} = {table!r}: expected a table, for example [{section}]")
+        config = _merge_layer(config, layer)
+    return config
+
+
+def adjustable_keys(options: TrainOptions) -> set[str]:
+    """Return the keys, as ``section.key``, that only the preset sets: plugins may adjust them."""
+    preset, typed = read_preset(options.preset_name), merge(*_typed_layers(options))
+    keys = set()
     for section in SECTIONS:
-        name = above.get(section, {}).get("name")
-        if name is not None and name != below.get(section, {}).get("name"):
-            below[section] = {}
-    if any(unit in above.get("run", {}) for unit in BUDGETS):
-        below["run"] = {key: value for key, value in below.get("run", {}).items() if key not in BUDGETS}
-    return merge(below, above)
+        preset_table, typed_table = preset.get(section, {}), typed.get(section, {})
+        if typed_table.get("name", preset_table.get("name")) == preset_table.get("name"):
+            keys |= {f"{section}.{key}" for key in preset_table.keys() - typed_table.keys() - {"name"}}
+    if options.initial_weights:
+        keys.discard("model.hidden")  # the weights to begin with have a size
+    return keys
 
 
-def component(config: ConfigTable, kind: str) -> tuple[Any, Any]:
-    """Return the class of a config's component and its Config, checked."""
-    table = dict(config[kind])
-    name = table.pop("name")
-    if not isinstance(name, str):
-        raise ConfigError(f"{kind}.name = {name!r}: expected the name of a {kind}")
-    cls = host().registry.get(kind, name)
-    built = build_config(config_class(cls), table, kind)
-    config[kind] = {"name": name, **to_table(built)}
-    return cls, built
+def _typed_layers(options: TrainOptions) -> list[ConfigTable]:
+    """Return what the user has typed, the strongest layer last."""
+    layers = [read_toml(options.config)] if options.config else []
+    layers.append(merge(*map(parse_setting, options.settings)))  # one layer: their order does not matter
+    return [*layers, {"run": dict(options.flags)}]
+
+
+def _merge_layer(config: ConfigTable, layer: Mapping[str, Any]) -> ConfigTable:
+    """Merge a stronger layer over a config.
+
+    Where the layer names another component, or another unit of budget, the former options and budget are dropped.
+    """
+    config = dict(config)
+    for section in SECTIONS:
+        name = layer.get(section, {}).get("name")
+        if name is not None and name != config.get(section, {}).get("name"):
+            config[section] = {}
+    if any(unit in layer.get("run", {}) for unit in BUDGETS):
+        config["run"] = {key: value for key, value in config.get("run", {}).items() if key not in BUDGETS}
+    return merge(config, layer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from gentext.config import ConfigTable
 from gentext.describe import load_tokenizer
 from gentext.errors import CorpusError, PluginError, PrimeError, RunError
-from gentext.interfaces import Ids, Tokenizer
+from gentext.interfaces import Ids, Tokenizer, TokenizerClass
 from gentext.manager import host
+from gentext.resolve import ConfiguredComponent
 from gentext.run import Run
 
 if TYPE_CHECKING:
@@ -43,10 +44,17 @@ class SplitText:
     """The config's table ``[corpus]``."""
 
 
-def read_text(
-    source: str, name: str, tokenizer: tuple[Any, Any], val_frac: float, resume: tuple[Run, ConfigTable] | None
-) -> SplitText:
-    """Read a text, twice, and turn it into ids; ``name`` is that of the tokenizer.
+@dataclasses.dataclass(frozen=True)
+class ResumedRun:
+    """A run that training goes on with."""
+
+    run: Run
+    corpus: ConfigTable
+    """The table ``[corpus]`` of its config."""
+
+
+def read_text(source: str, tokenizer: ConfiguredComponent, val_frac: float, resumed: ResumedRun | None) -> SplitText:
+    """Read a text, twice, and turn it into ids.
 
     A new run's tokenizer learns its symbols from the whole text; that of a run which is resumed is
     loaded. Raises CorpusError when the text cannot be read or is too short, RunError when it is
@@ -54,83 +62,98 @@ def read_text(
     """
     from gentext.data.stream import open_corpus
 
-    cls, options = tokenizer
     with open_corpus(source, HELD_OUT_LIMIT) as stream:
-        learned: Tokenizer = _load(stream, *resume) if resume else cls.build(stream, options)
+        learned = _load_tokenizer(stream, resumed) if resumed else _build_tokenizer(stream, tokenizer)
         if not stream.sha256:  # a tokenizer need not look at the text
             stream.read_through()
-        return _encoded(stream, name, learned, val_frac)
+        return _split_and_encode(stream, tokenizer.name, learned, val_frac)
 
 
-def _load(stream: CorpusStream, run: Run, stored: ConfigTable) -> Tokenizer:
+def _build_tokenizer(stream: CorpusStream, tokenizer: ConfiguredComponent) -> Tokenizer:
+    cls: TokenizerClass = tokenizer.target
+    return cls.build(stream, tokenizer.options)
+
+
+def _load_tokenizer(stream: CorpusStream, resumed: ResumedRun) -> Tokenizer:
     """Read the text to its end, and return the run's tokenizer when it is the run's text."""
+    run, corpus = resumed.run, resumed.corpus
     try:
         stream.read_through()
     except CorpusError as error:
         raise CorpusError(f"{error} If it moved, say where it is: gen train TEXT --resume --run {run.path}") from None
-    if stream.sha256 != stored.get("sha256"):
+    if stream.sha256 != corpus.get("sha256"):
         raise RunError(
-            f"{run.path} was trained on another text: {stored.get('name')!r} with sha256 "
-            f"{str(stored.get('sha256'))[:12]}..., this is {stream.name!r} with {stream.sha256[:12]}...; "
+            f"{run.path} was trained on another text: {corpus.get('name')!r} with sha256 "
+            f"{str(corpus.get('sha256'))[:12]}..., this is {stream.name!r} with {stream.sha256[:12]}...; "
             f"give it the same text, or start a new run"
         )
     return load_tokenizer(*run.read_tokenizer())
 
 
-def _encoded(stream: CorpusStream, name: str, tokenizer: Tokenizer, val_frac: float) -> SplitText:
-    """Turn a text that was read to its end into ids, and cut off the held-out tail."""
+def _split_and_encode(stream: CorpusStream, name: str, tokenizer: Tokenizer, val_frac: float) -> SplitText:
+    """Cut a text that was read to its end into the parts to learn and to hold out, and turn both into ids.
+
+    ``name`` is that of the tokenizer.
+    """
     from gentext.data.encoded import Recipe, encoded
 
     if tokenizer.vocab_size < 2:
         raise CorpusError(f"{stream.name}: the text has one symbol only; there is nothing to learn")
-    cut = int(stream.characters * (1 - val_frac))
-    at = max(cut, stream.characters - HELD_OUT_LIMIT)
-    held_out = stream.last[len(stream.last) - (stream.characters - at) :]
-    pieces = _Pieces(stream, name, tokenizer, cut)
-    val = pieces.encode(held_out, at)
-    facts = [stream.sha256, cut, name, str(host().registry.find("tokenizer", name).provider), tokenizer.state()]
-    train = encoded(Recipe(facts, tokenizer.vocab_size, pieces.encode(stream.first[:cut], 0)), pieces)
+    # Characters to learn from, and the character at which the measured end of the text begins.
+    train_end = int(stream.characters * (1 - val_frac))
+    val_begin = max(train_end, stream.characters - HELD_OUT_LIMIT)
+    held_out = stream.last[len(stream.last) - (stream.characters - val_begin) :]
+    pieces = _EncodedPieces(stream, name, tokenizer, train_end)
+    val = pieces.encode(held_out, val_begin)
+    # All that the ids depend on: with the same facts, the cache has them already.
+    provider = str(host().registry.find("tokenizer", name).provider)
+    facts = [stream.sha256, train_end, name, provider, tokenizer.state()]
+    first_ids = pieces.encode(stream.first[:train_end], 0)
+    train = encoded(Recipe(facts, tokenizer.vocab_size, first_ids), pieces)
     if len(train.ids) < 2 or len(val) < 2:
         raise CorpusError(
             f"{stream.name}: {stream.characters} characters are too few to learn from and to hold out "
             f"{val_frac:.0%}; use a longer text"
         )
-    return SplitText(tokenizer, train.ids, val, train.counts, cut, held_out, _corpus_table(stream))
+    return SplitText(tokenizer, train.ids, val, train.counts, train_end, held_out, _corpus_table(stream))
 
 
-class _Pieces:
-    """The ids of a text's first ``cut`` characters, piece by piece, as often as they are asked for."""
+class _EncodedPieces:
+    """The ids of a text's first ``end`` characters, piece by piece, read anew for each iteration."""
 
-    def __init__(self, stream: CorpusStream, name: str, tokenizer: Tokenizer, cut: int) -> None:
-        self._stream, self._name, self._tokenizer, self._cut = stream, name, tokenizer, cut
+    def __init__(self, stream: CorpusStream, name: str, tokenizer: Tokenizer, end: int) -> None:
+        self._stream, self._name, self._tokenizer, self._end = stream, name, tokenizer, end
 
     def __iter__(self) -> Iterator[Ids]:
         begin = 0
         pieces = iter(self._stream)
         for piece in pieces:  # to the end: only there the stream can tell whether the text has changed
-            if begin < self._cut:
+            if begin < self._end:
                 try:
-                    yield self.encode(piece[: self._cut - begin], begin)
+                    yield self.encode(piece[: self._end - begin], begin)
                 except CorpusError:
-                    collections.deque(pieces, maxlen=0)
+                    collections.deque(pieces, maxlen=0)  # reads to the end: that the text has changed matters more
                     raise
             begin += len(piece)
 
     def encode(self, text: str, begin: int) -> Ids:
-        """Return the ids of a piece that begins at a character of the text."""
+        """Return the ids of a piece that begins at character ``begin`` of the text.
+
+        Raises CorpusError for a character without a symbol, PluginError for ids that are none.
+        """
         tokenizer = self._tokenizer
         try:
             ids = np.asarray(tokenizer.encode(text))
         except PrimeError as error:
-            at = next(iter(tokenizer.unknown_at(text)), None)
-            if at is None:
+            position = next(iter(tokenizer.unknown_at(text)), None)
+            if position is None:
                 raise
             raise CorpusError(
-                f"{self._stream.name}: {text[at]!r} at character {begin + at} is not among the "
+                f"{self._stream.name}: {text[position]!r} at character {begin + position} is not among the "
                 f"{tokenizer.vocab_size} symbols; leave such characters out of the text"
             ) from error
-        whole = ids.ndim == 1 and (ids.dtype.kind in "iu" or not ids.size)
-        if not whole or (ids.size and not 0 <= ids.min() <= ids.max() < tokenizer.vocab_size):
+        is_row_of_integers = ids.ndim == 1 and (ids.dtype.kind in "iu" or not ids.size)
+        if not is_row_of_integers or (ids.size and not 0 <= ids.min() <= ids.max() < tokenizer.vocab_size):
             raise PluginError(
                 f"the tokenizer {self._name!r} must encode a text as whole numbers from 0 to "
                 f"{tokenizer.vocab_size - 1} in one row, and does not"

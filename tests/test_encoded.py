@@ -26,6 +26,7 @@ from gentext.data import decoding, encoded, stream
 from gentext.errors import CorpusError, PluginError
 from gentext.plugins.tokenizers.byte import ByteTokenizer
 from gentext.plugins.tokenizers.char import CharConfig, CharTokenizer
+from gentext.resolve import ConfiguredComponent
 from gentext.text import SplitText, read_text
 
 Gen = Callable[..., tuple[int, str, str]]
@@ -43,7 +44,12 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def read(place: Path, cls: Any = CharTokenizer, config: Any = CharConfig(), source: str = "text.txt") -> SplitText:  # noqa: B008
-    return read_text(str(place / source), "char" if cls is CharTokenizer else "byte", (cls, config), 0.1, None)
+    return read_text(str(place / source), component(cls, config), 0.1, None)
+
+
+def component(cls: Any, config: Any = None) -> ConfiguredComponent:
+    """A tokenizer under the name of the built-in one that it is, or inherits from."""
+    return ConfiguredComponent("char" if issubclass(cls, CharTokenizer) else "byte", cls, config)
 
 
 def cached(place: Path) -> list[Path]:
@@ -160,7 +166,7 @@ def test_cache_knows_what_it_is_about(place: Path) -> None:
     read(place)
     read(place, CharTokenizer, CharConfig(50))
     read(place, ByteTokenizer)
-    read_text(str(place / "text.txt"), "char", (CharTokenizer, CharConfig()), 0.2, None)
+    read_text(str(place / "text.txt"), component(CharTokenizer, CharConfig()), 0.2, None)
     assert len(cached(place)) == 4
     (place / "copy.txt").write_text(LINES.replace("\n", "\r\n"))
     read(place, source="copy.txt")
@@ -192,11 +198,13 @@ def test_two_that_encode_at_once(place: Path) -> None:
     (place / "long.txt").write_text(LINES * 500)
     code = (
         "import hashlib, sys\n"
+        "from gentext.resolve import ConfiguredComponent\n"
         "from gentext.text import read_text\n"
         "from gentext.plugins.tokenizers.char import CharConfig, CharTokenizer\n"
         "print('ready', flush=True)\n"
         "sys.stdin.readline()\n"
-        "text = read_text(sys.argv[1], 'char', (CharTokenizer, CharConfig()), 0.1, None)\n"
+        "tokenizer = ConfiguredComponent('char', CharTokenizer, CharConfig())\n"
+        "text = read_text(sys.argv[1], tokenizer, 0.1, None)\n"
         "print(hashlib.sha256(text.train.tobytes()).hexdigest())\n"
     )
     both = [
@@ -237,7 +245,7 @@ def test_text_that_changes_while_it_is_read(place: Path, now: str | None) -> Non
             return learned
 
     with pytest.raises(CorpusError, match="changed while it was read" if now else "expected some text|no such file"):
-        read_text(str(path), "char", (Meddler, CharConfig()), 0.1, None)
+        read_text(str(path), component(Meddler, CharConfig()), 0.1, None)
     assert cached(place) == []
 
 
@@ -251,7 +259,7 @@ def test_tokenizer_that_breaks_its_promise(place: Path) -> None:
     for answer in (256, -1, 0.5, "a"):
         Liar.answer = answer
         with pytest.raises(PluginError, match="'byte' must encode a text as whole numbers from 0 to 255"):
-            read_text(str(place / "text.txt"), "byte", (Liar, None), 0.1, None)
+            read_text(str(place / "text.txt"), component(Liar), 0.1, None)
 
 
 def test_tokenizer_may_read_the_text_twice(place: Path) -> None:

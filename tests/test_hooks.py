@@ -89,7 +89,7 @@ def test_errors_for_the_user_and_of_builtins_get_through(monkeypatch: pytest.Mon
 def test_hooks_are_the_ones_that_are_promised() -> None:
     components = {f"register_{plural(kind)}" for kind in KINDS}
     life = {"run_started", "step_done", "evaluated", "checkpoint_saved", "run_finished", "export_run", "run_closed"}
-    assert set(SPECS) == components | life | {"register_commands"}
+    assert set(SPECS) == components | life | {"register_commands", "adjust_settings"}
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -101,4 +101,4 @@ def test_every_hook_explains_its_parameters(name: str) -> None:
         assert f":param {parameter.name}: " in doc
         assert parameter.annotation is not inspect.Parameter.empty
     assert doc.count(":param ") == len(signature.parameters)
-    assert signature.return_annotation == "None"
+    assert signature.return_annotation == ("Sequence[Change] | None" if name == "adjust_settings" else "None")

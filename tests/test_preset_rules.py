@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +12,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gentext.plugins.presets.rules import Change, Facts, for_budget, for_text
-from gentext.resolve import TrainOptions, resolve, untyped
+from gentext.adjustments import Budget, TrainingFacts
+from gentext.plugins.presets.plugin import adjust_settings
+from gentext.resolve import TrainOptions, adjustable_keys, resolve
 from gentext.run import Run
+
+
+class Silent:
+    """Stands for a model that does not name its hidden matrices."""
+
+
+class Named:
+    """Stands for a model that does."""
+
+    def hidden_matrices(self) -> dict[str, int]:
+        return {}
+
 
 Gen = Callable[..., tuple[int, str, str]]
 
@@ -25,27 +39,33 @@ def changes(
     steps: int | None = None,
     settings: tuple[str, ...] = (),
     timed: bool = False,
-    **facts: int,
+    vocab_size: int = 90,
+    processes: int = 1,
+    model: type = Named,
 ) -> dict[str, float]:
     """Return what the rules change, as `gen train` asks them."""
     options = TrainOptions(preset=preset, settings=settings)
-    config, free, known = resolve(options), untyped(options), Facts(symbols, **{"vocab": 90, **facts})
-    found: list[Change] = for_text(config, free, known)
-    for one in found:
-        section, key = one.key.split(".")
-        config[section][key] = one.value
-    found += for_budget(config, free, known, steps=steps, symbols=round(symbols * passes), timed=timed)
-    return {one.key: one.value for one in found}
+    config, free = resolve(options), adjustable_keys(options)
+    facts = TrainingFacts(symbols, vocab_size, processes, preset, model)
+    changes = adjust_settings(config, free, facts)
+    for change in changes:
+        section, key = change.key.split(".")
+        config[section][key] = change.value
+    budget = Budget(steps, round(symbols * passes), timed)
+    changes += adjust_settings(config, free, dataclasses.replace(facts, budget=budget))
+    return {change.key: change.value for change in changes}
 
 
 @given(
     preset=st.sampled_from(["small", "base"]),
     symbols=st.integers(360_000, 1_800_000),
     passes=st.floats(1, 1.9),
-    vocab=st.integers(30, 120),
+    vocab_size=st.integers(30, 120),
 )
-def test_nothing_changes_where_the_presets_were_measured(preset: str, symbols: int, passes: float, vocab: int) -> None:
-    assert changes(preset, symbols, passes, vocab=vocab) == {}
+def test_nothing_changes_where_the_presets_were_measured(
+    preset: str, symbols: int, passes: float, vocab_size: int
+) -> None:
+    assert changes(preset, symbols, passes, vocab_size=vocab_size) == {}
 
 
 @given(
@@ -59,7 +79,7 @@ def test_any_text_and_budget_give_values_that_can_be(
     symbols: int, passes: float, steps: int | None, processes: int, timed: bool
 ) -> None:
     assert changes("notebook", symbols, passes, steps, timed=timed) == {}
-    found = changes("base", symbols, passes, steps, timed=timed, processes=processes)
+    changed = changes("base", symbols, passes, steps, timed=timed, processes=processes)
     ranges: dict[str, tuple[float, float]] = {
         "model.hidden": (64, 256),
         "model.dropout": (0.05, 0.5),
@@ -68,13 +88,13 @@ def test_any_text_and_budget_give_values_that_can_be(
         "trainer.warmup": (0, 21),
         "trainer.weight_decay": (1.0, 1.0),
     }
-    for key, value in found.items():
+    for key, value in changed.items():
         assert ranges[key][0] <= value <= ranges[key][1], (key, value)
-    assert found.get("batcher.batch", 16) >= min(16, processes)
+    assert changed.get("batcher.batch", 16) >= min(16, processes)
 
 
 @pytest.mark.parametrize(
-    ("given", "wanted"),
+    ("arguments", "expected"),
     [
         ({"symbols": 1_800_000, "passes": 3}, {"trainer.weight_decay": 1.0}),
         ({"symbols": 1_800_000, "passes": 6}, {"model.dropout": 0.1, "trainer.weight_decay": 1.0}),
@@ -89,23 +109,23 @@ def test_any_text_and_budget_give_values_that_can_be(
         ({"symbols": 1_000_000, "passes": 6, "settings": ("model.dropout=0",)}, {"trainer.weight_decay": 1.0}),
         ({"symbols": 1_000_000, "passes": 6, "settings": ("trainer.optimizer=adamw", "model.dropout=0")}, {}),
         ({"symbols": 1_000_000, "passes": 6, "settings": ("model.name=other",)}, {"trainer.weight_decay": 1.0}),
-        ({"symbols": 1_000_000, "passes": 6, "settings": ("model.name=other",), "hidden_matrices": False}, {}),
+        ({"symbols": 1_000_000, "passes": 6, "settings": ("model.name=other",), "model": Silent}, {}),
     ],
 )
-def test_each_rule(given: dict[str, Any], wanted: dict[str, float]) -> None:
-    assert changes("base", **given) == wanted
+def test_each_rule(arguments: dict[str, Any], expected: dict[str, float]) -> None:
+    assert changes("base", **arguments) == expected
 
 
 @pytest.mark.parametrize("budget", [("--epochs", "2"), ("--minutes", "0.01"), ("--steps", "30")])
-def test_rules_are_told_and_kept(budget: tuple[str, str], gen: Gen, tiny_text: Path, tmp_path: Path) -> None:
+def test_rules_are_printed_and_stored(budget: tuple[str, str], gen: Gen, tiny_text: Path, tmp_path: Path) -> None:
     settings = ("--set", "model.embedding=4", "--set", "batcher.length=10", "--set", "run.threads=1", "--no-export")
     code, _, err = gen("train", tiny_text, "--run", tmp_path / "run", *settings, *budget)
     assert code == 0, err
     [line] = re.findall(r"^for this text and budget: (.*); --set takes another value$", err, re.MULTILINE)
     config = Run(tmp_path / "run").config
-    said = dict(re.findall(r"([a-z]+\.[a-z_]+)=([0-9.]+) ", line))
-    assert said["model.hidden"] == "64"
-    assert {key: f"{config[key.split('.')[0]][key.split('.')[1]]:g}" for key in said} == said
+    printed = dict(re.findall(r"([a-z]+\.[a-z_]+)=([0-9.]+) ", line))
+    assert printed["model.hidden"] == "64"
+    assert {key: f"{config[key.split('.')[0]][key.split('.')[1]]:g}" for key in printed} == printed
     code, _, err = gen("train", "--resume", "--run", tmp_path / "run")
     assert code == 0, err
     assert "for this text" not in err

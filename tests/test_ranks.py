@@ -19,9 +19,10 @@ from helpers import one_line
 
 from gentext.errors import PluginError, UsageError
 from gentext.interfaces import World
-from gentext.pipeline import _batcher
+from gentext.planning import create_batcher
 from gentext.plugins.batchers.stream import StreamBatcher, StreamConfig
 from gentext.plugins.trainers.bptt import BPTTTrainer
+from gentext.resolve import ConfiguredComponent
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked here")
 
@@ -170,17 +171,20 @@ class Whole:
         return self.whole.batch(*given[:-1])
 
 
-def test_plugins_that_know_nothing_of_ranks() -> None:
-    config = {"trainer": {"name": "sgd"}, "batcher": {"name": "whole"}}
+def test_plugins_that_know_nothing_of_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = ConfiguredComponent("sgd", Alone, None)
+    ready = ConfiguredComponent("bptt", BPTTTrainer, None)
+    whole = ConfiguredComponent("whole", Whole, StreamConfig())
+    stream = ConfiguredComponent("stream", StreamBatcher, StreamConfig())
     tokens = np.zeros(5000, np.uint8)
-    for batcher, trainer, fragment in (
-        (StreamBatcher, Alone, "the trainer 'sgd' works alone, but there are 2 processes"),
-        (Whole, BPTTTrainer, "the batcher 'whole' gave each of 2 processes 16 of 16 rows"),
-    ):
-        parts = {"batcher": (batcher, StreamConfig()), "trainer": (trainer, None)}
-        with pytest.raises(PluginError, match=fragment):
-            _batcher(config, parts, tokens, 0, World(0, 2))
-        assert _batcher(config, parts, tokens, 0, World()).rows == 16
+    for batcher, trainer in ((stream, alone), (whole, ready)):
+        assert create_batcher(batcher, trainer, tokens, 0).rows == 16
+    for name, value in {"MASTER_ADDR": "here", "MASTER_PORT": "1", "RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(PluginError, match="the trainer 'sgd' works alone, but there are 2 processes"):
+        create_batcher(stream, alone, tokens, 0)
+    with pytest.raises(PluginError, match="the batcher 'whole' gave each of 2 processes 16 of 16 rows"):
+        create_batcher(whole, ready, tokens, 0)
 
 
 def test_a_launcher_that_lies(monkeypatch: pytest.MonkeyPatch) -> None:

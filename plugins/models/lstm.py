@@ -15,7 +15,7 @@ from torch.nn import functional
 from gentext.config import Fraction, NonNegative
 from gentext.interfaces import StateSpec
 from gentext.plugins.models.dropout import Dropout
-from gentext.plugins.presets.rules import lstm_parameters
+from gentext.plugins.models.lstm_size import lstm_parameters
 from gentext.plugins.pytorch.device import check_memory
 from gentext.plugins.pytorch.recurrent import RecurrentModel, TorchState
 

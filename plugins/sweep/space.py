@@ -12,7 +12,7 @@ from typing import Any
 
 from gentext.config import ConfigTable, build_config, read_toml, to_table
 from gentext.errors import ConfigError, nearest
-from gentext.resolve import TrainOptions, component, resolve
+from gentext.resolve import TrainOptions, component, resolve, with_defaults
 
 #: What may differ between trials. Another tokenizer or held-out text would make their losses incomparable.
 SECTIONS = ("batcher", "model", "trainer")
@@ -150,8 +150,6 @@ def check_space(space: Space, options: TrainOptions) -> dict[str, Value]:
             settings = [*options.settings, *([other] if other and name != f"{section}.name" else [])]
             tried = dataclasses.replace(options, settings=[*settings, setting(name, value)])
             component(resolve(tried), section)
-    config = resolve(options)
-    for section in SECTIONS:
-        component(config, section)  # fills in what is not said
+    config = with_defaults(resolve(options))
     now = {name: config[section].get(key) for name in space for section, _, key in [name.partition(".")]}
     return {name: value for name, value in now.items() if space[name].holds(value)}

@@ -1,0 +1,52 @@
+"""What plugins may know and change before training: the contract of the hook `adjust_settings`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gentext.interfaces import Model
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """How long a run will train, as far as it is known before its first step."""
+
+    steps: int | None
+    """Optimizer steps, where the user gave the budget as steps."""
+    symbols: int
+    """Symbols that training will read. With a budget of steps, which may read any number, it is those of one pass."""
+    timed: bool
+    """Whether the symbols were measured: those that a number of minutes is enough for on this machine."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingFacts:
+    """What is known of a new run before it trains."""
+
+    symbols: int
+    """How many symbols of text there are to learn from."""
+    vocab_size: int
+    """How many different symbols there are."""
+    processes: int
+    """How many processes share a batch."""
+    preset: str
+    """The preset that the run begins with."""
+    model: Callable[..., Model]
+    """What the name of the model stands for: usually its class."""
+    budget: Budget | None = None
+    """None in the first call, which comes before a budget in minutes is measured."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """One setting that a plugin changes."""
+
+    key: str
+    """``section.name``, for example ``model.hidden``."""
+    value: Any
+    """The new value, as a config file would have it."""
+    reason: str
+    """Why, in a few words that are printed behind the value."""

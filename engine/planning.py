@@ -1,0 +1,205 @@
+"""From a config and a text to a trainer, a model and batches that are ready, and to the budget as a number of steps.
+
+Before that, plugins may adjust to the text and the budget what nobody has typed (hook `adjust_settings`). How many
+symbols a budget in minutes reads depends on the machine and on the settings: it is measured, with everything created.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from gentext.adjustments import Budget, Change, TrainingFacts
+from gentext.capabilities import SupportsProcesses
+from gentext.config import ConfigTable
+from gentext.errors import ConfigError, PluginError, reason
+from gentext.interfaces import Batcher, Ids, Model, Trainer, World
+from gentext.manager import host
+from gentext.resolve import ConfiguredComponent, component, with_defaults
+from gentext.settings import Settings
+from gentext.text import SplitText
+
+#: What PyTorch says when memory is short.
+OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate|not enough memory", re.IGNORECASE)
+
+
+@dataclasses.dataclass
+class PreparedTraining:
+    """A trainer that has started, and what it is to train."""
+
+    config: ConfigTable
+    """With every option of the components, as the run stores it."""
+    trainer: Trainer
+    device: str
+    """One line of the trainer: device and precision."""
+    model: Model
+    batcher: Batcher
+    train: Ids
+    """The symbols to learn from."""
+    adjustment_note: str = ""
+    """One line for the user about the settings that plugins have adjusted; empty where there are none."""
+    _plan: tuple[int, float] | None = None
+
+    def plan(self) -> tuple[int, float]:
+        """Return the steps of the budget and about how many seconds one takes. Measures in the first call only."""
+        if self._plan is None:
+            with explain_memory_shortage():
+                self._plan = self.trainer.plan(self.model, self.batcher, self.train)
+        return self._plan
+
+
+def plan_training(
+    config: ConfigTable, text: SplitText, settings: Settings, preset: str, adjustable: Collection[str]
+) -> PreparedTraining:
+    """Adjust a config to the text and the budget, and create what it names.
+
+    ``adjustable`` are the keys, as ``section.name``, that plugins may change; where there are none, as in a run that
+    is resumed, no plugin is asked. Raises PluginError where plugins change something else, or one key twice.
+    """
+    if not adjustable:
+        return prepare_training(config, text, settings)
+    symbols, vocab_size = len(text.train), text.tokenizer.vocab_size
+    model = component(config, "model").target
+    facts = TrainingFacts(symbols, vocab_size, World.of_process().size, preset, model)
+    adjuster = _Adjuster(with_defaults(config), adjustable, facts)
+    adjuster.apply(adjuster.ask(None))
+    if settings.minutes is None:
+        epochs = settings.epochs or 1.0
+        adjuster.apply(adjuster.ask(Budget(settings.steps, round(epochs * symbols), timed=False)))
+        prepared = prepare_training(adjuster.config, text, settings)
+    else:
+        prepared = _adjust_to_minutes(adjuster, text, settings)
+    prepared.adjustment_note = adjuster.note()
+    return prepared
+
+
+def prepare_training(config: ConfigTable, text: SplitText, settings: Settings) -> PreparedTraining:
+    """Create the batcher, start the trainer and create the model that a config names."""
+    config = with_defaults(config)
+    batcher = create_batcher(component(config, "batcher"), component(config, "trainer"), text.train, settings.seed)
+    trainer: Trainer = component(config, "trainer").create(settings)
+    device = trainer.start()
+    with explain_memory_shortage():
+        model: Model = component(config, "model").create(text.tokenizer.vocab_size)
+    return PreparedTraining(config, trainer, device, model, batcher, text.train)
+
+
+def create_batcher(batcher: ConfiguredComponent, trainer: ConfiguredComponent, train: Ids, seed: int) -> Batcher:
+    """Return the batcher of this process.
+
+    Raises PluginError where there are several processes, and trainer or batcher do not know how to share a batch.
+    """
+    world = World.of_process()
+    created: Batcher = batcher.create(len(train), world)
+    if world.size == 1:
+        return created
+    if not (isinstance(trainer.target, SupportsProcesses) and trainer.target.distributed):
+        raise PluginError(
+            f"the trainer {trainer.name!r} works alone, but there are {world.size} processes; "
+            f"train without torchrun, or with trainer.name=bptt"
+        )
+    rows = len(created.batch(train, seed, 0, 0, world.rank)[0])
+    if rows * world.size != created.rows:
+        raise PluginError(
+            f"the batcher {batcher.name!r} gave each of {world.size} processes {rows} of {created.rows} "
+            f"rows; expected an equal part. Choose another size of batch, or train without torchrun"
+        )
+    return created
+
+
+def _adjust_to_minutes(adjuster: _Adjuster, text: SplitText, settings: Settings) -> PreparedTraining:
+    """Adjust settings to the symbols that a number of minutes reads, and return what was created last."""
+    prepared = prepare_training(adjuster.config, text, settings)
+    changes = adjuster.ask(_measured_budget(prepared))
+    batcher_changes = [change for change in changes if change.key.startswith("batcher.")]
+    if batcher_changes:
+        # Another batch is read faster or slower, which changes what the other settings are adjusted to.
+        adjuster.apply(batcher_changes)
+        adjuster.adjustable -= {change.key for change in batcher_changes}
+        prepared = prepare_training(adjuster.config, text, settings)
+        changes = adjuster.ask(_measured_budget(prepared))
+    if not changes:
+        return prepared
+    adjuster.apply(changes)
+    return prepare_training(adjuster.config, text, settings)
+
+
+def _measured_budget(prepared: PreparedTraining) -> Budget:
+    steps, _ = prepared.plan()
+    return Budget(steps=None, symbols=steps * prepared.batcher.rows * prepared.batcher.length, timed=True)
+
+
+class _Adjuster:
+    """A config that plugins adjust, in one call after the other."""
+
+    def __init__(self, config: ConfigTable, adjustable: Collection[str], facts: TrainingFacts) -> None:
+        self.config = config
+        self.adjustable = set(adjustable)
+        self._facts = facts
+        self._applied: dict[str, Change] = {}
+        #: Name of the plugin that changed a key.
+        self._changed_by: dict[str, str] = {}
+
+    def ask(self, budget: Budget | None) -> list[Change]:
+        """Return the changes that the plugins ask for. Raises PluginError where they are not allowed."""
+        facts = dataclasses.replace(self._facts, budget=budget)
+        proposals = host().hooks.adjust_settings(self.config, self.adjustable, facts)
+        for plugin, change in proposals:
+            self._check(plugin, change)
+        return [change for _, change in proposals]
+
+    def apply(self, changes: list[Change]) -> None:
+        """Put the changes into the config."""
+        for change in changes:
+            section, _, key = change.key.partition(".")
+            self.config[section][key] = change.value
+            self._applied[change.key] = change
+
+    def note(self) -> str:
+        """Return one line about all changes, or nothing; of several changes of a key the last counts."""
+        if not self._applied:
+            return ""
+        changes = [f"{key}={_text_of(change.value)} ({change.reason})" for key, change in self._applied.items()]
+        return f"for this text and budget: {', '.join(changes)}; --set takes another value"
+
+    def _check(self, plugin: str, change: Any) -> None:
+        """Raise PluginError for what is no change, for a key that is not free, and where another plugin changed it."""
+        if not isinstance(change, Change):
+            raise PluginError(
+                f"the hook adjust_settings of plugin {plugin} returned {change!r}; "
+                f"expected a list of gentext.adjustments.Change"
+            )
+        if change.key not in self.adjustable:
+            raise PluginError(
+                f"the hook adjust_settings of plugin {plugin} changes {change.key}, which is not free: it may change "
+                f"what only the preset sets"
+            )
+        owner = self._changed_by.setdefault(change.key, plugin)
+        if owner != plugin:
+            raise PluginError(
+                f"two plugins change {change.key}: {owner} and {plugin}; uninstall one, name the distributions to "
+                f"load in GEN_PLUGINS, or set it yourself with --set {change.key}=VALUE"
+            )
+
+
+def _text_of(value: Any) -> str:
+    """Return a setting's value as the note shows it."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{value:g}" if is_number else str(value)
+
+
+@contextlib.contextmanager
+def explain_memory_shortage() -> Iterator[None]:
+    """Raise ConfigError, one line, when a model or its batches do not fit; PyTorch raises RuntimeError."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not OUT_OF_MEMORY.search(str(error)):
+            raise
+        raise ConfigError(
+            f"not enough memory for this model and its batches ({reason(error)[:100]}); lower model.hidden, "
+            f"model.layers, batcher.batch or batcher.length"
+        ) from error

@@ -1,0 +1,12 @@
+"""The size of an `lstm`, before it is built. Without PyTorch."""
+
+from __future__ import annotations
+
+
+def lstm_parameters(hidden: int, layers: int, embedding: int, vocab_size: int) -> int:
+    """Return how many weights an `lstm` will have, without the few of its norms."""
+    input_size = embedding or vocab_size
+    first_layer = 4 * hidden * (input_size + hidden + 2)
+    upper_layer = 4 * hidden * (2 * hidden + 2)
+    head = vocab_size * (hidden + 1)
+    return first_layer + (layers - 1) * upper_layer + vocab_size * embedding + head

@@ -1,0 +1,22 @@
+"""The rules of the presets `small` and `base` as a plugin. `notebook` has none: it stays the notebook exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from gentext.adjustments import Change, TrainingFacts
+from gentext.config import ConfigTable
+from gentext.hookspecs import hookimpl
+
+PRESETS_WITH_RULES = ("small", "base")
+
+
+@hookimpl
+def adjust_settings(config: ConfigTable, free: Collection[str], facts: TrainingFacts) -> list[Change]:
+    from gentext.plugins.presets import rules
+
+    if facts.preset not in PRESETS_WITH_RULES:
+        return []
+    if facts.budget is None:
+        return rules.adjust_to_text(config, free, facts)
+    return rules.adjust_to_budget(config, free, facts, facts.budget)
