@@ -7,20 +7,23 @@ import contextlib
 import errno
 import gc
 import importlib
+import io
 import os
 import re
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from importlib import metadata
 from typing import Any
 
 import typer
+from typer.models import CommandInfo
 
 from gentext.console import say
 from gentext.errors import GenError
 from gentext.manager import host
 
-#: The commands, in the order of the help, and the modules and functions that they are.
+#: The commands of this folder, and the names of their module and function.
 COMMANDS = {
     "train": "train",
     "export": "export",
@@ -32,17 +35,24 @@ COMMANDS = {
     "bench": "bench",
     "doctor": "doctor",
 }
-#: What goes wrong with a machine, not with the program.
+#: All commands of gentext in the order of the help; a built-in plugin adds those that are not of this folder.
+#: Commands of other distributions come behind them, and may not take their names.
+COMMAND_ORDER = ["train", "sweep", *(name for name in COMMANDS if name != "train")]
+#: Errors of the operating system that are the machine's fault, not the program's.
 ENVIRONMENT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}
 ENVIRONMENT |= {errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE, errno.ENFILE, errno.ENODEV, errno.ENXIO}
-#: What would break the one line of an error, or steer a terminal: a file's name or metadata may hold it.
+#: Characters that would break the one line of an error, or steer a terminal: a file's name or metadata may hold them.
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
-#: Typer turns Ctrl-C into this status.
+#: The exit status into which Typer turns Ctrl-C.
 INTERRUPTED = 130
 
 
-def build(only: str | None = None) -> typer.Typer:
-    """Return the application with its own commands and those of plugins; ``only`` names the one that is needed."""
+def build(invoked: str | None = None) -> typer.Typer:
+    """Return the application with gentext's own commands and those of plugins.
+
+    :param invoked: the first word of the command line. Where it is the name of an own command, the other own
+        commands are left out: importing their modules would double the time that a short command takes.
+    """
     cli = typer.Typer(
         name="gen",
         help="Train small text models, export them to ONNX, and write text with onnxruntime.",
@@ -51,42 +61,52 @@ def build(only: str | None = None) -> typer.Typer:
         add_completion=True,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for name in [only] if only in COMMANDS else COMMANDS:
-        module = importlib.import_module(f"gentext.cli.{COMMANDS[name]}")
-        cli.command(name, cls=getattr(module, "COMMAND", None))(getattr(module, COMMANDS[name]))
+    for name in COMMANDS:
+        if name == invoked or invoked not in COMMAND_ORDER:
+            _add_command(cli, name)
     cli.callback(invoke_without_command=True)(_version)
-    host().add_commands(cli, COMMANDS)
+    host().add_commands(cli, COMMAND_ORDER, builtins=invoked not in COMMANDS)
+    cli.registered_commands.sort(key=_help_position)
     return cli
+
+
+def _add_command(cli: typer.Typer, name: str) -> None:
+    """Add a command of this folder; importing its module may take long."""
+    module = importlib.import_module(f"gentext.cli.{COMMANDS[name]}")
+    cli.command(name, cls=getattr(module, "COMMAND", None))(getattr(module, COMMANDS[name]))
+
+
+def _help_position(command: CommandInfo) -> int:
+    return COMMAND_ORDER.index(command.name) if command.name in COMMAND_ORDER else len(COMMAND_ORDER)
 
 
 def _version(version: bool = typer.Option(False, "--version", help="Show the version and exit.")) -> None:
     if version:
-        from importlib.metadata import version as of
-
-        print(f"gentext {of('gentext')}")
+        print(f"gentext {metadata.version('gentext')}")
         raise typer.Exit
 
 
 def script() -> int:
     """Run ``gen`` as a process of its own, and return its exit status."""
     code = main()
-    # The process ends and gives back all there is; looking through it for cycles first takes 25 ms.
+    # The operating system takes back all memory. Without this, Python would search it for cycles first: 25 ms.
     gc.freeze()
     return code
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``gen`` and return its exit status. The only place that prints errors."""
-    if sys.stdout is None:  # closed before the program began
+    if sys.stdout is None:  # it was closed before the program began
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-    if hasattr(sys.stdout, "reconfigure"):  # what stdout cannot encode, such as half a surrogate pair, becomes ?
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A character that stdout cannot encode, such as half a surrogate pair, becomes a question mark.
         sys.stdout.reconfigure(errors="replace")
     try:
-        arguments = None if arguments is None else list(arguments)
+        words = sys.argv[1:] if arguments is None else list(arguments)
         with _lasting_interrupts():
-            given = sys.argv[1:] if arguments is None else arguments
-            # The modules of the other commands would double the time that a short command takes.
-            code = build(given[0] if given else None)(args=arguments, prog_name="gen", standalone_mode=False)
+            application = build(words[0] if words else None)
+            # Without arguments, Typer reads those of the process: on Windows it also expands their wildcards.
+            code = application(args=None if arguments is None else words, prog_name="gen", standalone_mode=False)
         sys.stdout.flush()
         if code == INTERRUPTED:
             raise KeyboardInterrupt
@@ -107,48 +127,52 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno not in ENVIRONMENT:
             raise
         say(f"gen: error: {error.filename or 'the output'}: {error.strerror}; what was written before is kept")
-        if error.filename is None:  # stdout itself: what it still holds cannot be written either
+        if error.filename is None:  # it was stdout: the rest of its buffer cannot be written either
             _silence_stdout()
         return 1
     except Exception as error:
-        # Typer carries its own copy of click, whose usage errors are told by their methods alone.
+        # Typer may carry a copy of click of its own, so the class of a usage error cannot be imported from click.
         if not hasattr(error, "format_message"):
             raise
-        if str(error):  # a bare ``gen`` has shown its help already
+        if str(error):  # without a message, it comes from a ``gen`` without arguments, which has shown the help
             say(f"gen: error: {_one_line(error)}")
         return int(getattr(error, "exit_code", 2))
 
 
-def _one_line(error: BaseException) -> str:
-    """Return a usage error with what was given, which Typer itself leaves out, and where to read on."""
-    text = " ".join(error.format_message().split()).rstrip(".")  # type: ignore[attr-defined]
+def _one_line(error: Any) -> str:
+    """Return click's usage error as one line, with the refused value and where to read on.
+
+    Typer leaves out the value: it is in the validation error that the usage error was raised from.
+    """
+    text = " ".join(error.format_message().split()).rstrip(".")
     cause: Any = error.__cause__
-    given = [one["input"] for one in cause.errors()] if hasattr(cause, "errors") else []
+    if hasattr(cause, "errors"):
+        refused = [problem["input"] for problem in cause.errors()]
+        text += f", not {refused[0]!r}" if refused else ""
     context = getattr(error, "ctx", None)
-    text += f", not {given[0]!r}" if given else ""
     end = "" if text.endswith("?") else "."
     return f"{text}{end} See: {context.command_path} --help" if context is not None else text
 
 
 @contextlib.contextmanager
 def _lasting_interrupts() -> Iterator[None]:
-    """A Ctrl-C that falls into a destructor or a weak reference's callback is lost there: send it again."""
-    before = sys.unraisablehook
+    """Raise a Ctrl-C again that falls into a destructor or a weak reference's callback: Python would drop it there."""
+    previous_hook = sys.unraisablehook
 
-    def hook(lost: sys.UnraisableHookArgs) -> None:
-        if issubclass(lost.exc_type, KeyboardInterrupt):
+    def hook(unraisable: sys.UnraisableHookArgs) -> None:
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):
             threading.Timer(0.05, _thread.interrupt_main).start()
         else:
-            before(lost)
+            previous_hook(unraisable)
 
     sys.unraisablehook = hook
     try:
         yield
     finally:
-        sys.unraisablehook = before
+        sys.unraisablehook = previous_hook
 
 
 def _silence_stdout() -> None:
-    """The reader has gone: point stdout nowhere, so that the interpreter's last flush is quiet."""
+    """Point stdout at the null device, since nobody reads it: Python's last flush then raises no error."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -15,7 +15,7 @@ from gentext import bench as measure
 from gentext.cli.source import find_source
 from gentext.console import say
 from gentext.errors import MissingExtra, UsageError
-from gentext.manager import open_exported
+from gentext.opening import open_exported
 from gentext.run import GENERATOR, MODEL, Run
 from gentext.settings import check_device, check_threads
 

@@ -29,7 +29,7 @@ def corpora(
 
 
 def _row(entry: Entry, width: int) -> str:
-    about = "~" if entry.filename is None else ""  # it changes with the version of Python
-    characters = "?" if entry.characters is None else f"{about}{entry.characters:,}"
-    here = "yes" if is_here(entry) else "no"
-    return f"{entry.name:{width}}  {characters:>11}  {here:4}  {entry.summary}"
+    approximately = "~" if entry.filename is None else ""  # such a text changes with the version of Python
+    characters = "?" if entry.characters is None else f"{approximately}{entry.characters:,}"
+    availability = "yes" if is_here(entry) else "no"
+    return f"{entry.name:{width}}  {characters:>11}  {availability:4}  {entry.summary}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib import metadata
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +11,10 @@ import typer
 from gentext.data.encoded import cache_folder
 from gentext.manager import host
 from gentext.run import runs_folder
+from gentext.settings import cores
+from gentext.versions import installed_version
 
+#: Distributions whose versions are shown where they are installed.
 PACKAGES = (
     "numpy",
     "onnxruntime",
@@ -45,11 +47,11 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = F
 
 
 def _facts() -> dict[str, Any]:
-    versions = {name: version for name in PACKAGES if (version := _version(name))}
+    versions = {name: version for name in PACKAGES if (version := installed_version(name))}
     return {
-        "gentext": _version("gentext"),
+        "gentext": installed_version("gentext"),
         "python": f"{platform.python_version()} on {platform.platform()}",
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "packages": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "train": "yes" if "torch" in versions else "no: pip install 'gentext[train]'",
         "cuda": _cuda(),
@@ -57,42 +59,35 @@ def _facts() -> dict[str, Any]:
         "runs": str(runs_folder().absolute()),
         "corpora": os.environ.get("GEN_DATA_DIR") or "the user's cache folder (GEN_DATA_DIR changes it)",
         "encoded texts": str(cache_folder().absolute()),
-        "plugins": ", ".join(sorted({str(one.provider) for one in host().plugins})),
+        "plugins": ", ".join(sorted({str(plugin.provider) for plugin in host().plugins})),
     }
 
 
 def _problems() -> list[str]:
     problems = []
-    if _version("onnxruntime") and _version("onnxruntime-gpu"):
+    if installed_version("onnxruntime") and installed_version("onnxruntime-gpu"):
         problems.append(
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other: "
             "pip uninstall both, then install gentext again"
         )
     try:
-        import gentext.plugins.samplers.session  # noqa: F401  the one file that knows onnxruntime
+        import gentext.plugins.samplers.session  # noqa: F401  it imports onnxruntime
     except ImportError as error:
         problems.append(f"onnxruntime cannot be imported ({error}): install it again")
-    problems += [f"plugin {one.provider}: {one.error}" for one in host().plugins if one.error]
+    problems += [f"plugin {plugin.provider}: {plugin.error}" for plugin in host().plugins if plugin.error]
     return problems
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _cuda() -> str:
     try:
         from gentext.plugins.samplers.session import cuda_there
-    except ImportError:  # told among the problems
+    except ImportError:  # `_problems` reports it
         return "unknown without onnxruntime"
     return cuda_there() or "onnxruntime offers it; gen sample --device cuda tells whether a GPU answers"
 
 
 def _bf16() -> str:
-    if not _version("torch"):
+    if not installed_version("torch"):
         return "unknown without torch"
     from gentext.plugins.pytorch.device import bf16_on_cpu
 

@@ -11,11 +11,11 @@ import typer
 from gentext.chain import build_link
 from gentext.config import config_class, field_docs, per_run_fields
 from gentext.errors import PluginError, UnknownComponent, UsageError, nearest, reason
-from gentext.manager import Loaded, host
+from gentext.manager import PluginRecord, host
 from gentext.registry import Component
 
-#: Symbols of the vocabulary that a strategy is checked with.
-VOCABULARY = 13
+#: Size of the vocabulary that a strategy is checked with.
+VOCAB_SIZE = 13
 
 
 def plugins(
@@ -30,23 +30,23 @@ def plugins(
         _check(name)
         return
     if name is not None:
-        rows = [_options(one) for one in _named(name)]
-        print(json.dumps(rows, indent=1) if as_json else "\n\n".join(_spell_options(row) for row in rows))
+        rows = [_component_row(component) for component in _components_named(name)]
+        print(json.dumps(rows, indent=1) if as_json else "\n\n".join(_format_component(row) for row in rows))
     elif as_json:
-        print(json.dumps([_row(one) for one in host().plugins], indent=1))
+        print(json.dumps([_plugin_row(plugin) for plugin in host().plugins], indent=1))
     else:
         _print_table()
 
 
 def _check(name: str | None) -> None:
-    """Hold a strategy against the rules; the first that is broken is the error."""
+    """Check that a strategy keeps the rules. The first rule that it breaks is the error."""
     if name is None:
         raise UsageError("--check: name the strategy to check, as in gen plugins --check top_k")
     from gentext.testing import check_strategy
 
-    link = build_link(host().registry, name, VOCABULARY)
+    link = build_link(host().registry, name, VOCAB_SIZE)
     try:
-        check_strategy(type(link.strategy), vocab_size=VOCABULARY)
+        check_strategy(type(link.strategy), vocab_size=VOCAB_SIZE)
     except AssertionError as error:
         raise PluginError(
             f"the strategy {name!r} breaks a rule: {reason(error).removeprefix('AssertionError: ')}"
@@ -60,23 +60,23 @@ def _check(name: str | None) -> None:
     print(f"{name}: keeps the rules, and compiles")
 
 
-def _named(name: str) -> list[Component]:
-    found = [one for one in host().registry if one.name == name]
-    if not found:
-        names = sorted({one.name for one in host().registry})
+def _components_named(name: str) -> list[Component]:
+    components = [component for component in host().registry if component.name == name]
+    if not components:
+        names = sorted({component.name for component in host().registry})
         raise UnknownComponent(f"no component {name!r}.{nearest(name, names)} Available: {', '.join(names)}")
-    return found
+    return components
 
 
-def _row(one: Loaded) -> dict[str, Any]:
+def _plugin_row(plugin: PluginRecord) -> dict[str, Any]:
     return {
-        "distribution": one.provider.distribution,
-        "version": one.provider.version,
-        "builtin": one.provider.builtin,
-        "module": one.origin,
-        "hooks": one.hooks,
-        "components": one.components,
-        "error": one.error,
+        "distribution": plugin.provider.distribution,
+        "version": plugin.provider.version,
+        "builtin": plugin.provider.builtin,
+        "module": plugin.module,
+        "hooks": plugin.hooks,
+        "components": plugin.components,
+        "error": plugin.error,
     }
 
 
@@ -84,27 +84,28 @@ def _print_table() -> None:
     registry = host().registry
     for component in registry:
         print(f"{component.kind:<10} {component.name:<16} {component.provider!s:<24} {component.summary}")
-    for one in host().plugins:
-        if one.error:
-            print(f"failed     {one.provider!s} ({one.origin}): {one.error}")
+    for plugin in host().plugins:
+        if plugin.error:
+            print(f"failed     {plugin.provider!s} ({plugin.module}): {plugin.error}")
 
 
-def _options(component: Component) -> dict[str, Any]:
-    loaded = component.load()
-    cls = config_class(loaded)
-    docs = field_docs(cls)
+def _component_row(component: Component) -> dict[str, Any]:
+    """Return a component with its config's options and, of a strategy, its params."""
+    target = component.load()
+    config = config_class(target)
+    help_texts = field_docs(config)
     options = [
         {
             "name": field.name,
             "default": _default(field),
-            "per_run": field.name in per_run_fields(cls),
-            "help": docs.get(field.name, ""),
+            "per_run": field.name in per_run_fields(config),
+            "help": help_texts.get(field.name, ""),
         }
-        for field in dataclasses.fields(cls)
+        for field in dataclasses.fields(config)
     ]
     params = [
-        {"name": name, "default": spec.initial, "neutral": spec.neutral, "help": spec.help}
-        for name, spec in getattr(loaded, "params", {}).items()
+        {"name": name, "default": param.initial, "neutral": param.neutral, "help": param.help}
+        for name, param in getattr(target, "params", {}).items()
     ]
     return {
         "kind": component.kind,
@@ -122,13 +123,17 @@ def _default(field: dataclasses.Field[Any]) -> Any:
     return None if field.default is dataclasses.MISSING else field.default
 
 
-def _spell_options(row: dict[str, Any]) -> str:
+def _format_component(row: dict[str, Any]) -> str:
+    """Return a component's row as lines for people."""
     section = f"chain.{row['name']}" if row["kind"] == "strategy" else row["kind"]
     lines = [f"{row['kind']} {row['name']} ({row['from']}): {row['summary']}"]
-    for one in row["options"]:
-        flag = f", --{one['name'].replace('_', '-')}" if one["per_run"] else ""
-        lines.append(f"  {section}.{one['name']}{flag} = {one['default']}  {one['help']}")
-    lines += [
-        f"  --{one['name'].replace('_', '-')} (default {one['default']:g})  {one['help']}" for one in row["params"]
-    ]
+    for option in row["options"]:
+        flag = f", {_flag(option)}" if option["per_run"] else ""
+        lines.append(f"  {section}.{option['name']}{flag} = {option['default']}  {option['help']}")
+    for param in row["params"]:
+        lines.append(f"  {_flag(param)} (default {param['default']:g})  {param['help']}")
     return "\n".join(lines)
+
+
+def _flag(option: dict[str, Any]) -> str:
+    return f"--{option['name'].replace('_', '-')}"

@@ -1,7 +1,7 @@
-"""The catalogue: texts that are known by name, in Python itself or at an address.
+"""The catalogue: texts with a name, which come with Python or are downloaded.
 
 A downloaded file lies under its own name in the folder that ``GEN_DATA_DIR`` names, else in
-the user's cache. One that is there already, with the right sha256, is used as it is: without a
+the user's cache. A file that is already there, with the right sha256, is used as it is: without a
 network, and without writing into the folder.
 """
 
@@ -19,24 +19,21 @@ from gentext.console import say
 from gentext.data.decoding import blocks, files_below, join_files
 from gentext.errors import CorpusError, reason
 
-#: The corpus that is used when none is given: it needs no network.
-DEFAULT = "python-docs"
-
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One text of the catalogue. Without an address it is part of every CPython."""
+    """One text of the catalogue. A text without an address is part of every CPython."""
 
     name: str
     summary: str
     characters: int | None
-    """Characters once line ends are LF; about, for a text that changes with Python's version."""
+    """Number of characters with LF line ends; an estimate for a text that changes with Python's version."""
     license: str
     sha256: str | None = None
-    """Of the file as it is downloaded."""
+    """Hash of the downloaded file."""
     url: str | None = None
     filename: str | None = None
-    """What the file is called in the data folder; a .zip holds one text."""
+    """Name of the file in the data folder; a .zip holds one text."""
 
 
 _ENTRIES = (
@@ -93,7 +90,7 @@ _ENTRIES = (
 
 CATALOGUE: dict[str, Entry] = {entry.name: entry for entry in _ENTRIES}
 
-#: Tests, and what is generated or was not written for this Python.
+#: Folders of the standard library that hold tests, generated files, or packages that are no part of it.
 _NOT_SOURCE = {
     "__pycache__",
     "dist-packages",
@@ -143,9 +140,9 @@ def embedded(entry: Entry) -> Iterator[str]:
 
 def data_dir() -> Path:
     """Return the folder of downloaded texts; it need not exist."""
-    named = os.environ.get("GEN_DATA_DIR")
-    if named:
-        return Path(named).expanduser()
+    folder = os.environ.get("GEN_DATA_DIR")
+    if folder:
+        return Path(folder).expanduser()
     import pooch  # type: ignore[import-untyped]
 
     return Path(pooch.os_cache("gentext"))
@@ -171,20 +168,20 @@ def is_here(entry: Entry) -> bool:
 
 
 def fetch(entry: Entry) -> Path:
-    """Return the file of an entry, downloaded if it is not there.
+    """Return the file of an entry, and download it first where it is missing.
 
-    Raises CorpusError when a file of that name is another one, or the download fails.
+    Raises CorpusError when the file of that name has another hash, or the download fails.
     """
     path = data_dir() / str(entry.filename)
     if not path.exists():
         return _download(entry, path)
     try:
-        found = _sha256(path)
+        sha256 = _sha256(path)
     except OSError as error:
         raise CorpusError(f"{path}: cannot be read ({error.strerror}); it should be {entry.name}") from None
-    if found != entry.sha256:
+    if sha256 != entry.sha256:
         raise CorpusError(
-            f"{path}: not the {entry.name} of the catalogue: its sha256 begins with {found[:12]}, expected "
+            f"{path}: not the {entry.name} of the catalogue: its sha256 begins with {sha256[:12]}, expected "
             f"{str(entry.sha256)[:12]}. Move it away to download the right one, or give its path to use it"
         )
     return path
@@ -194,25 +191,25 @@ def _download(entry: Entry, path: Path) -> Path:
     import pooch
 
     say(f"downloading {entry.name} from {entry.url} to {path}")
-    pooch.get_logger().setLevel("WARNING")  # its own lines would say the same again
+    pooch.get_logger().setLevel("WARNING")  # at a lower level it prints the same line
     try:
         pooch.retrieve(str(entry.url), f"sha256:{entry.sha256}", path.name, path.parent, progressbar=False)
-    except OSError as error:  # requests' errors are among them
-        raise _failed(entry, path, reason(_root(error))) from None
+    except OSError as error:  # the base class of requests' errors
+        raise _download_error(entry, path, reason(_first_error(error))) from None
     except ValueError:
-        raise _failed(entry, path, "what is there now has another sha256") from None
+        raise _download_error(entry, path, "what is there now has another sha256") from None
     return path
 
 
-def _failed(entry: Entry, path: Path, why: str) -> CorpusError:
+def _download_error(entry: Entry, path: Path, cause: str) -> CorpusError:
     return CorpusError(
-        f"{entry.name}: cannot download {entry.url} to {path} ({why}). Let GEN_DATA_DIR name a folder that "
+        f"{entry.name}: cannot download {entry.url} to {path} ({cause}). Let GEN_DATA_DIR name a folder that "
         f"can be written or, without a network, one into which you put {path.name} with sha256 {entry.sha256}"
     )
 
 
-def _root(error: BaseException) -> BaseException:
-    """Return what an error began with: of a chain of network errors, only that is worth reading."""
+def _first_error(error: BaseException) -> BaseException:
+    """Return the first error of a chain: of network errors, only the first one is worth reading."""
     while error.__context__ is not None:
         error = error.__context__
     return error
@@ -222,5 +219,5 @@ def open_file(path: Path) -> IO[bytes]:
     """Open the file of an entry to read the bytes of its text."""
     if path.suffix != ".zip":
         return path.open("rb")
-    with zipfile.ZipFile(path) as archive:  # the member keeps the file open until it is closed itself
+    with zipfile.ZipFile(path) as archive:  # the file stays open until the member is closed
         return archive.open(archive.namelist()[0])

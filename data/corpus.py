@@ -20,9 +20,9 @@ from typing import IO
 from gentext.console import say
 from gentext.data import catalogue
 from gentext.data.decoding import (
-    BLOCK,
+    BLOCK_SIZE,
     blocks,
-    decoded,
+    decode_text,
     files_below,
     join_files,
     looks_binary,
@@ -30,7 +30,7 @@ from gentext.data.decoding import (
 )
 from gentext.errors import CorpusError, nearest
 
-#: In a folder, files that are never text: some have no NUL byte near their beginning.
+#: Names of files that are never text. In a folder they are skipped by name: some have no NUL byte near their beginning.
 _BINARY = re.compile(
     r"\.(7z|bz2|docx|epub|gif|gz|jpe?g|mp[34]|np[yz]|od[ts]|onnx|pdf|png|pptx?|pt|pyc|safetensors|tar|tgz|webp"
     r"|xlsx?|xz|zip|zst)$",
@@ -45,14 +45,14 @@ class Corpus:
     name: str
     """A short name: the file's without its suffix, the folder's, the catalogue's, or stdin."""
     origin: str
-    """What the user gave."""
+    """The path or name by which the user chose the text."""
     text: str = dataclasses.field(repr=False)
     sha256: str
-    """Of the text as it is here, in UTF-8."""
+    """Hash of ``text`` in UTF-8."""
 
     @property
     def characters(self) -> int:
-        """How many code points the text has."""
+        """Number of code points of the text."""
         return len(self.text)
 
 
@@ -70,38 +70,40 @@ def read_corpus(source: str) -> Corpus:
     return Corpus(corpus_name(source), source, "".join(pieces), digest.hexdigest())
 
 
-def iter_text(source: str, block: int = BLOCK, again: bool = False) -> Iterator[str]:
-    """Yield the text that `read_corpus` reads in pieces, for texts that are larger than memory.
+def iter_text(source: str, block_size: int = BLOCK_SIZE, *, quiet: bool = False) -> Iterator[str]:
+    """Yield the text that `read_corpus` returns, in pieces, for texts that are larger than memory.
 
-    ``block`` is how many bytes are read at once; read ``again``, a text has nothing new to say
-    about itself. Raises CorpusError as `read_corpus` does, on the way: pieces may have come before.
+    Raises CorpusError as `read_corpus` does, possibly after some pieces.
+
+    :param block_size: the number of bytes that are read at once.
+    :param quiet: leave out the lines about skipped files and the like. For a text that is read a second time.
     """
     empty = True
-    with _readable(source):
-        for piece in _pieces(source, block, again):
+    with _read_errors(source):
+        for piece in _pieces(source, block_size, quiet):
             empty = False
             yield piece
     if empty:
-        what = "no text in this folder" if os.path.isdir(source) else "empty"
-        raise CorpusError(f"{source}: {what}; expected some text to learn from")
+        problem = "no text in this folder" if os.path.isdir(source) else "empty"
+        raise CorpusError(f"{source}: {problem}; expected some text to learn from")
 
 
-def _pieces(source: str, block: int, again: bool) -> Iterator[str]:
+def _pieces(source: str, block_size: int, quiet: bool) -> Iterator[str]:
     if source == "-":
-        return decoded(blocks(_stdin(), block), "standard input")
-    if _is_named(source):
-        return _catalogued(catalogue.CATALOGUE[source], block)
-    if source in catalogue.CATALOGUE and not again:
+        return decode_text(blocks(_stdin(), block_size), "standard input")
+    if _is_in_catalogue(source):
+        return _read_entry(catalogue.CATALOGUE[source], block_size)
+    if source in catalogue.CATALOGUE and not quiet:
         say(f"{source}: reading the path of that name, not the corpus of the catalogue")
-    return _folder(Path(source), block, again) if os.path.isdir(source) else _file(source, block)
+    return _read_folder(Path(source), block_size, quiet) if os.path.isdir(source) else _read_file(source, block_size)
 
 
-def _is_named(source: str) -> bool:
+def _is_in_catalogue(source: str) -> bool:
     return source in catalogue.CATALOGUE and not os.path.exists(source)
 
 
 def is_read_once(source: str) -> bool:
-    """Tell whether a text is gone when it was read: standard input, a pipe."""
+    """Tell whether a text can be read only once: standard input, a pipe."""
     return source == "-" or (os.path.exists(source) and not os.path.isfile(source) and not os.path.isdir(source))
 
 
@@ -109,15 +111,15 @@ def corpus_name(source: str) -> str:
     """Return a short name for a text."""
     if source == "-":
         return "stdin"
-    if _is_named(source):
+    if _is_in_catalogue(source):
         return source
-    path = Path(os.path.abspath(source))  # so that . and .. have a name
+    path = Path(os.path.abspath(source))  # . and .. have a name then
     return (path.name if path.is_dir() else path.stem) or "text"
 
 
 @contextlib.contextmanager
-def _readable(source: str) -> Iterator[None]:
-    """Say in the user's words why a path cannot be read."""
+def _read_errors(source: str) -> Iterator[None]:
+    """Raise the errors of reading a path as CorpusError."""
     try:
         yield
     except OSError as error:
@@ -125,14 +127,15 @@ def _readable(source: str) -> Iterator[None]:
             raise _missing(source) from None
         where = source if error.filename is None else error.filename
         raise CorpusError(f"{where}: cannot be read ({error.strerror}); expected a text") from None
-    except ValueError:  # a name that no file can have: with a NUL, or with half a surrogate pair
+    except ValueError:  # no file can have this name: it holds a NUL, or half a surrogate pair
         raise _missing(source) from None
 
 
 def _missing(source: str) -> CorpusError:
-    given, names = source or "''", ", ".join(catalogue.CATALOGUE)
+    name, catalogue_names = source or "''", ", ".join(catalogue.CATALOGUE)
     return CorpusError(
-        f"{given}: no such file, and no corpus of that name.{nearest(source, catalogue.CATALOGUE)} Catalogue: {names}"
+        f"{name}: no such file, and no corpus of that name.{nearest(source, catalogue.CATALOGUE)} "
+        f"Catalogue: {catalogue_names}"
     )
 
 
@@ -142,34 +145,34 @@ def _stdin() -> IO[bytes]:
     return sys.stdin.buffer
 
 
-def _file(source: str, block: int) -> Iterator[str]:
+def _read_file(source: str, block_size: int) -> Iterator[str]:
     with open(source, "rb") as stream:
-        yield from decoded(blocks(stream, block), source)
+        yield from decode_text(blocks(stream, block_size), source)
 
 
-def _catalogued(entry: catalogue.Entry, block: int) -> Iterator[str]:
+def _read_entry(entry: catalogue.Entry, block_size: int) -> Iterator[str]:
     if entry.filename is None:
         yield from unix_lines(catalogue.embedded(entry))
         return
     path = catalogue.fetch(entry)
     with catalogue.open_file(path) as stream:
-        yield from decoded(blocks(stream, block), str(path))
+        yield from decode_text(blocks(stream, block_size), str(path))
 
 
-def _folder(folder: Path, block: int, again: bool) -> Iterator[str]:
-    """Yield the text files below a folder as one text, and say how many others there were."""
+def _read_folder(folder: Path, block_size: int, quiet: bool) -> Iterator[str]:
+    """Yield the text files below a folder as one text, and report the number of files that were skipped."""
     skipped = 0
 
     def files() -> Iterator[Iterator[str]]:
         nonlocal skipped
         for path in files_below(folder):
             with path.open("rb") as stream:
-                head = stream.read(BLOCK)
+                head = stream.read(BLOCK_SIZE)
                 if _BINARY.search(path.name) or looks_binary(head):
                     skipped += 1
                     continue
-                yield decoded(itertools.chain([head], blocks(stream, block)), str(path))
+                yield decode_text(itertools.chain([head], blocks(stream, block_size)), str(path))
 
     yield from join_files(files())
-    if skipped and not again:
+    if skipped and not quiet:
         say(f"{folder}: skipped {skipped} {'file that is' if skipped == 1 else 'files that are'} not text")

@@ -12,10 +12,10 @@ from typing import IO
 
 from gentext.errors import CorpusError
 
-#: Bytes that are read at once.
-BLOCK = 1 << 20
+#: Number of bytes that are read at once.
+BLOCK_SIZE = 1 << 20
 
-#: Byte order marks; UTF-32 stands before UTF-16, whose mark is the beginning of its own.
+#: Byte order marks. UTF-32 stands before UTF-16, since its little-endian mark begins with the one of UTF-16.
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -26,40 +26,43 @@ _MARKS = (
 _LONGEST_MARK = max(len(mark) for mark, _ in _MARKS)
 
 
-def blocks(stream: IO[bytes], size: int = BLOCK) -> Iterator[bytes]:
+def blocks(stream: IO[bytes], size: int = BLOCK_SIZE) -> Iterator[bytes]:
     """Read a stream to its end, ``size`` bytes at a time."""
     return iter(lambda: stream.read(size), b"")
 
 
 def encoding_of(head: bytes) -> tuple[bytes, str]:
-    """Return the byte order mark that a file begins with, or none, and its encoding: else UTF-8."""
-    return next(((mark, name) for mark, name in _MARKS if head.startswith(mark)), (b"", "utf-8"))
+    """Return the byte order mark at the beginning of a file and its encoding; without a mark, empty and UTF-8."""
+    for mark, encoding in _MARKS:
+        if head.startswith(mark):
+            return mark, encoding
+    return b"", "utf-8"
 
 
 def looks_binary(head: bytes) -> bool:
-    """Tell whether the beginning of a file has NUL bytes where text has none."""
+    """Tell whether the beginning of a file has NUL bytes although it is not UTF-16 or UTF-32."""
     return encoding_of(head)[1] == "utf-8" and b"\0" in head
 
 
 class _Decoder:
-    """An incremental decoder that knows at which byte of the file it stands."""
+    """An incremental decoder whose errors name the byte of the file."""
 
-    def __init__(self, where: str, mark: bytes, encoding: str) -> None:
-        self._where = where
+    def __init__(self, filename: str, mark: bytes, encoding: str) -> None:
+        self._filename = filename
         self._encoding = encoding
         self._decoder = codecs.getincrementaldecoder(encoding)()
         self._offset = len(mark)
 
     def feed(self, block: bytes, final: bool = False) -> str:
-        """Return the text of the block; bytes of an unfinished character wait for the next one."""
+        """Return the text of the block; the bytes of an unfinished character are kept for the next block."""
         if self._encoding == "utf-8" and b"\0" in block:
             raise self._binary()
-        waiting = len(self._decoder.getstate()[0])
+        unfinished = len(self._decoder.getstate()[0])  # bytes of the previous block
         try:
             text = self._decoder.decode(block, final)
         except UnicodeDecodeError as error:
-            # The positions in the error count from the first byte that was waiting.
-            raise self._undecodable(error, self._offset - waiting + error.start) from None
+            # The positions in the error count from the first unfinished byte.
+            raise self._undecodable(error, self._offset - unfinished + error.start) from None
         if "\0" in text:
             raise self._binary()
         self._offset += len(block)
@@ -67,34 +70,35 @@ class _Decoder:
 
     def _binary(self) -> CorpusError:
         return CorpusError(
-            f"{self._where}: looks binary (it holds NUL bytes); expected text in UTF-8. If it is text in "
+            f"{self._filename}: looks binary (it holds NUL bytes); expected text in UTF-8. If it is text in "
             f"UTF-16, convert it: iconv -f UTF-16 -t UTF-8 FILE > NEW"
         )
 
     def _undecodable(self, error: UnicodeDecodeError, offset: int) -> CorpusError:
         name = self._encoding.upper()
         convert = "convert it, for example: iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW"
-        todo = convert if name == "UTF-8" else "the file is damaged or cut off"
+        advice = convert if name == "UTF-8" else "the file is damaged or cut off"
         byte = error.object[error.start]
-        return CorpusError(f"{self._where}: not {name} at byte {offset} (0x{byte:02x}); {todo}")
+        return CorpusError(f"{self._filename}: not {name} at byte {offset} (0x{byte:02x}); {advice}")
 
 
-def _decode(data: Iterable[bytes], where: str) -> Iterator[str]:
-    rest = iter(data)
+def _decode(file_blocks: Iterable[bytes], filename: str) -> Iterator[str]:
+    """Yield the blocks of a file as text, with its line ends as they are."""
+    remaining = iter(file_blocks)
     head = b""
-    for block in rest:
+    for block in remaining:
         head += block
         if len(head) >= _LONGEST_MARK:
             break
     mark, encoding = encoding_of(head)
-    decoder = _Decoder(where, mark, encoding)
-    for block in itertools.chain([head.removeprefix(mark)], rest):
+    decoder = _Decoder(filename, mark, encoding)
+    for block in itertools.chain([head.removeprefix(mark)], remaining):
         yield decoder.feed(block)
     yield decoder.feed(b"", final=True)
 
 
 def unix_lines(pieces: Iterable[str]) -> Iterator[str]:
-    """Turn CRLF and CR into LF, also where a CRLF lies across two pieces. No piece is empty."""
+    """Turn CRLF and CR into LF, also where a CRLF lies across two pieces. Yields no empty piece."""
     newlines = io.IncrementalNewlineDecoder(None, translate=True)
     for piece in pieces:
         if text := newlines.decode(piece):
@@ -103,41 +107,41 @@ def unix_lines(pieces: Iterable[str]) -> Iterator[str]:
         yield text
 
 
-def decoded(data: Iterable[bytes], where: str) -> Iterator[str]:
+def decode_text(file_blocks: Iterable[bytes], filename: str) -> Iterator[str]:
     """Turn the blocks of one file into pieces of text with LF line ends; a byte order mark is dropped.
 
-    Raises CorpusError, naming ``where`` and the offset of the first byte that is not text.
+    Raises CorpusError with the file's name and the offset of the first byte that is not text.
     """
-    return unix_lines(_decode(data, where))
+    return unix_lines(_decode(file_blocks, filename))
 
 
 def join_files(files: Iterable[Iterable[str]]) -> Iterator[str]:
-    """Make one text of many; a newline goes between two where the first does not end in one.
+    """Join texts, with a newline between two of them where the first does not end in one.
 
-    Each file comes as pieces, none of which is empty.
+    :param files: the pieces of each text; no piece may be empty.
     """
-    last = "\n"
+    previous = "\n"
     for pieces in files:
-        for place, piece in enumerate(pieces):
-            if place == 0 and not last.endswith("\n"):
+        for index, piece in enumerate(pieces):
+            if index == 0 and not previous.endswith("\n"):
                 yield "\n"
             yield piece
-            last = piece
+            previous = piece
 
 
-def _stop(error: OSError) -> None:
+def _raise(error: OSError) -> None:
     raise error
 
 
 def files_below(folder: Path, skip: Collection[str] = ()) -> list[Path]:
     """Return the files in a folder and below, sorted by the parts of their path.
 
-    Hidden ones and folders of a name in ``skip`` are left out, and links to folders are not
+    Left out are hidden files and folders, and folders with a name in ``skip``; links to folders are not
     followed. Raises OSError when a folder cannot be listed.
     """
-    found: list[Path] = []
-    for root, folders, names in os.walk(folder, onerror=_stop):
+    files: list[Path] = []
+    for root, folders, names in os.walk(folder, onerror=_raise):
         folders[:] = [name for name in folders if name not in skip and not name.startswith(".")]
         paths = (Path(root, name) for name in names if not name.startswith("."))
-        found += [path for path in paths if path.is_file()]
-    return sorted(found, key=lambda path: path.parts)
+        files += [path for path in paths if path.is_file()]
+    return sorted(files, key=lambda path: path.parts)

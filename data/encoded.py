@@ -1,6 +1,6 @@
-"""A text as ids in a file that is mapped into memory: made once, and found again by what made it.
+"""A text as ids in a file that is mapped into memory. It is written once, and later runs find it in a cache.
 
-The file holds a header, the ids in the smallest unsigned type, and how often each stands among
+The file holds a header, the ids in the smallest unsigned type, and how often each occurs among
 them. docs/formats.md has the bytes.
 """
 
@@ -28,44 +28,45 @@ from gentext.errors import CorpusError, RunError
 from gentext.interfaces import Ids
 from gentext.run import atomic_write
 
-#: Version of the file, and a part of its key: another one is never read.
+#: Version of the file. It is a part of the key, so a file of another version is never read.
 FORMAT = 1
-#: Magic, key, symbols, ids, CRC-32 of all that follows the header, CRC-32 of the header so far.
+#: Magic, key, number of symbols, number of ids, CRC-32 of everything behind the header. `_CRC` follows.
 _HEADER = struct.Struct("<12s32sQQI")
 _MAGIC = b"gentext ids\n"
+#: CRC-32 of the header.
 _CRC = struct.Struct("<I")
-#: Where the ids begin.
-BEGIN = 128
+#: Offset of the ids, in bytes; behind the header the file has zeros up to here.
+IDS_OFFSET = 128
 SUFFIX = ".ids"
-#: Bytes that are checked at once.
-BLOCK = 1 << 22
+#: Number of bytes that are checked at once.
+BLOCK_SIZE = 1 << 22
 #: Seconds after which a file that no run has used is removed.
-KEEP = 30 * 24 * 3600
+MAX_AGE = 30 * 24 * 3600
 
 
 @dataclasses.dataclass(frozen=True)
-class Encoded:
-    """The ids of a text, read-only, and how often each stands among them (int64 [V])."""
+class EncodedText:
+    """The ids of a text, read-only, and how often each occurs among them (int64 [V])."""
 
     ids: Ids
     counts: NDArray[np.int64]
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
-    """What makes the ids of a text what they are."""
+class EncodingKey:
+    """Everything on which the ids of a text depend."""
 
-    facts: list[Any]
-    """The text's hash, the tokenizer's name and state and the like, for JSON."""
+    parts: list[Any]
+    """The text's hash, the tokenizer's name and state and the like, as JSON data."""
     vocab_size: int
-    first: Ids
-    """The first ids: a tokenizer may have changed where its name and state have not."""
+    first_ids: Ids
+    """The ids of the text's beginning: a tokenizer's code may have changed although its name and state have not."""
 
     @property
-    def key(self) -> bytes:
-        """The SHA-256 by which the file is found."""
-        facts = json.dumps([FORMAT, self.vocab_size, *self.facts], sort_keys=True)
-        return hashlib.sha256(facts.encode()).digest()
+    def digest(self) -> bytes:
+        """The SHA-256 that names the file."""
+        parts = json.dumps([FORMAT, self.vocab_size, *self.parts], sort_keys=True)
+        return hashlib.sha256(parts.encode()).digest()
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -74,145 +75,151 @@ class Recipe:
 
 
 class _Damaged(Exception):
-    """A file is not what it should be."""
+    """A file of the cache cannot be used; the message says why."""
 
 
 def cache_folder() -> Path:
     """Return the folder of encoded texts: ``GEN_CACHE_DIR``, else in the user's cache; it need not exist."""
-    named = os.environ.get("GEN_CACHE_DIR")
-    if named:
-        return Path(named).expanduser()
+    folder = os.environ.get("GEN_CACHE_DIR")
+    if folder:
+        return Path(folder).expanduser()
     import pooch  # type: ignore[import-untyped]
 
     return Path(pooch.os_cache("gentext")) / "encoded"
 
 
-def encoded(recipe: Recipe, make: Iterable[Ids]) -> Encoded:
-    """Return a text's ids from the cache, or put there what ``make`` yields, each time it is asked.
+def encode_cached(key: EncodingKey, id_blocks: Iterable[Ids]) -> EncodedText:
+    """Return a text's ids from the cache; where it has none, write them to it first.
 
-    Where the cache cannot be written they go into a temporary file, else into memory; that is
-    said. Raises CorpusError when they fit nowhere.
+    Where the cache cannot be written, the ids go into a temporary file, else into memory, and a line
+    on stderr says so. Raises CorpusError when they fit nowhere.
+
+    :param id_blocks: the ids, block by block. It is iterated over once for each place that is tried.
     """
     folder = cache_folder()
-    path = folder / (recipe.key.hex() + SUFFIX)
+    path = folder / (key.digest.hex() + SUFFIX)
     try:
-        return _read(path, recipe)
+        return _read(path, key)
     except (FileNotFoundError, NotADirectoryError):
         pass
     except (OSError, _Damaged) as error:
-        say(f"{path}: cannot be used ({_why(error)}); the text is encoded anew")
+        say(f"{path}: cannot be used ({_cause(error)}); the text is encoded anew")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _tidy(folder)
-        with atomic_write(path) as file:
-            made = _write(file, recipe, make)
-        with path.open("rb") as file:
-            return _mapped(file, recipe, *made)
+        return _write_to_cache(path, key, id_blocks)
     except (OSError, RunError) as error:
-        say(f"{folder}: cannot be written ({_why(error)}); the encoded text goes into a temporary file this time")
+        say(f"{folder}: cannot be written ({_cause(error)}); the encoded text goes into a temporary file this time")
     try:
         with tempfile.TemporaryFile() as file:
-            return _mapped(file, recipe, *_write(file, recipe, make))
+            return _map_ids(file, key, *_write(file, key, id_blocks))
     except OSError as error:
-        say(f"no temporary file can be written ({_why(error)}); the encoded text is kept in memory")
+        say(f"no temporary file can be written ({_cause(error)}); the encoded text is kept in memory")
     try:
         memory = io.BytesIO()
-        tokens, counts = _write(memory, recipe, make)
-        return Encoded(np.frombuffer(memory.getvalue(), recipe.dtype, tokens, BEGIN), counts)
+        length, counts = _write(memory, key, id_blocks)
+        return EncodedText(np.frombuffer(memory.getvalue(), key.dtype, length, IDS_OFFSET), counts)
     except MemoryError:
         raise CorpusError(
             f"the encoded text fits neither {folder} nor memory; let GEN_CACHE_DIR name a folder with more room"
         ) from None
 
 
-def _why(error: Exception) -> str:
+def _cause(error: Exception) -> str:
     cause = error.__cause__ if isinstance(error, RunError) else error
     return getattr(cause, "strerror", None) or str(error)
 
 
-def _write(file: IO[bytes], recipe: Recipe, make: Iterable[Ids]) -> tuple[int, NDArray[np.int64]]:
-    """Write a whole file; return how many ids it has, and their counts.
+def _write_to_cache(path: Path, key: EncodingKey, id_blocks: Iterable[Ids]) -> EncodedText:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_old_files(path.parent)
+    with atomic_write(path) as file:
+        length, counts = _write(file, key, id_blocks)
+    with path.open("rb") as file:
+        return _map_ids(file, key, length, counts)
+
+
+def _write(file: IO[bytes], key: EncodingKey, id_blocks: Iterable[Ids]) -> tuple[int, NDArray[np.int64]]:
+    """Write a whole file; return the number of its ids, and how often each occurs.
 
     The header comes last, so that a file that was cut off has none.
     """
-    counts = np.zeros(recipe.vocab_size, "<i8")
-    check = tokens = 0
-    file.write(bytes(BEGIN))
-    for ids in make:
-        block = ids.astype(recipe.dtype)
+    counts = np.zeros(key.vocab_size, "<i8")
+    checksum = length = 0
+    file.write(bytes(IDS_OFFSET))
+    for ids in id_blocks:
+        block = ids.astype(key.dtype)
         file.write(block.data)
-        check = zlib.crc32(block.data, check)
-        tokens += len(block)
+        checksum = zlib.crc32(block.data, checksum)
+        length += len(block)
         counts += np.bincount(block, minlength=len(counts))
     file.write(counts.data)
     file.seek(0)
-    header = _HEADER.pack(_MAGIC, recipe.key, recipe.vocab_size, tokens, zlib.crc32(counts.data, check))
+    header = _HEADER.pack(_MAGIC, key.digest, key.vocab_size, length, zlib.crc32(counts.data, checksum))
     file.write(header + _CRC.pack(zlib.crc32(header)))
     file.flush()
-    return tokens, counts.astype(np.int64)
+    return length, counts.astype(np.int64)
 
 
-def _read(path: Path, recipe: Recipe) -> Encoded:
-    """Map a file of the cache, after reading it through: its size, its checksum, the range of its ids."""
+def _read(path: Path, key: EncodingKey) -> EncodedText:
+    """Map a file of the cache, after checking its size, its checksum and the range of its ids."""
     with path.open("rb") as file:
-        tokens, expected = _read_header(file, recipe)
-        file.seek(BEGIN)
-        largest = check = 0
-        for ids in _blocks(file, recipe, tokens):
-            check = zlib.crc32(ids.data, check)
+        length, expected_checksum = _read_header(file, key)
+        file.seek(IDS_OFFSET)
+        largest = checksum = 0
+        for ids in _blocks(file, key, length):
+            checksum = zlib.crc32(ids.data, checksum)
             largest = max(largest, int(ids.max()))
-        counts = np.frombuffer(file.read(8 * recipe.vocab_size), "<i8")
-        if zlib.crc32(counts.data, check) != expected:
+        counts = np.frombuffer(file.read(8 * key.vocab_size), "<i8")
+        if zlib.crc32(counts.data, checksum) != expected_checksum:
             raise _Damaged("its checksum is wrong")
-        if largest >= recipe.vocab_size:
-            raise _Damaged(f"it has an id {largest}, of {recipe.vocab_size} symbols")
-        found = _mapped(file, recipe, tokens, counts.astype(np.int64))
-    if not np.array_equal(found.ids[: len(recipe.first)], recipe.first):
+        if largest >= key.vocab_size:
+            raise _Damaged(f"it has an id {largest}, of {key.vocab_size} symbols")
+        text = _map_ids(file, key, length, counts.astype(np.int64))
+    if not np.array_equal(text.ids[: len(key.first_ids)], key.first_ids):
         raise _Damaged("its tokenizer has changed")
     with contextlib.suppress(OSError):
-        os.utime(path)  # it is in use: see _tidy
-    return found
+        os.utime(path)  # `_remove_old_files` goes by this time
+    return text
 
 
-def _read_header(file: IO[bytes], recipe: Recipe) -> tuple[int, int]:
-    """Return how many ids a file holds, and its checksum."""
+def _read_header(file: IO[bytes], key: EncodingKey) -> tuple[int, int]:
+    """Return the number of ids in a file, and its checksum."""
     header, crc = file.read(_HEADER.size), file.read(_CRC.size)
     if crc != _CRC.pack(zlib.crc32(header)):
         raise _Damaged("its header is damaged")
-    magic, key, vocab_size, tokens, check = _HEADER.unpack(header)
-    if (magic, key, vocab_size) != (_MAGIC, recipe.key, recipe.vocab_size):
+    magic, digest, vocab_size, length, checksum = _HEADER.unpack(header)
+    if (magic, digest, vocab_size) != (_MAGIC, key.digest, key.vocab_size):
         raise _Damaged("it is about another text")
-    size = BEGIN + tokens * recipe.dtype.itemsize + 8 * vocab_size
-    found = os.fstat(file.fileno()).st_size
-    if found != size:
-        raise _Damaged(f"it has {found:,} bytes, expected {size:,}")
-    return tokens, check
+    expected_size = IDS_OFFSET + length * key.dtype.itemsize + 8 * vocab_size
+    size = os.fstat(file.fileno()).st_size
+    if size != expected_size:
+        raise _Damaged(f"it has {size:,} bytes, expected {expected_size:,}")
+    return length, checksum
 
 
-def _blocks(file: IO[bytes], recipe: Recipe, tokens: int) -> Iterator[Ids]:
-    """Read ids as a stream: pages that were only checked are not mapped."""
-    left = tokens * recipe.dtype.itemsize
-    while left:
-        data = file.read(min(BLOCK, left))
-        if not data:
+def _blocks(file: IO[bytes], key: EncodingKey, length: int) -> Iterator[Ids]:
+    """Read ids block by block. Mapping them instead would leave all their pages in memory."""
+    remaining = length * key.dtype.itemsize
+    while remaining:
+        block = file.read(min(BLOCK_SIZE, remaining))
+        if not block:
             raise _Damaged("it became shorter")
-        left -= len(data)
-        yield np.frombuffer(data, recipe.dtype)
+        remaining -= len(block)
+        yield np.frombuffer(block, key.dtype)
 
 
-def _mapped(file: IO[bytes], recipe: Recipe, tokens: int, counts: NDArray[np.int64]) -> Encoded:
-    """Map the ids of a file. They stay when it is closed, replaced or removed."""
-    if not tokens:
-        return Encoded(np.empty(0, recipe.dtype), counts)
+def _map_ids(file: IO[bytes], key: EncodingKey, length: int, counts: NDArray[np.int64]) -> EncodedText:
+    """Map the ids of a file. They stay valid when the file is closed, replaced or removed."""
+    if not length:
+        return EncodedText(np.empty(0, key.dtype), counts)
     # Not as np.memmap itself: slices of that class take several times as long to make.
-    return Encoded(np.asarray(np.memmap(file, recipe.dtype, "r", BEGIN, (tokens,))), counts)
+    return EncodedText(np.asarray(np.memmap(file, key.dtype, "r", IDS_OFFSET, (length,))), counts)
 
 
-def _tidy(folder: Path) -> None:
-    """Remove what no run has used for a long time, and what killed ones left."""
-    before = time.time() - KEEP
+def _remove_old_files(folder: Path) -> None:
+    """Remove files that no run has used for a long time, and temporary files of runs that were killed."""
+    oldest = time.time() - MAX_AGE
     for path in folder.iterdir():
         if SUFFIX in path.name:
             with contextlib.suppress(OSError):
-                if path.stat().st_mtime < before:
+                if path.stat().st_mtime < oldest:
                     path.unlink()

@@ -1,4 +1,4 @@
-"""A text of any size, read piece by piece as often as it takes, in a fixed amount of memory."""
+"""A text of any size, read piece by piece and more than once, in a fixed amount of memory."""
 
 from __future__ import annotations
 
@@ -16,87 +16,88 @@ from gentext.data.decoding import blocks
 from gentext.data.encoded import cache_folder
 from gentext.errors import CorpusError
 
-#: Characters of the longest piece that a tokenizer is given.
-PIECE = 1 << 20
-#: Bytes up to which what can be read only once is kept in memory, not in a temporary file.
+#: Maximum number of characters of a piece.
+PIECE_SIZE = 1 << 20
+#: A text that can be read only once is copied into memory up to this number of bytes, beyond it into a temporary file.
 IN_MEMORY = 1 << 24
 
 
 class CorpusStream:
     """The pieces of a text; its length and hash are known once it was read to the end.
 
-    It may be iterated over several times; use `open_corpus` to get one. The pieces depend on the
-    text alone: see `cut_pieces`. Raises CorpusError as `iter_text` does, and at the end when the
-    text is not the one that was read before.
+    It may be iterated over several times; `open_corpus` makes one. How a text is cut into pieces
+    depends on the text alone: see `cut_pieces`. Iterating raises CorpusError as `iter_text` does, and
+    at the end when the text is not the one that was read before.
     """
 
-    def __init__(self, origin: str, spool: IO[bytes] | None, keep: int) -> None:
+    def __init__(self, origin: str, spool: IO[bytes] | None, tail_length: int) -> None:
         self.origin, self.name = origin, corpus_name(origin)
         self.characters = 0
-        """How many code points the text has."""
+        """Number of code points of the text; 0 until it was read to the end."""
         self.sha256 = ""
-        """Of the text in UTF-8, with LF line ends; empty until it was read to the end."""
-        self.first, self.last = "", ""
-        """Its first piece, and its last ``keep`` characters."""
-        self._spool, self._keep = spool, keep
+        """Hash of the text in UTF-8, with LF line ends; empty until it was read to the end."""
+        self.first_piece, self.tail = "", ""
+        """Its first piece, and its last ``tail_length`` characters, after it was read to the end."""
+        self._spool, self._tail_length = spool, tail_length
 
     def __iter__(self) -> Iterator[str]:
         digest, characters = hashlib.sha256(), 0
-        ends: collections.deque[str] = collections.deque()
-        kept = 0
-        for piece in cut_pieces(self._text(), PIECE):
+        # The last pieces: as few as have `tail_length` characters together.
+        tail_pieces: collections.deque[str] = collections.deque()
+        tail_characters = 0
+        for piece in cut_pieces(self._text(), PIECE_SIZE):
             digest.update(piece.encode())
             characters += len(piece)
-            self.first = self.first or piece
-            ends.append(piece)
-            kept += len(piece)
-            while kept - len(ends[0]) >= self._keep:
-                kept -= len(ends.popleft())
+            self.first_piece = self.first_piece or piece
+            tail_pieces.append(piece)
+            tail_characters += len(piece)
+            while tail_characters - len(tail_pieces[0]) >= self._tail_length:
+                tail_characters -= len(tail_pieces.popleft())
             yield piece
         if self.sha256 and self.sha256 != digest.hexdigest():
             raise CorpusError(
                 f"{self.name}: the text changed while it was read; wait until it is complete, or train on a copy"
             )
         self.sha256, self.characters = digest.hexdigest(), characters
-        self.last = "".join(ends)[-self._keep :]
+        self.tail = "".join(tail_pieces)[-self._tail_length :]
 
     def _text(self) -> Iterator[str]:
         if self._spool is None:
-            return iter_text(self.origin, again=bool(self.sha256))
+            return iter_text(self.origin, quiet=bool(self.sha256))
         self._spool.seek(0)
         return codecs.iterdecode(blocks(self._spool), "utf-8")
 
     def read_through(self) -> None:
-        """Read to the end, to learn what that tells."""
+        """Read to the end, which sets the length, the hash and the tail."""
         collections.deque(self, maxlen=0)
 
 
 def cut_pieces(text: Iterable[str], size: int) -> Iterator[str]:
-    """Cut a text into pieces of at most ``size`` characters, whatever the blocks are that it comes in.
+    """Cut a text into pieces of at most ``size`` characters. The blocks in which it comes make no difference.
 
-    A piece ends behind its last line end; one without, behind its last space; one without that
-    too, where it is full.
+    A piece ends behind the last line end among the next ``size`` characters; without a line end, behind the
+    last space; without a space, after ``size`` characters.
     """
-    rest = ""
+    buffer = ""
     for block in text:
-        rest += block
-        while len(rest) > size:
-            end = rest.rfind("\n", 0, size) + 1 or rest.rfind(" ", 0, size) + 1 or size
-            yield rest[:end]
-            rest = rest[end:]
-    if rest:
-        yield rest
+        buffer += block
+        while len(buffer) > size:
+            end = buffer.rfind("\n", 0, size) + 1 or buffer.rfind(" ", 0, size) + 1 or size
+            yield buffer[:end]
+            buffer = buffer[end:]
+    if buffer:
+        yield buffer
 
 
 @contextlib.contextmanager
-def open_corpus(source: str, keep: int) -> Iterator[CorpusStream]:
-    """Open a text to read it more than once; its last ``keep`` characters will be remembered.
+def open_corpus(source: str, tail_length: int) -> Iterator[CorpusStream]:
+    """Open a text to read it more than once; the stream keeps its last ``tail_length`` characters.
 
     Standard input and pipes are copied first: into memory, or what is longer into a temporary
     file in the cache folder. Raises CorpusError.
     """
     if not is_read_once(source):
-        yield CorpusStream(source, None, keep)
+        yield CorpusStream(source, None, tail_length)
         return
     with tempfile.SpooledTemporaryFile(IN_MEMORY, dir=_spool_folder()) as spool:
         for piece in iter_text(source):
@@ -107,11 +108,11 @@ def open_corpus(source: str, keep: int) -> Iterator[CorpusStream]:
                     f"{source}: cannot be copied into a temporary file, to be read twice ({error.strerror}); "
                     f"make room there, let GEN_CACHE_DIR name another folder, or give a file"
                 ) from None
-        yield CorpusStream(source, spool, keep)
+        yield CorpusStream(source, spool, tail_length)
 
 
 def _spool_folder() -> str | None:
-    """Return the cache folder, where that can be written: the system's own may be a part of memory."""
+    """Return the cache folder where it can be written, else None for the system's folder, which may lie in memory."""
     folder = cache_folder()
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)

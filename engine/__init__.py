@@ -5,9 +5,10 @@ module imports from its own group below and from those above it: contracts <- fi
 <- plugins <- export <- cli. Importing the package imports no machine-learning library.
 
 Contracts
+    versions  the versions of installed distributions
     errors  every error that a user is meant to read
     console  the one way to say something to a person
-    interrupts  Ctrl-C as a wish, looked at where everything can be saved
+    interrupts  notes a Ctrl-C until everything can be saved
     config  options of a component: a dataclass filled from presets, TOML and the command line
     settings  the settings of a run that belong to no component
     strategy  one link of the sampling chain
@@ -29,6 +30,7 @@ Files
 
 Sampling
     describe  from a run to a bundle, and from a bundle to its tokenizer and chain
+    opening  opens an exported file with the built-in sampler
     stored  the chain inside a compiled file
     stepping  generation one position at a time: the reference
     compiled  generation many positions a call, inside the graph

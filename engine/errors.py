@@ -8,13 +8,13 @@ GenError                 base: one line on stderr, exit status 1
 │   └── UnknownComponent nothing is registered under that name
 ├── RunError             a run directory or a checkpoint is missing, damaged, or of another kind
 ├── FileFormatError      an exported file is damaged, foreign, or of another version
-├── DeviceError          the device or the precision that was asked for is not to be had
-├── PrimeError           a prime holds characters that the model does not know
+├── DeviceError          this machine does not offer the requested device or precision
+├── PrimeError           a prime holds characters that the model's vocabulary does not have
 ├── ExportError          an export failed, or did not agree with the model it came from
 ├── TrainingStopped      training ended early (Ctrl-C, a loss that is not a number); work is saved
 └── MissingExtra         an optional dependency is not installed
 
-A message says what was given, what was expected, and what to do. Anything that is not a
+A message says what gentext got, what it expected, and what to do. An exception that is not a
 GenError is a bug and keeps its traceback.
 """
 
@@ -24,7 +24,7 @@ import difflib
 import re
 from collections.abc import Iterable
 
-#: What colours text on a terminal; some libraries put it into their messages.
+#: Escape sequences that colour text on a terminal; some libraries put them into their messages.
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -83,18 +83,18 @@ class TrainingStopped(GenError):
 class MissingExtra(GenError):
     """A feature needs packages that the base install does not bring."""
 
-    def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} needs packages that are not installed: pip install 'gentext[{extra}]'")
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(f"{feature} needs packages that are not installed: pip install 'gentext[{extra}]'")
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return `` Did you mean 'x'?`` for the closest known name, or an empty string."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" Did you mean {close[0]!r}?" if close else ""
+def nearest(name: str, candidates: Iterable[str]) -> str:
+    """Return `` Did you mean 'x'?`` with the candidate that is most like the name, or an empty string."""
+    matches = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.5)
+    return f" Did you mean {matches[0]!r}?" if matches else ""
 
 
 def reason(error: BaseException) -> str:
     """Return an exception as one short line: the first line of its text, or its type."""
     text = COLOURS.sub("", str(error)).strip()
-    first = text.splitlines()[0] if text else ""
-    return first if isinstance(error, GenError) else f"{type(error).__name__}: {first}".rstrip(": ")
+    first_line = text.splitlines()[0] if text else ""
+    return first_line if isinstance(error, GenError) else f"{type(error).__name__}: {first_line}".rstrip(": ")

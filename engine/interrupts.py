@@ -1,4 +1,4 @@
-"""Ctrl-C during training is a wish, looked at between two steps, when everything can be saved."""
+"""Ctrl-C during training: it is only noted at first, and the program stops where everything can be saved."""
 
 from __future__ import annotations
 
@@ -13,29 +13,33 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "
 
 
 class Interrupts:
-    """Turns the first of these signals into ``asked`` and calls ``then``; a second one raises KeyboardInterrupt.
+    """A context in which the first of `SIGNALS` only sets ``requested``; a second one raises KeyboardInterrupt.
 
-    ``patient``: a second one does not, as torchrun may repeat the first, and kills on its own in the end.
+    :param on_request: called when the first signal comes.
+    :param ignore_repeats: a second signal does nothing. For torchrun, which may repeat the first one, and kills the
+        process itself in the end.
     """
 
-    def __init__(self, then: Callable[[], None] = lambda: None, *, patient: bool = False) -> None:
-        self.asked, self._patient = False, patient
-        self._then = then
-        self._before: dict[int, Any] = {}
+    def __init__(self, on_request: Callable[[], None] = lambda: None, *, ignore_repeats: bool = False) -> None:
+        self.requested = False
+        """Whether the user wants the program to stop."""
+        self._on_request, self._ignore_repeats = on_request, ignore_repeats
+        self._previous_handlers: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
-        if threading.current_thread() is threading.main_thread():  # the only one that may set handlers
+        if threading.current_thread() is threading.main_thread():  # Python lets no other thread set handlers
             for number in SIGNALS:
-                if signal.getsignal(number) != signal.SIG_IGN:  # nohup, or a shell's background: stay deaf
-                    self._before[number] = signal.signal(number, self._ask)
+                # nohup and the background of a shell ignore some signals: these stay ignored.
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    self._previous_handlers[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked and not self._patient:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.requested and not self._ignore_repeats:
             raise KeyboardInterrupt
-        self.asked = True
-        self._then()
+        self.requested = True
+        self._on_request()

@@ -1,8 +1,8 @@
-"""Loads plugins: the built-ins first, then every installed distribution, one at a time.
+"""Loads plugins: the built-ins first, then those of every installed distribution, one at a time.
 
-A distribution that fails costs one line on stderr and nothing else. Environment variables:
-``GEN_PLUGINS=""`` loads none, ``GEN_PLUGINS=a,b`` only those distributions (the others are not
-even imported), ``GEN_PLUGINS_STRICT=1`` raises where a failure would only be reported.
+A plugin that fails costs one line on stderr and nothing else. Environment variables:
+``GEN_PLUGINS=""`` loads no other distribution's, ``GEN_PLUGINS=a,b`` only those of these distributions (the others
+are not even imported), ``GEN_PLUGINS_STRICT=1`` raises where a failure would only be reported.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ import os
 import re
 from collections.abc import Collection, Iterable
 from importlib import metadata
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 from gentext import hookspecs
-from gentext.config import build_config, config_class
 from gentext.console import warn
 from gentext.errors import GenError, PluginError, nearest, reason
 from gentext.events import Hooks
-from gentext.interfaces import OpenSampler
 from gentext.registry import KINDS, Component, Provider, Registry, plural
+from gentext.versions import installed_version
+
+if TYPE_CHECKING:
+    import typer
 
 #: The plugins that gentext itself consists of, as dotted names; the engine imports none of them.
 BUILTINS = (
@@ -39,20 +40,28 @@ BUILTINS = (
     "gentext.plugins.sweep.plugin",
     "gentext.export.plugin",
 )
+#: The group of entry points under which distributions offer plugins.
 GROUP = hookspecs.PROJECT
 
 
 @dataclasses.dataclass
-class Loaded:
-    """One plugin, or the attempt to load it."""
+class PluginRecord:
+    """One plugin that was loaded, or that failed to load."""
 
     provider: Provider
-    origin: str
-    """The module it came from."""
+    module: str
+    """The module it came from, as its entry point names it."""
     hooks: list[str] = dataclasses.field(default_factory=list)
+    """Names of the hooks that it implements."""
     components: list[str] = dataclasses.field(default_factory=list)
     """``kind name`` of each component it registered."""
     error: str | None = None
+    """Why it, or its commands, were left out."""
+
+    @property
+    def name(self) -> str:
+        """The name under which pluggy knows the plugin."""
+        return f"{self.provider.distribution} ({self.module})"
 
 
 class PluginHost:
@@ -60,129 +69,154 @@ class PluginHost:
 
     def __init__(self, builtins: Iterable[str] = BUILTINS, *, entry_points: bool = True) -> None:
         self.registry = Registry()
-        self.plugins: list[Loaded] = []
+        self.plugins: list[PluginRecord] = []
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
         self._builtin_plugins: set[int] = set()
+        """Ids of the plugin objects whose errors are not caught."""
         self._strict = os.environ.get("GEN_PLUGINS_STRICT", "") not in ("", "0")
-        own = Provider("gentext", _own_version(), builtin=True)
-        for name in builtins:
-            plugin = importlib.import_module(name)
+        # Without a version, gentext runs from a source tree that was never installed.
+        gentext_itself = Provider("gentext", installed_version("gentext") or "", builtin=True)
+        for module in builtins:
+            plugin = importlib.import_module(module)
             self._builtin_plugins.add(id(plugin))
-            self._admit(plugin, own, name)
+            self._add_plugin(plugin, PluginRecord(gentext_itself, module))
         if entry_points:
             self._load_entry_points()
-        self.hooks = Hooks(self._manager, lambda plugin: id(plugin) in self._builtin_plugins)
+        self.hooks = Hooks(self._manager, self._is_builtin)
+
+    def _is_builtin(self, plugin: object) -> bool:
+        return id(plugin) in self._builtin_plugins
 
     def observe(self, plugin: Any) -> None:
-        """Let an object of this process see the life of its runs, after everybody else; what it raises ends them."""
+        """Let an object of this process see the life of its runs, after all other plugins.
+
+        What the object raises ends the run, as with a built-in plugin.
+        """
         self._builtin_plugins.add(id(plugin))
         self._manager.register(plugin)
 
-    def add_commands(self, cli: Any, own: Collection[str]) -> None:
+    def add_commands(self, cli: typer.Typer, reserved: Collection[str], *, builtins: bool = True) -> None:
         """Let every plugin add its commands to the Typer application.
 
-        Each gets an empty application to fill, so that one that fails, or takes the name of
-        another command, leaves nothing behind. ``own`` are the names that are taken already.
+        Each plugin gets an empty application to fill, so that a plugin that fails, or takes the name of another
+        command, leaves nothing behind.
+
+        :param reserved: the names of gentext's own commands, which no other distribution may take.
+        :param builtins: whether the built-in plugins are called too. Importing their commands takes time, which a
+            command that is none of theirs can do without.
         """
         import typer.main
 
-        taken = set(own)
-        for impl in self._manager.hook.register_commands.get_hookimpls():
-            loaded = self._loaded_as(impl.plugin_name)
-            if loaded.error:  # said already, for an earlier application
+        used_names = set(reserved)
+        for implementation in self._manager.hook.register_commands.get_hookimpls():
+            builtin = self._is_builtin(implementation.plugin)
+            record = self._record_of(implementation.plugin_name)
+            if record.error or (builtin and not builtins):  # an error was reported before
                 continue
-            filled = typer.Typer()
+            plugin_cli = typer.Typer()
             try:
-                impl.function(*(filled for _ in impl.argnames))
-                names = set(typer.main.get_group(filled).commands)  # raises what Typer does not understand
-                if names & taken:
-                    raise PluginError(f"its command {min(names & taken)!r} exists already; name it otherwise")
+                implementation.function(*(plugin_cli for _ in implementation.argnames))
+                if not builtin:
+                    # Building the group raises an error for a signature that Typer does not understand.
+                    names = set(typer.main.get_group(plugin_cli).commands)
+                    if names & used_names:
+                        raise PluginError(f"its command {min(names & used_names)!r} exists already; name it otherwise")
+                    used_names |= names
             except Exception as error:
-                if id(impl.plugin) in self._builtin_plugins:
+                if builtin:
                     raise
-                self._report(loaded, error, "its commands are")
+                self._report(record, error, "its commands are")
                 continue
-            taken |= names
-            cli.registered_commands += filled.registered_commands
-            cli.registered_groups += filled.registered_groups
+            cli.registered_commands += plugin_cli.registered_commands
+            cli.registered_groups += plugin_cli.registered_groups
 
     def _load_entry_points(self) -> None:
-        wanted = os.environ.get("GEN_PLUGINS")
-        allowed = None if wanted is None else {_normal(one) for one in wanted.split(",") if one.strip()}
-        seen: set[str] = set()
-        for point in sorted(metadata.entry_points(group=GROUP), key=lambda one: (_dist(one)[0], one.name)):
-            distribution, version = _dist(point)
-            seen.add(_normal(distribution))
-            if allowed is not None and _normal(distribution) not in allowed:
+        """Load the plugins of the installed distributions, or of those that GEN_PLUGINS names."""
+        variable = os.environ.get("GEN_PLUGINS")
+        allowed = None
+        if variable is not None:
+            allowed = {_normalized(name) for name in variable.split(",") if name.strip()}
+        installed: set[str] = set()
+        entry_points = metadata.entry_points(group=GROUP)
+        for entry_point in sorted(entry_points, key=lambda point: (_distribution_of(point)[0], point.name)):
+            distribution, version = _distribution_of(entry_point)
+            installed.add(_normalized(distribution))
+            if allowed is not None and _normalized(distribution) not in allowed:
                 continue
-            provider = Provider(distribution, version)
+            record = PluginRecord(Provider(distribution, version), entry_point.value)
             try:
-                plugin = point.load()
+                plugin = entry_point.load()
             except (Exception, SystemExit) as error:
-                self._failed(Loaded(provider, point.value), error)
+                self._record_failure(record, error)
                 continue
-            self._admit(plugin, provider, point.value)
-        for missing in sorted((allowed or set()) - seen):
+            self._add_plugin(plugin, record)
+        for missing in sorted((allowed or set()) - installed):
             warn(f"GEN_PLUGINS names {missing!r}, but no installed distribution of that name offers a plugin")
 
-    def _admit(self, plugin: Any, provider: Provider, origin: str) -> None:
+    def _add_plugin(self, plugin: Any, record: PluginRecord) -> None:
         """Register one plugin and collect its components; on any failure leave no trace of it."""
-        loaded = Loaded(provider, origin)
-        name = f"{provider.distribution} ({origin})"
-        mine: list[Component] = []
+        components: list[Component] = []
         try:
-            self._manager.register(plugin, name=name)
-            self._check_hook_names(plugin, provider)
-            for kind in KINDS:
-                hook = getattr(self._manager.hook, f"register_{plural(kind)}")
-                register = self.registry.register_for(kind, provider, mine)
-                for impl in hook.get_hookimpls():
-                    if impl.plugin is plugin:
-                        impl.function(*(register for _ in impl.argnames))
+            self._manager.register(plugin, name=record.name)
+            self._check_hook_names(plugin, record.provider)
+            self._collect_components(plugin, record.provider, components)
         except (Exception, SystemExit) as error:
-            self._manager.unregister(plugin) if self._manager.is_registered(plugin) else None
-            self.registry.discard(mine)
-            if provider.builtin:
+            if self._manager.is_registered(plugin):
+                self._manager.unregister(plugin)
+            self.registry.discard(components)
+            if record.provider.builtin:
                 raise
-            self._failed(loaded, error)
+            self._record_failure(record, error)
             return
         callers = self._manager.get_hookcallers(plugin) or []
-        loaded.hooks = sorted(caller.name for caller in callers if caller.has_spec())
-        loaded.components = [f"{one.kind} {one.name}" for one in mine]
-        self.plugins.append(loaded)
+        record.hooks = sorted(caller.name for caller in callers if caller.has_spec())
+        record.components = [f"{component.kind} {component.name}" for component in components]
+        self.plugins.append(record)
+
+    def _collect_components(self, plugin: Any, provider: Provider, components: list[Component]) -> None:
+        """Call the plugin's register hooks, and append to ``components`` what they register."""
+        for kind in KINDS:
+            hook = getattr(self._manager.hook, f"register_{plural(kind)}")
+            register = self.registry.register_for(kind, provider, components)
+            for implementation in hook.get_hookimpls():
+                if implementation.plugin is plugin:
+                    implementation.function(*(register for _ in implementation.argnames))
 
     def _check_hook_names(self, plugin: Any, provider: Provider) -> None:
-        """Say which functions are marked as hooks but fit none: pluggy would ignore them silently."""
+        """Warn about functions that are marked as hooks but fit none: pluggy would ignore them silently."""
         for caller in self._manager.get_hookcallers(plugin) or []:
-            if any(one.wrapper or one.hookwrapper for one in caller.get_hookimpls() if one.plugin is plugin):
+            implementations = [hookimpl for hookimpl in caller.get_hookimpls() if hookimpl.plugin is plugin]
+            if any(hookimpl.wrapper or hookimpl.hookwrapper for hookimpl in implementations):
                 raise PluginError(f"its {caller.name} wraps other plugins' hooks; gentext calls plain hooks only")
             if caller.has_spec():
                 continue
-            known = [name for name in vars(hookspecs) if hasattr(getattr(hookspecs, name), f"{GROUP}_spec")]
-            message = f"{provider} implements the unknown hook {caller.name!r}.{nearest(caller.name, known)}"
+            hook_names = [name for name in vars(hookspecs) if hasattr(getattr(hookspecs, name), f"{GROUP}_spec")]
+            message = f"{provider} implements the unknown hook {caller.name!r}.{nearest(caller.name, hook_names)}"
             if provider.builtin:
                 raise PluginError(message)
             warn(f"{message} It is ignored")
 
-    def _failed(self, loaded: Loaded, error: BaseException) -> None:
-        self.plugins.append(loaded)
-        self._report(loaded, error)
+    def _record_failure(self, record: PluginRecord, error: BaseException) -> None:
+        self.plugins.append(record)
+        self._report(record, error, "it is")
 
-    def _report(self, loaded: Loaded, error: BaseException, what: str = "it is") -> None:
+    def _report(self, record: PluginRecord, error: BaseException, subject: str) -> None:
+        """Warn that a plugin, or a part of it, is left out; raise the error instead with GEN_PLUGINS_STRICT=1."""
         if self._strict:
-            if isinstance(error, GenError):  # told in one line, which must say whose it is
-                raise PluginError(f"plugin {loaded.provider} ({loaded.origin}): {error}") from error
+            if isinstance(error, GenError):  # shown as one line, which must name the plugin
+                raise PluginError(f"plugin {record.provider} ({record.module}): {error}") from error
             raise error
-        # pluggy says what is wrong on the lines that follow its first.
-        whole = isinstance(error, pluggy.PluginValidationError)
-        loaded.error = " ".join(str(error).split()) if whole else reason(error)
-        line = f"{loaded.provider} ({loaded.origin}): {loaded.error}"
+        if isinstance(error, pluggy.PluginValidationError):  # the lines behind the first say what is wrong
+            record.error = " ".join(str(error).split())
+        else:
+            record.error = reason(error)
+        line = f"{record.provider} ({record.module}): {record.error}"
         self.registry.failures.append(line)
-        warn(f"plugin {line}; {what} left out. See it all with GEN_PLUGINS_STRICT=1")
+        warn(f"plugin {line}; {subject} left out. See it all with GEN_PLUGINS_STRICT=1")
 
-    def _loaded_as(self, name: str) -> Loaded:
-        return next(one for one in self.plugins if f"{one.provider.distribution} ({one.origin})" == name)
+    def _record_of(self, plugin_name: str) -> PluginRecord:
+        return next(record for record in self.plugins if record.name == plugin_name)
 
 
 @functools.cache
@@ -191,24 +225,13 @@ def host() -> PluginHost:
     return PluginHost()
 
 
-def open_exported(path: Path, device: str, threads: int = 0) -> OpenSampler:
-    """Open a run's exported file, or a file, with the built-in sampler; 0 threads: as many as it chooses."""
-    cls = host().registry.get("sampler", "onnx")
-    opened: OpenSampler = cls(build_config(config_class(cls), {"threads": threads}, "sampler")).open(path, device)
-    return opened
-
-
-def _own_version() -> str:
-    try:
-        return metadata.version("gentext")
-    except metadata.PackageNotFoundError:  # run from a source tree that was never installed
-        return ""
-
-
-def _normal(name: str) -> str:
+def _normalized(name: str) -> str:
     """Return a distribution name as package indexes compare it."""
     return re.sub(r"[-_.]+", "-", name.strip()).lower()
 
 
-def _dist(point: metadata.EntryPoint) -> tuple[str, str]:
-    return (point.dist.name, point.dist.version) if point.dist else (point.module, "")
+def _distribution_of(entry_point: metadata.EntryPoint) -> tuple[str, str]:
+    """Return name and version of the distribution that offers an entry point."""
+    if entry_point.dist is None:
+        return entry_point.module, ""
+    return entry_point.dist.name, entry_point.dist.version

@@ -1,8 +1,8 @@
 """Named components of six kinds, each imported on first use.
 
-Registering costs nothing: a target is ``"module:attr"`` and stays a string until somebody
-asks for it. Built-in names are reserved. Two plugins that take one name do not stop the
-program; the clash is reported when that name is used.
+Registering imports nothing: a target is ``"module:attr"`` and stays a string until the component is used.
+Built-in names are reserved. Two plugins that register the same name do not stop the program: the
+conflict is reported when that name is used.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gentext.errors import MissingExtra, PluginError, UnknownComponent, nearest,
 
 KINDS = ("tokenizer", "batcher", "model", "trainer", "sampler", "strategy")
 
-#: Top-level modules that an optional dependency group brings.
+#: Top-level modules that come with the `train` extra.
 TRAIN_MODULES = {"torch", "safetensors", "onnx", "onnxscript", "matplotlib", "tomli_w"}
 
 
@@ -27,7 +27,7 @@ def plural(kind: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Provider:
-    """Who registered something: a distribution and its version."""
+    """The distribution that registered a component, and its version."""
 
     distribution: str
     version: str
@@ -39,16 +39,21 @@ class Provider:
 
 @dataclasses.dataclass(frozen=True)
 class Component:
-    """One registered name."""
+    """A registered name, and where the component of that name is."""
 
     kind: str
     name: str
     target: str | Callable[..., Any]
+    """``module:attribute``, or the component itself."""
     summary: str
+    """One line of text."""
     provider: Provider
 
     def load(self) -> Any:
-        """Import the target, or raise PluginError (MissingExtra for our own optional packages)."""
+        """Import and return the target.
+
+        Raises MissingExtra where a built-in component lacks an optional package, PluginError where the import fails.
+        """
         if not isinstance(self.target, str):
             return self.target
         module_name, _, attribute = self.target.partition(":")
@@ -57,18 +62,18 @@ class Component:
         except ModuleNotFoundError as error:
             if self.provider.builtin and (error.name or "").split(".")[0] in TRAIN_MODULES:
                 raise MissingExtra(f"the {self.kind} {self.name!r}", "train") from None
-            raise self._broken(error) from error
+            raise self._load_error(error) from error
         except Exception as error:
-            raise self._broken(error) from error
+            raise self._load_error(error) from error
 
-    def _broken(self, error: Exception) -> PluginError:
+    def _load_error(self, error: Exception) -> PluginError:
         return PluginError(
             f"the {self.kind} {self.name!r} of {self.provider} cannot be loaded from {self.target!r}: {reason(error)}"
         )
 
 
 class Register(Protocol):
-    """What a registration hook is called with: ``register(name, target, summary=...)``."""
+    """The function that a registration hook is called with: ``register(name, target, summary=...)``."""
 
     def __call__(self, name: str, target: str | Callable[..., Any], *, summary: str) -> None: ...
 
@@ -78,13 +83,13 @@ class Registry:
 
     def __init__(self) -> None:
         self._components: dict[tuple[str, str], list[Component]] = {}
-        #: One line a plugin that failed to load; shown when a name is not found.
+        #: One line for each plugin that failed to load; shown when a name is not found.
         self.failures: list[str] = []
 
     def register_for(self, kind: str, provider: Provider, added: list[Component] | None = None) -> Register:
         """Return the ``register`` function that a plugin's hook for ``kind`` is called with.
 
-        What it registers is appended to ``added`` as well.
+        :param added: a list to which each registered component is appended as well.
         """
 
         def register(name: str, target: str | Callable[..., Any], *, summary: str) -> None:
@@ -98,40 +103,39 @@ class Registry:
     def add(self, component: Component) -> None:
         """Add a component, or raise PluginError when it is malformed or takes a built-in's name."""
         _check(component)
-        there = self._components.setdefault((component.kind, component.name), [])
-        if not component.provider.builtin and any(one.provider.builtin for one in there):
+        same_name = self._components.setdefault((component.kind, component.name), [])
+        if not component.provider.builtin and any(other.provider.builtin for other in same_name):
             raise PluginError(
                 f"the {component.kind} name {component.name!r} belongs to gentext itself; "
                 f"{component.provider} must register another name"
             )
-        there.append(component)
+        same_name.append(component)
 
     def discard(self, components: Iterable[Component]) -> None:
-        """Forget some components; others of the same distribution stay."""
-        gone = {id(one) for one in components}
-        for key, there in list(self._components.items()):
-            self._components[key] = [one for one in there if id(one) not in gone]
+        """Remove these very components; equal ones, and others of the same distribution, stay."""
+        discarded = {id(component) for component in components}
+        for key, same_name in self._components.items():
+            self._components[key] = [component for component in same_name if id(component) not in discarded]
 
     def __iter__(self) -> Iterator[Component]:
-        order = {kind: place for place, kind in enumerate(KINDS)}
-        for _, there in sorted(self._components.items(), key=lambda item: (order[item[0][0]], item[0][1])):
-            yield from there
+        for kind, name in sorted(self._components, key=lambda key: (KINDS.index(key[0]), key[1])):
+            yield from self._components[kind, name]
 
     def names(self, kind: str) -> list[str]:
         """Return the registered names of one kind, sorted."""
-        return sorted(name for (one, name), there in self._components.items() if one == kind and there)
+        return sorted({component.name for component in self if component.kind == kind})
 
     def find(self, kind: str, name: str) -> Component:
         """Return the component of that name without importing it.
 
-        Raises UnknownComponent with the names there are, the nearest one and any plugin that
+        Raises UnknownComponent with the registered names, the nearest one and the plugins that
         failed to load; PluginError when two distributions share the name.
         """
-        there = self._components.get((kind, name), [])
-        if len(there) == 1:
-            return there[0]
-        if there:
-            owners = " and ".join(str(one.provider) for one in there)
+        components = self._components.get((kind, name), [])
+        if len(components) == 1:
+            return components[0]
+        if components:
+            owners = " and ".join(str(component.provider) for component in components)
             raise PluginError(
                 f"two plugins register the {kind} {name!r}: {owners}; uninstall one, or name the "
                 f"distributions to load in GEN_PLUGINS"
@@ -148,13 +152,13 @@ class Registry:
 
 
 def _check(component: Component) -> None:
-    """Raise PluginError when a registration is nonsense."""
+    """Raise PluginError when a component's name, target or summary is malformed."""
     if not isinstance(component.name, str) or not component.name.replace("_", "a").replace("-", "a").isalnum():
         raise PluginError(f"{component.name!r} is no name for a {component.kind}; expected letters, digits, _ or -")
     target = component.target
     if isinstance(target, str):
         module, colon, attribute = target.partition(":")
-        well_formed = bool(colon) and all(p.isidentifier() for p in [*module.split("."), attribute])
+        well_formed = bool(colon) and all(part.isidentifier() for part in [*module.split("."), attribute])
     else:
         well_formed = callable(target)
     if not well_formed:

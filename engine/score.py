@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gentext.describe import tokenizer_of
 from gentext.errors import CorpusError
 from gentext.interfaces import Ids
-from gentext.manager import open_exported
+from gentext.opening import open_exported
 
 if TYPE_CHECKING:
     from gentext.data.corpus import Corpus

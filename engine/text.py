@@ -95,21 +95,21 @@ def _split_and_encode(stream: CorpusStream, name: str, tokenizer: Tokenizer, val
 
     ``name`` is that of the tokenizer.
     """
-    from gentext.data.encoded import Recipe, encoded
+    from gentext.data.encoded import EncodingKey, encode_cached
 
     if tokenizer.vocab_size < 2:
         raise CorpusError(f"{stream.name}: the text has one symbol only; there is nothing to learn")
     # Characters to learn from, and the character at which the measured end of the text begins.
     train_end = int(stream.characters * (1 - val_frac))
     val_begin = max(train_end, stream.characters - HELD_OUT_LIMIT)
-    held_out = stream.last[len(stream.last) - (stream.characters - val_begin) :]
+    held_out = stream.tail[len(stream.tail) - (stream.characters - val_begin) :]
     pieces = _EncodedPieces(stream, name, tokenizer, train_end)
     val = pieces.encode(held_out, val_begin)
     # All that the ids depend on: with the same facts, the cache has them already.
     provider = str(host().registry.find("tokenizer", name).provider)
     facts = [stream.sha256, train_end, name, provider, tokenizer.state()]
-    first_ids = pieces.encode(stream.first[:train_end], 0)
-    train = encoded(Recipe(facts, tokenizer.vocab_size, first_ids), pieces)
+    first_ids = pieces.encode(stream.first_piece[:train_end], 0)
+    train = encode_cached(EncodingKey(facts, tokenizer.vocab_size, first_ids), pieces)
     if len(train.ids) < 2 or len(val) < 2:
         raise CorpusError(
             f"{stream.name}: {stream.characters} characters are too few to learn from and to hold out "
@@ -174,6 +174,6 @@ def fingerprint(source: str) -> str:
     """Return the sha256 of a text, as a run's config holds it; raises CorpusError as reading it does."""
     from gentext.data.stream import open_corpus
 
-    with open_corpus(source, keep=1) as stream:
+    with open_corpus(source, tail_length=1) as stream:
         stream.read_through()
         return stream.sha256

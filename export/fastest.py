@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gentext import bench
-from gentext.manager import open_exported
+from gentext.opening import open_exported
 from gentext.run import GENERATOR
 
 #: By name: the bytes of each file, and what was found out about it.

@@ -71,9 +71,9 @@ def test_pieces_encode_to_what_the_whole_does(text: str, how: Any, piece: int, b
     cls, config = how
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as name:
         patch.setenv("GEN_CACHE_DIR", name)
-        patch.setattr(stream, "PIECE", piece)
+        patch.setattr(stream, "PIECE_SIZE", piece)
         patch.setattr(texts, "HELD_OUT_LIMIT", limit)
-        patch.setattr(encoded, "BLOCK", block)
+        patch.setattr(encoded, "BLOCK_SIZE", block)
         patch.setattr(decoding.blocks, "__defaults__", (block,))
         (Path(name) / "text.txt").write_text(text, encoding="utf-8", newline="")
         try:
@@ -114,15 +114,15 @@ def flip(data: bytearray, at: int) -> None:
 
 def out_of_range(data: bytearray, _: int) -> None:
     """An id that no symbol has, under checksums that are right."""
-    data[encoded.BEGIN + 5] = 255
-    data[60:64] = struct.pack("<I", zlib.crc32(data[encoded.BEGIN :]))
+    data[encoded.IDS_OFFSET + 5] = 255
+    data[60:64] = struct.pack("<I", zlib.crc32(data[encoded.IDS_OFFSET :]))
     data[64:68] = struct.pack("<I", zlib.crc32(data[:64]))
 
 
 def other_ids(data: bytearray, _: int) -> None:
     """What a tokenizer of the same name and state would have made before it was changed."""
-    data[encoded.BEGIN + 5] = (data[encoded.BEGIN + 5] + 1) % 10
-    data[60:64] = struct.pack("<I", zlib.crc32(data[encoded.BEGIN :]))
+    data[encoded.IDS_OFFSET + 5] = (data[encoded.IDS_OFFSET + 5] + 1) % 10
+    data[60:64] = struct.pack("<I", zlib.crc32(data[encoded.IDS_OFFSET :]))
     data[64:68] = struct.pack("<I", zlib.crc32(data[:64]))
 
 
@@ -172,7 +172,7 @@ def test_cache_knows_what_it_is_about(place: Path) -> None:
     read(place, source="copy.txt")
     assert len(cached(place)) == 4
     old = cached(place)[0]
-    os.utime(old, (0, time.time() - encoded.KEEP - 60))
+    os.utime(old, (0, time.time() - encoded.MAX_AGE - 60))
     (place / "cache" / "mine.txt").write_text("not of the cache")
     os.utime(place / "cache" / "mine.txt", (0, 0))
     (place / "text.txt").write_text(LINES * 2)

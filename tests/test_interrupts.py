@@ -98,7 +98,7 @@ def test_a_signal_stops_after_its_step(
     ("target", "said"),
     [
         ("gentext.data.stream.CorpusStream.__iter__", "stopped by Ctrl-C"),
-        ("gentext.data.encoded.encoded", "stopped by Ctrl-C"),
+        ("gentext.data.encoded.encode_cached", "stopped by Ctrl-C"),
         ("gentext.plugins.trainers.bptt.BPTTTrainer.plan", "stopped by Ctrl-C"),
         ("gentext.plugins.pytorch.checkpoint.save", "nothing was saved yet"),
         ("gentext.plugins.trainers.loop.Loop.step", "go on with: gen train --resume --run "),
@@ -156,9 +156,9 @@ def test_what_was_deaf_stays_deaf() -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
         with Interrupts() as interrupts:
             os.kill(os.getpid(), signal.SIGHUP)
-            assert not interrupts.asked
+            assert not interrupts.requested
             os.kill(os.getpid(), signal.SIGTERM)
-            assert interrupts.asked
+            assert interrupts.requested
             with pytest.raises(KeyboardInterrupt):
                 os.kill(os.getpid(), signal.SIGTERM)
 

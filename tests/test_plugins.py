@@ -86,7 +86,7 @@ def test_builtins_come_through_the_hooks() -> None:
         bare.registry.get("model", "lstm")
     full = PluginHost(entry_points=False)
     assert all(full.registry.names(kind) for kind in KINDS)
-    assert [one.origin for one in full.plugins] == list(BUILTINS)
+    assert [one.module for one in full.plugins] == list(BUILTINS)
     for component in full.registry:
         assert component.provider.builtin
         assert component.load().__doc__

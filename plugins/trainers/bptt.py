@@ -112,12 +112,12 @@ class BPTTTrainer:
         saved_at = time.monotonic()
         if not resume:
             self._save(loop, where, steps, run, hooks, progress, best=False)
-        with Interrupts(patient=self.group.size > 1) as interrupts:
+        with Interrupts(ignore_repeats=self.group.size > 1) as interrupts:
             while where.step < steps and not self._gave_up(where):
                 begin = time.perf_counter()
                 loss = loop.step(where.step, self._rate(where.step, steps))
                 late = time.monotonic() - saved_at > SAVE_EVERY
-                where.loss, asked, late = self.group.agree(loss, interrupts.asked, late)
+                where.loss, asked, late = self.group.agree(loss, interrupts.requested, late)
                 where.seconds += time.perf_counter() - begin
                 if not math.isfinite(where.loss):
                     raise TrainingStopped(self._lost(run, f"the loss became {where.loss} at step {where.step + 1}"))
@@ -127,12 +127,12 @@ class BPTTTrainer:
                 if where.step % every == 0 or where.step == steps:
                     best = self._evaluate(loop, where, val, run, hooks, progress)
                     self._save(loop, where, steps, run, hooks, progress, best=best)
-                elif asked or late or (interrupts.asked and self.group.size == 1):  # several stop at the next step
+                elif asked or late or (interrupts.requested and self.group.size == 1):  # several stop at the next step
                     self._save(loop, where, steps, run, hooks, progress, best=False)
                 else:
                     continue
                 saved_at = time.monotonic()
-                if self.group.any(interrupts.asked):
+                if self.group.any(interrupts.requested):
                     raise TrainingStopped(
                         f"stopped at step {where.step} of {steps}, everything is saved; "
                         f"go on with: gen train --resume --run {run.path}"

@@ -1,0 +1,23 @@
+"""Opens a run's exported file with the built-in sampler."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gentext.config import build_config, config_class
+from gentext.interfaces import OpenSampler, Sampler
+from gentext.manager import host
+
+#: The sampler that runs exported files, as `gentext.plugins.builtin` registers it.
+FILE_SAMPLER = "onnx"
+
+
+def open_exported(path: Path, device: str, threads: int = 0) -> OpenSampler:
+    """Open an exported file, or that of a run's folder.
+
+    :param device: auto, cpu or cuda.
+    :param threads: how many threads it computes with; 0 lets it choose.
+    """
+    sampler_class = host().registry.get("sampler", FILE_SAMPLER)
+    sampler: Sampler = sampler_class(build_config(config_class(sampler_class), {"threads": threads}, "sampler"))
+    return sampler.open(path, device)
