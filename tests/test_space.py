@@ -1,4 +1,4 @@
-"""The space of a sweep: what is taken, what is refused, and that nothing else is ever drawn."""
+"""The space of a sweep: which files are read, which are refused, and how values reach the config."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from gentext.plugins.sweep.space import (
     Range,
     Space,
     check_space,
+    format_setting,
     parse_space,
     read_space,
-    setting,
     space_table,
 )
 from gentext.resolve import TrainOptions
@@ -42,13 +42,13 @@ SPACES = st.dictionaries(st.sampled_from(["model.hidden", "model.dropout", "trai
 
 
 @given(SPACES)
-def test_file_gives_the_space_again(space: Space) -> None:
+def test_file_gives_the_same_space(space: Space) -> None:
     assert parse_space(tomllib.loads(tomli_w.dumps(space_table(space))), "a file") == space
 
 
 @given(VALUES)
 def test_value_reaches_the_config_as_it_is(value: Any) -> None:
-    read = parse_setting(setting("model.hidden", value))["model"]["hidden"]
+    read = parse_setting(format_setting("model.hidden", value))["model"]["hidden"]
     assert read == value and type(read) is type(value)
 
 
@@ -58,7 +58,7 @@ def test_builtin_space_holds_the_preset() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "problem"),
     [
         ("[model.hiden]\nchoices = [8]", "unknown key model.hiden. Did you mean 'hidden'?"),
         ("[modl.hidden]\nchoices = [8]", "[modl] cannot be swept. Did you mean 'model'?"),
@@ -84,10 +84,10 @@ def test_builtin_space_holds_the_preset() -> None:
         ("[model", "not valid TOML"),
     ],
 )
-def test_wrong_space(text: str, said: str, tmp_path: Path) -> None:
+def test_wrong_space(text: str, problem: str, tmp_path: Path) -> None:
     path = tmp_path / "space.toml"
     path.write_text(text)
     with pytest.raises(Exception) as caught:
         check_space(read_space(path), TrainOptions())
-    assert said in str(caught.value)
-    assert caught.type is ConfigError or "lstn" in said  # an unknown component has an error of its own
+    assert problem in str(caught.value)
+    assert caught.type is ConfigError or "lstn" in problem  # an unknown component has an error of its own

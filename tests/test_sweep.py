@@ -1,4 +1,4 @@
-"""Sweeps: cut short in every way they end as if nothing had happened, and one bad trial is not the end."""
+"""Sweeps: however one is cut short, it ends as if it had not been; a trial that fails does not end it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from helpers import fails, one_line, read_until, start
 
 from gentext.errors import RunError
 from gentext.plugins.sweep.space import read_space
-from gentext.plugins.sweep.study import RANDOM, Study
+from gentext.plugins.sweep.study import RANDOM_TRIALS, Study
 from gentext.plugins.sweep.trial import Job, Trial
 
 Gen = Callable[..., tuple[int, str, str]]
@@ -44,14 +44,14 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def command(tiny_text: Path, tiny_options: tuple[str, ...], space: Path) -> list[str]:
-    """A sweep of three trials, which still lacks its folder."""
+    """The words of a sweep of three trials, but for its folder."""
     budget = ("--steps", "200", "--set", "trainer.eval_every=50", "--no-export", "--trials", str(TRIALS))
     return ["sweep", str(tiny_text), *tiny_options, "--space", str(space), *budget, "--sweep"]
 
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory, gen: Gen, command: list[str]) -> Path:
-    """A sweep that nobody disturbs."""
+    """The folder of a sweep that was not interrupted."""
     folder = tmp_path_factory.mktemp("sweeps") / "reference"
     code, _, err = gen(*command, folder)
     assert code == 0, err
@@ -59,9 +59,9 @@ def reference(tmp_path_factory: pytest.TempPathFactory, gen: Gen, command: list[
 
 
 def trials(folder: Path) -> list[dict[str, Any]]:
-    """What sweep.json says of the trials, without what a clock says."""
+    """Return the trials of sweep.json, without their times."""
     rows = json.loads((folder / "sweep.json").read_text())["trials"]
-    return [{key: one for key, one in row.items() if key not in ("seconds", "symbols_per_second")} for row in rows]
+    return [{key: value for key, value in row.items() if key not in ("seconds", "symbols_per_second")} for row in rows]
 
 
 def test_best_is_kept_and_ready(reference: Path, gen: Gen, tmp_path: Path) -> None:
@@ -71,12 +71,12 @@ def test_best_is_kept_and_ready(reference: Path, gen: Gen, tmp_path: Path) -> No
     assert {row["trial"] for row in rows} == set(range(TRIALS))
     assert next(row for row in rows if row["trial"] == 0)["values"] == {"model.hidden": 8, "trainer.rate": 0.004}
     with (reference / "sweep.csv").open() as file:
-        assert [row["val_loss"] for row in csv.DictReader(file)] == [str(one) for one in losses]
+        assert [row["val_loss"] for row in csv.DictReader(file)] == [str(loss) for loss in losses]
     assert (reference / "sweep.png").read_bytes().startswith(b"\x89PNG")
     best = shutil.copytree(reference / "best", tmp_path / "best")
     assert (best / "config.toml").read_bytes() == (reference / f"trial-{rows[0]['trial']:03d}/config.toml").read_bytes()
-    for more in (["export", best], ["sample", best, "--length", 9, "--seed", 1], ["eval", best, "--json"]):
-        code, out, err = gen(*more)
+    for words in (["export", best], ["sample", best, "--length", 9, "--seed", 1], ["eval", best, "--json"]):
+        code, out, err = gen(*words)
         assert code == 0, err
     assert json.loads(out)["nats_per_character"] == pytest.approx(losses[0], abs=0.02)
     assert not list(reference.rglob("last-*"))
@@ -85,7 +85,7 @@ def test_best_is_kept_and_ready(reference: Path, gen: Gen, tmp_path: Path) -> No
 @pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
 def test_cut_short_it_ends_the_same(reference: Path, command: list[str], tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
-    again = ("sweep", "--resume", "--no-export", "--sweep", folder)
+    resume = ("sweep", "--resume", "--no-export", "--sweep", folder)
     process = start(*command, folder)
     read_until(process.stderr, b"trial 0:  50%")
     process.send_signal(signal.SIGINT)
@@ -93,17 +93,17 @@ def test_cut_short_it_ends_the_same(reference: Path, command: list[str], tmp_pat
     assert process.returncode == 1
     one_line(err, "stopped after 0 of 3 trials", f"go on with: gen sweep --resume --sweep {folder}")
 
-    process = start(*again)
+    process = start(*resume)
     read_until(process.stderr, b"trial 1:  50%")
     process.kill()
     process.communicate(timeout=60)
 
-    both = [start(*again) for _ in range(2)]  # one goes on with the trial that was killed, one begins the next
-    ends = [one.communicate(timeout=120)[1].decode() for one in both]
-    assert [one.returncode for one in both] == [0, 0], ends
+    processes = [start(*resume) for _ in range(2)]  # one resumes the trial that was killed, one begins the next
+    messages = [process.communicate(timeout=120)[1].decode() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], messages
     assert trials(folder) == trials(reference)
     assert (folder / "best" / "config.toml").is_file()
-    assert all("trial 1:" in one or "trial 2:" in one for one in ends), ends
+    assert all("trial 1:" in lines or "trial 2:" in lines for lines in messages), messages
     for number in (0, 1):
         assert "going on at step" in (folder / f"logs/trial-{number:03d}.txt").read_text()
 
@@ -112,8 +112,9 @@ def test_more_trials(reference: Path, gen: Gen, tmp_path: Path, space: Path) -> 
     folder = shutil.copytree(reference, tmp_path / "sweep")
     result = gen("sweep", "--resume", "--sweep", folder, "--space", space)
     fails(2, result, "--resume goes on with the settings of the sweep")
-    code, out, err = gen("sweep", "--resume", "--sweep", folder, "--trials", TRIALS + 1, "--no-export", "--json")
+    code, out, err = gen("sweep", "--resume", "--sweep", folder, "--trials", TRIALS + 1, "--json")
     assert code == 0, err
+    assert {"model.onnx", "generator.onnx"} <= {path.name for path in (folder / "best").iterdir()}
     assert len(json.loads(out)["trials"]) == TRIALS + 1
     assert err.count(": finished") == 1
 
@@ -148,20 +149,20 @@ def job(folder: Path, text: Path) -> Job:
 
 def test_trial_is_pruned_or_dies(tiny_text: Path, tmp_path: Path) -> None:
     trial = Trial(job(tmp_path, tiny_text), tmp_path / "log")
-    said = []
+    names = []
     for event in trial.events():
-        said.append(event["event"])
+        names.append(event["event"])
         if event["event"] == "ready":
-            other = Trial(job(tmp_path, tiny_text), tmp_path / "other")  # waits for the lock in vain
+            waiting = Trial(job(tmp_path, tiny_text), tmp_path / "waiting")  # for the lock, in vain
         if event["event"] == "measured":
-            trial.answer(prune=len(said) > 2)
-            assert event["share"] == (len(said) - 1) / 3
-    assert said == ["ready", "measured", "measured", "pruned"]
+            trial.answer(prune=len(names) > 2)
+            assert event["share"] == (len(names) - 1) / 3
+    assert names == ["ready", "measured", "measured", "pruned"]
     trial.kill()
-    other._process.kill()
-    [*_, last] = other.events()
-    other.kill()
-    assert last["event"] == "failed" and "killed" in last["reason"] and not last["disk"]
+    waiting._process.kill()
+    [*_, event] = waiting.events()
+    waiting.kill()
+    assert event["event"] == "failed" and "killed" in event["reason"] and not event["disk"]
 
 
 # -- the study ----------------------------------------------------------------------------------
@@ -187,41 +188,41 @@ def test_draws_depend_on_seed_number_and_results(tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         study = Study.create(tmp_path / name, {}, {"model.hidden": 512})
         drawn.append([])
-        for loss in range(RANDOM + 2):
+        for loss in range(RANDOM_TRIALS + 2):
             study = Study(tmp_path / name) if name == "b" else study  # as after a kill
             number = study.begin()
             values = study.values(number, space, seed)
             assert study.values(number, space, seed) == values
-            assert all(space[key].holds(one) for key, one in values.items())
+            assert all(space[key].contains(value) for key, value in values.items())
             study.finish(number, "finished", 1 + loss / 10)
             drawn[-1].append(values)
     assert drawn[0] == drawn[1] != drawn[2]
-    assert [one[0]["model.hidden"] for one in drawn] == [512] * 3
-    assert len({repr(one) for one in drawn[0]}) == RANDOM + 2
+    assert [values[0]["model.hidden"] for values in drawn] == [512] * 3
+    assert len({repr(values) for values in drawn[0]}) == RANDOM_TRIALS + 2
 
 
-def cut(path: Path) -> None:
+def cut_off(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def scribble(path: Path) -> None:
+def overwrite_pages(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[4096:20000] = b"x" * (20000 - 4096)
     path.write_bytes(data)
 
 
-def other_study(path: Path) -> None:
+def replace_with_other_study(path: Path) -> None:
     path.unlink()
-    optuna.create_study(storage=f"sqlite:///{path}", study_name="mine")
+    optuna.create_study(storage=f"sqlite:///{path}", study_name="another")
 
 
-def other_sweep(path: Path) -> None:
-    facts = Study(path).facts
+def replace_with_other_sweep(path: Path) -> None:
+    settings = Study(path).settings
     path.unlink()
-    Study.create(path, facts | {"space": {"model": {"hidden": {"choices": [3]}}}}, {})
+    Study.create(path, settings | {"space": {"model": {"hidden": {"choices": [3]}}}}, {})
 
 
-def other_database(path: Path) -> None:
+def replace_with_other_database(path: Path) -> None:
     path.unlink()
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE trials (a)")
@@ -229,27 +230,27 @@ def other_database(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "problem"),
     [
-        (cut, "cannot be used ("),
-        (scribble, "cannot be used ("),
+        (cut_off, "cannot be used ("),
+        (overwrite_pages, "cannot be used ("),
         (lambda path: path.write_bytes(b"no database at all" * 300), "file is not a database"),
         (lambda path: path.write_bytes(b""), "none of gen sweep"),
         (Path.unlink, "is no sweep: it has no study.db"),
-        (other_study, "none of gen sweep"),
-        (other_sweep, "belongs to another sweep than"),
-        (other_database, "none of gen sweep"),
+        (replace_with_other_study, "none of gen sweep"),
+        (replace_with_other_sweep, "belongs to another sweep than"),
+        (replace_with_other_database, "none of gen sweep"),
     ],
 )
 def test_file_that_is_damaged_or_foreign(
-    damage: Callable[[Path], Any], said: str, reference: Path, gen: Gen, tmp_path: Path
+    damage: Callable[[Path], Any], problem: str, reference: Path, gen: Gen, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(reference, tmp_path / "sweep")
     damage(folder / "study.db")
-    fails(1, gen("sweep", "--resume", "--sweep", folder), said, str(folder))
+    fails(1, gen("sweep", "--resume", "--sweep", folder), problem, str(folder))
 
 
-def test_other_wrong_input(
+def test_wrong_options(
     gen: Gen, command: list[str], reference: Path, tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fails(1, gen(*command, reference), "is a sweep already; go on with --resume")
@@ -259,9 +260,9 @@ def test_other_wrong_input(
     fails(2, gen("sweep", "--trials", 0), "--trials")
     fails(1, gen("sweep", "no such text"), "no such text")
     folder = shutil.copytree(reference, tmp_path / "sweep")
-    other = tmp_path / "other.txt"
-    other.write_text(tiny_text.read_text() + "more")
-    fails(1, gen("sweep", other, "--resume", "--sweep", folder), "was begun with another text")
+    longer_text = tmp_path / "other.txt"
+    longer_text.write_text(tiny_text.read_text() + "more")
+    fails(1, gen("sweep", longer_text, "--resume", "--sweep", folder), "was begun with another text")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GEN_RUNS", raising=False)
     fails(1, gen("sweep", "--resume"), "nothing to resume: no sweep in sweeps/")

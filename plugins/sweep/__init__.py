@@ -1,1 +1,12 @@
-"""``gen sweep``: many runs with other settings, of which the best is kept."""
+"""``gen sweep``: many runs with other settings, of which the best is kept.
+
+plugin  registers the command
+command  the options of ``gen sweep``, and what it prints
+start  checks the options, and makes the folder of a new sweep or opens that of an old one
+space  the values to try, as a TOML file has them; default_space.toml is the built-in one
+sweep  the loop over the trials, shared by several processes
+study  the file with all trials; draws their values and decides which are pruned
+trial  one trial as its parent sees it: a child process
+worker  the child process, which trains the trial
+report  table and picture
+"""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,7 +13,10 @@ from gentext.console import say
 from gentext.errors import GenError, MissingExtra
 from gentext.pipeline import DEFAULT_CORPUS
 from gentext.resolve import DEFAULT_PRESET, TrainOptions, presets
-from gentext.run import Run
+
+if TYPE_CHECKING:
+    from gentext.plugins.sweep.study import TrialRow
+    from gentext.plugins.sweep.sweep import Sweep
 
 
 def sweep(
@@ -52,35 +55,51 @@ def sweep(
 
     What is tried comes from a TOML file, or from the built-in space: sizes, layers, dropout, batches and rates.
     """
-    flags: dict[str, Any] = {"epochs": epochs, "steps": steps, "minutes": minutes, "val_frac": val_frac}
-    flags |= {"device": device, "precision": precision, "seed": seed}
-    flags = {key: value for key, value in flags.items() if value is not None}
-    shared = TrainOptions(corpus, None, preset, config, settings or [], flags)
+    flags = {
+        "epochs": epochs,
+        "steps": steps,
+        "minutes": minutes,
+        "val_frac": val_frac,
+        "device": device,
+        "precision": precision,
+        "seed": seed,
+    }
+    shared = TrainOptions(
+        corpus=corpus,
+        preset=preset,
+        config=config,
+        settings=settings or [],
+        flags={key: value for key, value in flags.items() if value is not None},
+    )
     try:
-        from gentext.plugins.sweep.report import summary, text
+        from gentext.plugins.sweep.report import format_table, summary
         from gentext.plugins.sweep.start import SweepOptions, start
     except ModuleNotFoundError as error:
         raise MissingExtra("gen sweep", "train,sweep" if error.name == "tomli_w" else "sweep") from None
-    doing = start(SweepOptions(shared, folder, space, trials, not no_prune, resume))
-    doing.work()
-    rows = doing.write()
-    print(json.dumps(summary(doing.folder, doing.facts.corpus, rows), indent=1) if as_json else text(doing.space, rows))
+    running_sweep = start(SweepOptions(shared, folder, space, trials, not no_prune, resume))
+    running_sweep.work()
+    rows = running_sweep.write_report()
+    if as_json:
+        print(json.dumps(summary(running_sweep.folder, running_sweep.settings.corpus, rows), indent=1))
+    else:
+        print(format_table(running_sweep.space, rows))
+    _keep_best(running_sweep, rows, export=not no_export)
+
+
+def _keep_best(sweep: Sweep, rows: list[TrialRow], export: bool) -> None:
+    """Make the best trial a run of its own, unless another process is still at work."""
     running = sum(row.state == "running" for row in rows)
     if running:
         say(f"{running} trials are still at work in another process; the process that ends last keeps the best")
         return
-    if rows[0].state != "finished":
-        raise GenError(f"no trial was finished; see {doing.folder / 'sweep.csv'} for the reasons")
-    best = doing.keep_best(rows[0], (lambda run: None) if no_export else _export)
-    told = rows[0].facts["train_loss"], rows[0].val_loss or 0.0, rows[0].facts["best_step"], rows[0].facts["steps"]
-    for line in after_training(*told, best.config.get("model", {})):
+    best = rows[0]
+    if best.state != "finished" or best.val_loss is None:
+        raise GenError(f"no trial was finished; see {sweep.folder / 'sweep.csv'} for the reasons")
+    run = sweep.keep_best(best, export=export)
+    details, model_options = best.details, run.config.get("model", {})
+    for line in after_training(
+        details["train_loss"], best.val_loss, details["best_step"], details["steps"], model_options
+    ):
         say(line)
-    say(f"the best is trial {rows[0].number}; table and picture are in {doing.folder}")
-    say(f"next: gen {'export' if no_export else 'sample'} {best.path}")
-
-
-def _export(run: Run) -> None:
-    from gentext.export.exporter import ExportOptions, export_run
-
-    for line in export_run(run, run.path, ExportOptions(generator_required=False)):
-        say(line)
+    say(f"the best is trial {best.number}; table and picture are in {sweep.folder}")
+    say(f"next: gen {'sample' if export else 'export'} {run.path}")

@@ -1,4 +1,4 @@
-"""The sweep as a plugin: one command."""
+"""The sweep as a plugin: it adds one command."""
 
 from __future__ import annotations
 
@@ -11,4 +11,4 @@ from gentext.hookspecs import hookimpl
 def register_commands(cli: Any) -> None:
     from gentext.plugins.sweep.command import sweep
 
-    cli.command()(sweep)
+    cli.command("sweep")(sweep)

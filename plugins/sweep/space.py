@@ -1,4 +1,4 @@
-"""The space of a sweep: for keys of the config, the values to try. Read and checked here; plugins draw from it."""
+"""The space of a sweep: the values to try, for some keys of the config. Reads and checks the TOML file."""
 
 from __future__ import annotations
 
@@ -14,43 +14,43 @@ from gentext.config import ConfigTable, build_config, read_toml, to_table
 from gentext.errors import ConfigError, nearest
 from gentext.resolve import TrainOptions, component, resolve, with_defaults
 
-#: What may differ between trials. Another tokenizer or held-out text would make their losses incomparable.
+#: Sections that may differ between trials. Losses with another tokenizer or held-out text could not be compared.
 SECTIONS = ("batcher", "model", "trainer")
 Value = bool | int | float | str
 
 
 @dataclasses.dataclass(frozen=True)
 class Choices:
-    """Some values, one of which is taken."""
+    """A list of values to choose from."""
 
     choices: list[Value]
 
     def __post_init__(self) -> None:
         if not self.choices:
             raise ValueError("no choices; expected at least one value")
-        if len({repr(one) for one in self.choices}) < len(self.choices):
+        if len({repr(choice) for choice in self.choices}) < len(self.choices):
             raise ValueError("a choice stands twice")
 
     @property
     def probes(self) -> list[Value]:
-        """The values that must be right for all of them to be right."""
+        """Values to check: when a component accepts them, it accepts all values of the entry."""
         return self.choices
 
-    def holds(self, value: Any) -> bool:
-        """Tell whether a value is one of them."""
-        return any(value == one and type(value) is type(one) for one in self.choices)
+    def contains(self, value: Any) -> bool:
+        """Tell whether a value is one of the choices."""
+        return any(value == choice and type(value) is type(choice) for choice in self.choices)
 
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """Everything from low to high, both included: whole numbers where both are."""
+    """All numbers from low to high, both included; whole numbers only where both are whole."""
 
     low: int | float
     high: int | float
     log: bool = False
-    """Whether each order of magnitude is as likely as the others."""
+    """Whether values are drawn evenly by their logarithm: each order of magnitude is as likely as the others."""
     step: int | float | None = None
-    """Distance of the values; none: 1 for whole numbers, any for others."""
+    """Distance between the values; None stands for 1 with whole numbers, and for any distance with others."""
 
     def __post_init__(self) -> None:
         ends = f"low = {self.low}, high = {self.high}"
@@ -64,61 +64,60 @@ class Range:
             raise ValueError("log and step: expected one of them")
         if not 0 < self.step <= self.high - self.low:
             raise ValueError(f"step = {self.step}: expected more than 0 and at most high - low")
-        if self.whole and not isinstance(self.step, int):
+        if self.is_integer and not isinstance(self.step, int):
             raise ValueError(f"step = {self.step}: expected a whole number, as low and high are")
 
     @property
-    def whole(self) -> bool:
-        """Whether only whole numbers are meant."""
+    def is_integer(self) -> bool:
+        """Whether the range has whole numbers only."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     @property
     def probes(self) -> list[Value]:
-        """The values that must be right for all of them to be right."""
+        """Values to check: when a component accepts them, it accepts all values of the entry."""
         return [self.low, self.high]
 
-    def holds(self, value: Any) -> bool:
-        """Tell whether a value lies in it."""
-        if isinstance(value, bool) or not isinstance(value, int if self.whole else int | float):
+    def contains(self, value: Any) -> bool:
+        """Tell whether a value lies in the range."""
+        if isinstance(value, bool) or not isinstance(value, int if self.is_integer else int | float):
             return False
         return self.low <= value <= self.high
 
 
-#: For ``section.key`` the values to try, in the order of the file.
+#: The values to try for each ``section.key``, in the order of the file.
 Space = dict[str, Choices | Range]
 
 
 def read_space(path: Path | None) -> Space:
-    """Read a space file, or the built-in one. Raises ConfigError for what is not as it should be."""
+    """Read a space file, or the built-in one. Raises ConfigError where it is malformed."""
     if path is not None:
         return parse_space(read_toml(path), str(path))
     with importlib.resources.as_file(importlib.resources.files(__package__) / "default_space.toml") as builtin:
         return parse_space(read_toml(builtin), "the built-in space")
 
 
-def parse_space(table: Mapping[str, Any], where: str) -> Space:
-    """Turn tables by section and key into a space. ``where`` begins the message of a ConfigError."""
+def parse_space(table: Mapping[str, Any], source: str) -> Space:
+    """Turn tables by section and key into a space. ``source`` begins the message of a ConfigError."""
     space: Space = {}
     for section, keys in table.items():
         if section not in SECTIONS:
-            raise ConfigError(f"{where}: [{section}] cannot be swept.{nearest(section, SECTIONS)} {_SWEPT}")
+            raise ConfigError(
+                f"{source}: [{section}] cannot be swept.{nearest(section, SECTIONS)} Sections: {', '.join(SECTIONS)}"
+            )
         if not isinstance(keys, Mapping):
-            raise ConfigError(f"{where}: {section} = {keys!r}: expected tables such as [{section}.key]")
+            raise ConfigError(f"{source}: {section} = {keys!r}: expected tables such as [{section}.key]")
         for key, entry in keys.items():
             name = f"{section}.{key}"
             if not isinstance(entry, Mapping):
-                raise ConfigError(f"{where}: {name} = {entry!r}: expected [{name}] with choices, or with low and high")
-            cls: type[Choices | Range] = Choices if "choices" in entry else Range
+                raise ConfigError(f"{source}: {name} = {entry!r}: expected [{name}] with choices, or with low and high")
+            entry_class: type[Choices | Range] = Choices if "choices" in entry else Range
             try:
-                space[name] = build_config(cls, entry, name)
+                space[name] = build_config(entry_class, entry, name)
             except ConfigError as error:
-                raise ConfigError(f"{where}: {error}") from None
+                raise ConfigError(f"{source}: {error}") from None
     if not space:
-        raise ConfigError(f"{where}: empty; expected tables such as [model.hidden] with choices, or with low and high")
+        raise ConfigError(f"{source}: empty; expected tables such as [model.hidden] with choices, or with low and high")
     return space
-
-
-_SWEPT = f"Sections: {', '.join(SECTIONS)}"
 
 
 def space_table(space: Space) -> ConfigTable:
@@ -130,26 +129,33 @@ def space_table(space: Space) -> ConfigTable:
     return table
 
 
-def setting(name: str, value: Value) -> str:
+def format_setting(name: str, value: Value) -> str:
     """Return ``section.key=value`` as ``--set`` takes it."""
-    text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # where TOML and JSON differ
+    text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # TOML must escape it, JSON need not
     return f"{name}={text}"
 
 
 def check_space(space: Space, options: TrainOptions) -> dict[str, Value]:
     """Check every key and value against its component, and return the values that hold without a sweep.
 
-    Raises ConfigError for a key or a value that the component refuses; with several components
-    in ``section.name``, each must know the keys of its section.
+    Raises ConfigError for a key or a value that the component refuses. Where the space has several
+    components in ``section.name``, each of them must have the other keys of the section.
     """
     for name, entry in space.items():
         section = name.partition(".")[0]
-        called = space.get(f"{section}.name")
-        names = [setting(f"{section}.name", one) for one in called.probes] if called else []
-        for other, value in itertools.product(names or [""], entry.probes):
-            settings = [*options.settings, *([other] if other and name != f"{section}.name" else [])]
-            tried = dataclasses.replace(options, settings=[*settings, setting(name, value)])
-            component(resolve(tried), section)
+        component_entry = space.get(f"{section}.name")
+        component_settings = [""]  # the component of the options
+        if component_entry is not None and name != f"{section}.name":
+            component_settings = [format_setting(f"{section}.name", value) for value in component_entry.probes]
+        for component_setting, value in itertools.product(component_settings, entry.probes):
+            settings = [*options.settings, component_setting, format_setting(name, value)]
+            trial_options = dataclasses.replace(options, settings=list(filter(None, settings)))
+            component(resolve(trial_options), section)
     config = with_defaults(resolve(options))
-    now = {name: config[section].get(key) for name in space for section, _, key in [name.partition(".")]}
-    return {name: value for name, value in now.items() if space[name].holds(value)}
+    values = {}
+    for name, entry in space.items():
+        section, _, key = name.partition(".")
+        value = config[section].get(key)
+        if entry.contains(value):
+            values[name] = value
+    return values

@@ -1,4 +1,4 @@
-"""How a sweep begins, or begins again: the options are checked, and the folder is made."""
+"""Begins a sweep or goes on with one: checks the options, and makes or opens the folder."""
 
 from __future__ import annotations
 
@@ -24,13 +24,16 @@ DEFAULT_TRIALS = 20
 
 @dataclasses.dataclass(frozen=True)
 class SweepOptions:
-    """What the command line says about a sweep."""
+    """The options of ``gen sweep``."""
 
     train: TrainOptions
-    """What all trials share; its ``run`` and ``resume`` have no meaning here."""
+    """What all trials share; its ``run`` and ``resume`` are not used."""
     folder: Path | None = None
+    """The sweep's folder; None: a new one, or with ``resume`` the newest one."""
     space: Path | None = None
+    """The TOML file of the space; None: the built-in one."""
     trials: int | None = None
+    """None: `DEFAULT_TRIALS`, or with ``resume`` as many as before."""
     prune: bool = True
     resume: bool = False
 
@@ -41,7 +44,7 @@ def sweeps_folder() -> Path:
 
 
 def start(options: SweepOptions) -> Sweep:
-    """Begin a sweep, or go on with one. Everything that can be wrong with the options is told here."""
+    """Begin a sweep, or go on with one. Raises GenError for every mistake in the options."""
     if options.resume:
         return _resume(options)
     train = dataclasses.replace(
@@ -54,36 +57,43 @@ def start(options: SweepOptions) -> Sweep:
         raise RunError(f"{folder} is a sweep already; go on with --resume, or name another folder with --sweep")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder} is not an empty folder; name another one with --sweep")
-    facts, first = _facts(train, options)
+    settings, first_values = _check(train, options)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{folder}: cannot be made ({error.strerror}); name another folder with --sweep") from None
     try:
-        return Sweep(folder, Study.create(folder / STUDY, dataclasses.asdict(facts), first))
+        return Sweep(folder, Study.create(folder / STUDY, dataclasses.asdict(settings), first_values))
     except RunError:
-        shutil.rmtree(folder, ignore_errors=True)  # it was empty, and is of no use
+        shutil.rmtree(folder, ignore_errors=True)  # nothing of value is in it: it was empty before
         raise
 
 
-def _facts(train: TrainOptions, options: SweepOptions) -> tuple[SweepSettings, dict[str, Value]]:
-    """Check what the trials share and what they try; return it, and what holds without a sweep."""
+def _check(train: TrainOptions, options: SweepOptions) -> tuple[SweepSettings, dict[str, Value]]:
+    """Check the options; return the sweep's settings, and the values of its space that hold without a sweep."""
     space = read_space(options.space)
     base = resolve(train)
     for kind in SECTIONS:
         component(resolve(train), kind)
     settings = build_config(Settings, base.get("run", {}), "run")
     check_extras(settings)
-    first = check_space(space, train)
+    first_values = check_space(space, train)
     assert train.corpus is not None and train.preset is not None
-    corpus, sha256 = _lasting(train.corpus), fingerprint(train.corpus)
-    trials = DEFAULT_TRIALS if options.trials is None else options.trials
-    table = space_table(space)
-    return SweepSettings(corpus, sha256, train.preset, trials, options.prune, settings.seed, base, table), first
+    sweep_settings = SweepSettings(
+        corpus=_absolute(train.corpus),
+        sha256=fingerprint(train.corpus),
+        preset=train.preset,
+        trials=DEFAULT_TRIALS if options.trials is None else options.trials,
+        prune=options.prune,
+        seed=settings.seed,
+        base=base,
+        space=space_table(space),
+    )
+    return sweep_settings, first_values
 
 
-def _lasting(corpus: str) -> str:
-    """Return a text's path as it is right from every folder, or its name in the catalogue."""
+def _absolute(corpus: str) -> str:
+    """Return the absolute path of a text, or its name in the catalogue."""
     return os.path.abspath(corpus) if os.path.exists(corpus) else corpus
 
 
@@ -93,23 +103,22 @@ def _resume(options: SweepOptions) -> Sweep:
         raise UsageError(
             "--resume goes on with the settings of the sweep; leave out everything but CORPUS, --sweep and --trials"
         )
-    folder = options.folder or _newest()
+    folder = options.folder or _newest_folder()
     if not folder.is_dir():
         raise RunError(f"{folder}: no such sweep")
     sweep = Sweep(folder, Study(folder / STUDY))
     changed: ConfigTable = {} if options.trials is None else {"trials": options.trials}
     if train.corpus is not None:
-        changed["corpus"] = _lasting(train.corpus)
+        changed["corpus"] = _absolute(train.corpus)
     if changed:
-        sweep.facts = dataclasses.replace(sweep.facts, **changed)
-        sweep.study.set_facts(dataclasses.asdict(sweep.facts))
-    if fingerprint(sweep.facts.corpus) != sweep.facts.sha256:
-        raise RunError(f"{folder} was begun with another text than {sweep.facts.corpus} is now; begin a new sweep")
+        sweep.change_settings(dataclasses.replace(sweep.settings, **changed))
+    if fingerprint(sweep.settings.corpus) != sweep.settings.sha256:
+        raise RunError(f"{folder} was begun with another text than {sweep.settings.corpus} is now; begin a new sweep")
     return sweep
 
 
-def _newest() -> Path:
-    found = [one.parent for one in sweeps_folder().glob(f"*/{STUDY}")]
-    if not found:
+def _newest_folder() -> Path:
+    folders = [path.parent for path in sweeps_folder().glob(f"*/{STUDY}")]
+    if not folders:
         raise RunError(f"nothing to resume: no sweep in {sweeps_folder()}/; name one with --sweep")
-    return max(found, key=lambda folder: (folder / STUDY).stat().st_mtime_ns)
+    return max(folders, key=lambda folder: (folder / STUDY).stat().st_mtime_ns)

@@ -1,7 +1,7 @@
-"""The memory of a sweep: an Optuna study in an SQLite file. (optuna)
+"""The trials of a sweep and their results: an Optuna study in an SQLite file. (optuna)
 
-The file holds numbers and JSON, nothing pickled. A trial is known by its number. What is drawn for
-it depends on the seed, its number and the results so far: a sweep that was killed draws the same.
+The file holds numbers and JSON, nothing pickled. A trial is identified by its number. The values that are
+drawn for it depend on the seed, its number and the results so far: a sweep that was killed draws the same ones.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import optuna
@@ -23,33 +23,36 @@ from sqlalchemy.pool import NullPool
 
 from gentext.config import ConfigTable
 from gentext.errors import RunError, reason
-from gentext.plugins.sweep.space import Range, Space, Value
+from gentext.plugins.sweep.space import Choices, Range, Space, Value
 
-NAME = "gentext sweep"
-#: Trials that are drawn at random before the results lead.
-RANDOM = 6
-#: Measurements come at about the same tenths of every trial's budget; in these trials are compared.
+STUDY_NAME = "gentext sweep"
+#: Number of the first trials, whose values are drawn at random. Those of later ones follow the results.
+RANDOM_TRIALS = 6
+#: Trials are compared at tenths of their budgets: each is measured at about the same ones.
 TENTHS = 10
-#: When a trial may be pruned: finished trials, tenths of its budget, and others measured there.
-FINISHED, BEGUN, OTHERS = 4, 3, 3
+#: A trial may be pruned when so many trials are finished,
+PRUNE_MIN_TRIALS = 4
+#: so many tenths of its budget are spent,
+PRUNE_MIN_TENTHS = 3
+#: and so many other trials were measured at the same tenth.
+PRUNE_MIN_RIVALS = 3
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-    """A trial and what came of it."""
+class TrialRow:
+    """A trial and its results so far."""
 
     number: int
     state: str
     """running, finished, pruned or failed."""
     values: dict[str, Value]
     val_loss: float | None
-    """Of a finished trial the best; of another one the last."""
-    curve: dict[int, float]
-    """The losses by tenth of the budget."""
-    facts: ConfigTable
-    """What `Study.finish` was told: seconds, reason and so on."""
+    """The best held-out loss of a finished trial; the last one of any other trial."""
+    details: ConfigTable
+    """The details that `Study.finish` stored: seconds, reason and so on."""
 
 
+#: Optuna's states, and their names here.
 STATES = {
     TrialState.RUNNING: "running",
     TrialState.COMPLETE: "finished",
@@ -59,102 +62,94 @@ STATES = {
 
 
 class Study:
-    """The trials of a sweep; several processes may use one file at once."""
+    """The trials of a sweep; several processes may use one file at once. Its methods raise RunError."""
 
-    def __init__(self, path: Path, facts: Mapping[str, Any] | None = None) -> None:
-        """Open a file; with ``facts``, JSON data about the sweep, make a new one."""
+    def __init__(self, path: Path, new_settings: Mapping[str, Any] | None = None) -> None:
+        """Open a file, or make a new one for a sweep with ``new_settings``, which are JSON data."""
         self.path = path
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        with self._told():
-            if facts is None:
+        with self._as_run_error():
+            if new_settings is None:
                 _check_file(path)
-            # The wait is for other processes of the sweep, each of which holds the file for milliseconds.
+            # The seconds to wait for the file: other processes of the sweep lock it for milliseconds.
             options = {"connect_args": {"timeout": 60}, "poolclass": NullPool}
             self._storage = optuna.storages.RDBStorage(f"sqlite:///{path.absolute()}", engine_kwargs=options)
-            if facts is not None:
-                optuna.create_study(storage=self._storage, study_name=NAME).set_user_attr("sweep", dict(facts))
-            elif NAME not in optuna.get_all_study_names(self._storage):
+            if new_settings is not None:
+                study = optuna.create_study(storage=self._storage, study_name=STUDY_NAME)
+                study.set_user_attr("sweep", dict(new_settings))
+            elif STUDY_NAME not in optuna.get_all_study_names(self._storage):
                 raise RunError(f"{path}: a study, but none of gen sweep; name the folder of a sweep with --sweep")
             self._study = optuna.load_study(
                 storage=self._storage,
-                study_name=NAME,
-                pruner=optuna.pruners.MedianPruner(FINISHED, BEGUN, n_min_trials=OTHERS),
+                study_name=STUDY_NAME,
+                pruner=optuna.pruners.MedianPruner(PRUNE_MIN_TRIALS, PRUNE_MIN_TENTHS, n_min_trials=PRUNE_MIN_RIVALS),
             )
-            self.facts: Any = self._study.user_attrs.get("sweep")
+            self.settings: Any = self._study.user_attrs.get("sweep")
+            """The sweep's settings as the file has them: JSON data of any form."""
 
     @classmethod
-    def create(cls, path: Path, facts: Mapping[str, Any], first: Mapping[str, Value]) -> Study:
-        """Make a new file, whole or not at all. Of the first trial some values are given, the others drawn."""
+    def create(cls, path: Path, settings: Mapping[str, Any], first_values: Mapping[str, Value]) -> Study:
+        """Make a new file, whole or not at all. The first trial gets ``first_values``; the others are drawn."""
         temporary = path.with_name(f".{path.name}.tmp")
-        study = cls(temporary, facts)
-        with study._told():
-            study._study.enqueue_trial(dict(first))
+        study = cls(temporary, settings)
+        with study._as_run_error():
+            study._study.enqueue_trial(dict(first_values))
             os.replace(temporary, path)
         return cls(path)
 
-    def set_facts(self, facts: Mapping[str, Any]) -> None:
-        """Replace the facts about the sweep."""
-        with self._told():
-            self._study.set_user_attr("sweep", dict(facts))
-            self.facts = dict(facts)
+    def set_settings(self, settings: Mapping[str, Any]) -> None:
+        """Replace the sweep's settings."""
+        with self._as_run_error():
+            self._study.set_user_attr("sweep", dict(settings))
+            self.settings = dict(settings)
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[TrialRow]:
         """Return all trials that were begun, in their order."""
-        with self._told():
+        with self._as_run_error():
             trials = self._study.get_trials(deepcopy=False, states=tuple(STATES))
-        return [
-            Row(
-                one.number,
-                STATES[one.state],
-                dict(one.params),
-                one.value if one.state == TrialState.COMPLETE else _last(one.intermediate_values),
-                dict(one.intermediate_values),
-                dict(one.user_attrs),
-            )
-            for one in trials
-        ]
+        return [_row(trial) for trial in trials]
 
     def begin(self) -> int:
         """Begin a trial and return its number."""
-        with self._told():
+        with self._as_run_error():
             return self._study.ask().number
 
     def values(self, number: int, space: Space, seed: int) -> dict[str, Value]:
-        """Return what a trial is to try; those of a trial that was begun before stay."""
-        with self._told():
+        """Return the values that a trial tries; a trial that was begun before keeps its values."""
+        with self._as_run_error():
             state = np.random.SeedSequence([seed, number]).generate_state(1)
-            self._study.sampler = optuna.samplers.TPESampler(n_startup_trials=RANDOM, seed=int(state[0]))
+            self._study.sampler = optuna.samplers.TPESampler(n_startup_trials=RANDOM_TRIALS, seed=int(state[0]))
             trial = self._trial(number)
             return {name: _draw(trial, name, entry) for name, entry in space.items()}
 
     def report(self, number: int, share: float, val_loss: float) -> bool:
-        """Note a measurement at a share of the budget; return whether the trial has no prospects."""
+        """Store a measurement at a share of the budget; return whether the trial should be pruned."""
         tenth = round(share * TENTHS)
-        with self._told():
+        with self._as_run_error():
             trial = self._trial(number)
-            if tenth in self._frozen(number).intermediate_values:  # trials are compared once a tenth
+            if tenth in self._frozen_trial(number).intermediate_values:  # a trial is compared once in each tenth
                 return False
             trial.report(val_loss, tenth)
             return trial.should_prune()
 
-    def finish(self, number: int, state: str, val_loss: float | None = None, **facts: Any) -> None:
-        """Say what came of a trial: finished, pruned or failed."""
-        with self._told():
+    def finish(self, number: int, state: str, val_loss: float | None = None, **details: Any) -> None:
+        """Store the end of a trial: that it is finished, pruned or failed, its loss and other details."""
+        with self._as_run_error():
             trial = self._trial(number)
-            for name, one in facts.items():
-                trial.set_user_attr(name, one)
-            result = next(one for one, name in STATES.items() if name == state)
-            self._study.tell(number, val_loss, state=result, skip_if_finished=True)
+            for name, detail in details.items():
+                trial.set_user_attr(name, detail)
+            optuna_state = next(key for key, name in STATES.items() if name == state)
+            self._study.tell(number, val_loss, state=optuna_state, skip_if_finished=True)
 
     def _trial(self, number: int) -> optuna.Trial:
-        return optuna.Trial(self._study, self._frozen(number)._trial_id)
+        return optuna.Trial(self._study, self._frozen_trial(number)._trial_id)
 
-    def _frozen(self, number: int) -> optuna.trial.FrozenTrial:
+    def _frozen_trial(self, number: int) -> optuna.trial.FrozenTrial:
         return self._study.get_trials(deepcopy=False)[number]
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
-        """Tell in one line what is wrong with the file, or with the disk below it."""
+    def _as_run_error(self) -> Iterator[None]:
+        """Raise errors of the file, and of the disk it is on, as RunError."""
         try:
             yield
         except (SQLAlchemyError, sqlite3.Error, OptunaError, RuntimeError, OSError, ValueError, KeyError) as error:
@@ -164,23 +159,33 @@ class Study:
 
 
 def _check_file(path: Path) -> None:
-    """Raise sqlite3.Error for a file that is damaged, RunError where there is none. A kill's half work is undone."""
+    """Raise sqlite3.Error for a file that is damaged, RunError where there is none.
+
+    Opening it also rolls back what a process left half done when it was killed.
+    """
     if not path.is_file():
         raise RunError(f"{path.parent} is no sweep: it has no {path.name}")
     with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as connection:
-        [[first], *_] = connection.execute("PRAGMA quick_check").fetchall()
-        if first != "ok":
-            raise sqlite3.DatabaseError(first)
+        [[problem], *_] = connection.execute("PRAGMA quick_check").fetchall()
+        if problem != "ok":
+            raise sqlite3.DatabaseError(problem)
 
 
-def _draw(trial: optuna.Trial, name: str, entry: Any) -> Value:
-    if not isinstance(entry, Range):
-        choice: Value = trial.suggest_categorical(name, entry.choices)
-        return choice
-    suggest: Callable[..., Value] = trial.suggest_int if entry.whole else trial.suggest_float
-    step = entry.step or (1 if entry.whole else None)
+def _row(trial: optuna.trial.FrozenTrial) -> TrialRow:
+    curve = trial.intermediate_values
+    last_loss = curve[max(curve)] if curve else None
+    return TrialRow(
+        number=trial.number,
+        state=STATES[trial.state],
+        values=dict(trial.params),
+        val_loss=trial.value if trial.state == TrialState.COMPLETE else last_loss,
+        details=dict(trial.user_attrs),
+    )
+
+
+def _draw(trial: optuna.Trial, name: str, entry: Choices | Range) -> Value:
+    if isinstance(entry, Choices):
+        return cast(Value, trial.suggest_categorical(name, entry.choices))
+    suggest: Callable[..., Value] = trial.suggest_int if entry.is_integer else trial.suggest_float
+    step = entry.step or (1 if entry.is_integer else None)
     return suggest(name, entry.low, entry.high, log=entry.log, step=step)
-
-
-def _last(curve: Mapping[int, float]) -> float | None:
-    return curve[max(curve)] if curve else None

@@ -1,9 +1,9 @@
 """A sweep: many runs with other settings, of which the one with the lowest held-out loss is kept.
 
-`SWEEP/study.db` knows what was tried. Each trial is an ordinary run in `SWEEP/trial-NNN`, trained by a
-child process. Whoever holds a trial's lock trains it, until its end is noted: a trial that is begun
-and not locked was cut short, and goes on from its checkpoint. The child has a lock of its own, since
-it may live a moment longer than a parent that was killed.
+`SWEEP/study.db` holds the trials and their results. Each trial is an ordinary run in `SWEEP/trial-NNN`, trained by
+a child process. The process that holds a trial's lock trains it, and keeps the lock until the end of the trial is
+stored: a trial that is running and not locked was cut short, and goes on from its checkpoint. The child has a lock
+of its own, since it may live a moment longer than a parent that was killed.
 """
 
 from __future__ import annotations
@@ -12,37 +12,45 @@ import contextlib
 import dataclasses
 import itertools
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import tomli_w
 from filelock import FileLock, Timeout
 
 from gentext import run as runs
-from gentext.config import ConfigTable, read_toml
+from gentext.config import ConfigTable, build_config, read_toml
 from gentext.console import say
 from gentext.errors import GenError, RunError, TrainingStopped
 from gentext.interrupts import Interrupts
-from gentext.plugins.sweep.report import shown, write_tables
-from gentext.plugins.sweep.space import parse_space, setting
-from gentext.plugins.sweep.study import Row, Study
+from gentext.manager import host
+from gentext.plugins.sweep.report import format_value, write_report
+from gentext.plugins.sweep.space import format_setting, parse_space
+from gentext.plugins.sweep.study import Study, TrialRow
 from gentext.plugins.sweep.trial import Job, Trial
 from gentext.run import Run
+from gentext.settings import Settings
 
+#: Names in the sweep's folder.
 STUDY, BASE, SPACE, BEST = "study.db", "base.toml", "space.toml", "best"
-#: So many failures without a success are no bad luck.
-GIVE_UP = 5
-#: Seconds for which one process may keep the others out: an export takes the longest.
-ANSWER = 600
+#: When so many trials failed and none succeeded, the sweep ends.
+MAX_FAILURES = 5
+#: Seconds to wait for another process that holds the lock of the folder; an export holds it for the longest time.
+LOCK_TIMEOUT = 600
+#: The states of a trial, the best first.
+STATE_ORDER = ("finished", "pruned", "running", "failed")
 
 
 @dataclasses.dataclass(frozen=True)
 class SweepSettings:
-    """What a sweep's file knows about it besides its trials."""
+    """The settings of a sweep, as its file stores them."""
 
     corpus: str
+    """Absolute path of the text, or its name in the catalogue."""
     sha256: str
+    """Hash of the text."""
     preset: str
     trials: int
     prune: bool
@@ -58,11 +66,11 @@ class Sweep:
     def __init__(self, folder: Path, study: Study) -> None:
         self.folder, self.study = folder, study
         try:
-            self.facts = msgspec.convert(study.facts, SweepSettings)
+            self.settings = msgspec.convert(study.settings, SweepSettings)
         except msgspec.ValidationError as error:
             raise RunError(f"{study.path}: damaged, or not made by gen sweep ({error})") from None
-        self.space = parse_space(self.facts.space, str(study.path))
-        for name, table in ((BASE, self.facts.base), (SPACE, self.facts.space)):
+        self.space = parse_space(self.settings.space, str(study.path))
+        for name, table in ((BASE, self.settings.base), (SPACE, self.settings.space)):
             path = folder / name
             if not path.is_file():
                 runs.write_text(path, tomli_w.dumps(table))
@@ -71,179 +79,209 @@ class Sweep:
         for name in ("locks", "logs"):
             (folder / name).mkdir(exist_ok=True)
         self._trial: Trial | None = None
-        self._interrupts = Interrupts(self._pass_on)
-        self._busy: set[int] = set()
-        for row in study.rows():  # a kill may have come before it was done
-            self._tidy(row)
+        self._interrupts = Interrupts(self._stop_trial)
+        self._trained_elsewhere: set[int] = set()
+        """Numbers of trials whose child process still lives although its parent was killed."""
+        for row in study.rows():  # a process that was killed may have left files
+            self._delete_unneeded_files(row)
 
     @property
-    def go_on(self) -> str:
+    def resume_hint(self) -> str:
         """What to do after the sweep was cut short."""
         return f"go on with: gen sweep --resume --sweep {self.folder}"
 
+    def change_settings(self, settings: SweepSettings) -> None:
+        """Replace the settings, in the file too."""
+        self.settings = settings
+        self.study.set_settings(dataclasses.asdict(settings))
+
     def work(self) -> None:
-        """Train until all trials are done, or given away. Raises TrainingStopped when interrupted."""
-        say(f"sweep: {self.facts.trials} trials of {self.facts.corpus} in {self.folder}")
+        """Train until no trial is left. Raises TrainingStopped when interrupted.
+
+        Trials that other processes train may still be running then.
+        """
+        say(f"sweep: {self.settings.trials} trials of {self.settings.corpus} in {self.folder}")
         try:
             with self._interrupts:
-                while not self._interrupts.asked and (begun := self._begin()):
-                    self._follow(*begun)
-                    self.write()
+                while not self._interrupts.requested and (started := self._start_trial()):
+                    self._follow_trial(*started)
+                    self.write_report()
         except RunError as error:
-            raise RunError(f"{error}. When that is put right, {self.go_on}") from error
-        if self._interrupts.asked:
+            raise RunError(f"{error}. When that is put right, {self.resume_hint}") from error
+        if self._interrupts.requested:
             done = sum(row.state != "running" for row in self.study.rows())
             raise TrainingStopped(
-                f"stopped after {done} of {self.facts.trials} trials, everything is saved; {self.go_on}"
+                f"stopped after {done} of {self.settings.trials} trials, everything is saved; {self.resume_hint}"
             )
 
-    def write(self) -> list[Row]:
+    def write_report(self) -> list[TrialRow]:
         """Write table and picture, and return the trials: the best first."""
-        with self._alone():
+        with self._folder_lock():
             rows = sorted(self.study.rows(), key=_rank)
-            write_tables(self.folder, self.facts.corpus, self.space, rows)
+            write_report(self.folder, self.settings.corpus, self.space, rows)
         return rows
 
-    def keep_best(self, row: Row, export: Callable[[Run], None]) -> Run:
-        """Copy a trial to SWEEP/best, without what only training needs, and export it. Replaces an earlier one."""
-        with self._alone():
+    # -- the best trial -----------------------------------------------------------------------
+
+    def keep_best(self, row: TrialRow, *, export: bool) -> Run:
+        """Copy a trial to SWEEP/best, without the files that only training needs. Replaces an earlier best.
+
+        :param export: call the hook that exports a run.
+        """
+        with self._folder_lock():
             self._copy_best(row)
             best = Run(self.folder / BEST)
-            export(best)
+            if export:
+                host().hooks.export_run(best, build_config(Settings, best.config.get("run", {}), "run"))
         return best
 
-    def _copy_best(self, row: Row) -> None:
-        best, new, old = (self.folder / name for name in (BEST, f".{BEST}.new", f".{BEST}.old"))
-        for left in (new, old):
-            shutil.rmtree(left, ignore_errors=True)
+    def _copy_best(self, row: TrialRow) -> None:
+        best, copy, previous = (self.folder / name for name in (BEST, f".{BEST}.new", f".{BEST}.old"))
+        for leftover in (copy, previous):
+            shutil.rmtree(leftover, ignore_errors=True)
         try:
-            shutil.copytree(self.path(row.number), new, ignore=shutil.ignore_patterns("last-*", "*.onnx"))
+            shutil.copytree(self.trial_folder(row.number), copy, ignore=shutil.ignore_patterns("last-*", "*.onnx"))
             if best.exists():
-                best.rename(old)
-            new.rename(best)
+                best.rename(previous)
+            copy.rename(best)
         except (OSError, shutil.Error) as error:
-            raise RunError(
-                f"{best}: cannot be written ({error}); the trial itself is {self.path(row.number)}"
-            ) from None
-        shutil.rmtree(old, ignore_errors=True)
+            trial_folder = self.trial_folder(row.number)
+            raise RunError(f"{best}: cannot be written ({error}); the trial itself is {trial_folder}") from None
+        shutil.rmtree(previous, ignore_errors=True)
 
-    def path(self, number: int) -> Path:
-        """Return the folder of a trial's run."""
-        return self.folder / f"trial-{number:03d}"
+    # -- claiming a trial -----------------------------------------------------------------------
 
-    def _pass_on(self) -> None:
-        if self._trial is not None:
-            self._trial.stop()
+    def _start_trial(self) -> tuple[int, Iterator[ConfigTable]] | None:
+        """Start the child process of a new trial, or of one that was cut short.
 
-    def _begin(self) -> tuple[int, Iterator[ConfigTable]] | None:
-        """Begin a trial, or one that was cut short, in a child that holds its lock; None: there is none left."""
-        with self._alone():
-            while (number := self._next()) is not None:
-                values = self.study.values(number, self.space, self.facts.seed)
-                say(f"trial {number}: " + " ".join(f"{key}={shown(one)}" for key, one in values.items()))
-                events = self._spawn(number, [setting(key, one) for key, one in values.items()])
-                first = next(events)
-                if first["event"] != "busy":
-                    return number, itertools.chain([first], events)
-                self._claimed.release()
-                self._busy.add(number)
+        Returns the number of the trial and the child's events; None when no trial is left.
+        """
+        with self._folder_lock():
+            while (number := self._claim_next()) is not None:
+                values = self.study.values(number, self.space, self.settings.seed)
+                say(f"trial {number}: " + " ".join(f"{name}={format_value(value)}" for name, value in values.items()))
+                events = self._spawn(number, [format_setting(name, value) for name, value in values.items()])
+                first_event = next(events)
+                if first_event["event"] != "busy":
+                    return number, itertools.chain([first_event], events)
+                self._trial_lock.release()
+                self._trained_elsewhere.add(number)
         return None
 
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Keep the sweep's other processes out for a moment."""
-        try:
-            with FileLock(self.folder / "locks" / "study.lock", timeout=ANSWER):
-                yield
-        except Timeout:
-            raise RunError(f"{self.folder}: another process of this sweep does not answer; end it") from None
-
-    def _next(self) -> int | None:
-        """Return a trial that is now ours, begun by a process that has died or new; None: there is none left."""
+    def _claim_next(self) -> int | None:
+        """Lock a trial that was cut short, else a new one, and return its number; None when no trial is left."""
         rows = self.study.rows()
         for row in rows:
-            if row.state == "running" and row.number not in self._busy and self._claim(row.number):
+            if row.state == "running" and row.number not in self._trained_elsewhere and self._claim(row.number):
                 if self.study.rows()[row.number].state == "running":
                     return row.number
-                self._claimed.release()  # its process has finished it in between
-        lost = [row for row in rows if row.state == "failed"]
-        if len(lost) >= GIVE_UP and len(lost) == len(rows):
-            raise GenError(f"the first {len(lost)} trials failed, the last one so: {lost[-1].facts.get('reason')}")
-        if len(rows) >= self.facts.trials:
+                self._trial_lock.release()  # its process finished it before it could be locked here
+        failed = [row for row in rows if row.state == "failed"]
+        if len(failed) >= MAX_FAILURES and len(failed) == len(rows):
+            last_reason = failed[-1].details.get("reason")
+            raise GenError(f"the first {len(failed)} trials failed, the last one so: {last_reason}")
+        if len(rows) >= self.settings.trials:
             return None
         number = self.study.begin()
         return number if self._claim(number) else None
 
     def _claim(self, number: int) -> bool:
-        """Take a trial's lock, or return false when another process has it; it is held until the end is noted."""
-        self._claimed = FileLock(self._lock(number))
+        """Take a trial's lock, to be held until its end is stored. Returns False when another process has it."""
+        self._trial_lock = FileLock(self._lock_path(number, "parent"))
         try:
-            self._claimed.acquire(timeout=0)
+            self._trial_lock.acquire(timeout=0)
         except Timeout:
             return False
         return True
 
     def _spawn(self, number: int, settings: list[str]) -> Iterator[ConfigTable]:
-        facts = self.facts
-        base = str(self.folder / BASE)
-        job = Job(facts.corpus, str(self.path(number)), facts.preset, base, settings, str(self._lock(number, "child")))
+        """Start a trial's child process and return its events."""
+        job = Job(
+            corpus=self.settings.corpus,
+            run=str(self.trial_folder(number)),
+            preset=self.settings.preset,
+            config=str(self.folder / BASE),
+            settings=settings,
+            lock=str(self._lock_path(number, "child")),
+        )
         self._trial = Trial(job, self.folder / "logs" / f"trial-{number:03d}.txt")
-        if self._interrupts.asked:  # while there was nobody to pass it on to
+        if self._interrupts.requested:  # the signal came when there was no trial to stop
             self._trial.stop()
         return self._trial.events()
 
-    def _follow(self, number: int, events: Iterator[ConfigTable]) -> None:
-        """Answer a child until it ends, and note what came of the trial."""
+    # -- following a trial ----------------------------------------------------------------------
+
+    def _follow_trial(self, number: int, events: Iterator[ConfigTable]) -> None:
+        """Answer a child until it ends, and store the end of the trial."""
         assert self._trial is not None
         try:
             for event in events:
                 if event["event"] == "measured":
-                    bad = self.study.report(number, event["share"], event["val_loss"])
+                    hopeless = self.study.report(number, event["share"], event["val_loss"])
                     say(f"trial {number}: {event['share']:4.0%}  held out {event['val_loss']:.4f}")
-                    self._trial.answer(bad and self.facts.prune and not self._interrupts.asked)
+                    self._trial.answer(prune=hopeless and self.settings.prune and not self._interrupts.requested)
                 elif event["event"] in ("finished", "pruned", "failed"):
-                    self._note(number, event)
+                    self._store_end(number, event)
         finally:
             self._trial.kill()
             self._trial = None
-            self._claimed.release()
+            self._trial_lock.release()
 
-    def _note(self, number: int, event: ConfigTable) -> None:
+    def _stop_trial(self) -> None:
+        if self._trial is not None:
+            self._trial.stop()
+
+    def _store_end(self, number: int, event: ConfigTable) -> None:
         state, loss = event["event"], None
-        facts: ConfigTable = {"seconds": _seconds(Run(self.path(number)))}
+        details: ConfigTable = {"seconds": _training_seconds(Run(self.trial_folder(number)))}
         if state == "finished":
-            loss = event["result"]["val_loss"]
-            facts |= {key: one for key, one in event["result"].items() if key != "val_loss"}
-            say(f"trial {number}: finished, held out {loss:.4f}, {facts['seconds']:.0f} s of steps")
+            result = dict(event["result"])
+            loss = result.pop("val_loss")
+            details |= result
+            say(f"trial {number}: finished, held out {loss:.4f}, {details['seconds']:.0f} s of steps")
         elif state == "failed":
             if event["disk"]:
                 raise RunError(event["reason"])
-            facts["reason"] = event["reason"]
+            details["reason"] = event["reason"]
             say(f"trial {number}: failed: {event['reason']}")
         else:
             say(f"trial {number}: pruned")
-        self.study.finish(number, state, loss, **facts)
-        self._tidy(self.study.rows()[number])
+        self.study.finish(number, state, loss, **details)
+        self._delete_unneeded_files(self.study.rows()[number])
 
-    def _tidy(self, row: Row) -> None:
-        """Drop what nobody needs any more: the state of the optimizer's end, and the weights of what was given up."""
+    # -- files --------------------------------------------------------------------------------
+
+    def _delete_unneeded_files(self, row: TrialRow) -> None:
+        """Delete the optimizer's last state of a finished trial, and all weights of a pruned or failed one."""
         if row.state == "running":
             return
-        run = Run(self.path(row.number))
+        run = Run(self.trial_folder(row.number))
         for path in run.checkpoints.glob("last-*" if row.state == "finished" else "*"):
             path.unlink(missing_ok=True)
         if row.state != "finished":
             (run.path / runs.HELD_OUT).unlink(missing_ok=True)
 
-    def _lock(self, number: int, whose: str = "parent") -> Path:
-        return self.folder / "locks" / f"trial-{number:03d}.{whose}"
+    def trial_folder(self, number: int) -> Path:
+        """Return the folder of a trial's run."""
+        return self.folder / f"trial-{number:03d}"
+
+    def _lock_path(self, number: int, holder: Literal["parent", "child"]) -> Path:
+        return self.folder / "locks" / f"trial-{number:03d}.{holder}"
+
+    @contextlib.contextmanager
+    def _folder_lock(self) -> Iterator[None]:
+        """Keep the sweep's other processes from starting trials and from writing files."""
+        try:
+            with FileLock(self.folder / "locks" / "study.lock", timeout=LOCK_TIMEOUT):
+                yield
+        except Timeout:
+            raise RunError(f"{self.folder}: another process of this sweep does not answer; end it") from None
 
 
-def _rank(row: Row) -> tuple[int, float]:
-    states = ("finished", "pruned", "running", "failed")
-    return states.index(row.state), float("inf") if row.val_loss is None else row.val_loss
+def _rank(row: TrialRow) -> tuple[int, float]:
+    return STATE_ORDER.index(row.state), float("inf") if row.val_loss is None else row.val_loss
 
 
-def _seconds(run: Run) -> float:
-    """Return how long a run was trained, as its log has it."""
+def _training_seconds(run: Run) -> float:
+    """Return the seconds that a run spent in training steps, according to its log."""
     return max((row["seconds"] for row in run.read_metrics() if row.get("seconds") is not None), default=0.0)

@@ -1,215 +1,100 @@
-"""One trial of a sweep, in a process of its own: all of its memory comes back, however it ends.
+"""One trial of a sweep, as its parent sees it: a child process that runs `gentext.plugins.sweep.worker`.
 
-The parent writes lines to the child's stdin: first the job, as JSON, then ``go`` or ``prune`` in
-answer to each measurement, and ``stop`` at any time. When stdin ends, the parent has died, and the
-child ends at once. The child writes JSON objects, one a line, whose ``event`` is one of
+Each trial has a process of its own, so that all of its memory is given back, however it ends. The parent writes lines
+to the child's stdin: first the job, as JSON, then ``go`` or ``prune`` in answer to each measurement, and ``stop`` at
+any time. When stdin ends, the parent has died, and the child ends at once. The child writes JSON objects to its stdout,
+one a line, whose ``event`` is one of
 
-- ``ready``: the trial's lock is held; or ``busy``: another process trains this trial
-- ``measured``: ``step``, ``share`` of the budget, ``val_loss``; waits for the answer
-- ``finished``: ``result``; or ``pruned``; or ``stopped``: what is saved can go on
-- ``failed``: ``reason``, and whether the ``disk`` was to blame
+- ``ready``: the child holds the trial's lock; or ``busy``: another process trains this trial
+- ``measured``: ``step``, ``share`` of the budget, ``val_loss``; the child waits for the answer
+- ``finished``: ``result``; or ``pruned``; or ``stopped``: a checkpoint is saved, from which training can go on
+- ``failed``: ``reason``, and whether the ``disk`` caused it
 """
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import dataclasses
-import errno
 import json
 import os
-import queue
-import shutil
 import signal
 import subprocess
 import sys
-import threading
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
 
-from gentext import run as runs
 from gentext.config import ConfigTable
-from gentext.console import say
-from gentext.errors import GenError, TrainingStopped, reason
-from gentext.events import Progress
-from gentext.hookspecs import hookimpl
-from gentext.manager import host
-from gentext.resolve import TrainOptions
 
-#: Seconds that the child of a parent that was just killed may need to end.
-PATIENCE = 10
-DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+#: Events after which the child ends.
+LAST_EVENTS = ("busy", "finished", "pruned", "stopped", "failed")
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What a trial is to do. The paths are as the parent sees them, in the same current folder."""
+    """The task of a trial. Parent and child have the same current folder, to which the paths may be relative."""
 
     corpus: str
     run: str
+    """Folder of the run."""
     preset: str
     config: str
+    """The TOML file that all trials share."""
     settings: list[str]
+    """``section.key=value`` texts of this trial."""
     lock: str
+    """The lock file that the child holds as long as it lives."""
 
 
 class Trial:
-    """The parent's end: a child at work."""
+    """A child process that trains, and the pipes to it."""
 
     def __init__(self, job: Job, log: Path) -> None:
         self._log = log
         with log.open("ab") as file:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "gentext.plugins.sweep.trial"],
+                [sys.executable, "-m", "gentext.plugins.sweep.worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=file,
-                start_new_session=True,  # Ctrl-C is the parent's, which passes it on
+                start_new_session=True,  # a Ctrl-C reaches the parent alone, which calls `stop`
             )
-        self._tell(json.dumps(dataclasses.asdict(job)))
+        self._send(json.dumps(dataclasses.asdict(job)))
 
     def events(self) -> Iterator[ConfigTable]:
-        """Yield what the child says, up to its end; one that dies without a word has failed."""
-        said: ConfigTable = {}
+        """Yield the child's events, up to its end; a child that dies without a last event has failed."""
+        event: ConfigTable = {}
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            said = json.loads(line)
-            yield said
-        code = self._process.wait()
-        if said.get("event") not in ("busy", "finished", "pruned", "stopped", "failed"):
-            yield {"event": "failed", "reason": f"{_death(code)}; its last words are in {self._log}", "disk": False}
+            event = json.loads(line)
+            yield event
+        status = self._process.wait()
+        if event.get("event") not in LAST_EVENTS:
+            reason = f"{_cause_of_death(status)}; its last words are in {self._log}"
+            yield {"event": "failed", "reason": reason, "disk": False}
 
-    def answer(self, prune: bool) -> None:
+    def answer(self, *, prune: bool) -> None:
         """Answer a measurement."""
-        self._tell("prune" if prune else "go")
+        self._send("prune" if prune else "go")
 
     def stop(self) -> None:
         """Ask the child to save and to end."""
-        self._tell("stop")
+        self._send("stop")
 
     def kill(self) -> None:
         """End the child at once, if it has not ended yet."""
         self._process.kill()
         self._process.communicate()
 
-    def _tell(self, line: str) -> None:
+    def _send(self, line: str) -> None:
         assert self._process.stdin is not None
-        data = line.encode() + b"\n"
-        with contextlib.suppress(OSError):  # it has died: `events` says so
-            # Past the buffer: Ctrl-C may come, and have `stop` told, in the middle of another line's way through it.
-            while data:
-                data = data[os.write(self._process.stdin.fileno(), data) :]
+        unsent = line.encode() + b"\n"
+        with contextlib.suppress(OSError):  # the child has died, which `events` reports
+            # Not through the buffer of stdin: a Ctrl-C may call `stop` while another line is being written to it.
+            while unsent:
+                unsent = unsent[os.write(self._process.stdin.fileno(), unsent) :]
 
 
-def _death(code: int) -> str:
-    if code == -getattr(signal, "SIGKILL", 9):
+def _cause_of_death(status: int) -> str:
+    if status == -getattr(signal, "SIGKILL", 9):
         return "killed, as systems do when memory is short"
-    return f"ended by signal {-code}" if code < 0 else f"ended with status {code}"
-
-
-class _Parent:
-    """The child's end; as a plugin, it passes on each measurement."""
-
-    def __init__(self, channel: IO[str]) -> None:
-        self.pruned = self.stopping = False
-        self._channel = channel
-        self._answers: queue.Queue[str] = queue.Queue()
-
-    def listen(self) -> None:
-        """Read what the parent writes; a thread's work."""
-        for line in sys.stdin:
-            if line.strip() == "stop":
-                self.stopping = True
-                _thread.interrupt_main()
-            else:
-                self._answers.put(line.strip())
-        os._exit(1)  # the parent has died; training may be cut short at any time
-
-    def say(self, event: str, **more: Any) -> None:
-        print(json.dumps({"event": event, **more}), file=self._channel, flush=True)
-
-    @hookimpl
-    def evaluated(self, progress: Progress) -> None:
-        share = progress.step / progress.total_steps
-        self.say("measured", step=progress.step, share=share, val_loss=progress.val_loss)
-        if self._answers.get() == "prune":
-            self.pruned = True
-            raise TrainingStopped("pruned: other trials were better at this point")
-
-
-def main() -> None:
-    """Be a child."""
-    try:
-        _work()
-    finally:
-        sys.stderr.flush()
-        os._exit(0)  # no farewell: the thread that waits for the parent would hold it up
-
-
-def _work() -> None:
-    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what plugins print is no word to the parent
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # `stop` comes as one, even below nohup
-    parent = _Parent(channel)
-    job = Job(**json.loads(sys.stdin.readline()))
-    threading.Thread(target=parent.listen, daemon=True).start()
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(job.lock)
-    try:
-        lock.acquire(timeout=PATIENCE)
-    except Timeout:
-        parent.say("busy")
-        return
-    try:
-        parent.say("ready")
-        result = _train(job, parent)
-        parent.say("finished", result=result)
-    except BaseException as error:
-        _tell_end(parent, error)
-
-
-def _train(job: Job, parent: _Parent) -> ConfigTable:
-    from gentext.pipeline import train
-
-    host().observe(parent)
-    run = runs.Run(Path(job.run))
-    if any(run.checkpoints.glob("last-*.safetensors")):
-        options = TrainOptions(corpus=job.corpus, run=run.path, resume=True)
-    else:
-        if run.path.exists():  # killed before there was anything to keep
-            shutil.rmtree(run.path)
-        flags = {"export": False}
-        options = TrainOptions(job.corpus, run.path, job.preset, Path(job.config), job.settings, flags)
-    return dataclasses.asdict(train(options)[1])
-
-
-def _tell_end(parent: _Parent, error: BaseException) -> None:
-    """Say why training ended before its time."""
-    if parent.pruned and isinstance(error, TrainingStopped):
-        parent.say("pruned")
-    elif parent.stopping and isinstance(error, TrainingStopped | KeyboardInterrupt):
-        parent.say("stopped")
-    else:
-        if isinstance(error, GenError):
-            say(f"gen: error: {error}")
-        else:
-            traceback.print_exception(error)
-        blamed = _disk(error)
-        parent.say("failed", reason=blamed or reason(error), disk=blamed is not None)
-
-
-def _disk(error: BaseException) -> str | None:
-    """Return what there is to say of a disk that failed; None for all that is the trial's own fault."""
-    if isinstance(error, OSError) and error.errno in DISK:
-        return f"{error.filename or 'a file'}: {error.strerror}"
-    below = error.__cause__
-    if isinstance(below, OSError) and below.errno in DISK:
-        return str(error)
-    return None if below is None else _disk(below)
-
-
-if __name__ == "__main__":
-    main()
+    return f"ended by signal {-status}" if status < 0 else f"ended with status {status}"

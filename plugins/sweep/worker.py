@@ -1,0 +1,145 @@
+"""The child process that trains one trial of a sweep; `gentext.plugins.sweep.trial` describes its pipes."""
+
+from __future__ import annotations
+
+import _thread
+import dataclasses
+import errno
+import json
+import os
+import queue
+import shutil
+import signal
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import IO, Any
+
+from gentext import run as runs
+from gentext.config import ConfigTable
+from gentext.console import say
+from gentext.errors import GenError, TrainingStopped, reason
+from gentext.events import Progress
+from gentext.hookspecs import hookimpl
+from gentext.manager import host
+from gentext.plugins.sweep.trial import Job
+from gentext.resolve import TrainOptions
+
+#: Seconds to wait for the lock: the child of a parent that was just killed may need them to end.
+LOCK_TIMEOUT = 10
+#: Errors of the disk, which are no fault of the trial.
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+
+
+class _Parent:
+    """The pipes to the parent. As a plugin, it sends each measurement and waits for the answer."""
+
+    def __init__(self, channel: IO[str]) -> None:
+        self.pruned = self.stopping = False
+        self._channel = channel
+        self._answers: queue.Queue[str] = queue.Queue()
+
+    def listen(self) -> None:
+        """Read the parent's lines, in a thread of its own."""
+        for line in sys.stdin:
+            if line.strip() == "stop":
+                self.stopping = True
+                _thread.interrupt_main()
+            else:
+                self._answers.put(line.strip())
+        os._exit(1)  # the parent has died. A run may be cut short at any moment, so this loses nothing
+
+    def send(self, event: str, **fields: Any) -> None:
+        print(json.dumps({"event": event, **fields}), file=self._channel, flush=True)
+
+    @hookimpl
+    def evaluated(self, progress: Progress) -> None:
+        share = progress.step / progress.total_steps
+        self.send("measured", step=progress.step, share=share, val_loss=progress.val_loss)
+        if self._answers.get() == "prune":
+            self.pruned = True
+            raise TrainingStopped("pruned: other trials were better at this point")
+
+
+def main() -> None:
+    """Train the trial of the job that comes from stdin, and end the process."""
+    try:
+        _work()
+    finally:
+        sys.stderr.flush()
+        os._exit(0)  # an ordinary exit would wait for the thread that reads stdin
+
+
+def _work() -> None:
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # output of plugins goes to stderr, not among the events
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # for `interrupt_main`: a shell's background ignores it
+    parent = _Parent(channel)
+    job = Job(**json.loads(sys.stdin.readline()))
+    threading.Thread(target=parent.listen, daemon=True).start()
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(job.lock)
+    try:
+        lock.acquire(timeout=LOCK_TIMEOUT)
+    except Timeout:
+        parent.send("busy")
+        return
+    try:
+        parent.send("ready")
+        result = _train(job, parent)
+        parent.send("finished", result=result)
+    except BaseException as error:
+        _send_failure(parent, error)
+
+
+def _train(job: Job, parent: _Parent) -> ConfigTable:
+    from gentext.pipeline import train
+
+    host().observe(parent)
+    run = runs.Run(Path(job.run))
+    if any(run.checkpoints.glob("last-*.safetensors")):
+        options = TrainOptions(corpus=job.corpus, run=run.path, resume=True)
+    else:
+        if run.path.exists():  # it was killed before its first checkpoint
+            shutil.rmtree(run.path)
+        options = TrainOptions(
+            corpus=job.corpus,
+            run=run.path,
+            preset=job.preset,
+            config=Path(job.config),
+            settings=job.settings,
+            flags={"export": False},
+        )
+    _, result = train(options)
+    return dataclasses.asdict(result)
+
+
+def _send_failure(parent: _Parent, error: BaseException) -> None:
+    """Send the event that says why training ended early; a traceback or an error line goes to the log."""
+    if parent.pruned and isinstance(error, TrainingStopped):
+        parent.send("pruned")
+    elif parent.stopping and isinstance(error, TrainingStopped | KeyboardInterrupt):
+        parent.send("stopped")
+    else:
+        if isinstance(error, GenError):
+            say(f"gen: error: {error}")
+        else:
+            traceback.print_exception(error)
+        disk_problem = _disk_problem(error)
+        parent.send("failed", reason=disk_problem or reason(error), disk=disk_problem is not None)
+
+
+def _disk_problem(error: BaseException) -> str | None:
+    """Return the message for an error that a disk caused, directly or further up the chain; None for any other."""
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        return f"{error.filename or 'a file'}: {error.strerror}"
+    cause = error.__cause__
+    if isinstance(cause, OSError) and cause.errno in DISK_ERRORS:
+        return str(error)
+    return None if cause is None else _disk_problem(cause)
+
+
+if __name__ == "__main__":
+    main()
