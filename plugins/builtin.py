@@ -1,6 +1,6 @@
-"""The table of contents of the built-in components: name -> where it lives.
+"""The built-in components: their names, and the modules in which they are.
 
-They come in through the same hooks as anybody's plugin; nothing else imports these modules.
+They are registered through the same hooks as those of any other plugin.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What watches a run through the hooks of its life, one observer a file."""
+"""Plugins that watch a run through its life-cycle hooks: logs, pictures, a progress bar. One observer a file."""

@@ -9,6 +9,7 @@ from gentext.events import Progress
 from gentext.hookspecs import hookimpl
 from gentext.run import CURVES, Run, atomic_write
 
+#: Whether this process has warned that matplotlib is missing.
 _warned = False
 
 
@@ -32,15 +33,15 @@ def _draw(run: Run, rows: list[dict[str, Any]]) -> None:
     steps = [row for row in rows if "rate" in row and row.get("loss") is not None]
     measured = [row for row in rows if row.get("val_loss") is not None and not row.get("finished")]
     axes.plot(
-        [r["step"] for r in steps],
-        [r["loss"] for r in steps],
+        [row["step"] for row in steps],
+        [row["loss"] for row in steps],
         color="#9db4c8",
         lw=1,
         label="training (last step)",
     )
     axes.plot(
-        [r["step"] for r in measured],
-        [r["val_loss"] for r in measured],
+        [row["step"] for row in measured],
+        [row["val_loss"] for row in measured],
         "o-",
         color="#c8503c",
         ms=4,

@@ -1,9 +1,10 @@
-"""Writes metrics.jsonl: a line every ten steps, one a measurement, and one at the end."""
+"""Writes metrics.jsonl: a line every ten steps, a line for each measurement, and one at the end."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -14,37 +15,31 @@ from gentext.interfaces import FitResult
 from gentext.run import METRICS, Run, append_line, write_text
 from gentext.settings import Settings
 
-EVERY = 10
+#: Steps between two lines.
+LOG_EVERY = 10
 
 
 @hookimpl
 def run_started(run: Run, settings: Settings, progress: Progress) -> None:
-    """Cut the log back to the checkpoint that training goes on from."""
+    """Drop the lines behind the checkpoint from which training goes on."""
     rows = [row for row in run.read_metrics() if row["step"] <= progress.step and not row.get("finished")]
     write_text(run.path / METRICS, "".join(_line(row) + "\n" for row in rows))
 
 
 @hookimpl
 def step_done(run: Run, progress: Progress) -> None:
-    if progress.step % EVERY == 0:
-        row = {"step": progress.step, "epoch": progress.epoch, "loss": progress.loss, "rate": progress.rate}
-        _append(run, row | {"symbols": progress.tokens, "seconds": round(progress.seconds, 3)})
+    if progress.step % LOG_EVERY == 0:
+        _append(run, _progress_row(progress, rate=progress.rate))
 
 
 @hookimpl
 def evaluated(run: Run, progress: Progress) -> None:
-    row = {
-        "step": progress.step,
-        "epoch": progress.epoch,
-        "loss": progress.loss,
-        "val_loss": progress.val_loss,
-    }
-    _append(run, row | {"symbols": progress.tokens, "seconds": round(progress.seconds, 3)})
+    _append(run, _progress_row(progress, val_loss=progress.val_loss))
 
 
 @hookimpl
 def checkpoint_saved(run: Run, progress: Progress, path: Path) -> None:
-    """A checkpoint must not outlive the lines that led to it."""
+    """Force the lines to the disk: it must not lose them and keep the checkpoint."""
     with (run.path / METRICS).open("ab") as file:
         os.fsync(file.fileno())
 
@@ -56,9 +51,22 @@ def run_finished(run: Run, settings: Settings, result: FitResult) -> None:
     _append(run, {"step": row.pop("steps"), "finished": True, **row, "symbols_per_second": round(rate)})
 
 
+def _progress_row(progress: Progress, **fields: float | None) -> dict[str, Any]:
+    return {
+        "step": progress.step,
+        "epoch": progress.epoch,
+        "loss": progress.loss,
+        **fields,
+        "symbols": progress.tokens,
+        "seconds": round(progress.seconds, 3),
+    }
+
+
 def _append(run: Run, row: dict[str, Any]) -> None:
     append_line(run.path / METRICS, _line(row))
 
 
 def _line(row: dict[str, Any]) -> str:
-    return json.dumps({key: None if value != value else value for key, value in row.items()})
+    """Return a row as JSON, which has no NaN: it becomes null."""
+    is_nan = {key: isinstance(value, float) and math.isnan(value) for key, value in row.items()}
+    return json.dumps({key: None if is_nan[key] else value for key, value in row.items()})

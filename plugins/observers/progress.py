@@ -1,4 +1,4 @@
-"""Shows where training stands: a line a measurement, and on a terminal a bar below the lines."""
+"""Shows the progress of training: a line for each measurement, and on a terminal a bar below the lines."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from gentext.hookspecs import hookimpl
 from gentext.run import Run
 from gentext.settings import Settings
 
+#: rich's progress bar of each run in training, and the id of its task.
 _bars: dict[Run, tuple[Any, Any]] = {}
 
 
@@ -27,7 +28,8 @@ def run_started(run: Run, settings: Settings, progress: Progress) -> None:
 def step_done(run: Run, progress: Progress) -> None:
     if run in _bars:
         bar, task = _bars[run]
-        bar.update(task, completed=progress.step, said=f"loss {progress.loss:.3f}  {_rate(progress):,.0f} symbols/s")
+        text = f"loss {progress.loss:.3f}  {_rate(progress):,.0f} symbols/s"
+        bar.update(task, completed=progress.step, text=text)
 
 
 @hookimpl
@@ -46,6 +48,7 @@ def run_closed(run: Run) -> None:
 
 
 def _rate(progress: Progress) -> float:
+    """Return symbols a second."""
     return progress.tokens / progress.seconds if progress.seconds else math.nan
 
 
@@ -55,11 +58,11 @@ def _start_bar(progress: Progress) -> tuple[Any, Any]:
 
     bar = rich.Progress(
         rich.BarColumn(),
-        rich.TextColumn("step {task.completed}/{task.total}  {task.fields[said]}"),
+        rich.TextColumn("step {task.completed}/{task.total}  {task.fields[text]}"),
         rich.TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,
     )
-    task = bar.add_task("", total=progress.total_steps, completed=progress.step, said="")
+    task = bar.add_task("", total=progress.total_steps, completed=progress.step, text="")
     bar.start()
     return bar, task

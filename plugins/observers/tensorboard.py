@@ -1,7 +1,7 @@
-"""Writes event files into RUN/tensorboard, where `run.tensorboard` asks for them. (tensorboard)
+"""Writes event files into RUN/tensorboard, if `run.tensorboard` is true. (tensorboard)
 
-The numbers are those of metrics.jsonl. A run that goes on begins another file, which says from which
-step on the former ones no longer count: TensorBoard shows no point twice.
+The numbers are those of metrics.jsonl. A resumed run begins another file, which tells TensorBoard to drop
+the points of earlier files from that step on: it shows no point twice.
 """
 
 from __future__ import annotations
@@ -17,26 +17,28 @@ from typing import Any
 from gentext.errors import RunError
 from gentext.events import Progress
 from gentext.hookspecs import hookimpl
-from gentext.plugins.observers.metrics import EVERY
+from gentext.plugins.observers.metrics import LOG_EVERY
 from gentext.plugins.observers.samples import LENGTH
 from gentext.run import EVENTS, Run
 from gentext.settings import Settings
 
-#: Their order is that of the steps at which they begin; TensorBoard knows them by the second word.
-NAME = "events.tfevents.{:010d}"
+#: Name of an event file, with the step at which it begins: TensorBoard reads the files in the order of their names.
+#: It recognizes them by ``tfevents``.
+FILE_NAME = "events.tfevents.{:010d}"
 
 
 @dataclasses.dataclass
-class _Open:
-    """What is held while a run is trained."""
+class _EventFile:
+    """The open event file of a run in training."""
 
     writer: Any
     tokens: int
+    """Tokens trained on up to the last point of the rate."""
     seconds: float
-    """Where the last rate was taken: the next one is that of the stretch since then."""
+    """Seconds of training up to that point. The next rate is that of the steps since then."""
 
 
-_open: dict[Run, _Open] = {}
+_event_files: dict[Run, _EventFile] = {}
 
 
 @hookimpl
@@ -46,13 +48,14 @@ def run_started(run: Run, settings: Settings, progress: Progress) -> None:
     from tensorboard.compat.proto.event_pb2 import SessionLog
     from tensorboard.summary.writer.record_writer import RecordWriter
 
-    folder, name = run.path / EVENTS, NAME.format(progress.step)
-    with _told(run):
+    folder, name = run.path / EVENTS, FILE_NAME.format(progress.step)
+    with _as_run_error(run):
         folder.mkdir(exist_ok=True)
-        for late in folder.glob(f"{NAME.partition('{')[0]}*"):
-            if late.name >= name:  # begun after the checkpoint: all of it comes again
-                late.unlink()
-        _open[run] = _Open(RecordWriter((folder / name).open("wb")), progress.tokens, progress.seconds)
+        for file in folder.glob(f"{FILE_NAME.partition('{')[0]}*"):
+            if file.name >= name:  # it begins at or behind the checkpoint, so all of it is written again
+                file.unlink()
+        writer = RecordWriter((folder / name).open("wb"))
+        _event_files[run] = _EventFile(writer, progress.tokens, progress.seconds)
         _write(run, 0, file_version="brain.Event:2")
         if progress.step:
             _write(run, progress.step + 1, session_log=SessionLog(status=SessionLog.START))
@@ -62,18 +65,19 @@ def run_started(run: Run, settings: Settings, progress: Progress) -> None:
 
 @hookimpl
 def step_done(run: Run, progress: Progress) -> None:
-    if run in _open and progress.step % EVERY == 0:
-        held = _open[run]
+    if run in _event_files and progress.step % LOG_EVERY == 0:
+        file = _event_files[run]
         numbers = {"loss/training": progress.loss, "rate": progress.rate}
-        if progress.seconds > held.seconds:
-            numbers["symbols_per_second"] = (progress.tokens - held.tokens) / (progress.seconds - held.seconds)
-        held.tokens, held.seconds = progress.tokens, progress.seconds
+        seconds = progress.seconds - file.seconds
+        if seconds > 0:
+            numbers["symbols_per_second"] = (progress.tokens - file.tokens) / seconds
+        file.tokens, file.seconds = progress.tokens, progress.seconds
         _write(run, progress.step, summary=_numbers(numbers))
 
 
 @hookimpl
 def evaluated(run: Run, progress: Progress) -> None:
-    if run in _open and progress.val_loss is not None:
+    if run in _event_files and progress.val_loss is not None:
         _write(run, progress.step, summary=_numbers({"loss/held_out": progress.val_loss}))
         if progress.sample is not None:
             _write(run, progress.step, summary=_text("sample", progress.sample(LENGTH)))
@@ -81,17 +85,17 @@ def evaluated(run: Run, progress: Progress) -> None:
 
 @hookimpl
 def checkpoint_saved(run: Run, progress: Progress, path: Path) -> None:
-    """A checkpoint must not outlive the points that led to it; and whoever watches sees them."""
-    if run in _open:
-        with _told(run):
-            _open[run].writer.flush()
+    """Write the points to the file: a kill must not lose them and keep the checkpoint."""
+    if run in _event_files:
+        with _as_run_error(run):
+            _event_files[run].writer.flush()
 
 
 @hookimpl
 def run_closed(run: Run) -> None:
-    if run in _open:
-        with contextlib.suppress(OSError):  # a full disk, told before
-            _open.pop(run).writer.close()
+    if run in _event_files:
+        with contextlib.suppress(OSError):  # a full disk, which was reported before
+            _event_files.pop(run).writer.close()
 
 
 def _numbers(numbers: dict[str, float]) -> Any:
@@ -101,21 +105,23 @@ def _numbers(numbers: dict[str, float]) -> Any:
 
 
 def _text(tag: str, text: str) -> Any:
-    """Return a text as it is: indented, since TensorBoard reads Markdown."""
+    """Return a text, indented: TensorBoard reads Markdown, which shows indented lines as they are."""
     from tensorboard.plugins.text.summary_v2 import text_pb
 
     return text_pb(tag, "\n".join(f"    {line}" for line in text.splitlines()))
 
 
-def _write(run: Run, step: int, **what: Any) -> None:
+def _write(run: Run, step: int, **content: Any) -> None:
+    """Write an event; ``content`` is one of the fields of TensorBoard's protocol buffer `Event`."""
     from tensorboard.compat.proto.event_pb2 import Event
 
-    with _told(run):
-        _open[run].writer.write(Event(wall_time=time.time(), step=step, **what).SerializeToString())
+    with _as_run_error(run):
+        _event_files[run].writer.write(Event(wall_time=time.time(), step=step, **content).SerializeToString())
 
 
 @contextlib.contextmanager
-def _told(run: Run) -> Iterator[None]:
+def _as_run_error(run: Run) -> Iterator[None]:
+    """Raise errors of the disk as RunError."""
     try:
         yield
     except OSError as error:
