@@ -17,12 +17,12 @@ from gentext.bench import machine
 from gentext.chain import Chain, LinkArraysDict
 from gentext.describe import chain_of
 from gentext.export.exporter import ExportOptions, export_run
-from gentext.interfaces import Request
+from gentext.interfaces import Chunk, Request
 from gentext.manager import host
 from gentext.plugins.samplers.onnx import OnnxConfig, OnnxGenerator, OnnxSampler
 from gentext.run import GENERATOR, Run
 
-#: Every built-in link, and a value that makes it do something.
+#: Every built-in link, with values at which it has an effect.
 LINKS = {
     "penalties": {"repeat_penalty": 1.1, "frequency_penalty": 0.05, "presence_penalty": 0.1},
     "top_k": {"top_k": 5},
@@ -30,6 +30,7 @@ LINKS = {
     "min_p": {"min_p": 0.02},
     "temperature": {"temperature": 0.8},
 }
+#: The default chain.
 DEFAULT = ["top_k", "top_p", "min_p", "temperature"]
 
 
@@ -42,17 +43,19 @@ def generator(run: Path, folder: Path, precision: str, links: Sequence[str], **o
 
 
 def open_generator(path: Path, threads: int = 0) -> OnnxGenerator:
+    """Open an exported file on the CPU; 0 threads: as many as onnxruntime chooses."""
     opened = OnnxSampler(OnnxConfig(threads)).open(path, "cpu")
     assert isinstance(opened, OnnxGenerator)
     return opened
 
 
 def chain(opened: OnnxGenerator) -> Chain:
-    """Return the links that a file has inside, with their code."""
+    """Return the chain of a file as NumPy code."""
     return chain_of(opened.bundle, host().registry, [link.name for link in opened.bundle.chain])
 
 
 def request(links: Chain, rows: int, params: LinkArraysDict, length: int, seed: int = 1) -> Request:
+    """Return a request for ``rows`` texts of ``length`` symbols, without primes."""
     return Request(
         primes=[np.empty(0, np.int64)] * rows,
         seeds=[(seed, row) for row in range(rows)],
@@ -62,7 +65,7 @@ def request(links: Chain, rows: int, params: LinkArraysDict, length: int, seed: 
     )
 
 
-def different(links: Chain, rows: int) -> LinkArraysDict:
+def varied_params(links: Chain, rows: int) -> LinkArraysDict:
     """Return parameters that differ from row to row, around those of LINKS."""
     params = links.param_arrays(rows, {link.name: LINKS[link.name] for link in links})
     share = np.linspace(0.6, 1.0, rows, dtype=np.float32)[:, None]
@@ -72,34 +75,34 @@ def different(links: Chain, rows: int) -> LinkArraysDict:
     return params
 
 
-def resident() -> float:
-    """Return this process's resident memory in MB."""
+def resident_memory() -> float:
+    """Return the resident memory of this process, in MB."""
     pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def written(chunks: Iterable[Any], rows: int) -> list[NDArray[np.int64]]:
-    """Return the tokens of each row."""
-    parts = [chunk.tokens for chunk in chunks]
-    tokens = np.concatenate(parts) if parts else np.empty((0, rows), np.int64)
+def tokens_by_row(chunks: Iterable[Chunk], rows: int) -> list[NDArray[np.int64]]:
+    """Return the tokens of each text."""
+    blocks = [chunk.tokens for chunk in chunks]
+    tokens = np.concatenate(blocks) if blocks else np.empty((0, rows), np.int64)
     return [tokens[:, row][tokens[:, row] >= 0] for row in range(rows)]
 
 
-def show(title: str, rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
-    """Print a table, or JSON."""
-    found = machine()
+def print_table(title: str, rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+    """Print a table, or JSON, with a description of this machine."""
+    hardware = machine()
     if as_json:
-        print(json.dumps({"benchmark": title, "machine": found, "rows": rows}, indent=1))
+        print(json.dumps({"benchmark": title, "machine": hardware, "rows": rows}, indent=1))
         return
-    print(f"{title}\n{found['cpu']}, {found['cores']} cores ({' '.join(found['instructions'])})")
+    print(f"{title}\n{hardware['cpu']}, {hardware['cores']} cores ({' '.join(hardware['instructions'])})")
     columns = list(rows[0])
     cells = [columns, *[[_cell(row[name]) for name in columns] for row in rows]]
-    widths = [max(len(line[at]) for line in cells) for at in range(len(columns))]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for line in cells:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) else str(value)

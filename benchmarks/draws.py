@@ -113,7 +113,7 @@ def main() -> None:
     options = parser.parse_args()
     context = Context(common.open_generator(options.file))
     rows = [chi_square(context, settings, options.draws, options.seed) for settings in SETTINGS]
-    common.show("draws against the exact probabilities", rows, options.json)
+    common.print_table("draws against the exact probabilities", rows, options.json)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Whether a character costs the same after a million, and how many streams fit side by side.
+"""Measures whether a character takes as long after a million others, and how many texts fit side by side.
 
 python benchmarks/endurance.py FILE.onnx [--characters 1000000] [--streams 4096] [--json]
 """
@@ -16,38 +16,41 @@ import numpy as np
 
 from gentext.plugins.samplers.onnx import OnnxGenerator
 
-LENGTH_MANY = 256
+#: Characters of each of many texts.
+SHORT_LENGTH = 256
 
 
 def long_text(opened: OnnxGenerator, characters: int) -> list[Mapping[str, Any]]:
-    """Write one text; return rate and memory of its first and last tenth."""
+    """Write one text; return the rate and the memory of its first and last tenth."""
     links = common.chain(opened)
     tenth = characters // 10
-    stamps, sizes, count = [time.perf_counter()], [common.resident()], 0
+    # Time and memory at the beginning and after each tenth.
+    times, memory, count = [time.perf_counter()], [common.resident_memory()], 0
     for chunk in opened.generate(common.request(links, 1, links.param_arrays(1), characters)):
         count += len(chunk.tokens)
-        if count >= tenth * len(stamps):
-            stamps.append(time.perf_counter())
-            sizes.append(common.resident())
+        if count >= tenth * len(times):
+            times.append(time.perf_counter())
+            memory.append(common.resident_memory())
     return [
         {
             "what": f"one text, {name} tenth of {characters:,}",
-            "characters a second": tenth / (stamps[at + 1] - stamps[at]),
-            "MB resident": sizes[at + 1],
+            "characters a second": tenth / (times[index + 1] - times[index]),
+            "MB resident": memory[index + 1],
         }
-        for name, at in (("first", 0), ("last", 9))
+        for name, index in (("first", 0), ("last", 9))
     ]
 
 
 def many_streams(opened: OnnxGenerator, streams: int) -> Mapping[str, Any]:
+    """Write many texts at once; return the rate and the memory."""
     links = common.chain(opened)
-    begin = time.perf_counter()
-    asked = common.request(links, streams, links.param_arrays(streams), LENGTH_MANY)
-    count = sum(int(np.sum(chunk.tokens >= 0)) for chunk in opened.generate(asked))
+    started_at = time.perf_counter()
+    request = common.request(links, streams, links.param_arrays(streams), SHORT_LENGTH)
+    count = sum(int(np.sum(chunk.tokens >= 0)) for chunk in opened.generate(request))
     return {
-        "what": f"{streams:,} texts of {LENGTH_MANY}",
-        "characters a second": count / (time.perf_counter() - begin),
-        "MB resident": common.resident(),
+        "what": f"{streams:,} texts of {SHORT_LENGTH}",
+        "characters a second": count / (time.perf_counter() - started_at),
+        "MB resident": common.resident_memory(),
     }
 
 
@@ -60,7 +63,7 @@ def main() -> None:
     options = parser.parse_args()
     opened = common.open_generator(options.file)
     rows = [*long_text(opened, options.characters), many_streams(opened, options.streams)]
-    common.show("endurance", rows, options.json)
+    common.print_table("endurance", rows, options.json)
 
 
 if __name__ == "__main__":

@@ -48,11 +48,11 @@ def compare(run: Path, folder: Path, precision: str, links: list[str], character
     differ = dict.fromkeys(ways, 0)
     compared = 0
     for rows in BATCHES:
-        asked = common.request(chain, rows, common.different(chain, rows), characters // rows)
-        reference = common.written(stepped(opened, opened.bundle, asked), rows)
+        asked = common.request(chain, rows, common.varied_params(chain, rows), characters // rows)
+        reference = common.tokens_by_row(stepped(opened, opened.bundle, asked), rows)
         compared += sum(map(len, reference))
         for name, model in ways.items():
-            found = common.written(compiled(model, opened.bundle, asked), rows)
+            found = common.tokens_by_row(compiled(model, opened.bundle, asked), rows)
             assert [len(one) for one in found] == [len(one) for one in reference]
             differ[name] += sum(int((a != b).sum()) for a, b in zip(found, reference, strict=True))
     return {"precision": precision, "chain": ", ".join(links), "symbols": compared, **differ}
@@ -109,9 +109,9 @@ def main() -> None:
             for precision in ("fp32", "int8")
             for links in chains
         ]
-        common.show("symbols that differ from the chain in NumPy", rows, options.json)
+        common.print_table("symbols that differ from the chain in NumPy", rows, options.json)
         draws = against_torch(options.run, Path(place) / "torch", options.characters)
-        common.show("draws that differ", draws, options.json)
+        common.print_table("draws that differ", draws, options.json)
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def main() -> None:
         ),
         "default chain, every link active": ("default", 1, default.param_arrays(1, active)),
         "64 rows, all equal": ("default", 64, default.param_arrays(64, active)),
-        "64 rows, all different": ("default", 64, common.different(default, 64)),
+        "64 rows, all different": ("default", 64, common.varied_params(default, 64)),
     }
     taken: dict[str, list[float]] = {name: [] for name in cases}
     for turn in range(REPEATS + 1):
@@ -78,7 +78,9 @@ def main() -> None:
                 "ratio": float(np.median(ratios)),
             }
         )
-    common.show(f"what links cost, {options.precision}, {options.threads or 'all'} threads", rows_out, options.json)
+    common.print_table(
+        f"what links cost, {options.precision}, {options.threads or 'all'} threads", rows_out, options.json
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The notebook's way of training and of sampling, written anew in PyTorch: what our ratios are against.
+"""The notebook's way of training and of sampling, written anew in PyTorch. gentext is compared with it.
 
 Training: one-hot windows built on the host, two LSTM layers, Adam, clipping, state carried along.
 Sampling: one forward pass a character, softmax, top-k, numpy.random.choice on the host.
@@ -59,11 +59,11 @@ def train(ids: np.ndarray[Any, Any], symbols: int, steps: int) -> tuple[list[flo
     text = ids[: int(len(ids) * 0.9)]
     streams = text[: len(text) // (STREAMS * WINDOW) * STREAMS * WINDOW].reshape(STREAMS, -1)
     state = network.zero_state(STREAMS)
-    losses, begin = [], time.perf_counter()
+    losses, started_at = [], time.perf_counter()
     for step in range(steps):
-        at = step * WINDOW % (streams.shape[1] - WINDOW)
-        x, y = streams[:, at : at + WINDOW], streams[:, at + 1 : at + WINDOW + 1]
-        state = tuple(one.detach() for one in state)
+        begin = step * WINDOW % (streams.shape[1] - WINDOW)
+        x, y = streams[:, begin : begin + WINDOW], streams[:, begin + 1 : begin + WINDOW + 1]
+        state = tuple(tensor.detach() for tensor in state)
         network.zero_grad()
         logits, state = network(one_hot(x, symbols), state)
         loss = criterion(logits, torch.from_numpy(y.astype(np.int64).ravel()))
@@ -71,7 +71,7 @@ def train(ids: np.ndarray[Any, Any], symbols: int, steps: int) -> tuple[list[flo
         nn.utils.clip_grad_norm_(network.parameters(), 5)
         optimizer.step()
         losses.append(loss.item())
-    return losses, steps * STREAMS * WINDOW / (time.perf_counter() - begin)
+    return losses, steps * STREAMS * WINDOW / (time.perf_counter() - started_at)
 
 
 def sample(network: CharNetwork, length: int, start: int = 0) -> float:
@@ -79,29 +79,32 @@ def sample(network: CharNetwork, length: int, start: int = 0) -> float:
     network.eval()
     state: Any = network.zero_state(1)
     token = start
-    begin = time.perf_counter()
+    started_at = time.perf_counter()
     for _ in range(length):
-        state = tuple(one.detach() for one in state)
+        state = tuple(tensor.detach() for tensor in state)
         logits, state = network(one_hot(np.array([[token]]), network.symbols), state)
-        best, symbols = torch.softmax(logits, dim=1).detach().topk(TOP_K)
-        weights = best.numpy().squeeze()
-        token = int(np.random.choice(symbols.numpy().squeeze(), p=weights / weights.sum()))
-    return length / (time.perf_counter() - begin)
+        top_probabilities, top_tokens = torch.softmax(logits, dim=1).detach().topk(TOP_K)
+        weights = top_probabilities.numpy().squeeze()
+        token = int(np.random.choice(top_tokens.numpy().squeeze(), p=weights / weights.sum()))
+    return length / (time.perf_counter() - started_at)
 
 
 def sampling_loop(symbols: int, hidden: int, layers: int, length: int) -> tuple[Callable[[], float], int]:
-    """Return what writes ``length`` characters and tells the rate, at its best thread count, and that count."""
+    """Return a function that writes ``length`` characters and returns the rate, and the thread count that it uses.
+
+    The count is the faster one of 1 and PyTorch's default.
+    """
     network = CharNetwork(symbols, hidden, layers)
 
-    def at(threads: int) -> float:
+    def rate(threads: int) -> float:
         torch.set_num_threads(threads)
         return sample(network, length)
 
     counts = sorted({1, torch.get_num_threads()})
-    turns = [[at(threads) for threads in counts] for _ in range(4)][1:]  # the first is a warm-up
-    rates = [statistics.median(taken) for taken in zip(*turns, strict=True)]
-    best = counts[rates.index(max(rates))]
-    return lambda: at(best), best
+    rounds = [[rate(threads) for threads in counts] for _ in range(4)][1:]  # the first round is a warm-up
+    rates = [statistics.median(rates) for rates in zip(*rounds, strict=True)]
+    fastest = counts[rates.index(max(rates))]
+    return lambda: rate(fastest), fastest
 
 
 def main() -> None:
@@ -121,10 +124,10 @@ def main() -> None:
         return
     text = options.text.read_text(encoding="utf-8")
     symbols = sorted(set(text))
-    table = {symbol: index for index, symbol in enumerate(symbols)}
-    losses, rate = train(np.array([table[symbol] for symbol in text]), len(symbols), options.steps)
-    shown = {step: round(losses[step - 1], 4) for step in range(10, options.steps + 1, 10)}
-    print(json.dumps({"characters_per_second": round(rate), "losses": shown}))
+    ids = {symbol: index for index, symbol in enumerate(symbols)}
+    losses, rate = train(np.array([ids[symbol] for symbol in text]), len(symbols), options.steps)
+    every_tenth_loss = {step: round(losses[step - 1], 4) for step in range(10, options.steps + 1, 10)}
+    print(json.dumps({"characters_per_second": round(rate), "losses": every_tenth_loss}))
 
 
 if __name__ == "__main__":

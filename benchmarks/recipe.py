@@ -1,15 +1,16 @@
-"""What each part of a preset's recipe is worth: the preset, and variants that differ from it in one setting.
+"""Measures what each part of a preset's recipe gains: trains the preset, and variants that differ in one setting.
 
     python benchmarks/recipe.py TEXT RESULTS.jsonl [--preset base] [--seeds 1,2,3] [--only base,no-skip]
 
-The last tenth of the text is cut off first, so that what is chosen here was not chosen on the text that the presets
-are compared on. All variants read the same number of characters. One trains at a time, seed by seed, and what is in
-RESULTS already is not trained again: stop it at any time, and start it with the same words to go on.
+The last tenth of the text is cut off first, so that a choice made here is not made on the text on which presets
+are compared. All variants read the same number of characters. They train one after another, seed by seed, and results
+that are in RESULTS already are not measured again: stop it at any time, and go on by starting it with the same words.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import sys
@@ -21,7 +22,7 @@ import common
 import trainings
 
 BASE = "base"
-#: The first is the recipe itself; each other one changes it.
+#: The changed values of each variant. The first one is the recipe itself.
 VARIANTS: dict[str, dict[str, Any]] = {
     BASE: {},
     "adamw": {"trainer.optimizer": "adamw"},
@@ -45,41 +46,45 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of the results file."""
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def train(text: Path, values: Mapping[str, Any], characters: int, seed: int, words: list[str]) -> dict[str, Any]:
-    """Train one variant, and measure once, at its end. A variant that fails is a result, too."""
+    """Train one variant and measure once, at the end. The error of a variant that fails is a result, too."""
     steps = trainings.steps_for(characters, values)
     values = {**values, "trainer.eval_every": steps}
-    with trainings.temporary() as folder:
+    with trainings.temporary_folder() as folder:
         budget = ["--steps", str(steps), "--seed", str(seed), *words]
         try:
             result = trainings.run_training(text, Path(folder) / "run", values, *budget)
-        except trainings.Failed as failed:
-            return {"failed": str(failed)}
+        except trainings.TrainingFailed as error:
+            return {"failed": str(error)}
     del result["curve"]
     return result
 
 
-def row(name: str, results: list[dict[str, Any]], first: float | None) -> dict[str, Any]:
-    """Return a variant's line of the table: means over its seeds, and the spread from best to worst."""
-    good = [one for one in results if "failed" not in one]
-    losses = [one["val_loss"] for one in good]
+def row(name: str, results: list[dict[str, Any]], base_loss: float | None) -> dict[str, Any]:
+    """Return a variant's line of the table: means over its seeds, and the spread from best to worst.
+
+    :param base_loss: the mean loss of the first variant, from which ``difference`` counts.
+    """
+    succeeded = [result for result in results if "failed" not in result]
+    losses = [result["val_loss"] for result in succeeded]
     mean = statistics.mean(losses) if losses else None
 
     def average(key: str) -> float | None:
-        return statistics.mean(one[key] for one in good) if good else None
+        return statistics.mean(result[key] for result in succeeded) if succeeded else None
 
     return {
         "variant": name,
-        "seeds": len(good),
-        "failed": len(results) - len(good),
+        "seeds": len(succeeded),
+        "failed": len(results) - len(succeeded),
         "val loss": mean,
         "spread": max(losses) - min(losses) if losses else None,
-        "difference": None if mean is None or first is None else mean - first,
+        "difference": None if mean is None or base_loss is None else mean - base_loss,
         "characters/s": average("characters_per_second"),
         "seconds": average("seconds"),
     }
@@ -95,32 +100,41 @@ def main() -> None:
     parser.add_argument("--only", type=lambda text: text.split(","), default=list(VARIANTS), metavar="NAMES")
     parser.add_argument("--set", action="append", default=[], help="a setting of all variants, as in gen train")
     parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
-    if unknown := [name for name in given.only if name not in VARIANTS]:
+    options = parser.parse_args()
+    if unknown := [name for name in options.only if name not in VARIANTS]:
         parser.error(f"--only {','.join(unknown)}: expected some of {', '.join(VARIANTS)}")
-    recipe = trainings.spelled_out(given.preset)
-    names = [name for name in VARIANTS if name in given.only]
-    words = trainings.as_words(given.set)
-    asked = {"text": given.text, "preset": given.preset, "characters": given.characters, "set": given.set}
-    with trainings.temporary() as folder:
-        text = trainings.write_part(given.text, Path(folder) / "text.txt", 0.0, 0.9)
-        for seed in given.seeds:
-            for name in names:
-                key = {"variant": name, "seed": seed, **asked}
-                if any(key.items() <= one.items() for one in read_results(given.results)):
-                    continue
-                print(f"{name}, seed {seed}", file=sys.stderr)
-                result = train(text, recipe | VARIANTS[name], given.characters, seed, words)
-                with given.results.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps({**key, "result": result}) + "\n")
-    found = [one for one in read_results(given.results) if asked.items() <= one.items()]
+    names = [name for name in VARIANTS if name in options.only]
+    # The lines of the results file that belong to this comparison have these fields.
+    comparison = {
+        "text": options.text,
+        "preset": options.preset,
+        "characters": options.characters,
+        "set": options.set,
+    }
+    train_missing(options, names, comparison)
+    results = [line for line in read_results(options.results) if comparison.items() <= line.items()]
     by_name = {
-        name: [one["result"] for one in found if one["variant"] == name and one["seed"] in given.seeds]
+        name: [line["result"] for line in results if line["variant"] == name and line["seed"] in options.seeds]
         for name in names
     }
-    first = row(names[0], by_name[names[0]], None)["val loss"]
-    title = f"recipe: preset {given.preset}, {given.characters:,} characters of {given.text}"
-    common.show(title, [row(name, by_name[name], first) for name in names], given.json)
+    base_loss = row(names[0], by_name[names[0]], None)["val loss"]
+    title = f"recipe: preset {options.preset}, {options.characters:,} characters of {options.text}"
+    common.print_table(title, [row(name, by_name[name], base_loss) for name in names], options.json)
+
+
+def train_missing(options: argparse.Namespace, names: list[str], comparison: dict[str, Any]) -> None:
+    """Train the variants that are not among the results, and add them."""
+    recipe, words = trainings.preset_values(options.preset), trainings.as_words(options.set)
+    with trainings.temporary_folder() as folder:
+        text = trainings.write_part(options.text, Path(folder) / "text.txt", 0.0, 0.9)
+        for seed, name in itertools.product(options.seeds, names):
+            key = {"variant": name, "seed": seed, **comparison}
+            if any(key.items() <= line.items() for line in read_results(options.results)):
+                continue
+            print(f"{name}, seed {seed}", file=sys.stderr)
+            result = train(text, recipe | VARIANTS[name], options.characters, seed, words)
+            with options.results.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({**key, "result": result}) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the benchmarks of training share: texts that are cut, presets spelled out, and one `gen train` a figure."""
+"""Shared by the benchmarks of training: parts of texts, presets as typed settings, and runs of `gen train`."""
 
 from __future__ import annotations
 
@@ -14,35 +14,39 @@ from gentext.data.corpus import read_corpus
 from gentext.resolve import read_preset
 from gentext.run import Run
 
+#: Values by ``section.key``.
 Values = Mapping[str, Any]
 
 
-def spelled_out(preset: str, **above: Any) -> dict[str, Any]:
-    """Return a preset's settings but for its budget, as ``section.key``: what is typed, no rule changes."""
+def preset_values(preset: str) -> dict[str, Any]:
+    """Return a preset's values but for its budget. Where they are typed, no rule of the preset changes them."""
     sections = {name: table for name, table in read_preset(preset).items() if name != "run"}
-    return {f"{section}.{key}": value for section, table in sections.items() for key, value in table.items()} | above
+    return {f"{section}.{key}": value for section, table in sections.items() for key, value in table.items()}
 
 
 def steps_for(characters: int, values: Values) -> int:
-    """Return the steps that read so many characters."""
+    """Return the number of steps that read so many characters."""
     return max(1, characters // (values["batcher.batch"] * values["batcher.length"]))
 
 
 def write_part(source: str, path: Path, begin: float, end: float) -> Path:
-    """Write a part of a text, by shares of its characters, to a file."""
+    """Write a part of a text to a file; ``begin`` and ``end`` are shares of its characters."""
     text = read_corpus(source).text
     path.write_text(text[int(len(text) * begin) : int(len(text) * end)], encoding="utf-8", newline="")
     return path
 
 
-class Failed(Exception):
-    """A training that ended with an error: its last line."""
+class TrainingFailed(Exception):
+    """A training ended with an error; the message is the last line that it printed."""
 
 
 def run_training(text: Path | str, run: Path, values: Values, *words: str, ranks: int = 1) -> dict[str, Any]:
-    """Train in a process of its own, without export, into the folder ``run``; return what it measured.
+    """Train in a process of its own, without export, into the folder ``run``; return its measurements.
 
-    ``seconds`` are those of training steps: no start, no evaluation, no checkpoint. Raises Failed.
+    ``seconds`` are those of training steps: no start, no evaluation, no checkpoint. Raises TrainingFailed.
+
+    :param words: more options of ``gen train``.
+    :param ranks: the number of processes that train together.
     """
     program = [sys.executable, "-m"]
     if ranks > 1:
@@ -51,12 +55,12 @@ def run_training(text: Path | str, run: Path, values: Values, *words: str, ranks
     command += [*as_words(settings(values)), *words]
     done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     if done.returncode:
-        raise Failed((done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1])
-    return measured(run)
+        raise TrainingFailed((done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1])
+    return measurements(run)
 
 
-def measured(run: Path) -> dict[str, Any]:
-    """Return a finished run's steps, losses, rate and seconds, and its measurements on the way."""
+def measurements(run: Path) -> dict[str, Any]:
+    """Return a finished run's steps, losses, rate and seconds, and as ``curve`` its measurements on the way."""
     rows = Run(run).read_metrics()
     timed = [row for row in rows if "seconds" in row]
     end = rows[-1]
@@ -71,21 +75,21 @@ def measured(run: Path) -> dict[str, Any]:
     }
 
 
-def temporary() -> tempfile.TemporaryDirectory[str]:
-    """Return a folder for runs; it goes away at the end."""
+def temporary_folder() -> tempfile.TemporaryDirectory[str]:
+    """Return a folder for runs, as a context that deletes it at the end."""
     return tempfile.TemporaryDirectory(prefix="gentext-")
 
 
 def whole_numbers(text: str) -> list[int]:
     """Read an option such as ``--seeds 1,2,3``."""
-    return [int(one) for one in text.split(",")]
+    return [int(number) for number in text.split(",")]
 
 
 def settings(values: Values) -> list[str]:
-    """Return values as ``section.key=value``."""
+    """Return values as ``section.key=value`` texts."""
     return [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in values.items()]
 
 
 def as_words(settings: Sequence[str]) -> list[str]:
     """Return settings as words of a command line."""
-    return [word for one in settings for word in ("--set", one)]
+    return [word for setting in settings for word in ("--set", setting)]

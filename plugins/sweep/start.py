@@ -15,7 +15,7 @@ from gentext.pipeline import DEFAULT_CORPUS
 from gentext.plugins.sweep.space import Value, check_space, read_space, space_table
 from gentext.plugins.sweep.study import Study
 from gentext.plugins.sweep.sweep import STUDY, Sweep, SweepSettings
-from gentext.resolve import DEFAULT_PRESET, SECTIONS, TrainOptions, component, resolve
+from gentext.resolve import DEFAULT_PRESET, TrainOptions, resolve, with_defaults
 from gentext.settings import Settings, check_extras
 from gentext.text import fingerprint
 
@@ -73,8 +73,7 @@ def _check(train: TrainOptions, options: SweepOptions) -> tuple[SweepSettings, d
     """Check the options; return the sweep's settings, and the values of its space that hold without a sweep."""
     space = read_space(options.space)
     base = resolve(train)
-    for kind in SECTIONS:
-        component(resolve(train), kind)
+    with_defaults(base)  # checks the components
     settings = build_config(Settings, base.get("run", {}), "run")
     check_extras(settings)
     first_values = check_space(space, train)
