@@ -1,4 +1,4 @@
-"""What this machine has not got: a GPU, bf16, memory. One clear line each, and nothing is left behind."""
+"""A machine without a GPU, bf16 or enough memory: one clear line each, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -21,12 +21,9 @@ BUDGET = ("--steps", "2", "--no-export")
 
 @pytest.fixture
 def no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where a new run would go: a test that fails must leave nothing there."""
+    """The folder in which new runs would lie; the commands of a test must leave nothing there."""
     monkeypatch.setenv("GEN_RUNS", str(tmp_path / "runs"))
     return tmp_path / "runs"
-
-
-#: Commands that end with status 2, and what their line says.
 
 
 def test_cuda_where_there_is_none(
@@ -62,7 +59,7 @@ def test_training_that_does_not_fit(
     no_run: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # Room for the weights and a checkpoint of them, but not for a step.
+    # Enough for the weights and a checkpoint of them, but not for a step.
     monkeypatch.setattr(device, "memory", lambda device: 1303 * 18)
     command = ("train", tiny_text, *tiny_options, *BUDGET, "--device", "cpu")
     fails(1, gen(*command), "1,303 parameters need", "to train", "choose a smaller model")

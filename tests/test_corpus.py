@@ -45,10 +45,10 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def add_entry(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Entry]:
-    """Put a corpus of one's own into the catalogue, at an address where nobody listens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    """Returns a function that adds a text to the catalogue, with an address at which no server answers."""
+    with socket.socket() as free_socket:
+        free_socket.bind(("127.0.0.1", 0))
+        port = free_socket.getsockname()[1]
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, "127.0.0.1")
 
@@ -61,7 +61,7 @@ def add_entry(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Entry]:
     return add
 
 
-def refuse(*args: object, **kwargs: object) -> None:
+def refuse_download(*args: object, **kwargs: object) -> None:
     raise AssertionError("nothing may be downloaded")
 
 
@@ -70,9 +70,9 @@ def refuse(*args: object, **kwargs: object) -> None:
 @example(text="a\r\nb\r", encoding="utf-8", block=2)
 @example(text="\N{BYTE ORDER MARK}\N{SNAKE}", encoding="utf-16", block=1)
 def test_any_text_survives_any_block_size(scratch: Path, text: str, encoding: str, block: int) -> None:
-    # In plain UTF-8, a first character that is the mark is the mark.
-    kept = text.removeprefix("\N{BYTE ORDER MARK}") if encoding == "utf-8" else text
-    expected = kept.replace("\r\n", "\n").replace("\r", "\n")
+    # At the beginning of a file in plain UTF-8, this character is taken for a byte order mark.
+    without_mark = text.removeprefix("\N{BYTE ORDER MARK}") if encoding == "utf-8" else text
+    expected = without_mark.replace("\r\n", "\n").replace("\r", "\n")
     assume(expected)
     scratch.write_bytes(text.encode(encoding))
     pieces = list(iter_text(str(scratch), block))
@@ -162,12 +162,12 @@ def test_file_that_is_there_is_used_as_it_is(
     assert not is_here(entry)
     (data / filename).write_bytes(content)
     data.chmod(0o555)
-    before = data.stat().st_mtime_ns
-    monkeypatch.setattr("pooch.retrieve", refuse)
+    modified_at = data.stat().st_mtime_ns
+    monkeypatch.setattr("pooch.retrieve", refuse_download)
     assert is_here(entry)
     corpus = read_corpus("fake")
     assert (corpus.name, corpus.text) == ("fake", "read\nonly")
-    assert data.stat().st_mtime_ns == before
+    assert data.stat().st_mtime_ns == modified_at
 
 
 def test_file_with_another_hash_is_refused_and_kept(
@@ -175,9 +175,9 @@ def test_file_with_another_hash_is_refused_and_kept(
 ) -> None:
     entry = add_entry(b"the right one", "fake.txt")
     (data / "fake.txt").write_bytes(b"mine")
-    monkeypatch.setattr("pooch.retrieve", refuse)
-    mine = hashlib.sha256(b"mine").hexdigest()
-    with pytest.raises(CorpusError, match=f"begins with {mine[:12]}, expected {str(entry.sha256)[:12]}"):
+    monkeypatch.setattr("pooch.retrieve", refuse_download)
+    sha256 = hashlib.sha256(b"mine").hexdigest()
+    with pytest.raises(CorpusError, match=f"begins with {sha256[:12]}, expected {str(entry.sha256)[:12]}"):
         read_corpus("fake")
     assert not is_here(entry)
     assert (data / "fake.txt").read_bytes() == b"mine"
@@ -216,4 +216,4 @@ def test_corpora_lists_the_catalogue(data: Path) -> None:
     assert [row["name"] for row in rows] == list(CATALOGUE)
     assert {row["name"]: row["here"] for row in rows}.items() >= {"python-docs": True, "anna": False}.items()
     assert all(name in table.stdout for name in CATALOGUE)
-    assert dataclasses.asdict(CATALOGUE["anna"]).items() <= next(r for r in rows if r["name"] == "anna").items()
+    assert dataclasses.asdict(CATALOGUE["anna"]).items() <= next(row for row in rows if row["name"] == "anna").items()

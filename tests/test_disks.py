@@ -24,15 +24,15 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals, pipes and t
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """Mounts a small disk of its own, or mounts it anew: ``disk("size=64k")``."""
+    """Mounts a small disk, or mounts it again with other options: ``disk("size=64k")``."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = False
 
     def mount(options: str) -> Path:
         nonlocal mounted
-        again = "remount," if mounted else ""
-        command = ["mount", "-t", "tmpfs", "-o", again + options, "tmpfs", str(folder)]
+        remount = "remount," if mounted else ""
+        command = ["mount", "-t", "tmpfs", "-o", remount + options, "tmpfs", str(folder)]
         if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
             pytest.skip("this user may not mount a disk (root may)")
         mounted = True
@@ -82,8 +82,8 @@ def test_cache_whose_disk_is_full(
     monkeypatch.setenv("GEN_CACHE_DIR", str(folder))
     code, _, err = gen("train", tiny_text, "--run", tmp_path / "run", *tiny_options, "--steps", 4, "--no-export")
     assert code == 0, err
-    said = f"{folder}: cannot be written (No space left on device); the encoded text goes into a temporary file"
-    assert said in err
+    line = f"{folder}: cannot be written (No space left on device); the encoded text goes into a temporary file"
+    assert line in err
     assert list(folder.iterdir()) == []
     names = [next(run.glob("checkpoints/best-*")).name for run in (tmp_path / "run", tiny_run)]
     assert names[0] == names[1]  # with the loss in it
@@ -94,14 +94,14 @@ def test_disk_that_cannot_be_written(gen: Gen, tiny_run: Path, tiny_text: Path, 
     disk("ro")
     for command in (["sample", run, "--length", 5], ["info", run], ["eval", run]):
         assert gen(*command)[0] == 0
-    for command, said in (
+    for command, problem in (
         (["train", "--resume", "--run", run], "cannot be written (Read-only file system)"),
         (["train", tiny_text, "--run", run.parent / "new"], "cannot be made"),
         (["export", run, "-o", run.parent / "new"], "cannot be made (Read-only file system)"),
     ):
         code, _, err = gen(*command)
         assert code == 1
-        one_line(err, said)
+        one_line(err, problem)
 
 
 def test_disk_that_is_full_of_events(
@@ -146,20 +146,20 @@ def test_bar_on_a_terminal_leaves_nothing_behind(
     arguments = ("train", tiny_text, "--run", tmp_path / "run", *tiny_options, "--steps", 200, "--no-export")
     process = start(*arguments, stdin=slave, stdout=slave, stderr=slave, env={**os.environ, "TERM": "xterm"})
     os.close(slave)
-    shown = b""
+    output = b""
     while True:
         try:
             block = os.read(master, 65536)
-        except OSError:  # Linux says so when the other end is closed
+        except OSError:  # on Linux: the other end is closed
             break
         if not block:
             break
-        shown += block
+        output += block
     os.close(master)
     assert process.wait(60) == 0
-    text = shown.decode()
+    text = output.decode()
     assert "step 0/200" in text and "nan" not in text
     assert text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1  # the cursor is hidden, and comes back
-    after = text.rpartition("\x1b[2K")[2]  # the bar was erased last
-    assert "━" not in after
-    assert "everything is in" in after
+    behind_the_bar = text.rpartition("\x1b[2K")[2]  # the last time that the bar was erased
+    assert "━" not in behind_the_bar
+    assert "everything is in" in behind_the_bar

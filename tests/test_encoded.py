@@ -1,4 +1,4 @@
-"""Texts of any size: cut into pieces, encoded once into a cache, and everything that can go wrong there."""
+"""Texts of any size: cut into pieces, encoded once into a cache, and all errors of the cache."""
 
 from __future__ import annotations
 
@@ -62,13 +62,17 @@ def cached(place: Path) -> list[Path]:
 @settings(deadline=None, max_examples=60)
 @given(
     text=ALPHABET.filter(lambda text: len(set(text)) > 1 and len(text) > 30),
-    how=st.sampled_from([(CharTokenizer, CharConfig(1)), (CharTokenizer, CharConfig(5)), (ByteTokenizer, None)]),
+    tokenizer_class_and_config=st.sampled_from(
+        [(CharTokenizer, CharConfig(1)), (CharTokenizer, CharConfig(5)), (ByteTokenizer, None)]
+    ),
     piece=st.integers(1, 40),
     block=st.integers(1, 40),
     limit=st.integers(2, 40),
 )
-def test_pieces_encode_to_what_the_whole_does(text: str, how: Any, piece: int, block: int, limit: int) -> None:
-    cls, config = how
+def test_pieces_encode_as_the_whole_text_does(
+    text: str, tokenizer_class_and_config: Any, piece: int, block: int, limit: int
+) -> None:
+    cls, config = tokenizer_class_and_config
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as name:
         patch.setenv("GEN_CACHE_DIR", name)
         patch.setattr(stream, "PIECE_SIZE", piece)
@@ -77,39 +81,39 @@ def test_pieces_encode_to_what_the_whole_does(text: str, how: Any, piece: int, b
         patch.setattr(decoding.blocks, "__defaults__", (block,))
         (Path(name) / "text.txt").write_text(text, encoding="utf-8", newline="")
         try:
-            whole = cls.build([text], config)
+            tokenizer = cls.build([text], config)
         except CorpusError:
             return
-        if whole.vocab_size < 2:
+        if tokenizer.vocab_size < 2:
             return
-        cut = int(len(text) * 0.9)
+        train_end = int(len(text) * 0.9)
         for _ in ("encoded", "from the cache"):
-            found = read(Path(name), cls, config)
-            assert found.tokenizer.state() == whole.state()
-            assert found.corpus["sha256"] == hashlib.sha256(text.encode()).hexdigest()
-            assert found.corpus["characters"] == len(text)
-            assert np.array_equal(found.train, whole.encode(text[:cut]))
-            assert found.held_out == text[cut:][-limit:]
-            assert np.array_equal(found.val, whole.encode(found.held_out))
-            assert np.array_equal(found.counts, np.bincount(found.train, minlength=whole.vocab_size))
-            assert found.train.dtype == np.uint8 and not found.train.flags.writeable
+            split = read(Path(name), cls, config)
+            assert split.tokenizer.state() == tokenizer.state()
+            assert split.corpus["sha256"] == hashlib.sha256(text.encode()).hexdigest()
+            assert split.corpus["characters"] == len(text)
+            assert np.array_equal(split.train, tokenizer.encode(text[:train_end]))
+            assert split.held_out == text[train_end:][-limit:]
+            assert np.array_equal(split.val, tokenizer.encode(split.held_out))
+            assert np.array_equal(split.counts, np.bincount(split.train, minlength=tokenizer.vocab_size))
+            assert split.train.dtype == np.uint8 and not split.train.flags.writeable
 
 
 @pytest.mark.parametrize(("symbols", "dtype"), [(256, np.uint8), (257, np.uint16), (65537, np.uint32)])
 def test_ids_are_of_the_smallest_type(place: Path, symbols: int, dtype: Any) -> None:
-    text = "".join(chr(0x10000 + at) for at in range(symbols)) * 2
+    text = "".join(chr(0x10000 + index) for index in range(symbols)) * 2
     (place / "wide.txt").write_text(text, encoding="utf-8")
     for _ in ("encoded", "from the cache"):
-        found = read(place, source="wide.txt")
-        assert found.train.dtype == found.val.dtype == dtype
-        assert found.train[symbols - 1] == symbols - 1
+        split = read(place, source="wide.txt")
+        assert split.train.dtype == split.val.dtype == dtype
+        assert split.train[symbols - 1] == symbols - 1
 
 
 # -- the cache --------------------------------------------------------------------------------
 
 
-def flip(data: bytearray, at: int) -> None:
-    data[at] ^= 1
+def flip(data: bytearray, position: int) -> None:
+    data[position] ^= 1
 
 
 def out_of_range(data: bytearray, _: int) -> None:
@@ -127,7 +131,7 @@ def other_ids(data: bytearray, _: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "at", "why"),
+    ("damage", "position", "problem"),
     [
         (flip, 0, "its header is damaged"),
         (flip, 40, "its header is damaged"),
@@ -135,29 +139,33 @@ def other_ids(data: bytearray, _: int) -> None:
         (flip, 66, "its header is damaged"),
         (flip, 700, "its checksum is wrong"),
         (flip, -1, "its checksum is wrong"),
-        (lambda data, at: data.append(at), 0, "bytes, expected"),
-        (lambda data, at: data.pop(), 0, "bytes, expected"),
-        (lambda data, at: data.clear(), 0, "its header is damaged"),
+        (lambda data, byte: data.append(byte), 0, "bytes, expected"),
+        (lambda data, _: data.pop(), 0, "bytes, expected"),
+        (lambda data, _: data.clear(), 0, "its header is damaged"),
         (out_of_range, 0, "it has an id 255, of 14 symbols"),
         (other_ids, 0, "its tokenizer has changed"),
     ],
 )
 def test_damaged_cache_is_made_anew(
-    place: Path, change: Callable[[bytearray, int], None], at: int, why: str, capsys: pytest.CaptureFixture[str]
+    place: Path,
+    damage: Callable[[bytearray, int], None],
+    position: int,
+    problem: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    before = read(place)
+    expected = read(place)
     [path] = cached(place)
-    whole = path.read_bytes()
-    data = bytearray(whole)
-    change(data, at)
+    undamaged = path.read_bytes()
+    data = bytearray(undamaged)
+    damage(data, position)
     path.unlink()
     path.write_bytes(data)
     assert capsys.readouterr().err == ""
-    after = read(place)
+    actual = read(place)
     [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"{path}: cannot be used (") and why in line
-    assert np.array_equal(before.train, after.train)
-    assert [one.read_bytes() for one in cached(place)] == [whole]
+    assert line.startswith(f"{path}: cannot be used (") and problem in line
+    assert np.array_equal(actual.train, expected.train)
+    assert [path.read_bytes() for path in cached(place)] == [undamaged]
     read(place)
     assert capsys.readouterr().err == ""
 
@@ -171,26 +179,26 @@ def test_cache_knows_what_it_is_about(place: Path) -> None:
     (place / "copy.txt").write_text(LINES.replace("\n", "\r\n"))
     read(place, source="copy.txt")
     assert len(cached(place)) == 4
-    old = cached(place)[0]
-    os.utime(old, (0, time.time() - encoded.MAX_AGE - 60))
+    old_file = cached(place)[0]
+    os.utime(old_file, (0, time.time() - encoded.MAX_AGE - 60))
     (place / "cache" / "mine.txt").write_text("not of the cache")
     os.utime(place / "cache" / "mine.txt", (0, 0))
     (place / "text.txt").write_text(LINES * 2)
     read(place)
-    assert old not in cached(place) and len(cached(place)) == 5
+    assert old_file not in cached(place) and len(cached(place)) == 5
 
 
 def test_cache_that_cannot_be_written(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = read(place)
+    expected = read(place)
     capsys.readouterr()
     monkeypatch.setenv("GEN_CACHE_DIR", str(place / "text.txt" / "cache"))
-    assert np.array_equal(read(place).train, before.train)
+    assert np.array_equal(read(place).train, expected.train)
     [line] = capsys.readouterr().err.splitlines()
     assert "cannot be written (Not a directory); the encoded text goes into a temporary file" in line
     monkeypatch.setattr(tempfile, "tempdir", str(place / "missing"))
-    assert np.array_equal(read(place).train, before.train)
+    assert np.array_equal(read(place).train, expected.train)
     assert "the encoded text is kept in memory" in capsys.readouterr().err.splitlines()[1]
 
 
@@ -207,7 +215,7 @@ def test_two_that_encode_at_once(place: Path) -> None:
         "text = read_text(sys.argv[1], tokenizer, 0.1, None)\n"
         "print(hashlib.sha256(text.train.tobytes()).hexdigest())\n"
     )
-    both = [
+    processes = [
         subprocess.Popen(
             [sys.executable, "-c", code, str(place / "long.txt")],
             stdin=subprocess.PIPE,
@@ -217,34 +225,38 @@ def test_two_that_encode_at_once(place: Path) -> None:
         )
         for _ in range(2)
     ]
-    for one in both:
-        assert one.stdout is not None and one.stdout.readline() == "ready\n"
-    for one in both:
-        assert one.stdin is not None
-        one.stdin.write("\n")
-        one.stdin.flush()
-    results = [one.communicate() for one in both]
+    for process in processes:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    results = [process.communicate() for process in processes]
     assert [err for _, err in results] == ["", ""]
-    wanted = hashlib.sha256(read(place, source="long.txt").train.tobytes()).hexdigest()
-    assert [out.strip() for out, _ in results] == [wanted, wanted]
+    expected = hashlib.sha256(read(place, source="long.txt").train.tobytes()).hexdigest()
+    assert [out.strip() for out, _ in results] == [expected, expected]
     assert len(cached(place)) == 1
 
 
 # -- texts that make trouble ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("now", [LINES + "more", LINES[:-9], LINES.upper(), LINES.replace("be", "eb"), "", None])
-def test_text_that_changes_while_it_is_read(place: Path, now: str | None) -> None:
+@pytest.mark.parametrize(
+    "changed_text", [LINES + "more", LINES[:-9], LINES.upper(), LINES.replace("be", "eb"), "", None]
+)
+def test_text_that_changes_while_it_is_read(place: Path, changed_text: str | None) -> None:
     path = place / "text.txt"
 
     class Meddler(CharTokenizer):
         @classmethod
         def build(cls, chunks: Iterable[str], config: CharConfig) -> CharTokenizer:
             learned = CharTokenizer.build(chunks, config)
-            path.unlink() if now is None else path.write_text(now)
+            path.unlink() if changed_text is None else path.write_text(changed_text)
             return learned
 
-    with pytest.raises(CorpusError, match="changed while it was read" if now else "expected some text|no such file"):
+    with pytest.raises(
+        CorpusError, match="changed while it was read" if changed_text else "expected some text|no such file"
+    ):
         read_text(str(path), component(Meddler, CharConfig()), 0.1, None)
     assert cached(place) == []
 
@@ -283,14 +295,14 @@ def test_pipe_is_read_once(place: Path, in_memory: int, monkeypatch: pytest.Monk
         writer.start()
         (place / "text.txt").write_bytes(content)
         try:
-            wanted = read(place)
+            expected = read(place)
         except CorpusError as error:
             with pytest.raises(CorpusError, match=re.escape(str(error).partition("text.txt: ")[2])):
                 read(place, source="pipe")
         else:
-            found = read(place, source="pipe")
-            assert (found.corpus["sha256"], found.held_out) == (wanted.corpus["sha256"], wanted.held_out)
-            assert np.array_equal(found.train, wanted.train)
+            actual = read(place, source="pipe")
+            assert (actual.corpus["sha256"], actual.held_out) == (expected.corpus["sha256"], expected.held_out)
+            assert np.array_equal(actual.train, expected.train)
         writer.join()
     assert all(path.suffix == ".ids" for path in cached(place))
 

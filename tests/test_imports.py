@@ -1,4 +1,4 @@
-"""Which room may know what, and that asking for little imports little."""
+"""Imports run one way, heavy libraries stay in their folders, small commands load little, and the wheel is complete."""
 
 from __future__ import annotations
 
@@ -19,12 +19,20 @@ from typing import NamedTuple
 import pytest
 
 import gentext
+from gentext.manager import BUILTINS
 
 ROOT = Path(__file__).parent.parent
-ROOMS = {"gentext": "engine", **{f"gentext.{name}": name for name in ("plugins", "export", "cli", "data")}}
+#: The package and its subpackages, and the folders of the project that hold them.
+PACKAGES = {
+    "gentext": "engine",
+    "gentext.plugins": "plugins",
+    "gentext.export": "export",
+    "gentext.cli": "cli",
+    "gentext.data": "data",
+}
 HEAVY = {"torch", "onnx", "onnxruntime", "onnxscript", "spox", "safetensors", "matplotlib", "optuna", "tensorboard"}
-#: Folders whose files may import a heavy library as they are imported; no file elsewhere imports any of them at all.
-MAY_IMPORT = {
+#: The folders whose files may import a heavy library. No file of another folder may, not even in a function.
+ALLOWED_LIBRARIES = {
     "plugins/models": {"torch"},
     "plugins/trainers": {"torch"},
     "plugins/pytorch": {"torch", "safetensors"},
@@ -34,27 +42,29 @@ MAY_IMPORT = {
     "export": {"torch", "onnx", "onnxscript", "spox"},
     "cli": {"matplotlib"},
 }
-#: Of these, the libraries that wait for the function that needs them.
-LAZY = {"matplotlib", "tensorboard"}
-#: The order in which imports run: a module imports from its own layer and from those before it. The layers of the
-#: engine are the headings of its docstring.
+#: Libraries that may only be imported inside functions.
+FUNCTIONS_ONLY = {"matplotlib", "tensorboard"}
+#: A module may import from its own layer and from the layers before it. Those of the engine are the headings in the
+#: docstring of its package; each other subpackage is a layer.
 LAYERS = ("contracts", "files", "data", "sampling", "training", "library", "plugins", "export", "cli")
-#: Who may import from a later layer: `python -m gentext` is the command line.
-EXCEPTIONS = {("gentext.__main__", "gentext.cli.app")}
+#: Modules that may import from a later layer: `python -m gentext` is the command line.
+IMPORT_EXCEPTIONS = {("gentext.__main__", "gentext.cli.app")}
+#: Names of later layers that modules of the engine may hold as strings: the list of built-in plugins, and the folder
+#: in which the presets are.
+STRING_EXCEPTIONS = {"gentext.manager": set(BUILTINS), "gentext.resolve": {"gentext.plugins"}}
 
 
-def module_name(file: str) -> str:
-    """Return the dotted name of a file of the package, which is given as room/.../file.py."""
-    room, *rest = file.removesuffix(".py").split("/")
-    package = next(package for package, folder in ROOMS.items() if folder == room)
-    return ".".join([package, *(name for name in rest if name != "__init__")])
+def module_name(package: str, file: Path) -> str:
+    """Return the dotted name of a module, whose file is relative to the folder of a package."""
+    parts = file.with_suffix("").parts
+    return ".".join([package, *(part for part in parts if part != "__init__")])
 
 
-#: Every module of the package, by its dotted name.
+#: The file of every module of the package, by the module's dotted name.
 MODULES = {
-    module_name(str(path.relative_to(ROOT))): path
-    for room in ROOMS.values()
-    for path in sorted((ROOT / room).rglob("*.py"))
+    module_name(package, path.relative_to(ROOT / folder)): path
+    for package, folder in PACKAGES.items()
+    for path in sorted((ROOT / folder).rglob("*.py"))
 }
 
 
@@ -71,47 +81,58 @@ def engine_layers() -> dict[str, str]:
 
 def layer_of(module: str) -> str:
     """Return the layer of a module."""
-    room = module.split(".")[1] if "." in module else ""
-    return room if f"gentext.{room}" in ROOMS else engine_layers().get(module, "")
+    subpackage = ".".join(module.split(".")[:2])
+    if subpackage in PACKAGES:
+        return PACKAGES[subpackage]
+    return engine_layers()[module]
 
 
 class Import(NamedTuple):
     """One import in a file."""
 
-    module: str
-    """The module, or a name in it."""
-    lazy: bool
-    """Whether it waits for a function to be called."""
+    name: str
+    """A module, or a name in a module."""
+    in_function: bool
+    """Whether it happens only when a function is called."""
 
 
 def imports(path: Path) -> Iterator[Import]:
     """Yield every import of a file but those that only its annotations need."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    annotations = [
-        node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-    ]
-    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
-    ignored = {id(below) for node in annotations for below in ast.walk(node)}
-    lazy = {id(below) for node in functions for below in ast.walk(node)}
     for node in ast.walk(tree):
-        if id(node) in ignored:
+        if isinstance(node, ast.FunctionDef):
+            for child in ast.walk(node):
+                child.in_function = True  # type: ignore[attr-defined]
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            for child in ast.walk(node):
+                child.for_annotations = True  # type: ignore[attr-defined]
+    for node in ast.walk(tree):
+        if getattr(node, "for_annotations", False):
             continue
+        in_function = getattr(node, "in_function", False)
         if isinstance(node, ast.Import):
-            yield from (Import(alias.name, id(node) in lazy) for alias in node.names)
+            yield from (Import(alias.name, in_function) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: a relative import"
-            yield from (Import(f"{node.module}.{alias.name}", id(node) in lazy) for alias in node.names)
+            yield from (Import(f"{node.module}.{alias.name}", in_function) for alias in node.names)
 
 
-def module_of(name: str) -> str | None:
-    """Return the module of the package that an imported name is, or lies in."""
+def imported_module(name: str) -> str | None:
+    """Return the module of the package that an imported name is, or lies in; None for another package."""
     while name and name not in MODULES:
         name = name.rpartition(".")[0]
     return name or None
 
 
+def strings(path: Path) -> Iterator[str]:
+    """Yield every string in the code of a file."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
 def test_every_engine_module_is_in_the_index() -> None:
-    engine = {name for name in MODULES if name.count(".") == 1 and name not in ROOMS and not name.endswith("__main__")}
+    engine = {name for name in MODULES if name.count(".") == 1 and name not in PACKAGES} - {"gentext.__main__"}
     assert engine_layers().keys() == engine
     assert set(engine_layers().values()) < set(LAYERS)
 
@@ -119,35 +140,47 @@ def test_every_engine_module_is_in_the_index() -> None:
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_run_one_way(module: str) -> None:
     for name, _ in imports(MODULES[module]):
-        assert name.split(".")[0] not in ROOMS.values(), f"{name}: say gentext.{name}"
-        target = module_of(name)
-        if target is None or (module, target) in EXCEPTIONS or "gentext" in (module, target):
+        assert name.split(".")[0] not in PACKAGES.values(), f"{name}: say gentext.{name}"
+        imported = imported_module(name)
+        # The package itself offers names of the engine to plugins, and imports them from every layer.
+        if imported is None or (module, imported) in IMPORT_EXCEPTIONS or "gentext" in (module, imported):
             continue
-        order = [LAYERS.index(layer_of(one)) for one in (module, target)]
-        assert order[1] <= order[0] or module == "gentext.__main__", f"{layer_of(module)} imports {target}"
+        assert LAYERS.index(layer_of(imported)) <= LAYERS.index(layer_of(module)), f"{module} imports {imported}"
+
+
+def test_engine_names_later_layers_in_few_strings() -> None:
+    later = re.compile(r"gentext\.(plugins|export|cli)\b[\w.:]*")
+    for module, path in MODULES.items():
+        if path.parent == ROOT / "engine":
+            names = {text for text in strings(path) if later.fullmatch(text)}
+            assert names == STRING_EXCEPTIONS.get(module, set()), module
 
 
 def test_modules_form_no_circle() -> None:
-    waiting = {
-        module: {
-            target for name, _ in imports(path) if (target := module_of(name)) and target not in (module, "gentext")
-        }
-        for module, path in MODULES.items()
-    }
-    graphlib.TopologicalSorter(waiting).prepare()
+    graph = {}
+    for module, path in MODULES.items():
+        imported = {imported_module(name) for name, _ in imports(path)}
+        graph[module] = imported - {None, module, "gentext"}
+    graphlib.TopologicalSorter(graph).prepare()
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_heavy_libraries_have_their_folders(module: str) -> None:
-    folder = str(MODULES[module].relative_to(ROOT).parent)
-    allowed = set().union(*(names for room, names in MAY_IMPORT.items() if f"{folder}/".startswith(f"{room}/")))
-    for name, lazy in imports(MODULES[module]):
+    file = MODULES[module].relative_to(ROOT).as_posix()
+    allowed: set[str] = set()
+    for folder, libraries in ALLOWED_LIBRARIES.items():
+        if file.startswith(f"{folder}/"):
+            allowed |= libraries
+    for name, in_function in imports(MODULES[module]):
         library = name.split(".")[0]
-        assert library not in HEAVY or (library in allowed and (lazy or library not in LAZY)), name
+        if library in HEAVY:
+            assert library in allowed, name
+            assert in_function or library not in FUNCTIONS_ONLY, name
 
 
-#: Imports modules one by one, each in a process that knows nothing of gentext. Prints those that fail.
-ALONE = """
+#: Imports modules one by one, each in a process that has imported no other module of gentext; prints those that fail.
+#: The heavy libraries are imported once, before the processes are forked.
+IMPORT_EACH_ALONE = """
 import importlib, json, os, sys, traceback, warnings
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -169,54 +202,69 @@ for name in json.load(sys.stdin):
 
 
 def test_every_module_can_be_imported_alone() -> None:
-    names = list(MODULES)
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", ALONE], input=json.dumps(names), capture_output=True, text=True
-    )
-    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    command = [sys.executable, "-W", "error", "-c", IMPORT_EACH_ALONE]
+    process = subprocess.run(command, input=json.dumps(list(MODULES)), capture_output=True, text=True)
+    assert (process.returncode, process.stdout) == (0, ""), process.stderr
 
 
-#: Runs something and prints, last, which modules it has loaded.
-LOADED = "import json, sys; {}; sys.stdout.flush(); print(); print(json.dumps(sorted(sys.modules)))"
-GEN = "from gentext.cli.app import main; assert main({!r}) == 0"
+#: Runs something, and prints on the last line the modules that are loaded then.
+PRINT_LOADED = "import json, sys; {}; sys.stdout.flush(); print(); print(json.dumps(sorted(sys.modules)))"
+
+
+class Program(NamedTuple):
+    """A program, and the modules that it must not load."""
+
+    code: str
+    forbidden: set[str]
+
+
+def gen_program(words: list[str], forbidden: set[str]) -> Program:
+    return Program(f"from gentext.cli.app import main; assert main({words!r}) == 0", forbidden)
 
 
 def test_little_is_loaded_for_little(tiny_run: Path) -> None:
-    sample = [["sample", str(tiny_run / name), "--length", "9"] for name in ("model.onnx", "generator.onnx")]
-    runs = {
-        "import gentext": (LOADED.format("import gentext"), HEAVY | {"typer", "rich", "pooch"}),
-        "gen --help": (LOADED.format(GEN.format(["--help"])), HEAVY),
-        "gen sample --help": (LOADED.format(GEN.format(["sample", "--help"])), HEAVY),
-        "gen plugins": (LOADED.format(GEN.format(["plugins"])), HEAVY),
-        "gen info": (LOADED.format(GEN.format(["info", str(tiny_run)])), HEAVY - {"onnxruntime"}),
-        **{one[1]: (LOADED.format(GEN.format(one)), HEAVY - {"onnxruntime"}) for one in sample},
-    }
-    quiet = {**os.environ, "GEN_PLUGINS": ""}
-    started = {
-        name: subprocess.Popen([sys.executable, "-c", code], stdout=-1, stderr=-1, text=True, env=quiet)
-        for name, (code, _) in runs.items()
-    }
-    for name, process in started.items():
+    no_training = {"gentext.cli.train", "gentext.cli.bench", "gentext.pipeline", "gentext.plugins.sweep.command"}
+    sampling_libraries = HEAVY - {"onnxruntime"}
+    files = [str(tiny_run / name) for name in ("model.onnx", "generator.onnx")]
+    programs = [
+        Program("import gentext", HEAVY | {"typer", "rich", "pooch"}),
+        gen_program(["--help"], HEAVY),
+        gen_program(["sample", "--help"], HEAVY | no_training),
+        gen_program(["plugins"], HEAVY),
+        gen_program(["info", str(tiny_run)], sampling_libraries),
+        *(gen_program(["sample", file, "--length", "9"], sampling_libraries | no_training) for file in files),
+    ]
+    environment = {**os.environ, "GEN_PLUGINS": ""}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", PRINT_LOADED.format(program.code)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for program in programs
+    ]
+    for program, process in zip(programs, processes, strict=True):
         out, err = process.communicate()
         assert process.returncode == 0, err
         modules = json.loads(out.splitlines()[-1])
-        assert not {one.split(".")[0] for one in modules} & runs[name][1], name
-        others = {"gentext.cli.train", "gentext.cli.bench", "gentext.pipeline"} & set(modules)
-        assert not others or "sample" not in runs[name][0], name
+        loaded = {*modules, *(module.split(".")[0] for module in modules)}
+        assert not loaded & program.forbidden, program.code
 
 
 def test_built_wheel_holds_the_tree(tmp_path: Path) -> None:
     source = tmp_path / "source"  # building leaves files beside the sources
     shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", "build", "runs", "tests", "*.egg-info"))
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(source)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run(command, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
-        built = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    # What lies in a room belongs into the package: code, and the data that code reads.
-    files = {path for room in ROOMS.values() for path in (ROOT / room).rglob("*") if path.is_file()}
-    tree = {path.relative_to(ROOT).as_posix() for path in files if "__pycache__" not in path.parts}
-    assert built == {f"gentext/{name.removeprefix('engine/')}" for name in tree}
+        packed = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    # All files of these folders belong into the package: code, and the data that code reads.
+    paths = {path for folder in PACKAGES.values() for path in (ROOT / folder).rglob("*") if path.is_file()}
+    names = {path.relative_to(ROOT).as_posix() for path in paths if "__pycache__" not in path.parts}
+    assert packed == {f"gentext/{name.removeprefix('engine/')}" for name in names}
 
 
 def test_public_names_are_exact() -> None:

@@ -1,4 +1,4 @@
-"""Cut short from outside: Ctrl-C, kill, closed pipes, full disks. Nothing is lost, and one line says how to go on."""
+"""Ctrl-C, kill, closed pipes: nothing is lost, and one line says how to go on."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ Gen = Callable[..., tuple[int, str, str]]
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals, pipes and terminals as POSIX has them")
 
 
-def replace(path: Path, old: str, new: str) -> None:
-    path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+def replace(path: Path, text: str, replacement: str) -> None:
+    path.write_text(path.read_text(encoding="utf-8").replace(text, replacement), encoding="utf-8")
 
 
 @contextlib.contextmanager
-def heard() -> Iterator[None]:
-    """Have signals handled as in a program that was started by hand, and put the handlers back."""
+def default_signal_handlers() -> Iterator[None]:
+    """Handle signals as in a program that was started from a terminal, and restore the handlers."""
     if threading.current_thread() is not threading.main_thread():
-        pytest.skip("only the main thread hears signals")
+        pytest.skip("only the main thread handles signals")
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, signal.default_int_handler) for number in numbers]
+    previous_handlers = [signal.signal(number, signal.default_int_handler) for number in numbers]
     try:
         yield
     finally:
-        for number, handler in zip(numbers, before, strict=True):
+        for number, handler in zip(numbers, previous_handlers, strict=True):
             signal.signal(number, handler)
 
 
@@ -51,7 +51,7 @@ def test_training_saves_and_goes_on(gen: Gen, tiny_text: Path, tiny_options: tup
     run = tmp_path / "run"
     process = start("train", tiny_text, "--run", run, *tiny_options, "--steps", 10**6, "--no-export")
     err = read_until(process.stderr, b"budget: ")
-    while not list(run.glob("checkpoints/last-*")):  # written just before the signals are listened for
+    while not list(run.glob("checkpoints/last-*")):  # written just before the handlers are set
         time.sleep(0.01)
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
@@ -59,7 +59,7 @@ def test_training_saves_and_goes_on(gen: Gen, tiny_text: Path, tiny_options: tup
     assert process.returncode == 1
     one_line(err.decode(), "stopped at step ", f"go on with: gen train --resume --run {run}")
     assert not list(run.rglob("*.tmp"))
-    [step] = [int(one.split()[0]) for one in err.decode().split("stopped at step ")[1:]]
+    [step] = [int(text.split()[0]) for text in err.decode().split("stopped at step ")[1:]]
     replace(run / "config.toml", "steps = 1000000", f"steps = {step + 2}")
     code, _, err_again = gen("train", "--resume", "--run", run)
     assert code == 0, err_again
@@ -68,7 +68,7 @@ def test_training_saves_and_goes_on(gen: Gen, tiny_text: Path, tiny_options: tup
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("step", [2, 4])
-def test_a_signal_stops_after_its_step(
+def test_signal_stops_after_its_step(
     number: int,
     step: int,
     gen: Gen,
@@ -84,7 +84,7 @@ def test_a_signal_stops_after_its_step(
             os.kill(os.getpid(), number)
         return original(loop, done, rate)
 
-    with monkeypatch.context() as patch, heard():
+    with monkeypatch.context() as patch, default_signal_handlers():
         patch.setattr(BPTTTrainer, "plan", lambda *_: (4, 0.1))
         patch.setattr(Loop, "step", signalled)
         code, _, err = gen("train", tiny_text, "--run", run, *tiny_options, "--steps", 4, "--no-export")
@@ -95,7 +95,7 @@ def test_a_signal_stops_after_its_step(
 
 
 @pytest.mark.parametrize(
-    ("target", "said"),
+    ("target", "advice"),
     [
         ("gentext.data.stream.CorpusStream.__iter__", "stopped by Ctrl-C"),
         ("gentext.data.encoded.encode_cached", "stopped by Ctrl-C"),
@@ -108,7 +108,7 @@ def test_a_signal_stops_after_its_step(
 )
 def test_ctrl_c_at_any_time(
     target: str,
-    said: str,
+    advice: str,
     gen: Gen,
     tiny_text: Path,
     tiny_options: tuple[str, ...],
@@ -126,8 +126,8 @@ def test_ctrl_c_at_any_time(
         patch.setattr(target, interrupt)
         code, _, err = gen("train", tiny_text, "--run", run, *tiny_options, "--steps", 2)
     assert code == 1
-    one_line(err, said)
-    if "--resume" in said:
+    one_line(err, advice)
+    if "--resume" in advice:
         replace(run / "config.toml", "export = true", "export = false")
         assert gen("train", "--resume", "--run", run)[0] == 0
     else:
@@ -145,14 +145,14 @@ def test_ctrl_c_that_python_would_swallow(gen: Gen, tiny_text: Path, monkeypatch
             time.sleep(0.01)
 
     monkeypatch.setattr(BPTTTrainer, "plan", plan)
-    with heard():
+    with default_signal_handlers():
         code, _, err = gen("train", tiny_text)
     assert code == 1
     one_line(err, "stopped by Ctrl-C")
 
 
-def test_what_was_deaf_stays_deaf() -> None:
-    with heard():
+def test_ignored_signals_stay_ignored() -> None:
+    with default_signal_handlers():
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
         with Interrupts() as interrupts:
             os.kill(os.getpid(), signal.SIGHUP)
@@ -167,10 +167,10 @@ def test_ctrl_c_while_text_is_written(tiny_run: Path) -> None:
     process = start("sample", tiny_run, "--length", 0, "--seed", 1)
     out = read_until(process.stdout, b" ")
     process.send_signal(signal.SIGINT)
-    rest, err = process.communicate(timeout=60)
+    remaining_out, err = process.communicate(timeout=60)
     assert process.returncode == 1
     one_line(err.decode(), "stopped by Ctrl-C")
-    assert (out + rest).isascii()
+    assert (out + remaining_out).isascii()
 
 
 # -- pipes ------------------------------------------------------------------------------------
@@ -210,9 +210,13 @@ def test_output_that_takes_nothing(command: str, where: str, tiny_run: Path) -> 
 
 def test_closed_streams(tiny_run: Path) -> None:
     words = [sys.executable, "-c", GEN, "sample", str(tiny_run), "--length", "5", "--seed", "1"]
-    for close, code, said in ((">&-", 0, ""), ("2>&-", 0, ""), ("--prime-file - <&-", 1, "standard input is closed")):
-        script = f'"$@" {close}'
+    for redirection, code, problem in (
+        (">&-", 0, ""),
+        ("2>&-", 0, ""),
+        ("--prime-file - <&-", 1, "standard input is closed"),
+    ):
+        script = f'"$@" {redirection}'
         done = subprocess.run(["sh", "-c", script, "sh", *words], capture_output=True, timeout=60)
         assert done.returncode == code, done.stderr
-        assert said in done.stderr.decode()
+        assert problem in done.stderr.decode()
         assert b"Traceback" not in done.stderr

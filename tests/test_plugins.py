@@ -1,4 +1,4 @@
-"""The plugin host in this process: names, conflicts, lazy imports, and one bad plugin among good ones."""
+"""The plugin host in this process: names, conflicts, lazy imports, and a plugin that fails among others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gentext.registry import KINDS, Component, Provider, Registry, plural
 
 @dataclasses.dataclass
 class Point:
-    """An entry point of a distribution that nobody installed."""
+    """An entry point of a distribution that is not installed."""
 
     distribution: str
     plugin: Any
@@ -45,11 +45,11 @@ class Point:
 
 
 def module(**hooks: Callable[..., Any]) -> types.ModuleType:
-    """A plugin module with some hooks."""
-    made = types.ModuleType("plugin")
+    """Return a plugin module with some hooks."""
+    plugin = types.ModuleType("plugin")
     for name, function in hooks.items():
-        setattr(made, name, hookimpl(function))
-    return made
+        setattr(plugin, name, hookimpl(function))
+    return plugin
 
 
 def registers(*names: str, kind: str = "strategy", target: Any = "nowhere:Nothing") -> types.ModuleType:
@@ -65,7 +65,7 @@ Install = Callable[..., PluginHost]
 
 @pytest.fixture
 def install(monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Start a host on a machine where just these distributions are installed."""
+    """Returns a function that starts a host as if just some distributions were installed."""
 
     def start(*points: Point, builtins: tuple[str, ...] = ("gentext.plugins.builtin",)) -> PluginHost:
         monkeypatch.setattr(metadata, "entry_points", lambda group: points)
@@ -86,7 +86,7 @@ def test_builtins_come_through_the_hooks() -> None:
         bare.registry.get("model", "lstm")
     full = PluginHost(entry_points=False)
     assert all(full.registry.names(kind) for kind in KINDS)
-    assert [one.module for one in full.plugins] == list(BUILTINS)
+    assert [plugin.module for plugin in full.plugins] == list(BUILTINS)
     for component in full.registry:
         assert component.provider.builtin
         assert component.load().__doc__

@@ -16,49 +16,52 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 KILLED = Path(__file__).with_name("killed.py")
 
 
-def options(text: Path, run: Path, tiny: tuple[str, ...], *more: str) -> list[str]:
+def options(text: Path, run: Path, tiny: tuple[str, ...]) -> list[str]:
     evaluate = ("--set", "trainer.eval_every=15", "--no-export", "--tensorboard", "--steps", "40")
-    return ["train", str(text), "--run", str(run), *tiny, *evaluate, *more]
+    return ["train", str(text), "--run", str(run), *tiny, *evaluate]
 
 
 def points(run: Path) -> dict[str, list[tuple[int, Any]]]:
-    """What TensorBoard shows of a run: for each name its steps and values; a rate of work only its steps."""
+    """Return the steps and values that TensorBoard shows of a run, by their names; without the values of speeds."""
     reader = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0, "tensors": 0})
     reader.Reload()
-    shown = {tag: [(one.step, one.value) for one in reader.Scalars(tag)] for tag in reader.Tags()["scalars"]}
-    shown["symbols_per_second"] = [(step, None) for step, _ in shown["symbols_per_second"]]
+    by_name: dict[str, list[tuple[int, Any]]] = {}
+    for tag in reader.Tags()["scalars"]:
+        by_name[tag] = [(event.step, event.value) for event in reader.Scalars(tag)]
+    by_name["symbols_per_second"] = [(step, None) for step, _ in by_name["symbols_per_second"]]
     for tag in reader.Tags()["tensors"]:
-        shown[tag.partition("/")[0]] = [(one.step, one.tensor_proto.string_val[0]) for one in reader.Tensors(tag)]
-    return shown
+        name = tag.partition("/")[0]
+        by_name[name] = [(event.step, event.tensor_proto.string_val[0]) for event in reader.Tensors(tag)]
+    return by_name
 
 
 def test_numbers_are_those_of_the_log(
     gen: Callable[..., Any], tiny_text: Path, tiny_options: tuple[str, ...], tmp_path: Path
 ) -> None:
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    code, _, err = gen(*options(tiny_text, whole, tiny_options))
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    code, _, err = gen(*options(tiny_text, undisturbed, tiny_options))
     assert code == 0, err
-    shown = points(whole)
-    rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    expected = points(undisturbed)
+    rows = [json.loads(line) for line in (undisturbed / "metrics.jsonl").read_text().splitlines()]
     for tag, field in (("loss/training", "rate"), ("loss/held_out", "val_loss"), ("rate", "rate")):
         key = "loss" if tag == "loss/training" else field
-        wanted = [(row["step"], row[key]) for row in rows if field in row and not row.get("finished")]
-        assert [step for step, _ in shown[tag]] == [step for step, _ in wanted] != []
-        assert [one for _, one in shown[tag]] == pytest.approx([one for _, one in wanted])
-    samples = (whole / "samples.txt").read_text()
-    for _, one in shown["sample"]:
-        assert "\n".join(line[4:] for line in one.decode().splitlines()) in samples
-    assert b"eval_every" in shown["config"][0][1]
-    # Killed after a measurement that no checkpoint holds, and once more: the points are those of the whole run.
-    jobs = [(options(tiny_text, cut, tiny_options), "evaluated", 30)]
-    jobs += [(["train", "--resume", "--run", str(cut)], "step_done", step) for step in (25, 28)]
+        logged = [(row["step"], row[key]) for row in rows if field in row and not row.get("finished")]
+        assert [step for step, _ in expected[tag]] == [step for step, _ in logged] != []
+        assert [value for _, value in expected[tag]] == pytest.approx([value for _, value in logged])
+    samples = (undisturbed / "samples.txt").read_text()
+    for _, text in expected["sample"]:
+        assert "\n".join(line[4:] for line in text.decode().splitlines()) in samples
+    assert b"eval_every" in expected["config"][0][1]
+    # Killed behind a measurement that no checkpoint holds, and twice more: the points are those of the undisturbed run.
+    jobs = [(options(tiny_text, killed, tiny_options), "evaluated", 30)]
+    jobs += [(["train", "--resume", "--run", str(killed)], "step_done", step) for step in (25, 28)]
     done = subprocess.run([sys.executable, KILLED], input=json.dumps(jobs), capture_output=True, text=True)
     assert done.stdout.split() == ["-9"] * 3, done.stderr
-    code, _, err = gen("train", "--resume", "--run", cut)
+    code, _, err = gen("train", "--resume", "--run", killed)
     assert code == 0, err
-    again = points(cut)
-    assert [step for step, _ in again.pop("config")] == [step for step, _ in shown.pop("config")] == [0]
-    assert again == shown
+    actual = points(killed)
+    assert [step for step, _ in actual.pop("config")] == [step for step, _ in expected.pop("config")] == [0]
+    assert actual == expected
 
 
 def test_without_the_extra_nothing_begins(

@@ -1,8 +1,8 @@
-"""A fresh environment with the distributions of this folder, and what happens when they are used.
+"""A fresh environment with the distributions of this folder, and the results of commands that use them.
 
-They are written against the documented contracts alone, and are examples for authors too. Every
-command runs in the fresh environment; many share a process, since importing PyTorch takes longer than
-anything that is tested here.
+The distributions are written against the documented contracts alone, and are examples for authors too. Every
+command runs in the fresh environment; many commands share a process, since importing PyTorch takes longer than
+any of the tests.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
+STRANGERS = Path(__file__).parent
 GOOD = ("gentext-lab", "gentext-memory", "gentext-novelty", "gentext-pairs")
 SAMPLE = ("--seed", "7", "--length", "60", "--json")
 
-#: Runs in the fresh environment: many commands, each with environment variables of its own.
-MANY = """
+#: Runs many commands, each with environment variables of its own, and prints their results as JSON.
+RUN_COMMANDS = """
 import json, os, sys
 sys.path.insert(0, sys.argv[1])
 from conftest import run_gen
@@ -40,7 +40,7 @@ json.dump(results, sys.stdout)
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """How a command ended."""
+    """Exit status and output of a command."""
 
     code: int
     out: str
@@ -64,35 +64,35 @@ class Environment:
 
     @property
     def python(self) -> Path:
-        return next(
-            path for one in ("bin/python", "Scripts/python.exe") if (path := self.folder / "env" / one).exists()
-        )
+        paths = [self.folder / "env" / name for name in ("bin/python", "Scripts/python.exe")]
+        return next(path for path in paths if path.exists())
 
     def run(self, *arguments: object, stdin: str = "", **variables: str) -> Result:
-        """Run the environment's Python; of the GEN_ variables it sees only those given."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("GEN_", "PIP_"))}
-        done = subprocess.run(
+        """Run the environment's Python, with ``variables`` instead of the GEN_ variables of this process."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("GEN_", "PIP_"))}
+        defaults = {"OMP_NUM_THREADS": "1", "PYTHONUTF8": "1", "GEN_CACHE_DIR": str(self.folder / "cache")}
+        process = subprocess.run(
             [self.python, *map(str, arguments)],
-            env=kept
-            | {"OMP_NUM_THREADS": "1", "PYTHONUTF8": "1", "GEN_CACHE_DIR": str(self.folder / "cache")}
-            | variables,
+            env=inherited | defaults | variables,
             cwd=self.folder,
             input=stdin,
             capture_output=True,
             encoding="utf-8",
             timeout=300,
         )
-        return Result(done.returncode, done.stdout, done.stderr)
+        return Result(process.returncode, process.stdout, process.stderr)
 
     def gen(self, *arguments: object, **variables: str) -> Result:
         return self.run("-m", "gentext", *arguments, **variables)
 
-    def many(self, commands: Sequence[tuple[Mapping[str, str], Sequence[object]]], **variables: str) -> list[Result]:
+    def run_commands(
+        self, commands: Sequence[tuple[Mapping[str, str], Sequence[object]]], **variables: str
+    ) -> list[Result]:
         """Run many commands in one process."""
-        plain = [(dict(given), [str(one) for one in arguments]) for given, arguments in commands]
-        done = self.run("-c", MANY, HERE.parent, stdin=json.dumps(plain), **variables)
-        assert done.code == 0, done.err
-        return [Result(*one) for one in json.loads(done.out)]
+        job = [(dict(command_variables), [str(word) for word in words]) for command_variables, words in commands]
+        process = self.run("-c", RUN_COMMANDS, STRANGERS.parent, stdin=json.dumps(job), **variables)
+        assert process.code == 0, process.err
+        return [Result(*result) for result in json.loads(process.out)]
 
 
 @pytest.fixture(scope="session")
@@ -103,24 +103,23 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """
     folder = tmp_path_factory.mktemp("strangers")
     venv.create(folder / "env", with_pip=False, symlinks=os.name != "nt")
-    made = Environment(folder)
-    site = made.run("-c", "import sysconfig; print(sysconfig.get_path('purelib'))").out.strip()
-    ours = dict.fromkeys([sysconfig.get_path("purelib"), sysconfig.get_path("platlib")])
-    lines = [f"import site; site.addsitedir({path!r})\n" for path in ours]
-    (Path(site) / "ours.pth").write_text("".join(lines), encoding="utf-8")
-    shutil.copytree(HERE, folder / "sources")  # building leaves files beside the sources
+    environment = Environment(folder)
+    site = environment.run("-c", "import sysconfig; print(sysconfig.get_path('purelib'))").out.strip()
+    packages = dict.fromkeys([sysconfig.get_path("purelib"), sysconfig.get_path("platlib")])
+    lines = [f"import site; site.addsitedir({path!r})\n" for path in packages]
+    (Path(site) / "tests.pth").write_text("".join(lines), encoding="utf-8")
+    shutil.copytree(STRANGERS, folder / "sources")  # building leaves files beside the sources
     options = ("--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check", "--quiet")
-    done = made.run(
-        "-m", "pip", "install", *options, *sorted(one.parent for one in (folder / "sources").glob("*/pyproject.toml"))
-    )
-    assert done.code == 0, done.err
-    return made
+    sources = sorted(path.parent for path in (folder / "sources").glob("*/pyproject.toml"))
+    process = environment.run("-m", "pip", "install", *options, *sources)
+    assert process.code == 0, process.err
+    return environment
 
 
 PAIRS = ("--set", "tokenizer.name=pairs", "--set", "tokenizer.pairs=40")
 WINDOWS = ("--set", "batcher.name=windows", "--set", "batcher.rows=4", "--set", "batcher.length=16")
 MGU = ("--set", "model.name=mgu", "--set", "model.width=12")
-#: Every part is a stranger's.
+#: Every component comes from a stranger's plugin.
 ALL_STRANGE = (
     *(*PAIRS, *WINDOWS, *MGU),
     *("--set", "trainer.name=sgd", "--set", "trainer.rate=2"),
@@ -156,7 +155,7 @@ def story(environment: Environment, tiny_text: Path) -> dict[str, Result]:
         "wrong option": ({}, train("wrong", *MGU, "--set", "model.widht=12")),
         "cuda": ({}, train("cuda", *ALL_STRANGE, "--device", "cuda")),
     }  # fmt: skip
-    results = environment.many(list(commands.values()))
+    results = environment.run_commands(list(commands.values()))
     return dict(zip(commands, results, strict=True))
 
 
@@ -165,18 +164,18 @@ def samples(environment: Environment, story: dict[str, Result]) -> dict[str, Res
     """Commands that need no PyTorch, in one process without the broken plugins."""
     no_run = environment.folder / "weights.bin"
     no_run.write_bytes(b"\0")
-    whole = ("sample", "whole", "--seed", 11, "--length", 200, "--json")
-    loud = (*whole, "--chain", "novelty,top_k,temperature,typo,ban", "--top-k", 0, "--novelty", 4, "--typo", 0.5)
+    whole_run = ("sample", "whole", "--seed", 11, "--length", 200, "--json")
+    loud = (*whole_run, "--chain", "novelty,top_k,temperature,typo,ban", "--top-k", 0, "--novelty", 4, "--typo", 0.5)
     strange = ("sample", "strange", *SAMPLE)
     unigram = (*strange, "--sampler", "unigram", "--top-k", 0)
     commands: dict[str, Sequence[object]] = {
-        "plain": (*whole, "--chain", "top_k,temperature"),
-        "neutral": (*whole, "--chain", "novelty,top_k,temperature,typo", "--novelty", 0, "--typo", 0),
+        "plain": (*whole_run, "--chain", "top_k,temperature"),
+        "neutral": (*whole_run, "--chain", "novelty,top_k,temperature,typo", "--novelty", 0, "--typo", 0),
         "loud": loud,
         "banned": (*loud, "--characters", "aei "),
         "banned twice": (*loud, "--ban-characters", "aei ", "--count", 2),
-        "too much": (*whole, "--chain", "typo", "--typo", 2),
-        "not in the chain": (*whole, "--novelty", 1),
+        "too much": (*whole_run, "--chain", "typo", "--typo", 2),
+        "not in the chain": (*whole_run, "--novelty", 1),
         "own": (*strange, "--show-chain", "--top-k", 0, "--temperature", 3),
         "changed": (*strange, "--novelty", 9, "--top-k", 0, "--characters", ""),
         "unigram": (*unigram, "--novelty", 0, "--prime", "Où", "--stop", "n"),
@@ -187,5 +186,5 @@ def samples(environment: Environment, story: dict[str, Result]) -> dict[str, Res
         "eval": ("eval", "strange", "--json"),
         "ban": ("plugins", "ban"),
     }
-    results = environment.many([({}, one) for one in commands.values()], GEN_PLUGINS=",".join(GOOD))
+    results = environment.run_commands([({}, words) for words in commands.values()], GEN_PLUGINS=",".join(GOOD))
     return dict(zip(commands, results, strict=True))

@@ -32,6 +32,7 @@ BROKEN = {
 }
 
 
+#: Runs the test kit on the strategies, and checks what the tokenizer promises.
 CHECK = """
 from gentext.testing import check_strategy
 from gentext_novelty import ban, novelty, typo
@@ -43,11 +44,11 @@ for cls, config in (
 ):
     check_strategy(cls, config)
 learned = PairTokenizer.build(["the cat the dog"], PairConfig(pairs=3))
-again = PairTokenizer.from_state(json.loads(json.dumps(learned.state())))
+restored = PairTokenizer.from_state(json.loads(json.dumps(learned.state())))
 for text in ("", "the end", "naïve \\U0001f600 tthhee\\n\\0", "a.b|c\\\\"):
-    ids = again.encode(text)
-    assert b"".join(map(again.token_bytes, ids)).decode() == text
-assert len(again.encode("the")) == 2
+    ids = restored.encode(text)
+    assert b"".join(map(restored.token_bytes, ids)).decode() == text
+assert len(restored.encode("the")) == 2
 """
 
 
@@ -64,7 +65,7 @@ def test_everything_is_listed_and_each_broken_one_costs_a_line(environment: Any)
     result = environment.gen("plugins", "--json")
     rows = listing(result)
     good = [row for row in rows.values() if row["distribution"] in environment.good]
-    assert {one for row in good for one in row["components"]} == {
+    assert {component for row in good for component in row["components"]} == {
         "batcher windows", "trainer sgd", "sampler unigram", "model mgu", "tokenizer pairs",
         "strategy novelty", "strategy typo", "strategy ban",
     }  # fmt: skip
@@ -77,7 +78,7 @@ def test_everything_is_listed_and_each_broken_one_costs_a_line(environment: Any)
         assert why in rows[f"gentext_broken.{module}"]["error"]
     assert [line for line in lines if "'register_strategys'. Did you mean 'register_strategies'? It is ignored" in line]
     assert len(lines) == len(BROKEN) + 1
-    # A plugin survives the failure of another one of its own distribution.
+    # A plugin is loaded although another one of its distribution failed.
     assert rows["gentext_broken.fine"]["components"] == ["model hollow"]
     assert rows["gentext_broken.nonsense"]["components"] == []
 
@@ -86,9 +87,13 @@ def test_environment_variables_choose_plugins(environment: Any) -> None:
     none = environment.gen("plugins", "--json", GEN_PLUGINS="")
     assert {row["distribution"] for row in listing(none).values()} == {"gentext"}
     assert none.err == ""
-    some = environment.gen("plugins", "--json", GEN_PLUGINS="Gentext_Novelty, gentext-twin-one,gentext-nobody")
-    assert {row["distribution"] for row in listing(some).values()} == {"gentext", "gentext-novelty", "gentext-twin-one"}
-    [line] = some.err.splitlines()
+    selected = environment.gen("plugins", "--json", GEN_PLUGINS="Gentext_Novelty, gentext-twin-one,gentext-nobody")
+    assert {row["distribution"] for row in listing(selected).values()} == {
+        "gentext",
+        "gentext-novelty",
+        "gentext-twin-one",
+    }
+    [line] = selected.err.splitlines()
     assert "GEN_PLUGINS names 'gentext-nobody'" in line
     strict = environment.gen("plugins", GEN_PLUGINS="gentext-broken", GEN_PLUGINS_STRICT="1")
     assert strict.code == 1
@@ -96,9 +101,9 @@ def test_environment_variables_choose_plugins(environment: Any) -> None:
 
 
 def test_shared_name_is_an_error_on_use(environment: Any, story: dict[str, Any]) -> None:
-    both = "gentext-twin-one,gentext-twin-two"
-    [listed, sampled] = environment.many(
-        [({}, ("plugins", "twin")), ({}, ("sample", "whole", "--chain", "twin"))], GEN_PLUGINS=both
+    twins = "gentext-twin-one,gentext-twin-two"
+    [listed, sampled] = environment.run_commands(
+        [({}, ("plugins", "twin")), ({}, ("sample", "whole", "--chain", "twin"))], GEN_PLUGINS=twins
     )
     assert listed.code == 0
     assert sampled.code == 1
@@ -111,7 +116,7 @@ def test_shared_name_is_an_error_on_use(environment: Any, story: dict[str, Any])
     assert len(alone.out) == 6
 
 
-def test_what_failed_is_said_when_it_is_missed(story: dict[str, Any]) -> None:
+def test_unknown_name_tells_which_plugins_failed(story: dict[str, Any]) -> None:
     assert story["hollow"].code == story["left out"].code == story["wrong option"].code == story["cuda"].code == 1
     assert "the model 'hollow' of gentext-broken 6.6.6 cannot be loaded" in story["hollow"].err
     assert "no model 'nonsense'. Available: hollow, lstm, mgu." in story["left out"].err
@@ -154,13 +159,13 @@ def test_resumed_stranger_is_bit_equal(environment: Any, story: dict[str, Any]) 
     assert "stopped at step 4 of 6, everything is saved" in story["stopped"].err
     assert story["resumed"].code == 0, story["resumed"].err
     assert "going on at step 4 of 6" in story["resumed"].err
-    [whole], [halves] = (
+    [uninterrupted], [resumed] = (
         [*(environment.folder / run / "checkpoints").glob("last-step000006*")] for run in ("whole", "halves")
     )
-    one, other = load_file(whole), load_file(halves)
-    assert one.keys() == other.keys()
-    assert one["carried.memory"].shape == (4, 12)
-    assert [name for name in one if not np.array_equal(one[name], other[name])] == []
+    expected, actual = load_file(uninterrupted), load_file(resumed)
+    assert expected.keys() == actual.keys()
+    assert expected["carried.memory"].shape == (4, 12)
+    assert [name for name in expected if not np.array_equal(expected[name], actual[name])] == []
     assert story["sgd again"].code == 0, story["sgd again"].err
     assert "going on at step 6 of 6" in story["sgd again"].err
 
@@ -173,34 +178,34 @@ def test_file_has_the_model_s_own_state(environment: Any, story: dict[str, Any])
     session = onnxruntime.InferenceSession(
         environment.folder / "whole" / "model.onnx", providers=["CPUExecutionProvider"]
     )
-    assert [(one.name, one.shape) for one in session.get_inputs()] == [
+    assert [(port.name, port.shape) for port in session.get_inputs()] == [
         ("tokens", ["batch", "time"]),
         ("memory", ["batch", 12]),
     ]
-    assert [one.name for one in session.get_outputs()] == ["logits", "memory_out"]
+    assert [port.name for port in session.get_outputs()] == ["logits", "memory_out"]
     rng = np.random.default_rng(0)
     tokens, memory = rng.integers(0, 19, (3, 4)), rng.normal(size=(3, 12)).astype(np.float32)
-    together, last = session.run(None, {"tokens": tokens, "memory": memory})
+    all_logits, memory_out = session.run(None, {"tokens": tokens, "memory": memory})
     for position in range(4):
         [logits, memory] = session.run(None, {"tokens": tokens[:, position : position + 1], "memory": memory})
-        np.testing.assert_allclose(logits[:, 0], together[:, position], atol=1e-6)
-    np.testing.assert_allclose(memory, last, atol=1e-6)
+        np.testing.assert_allclose(logits[:, 0], all_logits[:, position], atol=1e-6)
+    np.testing.assert_allclose(memory, memory_out, atol=1e-6)
     stored = json.loads(session.get_modelmeta().custom_metadata_map["gentext.states"])
     assert stored[0]["name"] == "memory"
     assert stored[0]["initial"] != 0.0  # what the model learned to begin with
 
 
 def test_same_text_from_every_sampler_and_batch(environment: Any, story: dict[str, Any]) -> None:
-    [one] = story["one"].rows()
+    [single] = story["one"].rows()
     three = story["three"].rows()
     assert len(three) == 3
-    assert three[0] == one
+    assert three[0] == single
     assert len({row["text"] for row in three}) == 3
     assert all(len(str(row["text"])) == 60 and row["finish"] == "length" for row in three)
-    assert [row["text"] for row in story["torch"].rows()] == [one["text"]]
+    assert [row["text"] for row in story["torch"].rows()] == [single["text"]]
     assert [row["text"] for row in story["three torch"].rows()] == [row["text"] for row in three]
     # A pair of characters is one symbol, a character that is no ASCII is several.
-    assert len(one["tokens"]) != len(one["text"])
+    assert len(single["tokens"]) != len(single["text"])
 
 
 def test_file_decodes_without_the_plugins(environment: Any, story: dict[str, Any]) -> None:
@@ -212,10 +217,12 @@ def test_file_decodes_without_the_plugins(environment: Any, story: dict[str, Any
         ("sample", "strange", *environment.sample),
         ("sample", "whole", *environment.sample, "--chain", "novelty"),
     ]
-    whole, bare, primed, compiled, linked = environment.many([({}, one) for one in commands], GEN_PLUGINS="")
-    assert [row["text"] for row in whole.rows()] == [row["text"] for row in story["whole torch"].rows()]
-    assert len(str(bare.rows()[0]["text"])) == 60
-    assert "no tokenizer 'pairs'. Available: byte, char." in primed.err  # only to encode is it needed
+    whole_run, unprimed, primed, compiled, linked = environment.run_commands(
+        [({}, words) for words in commands], GEN_PLUGINS=""
+    )
+    assert [row["text"] for row in whole_run.rows()] == [row["text"] for row in story["whole torch"].rows()]
+    assert len(str(unprimed.rows()[0]["text"])) == 60
+    assert "no tokenizer 'pairs'. Available: byte, char." in primed.err  # it is needed to encode alone
     assert compiled.rows() == story["one"].rows()  # the file's own chain is a part of it
     assert "no strategy 'novelty'" in linked.err
 
@@ -266,11 +273,11 @@ def test_losses_are_counted_in_characters(samples: dict[str, Any]) -> None:
     assert losses["nats_per_character"] < np.log(296)  # the symbols there are
 
 
-# -- small print ------------------------------------------------------------------------------
+# -- details ------------------------------------------------------------------------------
 
 
-def test_any_iterator_will_do() -> None:
-    """A sampler promises an iterator; it need not be a generator, which alone has ``close``."""
+def test_sampler_may_return_any_iterator() -> None:
+    """A sampler returns an iterator, which need not be a generator with a method ``close``."""
 
     class Parrot:
         bundle = Bundle("model", TokenizerMeta("byte", {}), [b"ab", b"c"], [], 0, [], {})
@@ -285,12 +292,12 @@ def test_any_iterator_will_do() -> None:
     assert (text.text, text.finish) == ("cabcca", "length")
 
 
-def test_hooks_that_ask_to_be_first_or_last_are() -> None:
+def test_tryfirst_and_trylast_set_the_order_of_hooks() -> None:
     order: list[str] = []
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
-    for name, asks in (("one", {}), ("last", {"trylast": True}), ("first", {"tryfirst": True}), ("two", {})):
-        plugin = types.SimpleNamespace(run_closed=hookimpl(**asks)(lambda name=name: order.append(name)))
+    for name, options in (("one", {}), ("last", {"trylast": True}), ("first", {"tryfirst": True}), ("two", {})):
+        plugin = types.SimpleNamespace(run_closed=hookimpl(**options)(lambda name=name: order.append(name)))
         manager.register(plugin, name)
     Hooks(manager, lambda plugin: False).run_closed(Run(Path("nowhere")))
     assert order == ["first", "one", "two", "last"]

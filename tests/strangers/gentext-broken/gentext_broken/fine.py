@@ -1,4 +1,4 @@
-"""Nothing is wrong here; its neighbours must not harm it. What it registers is another matter."""
+"""Loads without an error, beside plugins that fail; but its component, its hook and its command are broken."""
 
 from gentext import hookimpl
 

@@ -1,4 +1,4 @@
-"""Registers something proper, and then a target that is none."""
+"""Registers a component, and then one whose target is malformed."""
 
 from gentext import hookimpl
 

@@ -1,4 +1,4 @@
-"""Registers without a word about what it is."""
+"""Registers a component without a summary."""
 
 from gentext import hookimpl
 

@@ -1,4 +1,4 @@
-"""Misspells a hook: it would never be called."""
+"""Misspells the name of a hook, which would never be called."""
 
 from gentext import hookimpl
 

@@ -1,4 +1,4 @@
-"""Takes a name that belongs to gentext."""
+"""Registers the name of a built-in component."""
 
 from gentext import hookimpl
 

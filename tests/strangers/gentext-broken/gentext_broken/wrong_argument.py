@@ -1,4 +1,4 @@
-"""Asks a hook for an argument that it does not have."""
+"""Names a parameter that the hook does not have."""
 
 from gentext import hookimpl
 
