@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from gentext.console import say
-from gentext.data.catalogue import CATALOGUE, Entry, data_dir, is_here
+from gentext.data.catalogue import CATALOGUE, CatalogueEntry, data_dir, is_here
 
 
 def corpora(
@@ -28,7 +28,7 @@ def corpora(
     say(f"The others are downloaded when they are used, to {data_dir()} (GEN_DATA_DIR names another folder)")
 
 
-def _row(entry: Entry, width: int) -> str:
+def _row(entry: CatalogueEntry, width: int) -> str:
     approximately = "~" if entry.filename is None else ""  # such a text changes with the version of Python
     characters = "?" if entry.characters is None else f"{approximately}{entry.characters:,}"
     availability = "yes" if is_here(entry) else "no"

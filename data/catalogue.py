@@ -21,7 +21,7 @@ from gentext.errors import CorpusError, reason
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
+class CatalogueEntry:
     """One text of the catalogue. A text without an address is part of every CPython."""
 
     name: str
@@ -37,19 +37,19 @@ class Entry:
 
 
 _ENTRIES = (
-    Entry(
+    CatalogueEntry(
         name="python-docs",
         summary="The language reference that comes with every CPython (the default)",
         characters=465_000,
         license="PSF-2.0",
     ),
-    Entry(
+    CatalogueEntry(
         name="python-stdlib",
         summary="The sources of Python's standard library, without tests",
         characters=9_900_000,
         license="PSF-2.0",
     ),
-    Entry(
+    CatalogueEntry(
         name="anna",
         summary="Leo Tolstoy, Anna Karenina, in English",
         characters=1_985_223,
@@ -59,7 +59,7 @@ _ENTRIES = (
         "recurrent-neural-networks/char-rnn/data/anna.txt",
         filename="anna.txt",
     ),
-    Entry(
+    CatalogueEntry(
         name="tinyshakespeare",
         summary="40,000 lines from the plays of William Shakespeare",
         characters=1_115_394,
@@ -68,7 +68,7 @@ _ENTRIES = (
         url="https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
         filename="tinyshakespeare.txt",
     ),
-    Entry(
+    CatalogueEntry(
         name="text8",
         summary="English Wikipedia of 2006 as lower-case letters and spaces: a benchmark",
         characters=100_000_000,
@@ -77,7 +77,7 @@ _ENTRIES = (
         url="http://mattmahoney.net/dc/text8.zip",
         filename="text8.zip",
     ),
-    Entry(
+    CatalogueEntry(
         name="enwik8",
         summary="10^8 bytes of English Wikipedia with its markup: a benchmark, for the byte tokenizer",
         characters=None,
@@ -88,7 +88,7 @@ _ENTRIES = (
     ),
 )
 
-CATALOGUE: dict[str, Entry] = {entry.name: entry for entry in _ENTRIES}
+CATALOGUE: dict[str, CatalogueEntry] = {entry.name: entry for entry in _ENTRIES}
 
 #: Folders of the standard library that hold tests, generated files, or packages that are no part of it.
 _NOT_SOURCE = {
@@ -133,7 +133,7 @@ _EMBEDDED: dict[str, Callable[[], Iterator[str]]] = {
 }
 
 
-def embedded(entry: Entry) -> Iterator[str]:
+def embedded(entry: CatalogueEntry) -> Iterator[str]:
     """Return the pieces of a text that Python brings along."""
     return _EMBEDDED[entry.name]()
 
@@ -156,7 +156,7 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def is_here(entry: Entry) -> bool:
+def is_here(entry: CatalogueEntry) -> bool:
     """Tell whether the text can be read without a network."""
     if entry.filename is None:
         return True
@@ -167,7 +167,7 @@ def is_here(entry: Entry) -> bool:
         return False
 
 
-def fetch(entry: Entry) -> Path:
+def fetch(entry: CatalogueEntry) -> Path:
     """Return the file of an entry, and download it first where it is missing.
 
     Raises CorpusError when the file of that name has another hash, or the download fails.
@@ -187,7 +187,7 @@ def fetch(entry: Entry) -> Path:
     return path
 
 
-def _download(entry: Entry, path: Path) -> Path:
+def _download(entry: CatalogueEntry, path: Path) -> Path:
     import pooch
 
     say(f"downloading {entry.name} from {entry.url} to {path}")
@@ -201,7 +201,7 @@ def _download(entry: Entry, path: Path) -> Path:
     return path
 
 
-def _download_error(entry: Entry, path: Path, cause: str) -> CorpusError:
+def _download_error(entry: CatalogueEntry, path: Path, cause: str) -> CorpusError:
     return CorpusError(
         f"{entry.name}: cannot download {entry.url} to {path} ({cause}). Let GEN_DATA_DIR name a folder that "
         f"can be written or, without a network, one into which you put {path.name} with sha256 {entry.sha256}"

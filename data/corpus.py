@@ -150,7 +150,7 @@ def _read_file(source: str, block_size: int) -> Iterator[str]:
         yield from decode_text(blocks(stream, block_size), source)
 
 
-def _read_entry(entry: catalogue.Entry, block_size: int) -> Iterator[str]:
+def _read_entry(entry: catalogue.CatalogueEntry, block_size: int) -> Iterator[str]:
     if entry.filename is None:
         yield from unix_lines(catalogue.embedded(entry))
         return

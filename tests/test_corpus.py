@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from gentext.cli.corpora import corpora
-from gentext.data.catalogue import CATALOGUE, Entry, is_here
+from gentext.data.catalogue import CATALOGUE, CatalogueEntry, is_here
 from gentext.data.corpus import iter_text, read_corpus
 from gentext.errors import CorpusError
 
@@ -44,7 +44,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def add_entry(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Entry]:
+def add_entry(monkeypatch: pytest.MonkeyPatch) -> Callable[..., CatalogueEntry]:
     """Returns a function that adds a text to the catalogue, with an address at which no server answers."""
     with socket.socket() as free_socket:
         free_socket.bind(("127.0.0.1", 0))
@@ -52,9 +52,9 @@ def add_entry(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Entry]:
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, "127.0.0.1")
 
-    def add(content: bytes, filename: str) -> Entry:
+    def add(content: bytes, filename: str) -> CatalogueEntry:
         digest = hashlib.sha256(content).hexdigest()
-        entry = Entry("fake", "a fake", None, "none", digest, f"http://127.0.0.1:{port}/x", filename)
+        entry = CatalogueEntry("fake", "a fake", None, "none", digest, f"http://127.0.0.1:{port}/x", filename)
         monkeypatch.setitem(CATALOGUE, "fake", entry)
         return entry
 
@@ -150,7 +150,7 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("filename", ["fake.txt", "fake.zip"])
 def test_file_that_is_there_is_used_as_it_is(
-    data: Path, add_entry: Callable[..., Entry], monkeypatch: pytest.MonkeyPatch, filename: str
+    data: Path, add_entry: Callable[..., CatalogueEntry], monkeypatch: pytest.MonkeyPatch, filename: str
 ) -> None:
     content = b"read\r\nonly"
     if filename.endswith(".zip"):
@@ -171,7 +171,7 @@ def test_file_that_is_there_is_used_as_it_is(
 
 
 def test_file_with_another_hash_is_refused_and_kept(
-    data: Path, add_entry: Callable[..., Entry], monkeypatch: pytest.MonkeyPatch
+    data: Path, add_entry: Callable[..., CatalogueEntry], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = add_entry(b"the right one", "fake.txt")
     (data / "fake.txt").write_bytes(b"mine")
@@ -183,7 +183,7 @@ def test_file_with_another_hash_is_refused_and_kept(
     assert (data / "fake.txt").read_bytes() == b"mine"
 
 
-def test_no_network_says_what_to_do(data: Path, add_entry: Callable[..., Entry]) -> None:
+def test_no_network_says_what_to_do(data: Path, add_entry: Callable[..., CatalogueEntry]) -> None:
     entry = add_entry(b"far away", "fake.txt")
     with pytest.raises(CorpusError) as caught:
         read_corpus("fake")

@@ -80,8 +80,8 @@ def _write_picture(folder: Path, space: Space, rows: Sequence[TrialRow]) -> None
     panels = list(figure.subplots(line_count, column_count, squeeze=False, sharey=True).flat)
     measured = sorted((row for row in rows if row.val_loss is not None), key=lambda row: row.number)
     _draw_progress(panels[0], measured)
-    for panel, (name, entry) in zip(panels[1:], space.items(), strict=False):
-        _draw_values(panel, name, entry, [row for row in measured if name in row.values])
+    for panel, (name, distribution) in zip(panels[1:], space.items(), strict=False):
+        _draw_values(panel, name, distribution, [row for row in measured if name in row.values])
     for panel in panels[panel_count:]:
         panel.remove()
     for panel in panels[::column_count]:
@@ -103,16 +103,16 @@ def _draw_progress(panel: Any, rows: Sequence[TrialRow]) -> None:
     panel.xaxis.get_major_locator().set_params(integer=True)
 
 
-def _draw_values(panel: Any, name: str, entry: Choices | Range, rows: Sequence[TrialRow]) -> None:
+def _draw_values(panel: Any, name: str, distribution: Choices | Range, rows: Sequence[TrialRow]) -> None:
     """Draw the losses by the values of one key of the space."""
-    if isinstance(entry, Choices):
-        positions = {repr(choice): index for index, choice in enumerate(entry.choices)}
+    if isinstance(distribution, Choices):
+        positions = {repr(choice): index for index, choice in enumerate(distribution.choices)}
         _draw_losses(panel, rows, [positions[repr(row.values[name])] for row in rows])
-        panel.set_xticks(range(len(positions)), [str(choice) for choice in entry.choices])
+        panel.set_xticks(range(len(positions)), [str(choice) for choice in distribution.choices])
         panel.set_xlim(-0.5, len(positions) - 0.5)
     else:
         _draw_losses(panel, rows, [row.values[name] for row in rows])
-        panel.set(xscale="log" if entry.log else "linear")
+        panel.set(xscale="log" if distribution.log else "linear")
     panel.set(xlabel=name)
 
 

@@ -33,7 +33,7 @@ class Choices:
 
     @property
     def probes(self) -> list[Value]:
-        """Values to check: when a component accepts them, it accepts all values of the entry."""
+        """Values to check: when a component accepts them, it accepts all values of the distribution."""
         return self.choices
 
     def contains(self, value: Any) -> bool:
@@ -74,7 +74,7 @@ class Range:
 
     @property
     def probes(self) -> list[Value]:
-        """Values to check: when a component accepts them, it accepts all values of the entry."""
+        """Values to check: when a component accepts them, it accepts all values of the distribution."""
         return [self.low, self.high]
 
     def contains(self, value: Any) -> bool:
@@ -106,13 +106,15 @@ def parse_space(table: Mapping[str, Any], source: str) -> Space:
             )
         if not isinstance(keys, Mapping):
             raise ConfigError(f"{source}: {section} = {keys!r}: expected tables such as [{section}.key]")
-        for key, entry in keys.items():
+        for key, distribution_table in keys.items():
             name = f"{section}.{key}"
-            if not isinstance(entry, Mapping):
-                raise ConfigError(f"{source}: {name} = {entry!r}: expected [{name}] with choices, or with low and high")
-            entry_class: type[Choices | Range] = Choices if "choices" in entry else Range
+            if not isinstance(distribution_table, Mapping):
+                raise ConfigError(
+                    f"{source}: {name} = {distribution_table!r}: expected [{name}] with choices, or with low and high"
+                )
+            distribution_class: type[Choices | Range] = Choices if "choices" in distribution_table else Range
             try:
-                space[name] = build_config(entry_class, entry, name)
+                space[name] = build_config(distribution_class, distribution_table, name)
             except ConfigError as error:
                 raise ConfigError(f"{source}: {error}") from None
     if not space:
@@ -123,9 +125,9 @@ def parse_space(table: Mapping[str, Any], source: str) -> Space:
 def space_table(space: Space) -> ConfigTable:
     """Return a space as the tables that `parse_space` reads."""
     table: ConfigTable = {}
-    for name, entry in space.items():
+    for name, distribution in space.items():
         section, _, key = name.partition(".")
-        table.setdefault(section, {})[key] = to_table(entry)
+        table.setdefault(section, {})[key] = to_table(distribution)
     return table
 
 
@@ -141,21 +143,21 @@ def check_space(space: Space, options: TrainOptions) -> dict[str, Value]:
     Raises ConfigError for a key or a value that the component refuses. Where the space has several
     components in ``section.name``, each of them must have the other keys of the section.
     """
-    for name, entry in space.items():
+    for name, distribution in space.items():
         section = name.partition(".")[0]
-        component_entry = space.get(f"{section}.name")
+        component_distribution = space.get(f"{section}.name")
         component_settings = [""]  # the component of the options
-        if component_entry is not None and name != f"{section}.name":
-            component_settings = [format_setting(f"{section}.name", value) for value in component_entry.probes]
-        for component_setting, value in itertools.product(component_settings, entry.probes):
+        if component_distribution is not None and name != f"{section}.name":
+            component_settings = [format_setting(f"{section}.name", value) for value in component_distribution.probes]
+        for component_setting, value in itertools.product(component_settings, distribution.probes):
             settings = [*options.settings, component_setting, format_setting(name, value)]
             trial_options = dataclasses.replace(options, settings=list(filter(None, settings)))
             component(resolve(trial_options), section)
     config = with_defaults(resolve(options))
     values = {}
-    for name, entry in space.items():
+    for name, distribution in space.items():
         section, _, key = name.partition(".")
         value = config[section].get(key)
-        if entry.contains(value):
+        if distribution.contains(value):
             values[name] = value
     return values

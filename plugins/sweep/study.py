@@ -120,7 +120,7 @@ class Study:
             state = np.random.SeedSequence([seed, number]).generate_state(1)
             self._study.sampler = optuna.samplers.TPESampler(n_startup_trials=RANDOM_TRIALS, seed=int(state[0]))
             trial = self._trial(number)
-            return {name: _draw(trial, name, entry) for name, entry in space.items()}
+            return {name: _draw(trial, name, distribution) for name, distribution in space.items()}
 
     def report(self, number: int, share: float, val_loss: float) -> bool:
         """Store a measurement at a share of the budget; return whether the trial should be pruned."""
@@ -183,9 +183,9 @@ def _row(trial: optuna.trial.FrozenTrial) -> TrialRow:
     )
 
 
-def _draw(trial: optuna.Trial, name: str, entry: Choices | Range) -> Value:
-    if isinstance(entry, Choices):
-        return cast(Value, trial.suggest_categorical(name, entry.choices))
-    suggest: Callable[..., Value] = trial.suggest_int if entry.is_integer else trial.suggest_float
-    step = entry.step or (1 if entry.is_integer else None)
-    return suggest(name, entry.low, entry.high, log=entry.log, step=step)
+def _draw(trial: optuna.Trial, name: str, distribution: Choices | Range) -> Value:
+    if isinstance(distribution, Choices):
+        return cast(Value, trial.suggest_categorical(name, distribution.choices))
+    suggest: Callable[..., Value] = trial.suggest_int if distribution.is_integer else trial.suggest_float
+    step = distribution.step or (1 if distribution.is_integer else None)
+    return suggest(name, distribution.low, distribution.high, log=distribution.log, step=step)
