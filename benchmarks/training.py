@@ -64,7 +64,7 @@ def loss_by_formula(run: Run, model: Any) -> float:
     """Return the loss of a model on its run's held-out text, by the notebook's formula."""
     opened = TorchModel(model, None, "cpu")  # type: ignore[arg-type]  # `advance` uses no bundle
     tokens = load_tokenizer(*run.read_tokenizer()).encode((run.path / HELD_OUT).read_text(encoding="utf-8"))
-    loss = notebook_loss(opened.advance, opened.initial, tokens)
+    loss = notebook_loss(opened, tokens)
     if loss is None:
         raise SystemExit("the held-out text is too short for the notebook's formula: 12,800 characters at least")
     return loss

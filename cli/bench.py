@@ -44,7 +44,7 @@ def bench(
     report: dict[str, Any] = {"source": str(path), "machine": measure.machine()}
     with tempfile.TemporaryDirectory() as folder:
         files = _files(path, Path(folder))
-        tries: dict[Any, measure.Try] = {}
+        tries: dict[Any, measure.Measurement] = {}
         rows: list[dict[str, Any]] = []
         for name, file in files.items():
             say(f"preparing {name}")
@@ -54,7 +54,7 @@ def bench(
         if baseline:
             tries[NOTEBOOK], report["notebook"] = _notebook(path, device)
         say(f"measuring all in turn, {measure.REPEATS} times")
-        taken = measure.in_turn(tries, measure.REPEATS)
+        taken = measure.measure_in_turn(tries, measure.REPEATS)
         for row in rows:
             row["rates"] = [one | _rate(taken, (row["name"], one["batch"])) for one in row["rates"]]
         whole, imports = measure.whole_process(path)
@@ -93,7 +93,7 @@ def _files(path: Path, folder: Path) -> dict[str, Path]:
     return files | {"model, step by step": there[MODEL]}
 
 
-def _prepare(file: Path, device: str, threads: int) -> tuple[dict[int, measure.Try], dict[str, Any]]:
+def _prepare(file: Path, device: str, threads: int) -> tuple[dict[int, measure.Measurement], dict[str, Any]]:
     """Return what measures each batch, and what is known of the file already."""
     opened = functools.cache(lambda count: open_exported(file, device, count))
     suits = {batch: threads or measure.fastest_threads(opened, batch)[0] for batch in measure.BATCHES}
@@ -103,7 +103,7 @@ def _prepare(file: Path, device: str, threads: int) -> tuple[dict[int, measure.T
     return tries, row | {"rates": [{"batch": batch, "threads": count} for batch, count in suits.items()]}
 
 
-def _notebook(path: Path, device: str) -> tuple[measure.Try, dict[str, Any]]:
+def _notebook(path: Path, device: str) -> tuple[measure.Measurement, dict[str, Any]]:
     """Return the notebook's loop on a network of the same size, and the threads that suit it."""
     import gentext
 

@@ -71,7 +71,7 @@ def _problems() -> list[str]:
             "pip uninstall both, then install gentext again"
         )
     try:
-        import gentext.plugins.samplers.session  # noqa: F401  it imports onnxruntime
+        import gentext.plugins.samplers.runtime  # noqa: F401  it imports onnxruntime
     except ImportError as error:
         problems.append(f"onnxruntime cannot be imported ({error}): install it again")
     problems += [f"plugin {plugin.provider}: {plugin.error}" for plugin in host().plugins if plugin.error]
@@ -80,10 +80,10 @@ def _problems() -> list[str]:
 
 def _cuda() -> str:
     try:
-        from gentext.plugins.samplers.session import cuda_there
+        from gentext.plugins.samplers.runtime import cuda_problem
     except ImportError:  # `_problems` reports it
         return "unknown without onnxruntime"
-    return cuda_there() or "onnxruntime offers it; gen sample --device cuda tells whether a GPU answers"
+    return cuda_problem() or "onnxruntime offers it; gen sample --device cuda tells whether a GPU answers"
 
 
 def _bf16() -> str:

@@ -30,7 +30,7 @@ def export(
     source = open_run(run)
     try:
         from gentext.export.exporter import FOR_CUDA, PRECISIONS, ExportOptions, export_run
-        from gentext.plugins.samplers.session import MOST_POSITIONS
+        from gentext.plugins.samplers.session import MAX_UNROLLED_POSITIONS
     except ModuleNotFoundError:
         raise MissingExtra("gen export", "train") from None
     if precision not in (known := ("auto", *PRECISIONS, *FOR_CUDA)):
@@ -39,8 +39,8 @@ def export(
         raise UsageError("--unroll with int8: CUDA has no such integer products in onnxruntime; take fp32 or fp16")
     if not limit >= 0:
         raise UsageError(f"--limit {limit}: expected 0 or more nats a symbol")
-    if not 0 <= unroll <= MOST_POSITIONS:
-        raise UsageError(f"--unroll {unroll}: expected 1 to {MOST_POSITIONS} positions, or 0 for no such file")
+    if not 0 <= unroll <= MAX_UNROLLED_POSITIONS:
+        raise UsageError(f"--unroll {unroll}: expected 1 to {MAX_UNROLLED_POSITIONS} positions, or 0 for no such file")
     folder = output or source.path
     if folder.exists() and not folder.is_dir():
         raise RunError(f"-o {folder} is a file; expected a folder to write model.onnx to")

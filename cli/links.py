@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gentext.bundle import Bundle
-from gentext.chain import Chain, build_link, out_of_range
+from gentext.chain import Chain, build_link
 from gentext.describe import chain_of
 from gentext.errors import PluginError, UsageError, nearest
 from gentext.registry import Registry
 from gentext.stored import stored_chain
-from gentext.strategy import Param
+from gentext.strategy import Param, range_problem
 
 #: Option without dashes -> the text that was typed.
 ChainFlags = dict[str, str]
@@ -120,7 +120,7 @@ def _number(flag: str, text: str, param: Param) -> float:
         value = float(text)
     except ValueError:
         raise UsageError(f"--{flag} {text!r}: expected a number") from None
-    expected = out_of_range(param, value)
+    expected = range_problem(param, value)
     if expected:
         raise UsageError(f"--{flag} {text}: {expected}")
     return value

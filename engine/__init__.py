@@ -21,17 +21,18 @@ Contracts
     manager  loads plugins
     noise  the uniform numbers behind every draw
     stop  stop strings as an automaton
-    chain  links in order, and the draw, in NumPy
+    chain  links in order, in NumPy
+    draw  how a token is chosen from logits
 
 Files
     run  a run directory, and writes that are whole or not there at all
-    bundle  what an exported file says about itself
+    bundle  the description that an exported file carries
     signature  inputs and outputs of a compiled generator
 
 Sampling
     describe  from a run to a bundle, and from a bundle to its tokenizer and chain
     opening  opens an exported file with the built-in sampler
-    stored  the chain inside a compiled file
+    stored  the chain that is compiled into a file
     stepping  generation one position at a time: the reference
     compiled  generation many positions a call, inside the graph
     generate  tokens to text

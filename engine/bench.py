@@ -1,4 +1,4 @@
-"""How fast a file writes on this machine: medians of several runs, taken in turn."""
+"""How fast a file writes on this machine: medians of several measurements, which take turns."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,82 +20,93 @@ from gentext.interfaces import OpenSampler, Request
 from gentext.manager import host
 from gentext.settings import cores
 from gentext.stored import stored_chain
+from gentext.versions import installed_version
 
+#: Numbers of rows that are written side by side.
 BATCHES = (1, 8, 64, 256)
 #: Seconds that each measurement should take.
-TARGET = 1.0
+SECONDS = 1.0
+#: Repetitions of each measurement.
 REPEATS = 5
+#: Instruction sets on which the speed of matrix products depends, as /proc/cpuinfo names them.
+INSTRUCTIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16")
+#: A larger number of threads is chosen only if it is faster by this factor.
+THREADS_MARGIN = 1.03
 
 Name = TypeVar("Name")
 
-#: What measures a rate once: characters a second.
-Try = Callable[[], float]
+#: A function that measures a rate once and returns it, in characters a second.
+Measurement = Callable[[], float]
 
 
 @dataclasses.dataclass(frozen=True)
 class Rate:
-    """Characters a second of all rows together: the median, and the slowest and fastest run."""
+    """Characters a second of all rows together: the median, the lowest and the highest of several measurements."""
 
     median: float
     low: float
     high: float
 
 
-def in_turn(tries: Mapping[Name, Try], repeats: int) -> dict[Name, list[float]]:
-    """Measure each of these once, and again from the first on, ``repeats`` times.
+def measure_in_turn(measurements: Mapping[Name, Measurement], repeats: int) -> dict[Name, list[float]]:
+    """Run each measurement once, then all of them again, ``repeats`` times; return the rates of each by name.
 
-    A machine that others share is fast in one minute and slow in the next. So nothing is measured
-    alone, and what is compared stands in the same turn.
+    A machine that others share is fast in one minute and slow in the next. Rates of the same turn are
+    measured close together, so that they can be compared.
     """
-    taken: dict[Name, list[float]] = {name: [] for name in tries}
+    rates: dict[Name, list[float]] = {name: [] for name in measurements}
     for _ in range(repeats):
-        for name, one in tries.items():
-            taken[name].append(one())
-    return taken
+        for name, measurement in measurements.items():
+            rates[name].append(measurement())
+    return rates
 
 
-def summary(taken: list[float]) -> Rate:
-    return Rate(statistics.median(taken), min(taken), max(taken))
+def summary(rates: list[float]) -> Rate:
+    return Rate(statistics.median(rates), min(rates), max(rates))
 
 
-def ratio(taken: list[float], base: list[float]) -> float:
-    """Return the median of the ratios of each turn."""
-    return statistics.median(one / other for one, other in zip(taken, base, strict=True))
+def ratio(rates: list[float], base_rates: list[float]) -> float:
+    """Return the median over the turns of the ratio of two rates."""
+    return statistics.median(rate / base for rate, base in zip(rates, base_rates, strict=True))
 
 
 def chain_for(opened: OpenSampler) -> Chain:
-    """Return the chain that the file runs by itself, or its default one."""
+    """Return the chain that is compiled into the file, or else the file's default chain."""
     bundle = opened.bundle
     return stored_chain(bundle) if bundle.kind == "generator" else chain_of(bundle, host().registry)
 
 
-def writing(opened: OpenSampler, batch: int, seconds: float = TARGET) -> Try:
-    """Return what writes about so many seconds in ``batch`` rows; find out how much that is, which warms up."""
+def writing(opened: OpenSampler, batch: int, seconds: float = SECONDS) -> Measurement:
+    """Return a measurement that writes ``batch`` rows for about so many seconds.
+
+    The length that takes so long is found by writing, which also warms up the file.
+    """
     chain = chain_for(opened)
-    length, taken = 16, 0.0
-    while taken < seconds / 4:
-        length = min(length * 4, 100_000)
-        taken = _write(opened, chain, batch, length)
-    chosen = max(16, int(length * seconds / taken))
-    return lambda: batch * chosen / _write(opened, chain, batch, chosen)
+    trial_length, elapsed = 16, 0.0
+    while elapsed < seconds / 4:
+        trial_length = min(trial_length * 4, 100_000)
+        elapsed = _write(opened, chain, batch, trial_length)
+    length = max(16, int(trial_length * seconds / elapsed))
+    return lambda: batch * length / _write(opened, chain, batch, length)
 
 
 def fastest_threads(open_with: Callable[[int], OpenSampler], batch: int = 1, seconds: float = 0.1) -> tuple[int, float]:
-    """Return the number of threads at which so many rows are written fastest, and their characters a second.
+    """Return the number of threads that write ``batch`` rows fastest, and the characters a second.
 
-    More threads must win 3 %: on a busy machine they are the first to suffer.
+    ``open_with`` opens the model with a number of threads. More threads must be 3 % faster to be
+    chosen, since they lose most when the machine is busy.
     """
     counts = [1]
     while counts[-1] < cores():
         counts.append(min(2 * counts[-1], cores()))
-    taken = in_turn({threads: writing(open_with(threads), batch, seconds) for threads in counts}, REPEATS)
-    rates = {threads: statistics.median(one) for threads, one in taken.items()}
-    best = max(rates.values())
-    return next((threads, found) for threads, found in rates.items() if found * 1.03 >= best)
+    measurements = {threads: writing(open_with(threads), batch, seconds) for threads in counts}
+    medians = {threads: statistics.median(rates) for threads, rates in measure_in_turn(measurements, REPEATS).items()}
+    best = max(medians.values())
+    return next((threads, rate) for threads, rate in medians.items() if rate * THREADS_MARGIN >= best)
 
 
 def _write(opened: OpenSampler, chain: Chain, batch: int, length: int) -> float:
-    """Write ``length`` symbols in each row and return the seconds it took."""
+    """Write ``length`` symbols in each of ``batch`` rows and return the seconds it took."""
     request = Request(
         primes=[np.empty(0, np.int64)] * batch,
         seeds=[(0, row) for row in range(batch)],
@@ -104,63 +114,60 @@ def _write(opened: OpenSampler, chain: Chain, batch: int, length: int) -> float:
         params=chain.param_arrays(batch),
         max_tokens=length,
     )
-    begin = time.perf_counter()
+    started_at = time.perf_counter()
     for _ in opened.generate(request):
         pass
-    return time.perf_counter() - begin
+    return time.perf_counter() - started_at
 
 
 def first_character(open_again: Callable[[], OpenSampler]) -> tuple[float, float]:
-    """Return the median seconds to open the file, and from there to the first symbol."""
-    opens, firsts = [], []
+    """Return the median seconds to open the file, and then to write the first symbol."""
+    opening_seconds, writing_seconds = [], []
     for _ in range(REPEATS):
-        begin = time.perf_counter()
+        started_at = time.perf_counter()
         opened = open_again()
-        middle = time.perf_counter()
+        opened_at = time.perf_counter()
         _write(opened, chain_for(opened), 1, 1)
-        opens.append(middle - begin)
-        firsts.append(time.perf_counter() - middle)
-    return statistics.median(opens), statistics.median(firsts)
+        opening_seconds.append(opened_at - started_at)
+        writing_seconds.append(time.perf_counter() - opened_at)
+    return statistics.median(opening_seconds), statistics.median(writing_seconds)
 
 
 def whole_process(path: Path) -> tuple[float, float]:
-    """Return median seconds of ``gen sample`` with 200 characters, and of importing numpy and onnxruntime."""
+    """Return the median seconds of a process of ``gen sample`` with 200 characters, and of one that only imports.
+
+    The second one imports NumPy and onnxruntime, which no ``gen sample`` can do without.
+    """
     commands = (
         [sys.executable, "-m", "gentext", "sample", str(path), "--length", "200", "--seed", "1"],
         [sys.executable, "-c", "import numpy, onnxruntime"],
     )
     times: tuple[list[float], list[float]] = ([], [])
     for turn in range(REPEATS + 1):
-        for command, taken in zip(commands, times, strict=True):
-            begin = time.perf_counter()
+        for command, seconds in zip(commands, times, strict=True):
+            started_at = time.perf_counter()
             subprocess.run(command, check=True, capture_output=True)
-            if turn:  # the first of each warms the disk's cache
-                taken.append(time.perf_counter() - begin)
+            if turn:  # the first turn only fills the disk's cache
+                seconds.append(time.perf_counter() - started_at)
     return statistics.median(times[0]), statistics.median(times[1])
 
 
 def machine() -> dict[str, Any]:
-    """Return what a figure must be read with: processor, cores, versions."""
-    flags = _cpu_lines("flags").split()
+    """Return the processor, its cores and instructions, and the versions: figures mean little without them."""
+    flags = _cpu_field("flags").split()
     return {
-        "cpu": _cpu_lines("model name") or platform.processor() or platform.machine(),
+        "cpu": _cpu_field("model name") or platform.processor() or platform.machine(),
         "cores": cores(),
-        "instructions": [one for one in ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16") if one in flags],
+        "instructions": [name for name in INSTRUCTIONS if name in flags],
         "python": platform.python_version(),
-        **{name: _version(name) for name in ("gentext", "numpy", "onnxruntime-gpu", "onnxruntime", "torch")},
+        **{name: installed_version(name) for name in ("gentext", "numpy", "onnxruntime-gpu", "onnxruntime", "torch")},
     }
 
 
-def _cpu_lines(field: str) -> str:
+def _cpu_field(field: str) -> str:
+    """Return a field of the first processor in /proc/cpuinfo, or an empty text."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return ""
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), "")
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None

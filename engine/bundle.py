@@ -1,7 +1,7 @@
-"""What an exported file says about itself, in ``metadata_props``: docs/formats.md is its reference.
+"""The description that an exported file carries in its ``metadata_props``: docs/formats.md is its reference.
 
-Written by the export, read by every sampler. A file may come from a stranger, so each value is
-checked against the others before anything is allocated from it.
+The export writes it, every sampler reads it. A file may come from a stranger, so each field is
+checked against the others before memory is allocated for it.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gentext.errors import FileFormatError
-from gentext.interfaces import StateSpec
-from gentext.strategy import LARGEST, State, Table
+from gentext.interfaces import STATE_DTYPES, StateSpec
+from gentext.strategy import MAX_NUMBER, State, Table
 
 FORMAT = 1
-#: ``unrolled`` is a generator for a fixed number of positions, beside one for any number.
+#: ``model``: tokens to logits. ``generator``: the chain and the draw inside, for any number of positions a call.
+#: ``unrolled``: the same for a fixed number of positions, in a file beside the generator.
 Kind = Literal["model", "generator", "unrolled"]
 PREFIX = "gentext."
-#: Names of a file's own inputs and outputs, which no model state may take.
+#: Names of the inputs and outputs of the graphs, which no model state may have.
 RESERVED = {"tokens", "token", "logits", "logprobs", "fresh", "ended", "forced", "noise"} | {
     f"stop_{name}" for name in ("state", "table", "final")
 }
-#: A row's state may not be larger than this: 64 MiB of float32. The notebook's is 8 KiB.
-MAX_STATE = 2**24
+#: Elements of a state of one row, or of a table, at most: 64 MiB of float32. The notebook's state has 8 KiB.
+MAX_ELEMENTS = 2**24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,14 +42,14 @@ class StateMeta:
     shape: list[int | None]
     dtype: str
     initial: str | float = 0.0
-    """One number for every element, or base64 of little-endian values in C order, without batch."""
+    """One number for every element of a row, or base64 of the row's little-endian elements in C order."""
 
     @property
     def spec(self) -> StateSpec:
         return StateSpec(self.name, tuple(self.shape), self.dtype)
 
     def row(self) -> NDArray[Any]:
-        """Return the initial value of a row, without the batch axis."""
+        """Return the initial state of one row, without the batch axis."""
         shape = tuple(size for size in self.shape if size is not None)
         if isinstance(self.initial, str):
             data = np.frombuffer(base64.b64decode(self.initial, validate=True), np.dtype(self.dtype).newbyteorder("<"))
@@ -56,17 +57,17 @@ class StateMeta:
         return np.full(shape, self.initial, self.dtype)
 
     def rows(self, count: int) -> NDArray[Any]:
-        """Return the initial state of ``count`` rows, batch axis in place."""
+        """Return the initial state of ``count`` rows, in the full shape with the batch axis."""
         axis = self.spec.batch_axis
         return np.ascontiguousarray(np.repeat(np.expand_dims(self.row(), axis), count, axis=axis))
 
     @classmethod
     def of(cls, spec: StateSpec, row: NDArray[Any]) -> StateMeta:
-        """Describe a state tensor whose rows begin as ``row``."""
+        """Describe a state tensor whose rows all start as ``row``."""
         flat = np.asarray(row).ravel()
         if flat.size and (flat == flat[0]).all() and np.isfinite(flat[0]):  # JSON has no infinity
             number = float(flat[0])
-            if number == flat[0].item():  # a large integer is not always a float
+            if number == flat[0].item():  # a float cannot hold every large integer
                 return cls(spec.name, list(spec.shape), spec.dtype, number)
         data = flat.astype(np.dtype(spec.dtype).newbyteorder("<")).tobytes()
         return cls(spec.name, list(spec.shape), spec.dtype, base64.b64encode(data).decode())
@@ -74,16 +75,17 @@ class StateMeta:
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerMeta:
-    """Which tokenizer made the ids, and what it needs to encode again."""
+    """The tokenizer of a model, and its state, from which it is built again."""
 
     name: str
     state: dict[str, Any]
     unknown: int | None = None
+    """The token of all unknown characters, or None."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ParamMeta:
-    """One parameter of a link, as command lines need it."""
+    """One parameter of a link: enough for its command-line option. ``low`` and ``high`` are None without a limit."""
 
     default: float
     neutral: float
@@ -111,18 +113,22 @@ class LinkMeta:
 
 @dataclasses.dataclass(frozen=True)
 class Bundle:
-    """Everything that a file knows about itself."""
+    """The description of an exported model.
+
+    Raises FileFormatError when its fields contradict each other.
+    """
 
     kind: Kind
     tokenizer: TokenizerMeta
     token_bytes: list[bytes]
-    """The bytes of each id, in order."""
+    """The bytes of each token, in the order of the ids."""
     states: list[StateMeta]
     start: int
-    """The symbol that every row consumes first; it is not printed."""
+    """The token that every row reads first; it is no part of the text."""
     chain: list[LinkMeta]
+    """The links of the default chain, in order; in a generator, those that are compiled into it."""
     card: dict[str, Any]
-    """Where it comes from: corpus, sizes, losses, config, versions."""
+    """The origin of the model: corpus, sizes, losses, config, versions."""
 
     def __post_init__(self) -> None:
         size = len(self.token_bytes)
@@ -130,72 +136,50 @@ class Bundle:
         _require(0 <= self.start < size, f"start symbol {self.start} outside the {size} symbols")
         unknown = self.tokenizer.unknown
         _require(unknown is None or 0 <= unknown < size, f"unknown symbol {unknown} outside the {size} symbols")
-        for what, names in (("state", self.states), ("link", self.chain)):
-            known = [one.name for one in names]
-            _require(len(set(known)) == len(known), f"one {what} stands in it twice: {', '.join(known)}")
+        _check_unique("state", [state.name for state in self.states])
+        _check_unique("link", [link.name for link in self.chain])
         for state in self.states:
-            taken = state.name in RESERVED or state.name.endswith("_out") or not state.name.isidentifier()
-            _require(not taken, f"a state may not be called {state.name!r}: the files use that name themselves")
-            _require(state.shape.count(None) == 1, f"state {state.name!r} must have one batch axis")
-            sizes = [one for one in state.shape if one is not None]
-            _require(all(one > 0 for one in sizes), f"state {state.name!r} has the shape {state.shape}")
-            _require(math.prod(sizes) <= MAX_STATE, f"state {state.name!r} is too large: {state.shape}")
-            _require(state.dtype in ("float32", "float16", "int64", "bool"), f"state type {state.dtype!r}")
-            try:
-                state.row()
-            except (ValueError, TypeError):
-                _require(False, f"the initial value of state {state.name!r} does not fit its shape")
-
+            _check_state(state)
         for link in self.chain:
-            for name, own in link.state.items():
-                _require(all(one > 0 for one in own.shape), f"state {link.name}.{name} has the shape {own.shape}")
-                _require(math.prod(own.shape) <= MAX_STATE, f"state {link.name}.{name} is too large: {own.shape}")
-            for name, table in link.tables.items():
-                fixed = [one for one in table.dims if one is not None]
-                _require(all(one > 0 for one in fixed), f"table {link.name}.{name} has the shape {table.dims}")
-                _require(math.prod(fixed) <= MAX_STATE, f"table {link.name}.{name} is too large: {table.dims}")
-            for name, param in link.params.items():
-                low = -math.inf if param.low is None else param.low
-                high = math.inf if param.high is None else param.high
-                fits = low <= param.default <= high and abs(param.default) <= LARGEST[param.dtype]
-                _require(fits, f"{link.name}.{name} = {param.default:g} is out of its range")
+            _check_link(link)
 
     @property
     def vocab_size(self) -> int:
         return len(self.token_bytes)
 
     def to_metadata(self) -> dict[str, str]:
-        """Return the entries to store as metadata_props."""
-        plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        plain["token_bytes"] = [data.hex() for data in self.token_bytes]
-        values = {"format": str(FORMAT), "kind": plain.pop("kind")}
-        values |= {name: msgspec.json.encode(value).decode() for name, value in plain.items()}
-        return {PREFIX + name: value for name, value in values.items()}
+        """Return the bundle as metadata_props: prefixed names to JSON, and the format and kind as plain words."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        fields["token_bytes"] = [symbol.hex() for symbol in self.token_bytes]
+        properties = {"format": str(FORMAT), "kind": fields.pop("kind")}
+        properties |= {name: msgspec.json.encode(field).decode() for name, field in fields.items()}
+        return {PREFIX + name: text for name, text in properties.items()}
 
     @classmethod
-    def from_metadata(cls, entries: Mapping[str, str], path: Path) -> Bundle:
-        """Read the entries of a file, or raise FileFormatError naming it."""
-        values = {key.removeprefix(PREFIX): value for key, value in entries.items() if key.startswith(PREFIX)}
-        if "format" not in values:
+    def from_metadata(cls, metadata: Mapping[str, str], path: Path) -> Bundle:
+        """Read the metadata_props of a file, or raise FileFormatError naming its path."""
+        properties = {key.removeprefix(PREFIX): text for key, text in metadata.items() if key.startswith(PREFIX)}
+        if "format" not in properties:
             raise FileFormatError(f"{path}: not made by gentext (no gentext metadata); expected a file from gen export")
-        if values["format"] != str(FORMAT):
+        if properties["format"] != str(FORMAT):
             raise FileFormatError(
-                f"{path}: format version {values['format'][:20]}, this gentext reads {FORMAT}; "
+                f"{path}: format version {properties['format'][:20]}, this gentext reads {FORMAT}; "
                 f"export it again, or use the version of gentext that made it"
             )
         try:
-            decoded: dict[str, Any] = {"kind": msgspec.convert(values["kind"], Kind)}
-            for name, kind in _ENTRIES.items():
-                decoded[name] = msgspec.json.decode(values[name], type=kind)
-            decoded["token_bytes"] = [bytes.fromhex(data) for data in decoded["token_bytes"]]
-            return cls(**decoded)
+            fields: dict[str, Any] = {"kind": msgspec.convert(properties["kind"], Kind)}
+            for name, field_type in _JSON_FIELDS.items():
+                fields[name] = msgspec.json.decode(properties[name], type=field_type)
+            fields["token_bytes"] = [bytes.fromhex(symbol) for symbol in fields["token_bytes"]]
+            return cls(**fields)
         except KeyError as error:
             raise FileFormatError(f"{path}: damaged, its metadata lacks {error}; export it again") from None
         except (ValueError, RecursionError, msgspec.MsgspecError, FileFormatError) as error:
             raise FileFormatError(f"{path}: damaged metadata ({error}); export it again") from None
 
 
-_ENTRIES: dict[str, Any] = {
+#: Fields that are stored as JSON, with the types that they are decoded to.
+_JSON_FIELDS: dict[str, Any] = {
     "tokenizer": TokenizerMeta,
     "token_bytes": list[str],
     "states": list[StateMeta],
@@ -210,8 +194,46 @@ def _require(condition: bool, problem: str) -> None:
         raise FileFormatError(problem)
 
 
-def start_symbol(token_bytes: Sequence[bytes], counts: NDArray[np.int64], unknown: int | None) -> int:
-    """Return the start symbol: newline, else the symbol that is most frequent in the text."""
+def _check_unique(kind: str, names: Sequence[str]) -> None:
+    _require(len(set(names)) == len(names), f"one {kind} stands in it twice: {', '.join(names)}")
+
+
+def _check_size(name: str, shape: Sequence[int | None]) -> None:
+    """Check the sizes of a state or a table; None is a size that is not fixed."""
+    fixed_sizes = [size for size in shape if size is not None]
+    _require(all(size > 0 for size in fixed_sizes), f"{name} has the shape {shape}")
+    _require(math.prod(fixed_sizes) <= MAX_ELEMENTS, f"{name} is too large: {shape}")
+
+
+def _check_state(state: StateMeta) -> None:
+    allowed = state.name.isidentifier() and state.name not in RESERVED and not state.name.endswith("_out")
+    _require(allowed, f"a state may not be called {state.name!r}: the files use that name themselves")
+    _require(state.shape.count(None) == 1, f"state {state.name!r} must have one batch axis")
+    _check_size(f"state {state.name!r}", state.shape)
+    _require(state.dtype in STATE_DTYPES, f"state type {state.dtype!r}")
+    try:
+        state.row()
+    except (ValueError, TypeError):
+        _require(False, f"the initial value of state {state.name!r} does not fit its shape")
+
+
+def _check_link(link: LinkMeta) -> None:
+    for name, state in link.state.items():
+        _check_size(f"state {link.name}.{name}", state.shape)
+    for name, table in link.tables.items():
+        _check_size(f"table {link.name}.{name}", table.dims)
+    for name, param in link.params.items():
+        low = -math.inf if param.low is None else param.low
+        high = math.inf if param.high is None else param.high
+        fits = low <= param.default <= high and abs(param.default) <= MAX_NUMBER[param.dtype]
+        _require(fits, f"{link.name}.{name} = {param.default:g} is out of its range")
+
+
+def choose_start(token_bytes: Sequence[bytes], counts: NDArray[np.int64], unknown: int | None) -> int:
+    """Return the start token: the newline, else the token that is most frequent in the text.
+
+    ``counts`` [V] is how often each token stands in the text.
+    """
     if b"\n" in token_bytes:
         return token_bytes.index(b"\n")
     counts = counts.copy()

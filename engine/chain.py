@@ -1,7 +1,8 @@
-"""The sampling chain: links in order, then the draw. The reference implementation, on NumPy.
+"""The sampling chain: links in order. The reference implementation, in NumPy.
 
-Links mask or reweight; only `draw` chooses. NumPy 2.1 is itself an Array API namespace, so it is
-handed to the strategies as ``xp`` without an adapter (which would cost 65 ms at every start).
+Links mask or reweight symbols; only `gentext.draw`, which follows the last link, chooses one. NumPy
+2.1 is itself an Array API namespace, so strategies get it as ``xp`` without an adapter (importing one
+would add 65 ms to every start).
 """
 
 from __future__ import annotations
@@ -17,35 +18,37 @@ from gentext.config import build_config, config_class, to_table
 from gentext.errors import ConfigError, PluginError, reason
 from gentext.noise import DRAW, uniforms
 from gentext.registry import Registry
-from gentext.strategy import LARGEST, PLACES, Param, Strategy, Table
+from gentext.strategy import PLACES, Param, Strategy, Table, range_problem
 
 DEFAULT_CHAIN = ("top_k", "top_p", "min_p", "temperature")
 
-LinkArraysDict = dict[str, dict[str, NDArray[Any]]]
+#: Arrays of all links, to read: link -> name of one of its parameters, states or tables -> array.
 LinkArrays = Mapping[str, Mapping[str, NDArray[Any]]]
+#: The same, to fill.
+LinkArraysDict = dict[str, dict[str, NDArray[Any]]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Link:
-    """One strategy in a chain, with the parameter values used when a request says nothing."""
+    """One strategy in a chain, with the values of the parameters that a request does not set."""
 
     name: str
     strategy: Strategy
     defaults: Mapping[str, float]
 
     def __post_init__(self) -> None:
-        for name, value in self.defaults.items():
-            check_param(self.name, name, self.strategy.params[name], value)
+        for param, number in self.defaults.items():
+            check_param(self.name, param, self.strategy.params[param], number)
 
     def with_options(self, options: Mapping[str, str]) -> Link:
         """Return the link with some options of its Config replaced, given as text."""
         cls = type(self.strategy)
-        values = to_table(self.strategy.config) | dict(options)
-        config = build_config(config_class(cls), values, f"chain.{self.name}", strict=False)
+        table = to_table(self.strategy.config) | dict(options)
+        config = build_config(config_class(cls), table, f"chain.{self.name}", strict=False)
         return dataclasses.replace(self, strategy=cls(config, self.strategy.vocab_size))
 
     def describe(self) -> dict[str, Any]:
-        """Return what a file's metadata says about the link: enough for options without its code."""
+        """Return the link as a file's metadata stores it, so that its options can be listed without its code."""
         params = {
             name: {**dataclasses.asdict(param), "default": self.defaults.get(name, param.initial)}
             for name, param in self.strategy.params.items()
@@ -53,7 +56,15 @@ class Link:
         for param in params.values():  # JSON has no infinity
             param["low"] = None if param["low"] == -np.inf else param["low"]
             param["high"] = None if param["high"] == np.inf else param["high"]
-        states, tables = self.strategy.state, self.strategy.tables
+        # The initial value of a bool state may be True, which JSON would not write as a number.
+        states = {
+            name: dataclasses.asdict(state) | {"initial": float(state.initial)}
+            for name, state in self.strategy.state.items()
+        }
+        tables = {
+            name: dataclasses.asdict(table) | {"neutral": float(table.neutral)}
+            for name, table in self.strategy.tables.items()
+        }
         return {
             "name": self.name,
             "config": to_table(self.strategy.config),
@@ -61,46 +72,32 @@ class Link:
             "uniforms": self.strategy.uniforms,
             "per_run": self.strategy.per_run,
             "params": params,
-            # A bool is a fair initial value, but no number in JSON.
-            "state": {n: dataclasses.asdict(one) | {"initial": float(one.initial)} for n, one in states.items()},
-            "tables": {n: dataclasses.asdict(one) | {"neutral": float(one.neutral)} for n, one in tables.items()},
+            "state": states,
+            "tables": tables,
         }
 
 
-def check_param(link: str, name: str, param: Param, value: float) -> None:
-    """Raise ConfigError when a value lies outside a parameter's range."""
-    expected = out_of_range(param, value)
-    if expected:
-        raise ConfigError(f"{link}.{name} = {value:g}: {expected}")
-
-
-def out_of_range(param: Param, value: float) -> str | None:
-    """Return what was expected instead of a value that a parameter cannot have, or None."""
-    largest = LARGEST[param.dtype]
-    low, high = max(param.low, -largest), min(param.high, largest)
-    whole = param.dtype != "int64" or float(value).is_integer()
-    if low <= value <= high and whole:
-        return None
-    kind = "a whole number" if param.dtype == "int64" else "a number"
-    bounds = [f"from {low:g}"] if param.low > -np.inf or value < low else []
-    bounds += [f"up to {high:g}"] if param.high < np.inf or value > high else []
-    return f"expected {' '.join([kind, *bounds])}"
+def check_param(link: str, name: str, param: Param, number: float) -> None:
+    """Raise ConfigError when a number lies outside a parameter's range."""
+    problem = range_problem(param, number)
+    if problem:
+        raise ConfigError(f"{link}.{name} = {number:g}: {problem}")
 
 
 def build_link(registry: Registry, name: str, vocab_size: int, options: Mapping[str, Any] | None = None) -> Link:
     """Build a link from its registered strategy.
 
     ``options`` holds fields of the strategy's Config and defaults of its parameters, by name.
-    Raises ConfigError for what is neither, PluginError when the strategy breaks its contract.
+    Raises ConfigError for an option that is neither, PluginError when the strategy breaks its contract.
     """
     cls = registry.get("strategy", name)
     if not (isinstance(cls, type) and issubclass(cls, Strategy)):
         raise PluginError(f"the strategy {name!r} is no subclass of gentext.Strategy: {cls!r}")
     options = dict(options or {})
-    defaults = {key: options.pop(key) for key in list(options) if key in cls.params}
-    for key, value in defaults.items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ConfigError(f"chain.{name}.{key} = {value!r}: expected a number")
+    defaults = {param: options.pop(param) for param in cls.params if param in options}
+    for param, number in defaults.items():
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            raise ConfigError(f"chain.{name}.{param} = {number!r}: expected a number")
     config = build_config(config_class(cls), options, f"chain.{name}")
     try:
         strategy = cls(config, vocab_size)
@@ -111,7 +108,8 @@ def build_link(registry: Registry, name: str, vocab_size: int, options: Mapping[
         raise PluginError(f"the strategy {name!r} gives one name to two of its parameters, states and tables")
     if strategy.place not in PLACES:
         raise PluginError(f"the strategy {name!r} has place {strategy.place!r}; expected one of {', '.join(PLACES)}")
-    return Link(name, strategy, {p: defaults.get(p, spec.initial) for p, spec in strategy.params.items()})
+    defaults = {param: defaults.get(param, spec.initial) for param, spec in strategy.params.items()}
+    return Link(name, strategy, defaults)
 
 
 def build_chain(
@@ -129,7 +127,11 @@ def build_chain(
 
 
 class Chain:
-    """Links in order. Holds no state of its own: everything is passed in and returned."""
+    """Links in order.
+
+    A chain never changes: parameters and states are passed in, and new states are returned. So
+    several threads may run one chain.
+    """
 
     def __init__(self, links: Sequence[Link]) -> None:
         self.links = tuple(links)
@@ -147,30 +149,32 @@ class Chain:
         return any(link.strategy.accepts or link.strategy.state for link in self.links)
 
     def with_link(self, link: Link) -> Chain:
-        """Return the chain with one more link at its place: penalties, then masks, then shapes."""
+        """Return the chain with one more link, before the first whose place comes later (see PLACES)."""
         rank = PLACES.index(link.strategy.place)
-        at = next(
-            (i for i, one in enumerate(self.links) if PLACES.index(one.strategy.place) > rank),
-            len(self.links),
-        )
-        return Chain([*self.links[:at], link, *self.links[at:]])
+        ranks = [PLACES.index(existing.strategy.place) for existing in self.links]
+        index = next((i for i, existing in enumerate(ranks) if existing > rank), len(ranks))
+        return Chain([*self.links[:index], link, *self.links[index:]])
 
     def with_options(self, options: Mapping[str, Mapping[str, str]]) -> Chain:
         """Return the chain with options of some links replaced, given as text: link -> field -> text."""
-        return Chain([one.with_options(options[one.name]) if one.name in options else one for one in self.links])
+        return Chain([link.with_options(options[link.name]) if link.name in options else link for link in self.links])
 
     def param_arrays(self, rows: int, values: Mapping[str, Mapping[str, float]] | None = None) -> LinkArraysDict:
-        """Return every parameter as an array [rows, 1] (or [rows, V]), from values or defaults."""
-        values = values or {}
+        """Return every parameter as an array [rows, 1] (or [rows, V]).
+
+        ``values`` maps a link's name to numbers for some of its parameters; the others take their
+        defaults. Raises ConfigError for a number out of range.
+        """
+        numbers = values or {}
         arrays: LinkArraysDict = {}
         for link in self.links:
-            given = values.get(link.name, {})
+            link_numbers = {**link.defaults, **numbers.get(link.name, {})}
             arrays[link.name] = {}
             for name, param in link.strategy.params.items():
-                value = given.get(name, link.defaults[name])
-                check_param(link.name, name, param, value)
+                number = link_numbers[name]
+                check_param(link.name, name, param, number)
                 width = link.strategy.vocab_size if param.per_symbol else 1
-                arrays[link.name][name] = np.full((rows, width), value, dtype=param.dtype)
+                arrays[link.name][name] = np.full((rows, width), number, dtype=param.dtype)
         return arrays
 
     def check_params(self, params: LinkArrays, rows: int) -> None:
@@ -180,23 +184,28 @@ class Chain:
                 array, shape = params[link.name][name], (rows, link.strategy.vocab_size if param.per_symbol else 1)
                 if array.shape != shape:
                     raise ConfigError(f"{link.name}.{name} has the shape {array.shape}; expected {shape}")
-                for row in np.flatnonzero(~((array >= param.low) & (array <= param.high)).all(axis=1))[:1]:
-                    wrong = next(one for one in array[row] if not param.low <= one <= param.high)
-                    raise ConfigError(f"{link.name}.{name} of row {row} = {wrong:g}: {out_of_range(param, wrong)}")
+                out_of_range = ~((array >= param.low) & (array <= param.high))
+                if out_of_range.any():
+                    row, column = np.argwhere(out_of_range)[0]
+                    number = array[row, column]
+                    raise ConfigError(f"{link.name}.{name} of row {row} = {number:g}: {range_problem(param, number)}")
 
     def table_arrays(self, tokenizer: Any) -> LinkArraysDict:
-        """Return the tables of every link for its own config."""
-        tables: LinkArraysDict = {}
+        """Return the tables of every link for its own config.
+
+        Raises PluginError for a table that the strategy does not declare, or declares with another shape.
+        """
+        arrays: LinkArraysDict = {}
         for link in self.links:
             declared = link.strategy.tables
-            made = link.strategy.make_tables(tokenizer, link.strategy.config)
-            for name in made.keys() - declared.keys():
-                known = ", ".join(declared) or "none"
-                raise PluginError(f"the link {link.name} makes a table {name!r} that it does not declare ({known})")
-            tables[link.name] = {
-                name: _table(f"{link.name}.{name}", spec, made.get(name)) for name, spec in declared.items()
+            tables = link.strategy.make_tables(tokenizer, link.strategy.config)
+            for name in tables.keys() - declared.keys():
+                names = ", ".join(declared) or "none"
+                raise PluginError(f"the link {link.name} makes a table {name!r} that it does not declare ({names})")
+            arrays[link.name] = {
+                name: _table_array(f"{link.name}.{name}", spec, tables.get(name)) for name, spec in declared.items()
             }
-        return tables
+        return arrays
 
     def active(self, params: LinkArrays) -> Chain:
         """Return the chain without the links whose parameters are neutral in every row."""
@@ -214,11 +223,13 @@ class Chain:
         return states
 
     def noise(self, seed: int, stream: int, position: int, count: int) -> dict[str, NDArray[np.float32]]:
-        """Return the uniforms of each link that asks for some, and of the draw: [count, columns]."""
-        asks = {link.name: link.strategy.uniforms for link in self.links if link.strategy.uniforms}
-        return {
-            name: uniforms(seed, stream, name, position, count, columns) for name, columns in (asks | {DRAW: 1}).items()
-        }
+        """Return the uniforms of each link that needs some, and of the draw: name -> float32 [count, columns].
+
+        They are those of the positions from ``position`` on, where 0 is a row's first new token.
+        """
+        columns = {link.name: link.strategy.uniforms for link in self.links if link.strategy.uniforms}
+        columns[DRAW] = 1
+        return {name: uniforms(seed, stream, name, position, count, width) for name, width in columns.items()}
 
     def apply(
         self,
@@ -230,11 +241,11 @@ class Chain:
     ) -> tuple[NDArray[np.float32], LinkArraysDict, dict[str, NDArray[np.float32]]]:
         """Run every link's ``apply`` on logits [N, V].
 
-        Returns the final logits, the new states, and what each link returned (for `accept`).
+        Returns the final logits, the new states, and the logits after each link, by link, for `accept`.
         """
         states: LinkArraysDict = {}
         outputs: dict[str, NDArray[np.float32]] = {}
-        with np.errstate(all="ignore"):  # masks are -inf, and -inf minus -inf is no accident here
+        with np.errstate(all="ignore"):  # masked symbols have -inf, and NumPy warns of arithmetic on it
             for link in self.links:
                 name = link.name
                 logits, new = link.strategy.apply(
@@ -253,8 +264,11 @@ class Chain:
         tables: LinkArrays,
         new: NDArray[np.bool_],
     ) -> LinkArraysDict:
-        """Tell every link which token [N] was chosen; ``new`` [N, 1] is false for the prime."""
-        states: LinkArraysDict = {link: dict(one) for link, one in state.items()}
+        """Run every link's ``accept`` on the chosen token [N], and return the new states.
+
+        ``outputs`` is what `apply` returned; ``new`` [N, 1] is false for a token of the prime.
+        """
+        states: LinkArraysDict = {link: dict(arrays) for link, arrays in state.items()}
         with np.errstate(all="ignore"):
             for link in self.links:
                 name = link.name
@@ -267,32 +281,18 @@ class Chain:
         return states
 
 
-def draw(logits: NDArray[np.float32], u: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Choose a token for each row of logits [N, V] with uniforms [N, 1].
-
-    The float64 cumulative sum of float32 ``exp(logits - max)``: the first index where it exceeds
-    ``u * total``, else the last unmasked one. Nothing is normalised first: that picks masked
-    symbols at extreme u. Returns tokens [N] and which rows have everything masked [N].
-    """
-    top = logits.max(axis=1, keepdims=True)
-    masked = ~np.isfinite(top[:, 0])
-    with np.errstate(invalid="ignore"):
-        weights = np.exp(logits - top)
-    running = np.cumsum(weights, axis=1, dtype=np.float64)
-    over = running > u.astype(np.float64) * running[:, -1:]
-    last = weights.shape[1] - 1 - (weights[:, ::-1] > 0).argmax(axis=1)
-    return np.where(over.any(axis=1), over.argmax(axis=1), last).astype(np.int64), masked
-
-
-def _table(where: str, declared: Table, made: Any) -> NDArray[Any]:
-    """Return a table as it is declared, the neutral one when none was made."""
-    if made is None:
-        return np.full([1 if size is None else size for size in declared.dims], declared.neutral, declared.dtype)
-    table = np.asarray(made, declared.dtype)
-    open_dims = tuple(None if size is None else found for size, found in zip(declared.dims, table.shape, strict=False))
-    if table.ndim != len(declared.dims) or open_dims != tuple(declared.dims):
-        raise PluginError(f"the table {where} was made with the shape {table.shape}; declared: {tuple(declared.dims)}")
-    return table
+def _table_array(name: str, declared: Table, table: Any) -> NDArray[Any]:
+    """Return a table as an array of its declared type, the neutral one when it is None."""
+    dims = tuple(declared.dims)
+    if table is None:
+        return np.full([1 if size is None else size for size in dims], declared.neutral, declared.dtype)
+    array = np.asarray(table, declared.dtype)
+    fits = array.ndim == len(dims) and all(
+        declared_size in (None, size) for declared_size, size in zip(dims, array.shape, strict=True)
+    )
+    if not fits:
+        raise PluginError(f"the table {name} was made with the shape {array.shape}; declared: {dims}")
+    return array
 
 
 def _is_neutral(link: Link, params: Mapping[str, NDArray[Any]]) -> bool:

@@ -1,6 +1,6 @@
-"""Generation with a compiled file: K positions a call, chain and draw inside the graph.
+"""Generation with a compiled file: K positions in one call, with the chain and the draw inside the graph.
 
-What `gentext.stepping` does one position at a time in NumPy, with the same results.
+It gives the same results as `gentext.stepping`, which runs one position at a time in NumPy.
 """
 
 from __future__ import annotations
@@ -16,151 +16,166 @@ from gentext.interfaces import Chunk, Finish, Request
 from gentext.noise import uniforms
 from gentext.signature import FINISH, Signature
 
-#: Positions of a prime in one call.
-PREFILL = 256
-#: Positions of the first calls that draw: the first character at once, then fewer and fewer calls.
-GROWTH = (1, 4, 16, 64)
-LARGEST = 256
-#: Logits of all positions of a call that the graph holds at once (32 MB): many rows get shorter calls.
-LOGITS = 2**23
+#: Positions of a prime that are read in one call, at most.
+PREFILL_POSITIONS = 256
+#: Positions of the first calls that draw: few, so that the first characters come at once.
+FIRST_CALLS = (1, 4, 16, 64)
+#: Positions of all later calls that draw.
+MAX_POSITIONS = 256
+#: Logits of one call, at most: rows * positions * symbols, which the graph holds in memory at once (float32, 32 MB).
+MAX_LOGITS = 2**23
 
-#: Inputs by name. A state may be anything that `numpy.asarray` reads: a backend may leave it where it is.
+#: Inputs of a call by name. A state may be anything that `numpy.asarray` reads, so that it can stay on a device.
 Feeds = dict[str, Any]
 
 
 class GeneratorModel(Protocol):
-    """What `compiled` needs of a backend."""
+    """A backend that runs the graph of a generator: enough for `compiled`."""
 
     signature: Signature
+    """The inputs and outputs of the graph, with their shapes."""
 
     @property
     def positions(self) -> int | None:
-        """How many positions a call that draws should have; None: any number is as good."""
+        """The number of positions K of a call that draws; None: any number is as good."""
         ...
 
     def call(self, feeds: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Run the positions that ``forced`` has; outputs by name."""
+        """Run the graph for the K positions of ``forced`` [K, N], and return its outputs by name."""
         ...
 
 
 def compiled(model: GeneratorModel, bundle: Bundle, request: Request) -> Iterator[Chunk]:
-    """Generate, in chunks that grow."""
-    rows = _Rows(model, bundle, request)
-    for end in sorted(set(rows.lengths.tolist())):
-        # A row's automaton starts behind its prime, so a chunk never crosses the end of one.
-        while rows.at < end:
-            yield from rows.advance(min(PREFILL, rows.largest, end - rows.at))
-        rows.enter_text(end)
-    sizes = iter(GROWTH)
-    while any(one == "running" for one in rows.finish):
-        size = min(next(sizes, LARGEST), rows.largest)
-        size = size if request.max_tokens is None else min(size, rows.longest_left())
+    """Generate the rows of a request, in chunks that grow from one position to MAX_POSITIONS.
+
+    Raises ConfigError for parameters of another shape or out of range.
+    """
+    rows = _CompiledRows(model, bundle, request)
+
+    # Read the primes. The stop automaton of a row starts after its prime, so no call crosses the end of one.
+    for end in sorted(set(rows.prime_lengths.tolist())):
+        while rows.position < end:
+            yield from rows.advance(min(PREFILL_POSITIONS, rows.max_positions, end - rows.position))
+        rows.set_stop_states(end)
+
+    # Draw in every row.
+    sizes = iter(FIRST_CALLS)
+    while any(finish == "running" for finish in rows.finish):
+        size = min(next(sizes, MAX_POSITIONS), rows.max_positions)
+        if request.max_tokens is not None:
+            size = min(size, rows.most_tokens_left(request.max_tokens))
         yield from rows.advance(model.positions or size)
 
 
 def start_states(signature: Signature, rows: int) -> Feeds:
-    """Return states for rows that begin: their values do not matter, ``fresh`` resets them."""
+    """Return states of the right shapes for the first call. The graph ignores them in rows that are ``fresh``."""
     return {
-        one.name: np.zeros([rows if s == "N" else int(s) for s in one.shape], one.dtype) for one in signature.states
+        port.name: np.zeros([rows if size == "N" else int(size) for size in port.shape], port.dtype)
+        for port in signature.states
     }
 
 
 def next_feeds(signature: Signature, results: Mapping[str, Any]) -> Feeds:
-    """Return what a call is fed that goes on where another one ended: states, last symbols, ``fresh``."""
-    last = np.asarray(results["tokens"])[-1]
-    states = {one.name: results[f"{one.name}_out"] for one in signature.states}
-    return states | {"token": np.maximum(last, 0), "fresh": np.zeros(len(last), np.bool_)}
+    """Return the states, the last tokens and ``fresh`` for the call that continues after these results."""
+    last_tokens = np.asarray(results["tokens"])[-1]
+    states = {port.name: results[f"{port.name}_out"] for port in signature.states}
+    return states | {"token": np.maximum(last_tokens, 0), "fresh": np.zeros(len(last_tokens), np.bool_)}
 
 
-class _Rows:
-    """The rows of one request between calls."""
+class _CompiledRows:
+    """The rows of one request between calls.
+
+    Positions count from the first token of the primes, which all rows begin together.
+    """
 
     def __init__(self, model: GeneratorModel, bundle: Bundle, request: Request) -> None:
         self.model, self.bundle, self.request = model, bundle, request
         self.count = len(request.primes)
         request.chain.check_params(request.params, self.count)
-        self.lengths = np.array([len(prime) for prime in request.primes])
-        self.largest = max(1, LOGITS // (self.count * bundle.vocab_size))
+        self.prime_lengths = np.array([len(prime) for prime in request.primes])
+        self.max_positions = max(1, MAX_LOGITS // (self.count * bundle.vocab_size))
         """Positions of one call at most."""
-        self.at = 0
-        """Positions done, from the first of the longest prime on."""
+        self.position = 0
+        """The first position of the next call."""
         self.finish: list[Finish] = ["running"] * self.count
         self.drawn = np.zeros(self.count, np.int64)
-        self._carried = start_states(model.signature, self.count)
-        self._carried |= {"token": np.zeros(self.count, np.int64), "fresh": np.ones(self.count, np.bool_)}
-        self._constant = self._inputs_that_stay()
+        """Tokens that each row has drawn."""
+        self._state_feeds = start_states(model.signature, self.count)
+        self._state_feeds |= {"token": np.zeros(self.count, np.int64), "fresh": np.ones(self.count, np.bool_)}
+        self._constant_feeds = self._build_constant_feeds()
 
-    def longest_left(self) -> int:
-        """Return how many positions the row with most to write still needs."""
-        assert self.request.max_tokens is not None
-        running = [one == "running" for one in self.finish]
-        return int((self.request.max_tokens - self.drawn)[running].max())
+    def most_tokens_left(self, max_tokens: int) -> int:
+        """Return the largest number of tokens that a running row still has to draw."""
+        running = [finish == "running" for finish in self.finish]
+        return int((max_tokens - self.drawn)[running].max())
 
-    def enter_text(self, end: int) -> None:
-        """Put the automaton of the rows whose prime ends here behind that prime."""
-        stop, table = self.request.stop, self.bundle.token_bytes
+    def set_stop_states(self, end: int) -> None:
+        """Set the stop automaton of the rows whose prime ends at this position to its state after the prime."""
+        stop, token_bytes = self.request.stop, self.bundle.token_bytes
         if stop is None:
             return
-        for row in np.flatnonzero(self.lengths == end):
-            prime = b"".join(table[int(token)] for token in self.request.primes[int(row)])
-            self._carried["stop_state"] = np.array(self._carried["stop_state"])
-            self._carried["stop_state"][row] = stop.behind(prime)
-        # A fresh row would be reset to the automaton's start, which is where an empty prime leaves it.
+        # With an empty prime this is the automaton's start state, to which the graph resets a fresh row.
+        for row in np.flatnonzero(self.prime_lengths == end):
+            prime = b"".join(token_bytes[int(token)] for token in self.request.primes[int(row)])
+            self._state_feeds["stop_state"] = np.array(self._state_feeds["stop_state"])
+            self._state_feeds["stop_state"][row] = stop.state_after_prime(prime)
 
     def advance(self, size: int) -> Iterator[Chunk]:
         """Run ``size`` positions; yield a chunk unless all rows were still reading their primes."""
         forced = np.full((size, self.count), -1, np.int64)
         for row, prime in enumerate(self.request.primes):
-            part = prime[self.at : self.at + size]
-            forced[: len(part), row] = part
-        results = self.model.call({"forced": forced, "noise": self._noise(size)} | self._carried | self._constant)
-        self._carried = next_feeds(self.model.signature, results)
-        tokens = results["tokens"]
-        self.at += size
-        new = forced < 0
-        if new.any():
-            yield self._chunk(np.where(new, tokens, -1), results["logprobs"], results["ended_out"])
+            block = prime[self.position : self.position + size]
+            forced[: len(block), row] = block
+        feeds = {"forced": forced, "noise": self._noise(size)}
+        results = self.model.call(feeds | self._state_feeds | self._constant_feeds)
+        self._state_feeds = next_feeds(self.model.signature, results)
+        self.position += size
+        is_new = forced < 0
+        if is_new.any():
+            tokens = np.where(is_new, results["tokens"], -1)
+            yield self._chunk(tokens, results["logprobs"], results["ended_out"])
 
     def _chunk(self, tokens: NDArray[np.int64], logprobs: NDArray[np.float32], ended: NDArray[np.int64]) -> Chunk:
+        """Record new tokens [K, N] and return their chunk, without those after the end of a row or its limit."""
         limit = self.request.max_tokens
         for row in range(self.count):
             if self.finish[row] != "running":
                 tokens[:, row] = -1
                 continue
-            places = np.flatnonzero(tokens[:, row] >= 0)
-            left = len(places) if limit is None else limit - int(self.drawn[row])
-            tokens[places[left:], row] = -1
-            # What ended a row beyond its limit did not happen to it.
-            if len(places) <= left and FINISH[ended[row]] == "stop":
+            new_positions = np.flatnonzero(tokens[:, row] >= 0)
+            count = len(new_positions)
+            left = count if limit is None else limit - int(self.drawn[row])
+            tokens[new_positions[left:], row] = -1
+            # If the row drew more than its limit, `ended` may be due to a token that is cut off here.
+            if count <= left and FINISH[ended[row]] == "stop":
                 self.finish[row] = "stop"
-            elif limit is not None and len(places) >= left:
+            elif limit is not None and count >= left:
                 self.finish[row] = "length"
             else:
                 self.finish[row] = FINISH[ended[row]]
-            self.drawn[row] += min(len(places), left)
+            self.drawn[row] += min(count, left)
         return Chunk(tokens, np.where(tokens >= 0, logprobs, np.nan).astype(np.float32), tuple(self.finish))
 
     def _noise(self, size: int) -> NDArray[np.float32]:
-        """Return [K, N, columns]: zeros while a prime is read, position 0 at a row's first new token."""
+        """Return [K, N, columns]: zeros while a row reads its prime, then its noise from position 0 on."""
         signature = self.model.signature
         noise = np.zeros((size, self.count, signature.columns), np.float32)
         for row, (seed, stream) in enumerate(self.request.seeds):
-            first = self.at - int(self.lengths[row])
+            first = self.position - int(self.prime_lengths[row])
             skip = max(0, -first)
             if skip >= size:
                 continue
             for name, (column, columns) in signature.noise.items():
-                made = uniforms(seed, stream, name, first + skip, size - skip, columns)
-                noise[skip:, row, column : column + columns] = made
+                block = uniforms(seed, stream, name, first + skip, size - skip, columns)
+                noise[skip:, row, column : column + columns] = block
         return noise
 
-    def _inputs_that_stay(self) -> Feeds:
-        """Return parameters, tables and the automaton: the same at every call."""
+    def _build_constant_feeds(self) -> Feeds:
+        """Return the inputs that are the same in every call: parameters, tables and the stop automaton."""
         feeds: Feeds = {}
-        for link, values in self.request.params.items():
-            feeds |= {f"{link}.{name}": array for name, array in values.items()}
-        for link, values in self.request.tables.items():
-            feeds |= {f"{link}.{name}": array for name, array in values.items()}
+        for arrays_by_link in (self.request.params, self.request.tables):
+            for link, arrays in arrays_by_link.items():
+                feeds |= {f"{link}.{name}": array for name, array in arrays.items()}
         stop = self.request.stop
         if stop is not None:
             feeds["stop_table"] = stop.token_table(self.bundle.token_bytes)

@@ -1,4 +1,4 @@
-"""What a run knows about its model, gathered into a Bundle; and a Bundle's chain, built again."""
+"""From a run to the Bundle that describes its model, and from a Bundle to its tokenizer and chain."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from typing import Any
 
 import msgspec
@@ -21,6 +20,7 @@ from gentext.interfaces import Model, Tokenizer
 from gentext.manager import host
 from gentext.registry import Registry
 from gentext.run import TOKENIZER, Run
+from gentext.versions import installed_version
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,12 +34,12 @@ class ChainConfig:
 def configured_chain(registry: Registry, table: ConfigTable, vocab_size: int) -> Chain:
     """Build the chain that a config's table ``[chain]`` describes."""
     options = {name: value for name, value in table.items() if isinstance(value, Mapping)}
-    plain = {name: value for name, value in table.items() if name not in options}
-    return build_chain(registry, build_config(ChainConfig, plain, "chain").links, vocab_size, options)
+    fields = {name: value for name, value in table.items() if name not in options}
+    return build_chain(registry, build_config(ChainConfig, fields, "chain").links, vocab_size, options)
 
 
 def load_tokenizer(name: str, state: Mapping[str, Any]) -> Tokenizer:
-    """Build a tokenizer from what was stored, or raise RunError when that is damaged."""
+    """Build a tokenizer from its stored state, or raise RunError when that is damaged."""
     cls = host().registry.get("tokenizer", name)
     try:
         tokenizer: Tokenizer = cls.from_state(state)
@@ -49,7 +49,7 @@ def load_tokenizer(name: str, state: Mapping[str, Any]) -> Tokenizer:
 
 
 def tokenizer_of(bundle: Bundle) -> Tokenizer:
-    """Build the tokenizer of a file. Raises FileFormatError when it is not the one of the file's symbols."""
+    """Build the tokenizer of a file. Raises FileFormatError when its symbols are not those of the file."""
     tokenizer = load_tokenizer(bundle.tokenizer.name, bundle.tokenizer.state)
     symbols = [tokenizer.token_bytes(token) for token in range(tokenizer.vocab_size)]
     if symbols != bundle.token_bytes or tokenizer.unknown != bundle.tokenizer.unknown:
@@ -61,7 +61,10 @@ def tokenizer_of(bundle: Bundle) -> Tokenizer:
 
 
 def describe(run: Run, model: Model) -> Bundle:
-    """Return everything that an exported file must know about a run's model."""
+    """Return the Bundle of a run's model, as its exported files carry it.
+
+    Raises RunError when the run's tokenizer is damaged.
+    """
     name, state = run.read_tokenizer()
     tokenizer = load_tokenizer(name, state)
     start = json.loads((run.path / TOKENIZER).read_text(encoding="utf-8")).get("start")
@@ -83,61 +86,53 @@ def describe(run: Run, model: Model) -> Bundle:
 
 
 def _states(model: Model) -> list[StateMeta]:
-    tensors: Sequence[Any] = model.initial_state(1)
-    rows = [
-        np.take(tensor.detach().cpu().numpy(), 0, axis=spec.batch_axis)
-        for spec, tensor in zip(model.state_spec, tensors, strict=True)
-    ]
-    return [StateMeta.of(spec, row) for spec, row in zip(model.state_spec, rows, strict=True)]
+    states = []
+    for spec, tensor in zip(model.state_spec, model.initial_state(1), strict=True):
+        row = np.take(tensor.detach().cpu().numpy(), 0, axis=spec.batch_axis)
+        states.append(StateMeta.of(spec, row))
+    return states
 
 
 def chain_meta(chain: Chain) -> list[LinkMeta]:
-    """Return a chain as a file's metadata holds it."""
+    """Return a chain as a file's metadata stores it."""
     return msgspec.convert([link.describe() for link in chain], list[LinkMeta])
 
 
 def card(run: Run, model: Any) -> dict[str, Any]:
-    """Return where a model comes from: corpus, sizes, losses, config, versions."""
+    """Return the origin of a run's model: corpus, sizes, losses, config, versions."""
     config = run.config
     finished: dict[str, Any] = next((row for row in reversed(run.read_metrics()) if row.get("finished")), {})
     return {
         "corpus": config.get("corpus", {}),
-        "parameters": sum(int(one.numel()) for one in model.parameters()),
+        "parameters": sum(int(parameter.numel()) for parameter in model.parameters()),
         "steps": finished.get("step"),
         **{key: finished.get(key) for key in ("val_loss", "train_loss", "best_step")},
         "config": config,
-        "versions": {name: _version(name) for name in ("gentext", "torch", "onnx")}
+        "versions": {name: installed_version(name) for name in ("gentext", "torch", "onnx")}
         | {"python": platform.python_version()},
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
 
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def chain_of(bundle: Bundle, registry: Registry, names: Sequence[str] | None = None) -> Chain:
-    """Build a file's default chain, or another one from link names.
+    """Build a file's default chain (``names`` is None), or another one from link names.
 
-    Links of the file keep the file's options and defaults. Raises FileFormatError when the file
+    Links of the file's chain keep the file's options and defaults. Raises FileFormatError when the file
     and the installed strategy disagree, UnknownComponent when a strategy is not installed.
     """
-    known = {link.name: link for link in bundle.chain}
-    wanted = list(known) if names is None else list(names)
-    options = {name: _options(registry, known[name]) for name in wanted if name in known}
-    return build_chain(registry, wanted, bundle.vocab_size, options)
+    file_links = {link.name: link for link in bundle.chain}
+    names = list(file_links) if names is None else list(names)
+    options = {name: _options(registry, file_links[name]) for name in names if name in file_links}
+    return build_chain(registry, names, bundle.vocab_size, options)
 
 
 def _options(registry: Registry, meta: LinkMeta) -> dict[str, Any]:
     """Return a stored link's options and defaults, checked against the installed strategy."""
-    known = registry.get("strategy", meta.name).params
+    installed_params = registry.get("strategy", meta.name).params
     for name in meta.params:
-        if name not in known:
+        if name not in installed_params:
             raise FileFormatError(
                 f"the file's link {meta.name!r} has a parameter {name!r} that the installed strategy does not know."
-                f"{nearest(name, known)} Install the version of the plugin that it was exported with"
+                f"{nearest(name, installed_params)} Install the version of the plugin that it was exported with"
             )
     return {**meta.config, **{name: param.default for name, param in meta.params.items()}}

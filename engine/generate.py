@@ -146,7 +146,9 @@ class _Row:
         self._length = length
         self._stop = stop
         self._held = ""
-        self._state = stop.behind(b"".join(self._bytes[int(token)] for token in prime)) if stop is not None else 0
+        self._state = (
+            stop.state_after_prime(b"".join(self._bytes[int(token)] for token in prime)) if stop is not None else 0
+        )
 
     def feed(self, token: int, logprob: float) -> str:
         """Take one token and return the characters that are now certain."""
@@ -171,7 +173,7 @@ class _Row:
                 if matched:
                     self._held = self._held[: max(0, len(self._held) - matched)]
                     return released + self._close("stop", released)
-            keep = int(self._stop.held[self._state]) if self._stop is not None else 0
+            keep = int(self._stop.pending[self._state]) if self._stop is not None else 0
             ready = len(self._held) - min(keep, len(self._held))
             released += self._held[:ready]
             self._held = self._held[ready:]

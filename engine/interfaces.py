@@ -128,6 +128,10 @@ class Batcher(Protocol):
         ...
 
 
+#: The element types that a model's state may have.
+STATE_DTYPES = ("float32", "float16", "int64", "bool")
+
+
 @dataclasses.dataclass(frozen=True)
 class StateSpec:
     """One tensor of a model's recurrent state."""
@@ -136,13 +140,14 @@ class StateSpec:
     shape: tuple[int | None, ...]
     """None marks the batch axis."""
     dtype: str = "float32"
+    """One of STATE_DTYPES."""
 
     @property
     def batch_axis(self) -> int:
         return self.shape.index(None)
 
     def with_batch(self, rows: int) -> tuple[int, ...]:
-        """Return the shape for that many rows."""
+        """Return the shape of the state of this many rows."""
         return tuple(rows if size is None else size for size in self.shape)
 
 
@@ -237,46 +242,59 @@ class Trainer(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What a sampler is asked for: N rows that share a chain."""
+    """N rows for a sampler to generate. They share a chain, but each has its own prime, seed and parameters."""
 
     primes: Sequence[Ids]
-    """The prime of each row, without the start symbol."""
+    """Token ids of the prime of each row, without the start token, which comes before every prime."""
     seeds: Sequence[tuple[int, int]]
-    """(seed, stream) of each row."""
+    """(seed, stream) of each row: the key of its noise, see `gentext.noise`."""
     chain: Chain
+    """The links to run on the logits, in order, before each draw."""
     params: Mapping[str, Mapping[str, NDArray[Any]]]
-    """Link -> parameter -> array [N, 1] or [N, V]."""
+    """Link -> parameter -> array [N, 1], or [N, V] for a parameter that is ``per_symbol``."""
     tables: Mapping[str, Mapping[str, NDArray[Any]]] = dataclasses.field(default_factory=dict)
+    """Link -> table -> array of the declared shape, shared by all rows."""
     stop: StopAutomaton | None = None
+    """The stop strings; a row ends with the token that completes one of them."""
     max_tokens: int | None = None
-    """New tokens of each row; None: until the iterator is closed."""
+    """New tokens of each row; None: without end, until the iterator is closed."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Chunk:
-    """K positions of N rows."""
+    """The tokens that N rows generated at K positions."""
 
     tokens: NDArray[np.int64]
-    """[K, N]; -1 after a row has ended."""
+    """[K, N] token ids; -1 where a row has ended or still reads its prime."""
     logprobs: NDArray[np.float32]
-    """[K, N]: log-softmax before the chain."""
+    """[K, N] log-probabilities of the tokens in nats, from the logits before the chain; NaN where the token is -1."""
     finish: Sequence[Finish]
-    """[N]: the state of each row after this chunk."""
+    """[N]: "running", or why the row has ended, after this chunk."""
 
 
 class OpenSampler(Protocol):
     """A model that is ready to generate."""
 
     bundle: Bundle
+    """The tokens, states and default chain of the model."""
     device: str
-    """One line: the device that is really used."""
+    """The device that runs the model, in one line for the user."""
 
-    def generate(self, request: Request) -> Iterator[Chunk]: ...
+    def generate(self, request: Request) -> Iterator[Chunk]:
+        """Generate the rows of a request, a chunk of positions at a time, until every row has ended.
+
+        The iterator raises ConfigError for parameters of another shape or out of range. Several requests
+        may run at a time, in several threads: nothing that belongs to a request is kept in the sampler.
+        """
+        ...
 
 
 class Sampler(Protocol):
-    """Opens what it can sample from. Constructed as ``Sampler(config)``."""
+    """Opens a trained model for sampling. Constructed as ``Sampler(config)``."""
 
     def open(self, source: Path, device: str) -> OpenSampler:
-        """Open a run directory or a file; ``device`` is auto, cpu or cuda."""
+        """Open a run's folder or an exported file; ``device`` is auto, cpu or cuda.
+
+        Raises a GenError for a source that it cannot open, DeviceError for a device that is not available.
+        """
         ...

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gentext import advice
 from gentext import run as runs
-from gentext.bundle import start_symbol
+from gentext.bundle import choose_start
 from gentext.capabilities import SupportsPrepare
 from gentext.config import ConfigTable, build_config, to_table
 from gentext.console import say, warn
@@ -141,7 +141,7 @@ def _write_start(run: Run, config: ConfigTable, text: SplitText) -> None:
     state = {
         "name": config["tokenizer"]["name"],
         "state": tokenizer.state(),
-        "start": start_symbol(symbols, text.counts, tokenizer.unknown),
+        "start": choose_start(symbols, text.counts, tokenizer.unknown),
     }
     runs.write_text(run.path / runs.TOKENIZER, json.dumps(state, ensure_ascii=False, indent=1) + "\n")
     runs.write_text(run.path / runs.HELD_OUT, text.held_out)

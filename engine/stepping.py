@@ -1,68 +1,83 @@
 """Generation one position at a time: the reference that every faster path must agree with.
 
-Serves any model that can map tokens and a state to logits. Every row reads the start symbol and
-its prime as forced symbols, and draws from then on; rows with shorter primes draw earlier.
+It works with any model that maps tokens and a state to logits. Each row first reads the start token
+and its prime, whose tokens are forced, and draws from then on. All rows advance together, so those
+with shorter primes draw earlier.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gentext.bundle import Bundle
-from gentext.chain import draw
+from gentext.draw import draw
 from gentext.interfaces import Chunk, Finish, Request
 from gentext.noise import DRAW
 
 #: Positions of a prime that are fed to the model in one call.
-PREFILL = 256
-#: Positions for which noise is made at once.
-NOISE = 256
+PREFILL_POSITIONS = 256
+#: Positions whose noise is computed in one piece.
+NOISE_POSITIONS = 256
 
+#: The state of N rows. Built-in models have an array for each state of the bundle, in its order; any objects will do.
 ModelState = tuple[Any, ...]
 
 
+@runtime_checkable
 class StepModel(Protocol):
-    """What `stepped` needs of a backend."""
+    """A model that maps tokens to logits and carries a state: enough for `stepped`."""
 
     def initial(self, rows: int) -> ModelState:
-        """Return the state of fresh rows."""
+        """Return the state of ``rows`` rows that have read nothing yet."""
         ...
 
     def advance(self, tokens: NDArray[np.int64], state: ModelState) -> tuple[NDArray[np.float32], ModelState]:
-        """Feed tokens [N, T]; return logits [N, T, V] and the new state."""
+        """Feed tokens [N, T] at T positions; return logits [N, T, V] after each of them, and the new state."""
         ...
 
 
 def stepped(model: StepModel, bundle: Bundle, request: Request) -> Iterator[Chunk]:
-    """Generate, one chunk of one position at a time."""
-    rows = _Rows(bundle, request)
+    """Generate the rows of a request, in chunks of one position.
+
+    Raises ConfigError for parameters of another shape or out of range.
+    """
+    rows = _SteppedRows(bundle, request)
     state = model.initial(rows.count)
-    common = min(len(prime) for prime in rows.forced)
+
+    # Read the positions that are forced in every row, many in one call.
+    common = min(len(forced) for forced in rows.forced)
     logits = np.empty((rows.count, 0), np.float32)
-    for begin in range(0, common, PREFILL):
-        tokens = np.stack([prime[begin : min(begin + PREFILL, common)] for prime in rows.forced])
+    for begin in range(0, common, PREFILL_POSITIONS):
+        end = min(begin + PREFILL_POSITIONS, common)
+        tokens = np.stack([forced[begin:end] for forced in rows.forced])
         block, state = model.advance(tokens, state)
         logits = block[:, -1]
         if rows.chain.follows_text:
-            for t in range(tokens.shape[1]):
-                if begin + t + 1 < common:  # the last one's logits are what the loop below begins with
-                    rows.position(block[:, t], begin + t + 1)
+            # The logits after the token at index - 1 are those of the token at index. Those of the token
+            # at index `common` are left to the loop below.
+            for index in range(begin + 1, min(end + 1, common)):
+                rows.choose_tokens(block[:, index - 1 - begin], index)
+
+    # Draw in at least one row at each position.
     for index in range(common, 2**62):
-        tokens, chunk = rows.position(logits, index)
+        tokens, chunk = rows.choose_tokens(logits, index)
         if chunk is not None:
             yield chunk
-            if all(one != "running" for one in chunk.finish):
+            if all(finish != "running" for finish in chunk.finish):
                 return
         block, state = model.advance(np.maximum(tokens, 0)[:, None], state)
         logits = block[:, -1]
 
 
-class _Rows:
-    """The rows of one request: what is forced, what was drawn, who has ended."""
+class _SteppedRows:
+    """The rows of one request between positions.
+
+    An index counts the tokens of a row from its start token, which has index 0.
+    """
 
     def __init__(self, bundle: Bundle, request: Request) -> None:
         self.request = request
@@ -70,53 +85,56 @@ class _Rows:
         request.chain.check_params(request.params, self.count)
         start = np.array([bundle.start], np.int64)
         self.forced = [np.concatenate([start, np.asarray(prime, np.int64)]) for prime in request.primes]
-        self.lengths = np.array([len(one) for one in self.forced])
+        """The forced tokens of each row: the start token and its prime."""
         self.unknown = bundle.tokenizer.unknown
         self.chain = request.chain.active(request.params)
         self.states = self.chain.initial_state(self.count, request.params)
         self.finish: list[Finish] = ["running"] * self.count
         self.drawn = np.zeros(self.count, np.int64)
-        self._noise = [(0, self.chain.noise(*seed, 0, NOISE)) for seed in request.seeds]
+        """Tokens that each row has drawn."""
+        self._noise = [(0, self.chain.noise(*seed, 0, NOISE_POSITIONS)) for seed in request.seeds]
+        """For each row the first position of its block of noise, and the block."""
         stop = request.stop
         self._stop_table = stop.token_table(bundle.token_bytes) if stop else None
         self._stop_state = np.zeros(self.count, np.int64)
         if stop:
             for row, prime in enumerate(request.primes):
-                self._stop_state[row] = stop.behind(b"".join(bundle.token_bytes[int(token)] for token in prime))
+                text = b"".join(bundle.token_bytes[int(token)] for token in prime)
+                self._stop_state[row] = stop.state_after_prime(text)
 
-    def position(self, logits: NDArray[np.float32], index: int) -> tuple[NDArray[np.int64], Chunk | None]:
-        """Choose the token at ``index`` of each row (0 is the start symbol) from logits [N, V].
+    def choose_tokens(self, logits: NDArray[np.float32], index: int) -> tuple[NDArray[np.int64], Chunk | None]:
+        """Return the token at ``index`` of each row, forced or drawn from logits [N, V].
 
-        Returns the tokens to feed and, when at least one row drew, the chunk to hand out.
+        Also returns the chunk of this position, or None when no row drew.
         """
         request, chain = self.request, self.chain
-        raw = logits
+        model_logits = logits
         if self.unknown is not None:
             logits = logits.copy()
             logits[:, self.unknown] = -np.inf
-        forced = np.array([prime[index] if index < len(prime) else -1 for prime in self.forced], np.int64)
+        forced = np.array([tokens[index] if index < len(tokens) else -1 for tokens in self.forced], np.int64)
         is_new = forced < 0
         noise = self._noise_at(index)
         logits, states, outputs = chain.apply(logits, request.params, self.states, noise, request.tables)
-        chosen, masked = draw(logits, noise[DRAW])
-        tokens = np.where(is_new, chosen, forced)
+        drawn, all_masked = draw(logits, noise[DRAW])
+        tokens = np.where(is_new, drawn, forced)
         self.states = chain.accept(tokens, outputs, request.params, states, request.tables, is_new[:, None])
         if not is_new.any():
             return tokens, None
-        emitted = self._emit(tokens, masked, is_new)
-        chunk = Chunk(emitted[None], _logprobs(raw, emitted)[None], tuple(self.finish))
+        emitted = self._emit(tokens, all_masked, is_new)
+        chunk = Chunk(emitted[None], _logprobs(model_logits, emitted)[None], tuple(self.finish))
         return tokens, chunk
 
     def _emit(
-        self, tokens: NDArray[np.int64], masked: NDArray[np.bool_], is_new: NDArray[np.bool_]
+        self, tokens: NDArray[np.int64], all_masked: NDArray[np.bool_], is_new: NDArray[np.bool_]
     ) -> NDArray[np.int64]:
-        """Return the tokens to hand out: -1 where a row has ended or still reads its prime."""
+        """Record new tokens, and return those of the chunk: -1 where a row has ended or still reads its prime."""
         emitted = np.full(self.count, -1, np.int64)
         stop, limit = self.request.stop, self.request.max_tokens
         for row in np.flatnonzero(is_new):
             if self.finish[row] != "running":
                 continue
-            if masked[row]:
+            if all_masked[row]:
                 self.finish[row] = "masked"
                 continue
             emitted[row] = tokens[row]
@@ -131,28 +149,30 @@ class _Rows:
         return emitted
 
     def _noise_at(self, index: int) -> dict[str, NDArray[np.float32]]:
-        """Return [N, columns] of each link that asks, and of the draw; a prime's positions get zeros."""
-        columns: list[dict[str, NDArray[np.float32]]] = []
+        """Return [N, columns] for each link that needs noise and for the draw; zeros in rows that read their prime."""
+        row_noise: list[dict[str, NDArray[np.float32]]] = []
         for row in range(self.count):
-            position = index - int(self.lengths[row])
+            position = index - len(self.forced[row])
             first, block = self._noise[row]
-            if position >= first + NOISE:
-                first = position // NOISE * NOISE
-                block = self.chain.noise(*self.request.seeds[row], first, NOISE)
+            if position >= first + NOISE_POSITIONS:
+                first = position // NOISE_POSITIONS * NOISE_POSITIONS
+                block = self.chain.noise(*self.request.seeds[row], first, NOISE_POSITIONS)
                 self._noise[row] = (first, block)
-            at = position - first
-            columns.append({n: one[at] if at >= 0 else np.zeros_like(one[0]) for n, one in block.items()})
-        return {name: np.stack([one[name] for one in columns]) for name in columns[0]}
+            offset = position - first
+            row_noise.append(
+                {name: noise[offset] if offset >= 0 else np.zeros_like(noise[0]) for name, noise in block.items()}
+            )
+        return {name: np.stack([noise[name] for noise in row_noise]) for name in row_noise[0]}
 
 
 def _logprobs(logits: NDArray[np.float32], tokens: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return log-softmax of logits [N, V] at tokens [N]; NaN where the token is -1."""
-    top = logits.max(axis=1)
-    total = top + np.log(np.exp(logits - top[:, None]).sum(axis=1))
-    picked = logits[np.arange(len(tokens)), np.maximum(tokens, 0)] - total
-    return np.where(tokens >= 0, picked, np.nan).astype(np.float32)
+    """Return the log-softmax of logits [N, V] at tokens [N]; NaN where the token is -1."""
+    largest = logits.max(axis=1)
+    log_total = largest + np.log(np.exp(logits - largest[:, None]).sum(axis=1))
+    logprobs = logits[np.arange(len(tokens)), np.maximum(tokens, 0)] - log_total
+    return np.where(tokens >= 0, logprobs, np.nan).astype(np.float32)
 
 
 def fresh_states(bundle: Bundle, rows: int) -> tuple[NDArray[Any], ...]:
-    """Return a bundle's initial state for that many rows."""
+    """Return the initial state of ``rows`` rows, one array for each state tensor of the bundle."""
     return tuple(state.rows(rows) for state in bundle.states)

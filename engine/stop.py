@@ -1,7 +1,7 @@
-"""Stop strings as one automaton over the bytes of tokens, so that it serves any tokenizer.
+"""Stop strings as one automaton over bytes, so that it works with the tokens of any tokenizer.
 
-Aho and Corasick, "Efficient string matching", CACM 1975: a state is the longest suffix of what
-was read that is a prefix of some stop string. Reaching a whole stop string is final.
+Aho and Corasick, "Efficient string matching", CACM 1975: a state stands for the longest suffix of
+the text read so far that is a prefix of some stop string. A state in which a stop string ends is final.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from gentext.errors import UsageError
 class StopAutomaton:
     """The automaton of some stop strings, which finds those that end in new text.
 
-    ``held[s]`` is how many characters read so far may still become a stop string; ``matched[s]``
-    is how many characters the stop string has that was found in state s, else 0.
+    ``pending[s]`` (int64 [states]) is the number of characters at the end of the text that may still
+    become a stop string. ``matched[s]`` (int64 [states]) is the length in characters of the longest
+    stop string that ends in state s, or 0. Raises UsageError for a stop string that cannot occur.
     """
 
     START = 0
@@ -29,52 +30,54 @@ class StopAutomaton:
         for stop in stops:
             if not is_text(stop):
                 raise UsageError(f"--stop {stop!r}: not text in UTF-8, so it would never be found")
-        whole = {stop.encode(): len(stop) for stop in stops}
-        prefixes = sorted({b"", *(stop[:end] for stop in whole for end in range(1, len(stop) + 1))}, key=len)
-        number = {prefix: state for state, prefix in enumerate(prefixes)}
-        self.held = np.array([_characters(prefix) for prefix in prefixes], np.int64)
+        lengths = {stop.encode(): len(stop) for stop in stops}
+        prefixes = sorted({b"", *(stop[:end] for stop in lengths for end in range(1, len(stop) + 1))}, key=len)
+        states = {prefix: state for state, prefix in enumerate(prefixes)}
+        self.pending = np.array([_count_characters(prefix) for prefix in prefixes], np.int64)
         self.matched = np.zeros(len(prefixes), np.int64)
-        self._next = np.zeros((len(prefixes), 256), np.int64)
-        back = np.zeros(len(prefixes), np.int64)  # the state of the longest shorter suffix
+        self._transitions = np.zeros((len(prefixes), 256), np.int64)
+        # The state of the longest proper suffix of each prefix; shorter prefixes come first, so it is complete.
+        fallback = np.zeros(len(prefixes), np.int64)
         for state, prefix in enumerate(prefixes):
             if len(prefix) > 1:
-                back[state] = self._next[back[number[prefix[:-1]]], prefix[-1]]
-            # A stop string may end inside a longer one: the longest that ends here counts.
-            self.matched[state] = max(whole.get(prefix, 0), self.matched[back[state]])
-            self._next[state] = self._next[back[state]]
+                fallback[state] = self._transitions[fallback[states[prefix[:-1]]], prefix[-1]]
+            # Several stop strings may end in one state, each a suffix of the next: the longest counts.
+            self.matched[state] = max(lengths.get(prefix, 0), self.matched[fallback[state]])
+            self._transitions[state] = self._transitions[fallback[state]]
             for byte in range(256):
-                longer = number.get(prefix + bytes([byte]))
+                longer = states.get(prefix + bytes([byte]))
                 if longer is not None:
-                    self._next[state, byte] = longer
+                    self._transitions[state, byte] = longer
 
-    def behind(self, prime: bytes) -> int:
-        """Return the state behind a prime: a stop string may begin there, one that ends there is past."""
+    def state_after_prime(self, prime: bytes) -> int:
+        """Return the state after a prime: a stop string may begin in a prime, but one that ends in it is ignored."""
         state = self.START
         for byte in prime:
-            state = int(self._next[state, byte])
+            state = int(self._transitions[state, byte])
         return state
 
-    def advance(self, state: int, data: bytes) -> int:
-        """Return the state after some new bytes; a match on the way is final."""
-        for byte in data:
-            state = int(self._next[state, byte])
+    def advance(self, state: int, new_bytes: bytes) -> int:
+        """Return the state after some new bytes: the first final one, else that after the last byte."""
+        for byte in new_bytes:
+            state = int(self._transitions[state, byte])
             if self.matched[state]:
                 break
         return state
 
     def token_table(self, token_bytes: Sequence[bytes]) -> NDArray[np.int64]:
-        """Return [states, V]: the state after each token."""
-        # A symbol without bytes stays where it is, but what matched in the prime must not match again.
-        still = [self.START if matched else state for state, matched in enumerate(self.matched)]
-        rows = [
-            [self.advance(state, data) if data else still[state] for data in token_bytes]
-            for state in range(len(self.held))
+        """Return int64 [states, V]: the state after each token of V, from each state."""
+        # A symbol without bytes changes no state. From a final state, which only the prime can lead to, it returns
+        # to the start, so that a stop string of the prime does not match.
+        unchanged = [self.START if matched else state for state, matched in enumerate(self.matched)]
+        table = [
+            [self.advance(state, symbol) if symbol else unchanged[state] for symbol in token_bytes]
+            for state in range(len(self.pending))
         ]
-        return np.array(rows, np.int64).reshape(len(self.held), len(token_bytes))
+        return np.array(table, np.int64).reshape(len(self.pending), len(token_bytes))
 
 
 def is_text(text: str) -> bool:
-    """Tell whether a text can be written as UTF-8; what a command line carries may have half a surrogate pair."""
+    """Tell whether a text can be written as UTF-8: an argument of a command line may have half a surrogate pair."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -82,6 +85,6 @@ def is_text(text: str) -> bool:
     return True
 
 
-def _characters(prefix: bytes) -> int:
-    """Return how many characters begin in these bytes."""
+def _count_characters(prefix: bytes) -> int:
+    """Return the number of characters that begin in some bytes of UTF-8."""
     return sum(byte & 0xC0 != 0x80 for byte in prefix)

@@ -1,4 +1,4 @@
-"""The chain that a compiled file has inside, known from its metadata: no plugin is imported for it."""
+"""The chain that is compiled into a file, from the file's metadata alone: no plugin is imported for it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from gentext.strategy import Param, Strategy
 
 
 class StoredStrategy(Strategy):
-    """A link as a file describes it: everything but its code, which the file carries as a graph."""
+    """A link as a file describes it: all but its code, which is part of the file's graph."""
 
     def __init__(self, meta: LinkMeta, vocab_size: int) -> None:
         super().__init__(NoConfig(), vocab_size)
         self.meta = meta
-        self.params = {name: _param(one) for name, one in meta.params.items()}
+        self.params = {name: _param(param) for name, param in meta.params.items()}
         self.state, self.tables = meta.state, meta.tables
         self.uniforms, self.place = meta.uniforms, meta.place  # type: ignore[misc]
 
@@ -27,27 +27,27 @@ class StoredStrategy(Strategy):
 
 def stored_chain(bundle: Bundle) -> Chain:
     """Return a file's own chain; only the file's graph can run it."""
-    return Chain(
-        [
-            Link(one.name, StoredStrategy(one, bundle.vocab_size), {n: p.default for n, p in one.params.items()})
-            for one in bundle.chain
-        ]
-    )
+    links = []
+    for meta in bundle.chain:
+        defaults = {name: param.default for name, param in meta.params.items()}
+        links.append(Link(meta.name, StoredStrategy(meta, bundle.vocab_size), defaults))
+    return Chain(links)
 
 
 def is_compiled(bundle: Bundle, chain: Chain) -> bool:
-    """Tell whether a chain is the one that a file has inside: the same links in order, set up alike."""
-    if bundle.kind != "generator" or chain.names != [one.name for one in bundle.chain]:
+    """Tell whether a chain is the one that is compiled into a file: the same links in order, with equal options."""
+    if bundle.kind != "generator" or chain.names != [meta.name for meta in bundle.chain]:
         return False
-    return all(_same(link.strategy, meta) for link, meta in zip(chain, bundle.chain, strict=True))
+    return all(_same_options(link.strategy, meta) for link, meta in zip(chain, bundle.chain, strict=True))
 
 
-def _same(strategy: Strategy, meta: LinkMeta) -> bool:
+def _same_options(strategy: Strategy, meta: LinkMeta) -> bool:
+    """Compare the options that are compiled into the graph."""
     if isinstance(strategy, StoredStrategy):
         return True
-    # What may change from run to run goes into tables, which are inputs of the graph.
-    own = {key: value for key, value in to_table(strategy.config).items() if key not in strategy.per_run}
-    return own == {key: value for key, value in meta.config.items() if key not in strategy.per_run}
+    # Options that each request may set only change tables, which are inputs of the graph.
+    options = {name: option for name, option in to_table(strategy.config).items() if name not in strategy.per_run}
+    return options == {name: option for name, option in meta.config.items() if name not in strategy.per_run}
 
 
 def _param(meta: ParamMeta) -> Param:

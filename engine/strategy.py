@@ -21,7 +21,7 @@ Place = Literal["penalty", "mask", "shape"]
 PLACES: tuple[Place, ...] = ("penalty", "mask", "shape")
 
 #: The largest number that a parameter of each type can hold.
-LARGEST = {"int64": 2.0**63 - 1024, "float32": (2 - 2.0**-23) * 2.0**127}
+MAX_NUMBER = {"int64": 2.0**63 - 1024, "float32": (2 - 2.0**-23) * 2.0**127}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,14 +41,14 @@ class Param:
     high: float = math.inf
     """Largest value allowed."""
     default: float | None = None
-    """The value when nobody says otherwise; the neutral one when None."""
+    """The value when neither the request nor the chain's config sets one; the neutral one when None."""
     per_symbol: bool = False
     decisive: float | None = None
-    """The value at which one symbol is left, so that no later choice matters: for messages alone."""
+    """The value at which one symbol is left, so that no later link or draw matters. Only messages use it."""
 
     @property
     def initial(self) -> float:
-        """The value that is used when nobody says otherwise."""
+        """The value when neither the request nor the chain's config sets one."""
         return self.neutral if self.default is None else self.default
 
 
@@ -60,7 +60,7 @@ class State:
     """Shape of one row, without the batch axis; fixed when the strategy is built."""
     dtype: Literal["float32", "int64", "bool"] = "float32"
     initial: float = 0.0
-    """The value of every element at a row's first position, unless ``start`` says otherwise."""
+    """The value of every element at a row's first position, unless ``start`` returns another array."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,14 +71,30 @@ class Table:
     """Its shape; None where the size depends on the options."""
     dtype: Literal["float32", "int64", "bool"] = "float32"
     neutral: float = 0.0
-    """A table of this value, with 1 for each None, is what the link gets when no option is given."""
+    """The value of every element when ``make_tables`` returns no such table; each None is then a size of 1."""
+
+
+def range_problem(param: Param, number: float) -> str | None:
+    """Return which numbers a parameter accepts, as "expected ...", or None when it accepts this number."""
+    largest = MAX_NUMBER[param.dtype]
+    low, high = max(param.low, -largest), min(param.high, largest)
+    is_integer = param.dtype == "int64"
+    if low <= number <= high and (not is_integer or float(number).is_integer()):
+        return None
+    words = ["a whole number" if is_integer else "a number"]
+    if param.low > -math.inf or number < low:
+        words.append(f"from {low:g}")
+    if param.high < math.inf or number > high:
+        words.append(f"up to {high:g}")
+    return f"expected {' '.join(words)}"
 
 
 class Strategy:
     """Base class of the links of a sampling chain.
 
-    Subclass it, set the class attributes that you need, and write `apply`. Everything is
-    passed by name, rows first: ``logits`` is float32 [N, V].
+    Subclass it, set the class attributes that you need, and write `apply`. Parameters, states and
+    tables come as mappings from their names to arrays. The first axis of an array is the rows of
+    the batch, but for tables: ``logits`` is float32 [N, V].
     """
 
     Config: ClassVar[type[Any]] = NoConfig
@@ -88,7 +104,7 @@ class Strategy:
     uniforms: ClassVar[int] = 0
     """How many uniform numbers in [0, 1) the link needs at each position."""
     place: ClassVar[Place] = "mask"
-    """Where ``--PARAM`` alone puts the link: among the penalties, the masks or the shapes."""
+    """Where the link is inserted when ``--PARAM`` is set and the chain lacks it: among penalties, masks or shapes."""
 
     def __init__(self, config: Any, vocab_size: int) -> None:
         self.config = config
@@ -99,10 +115,10 @@ class Strategy:
         return {}
 
     def make_tables(self, tokenizer: Any, options: Any) -> dict[str, Array]:
-        """Return the tables for this run's options, by name; runs on the host, once a request.
+        """Return the tables for these options, by name. Called in Python once a request, never inside the graph.
 
-        ``options`` is the link's Config; fields that `gentext.per_run` marks can be set by whoever
-        samples. A table that is left out is neutral.
+        ``options`` is the link's Config; its fields that `gentext.per_run` marks can be set for each
+        request. A table that is left out is neutral.
         """
         return {}
 
@@ -134,7 +150,7 @@ class Strategy:
 
     @property
     def per_run(self) -> list[str]:
-        """The options that whoever samples may set, through `make_tables`."""
+        """The options that each request may set, through `make_tables`."""
         return per_run_fields(config_class(type(self)))
 
     @property
@@ -144,11 +160,12 @@ class Strategy:
 
 
 def keep_largest(xp: Any, values: Array, count: Array) -> Array:
-    """Return which values [N, V] are among the ``count`` (int64 [N, 1], from 1 on) largest of their row.
+    """Return which values [N, V] are among the ``count`` (int64 [N, 1], at least 1) largest of their row.
 
-    bool [N, V]: exactly that many in each row; of equal values, those with the lower index. Compiled, it
-    looks no further than the largest count of any row, so it costs less than sorting everything.
+    bool [N, V] with exactly ``count`` true elements in each row; of equal values, those with the lower
+    index. A compiled chain computes only max(count) entries, which costs less than sorting all of them.
     """
+    # Only the namespace that compiles chains has this function. A Protocol would cost microseconds at every position.
     if hasattr(xp, "keep_largest"):
         return xp.keep_largest(values, count)
     # A stable sort of the negated values puts equal ones in the order of their indices.

@@ -26,7 +26,7 @@ from gentext.export.network.step import step_graph
 from gentext.export.verify import verify_generator, verify_unrolled
 from gentext.manager import host
 from gentext.plugins.pytorch import checkpoint as ckpt
-from gentext.plugins.samplers.session import cuda_there
+from gentext.plugins.samplers.runtime import cuda_problem
 from gentext.run import GENERATOR, HELD_OUT, MODEL, UNROLLED, Run, write_bytes
 
 #: Of the generator: those that are fast on a CPU, and those that are meant for a GPU.
@@ -92,7 +92,7 @@ def _generator(run: Run, model: Any, bundle: Bundle, chain: Chain, options: Expo
     if options.precision != "auto":
         return build(options.precision, options.limit).files, []
     known = [one for one in PRECISIONS if one == "fp32" or not options.unroll]
-    known += FOR_CUDA if cuda_there() is None else ()
+    known += FOR_CUDA if cuda_problem() is None else ()
     built, table = fastest_precision(build, known, options.limit)
     return built.files, table
 

@@ -11,7 +11,7 @@ from helpers import fails, raiser
 
 from gentext import generate
 from gentext.plugins.pytorch import device
-from gentext.plugins.samplers import session
+from gentext.plugins.samplers import runtime
 from gentext.plugins.trainers.loop import Loop
 
 Gen = Callable[..., tuple[int, str, str]]
@@ -30,7 +30,7 @@ def test_cuda_where_there_is_none(
     gen: Gen, tiny_run: Path, tiny_text: Path, no_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(session, "_gpu_files", lambda: False)
+    monkeypatch.setattr(runtime, "_may_have_gpu", lambda: False)
     for command in (["train", tiny_text], ["sample", tiny_run], ["sample", tiny_run, "--sampler", "torch"]):
         fails(1, gen(*command, "--device", "cuda"), "--device cuda: this", "use --device cpu or auto")
     assert not no_run.exists()

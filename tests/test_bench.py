@@ -19,14 +19,14 @@ def test_a_ratio_compares_what_ran_in_the_same_turn() -> None:
     order = []
     slow_later = iter([4.0, 2.0, 3.0, 1.0, 1.0, 0.5])
 
-    def one(name: str) -> float:
+    def measure(name: str) -> float:
         order.append(name)
         return next(slow_later)
 
-    taken = bench.in_turn({name: lambda name=name: one(name) for name in "ab"}, 3)
+    rates = bench.measure_in_turn({name: lambda name=name: measure(name) for name in "ab"}, 3)
     assert order == list("ababab")
-    assert bench.ratio(taken["a"], taken["b"]) == 2.0
-    assert bench.summary(taken["a"]) == bench.Rate(median=3.0, low=1.0, high=4.0)
+    assert bench.ratio(rates["a"], rates["b"]) == 2.0
+    assert bench.summary(rates["a"]) == bench.Rate(median=3.0, low=1.0, high=4.0)
 
 
 def test_bench(gen: Gen, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,11 +40,11 @@ def test_bench(gen: Gen, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.Mon
     assert code == 0, err
     report = json.loads(out)
     (file,) = report["files"]
-    assert [one["batch"] for one in file["rates"]] == [1, 17]
-    for one in file["rates"]:
-        assert 0 < one["low"] <= one["median"] <= one["high"]
-        assert one["threads"] >= 1
-        assert one["ratio"] == pytest.approx(one["median"] / report["notebook"]["median"])
+    assert [rate["batch"] for rate in file["rates"]] == [1, 17]
+    for rate in file["rates"]:
+        assert 0 < rate["low"] <= rate["median"] <= rate["high"]
+        assert rate["threads"] >= 1
+        assert rate["ratio"] == pytest.approx(rate["median"] / report["notebook"]["median"])
     assert report["whole_process_seconds"]["gen sample"] > report["whole_process_seconds"]["import numpy, onnxruntime"]
     assert picture.read_bytes().startswith(b"\x89PNG")
     code, out, err = gen("bench", tiny_run / GENERATOR, "--threads", 1)

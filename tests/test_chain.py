@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from gentext.chain import DEFAULT_CHAIN, Chain, build_chain, build_link, draw
+from gentext.chain import DEFAULT_CHAIN, Chain, build_chain, build_link
+from gentext.draw import draw
 from gentext.errors import ConfigError
 from gentext.manager import host
 from gentext.noise import uniforms

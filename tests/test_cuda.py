@@ -14,12 +14,12 @@ from compiled_model import EVERY_LINK, CompiledModel, request, written
 from gentext.compiled import compiled
 from gentext.plugins.samplers.cuda_generator import UnrolledGenerator
 from gentext.plugins.samplers.onnx import OnnxGenerator, OnnxSampler
-from gentext.plugins.samplers.session import cuda_there
+from gentext.plugins.samplers.runtime import cuda_problem
 
 Gen = Callable[..., tuple[int, str, str]]
 
 trains = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU here")
-samples = pytest.mark.skipif(cuda_there() is not None, reason=f"no CUDA for onnxruntime here: {cuda_there()}")
+samples = pytest.mark.skipif(cuda_problem() is not None, reason=f"no CUDA for onnxruntime here: {cuda_problem()}")
 
 
 @trains

@@ -12,9 +12,10 @@ import pytest
 from numpy.typing import NDArray
 
 from gentext import compiled, stepping
-from gentext.chain import Chain, build_chain, draw
+from gentext.chain import Chain, build_chain
 from gentext.config import config_class
 from gentext.describe import chain_of, load_tokenizer
+from gentext.draw import draw
 from gentext.generate import generate
 from gentext.manager import host
 from gentext.noise import uniforms
@@ -94,8 +95,8 @@ def test_text_does_not_depend_on_how_the_prime_is_cut(
     prime = tiny_text.read_text()[:301]
     texts = []
     for size in (1000, 256, 37, 1):
-        monkeypatch.setattr(stepping, "PREFILL", size)
-        monkeypatch.setattr(compiled, "PREFILL", size)
+        monkeypatch.setattr(stepping, "PREFILL_POSITIONS", size)
+        monkeypatch.setattr(compiled, "PREFILL_POSITIONS", size)
         texts += write(sampler, 2, names, prime, 60)
     assert texts == texts[:2] * 4
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import nn
 
+from gentext.data.corpus import Corpus
+from gentext.errors import PluginError
+from gentext.interfaces import Chunk, Request
 from gentext.plugins.models.lstm import LSTMConfig, LSTMModel
 from gentext.plugins.pytorch.evaluate import mean_loss, windows
-from gentext.score import LENGTH, ROWS, WINDOW, notebook_loss, stream_loss
+from gentext.score import LENGTH, ROWS, WINDOW, notebook_loss, score_sampler, stream_loss
 
 V = 7
 
@@ -23,24 +27,27 @@ V = 7
 @pytest.fixture(scope="module")
 def model() -> LSTMModel:
     torch.manual_seed(3)
-    made = LSTMModel(LSTMConfig(hidden=6, layers=2, dropout=0.5), V)
+    model = LSTMModel(LSTMConfig(hidden=6, layers=2, dropout=0.5), V)
     with torch.no_grad():
-        for one in made.parameters():
-            one.mul_(4)  # far from uniform, so that losses differ
-    return made.eval()
+        for parameter in model.parameters():
+            parameter.mul_(4)  # far from uniform, so that losses differ
+    return model.eval()
 
 
 def text(length: int) -> NDArray[np.int64]:
     return np.random.default_rng(length).integers(0, V, length)
 
 
-class Advance:
+class Steps:
     """The model as samplers offer it."""
 
     def __init__(self, model: LSTMModel) -> None:
         self.model = model
 
-    def __call__(self, tokens: NDArray[np.int64], state: Any) -> tuple[NDArray[np.float32], Any]:
+    def initial(self, rows: int) -> Any:
+        return self.model.initial_state(rows)
+
+    def advance(self, tokens: NDArray[np.int64], state: Any) -> tuple[NDArray[np.float32], Any]:
         with torch.no_grad():
             logits, state = self.model(torch.from_numpy(tokens), state)
         return logits.numpy(), state
@@ -61,9 +68,9 @@ def by_the_notebook(model: LSTMModel, data: NDArray[np.int64]) -> float:
 @pytest.mark.parametrize("more", [0, 1, 777])
 def test_notebooks_formula(model: LSTMModel, more: int) -> None:
     tokens = text(2 * ROWS * LENGTH + more)
-    found = notebook_loss(Advance(model), model.initial_state, tokens)
-    assert found == pytest.approx(by_the_notebook(model, tokens), abs=1e-5)
-    assert notebook_loss(Advance(model), model.initial_state, tokens[: ROWS * LENGTH - 1]) is None
+    loss = notebook_loss(Steps(model), tokens)
+    assert loss == pytest.approx(by_the_notebook(model, tokens), abs=1e-5)
+    assert notebook_loss(Steps(model), tokens[: ROWS * LENGTH - 1]) is None
 
 
 @pytest.mark.parametrize("length", [1, 2, WINDOW, WINDOW + 1, 3 * WINDOW - 5])
@@ -72,9 +79,20 @@ def test_stream_reads_every_symbol_behind_the_start(model: LSTMModel, length: in
     x = np.concatenate([[start], tokens[:-1]])
     with torch.no_grad():
         logits, _ = model(torch.from_numpy(x[None]), model.initial_state(1))
-    wanted = nn.functional.cross_entropy(logits[0].double(), torch.from_numpy(tokens), reduction="sum").item()
-    found = stream_loss(Advance(model), model.initial_state, tokens.astype(np.uint8), start)
-    assert found == pytest.approx(wanted, rel=1e-5)
+    expected = nn.functional.cross_entropy(logits[0].double(), torch.from_numpy(tokens), reduction="sum").item()
+    assert stream_loss(Steps(model), tokens.astype(np.uint8), start) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_sampler_without_logits_is_refused() -> None:
+    class TextOnly:
+        bundle: Any = None
+        device = "nowhere"
+
+        def generate(self, request: Request) -> Iterator[Chunk]:
+            raise NotImplementedError
+
+    with pytest.raises(PluginError, match=r"TextOnly cannot measure a loss: it lacks initial\(rows\)"):
+        score_sampler(TextOnly(), Corpus("a text", "a text", "abc", sha256=""))
 
 
 @settings(max_examples=200, deadline=None)

@@ -60,9 +60,9 @@ def test_neighbours_and_chunks_change_nothing(
     opened = compiled_model.open(chain, precision)
     asked = request(chain, 16, 200)
     together, _, _ = written(compiled(opened.session, opened.bundle, asked), 16)
-    monkeypatch.setattr("gentext.compiled.GROWTH", ())
-    monkeypatch.setattr("gentext.compiled.LARGEST", 7)
-    monkeypatch.setattr("gentext.compiled.PREFILL", 2)
+    monkeypatch.setattr("gentext.compiled.FIRST_CALLS", ())
+    monkeypatch.setattr("gentext.compiled.MAX_POSITIONS", 7)
+    monkeypatch.setattr("gentext.compiled.PREFILL_POSITIONS", 2)
     for row in (0, 7, 15):
         params = {link: {n: one[row : row + 1] for n, one in own.items()} for link, own in asked.params.items()}
         alone = dataclasses.replace(asked, primes=[asked.primes[row]], seeds=[asked.seeds[row]], params=params)

@@ -118,7 +118,7 @@ def first_stop(prime: str, text: str, stops: Sequence[str]) -> tuple[int, int]:
 def test_stops_are_found_where_a_naive_search_finds_them(prime: str, text: str, stops: list[str], size: int) -> None:
     automaton = StopAutomaton(stops)
     data, end = text.encode(), 0
-    state = automaton.behind(prime.encode())
+    state = automaton.state_after_prime(prime.encode())
     while end < len(data) and not (end and automaton.matched[state]):
         state = automaton.advance(state, data[end : end + size])  # pieces cut characters in two
         end += size

@@ -21,7 +21,7 @@ from onnx import helper
 from gentext.compiled import compiled, next_feeds
 from gentext.errors import ExportError, FileFormatError
 from gentext.export.generator.unrolled import for_capture
-from gentext.plugins.samplers.cuda_generator import UnrolledGenerator, bucket
+from gentext.plugins.samplers.cuda_generator import UnrolledGenerator, bucket_size
 from gentext.plugins.samplers.onnx import OnnxGenerator
 from gentext.plugins.samplers.session import GeneratorSession, open_file, open_unrolled
 from gentext.stepping import stepped
@@ -88,7 +88,7 @@ def test_neighbours_and_interruptions_change_nothing(compiled_model: CompiledMod
     asked = [request(chain, 20, 60, seed=1), request(chain, 40, 60, seed=2)]
     alone = [written(opened.generate(one), len(one.primes)) for one in asked]
     first, second = (compiled(model, opened.bundle, one) for one in asked)
-    assert bucket(20) == bucket(40)
+    assert bucket_size(20) == bucket_size(40)
     chunks: list[list[Any]] = [[], []]
     for one, other in zip(first, second, strict=True):
         chunks[0].append(one)

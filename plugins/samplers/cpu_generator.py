@@ -1,12 +1,14 @@
-"""A compiled generator on the cores of a CPU: each core writes a share of the rows by itself.
+"""A compiled generator on a CPU with several cores: each core writes a share of the rows by itself.
 
-Within one run of a session all threads share every node, and wait for each other behind it. At many rows
-that, and values that wander from core to core, cost a good part of the time; rows need nothing of each other.
+Within one run of a session all threads work on one node of the graph at a time, and wait for each other
+after it. With many rows these waits, and arrays that move from one core's cache to another's, cost a
+good part of the time. Rows do not depend on each other, so separate runs need none of this.
 """
 
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -19,67 +21,80 @@ from gentext.signature import Port
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-#: Rows of a share at least: fewer take about as long as these.
-LEAST_ROWS = 8
-#: Bytes of a file beyond which every core would wait for the weights that it reads for itself.
-LARGEST_FILE = 8_000_000
+#: Rows of a share, at least: fewer rows take about as long as these.
+MIN_SHARE_ROWS = 8
+#: Bytes of a file, at most, for shares to pay: with a larger one every core waits for the weights that it reads.
+MAX_FILE_BYTES = 8_000_000
 
 Feeds = Mapping[str, Any]
 
 
 class ParallelGenerator:
-    """Runs few rows in the session as it is, many rows in shares."""
+    """Runs few rows in one run of the session, and many rows in shares, one for each core.
+
+    Several threads may call it at a time.
+    """
 
     positions = None
 
-    def __init__(self, whole: GeneratorSession, cores: int) -> None:
-        self.signature = whole.signature
-        self._whole, self._single = whole, whole if whole.threads == 1 else None
-        self._cores = cores if whole.path.stat().st_size <= LARGEST_FILE else 1
+    def __init__(self, session: GeneratorSession, cores: int) -> None:
+        self.signature = session.signature
+        self._session = session
+        self._cores = cores if session.path.stat().st_size <= MAX_FILE_BYTES else 1
+        self._lock = threading.Lock()
+        """Guards the two below, which are made when many rows first come."""
+        self._share_session = session if session.threads == 1 else None
         self._executor: Executor | None = None
 
     def call(self, feeds: Feeds) -> Feeds:
-        """Run the positions that ``forced`` has; outputs by name."""
+        """Run the graph for the K positions of ``forced`` [K, N], and return its outputs by name.
+
+        Raises FileFormatError when the file has changed since it was opened.
+        """
         rows = len(feeds["token"])
-        shares = self.shares(rows)
+        shares = self.share_count(rows)
         if shares == 1:
-            return self._whole.call(feeds)
-        single, executor = self._ready()
+            return self._session.call(feeds)
+        session, executor = self._prepare_shares()
         edges = [rows * share // shares for share in range(shares + 1)]
-        parts = [self._part(feeds, *edge) for edge in itertools.pairwise(edges)]
-        done = list(executor.map(single.call, parts))
-        return {one.name: _joined(one, [results[one.name] for results in done]) for one in self.signature.outputs}
+        share_feeds = [self._share_feeds(feeds, begin, end) for begin, end in itertools.pairwise(edges)]
+        results = list(executor.map(session.call, share_feeds))
+        return {
+            port.name: _join_rows(port, [outputs[port.name] for outputs in results]) for port in self.signature.outputs
+        }
 
-    def shares(self, rows: int) -> int:
-        """Return into how many shares so many rows are cut."""
-        return max(1, min(self._cores, rows // LEAST_ROWS))
+    def share_count(self, rows: int) -> int:
+        """Return the number of shares that a batch is split into."""
+        return max(1, min(self._cores, rows // MIN_SHARE_ROWS))
 
-    def _ready(self) -> tuple[GeneratorSession, Executor]:
-        """Open what only many rows need, when they first come."""
-        if self._single is None:
-            found = open_file(self._whole.path, "cpu", 1)
-            if not isinstance(found, GeneratorSession) or found.bundle != self._whole.bundle:
-                raise FileFormatError(f"{self._whole.path}: has changed since it was opened; open it again")
-            self._single = found
-        if self._executor is None:
-            from concurrent.futures import ThreadPoolExecutor
+    def _prepare_shares(self) -> tuple[GeneratorSession, Executor]:
+        """Return the session with one thread and the executor for the shares, made in the first call."""
+        with self._lock:
+            if self._share_session is None:
+                session = open_file(self._session.path, "cpu", 1)
+                if not isinstance(session, GeneratorSession) or session.bundle != self._session.bundle:
+                    raise FileFormatError(f"{self._session.path}: has changed since it was opened; open it again")
+                self._share_session = session
+            if self._executor is None:
+                from concurrent.futures import ThreadPoolExecutor
 
-            self._executor = ThreadPoolExecutor(self._cores)
-        return self._single, self._executor
+                self._executor = ThreadPoolExecutor(self._cores)
+            return self._share_session, self._executor
 
-    def _part(self, feeds: Feeds, begin: int, end: int) -> Feeds:
-        ports = {one.name: one for one in self.signature.inputs}
-        return {name: _share(ports[name], value, begin, end) for name, value in feeds.items()}
+    def _share_feeds(self, feeds: Feeds, begin: int, end: int) -> Feeds:
+        """Return the inputs of the rows from ``begin`` to ``end``."""
+        ports = {port.name: port for port in self.signature.inputs}
+        return {name: _slice_rows(ports[name], tensor, begin, end) for name, tensor in feeds.items()}
 
 
-def _share(port: Port, value: Any, begin: int, end: int) -> Any:
-    """Return the rows of an input from ``begin`` to ``end``; all of it where all rows share it."""
+def _slice_rows(port: Port, tensor: Any, begin: int, end: int) -> Any:
+    """Return the rows of an input from ``begin`` to ``end``; the whole input where all rows share it."""
     axis = port.row_axis
-    if axis is None or (port.default is not None and np.shape(value)[axis] == 1):
-        return value
-    return np.ascontiguousarray(np.asarray(value)[(slice(None),) * axis + (slice(begin, end),)])
+    if axis is None or (port.default is not None and np.shape(tensor)[axis] == 1):
+        return tensor
+    return np.ascontiguousarray(np.asarray(tensor)[(slice(None),) * axis + (slice(begin, end),)])
 
 
-def _joined(port: Port, parts: list[Any]) -> Any:
+def _join_rows(port: Port, shares: list[Any]) -> Any:
     axis = port.row_axis
-    return parts[0] if axis is None else np.concatenate(parts, axis)
+    return shares[0] if axis is None else np.concatenate(shares, axis)

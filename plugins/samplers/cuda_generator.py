@@ -1,12 +1,14 @@
-"""A compiled generator on a GPU: many positions in one launch, between buffers that stay where they are.
+"""A compiled generator on a GPU: many positions in one launch, between buffers that never move.
 
-The graph of ``generator-unrolled.onnx`` is captured once for each size of batch and replayed from then
-on: one launch, where the loop of ``generator.onnx`` takes one for each node of each position.
+onnxruntime captures the graph of ``generator-unrolled.onnx`` once for each size of batch, and replays it from
+then on: one launch, where the loop of ``generator.onnx`` needs one for each node at each position. A captured
+graph reads and writes fixed addresses, so its inputs and outputs are buffers that live as long as it does.
 """
 
 from __future__ import annotations
 
 import itertools
+import threading
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,244 +19,273 @@ from numpy.typing import NDArray
 from gentext.compiled import next_feeds
 from gentext.console import say
 from gentext.errors import reason
-from gentext.plugins.samplers.session import GeneratorSession, buffer, capture_as, open_unrolled
+from gentext.plugins.samplers.runtime import allocate_tensor, capture_options
+from gentext.plugins.samplers.session import GeneratorSession, open_unrolled
 from gentext.signature import Port
 
-#: Rows that a graph is captured for: a batch takes the next larger one, a larger batch multiples of the last.
+#: Rows that graphs are captured for. A batch takes the smallest of these that holds it, or a multiple of the last.
 BUCKETS = (1, 8, 64, 256, 1024, 4096)
-#: Sets of buffers that are kept, each for one bucket and one shape of the links' tables.
-MOST_SLOTS = 16
+#: Captured batches that are kept, each for one bucket and one set of shapes of the optional inputs.
+MAX_CAPTURED_BATCHES = 16
 #: States that the host reads and writes between calls. All others stay on the device.
-HOST = ("stop_state", "ended")
+HOST_STATES = ("stop_state", "ended")
 
 Feeds = Mapping[str, Any]
 
 
-def bucket(rows: int) -> int:
-    """Return for how many rows a batch is run."""
-    return next((size for size in BUCKETS if size >= rows), -(-rows // BUCKETS[-1]) * BUCKETS[-1])
+def bucket_size(rows: int) -> int:
+    """Return the number of rows that a batch is padded to."""
+    multiple_of_last = -(-rows // BUCKETS[-1]) * BUCKETS[-1]
+    return next((size for size in BUCKETS if size >= rows), multiple_of_last)
 
 
-def open_captured(plain: GeneratorSession, device: str = "cuda") -> UnrolledGenerator | GeneratorSession:
-    """Return what runs a generator on a GPU fastest: with a reason on stderr where that is its own loop."""
+def open_captured(loop: GeneratorSession, device: str = "cuda") -> UnrolledGenerator | GeneratorSession:
+    """Return the fastest way to run a generator on a GPU. Where that is its own loop, stderr gets the reason."""
     try:
-        return UnrolledGenerator(plain, open_unrolled(plain, device), device)
+        return UnrolledGenerator(loop, open_unrolled(loop, device), device)
     except Exception as error:  # onnxruntime has a class for each status, with no common base
-        _say_why(error)
-        return plain
+        _report_fallback(error)
+        return loop
 
 
 class UnrolledGenerator:
-    """Runs the unrolled graph as often as it fits into a call, and the loop for the positions that are left.
+    """Runs the unrolled graph as often as it fits into a call, and the loop for the remaining positions.
 
-    Both run the same rows, so a row meets the same arithmetic however its text is cut into calls. When
-    anything fails, the loop goes on from the same states.
+    Both run the batch padded to the same size, so that a row meets the same arithmetic however its text is cut
+    into calls. When the unrolled graph fails, the loop goes on from the same states. Several threads may call it
+    at a time: they take turns, since they share the buffers.
     """
 
-    def __init__(self, plain: GeneratorSession, unrolled: GeneratorSession, device: str) -> None:
-        """``device`` is that of the sessions: cuda, or cpu, where all is the same but nothing is captured."""
-        self.signature, self.device = plain.signature, device
-        self._plain = plain
+    def __init__(self, loop: GeneratorSession, unrolled: GeneratorSession, device: str) -> None:
+        """``device`` is that of the sessions: cuda; or cpu, where nothing is captured and all else is the same."""
+        self.signature, self.device = loop.signature, device
+        self._loop = loop
         self._unrolled: GeneratorSession | None = unrolled
-        self._numbers = itertools.count(1)
-        self._slots: dict[Any, _Slot] = {}
+        self._graph_ids = itertools.count(1)
+        self._batches: dict[Any, _CapturedBatch] = {}
+        # Reentrant, because a call may read the buffered outputs of an earlier one.
+        self._lock = threading.RLock()
 
     @property
     def positions(self) -> int | None:
+        """The positions of the unrolled graph; None when only the loop is left."""
         return None if self._unrolled is None else self._unrolled.positions
 
     def call(self, feeds: Feeds) -> Feeds:
-        """Run the positions that ``forced`` has; outputs by name. States and logits come as `Held`."""
-        if self._unrolled is not None:
-            try:
-                return self._call(self._unrolled, feeds)
-            except Exception as error:  # as in open_captured
-                self._slots.clear()
-                self._unrolled = None
-                _say_why(error)
-        return self._plain.call({name: np.asarray(value) for name, value in feeds.items()})
+        """Run the K positions of ``forced`` [K, N], and return the outputs by name.
+
+        States and logits are `BufferedOutput`, which `numpy.asarray` reads.
+        """
+        with self._lock:
+            if self._unrolled is not None:
+                try:
+                    return self._call(self._unrolled, feeds)
+                except Exception as error:  # onnxruntime's own, as in open_captured
+                    self._batches.clear()
+                    self._unrolled = None
+                    _report_fallback(error)
+        return self._loop.call({name: np.asarray(tensor) for name, tensor in feeds.items()})
 
     def _call(self, unrolled: GeneratorSession, feeds: Feeds) -> Feeds:
         size = unrolled.positions
         assert size is not None
         results: Feeds = {}
-        said: dict[str, list[NDArray[Any]]] = {"tokens": [], "logprobs": []}
+        blocks: dict[str, list[NDArray[Any]]] = {"tokens": [], "logprobs": []}
         for begin in range(0, len(feeds["forced"]), size):
-            part = {**feeds, **(next_feeds(self.signature, results) if results else {})}
-            part |= {name: feeds[name][begin : begin + size] for name in ("forced", "noise")}
-            results = self._slot(unrolled, part).run(part) if len(part["forced"]) == size else self._rest(part)
-            for name, arrays in said.items():
+            block_feeds = {**feeds, **(next_feeds(self.signature, results) if results else {})}
+            block_feeds |= {name: feeds[name][begin : begin + size] for name in ("forced", "noise")}
+            if len(block_feeds["forced"]) == size:
+                results = self._captured_batch(unrolled, block_feeds).run(block_feeds)
+            else:
+                results = self._run_loop(block_feeds)
+            for name, arrays in blocks.items():
                 arrays.append(results[name])
-        return {**results, **{name: np.concatenate(arrays) for name, arrays in said.items()}}
+        return {**results, **{name: np.concatenate(arrays) for name, arrays in blocks.items()}}
 
-    def _rest(self, feeds: Feeds) -> Feeds:
-        """Run fewer positions than the unrolled graph has."""
+    def _run_loop(self, feeds: Feeds) -> Feeds:
+        """Run fewer positions than the unrolled graph has, in a batch of the same size."""
         rows = len(feeds["token"])
-        ports = [one for one in self.signature.inputs if one.name in feeds]
-        results = self._plain.call({one.name: filled(one, feeds[one.name], rows) for one in ports})
-        return {one.name: cut(one, results[one.name], rows) for one in self.signature.outputs}
+        ports = [port for port in self.signature.inputs if port.name in feeds]
+        results = self._loop.call({port.name: pad_rows(port, feeds[port.name], rows) for port in ports})
+        return {port.name: trim_rows(port, results[port.name], rows) for port in self.signature.outputs}
 
-    def _slot(self, unrolled: GeneratorSession, feeds: Feeds) -> _Slot:
-        rows = bucket(len(feeds["token"]))
-        spare = [one for one in self.signature.inputs if one.default is not None and one.name in feeds]
-        shapes = {one.name: filled(one, feeds[one.name], rows).shape for one in spare}
+    def _captured_batch(self, unrolled: GeneratorSession, feeds: Feeds) -> _CapturedBatch:
+        """Return the buffers for a batch of this size, made when one first comes."""
+        rows = bucket_size(len(feeds["token"]))
+        optional_ports = [port for port in self.signature.inputs if port.default is not None and port.name in feeds]
+        shapes = {port.name: pad_rows(port, feeds[port.name], rows).shape for port in optional_ports}
         key = (rows, *sorted(shapes.items()))
-        if key not in self._slots:
-            if len(self._slots) == MOST_SLOTS:
-                self._slots.clear()
-            self._slots[key] = _Slot(unrolled, rows, shapes, self.device, self._numbers)
-        return self._slots[key]
+        if key not in self._batches:
+            if len(self._batches) == MAX_CAPTURED_BATCHES:
+                self._batches.clear()
+            self._batches[key] = _CapturedBatch(unrolled, rows, shapes, self.device, self._graph_ids, self._lock)
+        return self._batches[key]
 
 
-def _say_why(error: Exception) -> None:
+def _report_fallback(error: Exception) -> None:
     say(f"no captured graph, so the GPU runs the generator's loop, which is slower: {reason(error)}")
 
 
 # -- buffers -----------------------------------------------------------------------------------
 
 
-class Held:
-    """An output that stays in its buffer until somebody reads it, or something else needs the buffer."""
+class BufferedOutput:
+    """An output that stays in its buffer until it is read, or until another run needs the buffer."""
 
-    def __init__(self, read: Callable[[], NDArray[Any]], home: _Set) -> None:
-        self.home: _Set | None = home
+    def __init__(self, read: Callable[[], NDArray[Any]], buffers: _StateBuffers, lock: threading.RLock) -> None:
+        self.buffers: _StateBuffers | None = buffers
+        """The buffers that hold the output; None once it was copied out of them."""
         self._read = read
-        home.holders.add(self)
+        self._lock = lock
+        buffers.outputs.add(self)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        array = self._read()
+        with self._lock:
+            array = self._read()
         return array if dtype is None else array.astype(dtype)
 
-    def move_out(self) -> None:
-        """Take a copy, since the buffer is needed."""
+    def copy_out(self) -> None:
+        """Copy the output to the host, so that the buffer can be overwritten."""
         array = self._read()
-        self.home, self._read = None, lambda: array
+        self.buffers, self._read = None, lambda: array
 
 
-class _Set:
-    """Buffers of the states that stay on the device, and of the logits."""
+class _StateBuffers:
+    """Buffers on the device for the states that stay there, and for the logits."""
 
-    def __init__(self, buffers: dict[str, Any]) -> None:
-        self.buffers = buffers
-        self.holders: weakref.WeakSet[Held] = weakref.WeakSet()
+    def __init__(self, tensors: dict[str, Any]) -> None:
+        self.tensors = tensors
+        """Name of an output -> OrtValue."""
+        self.outputs: weakref.WeakSet[BufferedOutput] = weakref.WeakSet()
+        """The outputs that are still in these buffers."""
 
-    def empty(self) -> None:
-        for one in list(self.holders):
-            one.move_out()
-        self.holders.clear()
+    def release(self) -> None:
+        """Copy all outputs out of the buffers, so that they can be overwritten."""
+        for output in list(self.outputs):
+            output.copy_out()
+        self.outputs.clear()
 
 
-class _Input:
-    """A buffer that the host writes."""
+class _InputBuffer:
+    """A buffer that the host writes before a run."""
 
-    def __init__(self, values: Any) -> None:
-        self.values = values
-        self._written: NDArray[Any] | None = None
+    def __init__(self, tensor: Any) -> None:
+        self.tensor = tensor
+        self._contents: NDArray[Any] | None = None
 
     def write(self, array: NDArray[Any]) -> None:
-        """Copy an array to the device, unless the same is there already."""
-        if self._written is None or not np.array_equal(self._written, array):
-            self.values.update_inplace(array)
-            self._written = array
+        """Copy an array to the device, unless the buffer has the same contents already."""
+        if self._contents is None or not np.array_equal(self._contents, array):
+            self.tensor.update_inplace(array)
+            self._contents = array
 
 
-class _Slot:
-    """All buffers for one size of batch. The states go from one set of them to the other, and back.
+class _CapturedBatch:
+    """The captured graphs for one size of batch, and their buffers.
 
-    To capture a graph, onnxruntime runs it several times: with one set for both ends, each run would
-    start from what the run before it left.
+    There are two sets of buffers for the states: a run reads one and writes the other, the next run reads that
+    one. To capture a graph, onnxruntime runs it several times; if it read and wrote the same set, each of these
+    runs would start from the states that the one before has left.
     """
 
     def __init__(
         self,
         unrolled: GeneratorSession,
         rows: int,
-        spare: Mapping[str, tuple[int, ...]],
+        optional_shapes: Mapping[str, tuple[int, ...]],
         device: str,
-        numbers: itertools.count[int],
+        graph_ids: itertools.count[int],
+        lock: threading.RLock,
     ) -> None:
-        """``spare`` are the shapes of the inputs that may be left out and are not; ``numbers`` name captures."""
-
-        def make(port: Port) -> Any:
-            shape = spare.get(port.name) or [sizes.get(size, size) for size in port.shape]
-            return buffer(shape, np.dtype(port.dtype), device)
-
+        """``optional_shapes`` has the shapes of the optional inputs that are fed; all others keep their default."""
         sizes: dict[Any, Any] = {"K": unrolled.positions, "N": rows}
+
+        def allocate(port: Port) -> Any:
+            shape = optional_shapes.get(port.name) or [sizes.get(size, size) for size in port.shape]
+            return allocate_tensor(shape, np.dtype(port.dtype), device)
+
         signature = unrolled.signature
         self._session = unrolled.session
-        self._ports = {one.name: one for one in (*signature.inputs, *signature.outputs)}
-        self._states = [one.name for one in signature.states if one.name not in HOST]
-        fed = [one for one in signature.inputs if one.default is None or one.name in spare]
-        held = {f"{name}_out" for name in self._states} | {"logits"}
-        self._inputs = {one.name: _Input(make(one)) for one in fed if one.name not in self._states}
-        self._outputs = {one.name: make(one) for one in signature.outputs if one.name not in held}
-        self._sets = [_Set({name: make(self._ports[name]) for name in held}) for _ in range(2)]
-        self._bindings = [self._bind(*self._sets), self._bind(*reversed(self._sets))]
-        self._options = [capture_as(next(numbers)) for _ in self._bindings]
+        self._lock = lock
+        self._ports = {port.name: port for port in (*signature.inputs, *signature.outputs)}
+        self._states = [port.name for port in signature.states if port.name not in HOST_STATES]
+        fed_ports = [port for port in signature.inputs if port.default is None or port.name in optional_shapes]
+        device_outputs = {f"{name}_out" for name in self._states} | {"logits"}
+        self._inputs = {port.name: _InputBuffer(allocate(port)) for port in fed_ports if port.name not in self._states}
+        self._outputs = {port.name: allocate(port) for port in signature.outputs if port.name not in device_outputs}
+        self._buffers = [
+            _StateBuffers({name: allocate(self._ports[name]) for name in device_outputs}) for _ in range(2)
+        ]
+        self._bindings = [self._bind(*self._buffers), self._bind(*reversed(self._buffers))]
+        self._options = [capture_options(next(graph_ids)) for _ in self._bindings]
 
     def run(self, feeds: Feeds) -> dict[str, Any]:
         """Run the graph once."""
         rows = len(feeds["token"])
-        source = self._source(feeds, rows)
-        target = self._sets[1 - source]
-        target.empty()
-        for name, one in self._inputs.items():
-            one.write(filled(self._ports[name], feeds[name], rows))
+        source = self._load_states(feeds, rows)
+        target = self._buffers[1 - source]
+        target.release()
+        for name, buffer in self._inputs.items():
+            buffer.write(pad_rows(self._ports[name], feeds[name], rows))
         self._session.run_with_iobinding(self._bindings[source], self._options[source])
-        results = {name: cut(self._ports[name], one.numpy(), rows) for name, one in self._outputs.items()}
-        return results | {name: self._hold(target, name, rows) for name in target.buffers}
+        results = {name: trim_rows(self._ports[name], tensor.numpy(), rows) for name, tensor in self._outputs.items()}
+        return results | {name: self._buffered_output(target, name, rows) for name in target.tensors}
 
-    def _source(self, feeds: Feeds, rows: int) -> int:
-        """Return which set holds the states that are fed; put them into one where none does."""
-        homes = {getattr(feeds[name], "home", None) for name in self._states}
-        for turn, one in enumerate(self._sets):
-            if homes == {one}:
-                return turn
-        arrays = {name: filled(self._ports[name], feeds[name], rows) for name in self._states}
-        self._sets[0].empty()
+    def _load_states(self, feeds: Feeds, rows: int) -> int:
+        """Return the index of the buffers that hold the fed states; copy them into the first where none does."""
+        states = {name: feeds[name] for name in self._states}
+        holders = {state.buffers if isinstance(state, BufferedOutput) else None for state in states.values()}
+        for index, buffers in enumerate(self._buffers):
+            if holders == {buffers}:
+                return index
+        arrays = {name: pad_rows(self._ports[name], state, rows) for name, state in states.items()}
+        self._buffers[0].release()
         for name, array in arrays.items():
-            self._sets[0].buffers[f"{name}_out"].update_inplace(array)
+            self._buffers[0].tensors[f"{name}_out"].update_inplace(array)
         return 0
 
-    def _hold(self, target: _Set, name: str, rows: int) -> Held:
-        port, values = self._ports[name], target.buffers[name]
-        return Held(lambda: cut(port, values.numpy(), rows), target)
+    def _buffered_output(self, target: _StateBuffers, name: str, rows: int) -> BufferedOutput:
+        port, tensor = self._ports[name], target.tensors[name]
+        return BufferedOutput(lambda: trim_rows(port, tensor.numpy(), rows), target, self._lock)
 
-    def _bind(self, source: _Set, target: _Set) -> Any:
+    def _bind(self, source: _StateBuffers, target: _StateBuffers) -> Any:
+        """Return the binding of a run that reads the states from one set of buffers and writes them to the other."""
         binding = self._session.io_binding()
-        for name, one in self._inputs.items():
-            binding.bind_ortvalue_input(name, one.values)
+        for name, buffer in self._inputs.items():
+            binding.bind_ortvalue_input(name, buffer.tensor)
         for name in self._states:
-            binding.bind_ortvalue_input(name, source.buffers[f"{name}_out"])
-        for name, values in (self._outputs | target.buffers).items():
-            binding.bind_ortvalue_output(name, values)
+            binding.bind_ortvalue_input(name, source.tensors[f"{name}_out"])
+        for name, tensor in (self._outputs | target.tensors).items():
+            binding.bind_ortvalue_output(name, tensor)
         return binding
 
 
 # -- rows that fill a bucket ---------------------------------------------------------------------
 
 
-def filled(port: Port, value: Any, rows: int) -> NDArray[Any]:
-    """Return a copy of an input with as many rows as its bucket has: the last row stands for the new ones.
+def pad_rows(port: Port, tensor: Any, rows: int) -> NDArray[Any]:
+    """Return a copy of an input of ``rows`` rows, padded to the size of its bucket with copies of the last row.
 
-    Rows that only fill the bucket are fresh at each call. A stop automaton is filled with states that
-    nothing leads to, up to a power of two, so that stop texts of about one length share their buffers.
+    The padding is fresh at each call. The tables of a stop automaton are padded to a power of two with states
+    that nothing leads to, so that stop strings of about one length share their buffers.
     """
-    array = np.asarray(value)
-    axis = _open_axis(port)
+    array = np.asarray(tensor)
+    axis = _padded_axis(port)
     if axis is None:
         return array.copy()
-    wanted = 1 << (len(array) - 1).bit_length() if port.shape[axis] == "S" else bucket(rows)
-    more = np.repeat(array.take([-1], axis), wanted - array.shape[axis], axis)
-    return np.concatenate([array, np.ones_like(more) if port.name == "fresh" else more], axis)
+    size = 1 << (len(array) - 1).bit_length() if port.shape[axis] == "S" else bucket_size(rows)
+    padding = np.repeat(array.take([-1], axis), size - array.shape[axis], axis)
+    if port.name == "fresh":
+        padding = np.ones_like(padding)
+    return np.concatenate([array, padding], axis)
 
 
-def cut(port: Port, array: NDArray[Any], rows: int) -> NDArray[Any]:
-    """Return a copy of an output without the rows that only fill its bucket."""
-    axis = _open_axis(port)
+def trim_rows(port: Port, array: NDArray[Any], rows: int) -> NDArray[Any]:
+    """Return a copy of an output without the padding."""
+    axis = _padded_axis(port)
     return array.take(range(rows), axis) if axis is not None else array.copy()
 
 
-def _open_axis(port: Port) -> int | None:
-    """Return the axis that is filled."""
+def _padded_axis(port: Port) -> int | None:
+    """Return the axis that is padded: the rows, or the states of a stop automaton."""
     return port.row_axis if "S" not in port.shape else port.shape.index("S")

@@ -15,7 +15,8 @@ from gentext.compiled import GeneratorModel, compiled, start_states
 from gentext.console import say
 from gentext.interfaces import Chunk, Request
 from gentext.plugins.samplers.cpu_generator import ParallelGenerator
-from gentext.plugins.samplers.session import GeneratorSession, Session, most_threads, open_file
+from gentext.plugins.samplers.runtime import default_max_threads
+from gentext.plugins.samplers.session import GeneratorSession, Session, open_file
 from gentext.run import GENERATOR, MODEL
 from gentext.settings import MOST_THREADS
 from gentext.stepping import ModelState, fresh_states, stepped
@@ -31,7 +32,10 @@ class OnnxConfig:
 
 
 class OnnxSampler:
-    """Opens ``.onnx`` files; of a run, the compiled generator where there is one."""
+    """Opens ``.onnx`` files; of a run, the compiled generator if there is one, else the model.
+
+    Several threads may write with one opened file at a time.
+    """
 
     Config = OnnxConfig
 
@@ -39,21 +43,22 @@ class OnnxSampler:
         self.config = config
 
     def open(self, source: Path, device: str) -> OnnxModel | OnnxGenerator:
+        """Open a file or a run's folder. Raises FileFormatError for other files, DeviceError without CUDA."""
         if source.is_dir():
-            compiled_file = source / GENERATOR
-            source = compiled_file if compiled_file.is_file() else source / MODEL
+            generator_path = source / GENERATOR
+            source = generator_path if generator_path.is_file() else source / MODEL
         session = open_file(source, device, self.config.threads)
         if isinstance(session, Session):
             return OnnxModel(session)
         if not session.on_cuda:
-            return OnnxGenerator(session, ParallelGenerator(session, self.config.threads or most_threads()))
+            return OnnxGenerator(session, ParallelGenerator(session, self.config.threads or default_max_threads()))
         from gentext.plugins.samplers.cuda_generator import open_captured
 
         return OnnxGenerator(session, open_captured(session))
 
 
 class OnnxModel:
-    """A ``model.onnx``, called once a character, with the chain in NumPy."""
+    """A ``model.onnx``, run once a symbol, with the chain in NumPy."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -70,10 +75,10 @@ class OnnxModel:
 
 
 class OnnxGenerator:
-    """A ``generator.onnx``: its own chain runs inside; any other one in NumPy, on the file's logits."""
+    """A ``generator.onnx``: its own chain runs inside the graph; any other chain in NumPy, on the graph's logits."""
 
     def __init__(self, session: GeneratorSession, model: GeneratorModel | None = None) -> None:
-        """``model`` runs whole calls; default: the session does."""
+        """``model`` runs the graph when the chain is the file's own; None: the session does."""
         self.session, self.model = session, model or session
         self.bundle, self.device = session.bundle, session.device
 
@@ -88,18 +93,19 @@ class OnnxGenerator:
         return fresh_states(self.bundle, rows)
 
     def advance(self, tokens: NDArray[np.int64], state: ModelState) -> tuple[NDArray[np.float32], ModelState]:
-        """With K = 1 the file is the step of the model: logits [N, T, V] of tokens [N, T], one call each."""
+        """Return logits [N, T, V] after each of the tokens [N, T], and the new state, in T calls of one position."""
         signature, rows = self.session.signature, len(tokens)
-        idle = start_states(signature, rows) | {
+        # Each call forces a token, so its noise is not used. The logits do not depend on the forced token.
+        constant_feeds = start_states(signature, rows) | {
             "fresh": np.zeros(rows, np.bool_),
             "noise": np.zeros((1, rows, signature.columns), np.float32),
             "forced": np.zeros((1, rows), np.int64),
         }
-        names = [one.name for one in self.bundle.states]
+        names = [state_meta.name for state_meta in self.bundle.states]
         logits = []
         for token in tokens.T:
-            feeds = idle | dict(zip(names, state, strict=True)) | {"token": np.ascontiguousarray(token)}
-            results = self.session.call(feeds)
+            step_feeds = dict(zip(names, state, strict=True)) | {"token": np.ascontiguousarray(token)}
+            results = self.session.call(constant_feeds | step_feeds)
             state = tuple(results[f"{name}_out"] for name in names)
             logits.append(results["logits"])
         return np.stack(logits, axis=1), state

@@ -1,4 +1,4 @@
-"""min_p: keep the symbols that are not too improbable beside the most probable one."""
+"""min_p: keep the symbols whose probability is large enough relative to the most probable one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gentext.strategy import Array, Arrays, Param, Strategy
 
 
 class MinP(Strategy):
-    """Keep the symbols with at least min_p times the largest probability.
+    """Keep the symbols with at least ``min_p`` times the largest probability; 0 keeps all.
 
     Nguyen et al., "Turning up the heat: min-p sampling", arXiv 2407.01082.
     """

@@ -1,4 +1,4 @@
-"""penalties: make symbols less probable that stand in the last part of the text."""
+"""penalties: make symbols less probable that occurred recently in the text."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ class PenaltiesConfig:
     """Options of the link ``penalties``."""
 
     window: Positive = 64
-    """How many of the last symbols count, the prime's among them."""
+    """Number of recent symbols that count, those of the prime included."""
 
 
 class Penalties(Strategy):
-    """Repeat, frequency and presence penalties over a window of the last symbols.
+    """Repeat, frequency and presence penalties over a window of recent symbols.
 
-    repeat: divide positive and multiply negative logits (Keskar et al., "CTRL", arXiv 1909.05858);
-    frequency: subtract it for each occurrence; presence: subtract it once. Values that suit words
-    are too strong for characters: 1.02 is already felt, since every text repeats its letters.
+    repeat: divides positive logits and multiplies negative ones (Keskar et al., "CTRL", arXiv
+    1909.05858). frequency: is subtracted once for each occurrence. presence: is subtracted once.
+    Values that are usual for words are too strong for characters: since every text repeats its
+    letters, a repeat penalty of 1.02 already has an effect.
     """
 
     Config = PenaltiesConfig
@@ -36,7 +37,7 @@ class Penalties(Strategy):
 
     def __init__(self, config: PenaltiesConfig, vocab_size: int) -> None:
         super().__init__(config, vocab_size)
-        # Counts are carried along, so a position costs the same whatever the window's length.
+        # The counts are updated at each position, so that its cost does not depend on the length of the window.
         self.state = {
             "window": State((config.window,), "int64", -1),
             "counts": State((vocab_size,), "float32"),
@@ -63,9 +64,9 @@ class Penalties(Strategy):
     ) -> Arrays:
         symbols = xp.arange(self.vocab_size, dtype=xp.int64)[None, :]
         window = state["window"]
-        came = xp.astype(symbols == token[:, None], xp.float32)
-        went = xp.astype(symbols == window[:, :1], xp.float32)
+        entering = xp.astype(symbols == token[:, None], xp.float32)
+        leaving = xp.astype(symbols == window[:, :1], xp.float32)
         return {
             "window": xp.concat([window[:, 1:], token[:, None]], axis=1),
-            "counts": state["counts"] + came - went,
+            "counts": state["counts"] + entering - leaving,
         }

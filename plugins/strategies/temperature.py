@@ -26,9 +26,10 @@ class Temperature(Strategy):
     ) -> tuple[Array, Arrays]:
         t = params["temperature"]
         top = xp.max(logits, axis=1, keepdims=True)
-        # Relative to the largest, so that a tiny temperature gives -inf elsewhere and never NaN.
+        # Dividing the distance to the largest logit gives 0 or a negative number, so that a tiny temperature
+        # leads to -inf and never to infinity minus infinity.
         scaled = xp.where(logits == -xp.inf, logits, (logits - top) / xp.where(t == 0.0, 1.0, t))
         best = xp.argmax(logits, axis=1, keepdims=True)
-        index = xp.arange(self.vocab_size, dtype=xp.int64)[None, :]
-        greedy = xp.where(index == best, logits, -xp.inf)
+        symbols = xp.arange(self.vocab_size, dtype=xp.int64)[None, :]
+        greedy = xp.where(symbols == best, logits, -xp.inf)
         return xp.where(t == 0.0, greedy, xp.where(t == 1.0, logits, scaled)), state

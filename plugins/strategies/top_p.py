@@ -1,4 +1,4 @@
-"""top_p: keep the smallest set of symbols that holds a share p of the probability."""
+"""top_p: keep the smallest set of symbols whose probabilities add up to p."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ class TopP(Strategy):
         ranked = xp.take_along_axis(logits, order, axis=1)
         weights = xp.exp(ranked - ranked[:, :1])
         running = xp.cumulative_sum(weights, axis=1)
-        # What stands before a symbol decides: the one that crosses p is still in, and so is the first.
-        keep = ((running - weights) < p * running[:, -1:]) | (running == weights)
-        kept = xp.take_along_axis(keep, xp.argsort(order, axis=1, stable=True), axis=1)
-        return xp.where(kept | (p == 1.0), logits, -xp.inf), state
+        # A symbol stays when those before it have less than p together: so the symbol that crosses p stays, and
+        # the first symbol, before which there is none, stays with p = 0 too.
+        ranked_mask = ((running - weights) < p * running[:, -1:]) | (running == weights)
+        mask = xp.take_along_axis(ranked_mask, xp.argsort(order, axis=1, stable=True), axis=1)
+        return xp.where(mask | (p == 1.0), logits, -xp.inf), state

@@ -14,7 +14,7 @@ class BanConfig:
 
 
 class Ban(Strategy):
-    """Which symbols hold a banned character is worked out on the host, once a request."""
+    """The table of symbols with a banned character is made once a request, in Python."""
 
     Config = BanConfig
     place = "mask"
@@ -26,7 +26,7 @@ class Ban(Strategy):
     def make_tables(self, tokenizer, options):
         banned = [character.encode() for character in options.characters]
         symbols = [tokenizer.token_bytes(token) for token in range(self.vocab_size)]
-        return {"banned": [any(one in symbol for one in banned) for symbol in symbols]}
+        return {"banned": [any(character in symbol for character in banned) for symbol in symbols]}
 
     def apply(self, xp, logits, params, state, noise, tables):
         return xp.where(tables["banned"][None, :], xp.full_like(logits, -xp.inf), logits), state

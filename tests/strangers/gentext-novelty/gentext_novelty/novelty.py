@@ -31,5 +31,5 @@ class Novelty(Strategy):
 
     def accept(self, xp, token, logits, params, state, tables, new):
         symbols = xp.arange(self.vocab_size, dtype=xp.int64)[None, :]
-        came = xp.astype(symbols == token[:, None], xp.float32)
-        return {"heat": state["heat"] * self.config.decay + came}
+        written = xp.astype(symbols == token[:, None], xp.float32)
+        return {"heat": state["heat"] * self.config.decay + written}

@@ -1,4 +1,4 @@
-"""typo: now and then a row forgets what it wanted to write, and hits any key that is left."""
+"""typo: now and then a row draws any symbol that is not masked, all with equal probability."""
 
 from typing import ClassVar
 
@@ -6,7 +6,7 @@ from gentext import Param, Strategy
 
 
 class Typo(Strategy):
-    """Asks for a uniform number of its own, so that the draw's stay what they were."""
+    """Uses a uniform number of its own, so that the link does not change the numbers of the draw."""
 
     params: ClassVar = {"typo": Param(0.0, "how often any key will do, from 0 to 1", low=0, high=1)}
     uniforms = 1

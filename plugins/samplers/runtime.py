@@ -1,0 +1,123 @@
+"""How onnxruntime is set up: devices, threads, sessions, tensors on a device. No other module creates sessions."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+
+from gentext.errors import DeviceError, FileFormatError, reason
+from gentext.settings import cores
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+#: TF32 would round the factors of matrix products to ten bits.
+CUDA_OPTIONS = {"use_tf32": "0"}
+#: Bytes of a file below which one thread is fastest.
+ONE_THREAD_BYTES = 2_000_000
+#: Threads of a session, at most, where the user sets no number.
+DEFAULT_MAX_THREADS = 8
+#: Parts of onnxruntime's messages about a file whose operators it does not have.
+MISSING_OPERATOR = ("No Op registered", "is not a registered function", "ValidateOpset", "NOT_IMPLEMENTED")
+
+
+def best_threads(file_size: int) -> int:
+    """Return the number of threads that a file of that many bytes is fastest with.
+
+    Small matrix products end before a second thread has woken up. Measured on two cores, one row: two layers of
+    256 in int8 (0.9 MB) lose a fifth with two threads, in fp32 (3.3 MB) they win 6 %, of 512 (13.5 MB) 40 %.
+    """
+    return 1 if file_size < ONE_THREAD_BYTES else default_max_threads()
+
+
+def default_max_threads() -> int:
+    """Return the largest number of threads that a session gets where the user sets none."""
+    return min(cores(), DEFAULT_MAX_THREADS)
+
+
+def _session_options(threads: int) -> Any:
+    """Return the options of every session; ``threads`` 0 leaves their number to onnxruntime."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # fatal errors only: all others are raised
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    return options
+
+
+def cuda_problem() -> str | None:
+    """Return why no CUDA session can be opened, or None where it is worth a try."""
+    if CUDA not in onnxruntime.get_available_providers():
+        return "this onnxruntime is built without CUDA: pip install 'gentext[cuda]'"
+    if not _may_have_gpu():
+        return "this machine shows no NVIDIA GPU"
+    if hasattr(onnxruntime, "preload_dlls"):  # newer versions only
+        onnxruntime.preload_dlls()  # loads the libraries of the extra "cuda"; prints errors where they are missing
+    return None
+
+
+def open_session(path: Path, device: str, threads: int) -> tuple[Any, str]:
+    """Open a session on cpu or cuda; with auto on CUDA if a session really runs there. Also returns the device."""
+    if device == "cpu" or (device == "auto" and not _may_have_gpu()):
+        return create_session(path, [CPU], threads), "onnxruntime on CPU"
+    problem = cuda_problem()
+    if problem is None:
+        try:
+            session = create_session(path, [(CUDA, CUDA_OPTIONS), CPU], threads)
+        except FileFormatError:
+            raise
+        except Exception as error:  # drivers and libraries that do not fit raise exceptions of many kinds
+            problem = reason(error)
+        else:
+            # CUDA may be listed as available and yet be dropped when a session is created.
+            if session.get_providers()[0] == CUDA:
+                return session, "onnxruntime on CUDA"
+            problem = "onnxruntime fell back to the CPU: no usable GPU, driver or CUDA libraries"
+    if device == "cuda":
+        raise DeviceError(f"--device cuda: {problem}; use --device cpu or auto")
+    return create_session(path, [CPU], threads), f"onnxruntime on CPU ({problem})"
+
+
+def _may_have_gpu() -> bool:
+    """Tell whether there are device files of an NVIDIA GPU. Asking CUDA itself is slow and prints errors."""
+    return sys.platform == "win32" or any(map(os.path.exists, ("/dev/nvidia0", "/dev/nvidiactl", "/dev/dxg")))
+
+
+def create_session(path: Path, providers: list[Any], threads: int) -> Any:
+    """Create a session. Raises FileFormatError for a file that cannot be loaded; problems of CUDA pass unchanged."""
+    try:
+        return onnxruntime.InferenceSession(path, _session_options(threads), providers=providers)
+    except Exception as error:
+        message = str(error)
+        if providers != [CPU] and any(word in message for word in ("CUDA", "cuda", "cudnn", "cublas")):
+            raise
+        if any(part in message for part in MISSING_OPERATOR):
+            raise FileFormatError(
+                f"{path}: onnxruntime {onnxruntime.__version__} lacks an operator that it needs "
+                f"({first_line(error)}); install a newer one, or export the file again"
+            ) from None
+        raise FileFormatError(
+            f"{path}: onnxruntime cannot load it ({first_line(error)}); expected an .onnx file from gen export"
+        ) from None
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of onnxruntime's message, without the status codes before it."""
+    message = str(error)
+    if not message.strip():
+        return type(error).__name__
+    return message.split(" : ")[-1].strip().splitlines()[0][:160]
+
+
+def allocate_tensor(shape: Sequence[int], dtype: Any, device: str) -> Any:
+    """Allocate a tensor on a device, as an OrtValue whose address never changes."""
+    return onnxruntime.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype, device, 0)
+
+
+def capture_options(graph_id: int) -> Any:
+    """Return run options with which CUDA captures a graph in the first run, and replays it in all later ones."""
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry("gpu_graph_id", str(graph_id))
+    return options
