@@ -60,17 +60,17 @@ LIES: list[tuple[str, Callable[[str], str | None], str]] = [
     ("chain", reading(lambda chain: chain[0]["params"]["top_k"].__setitem__("default", 1e300)), "out of its range"),
     ("chain", first("state", {"seen": {"shape": [2**40]}}), "too large"),
     ("chain", first("tables", {"words": {"dims": [2**40]}}), "too large"),
-    ("tokenizer", reading(lambda one: one.__setitem__("unknown", 300)), "unknown symbol 300"),
+    ("tokenizer", reading(lambda tokenizer: tokenizer.__setitem__("unknown", 300)), "unknown symbol 300"),
 ]
 
 
-def rewritten(source: Path, target: Path, entry: str, change: Callable[[str], str | None]) -> Path:
+def rewritten(source: Path, target: Path, name: str, change: Callable[[str], str | None]) -> Path:
     """Write a model file with one entry of its metadata changed, or removed."""
     proto = onnx.load(source)
-    entries = {one.key: one.value for one in proto.metadata_props}
-    value = change(entries.pop(f"gentext.{entry}"))
+    entries = {prop.key: prop.value for prop in proto.metadata_props}
+    value = change(entries.pop(f"gentext.{name}"))
     del proto.metadata_props[:]
-    helper.set_model_props(proto, entries if value is None else entries | {f"gentext.{entry}": value})
+    helper.set_model_props(proto, entries if value is None else entries | {f"gentext.{name}": value})
     target.write_bytes(proto.SerializeToString())
     return target
 
@@ -88,10 +88,10 @@ def test_lies_that_only_matter_later(gen: Gen, tiny_run: Path, tmp_path: Path) -
     model, generator, path = tiny_run / "model.onnx", tiny_run / "generator.onnx", tmp_path / "lie.onnx"
     request = ("sample", path, "--length", 5, "--seed", 1)
     # Without a prime no tokenizer is needed; with one it must be the file's own.
-    rewritten(model, path, "tokenizer", reading(lambda one: one.__setitem__("name", "byte")))
+    rewritten(model, path, "tokenizer", reading(lambda tokenizer: tokenizer.__setitem__("name", "byte")))
     assert gen(*request)[0] == 0
     fails(1, gen(*request, "--prime", "abc"), "tokenizer 'byte' and its 19 symbols disagree")
-    rewritten(model, path, "tokenizer", reading(lambda one: one.__setitem__("state", {})))
+    rewritten(model, path, "tokenizer", reading(lambda tokenizer: tokenizer.__setitem__("state", {})))
     fails(1, gen(*request, "--prime", "abc"), "'char' is damaged")
     rewritten(model, path, "chain", first("name", "mine"))
     fails(1, gen(*request), "no strategy 'mine'")

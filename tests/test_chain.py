@@ -38,13 +38,17 @@ def run(name: str, logits: NDArray[np.float32], **values: float) -> NDArray[np.f
     return chain.apply(logits, params, chain.initial_state(len(logits), params), {}, chain.table_arrays(None))[0]
 
 
-def kept(logits: NDArray[np.float32]) -> list[int]:
+def unmasked(logits: NDArray[np.float32]) -> list[int]:
     return np.flatnonzero(logits[0] > -np.inf).tolist()
 
 
 def ranked(logits: NDArray[np.float32]) -> list[int]:
     """Unmasked symbols, the most probable first, ties by index."""
-    return [int(at) for at in sorted(range(V), key=lambda at: (-logits[0, at], at)) if logits[0, at] > -np.inf]
+    return [
+        symbol
+        for symbol in sorted(range(V), key=lambda symbol: (-logits[0, symbol], symbol))
+        if logits[0, symbol] > -np.inf
+    ]
 
 
 def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -66,8 +70,8 @@ def test_builtins_pass_the_kit(name: str, options: dict[str, Any], vocab_size: i
 @given(LOGITS, st.integers(1, V + 2))
 def test_top_k_keeps_exactly_k(logits: NDArray[np.float32], k: int) -> None:
     out = run("top_k", logits, top_k=k)
-    assert kept(out) == sorted(ranked(logits)[:k])
-    assert np.array_equal(out[0, kept(out)], logits[0, kept(out)])
+    assert unmasked(out) == sorted(ranked(logits)[:k])
+    assert np.array_equal(out[0, unmasked(out)], logits[0, unmasked(out)])
 
 
 @settings(max_examples=100, deadline=None)
@@ -78,7 +82,7 @@ def test_top_p_keeps_the_nucleus(logits: NDArray[np.float32], p: float) -> None:
     assume(np.abs(running - p).min() > 1e-5)  # float32 may decide the other way on the edge
     nucleus = order[: max(1, int(np.searchsorted(running, p)) + 1)]
     out = run("top_p", logits, top_p=p)
-    assert kept(out) == sorted(nucleus)
+    assert unmasked(out) == sorted(nucleus)
     assert np.array_equal(out[0, nucleus], logits[0, nucleus])
 
 
@@ -88,7 +92,9 @@ def test_min_p_keeps_what_is_probable_enough(logits: NDArray[np.float32], p: flo
     logits = np.round(logits, 3)  # the reference cannot tell logits apart whose ratio rounds to 1
     ratio = probabilities(logits)[0] / probabilities(logits).max()
     assume((np.abs(ratio - p) > 1e-5 * p).all() or p in (0, 1))
-    assert kept(run("min_p", logits, min_p=p)) == [at for at in ranked_by_index(logits) if ratio[at] >= p]
+    assert unmasked(run("min_p", logits, min_p=p)) == [
+        symbol for symbol in ranked_by_index(logits) if ratio[symbol] >= p
+    ]
 
 
 def ranked_by_index(logits: NDArray[np.float32]) -> list[int]:
@@ -98,19 +104,19 @@ def ranked_by_index(logits: NDArray[np.float32]) -> list[int]:
 @settings(max_examples=100, deadline=None)
 @given(LOGITS, st.floats(2.0**-126, 1e6, width=32, allow_subnormal=False))
 def test_temperature_divides_and_never_gives_nan(logits: NDArray[np.float32], t: float) -> None:
-    assert kept(run("temperature", logits, temperature=0)) == [ranked(logits)[0]]
+    assert unmasked(run("temperature", logits, temperature=0)) == [ranked(logits)[0]]
     out = run("temperature", logits, temperature=t)
     assert not np.isnan(out).any()
     wide = logits.astype(np.float64)
-    wanted = np.exp((wide - wide.max()) / t)
-    assert np.allclose(probabilities(out), wanted / wanted.sum(), atol=1e-5)
+    expected = np.exp((wide - wide.max()) / t)
+    assert np.allclose(probabilities(out), expected / expected.sum(), atol=1e-5)
 
 
 @settings(max_examples=100, deadline=None)
 @given(LOGITS)
 def test_neutral_values_change_no_bit(logits: NDArray[np.float32]) -> None:
     everything = build_chain(host().registry, BUILTINS, V)
-    neutral = {link.name: {name: one.neutral for name, one in link.strategy.params.items()} for link in everything}
+    neutral = {link.name: {name: param.neutral for name, param in link.strategy.params.items()} for link in everything}
     params = everything.param_arrays(1, neutral)
     states = everything.initial_state(1, params)
     token = np.array([3])
@@ -122,21 +128,21 @@ def test_neutral_values_change_no_bit(logits: NDArray[np.float32]) -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(0, V - 1), max_size=30), st.integers(1, 9), st.lists(st.integers(-2, 2), min_size=3))
-def test_penalties_count_like_a_naive_recount(tokens: list[int], window: int, values: list[int]) -> None:
-    repeat, frequency, presence = 2.0 ** values[0], values[1] / 2, values[2] / 4  # exact in float32
+def test_penalties_count_like_a_naive_recount(tokens: list[int], window: int, steps: list[int]) -> None:
+    repeat, frequency, presence = 2.0 ** steps[0], steps[1] / 2, steps[2] / 4  # exact in float32
     chain = build_chain(host().registry, ["penalties"], V, {"penalties": {"window": window}})
-    given = {"repeat_penalty": repeat, "frequency_penalty": frequency, "presence_penalty": presence}
-    params = chain.param_arrays(1, {"penalties": given})
+    values = {"repeat_penalty": repeat, "frequency_penalty": frequency, "presence_penalty": presence}
+    params = chain.param_arrays(1, {"penalties": values})
     states = chain.initial_state(1, params)
     logits = np.linspace(-4, 6, V, dtype=np.float32)[None]
     for end in range(len(tokens) + 1):
         counts = collections.Counter(tokens[max(0, end - window) : end])
-        wanted = logits.copy()
+        expected = logits.copy()
         for symbol, count in counts.items():
-            one = logits[0, symbol]
-            wanted[0, symbol] = (one / repeat if one > 0 else one * repeat) - count * frequency - presence
+            logit = logits[0, symbol]
+            expected[0, symbol] = (logit / repeat if logit > 0 else logit * repeat) - count * frequency - presence
         out, states, outputs = chain.apply(logits, params, states, {}, {})
-        assert np.allclose(out, wanted, atol=1e-6)
+        assert np.allclose(out, expected, atol=1e-6)
         if end < len(tokens):
             new = np.array([[end % 2 == 0]])  # the prime's symbols count as well
             states = chain.accept(np.array([tokens[end]]), outputs, params, states, {}, new)
@@ -188,18 +194,18 @@ def test_draw_follows_the_probabilities() -> None:
     logits = np.array([0.5, -2, 1, -np.inf, 0, -1, 2.5, -0.3], np.float32)
     expected = probabilities(logits[None])[0] * count
     tokens, masked = draw(np.tile(logits, (count, 1)), uniforms(11, 0, "draw", 0, count))
-    seen = np.bincount(tokens, minlength=len(logits))
+    counts = np.bincount(tokens, minlength=len(logits))
     assert not masked.any()
-    assert seen[3] == 0
+    assert counts[3] == 0
     possible = expected > 0
-    statistic = ((seen - expected)[possible] ** 2 / expected[possible]).sum()
+    statistic = ((counts - expected)[possible] ** 2 / expected[possible]).sum()
     assert statistic < 22.46  # the 0.999 quantile of chi-square with 6 degrees of freedom
 
 
 @settings(max_examples=100, deadline=None)
 @given(LOGITS, st.floats(0, 1 - 2.0**-24, width=32, allow_subnormal=False))
 def test_draw_never_takes_a_masked_symbol(logits: NDArray[np.float32], u: float) -> None:
-    possible = [at for at in ranked_by_index(logits) if np.exp(logits[0, at] - logits.max()) > 0]
+    possible = [symbol for symbol in ranked_by_index(logits) if np.exp(logits[0, symbol] - logits.max()) > 0]
     for number in (0.0, 1 - 2.0**-24, u):
         tokens, masked = draw(logits, np.array([[number]], np.float32))
         assert tokens[0] in possible
@@ -209,7 +215,7 @@ def test_draw_never_takes_a_masked_symbol(logits: NDArray[np.float32], u: float)
 
 def test_draw_at_the_ends_and_of_nothing() -> None:
     logits = np.full((3, 4), -np.inf, np.float32)
-    logits[0, 1:3] = [30, 1]  # the second one's share is far below 2**-24, and yet not the last to be had
+    logits[0, 1:3] = [30, 1]  # symbol 2 has a share far below 2**-24, so u = 1 - 2**-24 draws symbol 1
     logits[1, 3] = 0
     tokens, masked = draw(logits, np.full((3, 1), 1 - 2.0**-24, np.float32))
     assert tokens[:2].tolist() == [1, 3]
@@ -220,11 +226,11 @@ def test_rows_of_a_batch_are_rows_alone() -> None:
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 4, (64, 60)).astype(np.float32)
     chain = build_chain(host().registry, BUILTINS, 60)
-    given = {"top_p": {"top_p": 0.8}, "min_p": {"min_p": 0.01}, "temperature": {"temperature": 0.7}}
+    values = {"top_p": {"top_p": 0.8}, "min_p": {"min_p": 0.01}, "temperature": {"temperature": 0.7}}
     u = uniforms(5, 0, "draw", 0, 64)
 
     def choose(rows: slice) -> NDArray[np.int64]:
-        params = chain.param_arrays(len(logits[rows]), given)
+        params = chain.param_arrays(len(logits[rows]), values)
         states = chain.initial_state(len(logits[rows]), params)
         return draw(chain.apply(logits[rows], params, states, {}, {})[0], u[rows])[0]
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +17,11 @@ from hypothesis import strategies as st
 
 from gentext.compiled import compiled, next_feeds
 from gentext.errors import FileFormatError
+from gentext.interfaces import Request
 from gentext.plugins.samplers import cpu_generator
 from gentext.plugins.samplers.cpu_generator import ParallelGenerator
 from gentext.plugins.samplers.onnx import OnnxConfig, OnnxSampler
-from gentext.plugins.samplers.session import GeneratorSession
+from gentext.plugins.samplers.session import GeneratorSession, open_file
 
 
 @settings(max_examples=8, deadline=None)
@@ -25,19 +30,20 @@ def test_shares_give_what_the_whole_gives(
     compiled_model: CompiledModel, rows: int, cores: int, sizes: list[int]
 ) -> None:
     opened = compiled_model.open(compiled_model.chain(*EVERY_LINK))
-    model, whole = ParallelGenerator(opened.session, cores), opened.session
+    generator, session = ParallelGenerator(opened.session, cores), opened.session
     feeds = call_feeds(opened, request(compiled_model.chain(*EVERY_LINK), rows, 1), sum(sizes))
-    mine = theirs = feeds
+    shared_feeds = session_feeds = feeds
     for size in sizes:
-        cut = {name: feeds[name][:size] for name in ("forced", "noise")}
-        found, wanted = model.call({**mine, **cut}), whole.call({**theirs, **cut})
-        assert found.keys() == wanted.keys()
-        for name, array in wanted.items():
-            if array.dtype == np.float32:  # the rows of one vector register are another row's neighbours
-                np.testing.assert_allclose(found[name], array, rtol=1e-5, atol=1e-5, err_msg=name)
+        block = {name: feeds[name][:size] for name in ("forced", "noise")}
+        results, expected = generator.call({**shared_feeds, **block}), session.call({**session_feeds, **block})
+        assert results.keys() == expected.keys()
+        for name, array in expected.items():
+            if array.dtype == np.float32:  # a vector register holds other neighbours of a row, and rounds otherwise
+                np.testing.assert_allclose(results[name], array, rtol=1e-5, atol=1e-5, err_msg=name)
             else:
-                np.testing.assert_array_equal(found[name], array, name)
-        mine, theirs = {**feeds, **next_feeds(whole.signature, found)}, {**feeds, **next_feeds(whole.signature, wanted)}
+                np.testing.assert_array_equal(results[name], array, name)
+        shared_feeds = {**feeds, **next_feeds(session.signature, results)}
+        session_feeds = {**feeds, **next_feeds(session.signature, expected)}
 
 
 def test_many_rows_are_shared_and_few_are_not(compiled_model: CompiledModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,7 +57,7 @@ def test_many_rows_are_shared_and_few_are_not(compiled_model: CompiledModel, mon
     for count in (1, 15, 16, 33):
         written(compiled(ParallelGenerator(session, 3), session.bundle, request(chain, count, 1)), count)
     assert set(rows) == {1, 8, 11, 15}
-    monkeypatch.setattr(cpu_generator, "LARGEST_FILE", session.path.stat().st_size - 1)
+    monkeypatch.setattr(cpu_generator, "MAX_FILE_BYTES", session.path.stat().st_size - 1)
     written(compiled(ParallelGenerator(session, 3), session.bundle, request(chain, 33, 1)), 33)
     assert rows[-1] == 33
 
@@ -62,7 +68,7 @@ def test_threads_share_rows_only_when_there_are_several(compiled_model: Compiled
         opened = OnnxSampler(OnnxConfig(threads=threads)).open(path, "cpu")
         assert opened.session.threads == threads
         assert isinstance(opened.model, ParallelGenerator)
-        assert opened.model.shares(64) == threads
+        assert opened.model.share_count(64) == threads
 
 
 def test_a_file_that_has_changed_meanwhile(compiled_model: CompiledModel, tmp_path: Path) -> None:
@@ -70,7 +76,39 @@ def test_a_file_that_has_changed_meanwhile(compiled_model: CompiledModel, tmp_pa
     path = tmp_path / "generator.onnx"
     shutil.copy(first, path)
     opened = OnnxSampler(OnnxConfig(threads=2)).open(path, "cpu")
-    asked = request(compiled_model.chain("temperature"), 20, 4)
     shutil.copy(other, path)
     with pytest.raises(FileFormatError, match="has changed since it was opened"):
-        list(opened.generate(asked))
+        list(opened.generate(request(compiled_model.chain("temperature"), 20, 4)))
+
+
+def test_threads_write_at_once_with_one_generator(
+    compiled_model: CompiledModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each thread gets the text that it gets alone, and what many rows need is opened once."""
+    chain = compiled_model.chain(*EVERY_LINK)
+    session = compiled_model.open(chain).session
+    assert session.threads == 1
+    requests = [request(chain, rows, 40, seed=rows) for rows in (1, 16, 17, 40, 64, 64)]
+    expected = [
+        written(compiled(ParallelGenerator(session, 2), session.bundle, each), len(each.primes)) for each in requests
+    ]
+
+    opened = []
+
+    def open_slowly(*arguments: Any) -> Any:
+        opened.append(arguments)
+        time.sleep(0.05)  # so that all threads wait for it
+        return open_file(*arguments)
+
+    monkeypatch.setattr(cpu_generator, "open_file", open_slowly)
+    monkeypatch.setattr(session, "threads", 2)  # the shares need a session of their own
+    generator = ParallelGenerator(session, 2)
+    barrier = threading.Barrier(len(requests))
+
+    def write(each: Request) -> Any:
+        barrier.wait()
+        return written(compiled(generator, session.bundle, each), len(each.primes))
+
+    with ThreadPoolExecutor(len(requests)) as threads:
+        assert list(threads.map(write, requests)) == expected
+    assert len(opened) == 1

@@ -42,8 +42,8 @@ def test_sampling_on_the_gpu(name: str, gen: Gen, tiny_run: Path) -> None:
     words = ("sample", tiny_run / name, "--seed", 1, "--length", 60)
     code, text, err = gen(*words, "--device", "cuda")
     assert code == 0, err
-    _, again, _ = gen(*words, "--device", "cuda")
-    assert text == again
+    _, second_text, _ = gen(*words, "--device", "cuda")
+    assert text == second_text
     assert len(text) == 61
 
 
@@ -64,20 +64,22 @@ def test_captured_graphs_write_what_the_loop_writes(
     compiled_model: CompiledModel, captured: OnnxGenerator, rows: int
 ) -> None:
     """In four calls and more, so that the graphs of both directions are captured and replayed."""
-    asked = request(compiled_model.chain(*EVERY_LINK), rows, 200)
-    inside = written(captured.generate(asked), rows)
+    text_request = request(compiled_model.chain(*EVERY_LINK), rows, 200)
+    inside = written(captured.generate(text_request), rows)
     assert captured.model.positions == 32, "it did not fall back"
-    assert inside == written(captured.generate(asked), rows)
-    loop = written(compiled(captured.session, captured.bundle, asked), rows)
+    assert inside == written(captured.generate(text_request), rows)
+    loop = written(compiled(captured.session, captured.bundle, text_request), rows)
     assert inside[1] == loop[1]
-    assert sum(mine != other for mine, other in zip(inside[0], loop[0], strict=True)) <= rows // 20
+    assert (
+        sum(captured_row != loop_row for captured_row, loop_row in zip(inside[0], loop[0], strict=True)) <= rows // 20
+    )
 
 
 @samples
 def test_neighbours_of_a_bucket_change_nothing(compiled_model: CompiledModel, captured: OnnxGenerator) -> None:
     chain = compiled_model.chain(*EVERY_LINK)
-    many = request(chain, 60, 100)
-    params = {link: {name: one[:9] for name, one in own.items()} for link, own in many.params.items()}
-    few = dataclasses.replace(many, primes=many.primes[:9], seeds=many.seeds[:9], params=params)
-    assert written(captured.generate(few), 9)[0] == written(captured.generate(many), 60)[0][:9]
+    batch = request(chain, 60, 100)
+    params = {link: {name: array[:9] for name, array in arrays.items()} for link, arrays in batch.params.items()}
+    first_rows = dataclasses.replace(batch, primes=batch.primes[:9], seeds=batch.seeds[:9], params=params)
+    assert written(captured.generate(first_rows), 9)[0] == written(captured.generate(batch), 60)[0][:9]
     assert captured.model.positions == 32

@@ -40,8 +40,8 @@ def run(tmp_path_factory: pytest.TempPathFactory, gen: Callable[..., Any], tiny_
     """A model that has learned something, in both files."""
     path = tmp_path_factory.mktemp("runs") / "trained"
     options = ("model.hidden=64", "model.embedding=16", "batcher.length=40", "trainer.warmup=5", "run.threads=1")
-    given = [word for one in options for word in ("--set", one)]
-    code, _, err = gen("train", tiny_text, "--run", path, *given, "--steps", 60, "--precision", "fp32")
+    sets = [word for option in options for word in ("--set", option)]
+    code, _, err = gen("train", tiny_text, "--run", path, *sets, "--steps", 60, "--precision", "fp32")
     assert code == 0, err
     return path
 
@@ -72,18 +72,18 @@ def write(
     )
     for _ in pieces:
         pass
-    assert all(len(one.text) == length and one.finish == "length" for one in texts)
-    return [one.text + np.array(one.logprobs, np.float32).tobytes().hex() for one in texts]
+    assert all(len(text.text) == length and text.finish == "length" for text in texts)
+    return [text.text + np.array(text.logprobs, np.float32).tobytes().hex() for text in texts]
 
 
 @pytest.mark.parametrize("names", [None, PENALISED], ids=["default", "penalised"])
 @pytest.mark.parametrize("file", FILES)
 def test_text_does_not_depend_on_its_neighbours(run: Path, file: str, names: Sequence[str] | None) -> None:
     sampler = opened(run / file)
-    many = write(sampler, 16, names, "abc. ")
-    assert len(set(many)) == 16
-    assert write(sampler, 3, names, "abc. ") == many[:3]
-    assert write(opened(run / file), 1, names, "abc. ") == many[:1]
+    texts = write(sampler, 16, names, "abc. ")
+    assert len(set(texts)) == 16
+    assert write(sampler, 3, names, "abc. ") == texts[:3]
+    assert write(opened(run / file), 1, names, "abc. ") == texts[:1]
 
 
 @pytest.mark.parametrize("names", [None, PENALISED], ids=["default", "penalised"])
@@ -117,7 +117,7 @@ def test_sampler_writes_what_a_plain_loop_writes(run: Path, names: Sequence[str]
     links = chain.initial_state(1, params)
     forced = [sampler.bundle.start, *encode(sampler, "abc. ")]
     text = codecs.getincrementaldecoder("utf-8")()
-    wanted, read = "", len(forced)
+    expected, read = "", len(forced)
     for index in range(read + LENGTH - 1):
         logits, state = sampler.advance(np.array([[forced[index]]], np.int64), state)
         position = index + 1 - read
@@ -127,9 +127,9 @@ def test_sampler_writes_what_a_plain_loop_writes(run: Path, names: Sequence[str]
         else:
             token, _ = draw(out, uniforms(SEED, 0, "draw", position, 1))
             forced.append(int(token[0]))
-            wanted += text.decode(sampler.bundle.token_bytes[int(token[0])])
+            expected += text.decode(sampler.bundle.token_bytes[int(token[0])])
         links = chain.accept(token, outputs, params, links, {}, np.array([[position >= 0]]))
-    assert write(sampler, 1, names, "abc. ")[0][:LENGTH] == wanted
+    assert write(sampler, 1, names, "abc. ")[0][:LENGTH] == expected
 
 
 def different_draws(left: NDArray[np.float32], right: NDArray[np.float32]) -> float:
@@ -142,8 +142,8 @@ def different_draws(left: NDArray[np.float32], right: NDArray[np.float32]) -> fl
         running = np.cumsum(np.exp(logits - logits.max(axis=1, keepdims=True)), axis=1, dtype=np.float64)
         return np.pad(running / running[:, -1:], ((0, 0), (1, 0)))
 
-    one, other = ends(left), ends(right)
-    overlap = np.minimum(one[:, 1:], other[:, 1:]) - np.maximum(one[:, :-1], other[:, :-1])
+    left_ends, right_ends = ends(left), ends(right)
+    overlap = np.minimum(left_ends[:, 1:], right_ends[:, 1:]) - np.maximum(left_ends[:, :-1], right_ends[:, :-1])
     return float((1 - np.maximum(overlap, 0).sum(axis=1)).mean())
 
 
@@ -164,7 +164,7 @@ def forced_distributions(sampler: Any, names: Sequence[str] | None, tokens: NDAr
 def test_torch_draws_what_onnx_draws(run: Path, names: Sequence[str] | None) -> None:
     samplers = [opened(run / "model.onnx"), opened(run)]
     tokens = encode(samplers[0], (run / "held_out.txt").read_text())[:2000]
-    onnx, torch = (forced_distributions(one, names, tokens) for one in samplers)
+    onnx, torch = (forced_distributions(sampler, names, tokens) for sampler in samplers)
     assert different_draws(onnx, torch) <= 2e-5
     assert different_draws(onnx, np.roll(torch, 1, axis=0)) > 0.1  # the measure itself tells texts apart
 
@@ -172,5 +172,5 @@ def test_torch_draws_what_onnx_draws(run: Path, names: Sequence[str] | None) -> 
 def test_other_seeds_and_streams_write_other_texts(run: Path, gen: Callable[..., Any]) -> None:
     outs = [gen("sample", run, "--length", 80, "--seed", seed)[1] for seed in (1, 1, 2)]
     assert outs[0] == outs[1] != outs[2]
-    code, many, _ = gen("sample", run, "--length", 80, "--seed", 1, "--count", 2)
-    assert (code, many[:81]) == (0, outs[0])
+    code, two_texts, _ = gen("sample", run, "--length", 80, "--seed", 1, "--count", 2)
+    assert (code, two_texts[:81]) == (0, outs[0])

@@ -65,9 +65,9 @@ def by_the_notebook(model: LSTMModel, data: NDArray[np.int64]) -> float:
     return float(np.mean(val_losses))
 
 
-@pytest.mark.parametrize("more", [0, 1, 777])
-def test_notebooks_formula(model: LSTMModel, more: int) -> None:
-    tokens = text(2 * ROWS * LENGTH + more)
+@pytest.mark.parametrize("extra", [0, 1, 777])
+def test_notebooks_formula(model: LSTMModel, extra: int) -> None:
+    tokens = text(2 * ROWS * LENGTH + extra)
     loss = notebook_loss(Steps(model), tokens)
     assert loss == pytest.approx(by_the_notebook(model, tokens), abs=1e-5)
     assert notebook_loss(Steps(model), tokens[: ROWS * LENGTH - 1]) is None
@@ -120,8 +120,8 @@ def test_mean_loss_is_the_mean_over_the_windows(model: LSTMModel) -> None:
             losses = nn.functional.cross_entropy(logits.flatten(0, 1), torch.from_numpy(y).flatten(), reduction="none")
             total, count = total + losses.double().sum().item(), count + y.size
     model.train()  # dropout must not be measured, and the mode comes back
-    found = mean_loss(model, tokens)
+    loss = mean_loss(model, tokens)
     assert model.training
     model.eval()
-    assert found == pytest.approx(total / count, rel=1e-6)
+    assert loss == pytest.approx(total / count, rel=1e-6)
     assert np.isnan(mean_loss(model, tokens[:1]))

@@ -45,27 +45,27 @@ def by_the_book(seed: int, stream: int, name: str, position: int, column: int, c
 def test_agrees_with_the_paper_to_the_bit(
     seed: int, stream: int, name: str, position: int, count: int, columns: int
 ) -> None:
-    found = uniforms(seed, stream, name, position, count, columns)
-    wanted = [
+    numbers = uniforms(seed, stream, name, position, count, columns)
+    expected = [
         [by_the_book(seed, stream, name, position + row, column, columns) for column in range(columns)]
         for row in range(count)
     ]
-    assert found.dtype == np.float32
-    assert found.tolist() == wanted
+    assert numbers.dtype == np.float32
+    assert numbers.tolist() == expected
 
 
 @settings(max_examples=60, deadline=None)
 @given(WORDS, st.integers(0, 1000), st.integers(1, 5), st.lists(st.integers(0, 9), min_size=1, max_size=8))
 def test_any_split_gives_the_whole(seed: int, position: int, columns: int, parts: list[int]) -> None:
     ends = [position + sum(parts[:n]) for n in range(len(parts))]
-    pieces = [uniforms(seed, 0, DRAW, at, count, columns) for at, count in zip(ends, parts, strict=True)]
+    pieces = [uniforms(seed, 0, DRAW, start, count, columns) for start, count in zip(ends, parts, strict=True)]
     assert np.array_equal(np.concatenate(pieces), uniforms(seed, 0, DRAW, position, sum(parts), columns))
 
 
 def test_numbers_are_below_one_and_exact() -> None:
     u = uniforms(1, 2, DRAW, 0, 100_000)
-    whole = u.astype(np.float64) * 2.0**24
-    assert (whole == np.floor(whole)).all()
+    integers = u.astype(np.float64) * 2.0**24
+    assert (integers == np.floor(integers)).all()
     assert u.min() >= 0
     assert u.max() < 1
     assert abs(u.mean() - 0.5) < 0.005  # five standard errors
@@ -82,15 +82,15 @@ def test_adding_a_link_moves_no_other_noise() -> None:
     class Asks(Strategy):
         uniforms = 2
 
-    asks = [Link(name, Asks(None, 5), {}) for name in ("one", "two")]
+    links = [Link(name, Asks(None, 5), {}) for name in ("first", "second")]
     chain = build_chain(host().registry, DEFAULT_CHAIN, 5)
     before = chain.noise(7, 3, 100, 20)
-    after = Chain([asks[0], *chain, asks[1]]).noise(7, 3, 100, 20)
+    after = Chain([links[0], *chain, links[1]]).noise(7, 3, 100, 20)
     assert sorted(before) == [DRAW]
-    assert sorted(after) == [DRAW, "one", "two"]
+    assert sorted(after) == [DRAW, "first", "second"]
     assert np.array_equal(after[DRAW], before[DRAW])
-    assert after["one"].shape == (20, 2)
-    assert not np.array_equal(after["one"], after["two"])
+    assert after["first"].shape == (20, 2)
+    assert not np.array_equal(after["first"], after["second"])
 
 
 @pytest.mark.parametrize("seed", [-1, WORD])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,16 @@ def test_neighbours_and_interruptions_change_nothing(compiled_model: CompiledMod
         chunks[0].append(one)
         chunks[1].append(other)
     assert [written(iter(mine), len(one.primes)) for mine, one in zip(chunks, asked, strict=True)] == alone
+
+
+def test_threads_share_the_buffers(compiled_model: CompiledModel, both: Opener) -> None:
+    opened, model = both(*EVERY_LINK)
+    requests = [request(compiled_model.chain(*EVERY_LINK), rows, 60, seed=rows) for rows in (20, 33, 40, 50)]
+    alone = [written(opened.generate(each), len(each.primes)) for each in requests]
+    with ThreadPoolExecutor(len(requests)) as threads:
+        texts = threads.map(lambda each: written(compiled(model, opened.bundle, each), len(each.primes)), requests)
+    assert list(texts) == alone
+    assert model.positions == K, "it did not fall back"
 
 
 def test_stop_strings(compiled_model: CompiledModel, both: Opener) -> None:
