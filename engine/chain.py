@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from gentext.errors import ConfigError, PluginError, reason
 from gentext.noise import DRAW, uniforms
 from gentext.registry import Registry
 from gentext.strategy import PLACES, Param, Strategy, Table, range_problem
+
+if TYPE_CHECKING:
+    from gentext.interfaces import Tokenizer
 
 DEFAULT_CHAIN = ("top_k", "top_p", "min_p", "temperature")
 
@@ -165,16 +168,14 @@ class Chain:
         ``values`` maps a link's name to numbers for some of its parameters; the others take their
         defaults. Raises ConfigError for a number out of range.
         """
-        numbers = values or {}
         arrays: LinkArraysDict = {}
         for link in self.links:
-            link_numbers = {**link.defaults, **numbers.get(link.name, {})}
+            numbers = {**link.defaults, **(values or {}).get(link.name, {})}
             arrays[link.name] = {}
             for name, param in link.strategy.params.items():
-                number = link_numbers[name]
-                check_param(link.name, name, param, number)
+                check_param(link.name, name, param, numbers[name])
                 width = link.strategy.vocab_size if param.per_symbol else 1
-                arrays[link.name][name] = np.full((rows, width), number, dtype=param.dtype)
+                arrays[link.name][name] = np.full((rows, width), numbers[name], dtype=param.dtype)
         return arrays
 
     def check_params(self, params: LinkArrays, rows: int) -> None:
@@ -190,8 +191,8 @@ class Chain:
                     number = array[row, column]
                     raise ConfigError(f"{link.name}.{name} of row {row} = {number:g}: {range_problem(param, number)}")
 
-    def table_arrays(self, tokenizer: Any) -> LinkArraysDict:
-        """Return the tables of every link for its own config.
+    def table_arrays(self, tokenizer: Tokenizer | None) -> LinkArraysDict:
+        """Return the tables of every link for its own config; None serves links that make no tables.
 
         Raises PluginError for a table that the strategy does not declare, or declares with another shape.
         """
@@ -287,10 +288,9 @@ def _table_array(name: str, declared: Table, table: Any) -> NDArray[Any]:
     if table is None:
         return np.full([1 if size is None else size for size in dims], declared.neutral, declared.dtype)
     array = np.asarray(table, declared.dtype)
-    fits = array.ndim == len(dims) and all(
-        declared_size in (None, size) for declared_size, size in zip(dims, array.shape, strict=True)
-    )
-    if not fits:
+    if array.ndim != len(dims) or any(
+        size not in (None, actual) for size, actual in zip(dims, array.shape, strict=True)
+    ):
         raise PluginError(f"the table {name} was made with the shape {array.shape}; declared: {dims}")
     return array
 

@@ -98,7 +98,7 @@ def chain_meta(chain: Chain) -> list[LinkMeta]:
     return msgspec.convert([link.describe() for link in chain], list[LinkMeta])
 
 
-def card(run: Run, model: Any) -> dict[str, Any]:
+def card(run: Run, model: Model) -> dict[str, Any]:
     """Return the origin of a run's model: corpus, sizes, losses, config, versions."""
     config = run.config
     finished: dict[str, Any] = next((row for row in reversed(run.read_metrics()) if row.get("finished")), {})

@@ -7,7 +7,7 @@ import numpy as np
 from gentext.config import PositiveFloat
 from gentext.describe import load_tokenizer
 from gentext.errors import RunError
-from gentext.plugins.samplers.session import open_model
+from gentext.plugins.samplers import open_model
 from gentext.stepping import stepped
 
 
