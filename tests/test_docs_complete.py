@@ -78,7 +78,7 @@ def test_options_of_commands() -> None:
 
 def _link_params() -> dict[str, Any]:
     registry = host().registry
-    builtin = [one.name for one in registry if one.kind == "strategy" and one.source.builtin]
+    builtin = [one.name for one in registry if one.kind == "strategy" and one.provider.builtin]
     return {name: spec for link in builtin for name, spec in registry.get("strategy", link).params.items()}
 
 
@@ -113,7 +113,7 @@ def test_keys_of_the_config() -> None:
     text = read("docs/commands.md")
     classes: dict[str, Any] = {"#### chain": ChainConfig, "#### run": Settings}
     for one in host().registry:
-        if one.source.builtin and one.kind != "sampler":
+        if one.provider.builtin and one.kind != "sampler":
             name = f"#### chain.{one.name}" if one.kind == "strategy" else f"#### {one.kind} {one.name}"
             cls = config_class(one.load())
             if one.kind != "strategy" or to_table(cls()):
