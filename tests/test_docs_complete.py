@@ -149,7 +149,7 @@ def test_environment() -> None:
     source = [
         path.read_text(encoding="utf-8")
         for room in ("engine", "plugins", "export", "cli", "data")
-        for path in (ROOT / room).glob("*.py")
+        for path in (ROOT / room).rglob("*.py")
     ]
     used = set(re.findall(r"environ(?:\.get)?[(\[]\"(GEN_\w+)\"", "\n".join(source)))
     rows = table(section(read("docs/commands.md"), "## Environment"))
