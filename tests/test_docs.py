@@ -5,9 +5,10 @@ What is not quite as the page says, so that it takes seconds:
 - The texts (``novel.txt``, ``anna`` and so on) are the tests' small one; ``runs/demo`` and ``runs/other`` are
   copies of the tests' tiny run.
 - ``gen train`` takes two steps, in fp32 on one thread, with a tiny network and batch where the command chooses none
-  of its own; so does each trial of ``gen sweep``, of which there are one or two. Only the run of `EXPORTED` is really
-  exported; the others get the tiny run's model.onnx.
-- A prime that the small text does not know is skipped: ``--unknown skip``.
+  of its own; so do ``gentext.train`` and each trial of ``gen sweep``, of which there are one or two. Only the runs of
+  `EXPORTED` are really exported; the others get the tiny run's model.onnx.
+- A prime that the small text does not know is skipped: ``--unknown skip``. The text ``anna`` also has the primes that
+  programs use, see `PRIMES`.
 - Of ``make`` the target is looked up, of ``pip install`` the extras. A page's plugin is not installed with pip:
   its pyproject.toml becomes the metadata that pip would write.
 - Of the commands' outputs, only those of ``gen plugins`` are compared.
@@ -29,10 +30,12 @@ import tomllib
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch.distributed.run
 
+import gentext
 from gentext.chain import Link
 from gentext.export.strategies.check import check_compiles
 from gentext.manager import host
@@ -43,8 +46,10 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 Gen = Callable[..., tuple[int, str, str]]
 TEXTS = ("novel.txt", "other.txt", "anna", "python-docs", "texts/one.txt", "texts/two.txt")
-#: The run that is trained and exported for real: its model must be exported as a scan.
-EXPORTED = "runs/gru"
+#: Runs that are exported for real: the model of the first must be exported as a scan, and programs load the second.
+EXPORTED = ("runs/gru", "runs/anna")
+#: What the programs of the pages feed to a model of ``anna``, which must know these characters.
+PRIMES = "All happy families are alike. Happy Anna, Levin.\n" * 20
 #: A sweep that chooses no space of its own tries this one, once.
 SPACE = "rates.toml"
 BUDGETS = ("--epochs", "--steps", "--minutes")
@@ -116,8 +121,21 @@ def shortened(words: list[str]) -> list[str]:
         chosen |= set(tomllib.loads(Path(words[words.index("--config") + 1]).read_text()))
     kept = without(words[1:], *BUDGETS)
     tiny = [one for section, options in TINY.items() if section not in chosen for one in options]
-    end = ["--steps", "2", "--precision", "fp32", *([] if EXPORTED in words else ["--no-export"])]
+    end = ["--steps", "2", "--precision", "fp32", *([] if {*EXPORTED} & {*words} else ["--no-export"])]
     return ["train", "--set", "run.threads=1", *tiny, *kept, *end]
+
+
+def trained_shortly(train: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `gentext.train` with the budget and the sizes of `shortened`."""
+
+    def train_shortly(*arguments: Any, **options: Any) -> Any:
+        inspect.signature(train).bind(*arguments, **options)
+        tiny = dict(word.split("=") for words in TINY.values() for word in words if "=" in word)
+        settings = {"run.threads": 1, **{key: int(size) for key, size in tiny.items()}, **options.get("settings", {})}
+        budget = {"epochs": None, "minutes": None, "steps": 2}
+        return train(*arguments, **options | budget | {"settings": settings, "precision": "fp32", "export": False})
+
+    return train_shortly
 
 
 class Story:
@@ -127,6 +145,7 @@ class Story:
         self.page, self.tiny_run, self.gen, self.monkeypatch = page, tiny_run, gen, monkeypatch
         self.blocks = blocks(page)
         self.plugins: list[str] = []
+        self.monkeypatch.setattr(gentext, "train", trained_shortly(gentext.train))
         for block in self.blocks:
             if block.name:
                 self.write(block.name, block.text)
@@ -179,7 +198,7 @@ class Story:
             code, out, err = self.gen(*shortened(words[begin + 1 :]), stdin=stdin)
         assert code == 0, f"{block}: {' '.join(words)}\n{err}"
         assert "gen: warning: plugin" not in err, f"{block}: {' '.join(words)}\n{err}"
-        if EXPORTED in words and "train" in words:
+        if EXPORTED[0] in words and "train" in words:
             assert "a scan over steps" in err, f"{block}: {err}"
         if words[begin + 1] == "plugins" and shown:
             assert out.strip() == shown.strip(), f"{block}: {' '.join(words)}"
@@ -264,6 +283,8 @@ def test_page(
     for name in TEXTS:
         Path(name).parent.mkdir(exist_ok=True)
         shutil.copy(tiny_text, name)
+    for name in ("anna", "anna.txt"):
+        Path(name).write_text(PRIMES + tiny_text.read_text(encoding="utf-8"), encoding="utf-8")
     Path(SPACE).write_text("[trainer.rate]\nlow = 0.001\nhigh = 0.01", encoding="utf-8")
     Path("start.txt").write_text("name", encoding="utf-8")
     for name in ("demo", "other"):
