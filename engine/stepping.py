@@ -103,9 +103,9 @@ class _SteppedRows:
                 self._stop_state[row] = stop.state_after_prime(text)
 
     def choose_tokens(self, logits: NDArray[np.float32], index: int) -> tuple[NDArray[np.int64], Chunk | None]:
-        """Return the token at ``index`` of each row, forced or drawn from logits [N, V].
+        """Choose the token at ``index`` of each row, forced or drawn from logits [N, V], and update the rows.
 
-        Also returns the chunk of this position, or None when no row drew.
+        Returns the tokens [N], and the chunk of this position, or None when no row drew.
         """
         request, chain = self.request, self.chain
         model_logits = logits
@@ -121,11 +121,11 @@ class _SteppedRows:
         self.states = chain.accept(tokens, outputs, request.params, states, request.tables, is_new[:, None])
         if not is_new.any():
             return tokens, None
-        emitted = self._emit(tokens, all_masked, is_new)
+        emitted = self._record_tokens(tokens, all_masked, is_new)
         chunk = Chunk(emitted[None], _logprobs(model_logits, emitted)[None], tuple(self.finish))
         return tokens, chunk
 
-    def _emit(
+    def _record_tokens(
         self, tokens: NDArray[np.int64], all_masked: NDArray[np.bool_], is_new: NDArray[np.bool_]
     ) -> NDArray[np.int64]:
         """Record new tokens, and return those of the chunk: -1 where a row has ended or still reads its prime."""
@@ -149,7 +149,10 @@ class _SteppedRows:
         return emitted
 
     def _noise_at(self, index: int) -> dict[str, NDArray[np.float32]]:
-        """Return [N, columns] for each link that needs noise and for the draw; zeros in rows that read their prime."""
+        """Return [N, columns] for each link that needs noise and for the draw; zeros in rows that read their prime.
+
+        A row's block of noise is replaced when the index leaves it.
+        """
         row_noise: list[dict[str, NDArray[np.float32]]] = []
         for row in range(self.count):
             position = index - len(self.forced[row])
