@@ -23,7 +23,6 @@ from gentext.console import warn
 from gentext.errors import GenError, PluginError, nearest, reason
 from gentext.events import Hooks
 from gentext.registry import KINDS, Component, Provider, Registry, plural
-from gentext.versions import installed_version
 
 if TYPE_CHECKING:
     import typer
@@ -75,8 +74,7 @@ class PluginHost:
         self._builtin_plugins: set[int] = set()
         """Ids of the plugin objects whose errors are not caught."""
         self._strict = os.environ.get("GEN_PLUGINS_STRICT", "") not in ("", "0")
-        # Without a version, gentext runs from a source tree that was never installed.
-        gentext_itself = Provider("gentext", installed_version("gentext") or "", builtin=True)
+        gentext_itself = Provider("gentext", builtin=True)
         for module in builtins:
             plugin = importlib.import_module(module)
             self._builtin_plugins.add(id(plugin))

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 from gentext.errors import MissingExtra, PluginError, UnknownComponent, nearest, reason
+from gentext.versions import installed_version
 
 KINDS = ("tokenizer", "batcher", "model", "trainer", "sampler", "strategy")
 
@@ -30,8 +31,16 @@ class Provider:
     """The distribution that registered a component, and its version."""
 
     distribution: str
-    version: str
+    stated_version: str | None = None
+    """None: `version` looks it up in the metadata of the distribution. That takes milliseconds at every start."""
     builtin: bool = False
+
+    @property
+    def version(self) -> str:
+        """The version; empty for a source tree that was never installed."""
+        if self.stated_version is not None:
+            return self.stated_version
+        return installed_version(self.distribution) or ""
 
     def __str__(self) -> str:
         return f"{self.distribution} {self.version}".strip()
