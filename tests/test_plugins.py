@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import typer
 
+from gentext.cli.app import COMMAND_ORDER, build
 from gentext.errors import MissingExtra, PluginError, UnknownComponent
 from gentext.hookspecs import hookimpl
 from gentext.manager import BUILTINS, PluginHost
@@ -250,3 +251,22 @@ def test_failing_commands_leave_nothing_behind(install: Install, capsys: pytest.
     host.add_commands(cli, [])
     assert cli.registered_commands == []
     assert "gentext-a 1.2 (gentext_a.plugin): RuntimeError: no more" in capsys.readouterr().err
+
+
+def test_names_of_built_in_commands_are_reserved(install: Install, capsys: pytest.CaptureFixture[str]) -> None:
+    def register_commands(cli: Any) -> None:
+        cli.command("sweep")(lambda: None)
+
+    thief = Point("gentext-thief", module(register_commands=register_commands))
+    host = install(thief, builtins=("gentext.plugins.sweep.plugin",))
+    cli = typer.Typer()
+    host.add_commands(cli, COMMAND_ORDER, builtins=False)
+    assert cli.registered_commands == []
+    assert "its command 'sweep' exists already" in capsys.readouterr().err
+    host.add_commands(cli, COMMAND_ORDER)
+    assert [command.name for command in cli.registered_commands] == ["sweep"]
+
+
+def test_order_of_commands_names_all_of_them() -> None:
+    commands = build().registered_commands
+    assert [command.name for command in commands][: len(COMMAND_ORDER)] == COMMAND_ORDER
