@@ -80,7 +80,8 @@ def _files(path: Path, folder: Path) -> dict[str, Path]:
     run = Run(path)
     there = {name: path / name for name in (GENERATOR, MODEL) if (path / name).is_file()}
     try:
-        from gentext.export.exporter import PRECISIONS, ExportOptions, export_run
+        from gentext.export.exporter import ExportOptions, export_run
+        from gentext.export.precision import PRECISIONS
     except ModuleNotFoundError:
         say("without the train extra only the files that are there are measured")
         return there

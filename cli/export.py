@@ -29,12 +29,14 @@ def export(
     """Export a run's best checkpoint to model.onnx and generator.onnx, and check them against PyTorch."""
     source = open_run(run)
     try:
-        from gentext.export.exporter import FOR_CUDA, PRECISIONS, ExportOptions, export_run
+        from gentext.export.exporter import ExportOptions, export_run
+        from gentext.export.precision import FOR_CUDA, PRECISIONS
         from gentext.plugins.samplers.session import MAX_UNROLLED_POSITIONS
     except ModuleNotFoundError:
         raise MissingExtra("gen export", "train") from None
-    if precision not in (known := ("auto", *PRECISIONS, *FOR_CUDA)):
-        raise UsageError(f"--precision {precision}: expected {', '.join(known[:-1])} or {known[-1]}")
+    choices = ("auto", *PRECISIONS, *FOR_CUDA)
+    if precision not in choices:
+        raise UsageError(f"--precision {precision}: expected {', '.join(choices[:-1])} or {choices[-1]}")
     if unroll and precision == "int8":
         raise UsageError("--unroll with int8: CUDA has no such integer products in onnxruntime; take fp32 or fp16")
     if not limit >= 0:

@@ -65,12 +65,17 @@ def describe(run: Run, model: Model) -> Bundle:
 
     Raises RunError when the run's tokenizer is damaged.
     """
+    tokenizer = load_tokenizer(*run.read_tokenizer())
+    chain = configured_chain(host().registry, run.config.get("chain", {}), tokenizer.vocab_size)
+    return describe_model(run, model, tokenizer, chain)
+
+
+def describe_model(run: Run, model: Model, tokenizer: Tokenizer, chain: Chain) -> Bundle:
+    """Do what `describe` does for a run whose tokenizer and chain are built already."""
     name, state = run.read_tokenizer()
-    tokenizer = load_tokenizer(name, state)
     start = json.loads((run.path / TOKENIZER).read_text(encoding="utf-8")).get("start")
     if not isinstance(start, int):
         raise RunError(f"{run.path / TOKENIZER}: damaged, it names no start symbol; train the run again")
-    chain = configured_chain(host().registry, run.config.get("chain", {}), tokenizer.vocab_size)
     symbols = [tokenizer.token_bytes(token) for token in range(tokenizer.vocab_size)]
     if not 0 <= start < len(symbols):
         raise RunError(f"{run.path / TOKENIZER}: damaged, start symbol {start} of {len(symbols)}; train the run again")

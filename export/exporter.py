@@ -3,41 +3,50 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 
 from gentext.bundle import Bundle
-from gentext.chain import Chain
+from gentext.chain import Chain, LinkArrays
 from gentext.console import warn
-from gentext.describe import chain_of, configured_chain, describe, load_tokenizer
+from gentext.describe import chain_of, configured_chain, describe_model, load_tokenizer
 from gentext.errors import ExportError, PluginError
-from gentext.export.fastest import Built, Files, fastest_precision
 from gentext.export.generator.compiler import Compiler
-from gentext.export.loss import LossReport, measure
-from gentext.export.network.fp16 import halve
-from gentext.export.network.int8 import quantise
-from gentext.export.network.model import build
+from gentext.export.network.fp16 import to_fp16
+from gentext.export.network.int8 import to_int8
+from gentext.export.network.model import export_model
 from gentext.export.network.step import step_graph
-from gentext.export.verify import verify_generator, verify_unrolled
+from gentext.export.precision import (
+    FOR_CUDA,
+    PRECISIONS,
+    BuiltGenerator,
+    ExportedFile,
+    LossReport,
+    compare_losses,
+    fastest_precision,
+)
+from gentext.export.verify import ExportableModel, verify_generator, verify_unrolled
+from gentext.interfaces import Tokenizer
 from gentext.manager import host
 from gentext.plugins.pytorch import checkpoint as ckpt
 from gentext.plugins.samplers.runtime import cuda_problem
 from gentext.run import GENERATOR, HELD_OUT, MODEL, UNROLLED, Run, write_bytes
 
-#: Of the generator: those that are fast on a CPU, and those that are meant for a GPU.
-PRECISIONS, FOR_CUDA = ("fp32", "int8"), ("fp16",)
-#: Positions of the unrolled generator that training on a GPU leaves behind.
+#: Positions of the unrolled generator that is exported at the end of a training on a GPU.
 UNROLL = 32
 
 
 @dataclasses.dataclass(frozen=True)
 class ExportOptions:
-    """What ``gen export`` may be asked for."""
+    """The choices that ``gen export`` offers."""
 
     precision: str = "fp32"
     """Arithmetic of the generator's matrix products: one of PRECISIONS or FOR_CUDA, or auto for the fastest here."""
@@ -51,104 +60,146 @@ class ExportOptions:
     """Positions of an unrolled generator beside it, for CUDA; 0: none."""
 
 
+@dataclasses.dataclass(frozen=True)
+class ExportJob:
+    """A run's best checkpoint and everything that its files are made from, each loaded or built once."""
+
+    run: Run
+    options: ExportOptions
+    model: ExportableModel
+    bundle: Bundle
+    tokenizer: Tokenizer
+    chain: Chain
+    """The chain that is compiled into the generator."""
+
+    @classmethod
+    def load(cls, run: Run, options: ExportOptions) -> ExportJob:
+        """Load what a run has. Raises RunError, ConfigError or PluginError."""
+        model = ckpt.build_model(run, ckpt.load_best(run))
+        registry = host().registry
+        tokenizer = load_tokenizer(*run.read_tokenizer())
+        run_chain = configured_chain(registry, run.config.get("chain", {}), tokenizer.vocab_size)
+        bundle = describe_model(run, model, tokenizer, run_chain)
+        chain = run_chain if options.chain is None else chain_of(bundle, registry, options.chain)
+        return cls(run, options, model, bundle, tokenizer, chain)
+
+    @functools.cached_property
+    def step(self) -> onnx.ModelProto:
+        """The graph of one step of the model, in fp32. Raises ExportError."""
+        return step_graph(self.model, self.bundle)
+
+    @functools.cached_property
+    def tables(self) -> LinkArrays:
+        """The tables of the chain's links. Raises PluginError."""
+        return self.chain.table_arrays(self.tokenizer)
+
+    def compiler(self, step: onnx.ModelProto, facts: dict[str, Any]) -> Compiler:
+        """Return the compiler of a step and the job's chain; ``facts`` become entries of the file's card."""
+        bundle = dataclasses.replace(self.bundle, card=self.bundle.card | facts)
+        return Compiler(step, bundle, self.chain, self.tables)
+
+    def held_out_tokens(self) -> NDArray[np.int64]:
+        """Return the ids of the run's held-out text, or raise ExportError where it cannot be read."""
+        path = self.run.path / HELD_OUT
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise ExportError(
+                f"{path}: cannot be read ({error.strerror}); a lower precision is measured on it"
+            ) from None
+        return self.tokenizer.encode(text).astype(np.int64)
+
+
 def export_run(run: Run, folder: Path, options: ExportOptions = ExportOptions()) -> list[str]:
     """Export a run's best checkpoint to ``folder``: model.onnx, and the files of its generator, each checked.
 
-    Returns what to tell the user. Raises ExportError or PluginError where a file cannot be made or does not
-    agree with PyTorch, and leaves the files that are there as they were.
+    Returns the lines to show to the user. Raises ExportError or PluginError where a file cannot be made or does
+    not agree with PyTorch, and then leaves the files in the folder as they were.
     """
-    model = ckpt.build_model(run, ckpt.load_best(run))
-    bundle = describe(run, model)
-    chain = _chain(run, bundle, options.chain)
+    job = ExportJob.load(run, options)
     with torch.no_grad():
-        data, difference, how = build(model, bundle)
-        lines = [f"exported {folder / MODEL} ({len(data) / 1e6:.1f} MB, {how}): {difference}"]
+        data, difference, method = export_model(job.model, job.bundle)
+        lines = [f"exported {folder / MODEL} ({len(data) / 1e6:.1f} MB, {method}): {difference}"]
         try:
-            files, table = _generator(run, model, bundle, chain, options)
-            lines += table
+            generator, table = _build_generator(job)
         except (ExportError, PluginError) as error:
             if options.generator_required:
                 raise
             warn(f"no {GENERATOR}: {error}; gen sample takes {MODEL}, which is slower")
-            files = {}
+            generator, table = None, []
+    lines += table
     write_bytes(folder / MODEL, data)
     for name in (GENERATOR, UNROLLED):
-        if name in files:
-            data, facts = files[name]
-            write_bytes(folder / name, data)
-            lines.append(f"exported {folder / name} ({len(data) / 1e6:.1f} MB): {'; '.join(facts)}")
-        else:
+        file = generator.files.get(name) if generator else None
+        if file is None:
             (folder / name).unlink(missing_ok=True)  # no older file beside a newer model
+            continue
+        write_bytes(folder / name, file.data)
+        lines.append(f"exported {folder / name} ({len(file.data) / 1e6:.1f} MB): {'; '.join(file.facts)}")
     return lines
 
 
-def _generator(run: Run, model: Any, bundle: Bundle, chain: Chain, options: ExportOptions) -> tuple[Files, list[str]]:
-    """Return the generator's files and what there is to tell about the choice of its precision."""
-    step = step_graph(model, bundle)
-
-    def build(precision: str, limit: float = math.inf) -> Built:
-        return _build(run, model, bundle, chain, step, dataclasses.replace(options, precision=precision, limit=limit))
-
+def _build_generator(job: ExportJob) -> tuple[BuiltGenerator, list[str]]:
+    """Return the generator in the precision of the options, and with ``auto`` a table of those that were measured."""
+    options = job.options
     if options.precision != "auto":
-        return build(options.precision, options.limit).files, []
-    known = [one for one in PRECISIONS if one == "fp32" or not options.unroll]
-    known += FOR_CUDA if cuda_problem() is None else ()
-    built, table = fastest_precision(build, known, options.limit)
-    return built.files, table
+        return _build_precision(job, options.precision, options.limit), []
+    # CUDA has no such integer products, so int8 is no choice for a generator that is unrolled for it.
+    precisions = [precision for precision in PRECISIONS if precision == "fp32" or not options.unroll]
+    precisions += FOR_CUDA if cuda_problem() is None else ()
+    return fastest_precision(functools.partial(_build_precision, job, limit=math.inf), precisions, options.limit)
 
 
-def _build(run: Run, model: Any, bundle: Bundle, chain: Chain, step: onnx.ModelProto, options: ExportOptions) -> Built:
-    """Return the generator's files in one precision, checked, each with what was found out about it."""
-    plain = _compiler(step, bundle, chain, {"precision": "fp32"})
-    if options.precision == "fp32":
-        return Built("fp32", _checked(plain, model, options, ["fp32"]))
+def _build_precision(job: ExportJob, precision: str, limit: float) -> BuiltGenerator:
+    """Return the generator in one precision, checked; in fp32 where the model cannot have the other one.
+
+    Raises ExportError where the precision costs more than ``limit`` nats a symbol.
+    """
+    fp32 = job.compiler(job.step, {"precision": "fp32"})
+    if precision == "fp32":
+        return BuiltGenerator("fp32", _checked_files(job, fp32, ["fp32"], compare_logits=True))
     try:
-        smaller = halve(step) if options.precision == "fp16" else quantise(step, bundle)
+        step = to_fp16(job.step) if precision == "fp16" else to_int8(job.step, job.bundle)
     except ExportError as error:
         warn(f"{error}; the generator stays in fp32")
-        return Built("fp32", _checked(plain, model, dataclasses.replace(options, precision="fp32"), ["fp32"]))
-    other = _compiler(smaller, bundle, chain, {})
-    report = measure(plain.looped().SerializeToString(), other.looped().SerializeToString(), run.path / HELD_OUT)
-    _check_limit(report, options)
-    compiler = _compiler(smaller, bundle, chain, {"precision": options.precision, **report.card()})
-    name = f"{options.precision}{', meant for CUDA' if options.precision in FOR_CUDA else ''}"
-    return Built(options.precision, _checked(compiler, model, options, [name, str(report)]), report.cost)
+        return BuiltGenerator("fp32", _checked_files(job, fp32, ["fp32"], compare_logits=True))
+    lowered = job.compiler(step, {})
+    report = compare_losses(
+        lowered.looped().SerializeToString(), fp32.looped().SerializeToString(), job.held_out_tokens()
+    )
+    _check_limit(precision, report, limit)
+    compiler = job.compiler(step, {"precision": precision, **report.card()})
+    title = f"{precision}, meant for CUDA" if precision in FOR_CUDA else precision
+    files = _checked_files(job, compiler, [title, str(report)], compare_logits=False)
+    return BuiltGenerator(precision, files, report.cost)
 
 
-def _checked(compiler: Compiler, model: Any, options: ExportOptions, facts: list[str]) -> Files:
-    """Return the files of a compiler once they are checked; the first fact is the precision."""
-    chain = compiler.chain
+def _checked_files(
+    job: ExportJob, compiler: Compiler, facts: Sequence[str], *, compare_logits: bool
+) -> dict[str, ExportedFile]:
+    """Return the files of a compiler once they are checked; the first of ``facts`` names the precision."""
     data = compiler.looped().SerializeToString()
-    agreement = verify_generator(data, model, chain, close=options.precision == "fp32")
-    files: Files = {GENERATOR: (data, [f"{facts[0]}, chain {', '.join(chain.names)}", *facts[1:], agreement])}
-    if not options.unroll:
+    agreement = verify_generator(data, job.model, job.chain, job.tables, compare_logits=compare_logits)
+    title = f"{facts[0]}, chain {', '.join(job.chain.names)}"
+    files = {GENERATOR: ExportedFile(data, [title, *facts[1:], agreement])}
+    positions = job.options.unroll
+    if not positions:
         return files
     try:
-        unrolled = compiler.unrolled(options.unroll).SerializeToString()
-        agreement = verify_unrolled(data, unrolled, chain)
+        unrolled = compiler.unrolled(positions).SerializeToString()
+        agreement = verify_unrolled(data, unrolled, job.chain, job.tables)
     except ExportError as error:
-        if options.generator_required:
+        if job.options.generator_required:
             raise
         warn(f"no {UNROLLED}: {error}; on CUDA gen sample takes {GENERATOR}, which is slower")
         return files
-    return files | {UNROLLED: (unrolled, [f"for CUDA, {options.unroll} positions without control flow", agreement])}
+    title = f"for CUDA, {positions} positions without control flow"
+    return files | {UNROLLED: ExportedFile(unrolled, [title, agreement])}
 
 
-def _chain(run: Run, bundle: Bundle, names: Sequence[str] | None) -> Chain:
-    if names is None:
-        return configured_chain(host().registry, run.config.get("chain", {}), bundle.vocab_size)
-    return chain_of(bundle, host().registry, names)
-
-
-def _compiler(step: onnx.ModelProto, bundle: Bundle, chain: Chain, facts: dict[str, Any]) -> Compiler:
-    described = dataclasses.replace(bundle, card=bundle.card | facts)
-    tables = chain.table_arrays(load_tokenizer(bundle.tokenizer.name, bundle.tokenizer.state))
-    return Compiler(step, described, chain, tables)
-
-
-def _check_limit(report: LossReport, options: ExportOptions) -> None:
-    if report.cost > options.limit:
+def _check_limit(precision: str, report: LossReport, limit: float) -> None:
+    if report.cost > limit:
         raise ExportError(
-            f"{options.precision} costs {report.cost:+.4f} nats a symbol, {options.limit:+.4f} is allowed; "
+            f"{precision} costs {report.cost:+.4f} nats a symbol, {limit:+.4f} is allowed; "
             f"keep fp32, take --precision auto, or allow more with --limit"
         )

@@ -1,17 +1,21 @@
-"""What every file of ours has in common as a protobuf. (onnx)"""
+"""Small operations on ONNX protobufs that several files of the export need. (onnx)"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
 
+#: Versions of the operators and of the file format that all exported files use.
 OPSET = 21
 IR_VERSION = 10
 
 
-def declare(value: onnx.ValueInfoProto, shape: Sequence[int | str | None]) -> None:
-    """Say which shape an input or output has; a word is an open size, and so is None."""
+def declare_shape(value: onnx.ValueInfoProto, shape: Sequence[int | str | None]) -> None:
+    """Set the shape of an input or output. A string names a size that is open, None leaves it unnamed."""
     value.type.tensor_type.ClearField("shape")
     for size in shape:
         dim = value.type.tensor_type.shape.dim.add()
@@ -21,14 +25,55 @@ def declare(value: onnx.ValueInfoProto, shape: Sequence[int | str | None]) -> No
             dim.dim_param = size
 
 
-def sizes(value: onnx.ValueInfoProto) -> list[int | str | None]:
-    """Return the declared shape of a value."""
+def declared_shape(value: onnx.ValueInfoProto) -> list[int | str | None]:
+    """Return the shape of an input or output in the form that `declare_shape` takes."""
     dims = value.type.tensor_type.shape.dim
     return [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None for dim in dims]
 
 
-def copied(node: onnx.NodeProto) -> onnx.NodeProto:
-    """Return a node that outlives the graph that it is taken from."""
+def copy_model(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy that can be changed without changing the original."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
+
+
+def copy_node(node: onnx.NodeProto) -> onnx.NodeProto:
+    """Return a copy that stays valid when the graph of the original is changed."""
     copy = onnx.NodeProto()
     copy.CopyFrom(node)
     return copy
+
+
+def replace_nodes(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> None:
+    """Let a graph have these nodes and no others; they may come from the same graph."""
+    copies = [copy_node(node) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
+
+
+def replace_initializers(graph: onnx.GraphProto, tensors: Iterable[onnx.TensorProto]) -> None:
+    """Let a graph have these constants and no others; they may come from the same graph."""
+    copies = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in tensors]
+    del graph.initializer[:]
+    graph.initializer.extend(copies)
+
+
+def initializer_array(graph: onnx.GraphProto, name: str) -> NDArray[Any] | None:
+    """Return the constant of that name, or None where a graph has none."""
+    return next((numpy_helper.to_array(tensor) for tensor in graph.initializer if tensor.name == name), None)
+
+
+def find_value(values: Iterable[onnx.ValueInfoProto], name: str) -> onnx.ValueInfoProto:
+    """Return the input or output of that name."""
+    return next(value for value in values if value.name == name)
+
+
+def int_attribute(node: onnx.NodeProto, name: str, default: int) -> int:
+    """Return a whole-number attribute of a node, or its default where the node does not set it."""
+    return next((attribute.i for attribute in node.attribute if attribute.name == name), default)
+
+
+def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """Yield the branches of an If, or the body of a Loop."""
+    return (attribute.g for attribute in node.attribute if attribute.type == onnx.AttributeProto.GRAPH)

@@ -1,4 +1,4 @@
-"""An export is not done before it agrees with the model it came from. (torch)"""
+"""Checks of exported files against the model that they come from, and against the chain in NumPy. (torch)"""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import dataclasses
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
-from gentext.bundle import Bundle
-from gentext.chain import Chain, LinkArraysDict
+from gentext.bundle import Bundle, StateMeta
+from gentext.chain import Chain, LinkArrays
 from gentext.compiled import GeneratorModel, compiled
-from gentext.describe import load_tokenizer
 from gentext.errors import ExportError
-from gentext.interfaces import Chunk, Request
+from gentext.interfaces import Chunk, Model, Request
 from gentext.plugins.samplers.cuda_generator import UnrolledGenerator
 from gentext.plugins.samplers.onnx import OnnxGenerator, OnnxSampler
 from gentext.plugins.samplers.session import open_model, open_unrolled
@@ -25,10 +26,19 @@ from gentext.stepping import stepped
 
 #: Largest difference of a logit or a state that rounding explains, relative to values of about 1.
 TOLERANCE = 2e-3
-STEPS = 12
+#: Positions of the comparison with PyTorch.
+POSITIONS = 12
 #: Rows that an export is checked with, and symbols that each of them writes.
 BATCHES = (1, 3)
-WRITTEN = 40
+SYMBOLS_PER_ROW = 40
+
+TorchStates = tuple[Tensor, ...]
+
+
+class ExportableModel(Model, Protocol):
+    """A model as PyTorch calls it: calling the module calls its ``forward``."""
+
+    def __call__(self, tokens: Tensor, state: TorchStates) -> tuple[Tensor, TorchStates]: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,14 +46,15 @@ class Difference:
     """How far a file is from PyTorch."""
 
     largest: float
-    checked: int
+    values: int
+    """How many were compared."""
 
     def __str__(self) -> str:
-        return f"differs from PyTorch by {self.largest:.1e} at most, over {self.checked:,} values"
+        return f"differs from PyTorch by {self.largest:.1e} at most, over {self.values:,} values"
 
 
-def verify(data: bytes, model: Any, bundle: Bundle) -> Difference:
-    """Compare a file with its model over fed-back steps; raise ExportError where they differ.
+def verify_model(data: bytes, model: ExportableModel, bundle: Bundle) -> Difference:
+    """Compare a model file with its model over fed-back steps; raise ExportError where they differ.
 
     Batches 1 and 3, windows of several lengths, states that are random, distinct and not zero:
     an exporter that mixed two states up would pass from zeros.
@@ -52,86 +63,96 @@ def verify(data: bytes, model: Any, bundle: Bundle) -> Difference:
         path = Path(folder) / "model.onnx"
         path.write_bytes(data)
         session = open_model(path, "cpu")
+    names = ["logits", *(f"{state.name}_out" for state in bundle.states)]
     rng = np.random.default_rng(0)
-    largest, checked = 0.0, 0
+    largest, values = 0.0, 0
     for rows in BATCHES:
-        state = tuple(_random(rng, one.spec.with_batch(rows), one.dtype) for one in bundle.states)
+        states = _random_states(rng, bundle.states, rows)
         tokens = rng.integers(0, bundle.vocab_size, (rows, 1))
-        for length in [1] * STEPS + [2, 7]:
-            found, found_state = session.run(tokens, state)
-            with torch.no_grad():
-                wanted, wanted_state = model(torch.from_numpy(tokens), tuple(torch.from_numpy(one) for one in state))
-            pairs = [("logits", found, wanted.float().numpy())]
-            pairs += [
-                (f"{one.name}_out", mine, other.numpy())
-                for one, mine, other in zip(bundle.states, found_state, wanted_state, strict=True)
-            ]
-            for name, mine, other in pairs:
-                largest = max(largest, _difference(name, mine, other, rows, tokens.shape[1]))
-                checked += mine.size
-            state = found_state
-            last = found[:, -1].argmax(axis=1)[:, None]
-            tokens = np.concatenate([last, rng.integers(0, bundle.vocab_size, (rows, length - 1))], axis=1)
-    return Difference(largest, checked)
+        for next_length in [1] * POSITIONS + [2, 7]:
+            logits, next_states = session.run(tokens, states)
+            expected = _run_torch(model, tokens, states)
+            for name, array, reference in zip(names, [logits, *next_states], expected, strict=True):
+                largest = max(largest, _check_difference(name, array, reference, rows, tokens.shape[1]))
+                values += array.size
+            # The next window begins with the most probable symbol and goes on with random ones.
+            best = logits[:, -1].argmax(axis=1)[:, None]
+            tokens = np.concatenate([best, rng.integers(0, bundle.vocab_size, (rows, next_length - 1))], axis=1)
+            states = next_states
+    return Difference(largest, values)
 
 
-def _random(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Any:
-    if np.issubdtype(dtype, np.floating):
-        return np.tanh(rng.normal(size=shape)).astype(dtype)
-    return rng.integers(0, 2, shape).astype(dtype)  # small: it may be a symbol, or an index
-
-
-def _difference(name: str, mine: Any, other: Any, rows: int, length: int) -> float:
-    where = f"{name} at batch {rows}, {length} positions"
-    if mine.shape != other.shape:
-        raise ExportError(f"{where}: the file gives the shape {mine.shape}, PyTorch {other.shape}")
-    scale = max(1.0, float(np.abs(other).max(initial=0)))
-    largest = float(np.abs(mine.astype(np.float64) - other.astype(np.float64)).max(initial=0)) / scale
-    if not largest <= TOLERANCE:
-        raise ExportError(f"{where}: the file differs from PyTorch by {largest:.3g}; {TOLERANCE:g} is allowed")
-    return largest
-
-
-def verify_generator(data: bytes, model: Any, chain: Chain, *, close: bool) -> str:
+def verify_generator(
+    data: bytes, model: ExportableModel, chain: Chain, tables: LinkArrays, *, compare_logits: bool
+) -> str:
     """Check that a compiled generator writes what its chain does in NumPy, on the file's own logits.
 
-    With ``close`` those logits must also agree with PyTorch; a lower precision is judged by its loss.
+    With ``compare_logits`` those logits must also agree with PyTorch; a lower precision is judged by its loss.
     Raises ExportError. Returns what was checked, in words.
     """
     with tempfile.TemporaryDirectory() as folder:
-        generator = _open(Path(folder), data)
-    written = _same_text(generator, generator.session, chain)
+        generator = _open_generator(Path(folder), data)
+    agreement = _check_text(generator, generator.session, chain, tables)
     rng = np.random.default_rng(0)
-    for rows in BATCHES if close else ():
-        state = tuple(_random(rng, one.spec.with_batch(rows), one.dtype) for one in generator.bundle.states)
-        tokens = rng.integers(0, generator.bundle.vocab_size, (rows, STEPS))
-        found, _ = generator.advance(tokens, state)
-        wanted, _ = model(torch.from_numpy(tokens), tuple(torch.from_numpy(one) for one in state))
-        _difference("logits of the generator", found, wanted.float().numpy(), rows, STEPS)
-    return written
+    for rows in BATCHES if compare_logits else ():
+        states = _random_states(rng, generator.bundle.states, rows)
+        tokens = rng.integers(0, generator.bundle.vocab_size, (rows, POSITIONS))
+        logits, _ = generator.advance(tokens, states)
+        reference = _run_torch(model, tokens, states)[0]
+        _check_difference("logits of the generator", logits, reference, rows, POSITIONS)
+    return agreement
 
 
-def verify_unrolled(data: bytes, unrolled: bytes, chain: Chain) -> str:
+def verify_unrolled(data: bytes, unrolled: bytes, chain: Chain, tables: LinkArrays) -> str:
     """Check the same of a generator and its unrolled file together, in the buffers that a GPU would use."""
     with tempfile.TemporaryDirectory() as folder:
-        generator = _open(Path(folder), data)
+        generator = _open_generator(Path(folder), data)
         (Path(folder) / UNROLLED).write_bytes(unrolled)
-        beside = open_unrolled(generator.session, "cpu")
-    model = UnrolledGenerator(generator.session, beside, "cpu")
-    written = _same_text(generator, model, chain)
-    if model.positions is None:
+        session = open_unrolled(generator.session, "cpu")
+    unrolled_generator = UnrolledGenerator(generator.session, session, "cpu")
+    agreement = _check_text(generator, unrolled_generator, chain, tables)
+    if unrolled_generator.positions is None:  # it fell back to the loop
         raise ExportError(f"{UNROLLED} does not run")
-    return written
+    return agreement
 
 
-def _open(folder: Path, data: bytes) -> OnnxGenerator:
+def _open_generator(folder: Path, data: bytes) -> OnnxGenerator:
     (folder / GENERATOR).write_bytes(data)
     generator = OnnxSampler().open(folder / GENERATOR, "cpu")
     assert isinstance(generator, OnnxGenerator)
     return generator
 
 
-def _same_text(generator: OnnxGenerator, model: GeneratorModel, chain: Chain) -> str:
+def _run_torch(model: ExportableModel, tokens: NDArray[np.int64], states: tuple[Any, ...]) -> list[NDArray[Any]]:
+    """Return the logits of tokens [N, T] and the states behind them, from PyTorch."""
+    with torch.no_grad():
+        logits, next_states = model(torch.from_numpy(tokens), tuple(torch.from_numpy(state) for state in states))
+    return [logits.float().numpy(), *(state.numpy() for state in next_states)]
+
+
+def _random_states(rng: np.random.Generator, states: list[StateMeta], rows: int) -> tuple[NDArray[Any], ...]:
+    return tuple(_random_array(rng, state.spec.with_batch(rows), state.dtype) for state in states)
+
+
+def _random_array(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+    if np.issubdtype(dtype, np.floating):
+        return np.tanh(rng.normal(size=shape)).astype(dtype)
+    return rng.integers(0, 2, shape).astype(dtype)  # small: it may be a symbol, or an index
+
+
+def _check_difference(name: str, array: NDArray[Any], reference: NDArray[Any], rows: int, positions: int) -> float:
+    """Return the largest relative difference; raise ExportError where it is more than rounding."""
+    description = f"{name} at batch {rows}, {positions} positions"
+    if array.shape != reference.shape:
+        raise ExportError(f"{description}: the file gives the shape {array.shape}, PyTorch {reference.shape}")
+    scale = max(1.0, float(np.abs(reference).max(initial=0)))
+    largest = float(np.abs(array.astype(np.float64) - reference.astype(np.float64)).max(initial=0)) / scale
+    if not largest <= TOLERANCE:  # NaN fails too
+        raise ExportError(f"{description}: the file differs from PyTorch by {largest:.3g}; {TOLERANCE:g} is allowed")
+    return largest
+
+
+def _check_text(generator: OnnxGenerator, model: GeneratorModel, chain: Chain, tables: LinkArrays) -> str:
     """Compare what ``model`` writes with what the chain writes in NumPy, on the generator's logits."""
     bundle = generator.bundle
     prime = np.random.default_rng(0).integers(0, bundle.vocab_size, 5)
@@ -141,24 +162,19 @@ def _same_text(generator: OnnxGenerator, model: GeneratorModel, chain: Chain) ->
             seeds=[(1, row) for row in range(rows)],
             chain=chain,
             params=chain.param_arrays(rows),
-            tables=_tables(bundle, chain),
-            max_tokens=WRITTEN,
+            tables=tables,
+            max_tokens=SYMBOLS_PER_ROW,
         )
-        inside = _tokens(compiled(model, bundle, request), rows)
-        outside = _tokens(stepped(generator, bundle, request), rows)
-        if inside != outside:
+        compiled_tokens = _row_tokens(compiled(model, bundle, request), rows)
+        if compiled_tokens != _row_tokens(stepped(generator, bundle, request), rows):
             raise ExportError("the compiled chain does not write what the same chain writes in NumPy")
-    return f"writes what its chain writes in NumPy, over {sum(BATCHES) * WRITTEN} symbols"
+    return f"writes what its chain writes in NumPy, over {sum(BATCHES) * SYMBOLS_PER_ROW} symbols"
 
 
-def _tables(bundle: Bundle, chain: Chain) -> LinkArraysDict:
-    return chain.table_arrays(load_tokenizer(bundle.tokenizer.name, bundle.tokenizer.state))
-
-
-def _tokens(chunks: Iterator[Chunk], rows: int) -> list[list[int]]:
-    """Return the new tokens of each row."""
-    written: list[list[int]] = [[] for _ in range(rows)]
+def _row_tokens(chunks: Iterator[Chunk], rows: int) -> list[list[int]]:
+    """Return the tokens of each row."""
+    tokens: list[list[int]] = [[] for _ in range(rows)]
     for chunk in chunks:
         for row in range(rows):
-            written[row] += [int(token) for token in chunk.tokens[:, row] if token >= 0]
-    return written
+            tokens[row] += chunk.tokens[chunk.tokens[:, row] >= 0, row].tolist()
+    return tokens

@@ -15,8 +15,8 @@ from gentext.chain import Chain, build_chain
 from gentext.compiled import start_states
 from gentext.describe import describe
 from gentext.export.generator.compiler import Compiler
-from gentext.export.network.fp16 import halve
-from gentext.export.network.int8 import quantise
+from gentext.export.network.fp16 import to_fp16
+from gentext.export.network.int8 import to_int8
 from gentext.export.network.step import step_graph
 from gentext.interfaces import Chunk, Request
 from gentext.manager import host
@@ -47,8 +47,8 @@ class CompiledModel:
         return build_chain(host().registry, names, self.bundle.vocab_size)
 
     def compiler(self, chain: Chain, precision: str = "fp32") -> Compiler:
-        steps = {"fp32": lambda: self.step, "int8": lambda: quantise(self.step, self.bundle)}
-        steps["fp16"] = lambda: halve(self.step)
+        steps = {"fp32": lambda: self.step, "int8": lambda: to_int8(self.step, self.bundle)}
+        steps["fp16"] = lambda: to_fp16(self.step)
         return Compiler(steps[precision](), self.bundle, chain, {})
 
     def open(self, chain: Chain, precision: str = "fp32") -> OnnxGenerator:

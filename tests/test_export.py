@@ -23,10 +23,10 @@ from onnx import numpy_helper
 
 from gentext.bundle import Bundle, LinkMeta, ParamMeta, StateMeta, TokenizerMeta
 from gentext.errors import ExportError
-from gentext.export import fastest as fastest_file
+from gentext.export import precision
 from gentext.export.exporter import ExportOptions, export_run
-from gentext.export.fastest import Built, Files, fastest_precision
-from gentext.export.network import model as exporter
+from gentext.export.network import model as model_export
+from gentext.export.precision import BuiltGenerator, ExportedFile, fastest_precision
 from gentext.interfaces import StateSpec
 from gentext.plugins.models.lstm import LSTMConfig, LSTMModel
 from gentext.plugins.pytorch.recurrent import RecurrentModel
@@ -88,9 +88,9 @@ def bundle_for(model: Any) -> Bundle:
 def export(model: Any, path: Path) -> tuple[Bundle, str]:
     bundle = bundle_for(model)
     with torch.no_grad():
-        data, _, how = exporter.build(model, bundle)
-    path.write_bytes(data)
-    return bundle, how
+        exported = model_export.export_model(model, bundle)
+    path.write_bytes(exported.data)
+    return bundle, exported.method
 
 
 def lstm(config: LSTMConfig) -> LSTMModel:
@@ -194,8 +194,8 @@ def swapped(real: Callable[..., onnx.ModelProto]) -> Callable[..., onnx.ModelPro
 
 
 def test_swapped_state_leaves_no_file(tmp_path: Path, tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("export_forward", "export_steps"):
-        monkeypatch.setattr(exporter, name, swapped(getattr(exporter, name)))
+    for name in ("trace_forward", "scan_steps"):
+        monkeypatch.setattr(model_export, name, swapped(getattr(model_export, name)))
     run = tmp_path / "run"
     shutil.copytree(tiny_run, run)
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
@@ -244,12 +244,14 @@ def test_no_precision_is_taken_above_the_limit(
     tiny_run: Path, monkeypatch: pytest.MonkeyPatch, cost: float, taken: str
 ) -> None:
     rates = {"fp32": 1000.0, "other": 2000.0}
-    monkeypatch.setattr(fastest_file, "_measure", lambda built: (1, rates[built.precision]))
-    files: Files = {"generator.onnx": ((tiny_run / "generator.onnx").read_bytes(), [])}
-    built, table = fastest_precision(
-        lambda name: Built(name, files, cost if name == "other" else 0.0), list(rates), 0.005
-    )
-    assert built.precision == taken
+    monkeypatch.setattr(precision, "_measure_rate", lambda generator: (1, rates[generator.precision]))
+    files = {"generator.onnx": ExportedFile((tiny_run / "generator.onnx").read_bytes(), [])}
+
+    def build(name: str) -> BuiltGenerator:
+        return BuiltGenerator(name, files, cost if name == "other" else 0.0)
+
+    fastest, table = fastest_precision(build, list(rates), 0.005)
+    assert fastest.precision == taken
     assert [line.split()[0] for line in table if "taken" in line] == [taken]
 
 

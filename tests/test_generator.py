@@ -16,8 +16,8 @@ from gentext.compiled import compiled
 from gentext.describe import load_tokenizer
 from gentext.errors import ConfigError
 from gentext.export.generator.compiler import Compiler
-from gentext.export.network.fp16 import halve
-from gentext.export.network.int8 import bounded_values, quantise
+from gentext.export.network.fp16 import to_fp16
+from gentext.export.network.int8 import bounded_values, to_int8
 from gentext.plugins.samplers.onnx import OnnxGenerator, OnnxSampler
 from gentext.registry import Provider, Registry
 from gentext.stepping import stepped
@@ -128,7 +128,7 @@ def test_quantised_weights_cannot_saturate(compiled_model: CompiledModel) -> Non
     integers = [
         array
         for array in map(
-            onnx.numpy_helper.to_array, quantise(compiled_model.step, compiled_model.bundle).graph.initializer
+            onnx.numpy_helper.to_array, to_int8(compiled_model.step, compiled_model.bundle).graph.initializer
         )
         if array.dtype == np.int8 and array.ndim == 2
     ]
@@ -137,7 +137,7 @@ def test_quantised_weights_cannot_saturate(compiled_model: CompiledModel) -> Non
 
 
 def test_half_of_the_weights_and_none_of_the_logits(compiled_model: CompiledModel) -> None:
-    half = halve(compiled_model.step)
+    half = to_fp16(compiled_model.step)
     types = {one.name: one.data_type for one in half.graph.initializer}
     products = [node for node in half.graph.node if node.op_type in ("MatMul", "Gemm")]
     kinds = [types[node.input[1]] for node in products]

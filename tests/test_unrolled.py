@@ -21,7 +21,7 @@ from onnx import helper
 
 from gentext.compiled import compiled, next_feeds
 from gentext.errors import ExportError, FileFormatError
-from gentext.export.generator.unrolled import for_capture
+from gentext.export.generator.unrolled import make_capturable
 from gentext.plugins.samplers.cuda_generator import UnrolledGenerator, bucket_size
 from gentext.plugins.samplers.onnx import OnnxGenerator
 from gentext.plugins.samplers.session import GeneratorSession, open_file, open_unrolled
@@ -141,7 +141,7 @@ def test_nothing_that_a_gpu_refuses_to_capture(compiled_model: CompiledModel) ->
     made_by = {name: node.op_type for node in nodes for name in node.output}
     assert {made_by[node.input[1]] for node in nodes if node.op_type == "TopK"} == {"Constant"}
     with pytest.raises(ExportError, match=r"control flow .*Loop"):
-        for_capture(compiler.looped())
+        make_capturable(compiler.looped())
 
 
 ELEMENTS = {
@@ -168,7 +168,7 @@ def test_first_of_the_largest(dtype: str, axis: int, keep: bool, data: Any) -> N
         [helper.make_tensor_value_info("x", kind, [3, 4])],
         [helper.make_tensor_value_info("i", onnx.TensorProto.INT64, shape)],
     )
-    model = for_capture(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10))
+    model = make_capturable(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10))
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     [found] = session.run(None, {"x": array})
     np.testing.assert_array_equal(found, array.argmax(axis=axis, keepdims=keep))

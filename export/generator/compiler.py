@@ -1,8 +1,7 @@
-"""generator.onnx: the step of a model and the whole sampling chain in one graph that writes text. (spox)
+"""generator.onnx: the step of a model and the entire sampling chain in one graph that writes text. (spox)
 
-One iteration of the loop feeds a token of each row to the step, runs the chain on the logits, draws
-with uniforms that came as an input, and lets every link see what was chosen. docs/formats.md lists
-the interface.
+One iteration of the loop runs the step on a token of each row, runs the chain on the logits, draws a symbol with
+uniform numbers that are an input, and shows it to every link. docs/formats.md lists the interface.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import onnx
@@ -19,35 +17,46 @@ import spox.opset.ai.onnx.v21 as op
 from onnx import helper, numpy_helper
 from spox import Tensor, Var
 
-from gentext.bundle import Bundle
+from gentext.bundle import Bundle, StateMeta
 from gentext.chain import Chain, Link, LinkArrays
 from gentext.describe import chain_meta
 from gentext.export.generator.loop import loop
-from gentext.export.generator.outputs import advance, automaton, emitted, log_probabilities
+from gentext.export.generator.outputs import advance_automaton, end_rows, log_probabilities, run_automaton
 from gentext.export.generator.position import LoopInvariants, LoopState, PositionBuilder, PositionOutput
-from gentext.export.generator.states import put_together, take_apart
-from gentext.export.generator.tree import leaves, replaced
-from gentext.export.generator.unrolled import for_capture
-from gentext.export.proto import IR_VERSION, declare
-from gentext.export.strategies.call import call
+from gentext.export.generator.states import merge_states, split_states
+from gentext.export.generator.tree import flatten, unflatten
+from gentext.export.generator.unrolled import make_capturable
+from gentext.export.proto import IR_VERSION, declare_shape
+from gentext.export.strategies.call import call_strategy
+from gentext.export.strategies.indexing import int_vector
 from gentext.export.strategies.namespace import xp
-from gentext.export.strategies.traced import Traced, axes
+from gentext.export.strategies.traced import Traced
 from gentext.signature import signature
+from gentext.strategy import Param
+
+#: Variables by the name of their input or output.
+NamedVars = dict[str, Var]
 
 
 @dataclasses.dataclass(frozen=True)
-class _Done:
-    """All positions of a call."""
+class _CallResult:
+    """The results of all positions of a call."""
 
-    last: LoopState
-    said: PositionOutput
+    state: LoopState
+    """Behind the last position."""
+    outputs: PositionOutput
+    """Of all positions: K in front."""
+    stopped: Var
+    """Whether a stop string is complete at a position [K, N]."""
+    stop_state: Var
+    """Of the stop automaton, behind the last position [N]."""
 
 
 class Compiler:
     """Builds the graph of one model and one chain."""
 
     def __init__(self, step: onnx.ModelProto, bundle: Bundle, chain: Chain, tables: LinkArrays) -> None:
-        """``tables`` are what the inputs of the links' tables hold when nobody feeds them."""
+        """``tables`` are the default values of the inputs of the links' tables."""
         self.bundle = dataclasses.replace(bundle, kind="generator", chain=chain_meta(chain))
         self.chain = chain
         self._tables = tables
@@ -57,192 +66,226 @@ class Compiler:
         self._position = PositionBuilder(step, self.bundle, chain, self.signature)
 
     def looped(self) -> onnx.ModelProto:
-        """Return the generator for as many positions as ``forced`` has.
+        """Return the generator for as many positions as its input ``forced`` has.
 
-        Two loops stand in it, and each call uses one: the values that the chain has by default need few of its
-        links, and those run without branches.
+        It has two loops, of which a call runs one. The first is for calls that use exactly the links that the
+        chain's default parameters use: it has only those links, and no branches. The second has all links, each in
+        a branch.
         """
-        given = self._arguments(None)
-        begin, fixed = self._begin(given), self._fixed(given)
-        outside = self._position.given(given["noise"], given["forced"])
-        idle = [link.name for link in self.chain if link.name in fixed.active and _idle(link)]
-        trips = op.gather(op.shape(given["forced"]), op.const(np.int64(0)))
-        done = []
-        if idle:
-            used = _any([flag if name in idle else op.not_(flag) for name, flag in fixed.active.items()])
-            chain = {name: states for name, states in begin.chain.items() if name not in idle}
-            lean = dataclasses.replace(begin, chain=chain)
-            usual = _times(trips, op.not_(used))
-            last, said = loop(self._position.build, usual, lean, outside, fixed.without_branches())
-            begin, trips = dataclasses.replace(last, chain=begin.chain | last.chain), _times(trips, used)
-            done.append(said)
-        last, said = loop(self._position.build, trips, begin, outside, fixed)
-        said = _joined([*done, said], self.bundle.vocab_size, op.shape(given["token"])) if done else said
-        stopped, stop = automaton(said.tokens, self._stop(given), given["stop_table"], given["stop_final"])
-        return self._build(given, _Done(last, said), stopped, stop, "K", self.bundle)
+        inputs = self._declare_inputs(None)
+        state, invariants = self._initial_state(inputs), self._invariants(inputs)
+        position_inputs = self._position.position_inputs(inputs["noise"], inputs["forced"])
+        trips = op.gather(op.shape(inputs["forced"]), op.const(np.int64(0)))
+        outputs = []
+
+        neutral_links = [link.name for link in self.chain if link.name in invariants.active and _is_neutral(link)]
+        if neutral_links:
+            differs = [
+                active if name in neutral_links else op.not_(active) for name, active in invariants.active.items()
+            ]
+            uses_other_links = _any_true(differs)
+            default_states = {name: arrays for name, arrays in state.chain.items() if name not in neutral_links}
+            default_state, default_outputs = loop(
+                self._position.build,
+                _trips_if(trips, op.not_(uses_other_links)),
+                dataclasses.replace(state, chain=default_states),
+                position_inputs,
+                invariants.without_branches(),
+            )
+            # One of the loops runs no times and hands its initial state on, so they can follow each other.
+            state = dataclasses.replace(default_state, chain=state.chain | default_state.chain)
+            trips = _trips_if(trips, uses_other_links)
+            outputs.append(default_outputs)
+        state, all_link_outputs = loop(self._position.build, trips, state, position_inputs, invariants)
+        outputs.append(all_link_outputs)
+
+        joined = all_link_outputs
+        if len(outputs) > 1:
+            joined = _concat_loops(outputs, self.bundle.vocab_size, op.shape(inputs["token"]))
+        stopped, stop_state = run_automaton(
+            joined.tokens, self._initial_stop_state(inputs), inputs["stop_table"], inputs["stop_final"]
+        )
+        return self._build(inputs, _CallResult(state, joined, stopped, stop_state), "K", self.bundle)
 
     def unrolled(self, positions: int) -> onnx.ModelProto:
         """Return the generator for a fixed number of positions, without any control flow."""
-        given = self._arguments(positions)
-        last, fixed = self._begin(given), self._fixed(given).without_branches()
-        outside = self._position.given(given["noise"], given["forced"])
-        stop, stops, said = self._stop(given), [], []
-        for index in range(positions):
-            last, one = self._position.build(last, outside.at(op.const(np.int64(index))), fixed)
-            stop = advance(stop, one.tokens, given["stop_table"])
-            said.append(one)
-            stops.append(stop)
-        every = {name: _stacked([leaves(one)[name] for one in said]) for name in leaves(said[0])}
-        done = _Done(last, replaced(said[0], every))
-        stopped = op.gather(given["stop_final"], _stacked(stops))
+        inputs = self._declare_inputs(positions)
+        state, invariants = self._initial_state(inputs), self._invariants(inputs).without_branches()
+        position_inputs = self._position.position_inputs(inputs["noise"], inputs["forced"])
+        stop_state = self._initial_stop_state(inputs)
+        stop_states: list[Var] = []
+        outputs: list[PositionOutput] = []
+        for position in range(positions):
+            state, output = self._position.build(
+                state, position_inputs.select(op.const(np.int64(position))), invariants
+            )
+            stop_state = advance_automaton(stop_state, output.tokens, inputs["stop_table"])
+            outputs.append(output)
+            stop_states.append(stop_state)
+        flat_outputs = [flatten(output) for output in outputs]
+        stacked = {name: _stack([variables[name] for variables in flat_outputs]) for name in flat_outputs[0]}
+        stopped = op.gather(inputs["stop_final"], _stack(stop_states))
+        result = _CallResult(state, unflatten(outputs[0], stacked), stopped, stop_state)
         card = self.bundle.card | {"positions": positions}
         bundle = dataclasses.replace(self.bundle, kind="unrolled", card=card)
-        return for_capture(self._build(given, done, stopped, stop, positions, bundle))
+        return make_capturable(self._build(inputs, result, positions, bundle))
 
     def _fingerprint(self, step: onnx.ModelProto) -> str:
-        """Return what all files made from one step and chain share, and no others: SHA-256, in hexadecimal."""
+        """Return a hash that all files of one step, chain and tables share, and no others: SHA-256, hexadecimal."""
         digest = hashlib.sha256(step.SerializeToString(deterministic=True))
-        for entry in sorted(self.bundle.to_metadata().items()):
-            digest.update("=".join(entry).encode())
-        for link, made in sorted(self._tables.items()):
-            for name, array in sorted(made.items()):
+        for name, text in sorted(self.bundle.to_metadata().items()):
+            digest.update(f"{name}={text}".encode())
+        for link, tables in sorted(self._tables.items()):
+            for name, array in sorted(tables.items()):
                 digest.update(f"{link}.{name}".encode() + np.asarray(array).tobytes())
         return digest.hexdigest()
 
     # -- the interface --------------------------------------------------------------------------
 
-    def _arguments(self, positions: int | None) -> dict[str, Var]:
+    def _declare_inputs(self, positions: int | None) -> NamedVars:
+        """Return the inputs of the signature; with ``positions``, the axis K has that size."""
         return {
-            one.name: spox.argument(Tensor(np.dtype(one.dtype), _concrete(one.shape, positions)))
-            for one in self.signature.inputs
+            port.name: spox.argument(Tensor(np.dtype(port.dtype), _with_positions(port.shape, positions)))
+            for port in self.signature.inputs
         }
 
-    def _build(
-        self, given: dict[str, Var], done: _Done, stopped: Var, stop: Var, positions: int | str, bundle: Bundle
-    ) -> onnx.ModelProto:
-        last, said = done.last, done.said
-        ended = op.where(given["fresh"], op.const(np.int64(0)), given["ended"])
-        tokens, ended = emitted(said.tokens, said.tops, given["forced"], ended, stopped)
-        results = {"tokens": tokens, "logprobs": log_probabilities(said.logits, said.tokens)}
-        results["logits"] = op.gather(said.logits, op.const(np.int64(-1)), axis=0)
-        results |= {"ended_out": ended, "stop_state_out": stop}
-        states = put_together(last.model, self._position.parts)
-        results |= {f"{name}_out": var for name, var in states.items()}
-        for link in self.chain:
-            for name in link.strategy.state:
-                results[f"{link.name}.{name}_out"] = last.chain[link.name][name].var
-        proto = spox.build(given, {one.name: results[one.name] for one in self.signature.outputs})
+    def _build(self, inputs: NamedVars, result: _CallResult, positions: int | str, bundle: Bundle) -> onnx.ModelProto:
+        """Return the file with the outputs of the signature, the defaults of the inputs, and the metadata."""
+        outputs = self._outputs(inputs, result)
+        proto = spox.build(inputs, {port.name: outputs[port.name] for port in self.signature.outputs})
+        shapes = {port.name: port.shape for port in self.signature.outputs}
         for value in proto.graph.output:
-            shape = next(one.shape for one in self.signature.outputs if one.name == value.name)
-            declare(value, [positions if size == "K" else size for size in shape])
-        tables = {f"{link}.{name}": one for link, made in self._tables.items() for name, one in made.items()}
-        for one in self.signature.inputs:
-            if one.default is not None:
-                array = np.asarray(tables.get(one.name, one.default), one.dtype)
-                proto.graph.initializer.append(numpy_helper.from_array(array, one.name))
+            declare_shape(value, [positions if size == "K" else size for size in shapes[value.name]])
+        tables = {f"{link}.{name}": array for link, arrays in self._tables.items() for name, array in arrays.items()}
+        for port in self.signature.inputs:
+            if port.default is not None:
+                array = np.asarray(tables.get(port.name, port.default), port.dtype)
+                proto.graph.initializer.append(numpy_helper.from_array(array, port.name))
         proto.ir_version = IR_VERSION
         proto.producer_name = "gentext"
         helper.set_model_props(proto, bundle.to_metadata())
         onnx.checker.check_model(proto, full_check=True)
         return proto
 
+    def _outputs(self, inputs: NamedVars, result: _CallResult) -> NamedVars:
+        """Return the outputs of the signature by name."""
+        state, positions = result.state, result.outputs
+        ended_before = op.where(inputs["fresh"], op.const(np.int64(0)), inputs["ended"])
+        tokens, ended = end_rows(positions.tokens, positions.tops, inputs["forced"], ended_before, result.stopped)
+        outputs = {"tokens": tokens, "logprobs": log_probabilities(positions.logits, positions.tokens)}
+        outputs["logits"] = op.gather(positions.logits, op.const(np.int64(-1)), axis=0)
+        outputs |= {"ended_out": ended, "stop_state_out": result.stop_state}
+        model_states = merge_states(state.model, self._position.carried)
+        outputs |= {f"{name}_out": var for name, var in model_states.items()}
+        for link in self.chain:
+            for name in link.strategy.state:
+                outputs[f"{link.name}.{name}_out"] = state.chain[link.name][name].var
+        return outputs
+
     # -- the first position ------------------------------------------------------------------
 
-    def _begin(self, given: dict[str, Var]) -> LoopState:
-        """Start fresh rows anew, and take the others up where they were."""
-        fresh = given["fresh"]
-        token = op.where(fresh, op.const(np.int64(self.bundle.start)), given["token"])
+    def _initial_state(self, inputs: NamedVars) -> LoopState:
+        """Return the state before the first position: of fresh rows the initial one, of the others the input."""
+        fresh = inputs["fresh"]
+        token = op.where(fresh, op.const(np.int64(self.bundle.start)), inputs["token"])
         states = {
-            one.name: op.where(_beside(fresh, len(one.shape), one.spec.batch_axis), _row(one), given[one.name])
-            for one in self.bundle.states
+            state.name: op.where(
+                _along_axis(fresh, len(state.shape), state.spec.batch_axis), _initial_row(state), inputs[state.name]
+            )
+            for state in self.bundle.states
         }
-        chain: dict[str, dict[str, Traced]] = {}
+        chain = {link.name: self._initial_link_state(link, inputs) for link in self.chain}
+        return LoopState(token, split_states(states, self._position.carried), chain)
+
+    def _initial_link_state(self, link: Link, inputs: NamedVars) -> dict[str, Traced]:
+        initial = {
+            name: Traced(op.const(np.full((1, *spec.shape), spec.initial, spec.dtype)))
+            for name, spec in link.strategy.state.items()
+        }
+        initial |= call_strategy(link, "start", xp, self._position.link_params(inputs, link))
+        state = {}
+        for name, spec in link.strategy.state.items():
+            fresh = _along_axis(inputs["fresh"], 1 + len(spec.shape), 0)
+            state[name] = Traced(op.where(fresh, initial[name].var, inputs[f"{link.name}.{name}"]))
+        return state
+
+    def _initial_stop_state(self, inputs: NamedVars) -> Var:
+        """Return the state of each row's stop automaton before the first position."""
+        return op.where(inputs["fresh"], op.const(np.int64(0)), inputs["stop_state"])
+
+    def _invariants(self, inputs: NamedVars) -> LoopInvariants:
+        """Return the values that are the same at every position."""
+        params, tables = {}, {}
         for link in self.chain:
-            declared = {
-                name: Traced(op.const(np.full((1, *spec.shape), spec.initial, spec.dtype)))
-                for name, spec in link.strategy.state.items()
+            params[link.name] = self._position.link_params(inputs, link)
+            tables[link.name] = {
+                name: Traced(inputs[f"{link.name}.{name}"], shared=True) for name in link.strategy.tables
             }
-            declared |= call(link, "start", xp, self._position.params(given, link))
-            chain[link.name] = {
-                name: Traced(
-                    op.where(_beside(fresh, 1 + len(spec.shape), 0), declared[name].var, given[f"{link.name}.{name}"])
-                )
-                for name, spec in link.strategy.state.items()
-            }
-        return LoopState(token, take_apart(states, self._position.parts), chain)
+        return LoopInvariants(self._position.weights, params, tables, self._active_links(inputs))
 
-    def _stop(self, given: dict[str, Var]) -> Var:
-        """Return where the automaton of each row stands before the first position."""
-        return op.where(given["fresh"], op.const(np.int64(0)), given["stop_state"])
-
-    def _fixed(self, given: dict[str, Var]) -> LoopInvariants:
-        """Return what the links are given at every position."""
-        return LoopInvariants(
-            self._position.weights,
-            {link.name: self._position.params(given, link) for link in self.chain},
-            {
-                link.name: {name: Traced(given[f"{link.name}.{name}"], shared=True) for name in link.strategy.tables}
-                for link in self.chain
-            },
-            self._active(given),
-        )
-
-    def _active(self, given: dict[str, Var]) -> dict[str, Var]:
-        """Return, for each link that has a neutral value, whether any row leaves it."""
+    def _active_links(self, inputs: NamedVars) -> NamedVars:
+        """Return, for each link with parameters, whether any of them differs from its neutral value in any row."""
         active = {}
         for link in self.chain:
-            moved = [
-                op.reduce_max(
-                    op.cast(op.not_(op.equal(given[f"{link.name}.{name}"], _scalar(spec))), to=np.uint8), keepdims=0
-                )
-                for name, spec in link.strategy.params.items()
-            ]
-            if moved:
-                active[link.name] = op.cast(op.max(moved), to=np.bool_)
+            changed = []
+            for name, spec in link.strategy.params.items():
+                differs = op.not_(op.equal(inputs[f"{link.name}.{name}"], _neutral_value(spec)))
+                changed.append(op.reduce_max(op.cast(differs, to=np.uint8), keepdims=0))
+            if changed:
+                active[link.name] = op.cast(op.max(changed), to=np.bool_)
         return active
 
 
-def _beside(flag: Var, ndim: int, axis: int) -> Var:
-    """Return flags [N] in the place of one axis among ``ndim``."""
-    return op.unsqueeze(flag, axes(*(at for at in range(ndim) if at != axis))) if ndim > 1 else flag
-
-
-def _idle(link: Link) -> bool:
-    """Tell whether a link changes nothing while nobody sets its parameters."""
+def _is_neutral(link: Link) -> bool:
+    """Tell whether a link changes nothing with its default parameters."""
     return all(link.defaults[name] == spec.neutral for name, spec in link.strategy.params.items())
 
 
-def _any(flags: list[Var]) -> Var:
-    return op.cast(op.reduce_max(op.cast(_stacked(flags), to=np.uint8), keepdims=0), to=np.bool_)
+def _concat_loops(loops: list[PositionOutput], vocab_size: int, rows: Var) -> PositionOutput:
+    """Return the outputs of several loops, one behind another.
+
+    An output of a loop without iterations has lost its sizes, so each is reshaped to [K, rows, ...] first.
+    """
+    row_shapes = {"tokens": (), "logits": (vocab_size,), "tops": (1,)}
+    flat_loops = [flatten(output) for output in loops]
+    joined = {}
+    for name, row_shape in row_shapes.items():
+        parts = [
+            op.reshape(variables[name], op.concat([int_vector(-1), rows, int_vector(*row_shape)], axis=0))
+            for variables in flat_loops
+        ]
+        joined[name] = op.concat(parts, axis=0)
+    return unflatten(loops[0], joined)
 
 
-def _joined(parts: list[PositionOutput], vocab_size: int, rows: Var) -> PositionOutput:
-    """Return what was said in several loops; one that did nothing has forgotten its sizes."""
-    row = {"tokens": (), "logits": (vocab_size,), "tops": (1,)}
-    joined = {
-        name: op.concat(
-            [op.reshape(leaves(one)[name], op.concat([axes(-1), rows, axes(*last)], axis=0)) for one in parts], axis=0
-        )
-        for name, last in row.items()
-    }
-    return replaced(parts[0], joined)
+def _along_axis(flags: Var, ndim: int, axis: int) -> Var:
+    """Return flags [N] as an array of ``ndim`` axes, of which all but ``axis`` have the size 1."""
+    if ndim == 1:
+        return flags
+    return op.unsqueeze(flags, int_vector(*(other_axis for other_axis in range(ndim) if other_axis != axis)))
 
 
-def _times(trips: Var, flag: Var) -> Var:
-    return op.mul(trips, op.cast(flag, to=np.int64))
+def _any_true(flags: list[Var]) -> Var:
+    return op.cast(op.reduce_max(op.cast(_stack(flags), to=np.uint8), keepdims=0), to=np.bool_)
 
 
-def _stacked(values: Sequence[Var]) -> Var:
-    return op.concat([op.unsqueeze(one, axes(0)) for one in values], axis=0)
+def _trips_if(trips: Var, condition: Var) -> Var:
+    """Return the number of iterations, or 0 where the condition is false."""
+    return op.mul(trips, op.cast(condition, to=np.int64))
 
 
-def _row(state: Any) -> Var:
+def _stack(variables: Sequence[Var]) -> Var:
+    return op.concat([op.unsqueeze(var, int_vector(0)) for var in variables], axis=0)
+
+
+def _initial_row(state: StateMeta) -> Var:
+    """Return the initial value of a model's state, for one row."""
     return op.const(np.expand_dims(state.row(), state.spec.batch_axis))
 
 
-def _scalar(spec: Any) -> Var:
+def _neutral_value(spec: Param) -> Var:
     return op.const(np.array(spec.neutral, spec.dtype))
 
 
-def _concrete(shape: Sequence[int | str], positions: int | None) -> tuple[int | str, ...]:
+def _with_positions(shape: Sequence[int | str], positions: int | None) -> tuple[int | str, ...]:
     return tuple(positions if size == "K" and positions is not None else size for size in shape)

@@ -1,72 +1,63 @@
-"""Work that is the same at every position, moved out of a generator's loop. (onnx)
+"""Moves nodes that compute the same at every position out of a generator's loop. (onnx)
 
-Parameters and tables do not change from one position to the next, nor does what a link computes of
-them alone. spox puts a node where its result is used, which is inside.
+Parameters and tables do not change from one position to the next, so neither does anything that a link
+computes from them alone. spox puts a node where its result is used, which is inside the loop.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection
 
 import onnx
 
-from gentext.export.proto import copied
+from gentext.export.proto import copy_node, replace_nodes, subgraphs
 
 
-def hoist(graph: onnx.GraphProto) -> None:
+def hoist_invariants(graph: onnx.GraphProto) -> None:
     """Move the nodes of every Loop's body that depend on nothing inside it in front of the Loop."""
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
         if node.op_type == "Loop":
-            body = next(_subgraphs(node))
-            taken = _take_out(body, {value.name for value in body.input})
-            used = {name for one in taken for name in one.input}
-            nodes += [*_take_constants(body, used), *taken]
+            body = next(subgraphs(node))
+            hoisted = _remove_invariants(body, {value.name for value in body.input})
+            names_read = {name for hoisted_node in hoisted for name in hoisted_node.input}
+            nodes += [*_remove_constants(body, names_read), *hoisted]
         nodes.append(node)
-    _replace(graph, nodes)
+    replace_nodes(graph, nodes)
 
 
-def _take_out(graph: onnx.GraphProto, changing: set[str]) -> list[onnx.NodeProto]:
-    """Remove and return the nodes that depend on nothing that changes; ``changing`` grows on the way.
+def _remove_invariants(graph: onnx.GraphProto, changing: set[str]) -> list[onnx.NodeProto]:
+    """Remove and return the nodes that depend on no value in ``changing``, to which the other nodes' outputs are added.
 
-    Branches are looked into as well: done once, even for nothing, is cheaper than done at each position.
+    Nodes inside of branches are hoisted as well: to run them once, even if no position takes the branch, costs
+    less than to run them at every position that does.
     """
-    taken: list[onnx.NodeProto] = []
-    kept: list[onnx.NodeProto] = []
-    results = {value.name for value in graph.output}
+    hoisted: list[onnx.NodeProto] = []
+    remaining: list[onnx.NodeProto] = []
+    graph_outputs = {value.name for value in graph.output}
     for node in graph.node:
-        branches = list(_subgraphs(node))
+        branches = list(subgraphs(node))
         for branch in branches:
-            taken += _take_out(branch, changing)
+            hoisted += _remove_invariants(branch, changing)
         if node.op_type == "Constant":
-            kept.append(node)
-        elif branches or not changing.isdisjoint(node.input) or not results.isdisjoint(node.output):
-            kept.append(node)
+            remaining.append(node)  # those that hoisted nodes need follow later
+        elif branches or not changing.isdisjoint(node.input) or not graph_outputs.isdisjoint(node.output):
+            remaining.append(node)
             changing.update(node.output)
         else:
-            taken.append(copied(node))
-    _replace(graph, kept)
-    return taken
+            hoisted.append(copy_node(node))
+    replace_nodes(graph, remaining)
+    return hoisted
 
 
-def _take_constants(graph: onnx.GraphProto, names: Collection[str]) -> list[onnx.NodeProto]:
+def _remove_constants(graph: onnx.GraphProto, names: Collection[str]) -> list[onnx.NodeProto]:
     """Remove and return the constants of these names, from a graph and its branches."""
-    taken: list[onnx.NodeProto] = []
-    kept: list[onnx.NodeProto] = []
+    removed: list[onnx.NodeProto] = []
+    remaining: list[onnx.NodeProto] = []
     for node in graph.node:
-        for branch in _subgraphs(node):
-            taken += _take_constants(branch, names)
-        wanted = node.op_type == "Constant" and node.output[0] in names
-        (taken if wanted else kept).append(copied(node))
-    _replace(graph, kept)
-    return taken
-
-
-def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    return (one.g for one in node.attribute if one.type == onnx.AttributeProto.GRAPH)
-
-
-def _replace(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> None:
-    kept = [copied(node) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(kept)
+        for branch in subgraphs(node):
+            removed += _remove_constants(branch, names)
+        is_listed = node.op_type == "Constant" and node.output[0] in names
+        (removed if is_listed else remaining).append(copy_node(node))
+    replace_nodes(graph, remaining)
+    return removed

@@ -11,117 +11,137 @@ import spox.opset.ai.onnx.v21 as op
 from onnx import TensorProto, helper
 from spox import Tensor, Var
 
-from gentext.export.generator.hoisting import hoist
-from gentext.export.generator.tree import Tree, leaves, replaced
-from gentext.export.proto import declare, sizes
+from gentext.export.generator.hoisting import hoist_invariants
+from gentext.export.generator.tree import Tree, flatten, unflatten
+from gentext.export.proto import declare_shape, declared_shape, subgraphs
 
-Each = TypeVar("Each")
-Same = TypeVar("Same")
-Said = TypeVar("Said")
+State = TypeVar("State")
+Inputs = TypeVar("Inputs")
+Invariants = TypeVar("Invariants")
+Outputs = TypeVar("Outputs")
 
-#: A body's names live beside those of the graph around it, so its own begin with this.
-INSIDE = "position."
-INDEX, KEEP, TRIPS = "index", "keep", "trips"
+#: Names in the body of a Loop must differ from those in the graph around it, so they begin with this.
+BODY_PREFIX = "position."
+#: Names of the values that every Loop has.
+INDEX, CONDITION, TRIPS = "index", "keep", "trips"
 
 
 def loop(
-    position: Callable[[Tree, Each, Same], tuple[Tree, Said]], trips: Var, begin: Tree, each: Each, same: Same
-) -> tuple[Tree, Said]:
-    """Repeat ``position`` along axis 0 of ``each``: return what is carried last, and what every position says.
+    body: Callable[[State, Inputs, Invariants], tuple[State, Outputs]],
+    trips: Var,
+    state: State,
+    inputs: Inputs,
+    invariants: Invariants,
+) -> tuple[State, Outputs]:
+    """Run ``body`` for each element along axis 0 of ``inputs``, at most ``trips`` times.
 
-    ``position`` is given what is carried, its own share of ``each``, and ``same``; it returns what follows, and
-    what it says, which gets one more axis in front. It must use nothing else. The names in the trees differ.
-    What depends on ``same`` alone is computed once. (A Scan would do the same, but onnxruntime goes round a Loop
-    in less time, and no times at all, too.)
+    ``body`` gets the state, one element of every input, and the invariants. It returns the next state and
+    outputs; it must use no other variables. Nodes that depend on invariants alone run once, in front of the loop.
+    The names in the three trees must differ.
+
+    Returns the last state, and the outputs with one more axis in front. (A Scan would compute the same, but
+    onnxruntime takes less time for an iteration of a Loop, and a Loop may have no iterations at all.)
     """
-    first, shares, kept = leaves(begin), leaves(each), leaves(same)
-    arguments = {name: spox.argument(var.unwrap_tensor()) for name, var in (first | kept).items()}
-    arguments |= {name: spox.argument(_share(var)) for name, var in shares.items()}
-    results = position(replaced(begin, arguments), replaced(each, arguments), replaced(same, arguments))
-    last, said = ({f"{INSIDE}{at}.{n}": var for n, var in leaves(one).items()} for at, one in enumerate(results))
-    inputs = {name if name in kept else INSIDE + name: var for name, var in arguments.items()}
-    # spox's own Loop forgets the ranks of what it carries, so the position is a model of its own first.
-    whole = _loop_model(spox.build(inputs, last | said), list(first), list(shares), list(last))
-    found = spox.inline(whole)(**{TRIPS: trips}, **first, **shares, **kept)
-    return replaced(results[0], found, "0"), replaced(results[1], found, "1")
-
-
-def either(condition: Var, then: Tree, otherwise: Tree) -> Tree:
-    """Return the variables of one of two trees of the same shape, both of which are computed."""
-    first, second = leaves(then), leaves(otherwise)
-    chosen = op.if_(
-        condition,
-        then_branch=lambda: [op.identity(var) for var in first.values()],
-        else_branch=lambda: [op.identity(second[name]) for name in first],
+    state_vars, input_vars, invariant_vars = flatten(state), flatten(inputs), flatten(invariants)
+    arguments = {name: spox.argument(var.unwrap_tensor()) for name, var in (state_vars | invariant_vars).items()}
+    arguments |= {name: spox.argument(_element_type(var)) for name, var in input_vars.items()}
+    next_state, outputs = body(
+        unflatten(state, arguments), unflatten(inputs, arguments), unflatten(invariants, arguments)
     )
-    return replaced(then, dict(zip(first, chosen, strict=True)))
+    next_vars = {f"{BODY_PREFIX}0.{name}": var for name, var in flatten(next_state).items()}
+    output_vars = {f"{BODY_PREFIX}1.{name}": var for name, var in flatten(outputs).items()}
+    # spox's own Loop forgets the ranks of the state, so the body becomes a model of its own first.
+    body_inputs = {name if name in invariant_vars else BODY_PREFIX + name: var for name, var in arguments.items()}
+    body_model = spox.build(body_inputs, next_vars | output_vars)
+    model = _loop_model(body_model, list(state_vars), list(input_vars), list(next_vars))
+    results = spox.inline(model)(**{TRIPS: trips}, **state_vars, **input_vars, **invariant_vars)
+    return unflatten(next_state, results, "0"), unflatten(outputs, results, "1")
 
 
-def _loop_model(position: onnx.ModelProto, first: list[str], shares: list[str], last: list[str]) -> onnx.ModelProto:
-    """Return a model with one Loop, whose body is the graph of one position."""
-    graph = position.graph
-    inputs = {value.name: value for value in graph.input}
-    outputs = [value.name for value in graph.output]
+def select(condition: Var, if_true: Tree, if_false: Tree) -> Tree:
+    """Return the variables of one of two trees of the same structure, both of which are computed."""
+    true_vars, false_vars = flatten(if_true), flatten(if_false)
+    results = op.if_(
+        condition,
+        then_branch=lambda: [op.identity(var) for var in true_vars.values()],
+        else_branch=lambda: [op.identity(false_vars[name]) for name in true_vars],
+    )
+    return unflatten(if_true, dict(zip(true_vars, results, strict=True)))
+
+
+def _loop_model(
+    body_model: onnx.ModelProto, state_names: list[str], input_names: list[str], next_state_names: list[str]
+) -> onnx.ModelProto:
+    """Return a model with one Loop, whose body is the graph of another model.
+
+    ``state_names`` and ``input_names`` are those outside the loop, ``next_state_names`` are outputs of the body.
+    """
+    graph = body_model.graph
+    body_inputs = {value.name: value for value in graph.input}
+    outputs = [_outer_name(value.name) for value in graph.output]
     index = helper.make_tensor_value_info(INDEX, TensorProto.INT64, [])
-    keep = helper.make_tensor_value_info(KEEP, TensorProto.BOOL, [])
-    nodes = [*(helper.make_node("Gather", [name, INDEX], [INSIDE + name]) for name in shares), *graph.node]
-    carried = [inputs[INSIDE + name] for name in first]
-    body = helper.make_graph(nodes, "position", [index, keep, *carried], [keep, *graph.output], graph.initializer)
-    _drop_copies(body)
-    node = helper.make_node("Loop", [TRIPS, "", *first], [_outside(name) for name in outputs], body=body)
-    whole = helper.make_graph(
-        [node],
+    condition = helper.make_tensor_value_info(CONDITION, TensorProto.BOOL, [])
+    element_nodes = [helper.make_node("Gather", [name, INDEX], [BODY_PREFIX + name]) for name in input_names]
+    body = helper.make_graph(
+        [*element_nodes, *graph.node],
+        "position",
+        [index, condition, *(body_inputs[BODY_PREFIX + name] for name in state_names)],
+        [condition, *graph.output],
+        graph.initializer,
+    )
+    _remove_output_copies(body)
+    outer_graph = helper.make_graph(
+        [helper.make_node("Loop", [TRIPS, "", *state_names], outputs, body=body)],
         "positions",
         [
             helper.make_tensor_value_info(TRIPS, TensorProto.INT64, []),
-            *(_declared(value, every=_outside(name) in shares) for name, value in inputs.items()),
+            *(_outer_value(value, stacked=_outer_name(name) in input_names) for name, value in body_inputs.items()),
         ],
-        [_declared(value, every=value.name not in last) for value in graph.output],
+        [_outer_value(value, stacked=value.name not in next_state_names) for value in graph.output],
     )
-    hoist(whole)
-    return helper.make_model(whole, opset_imports=position.opset_import, functions=position.functions)
+    hoist_invariants(outer_graph)
+    return helper.make_model(outer_graph, opset_imports=body_model.opset_import, functions=body_model.functions)
 
 
-def _drop_copies(body: onnx.GraphProto) -> None:
-    """Let what a node computes be the output itself, where spox put a copy in between."""
-    results = {value.name for value in body.output}
-    made = {name for node in body.node for name in node.output}
-    for copy in reversed([node for node in body.node if node.op_type == "Identity"]):
-        source, result = copy.input[0], copy.output[0]
-        # What is an output already, or stands outside, needs its copy.
-        if result in results and source in made - results:
-            body.node.remove(copy)
-            _rename(body, source, result)
+def _remove_output_copies(body: onnx.GraphProto) -> None:
+    """Let a node write to an output of the body directly, where spox put an Identity in between."""
+    outputs = {value.name for value in body.output}
+    computed = {name for node in body.node for name in node.output}
+    for identity in reversed([node for node in body.node if node.op_type == "Identity"]):
+        source, target = identity.input[0], identity.output[0]
+        # A source that is an output itself, or comes from outside the body, needs its copy.
+        if target in outputs and source in computed - outputs:
+            body.node.remove(identity)
+            rename_in_graph(body, source, target)
 
 
-def _outside(name: str) -> str:
-    return name.removeprefix(INSIDE)
-
-
-def _declared(value: onnx.ValueInfoProto, *, every: bool) -> onnx.ValueInfoProto:
-    """Return what stands outside the body for a value inside: one for every position, or as it is."""
-    outside = onnx.ValueInfoProto()
-    outside.CopyFrom(value)
-    outside.name = _outside(value.name)
-    if every:
-        declare(outside, ["K", *sizes(value)])
-    return outside
-
-
-def _share(var: Var) -> Tensor:
-    """Return the type of one position's share."""
-    kind = var.unwrap_tensor()
-    assert kind.shape is not None
-    return Tensor(kind.dtype, kind.shape[1:])
-
-
-def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
+def rename_in_graph(graph: onnx.GraphProto, old_name: str, new_name: str) -> None:
     """Rename a value in a graph and in its branches."""
     for node in graph.node:
-        node.input[:] = [new if name == old else name for name in node.input]
-        node.output[:] = [new if name == old else name for name in node.output]
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                _rename(attribute.g, old, new)
-                for value in attribute.g.output:
-                    value.name = new if value.name == old else value.name
+        node.input[:] = [new_name if name == old_name else name for name in node.input]
+        node.output[:] = [new_name if name == old_name else name for name in node.output]
+        for branch in subgraphs(node):
+            rename_in_graph(branch, old_name, new_name)
+            for value in branch.output:
+                value.name = new_name if value.name == old_name else value.name
+
+
+def _outer_name(name: str) -> str:
+    return name.removeprefix(BODY_PREFIX)
+
+
+def _outer_value(value: onnx.ValueInfoProto, *, stacked: bool) -> onnx.ValueInfoProto:
+    """Return the value outside the loop for one in its body; ``stacked``: with an axis of all positions in front."""
+    outer_value = onnx.ValueInfoProto()
+    outer_value.CopyFrom(value)
+    outer_value.name = _outer_name(value.name)
+    if stacked:
+        declare_shape(outer_value, ["K", *declared_shape(value)])
+    return outer_value
+
+
+def _element_type(var: Var) -> Tensor:
+    """Return the type of one element along axis 0."""
+    tensor = var.unwrap_tensor()
+    assert tensor.shape is not None
+    return Tensor(tensor.dtype, tensor.shape[1:])

@@ -1,125 +1,116 @@
-"""The states of a step, cut into the parts that its graph works on. (onnx, spox)
+"""The states of a step, cut into the tensors that its graph works on. (onnx, spox)
 
 A model of several layers stacks their states into one tensor, and every position of a generator would
 take it apart and put it together again. Where a graph does nothing else with a state, its layers are
-carried one by one.
+carried from position to position one by one.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 import onnx
 import onnxscript.optimizer
 import spox.opset.ai.onnx.v21 as op
-from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import helper
 from spox import Var
 
 from gentext.bundle import Bundle, StateMeta
-from gentext.export.strategies.traced import axes
+from gentext.export.proto import copy_model, find_value, initializer_array, int_attribute
+from gentext.export.strategies.indexing import int_vector
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
-    """One tensor that a position hands to the next."""
+class CarriedTensor:
+    """A tensor that a position hands to the next one: a state of the model, or one layer of it."""
 
     name: str
     state: StateMeta
     layer: int | None
-    """Which of the state's layers (axis 0) it is; None: the whole state."""
-
-    @property
-    def shape(self) -> tuple[int | str, ...]:
-        """Sizes, the batch as N."""
-        sizes = tuple("N" if size is None else size for size in self.state.shape)
-        return sizes if self.layer is None else sizes[1:]
+    """The layer's index along axis 0 of the state; None: the tensor is the entire state."""
 
 
-def split_states(step: onnx.ModelProto, bundle: Bundle) -> tuple[onnx.ModelProto, list[Part]]:
-    """Return the step with its stacked states cut into layers where that can be done, and the parts in order."""
-    model = onnx.ModelProto()
-    model.CopyFrom(step)
-    parts: list[Part] = []
+def split_graph(step: onnx.ModelProto, bundle: Bundle) -> tuple[onnx.ModelProto, list[CarriedTensor]]:
+    """Return the step with its stacked states split into layers where that is possible, and its states in order."""
+    model = copy_model(step)
+    carried: list[CarriedTensor] = []
     for state in bundle.states:
-        layers = _cut(model.graph, state)
-        names = [state.name] if layers is None else [f"{state.name}.{layer}" for layer in range(layers)]
-        parts += [Part(name, state, None if layers is None else layer) for layer, name in enumerate(names)]
+        layers = _split_state(model.graph, state)
+        if layers is None:
+            carried.append(CarriedTensor(state.name, state, None))
+        else:
+            carried += [CarriedTensor(f"{state.name}.{layer}", state, layer) for layer in range(layers)]
     onnxscript.optimizer.remove_unused_nodes(model)
-    return model, parts
+    return model, carried
 
 
-def take_apart(states: dict[str, Var], parts: list[Part]) -> list[Var]:
-    """Return the parts of whole states, by name."""
+def split_states(states: dict[str, Var], carried: list[CarriedTensor]) -> list[Var]:
+    """Return the variables to carry for the states of a model, which have names."""
     return [
-        states[part.state.name]
-        if part.layer is None
-        else op.gather(states[part.state.name], op.const(np.int64(part.layer)), axis=0)
-        for part in parts
+        states[tensor.state.name]
+        if tensor.layer is None
+        else op.gather(states[tensor.state.name], op.const(np.int64(tensor.layer)), axis=0)
+        for tensor in carried
     ]
 
 
-def put_together(values: list[Var], parts: list[Part]) -> dict[str, Var]:
-    """Return whole states from their parts."""
+def merge_states(variables: list[Var], carried: list[CarriedTensor]) -> dict[str, Var]:
+    """Return the states of a model by name: the inverse of `split_states`."""
     layers: dict[str, list[Var]] = {}
-    for value, part in zip(values, parts, strict=True):
-        layers.setdefault(part.state.name, []).append(value if part.layer is None else op.unsqueeze(value, axes(0)))
-    return {name: one[0] if len(one) == 1 else op.concat(one, axis=0) for name, one in layers.items()}
+    for var, tensor in zip(variables, carried, strict=True):
+        layer = var if tensor.layer is None else op.unsqueeze(var, int_vector(0))
+        layers.setdefault(tensor.state.name, []).append(layer)
+    return {name: stack[0] if len(stack) == 1 else op.concat(stack, axis=0) for name, stack in layers.items()}
 
 
-def _cut(graph: onnx.GraphProto, state: StateMeta) -> int | None:
-    """Cut one state of a graph into inputs and outputs NAME.0, NAME.1, ...; return how many, or None."""
+def _split_state(graph: onnx.GraphProto, state: StateMeta) -> int | None:
+    """Split one state of a graph into inputs and outputs NAME.0, NAME.1, ...
+
+    Returns the number of layers, or None where the graph does not work on the layers one by one.
+    """
     if state.shape[0] is None:
         return None
     readers = [node for node in graph.node if state.name in node.input]
-    takes = [_layer_taken(graph, node, state.shape[0]) for node in readers]
-    stacked = _layers_stacked(graph, f"{state.name}_out")
-    if None in takes or stacked is None or len(stacked) != state.shape[0]:
+    layers_read = [_layer_read(graph, node, state.shape[0]) for node in readers]
+    stacked = _stacked_layers(graph, f"{state.name}_out")
+    if None in layers_read or stacked is None or len(stacked) != state.shape[0]:
         return None
-    for node, layer in zip(readers, takes, strict=True):
+    for node, layer in zip(readers, layers_read, strict=True):
         node.CopyFrom(helper.make_node("Identity", [f"{state.name}.{layer}"], list(node.output)))
     shape = ["N" if size is None else size for size in state.shape[1:]]
-    kind = helper.np_dtype_to_tensor_dtype(np.dtype(state.dtype))
-    _drop(graph.input, state.name)
-    _drop(graph.output, f"{state.name}_out")
+    element_type = helper.np_dtype_to_tensor_dtype(np.dtype(state.dtype))
+    graph.node.remove(next(node for node in graph.node if f"{state.name}_out" in node.output))
+    graph.input.remove(find_value(graph.input, state.name))
+    graph.output.remove(find_value(graph.output, f"{state.name}_out"))
     for layer, value in enumerate(stacked):
-        graph.input.append(helper.make_tensor_value_info(f"{state.name}.{layer}", kind, shape))
+        graph.input.append(helper.make_tensor_value_info(f"{state.name}.{layer}", element_type, shape))
         graph.node.append(helper.make_node("Identity", [value], [f"{state.name}.{layer}_out"]))
-        graph.output.append(helper.make_tensor_value_info(f"{state.name}.{layer}_out", kind, shape))
+        graph.output.append(helper.make_tensor_value_info(f"{state.name}.{layer}_out", element_type, shape))
     return len(stacked)
 
 
-def _layer_taken(graph: onnx.GraphProto, node: onnx.NodeProto, layers: int) -> int | None:
+def _layer_read(graph: onnx.GraphProto, node: onnx.NodeProto, layers: int) -> int | None:
     """Return which layer a node takes out of a state, or None where it does anything else."""
-    axis = next((one.i for one in node.attribute if one.name == "axis"), 0)
-    if node.op_type != "Gather" or axis != 0:
+    if node.op_type != "Gather" or int_attribute(node, "axis", 0) != 0:
         return None
-    index = _constant(graph, node.input[1])
+    index = initializer_array(graph, node.input[1])
     return int(index) % layers if index is not None and index.ndim == 0 else None
 
 
-def _layers_stacked(graph: onnx.GraphProto, name: str) -> list[str] | None:
-    """Return the values that are stacked along axis 0 to make an output, and drop the nodes that do it."""
-    made_by = {output: node for node in graph.node for output in node.output}
-    stack = made_by.get(name)
-    if stack is None or stack.op_type != "Concat" or stack.attribute[0].i != 0:
+def _stacked_layers(graph: onnx.GraphProto, name: str) -> list[str] | None:
+    """Return the values that a Concat stacks along axis 0 to an output, or None where it is computed otherwise."""
+    producers = {output: node for node in graph.node for output in node.output}
+    concat = producers.get(name)
+    if concat is None or concat.op_type != "Concat" or concat.attribute[0].i != 0:
         return None
     values = []
-    for given in stack.input:
-        node = made_by.get(given)
-        at = None if node is None or node.op_type != "Unsqueeze" else _constant(graph, node.input[1])
-        if node is None or at is None or at.ravel().tolist() != [0]:
+    for layer_name in concat.input:
+        unsqueeze = producers.get(layer_name)
+        if unsqueeze is None or unsqueeze.op_type != "Unsqueeze":
             return None
-        values.append(node.input[0])
-    graph.node.remove(stack)
+        axes = initializer_array(graph, unsqueeze.input[1])
+        if axes is None or axes.ravel().tolist() != [0]:
+            return None
+        values.append(unsqueeze.input[0])
     return values
-
-
-def _constant(graph: onnx.GraphProto, name: str) -> NDArray[Any] | None:
-    return next((numpy_helper.to_array(one) for one in graph.initializer if one.name == name), None)
-
-
-def _drop(values: Any, name: str) -> None:
-    values.remove(next(one for one in values if one.name == name))

@@ -1,4 +1,4 @@
-"""The variables of a graph in nested dataclasses, lists and dicts: all of them by name, and others in their places."""
+"""Trees of variables: nested dataclasses, lists and dicts with variables of a graph as leaves."""
 
 from __future__ import annotations
 
@@ -13,31 +13,33 @@ from gentext.export.strategies.traced import Traced
 Tree = TypeVar("Tree")
 
 
-def leaves(tree: Any, name: str = "") -> dict[str, Var]:
-    """Return the variables of a tree; their names are the paths to them."""
+def flatten(tree: Any, name: str = "") -> dict[str, Var]:
+    """Return the variables of a tree in order. Their names are the paths to them, such as ``chain.top_k.count``."""
     if isinstance(tree, Var):
         return {name: tree}
     if isinstance(tree, Traced):
         return {name: tree.var}
-    found: dict[str, Var] = {}
+    variables: dict[str, Var] = {}
     for key, child in _children(tree):
-        found |= leaves(child, f"{name}.{key}" if name else str(key))
-    return found
+        variables |= flatten(child, _path(name, key))
+    return variables
 
 
-def replaced(tree: Tree, values: Mapping[str, Var], name: str = "") -> Tree:
-    """Return the same tree around other variables."""
+def unflatten(tree: Tree, variables: Mapping[str, Var], name: str = "") -> Tree:
+    """Return a tree of the same structure with other variables, named as `flatten` names them."""
     result: Any
     if isinstance(tree, Var):
-        result = values[name]
+        result = variables[name]
     elif isinstance(tree, Traced):
-        result = Traced(values[name], shared=tree.shared)
+        result = Traced(variables[name], shared=tree.shared)
     else:
-        made = {key: replaced(child, values, f"{name}.{key}" if name else str(key)) for key, child in _children(tree)}
+        children = {key: unflatten(child, variables, _path(name, key)) for key, child in _children(tree)}
         if isinstance(tree, list):
-            result = list(made.values())
+            result = list(children.values())
+        elif isinstance(tree, dict):
+            result = children
         else:
-            result = made if isinstance(tree, dict) else type(tree)(**made)
+            result = type(tree)(**children)
     return result  # type: ignore[no-any-return]
 
 
@@ -48,3 +50,7 @@ def _children(tree: Any) -> Iterator[tuple[Any, Any]]:
         yield from enumerate(tree)
     else:
         yield from ((field.name, getattr(tree, field.name)) for field in dataclasses.fields(tree))
+
+
+def _path(name: str, key: Any) -> str:
+    return f"{name}.{key}" if name else str(key)

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import onnx
 import onnxscript.optimizer
+from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from gentext.bundle import Bundle
 from gentext.errors import ExportError, reason
-from gentext.export.network.model import trace_step
+from gentext.export.network.model import remove_annotations, trace_step
+from gentext.export.proto import copy_model, replace_initializers
+from gentext.export.verify import ExportableModel
 
-#: Elements from which a constant counts as a weight, and stands once in the file.
-WEIGHT = 256
+#: Elements from which a constant counts as a weight.
+MIN_WEIGHT_SIZE = 256
 
 
-def step_graph(model: Any, bundle: Bundle) -> onnx.ModelProto:
+def step_graph(model: ExportableModel, bundle: Bundle) -> onnx.ModelProto:
     """Trace ``step`` and fold what depends on weights alone; raise ExportError where it cannot be traced."""
     try:
         proto = trace_step(model, bundle)
@@ -26,27 +28,25 @@ def step_graph(model: Any, bundle: Bundle) -> onnx.ModelProto:
     onnxscript.optimizer.fold_constants(proto, input_size_limit=2**31, output_size_limit=2**31)
     onnxscript.optimizer.remove_unused_nodes(proto)
     onnxscript.optimizer.remove_unused_functions(proto)
+    remove_annotations(proto)
     return proto
 
 
-def lift_weights(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, np.ndarray[Any, Any]]]:
+def lift_weights(step: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]]]:
     """Turn large constants into inputs, so that every copy of the step shares them.
 
     Returns the changed model and the constants by name.
     """
-    lifted = onnx.ModelProto()
-    lifted.CopyFrom(proto)
-    graph = lifted.graph
-    weights: dict[str, np.ndarray[Any, Any]] = {}
-    kept = []
+    model = copy_model(step)
+    graph = model.graph
+    weights: dict[str, NDArray[Any]] = {}
+    small_constants = []
     for tensor in graph.initializer:
         array = numpy_helper.to_array(tensor)
-        if array.size < WEIGHT:
-            kept.append(tensor)
+        if array.size < MIN_WEIGHT_SIZE:
+            small_constants.append(tensor)
             continue
         weights[tensor.name] = array
         graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, list(array.shape)))
-    kept = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in kept]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
-    return lifted, weights
+    replace_initializers(graph, small_constants)
+    return model, weights

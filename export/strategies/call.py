@@ -1,74 +1,112 @@
-"""Calls a strategy's function while compiling, and turns what goes wrong into one clear line."""
+"""Calls a strategy's method while compiling, and turns every failure into one line for its author."""
 
 from __future__ import annotations
 
+import sys
+import sysconfig
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from gentext.chain import Link
 from gentext.errors import PluginError, reason
-from gentext.export.strategies.traced import RuleBroken, Traced
+from gentext.export.strategies.rules import RuleBroken
+from gentext.export.strategies.traced import Traced
+from gentext.strategy import Strategy
 
 
-def call(link: Link, method: str, *arguments: Any) -> Any:
-    """Call ``apply``, ``accept`` or ``start`` of a link with traced arrays and check what it returns.
+def call_strategy(link: Link, method: Literal["start", "apply", "accept"], *arguments: Any) -> Any:
+    """Call ``apply``, ``accept`` or ``start`` of a link with traced arrays, and check what it returns.
 
     Raises PluginError naming the link, the author's source line and the rule.
     """
     try:
         result = getattr(link.strategy, method)(*arguments)
     except Exception as error:
-        raise PluginError(f"the strategy {link.name!r} cannot be compiled: {_where(error)}{_why(error)}") from error
+        location, explanation = _location(error, link.strategy), _explanation(error)
+        raise PluginError(f"the strategy {link.name!r} cannot be compiled: {location}{explanation}") from error
     states = result
     if method == "apply":
         if not (isinstance(result, tuple) and len(result) == 2):
-            raise _broken(link, method, f"returned {type(result).__name__}, expected (logits, state)")
-        _check(link, method, "logits", result[0], np.dtype("float32"), (link.strategy.vocab_size,))
-        states = result[1]
+            raise _wrong_result(link, method, f"returned {type(result).__name__}, expected (logits, state)")
+        logits, states = result
+        _check_array(link, method, "logits", logits, np.dtype("float32"), (link.strategy.vocab_size,))
     declared = link.strategy.state
-    if not hasattr(states, "keys") or (
-        set(states) != set(declared) if method != "start" else set(states) - set(declared)
-    ):
-        raise _broken(link, method, f"returned the state {_keys(states)}, declared {sorted(declared)}")
-    for name in states:
+    if not isinstance(states, Mapping):
+        raise _wrong_result(link, method, f"returned the state {type(states).__name__}, declared {sorted(declared)}")
+    complete = states.keys() <= declared.keys() if method == "start" else states.keys() == declared.keys()
+    if not complete:
+        raise _wrong_result(link, method, f"returned the state {sorted(states)}, declared {sorted(declared)}")
+    for name, array in states.items():
         spec = declared[name]
-        _check(link, method, f"state {name!r}", states[name], np.dtype(spec.dtype), spec.shape)
+        _check_array(link, method, f"state {name!r}", array, np.dtype(spec.dtype), spec.shape)
     return result
 
 
-def _check(link: Link, method: str, what: str, value: Any, dtype: Any, row: tuple[int, ...]) -> None:
-    wanted = f"{dtype}[N{''.join(f', {size}' for size in row)}]"
-    if not isinstance(value, Traced):
-        raise _broken(link, method, f"returned {what} as {type(value).__name__}, expected {wanted}")
-    found = f"{value.dtype}{list(value.shape)}".replace("None", "N")
-    hint = " (a float64 constant? write Python numbers)" if value.dtype == np.float64 else ""
-    fits = len(value.shape) == 1 + len(row) and all(a in (b, None) for a, b in zip(value.shape[1:], row, strict=True))
-    if value.dtype != dtype or not fits:
-        raise _broken(link, method, f"returned {what} as {found}, expected {wanted}{hint}")
+def _check_array(
+    link: Link, method: str, name: str, array: Any, dtype: np.dtype[Any], row_shape: tuple[int, ...]
+) -> None:
+    """Raise PluginError unless an array is a traced one of that type and of the shape [N, *row_shape]."""
+    expected = f"{dtype}[N{''.join(f', {size}' for size in row_shape)}]"
+    if not isinstance(array, Traced):
+        raise _wrong_result(link, method, f"returned {name} as {type(array).__name__}, expected {expected}")
+    sizes_match = len(array.shape) == 1 + len(row_shape) and all(
+        size in (declared_size, None) for size, declared_size in zip(array.shape[1:], row_shape, strict=True)
+    )
+    if array.dtype != dtype or not sizes_match:
+        actual = f"{array.dtype}{list(array.shape)}".replace("None", "N")
+        hint = " (a float64 constant? write Python numbers)" if array.dtype == np.float64 else ""
+        raise _wrong_result(link, method, f"returned {name} as {actual}, expected {expected}{hint}")
 
 
-def _broken(link: Link, method: str, problem: str) -> PluginError:
+def _wrong_result(link: Link, method: str, problem: str) -> PluginError:
     return PluginError(f"the strategy {link.name!r} cannot be compiled: {method}() {problem}")
 
 
-def _keys(states: Any) -> Any:
-    return sorted(states) if hasattr(states, "keys") else type(states).__name__
-
-
-def _where(error: BaseException) -> str:
-    """Return file, line and text of the author's line: the innermost one that is neither ours nor a library's."""
-    ours = Path(__file__).parent
-    frames = [one for one in traceback.extract_tb(error.__traceback__) if Path(one.filename).parent != ours]
-    frames = [one for one in frames if "site-packages" not in one.filename]
-    if not frames:
+def _location(error: BaseException, strategy: Strategy) -> str:
+    """Return file, line number and text of the author's line on the way to an error, or an empty string."""
+    frame = _author_frame(traceback.extract_tb(error.__traceback__)[1:], strategy)  # the first is `call_strategy`
+    if frame is None:
         return ""
-    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno} `{(frames[-1].line or '').strip()[:90]}`: "
+    return f"{Path(frame.filename).name}:{frame.lineno} `{(frame.line or '').strip()[:90]}`: "
 
 
-def _why(error: BaseException) -> str:
+def _author_frame(frames: list[traceback.FrameSummary], strategy: Strategy) -> traceback.FrameSummary | None:
+    """Return the innermost frame in the packages of the strategy's classes, wherever they are installed.
+
+    Where there is none, the innermost one that is neither gentext's nor an installed library's; and the strategy's
+    own method where there is none of these either, as when a link of gentext itself fails.
+    """
+    packages = {base.__module__.partition(".")[0] for base in type(strategy).__mro__}
+    packages -= {"gentext", *sys.stdlib_module_names}
+    author_files, own_files = _files_of(packages), _files_of({"gentext"})
+    for frame in reversed(frames):
+        if frame.filename in author_files:
+            return frame
+    for frame in reversed(frames):
+        if frame.filename not in own_files and not _is_library(frame.filename):
+            return frame
+    return frames[0] if frames else None
+
+
+def _files_of(packages: set[str]) -> set[str]:
+    """Return the source files of all modules of some packages that are imported."""
+    modules = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] in packages]
+    filenames = [getattr(module, "__file__", None) for module in modules]  # a namespace package has none
+    return {filename for filename in filenames if filename is not None}
+
+
+def _is_library(filename: str) -> bool:
+    """Tell whether a file belongs to Python itself, or to an installed distribution."""
+    if {"site-packages", "dist-packages"} & set(Path(filename).parts) or filename.startswith("<frozen "):
+        return True
+    return Path(filename).is_relative_to(sysconfig.get_path("stdlib"))
+
+
+def _explanation(error: BaseException) -> str:
     if isinstance(error, RuleBroken):
         return str(error)
     text = str(error)

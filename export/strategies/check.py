@@ -1,35 +1,44 @@
-"""Can a strategy be compiled? Traced alone, without any model: what `gen plugins --check` asks. (spox)"""
+"""Whether a strategy can be compiled: it is traced alone, without any model, for `gen plugins --check`. (spox)"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import spox
 from spox import Tensor
 
 from gentext.chain import Link
-from gentext.export.strategies.call import call
+from gentext.export.strategies.call import call_strategy
 from gentext.export.strategies.namespace import xp
 from gentext.export.strategies.traced import Traced
 
 
 def check_compiles(link: Link) -> None:
-    """Trace every function of a link once; raise PluginError with the author's line and the rule."""
+    """Trace every method of a link once; raise PluginError with the author's line and the rule."""
     strategy = link.strategy
     vocab = strategy.vocab_size
-    params = {n: _array(p.dtype, ("N", vocab if p.per_symbol else 1)) for n, p in strategy.params.items()}
-    tables = {
-        n: _array(t.dtype, [f"{n}{i}" if s is None else s for i, s in enumerate(t.dims)], shared=True)
-        for n, t in strategy.tables.items()
+    params = {
+        name: _input("N", vocab if param.per_symbol else 1, dtype=param.dtype)
+        for name, param in strategy.params.items()
     }
-    state = {n: _array(s.dtype, ("N", *s.shape)) for n, s in strategy.state.items()}
-    noise = _array("float32", ("N", strategy.uniforms)) if strategy.uniforms else None
-    call(link, "start", xp, params)
-    logits, after = call(link, "apply", xp, _array("float32", ("N", vocab)), params, state, noise, tables)
+    tables = {
+        name: _input(*_table_sizes(name, table.dims), dtype=table.dtype, shared=True)
+        for name, table in strategy.tables.items()
+    }
+    state = {name: _input("N", *spec.shape, dtype=spec.dtype) for name, spec in strategy.state.items()}
+    noise = _input("N", strategy.uniforms) if strategy.uniforms else None
+    call_strategy(link, "start", xp, params)
+    logits, next_state = call_strategy(link, "apply", xp, _input("N", vocab), params, state, noise, tables)
     if strategy.accepts:
-        call(link, "accept", xp, _array("int64", ("N",)), logits, params, after, tables, _array("bool", ("N", 1)))
+        token, new = _input("N", dtype="int64"), _input("N", 1, dtype="bool")
+        call_strategy(link, "accept", xp, token, logits, params, next_state, tables, new)
 
 
-def _array(dtype: str, shape: Any, *, shared: bool = False) -> Traced:
-    return Traced(spox.argument(Tensor(np.dtype(dtype), tuple(shape))), shared=shared)
+def _table_sizes(name: str, dims: Sequence[int | None]) -> list[int | str]:
+    """Return the sizes of a table; one that depends on the options is open, under a name of its own."""
+    return [f"{name}{axis}" if size is None else size for axis, size in enumerate(dims)]
+
+
+def _input(*sizes: int | str, dtype: str = "float32", shared: bool = False) -> Traced:
+    return Traced(spox.argument(Tensor(np.dtype(dtype), sizes)), shared=shared)

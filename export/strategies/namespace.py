@@ -1,6 +1,6 @@
-"""``xp`` while compiling: the Array API over `Traced`, one ONNX node a function where it can be. (spox)
+"""``xp`` while compiling: the Array API over `Traced`, one ONNX node a function where possible. (spox)
 
-Only what treats rows alike is here. A name that is missing raises RuleBroken.
+It has only functions that treat all rows alike; any other name raises RuleBroken.
 """
 
 from __future__ import annotations
@@ -11,68 +11,76 @@ from typing import Any
 import numpy as np
 import spox.opset.ai.onnx.v21 as op
 
+from gentext.export.strategies.indexing import int_vector
 from gentext.export.strategies.ordering import argsort, keep_largest, sort
+from gentext.export.strategies.rules import NO_VALUES, RuleBroken
 from gentext.export.strategies.traced import (
-    NO_VALUES,
-    RuleBroken,
     Traced,
-    axes,
     checked_axis,
     constant,
     divide,
     floor_divide,
-    index,
     logical,
     numeric,
     operands,
     remainder,
 )
 
-
-def _unary(make: Any) -> Callable[[Traced], Traced]:
-    return lambda x: Traced(make(x.var))
+# Operators of spox differ in their keywords, so a parameter that holds one is Any.
 
 
-def _wide(make: Any) -> Callable[[Traced], Traced]:
+def _unary(operator: Any) -> Callable[[Traced], Traced]:
+    return lambda x: Traced(operator(x.var))
+
+
+def _in_float64(operator: Any) -> Callable[[Traced], Traced]:
     """Compute in float64: in float32, onnxruntime's result depends on where an element stands in the batch."""
-    return lambda x: Traced(op.cast(make(op.cast(x.var, to=np.float64)), to=x.dtype))
+    return lambda x: Traced(op.cast(operator(op.cast(x.var, to=np.float64)), to=x.dtype))
 
 
-def _binary(make: Any) -> Callable[[Any, Any], Traced]:
-    return lambda left, right: numeric(make, left, right)
+def _binary(operator: Any) -> Callable[[Any, Any], Traced]:
+    return lambda left, right: numeric(operator, left, right)
 
 
-def _many(make: Any) -> Callable[[Any, Any], Traced]:
-    return lambda left, right: numeric(lambda a, b: make([a, b]), left, right)
+def _variadic(operator: Any) -> Callable[[Any, Any], Traced]:
+    """Make a function of two arrays of an operator that takes a list of any length."""
+    return lambda left, right: numeric(lambda a, b: operator([a, b]), left, right)
 
 
-def _reduce(name: str, make: Any) -> Callable[..., Traced]:
+def _checked_axes(x: Traced, axis: Any, function: str) -> list[int]:
+    """Return the axes of a reduction, of which none may be the batch."""
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    return [checked_axis(x, each_axis, function) for each_axis in axes]
+
+
+def _reduction(name: str, operator: Any) -> Callable[..., Traced]:
     def reduce(x: Traced, /, *, axis: Any = None, keepdims: bool = False, dtype: Any = None) -> Traced:
-        over = [checked_axis(x, one, name) for one in (axis if isinstance(axis, tuple) else (axis,))]
+        axes = _checked_axes(x, axis, name)
         if x.dtype == np.bool_:
             x = astype(x, np.int64)
         if dtype is not None:
             x = astype(x, dtype)
-        return Traced(make(x.var, axes(*over), keepdims=int(keepdims)))
+        return Traced(operator(x.var, int_vector(*axes), keepdims=int(keepdims)))
 
     return reduce
 
 
-def _reduce_bools(name: str, make: Any) -> Callable[..., Traced]:
+def _bool_reduction(name: str, operator: Any) -> Callable[..., Traced]:
     def reduce(x: Traced, /, *, axis: Any = None, keepdims: bool = False) -> Traced:
-        over = [checked_axis(x, one, name) for one in (axis if isinstance(axis, tuple) else (axis,))]
-        return Traced(op.cast(make(op.cast(x.var, to=np.uint8), axes(*over), keepdims=int(keepdims)), to=np.bool_))
+        axes = _checked_axes(x, axis, name)
+        reduced = operator(op.cast(x.var, to=np.uint8), int_vector(*axes), keepdims=int(keepdims))
+        return Traced(op.cast(reduced, to=np.bool_))
 
     return reduce
 
 
-def _arg(name: str, make: Any) -> Callable[..., Traced]:
-    def arg(x: Traced, /, *, axis: Any = None, keepdims: bool = False) -> Traced:
-        at = checked_axis(x, axis, name)
+def _index_of_extreme(name: str, operator: Any) -> Callable[..., Traced]:
+    def find(x: Traced, /, *, axis: Any = None, keepdims: bool = False) -> Traced:
+        axis = checked_axis(x, axis, name)
         var = op.cast(x.var, to=np.uint8) if x.dtype == np.bool_ else x.var
-        return Traced(make(var, axis=at, keepdims=int(keepdims)))
+        return Traced(operator(var, axis=axis, keepdims=int(keepdims)))
 
-    return arg
+    return find
 
 
 def astype(x: Traced, dtype: Any, /, *, copy: bool = True) -> Traced:
@@ -90,44 +98,43 @@ def cumulative_sum(x: Traced, /, *, axis: Any = None, dtype: Any = None, include
     if include_initial:
         raise RuleBroken("xp.cumulative_sum(include_initial=True) cannot be compiled; use xp.concat with zeros")
     x = x if dtype is None else astype(x, dtype)
-    at = checked_axis(x, axis, "cumulative_sum")
-    return Traced(op.cumsum(x.var, op.const(np.int64(at))))
+    axis = checked_axis(x, axis, "cumulative_sum")
+    return Traced(op.cumsum(x.var, op.const(np.int64(axis))))
 
 
 def take(x: Any, indices: Any, /, *, axis: Any = None) -> Traced:
     x, indices = asarray(x), asarray(indices)
     if axis is None:
         raise RuleBroken("xp.take without axis: name it")
-    at = axis + x.ndim if axis < 0 else axis
-    if x.shape[at] is None and not x.shared:
+    axis = axis + x.ndim if axis < 0 else axis
+    if x.shape[axis] is None and not x.shared:
         raise RuleBroken("xp.take along axis 0, the batch, would mix rows: use a later axis, or take from a table")
-    return Traced(op.gather(x.var, indices.var, axis=at))
+    return Traced(op.gather(x.var, indices.var, axis=axis))
 
 
 def take_along_axis(x: Traced, indices: Traced, /, *, axis: int = -1) -> Traced:
-    at = checked_axis(x, axis, "take_along_axis")
-    return Traced(op.gather_elements(x.var, indices.var, axis=at))
+    return Traced(op.gather_elements(x.var, indices.var, axis=checked_axis(x, axis, "take_along_axis")))
 
 
 def concat(arrays: Sequence[Traced], /, *, axis: Any = 0) -> Traced:
-    at = checked_axis(arrays[0], axis, "concat")
-    return Traced(op.concat([one.var for one in arrays], axis=at))
+    axis = checked_axis(arrays[0], axis, "concat")
+    return Traced(op.concat([array.var for array in arrays], axis=axis))
 
 
 def stack(arrays: Sequence[Traced], /, *, axis: int = 0) -> Traced:
-    at = axis + arrays[0].ndim + 1 if axis < 0 else axis
-    if at == 0:
+    axis = axis + arrays[0].ndim + 1 if axis < 0 else axis
+    if axis == 0:
         raise RuleBroken("xp.stack along axis 0 would move the batch: use a later axis")
-    return Traced(op.concat([op.unsqueeze(one.var, axes(at)) for one in arrays], axis=at))
+    return Traced(op.concat([op.unsqueeze(array.var, int_vector(axis)) for array in arrays], axis=axis))
 
 
 def expand_dims(x: Traced, /, *, axis: int = 0) -> Traced:
-    at = axis + x.ndim + 1 if axis < 0 else axis
-    return index(x, (*[slice(None)] * at, None))
+    axis = axis + x.ndim + 1 if axis < 0 else axis
+    return x[(*[slice(None)] * axis, None)]
 
 
 def squeeze(x: Traced, /, axis: int) -> Traced:
-    return Traced(op.squeeze(x.var, axes(checked_axis(x, axis, "squeeze"))))
+    return Traced(op.squeeze(x.var, int_vector(checked_axis(x, axis, "squeeze"))))
 
 
 def permute_dims(x: Traced, /, axes: Sequence[int]) -> Traced:
@@ -139,19 +146,19 @@ def permute_dims(x: Traced, /, axes: Sequence[int]) -> Traced:
 def reshape(x: Traced, /, shape: Sequence[int], *, copy: bool = False) -> Traced:
     if x.shape and x.shape[0] is None and shape[0] != -1:
         raise RuleBroken("xp.reshape must leave axis 0, the batch: begin the shape with -1")
-    return Traced(op.reshape(x.var, axes(*_sizes(shape))))
+    return Traced(op.reshape(x.var, int_vector(*_sizes(shape))))
 
 
 def flip(x: Traced, /, *, axis: int) -> Traced:
-    at = checked_axis(x, axis, "flip")
-    return index(x, (*[slice(None)] * at, slice(None, None, -1)))
+    leading = [slice(None)] * checked_axis(x, axis, "flip")
+    return x[(*leading, slice(None, None, -1))]
 
 
 def roll(x: Traced, /, shift: int, *, axis: int) -> Traced:
-    at = checked_axis(x, axis, "roll")
-    cut = -shift % (x.shape[at] or 1)
-    before = [slice(None)] * at
-    return concat([index(x, (*before, slice(cut, None))), index(x, (*before, slice(None, cut)))], axis=at)
+    axis = checked_axis(x, axis, "roll")
+    split = -shift % (x.shape[axis] or 1)
+    leading = [slice(None)] * axis
+    return concat([x[(*leading, slice(split, None))], x[(*leading, slice(None, split))]], axis=axis)
 
 
 def full_like(x: Traced, /, fill_value: Any, *, dtype: Any = None) -> Traced:
@@ -165,7 +172,7 @@ def full(shape: Any, fill_value: Any, *, dtype: Any = None) -> Traced:
 
 
 def broadcast_to(x: Traced, /, shape: Sequence[int]) -> Traced:
-    return Traced(op.expand(x.var, axes(*_sizes(shape))))
+    return Traced(op.expand(x.var, int_vector(*_sizes(shape))))
 
 
 def arange(start: int, /, stop: int | None = None, step: int = 1, *, dtype: Any = None) -> Traced:
@@ -211,19 +218,22 @@ class Namespace:
 _CONSTANTS = {"inf": float("inf"), "nan": float("nan"), "pi": np.pi, "e": np.e, "newaxis": None}
 _DTYPES = {name: np.dtype(name) for name in ("float32", "float64", "int32", "int64", "int8", "uint8", "bool")}
 _UNARY = {
-    name: _unary(getattr(op, onnx))
-    for name, onnx in {
-        **{one: one for one in ("exp", "sqrt", "tanh", "floor", "ceil", "round", "abs", "sign")},
-        "negative": "neg",
-        "reciprocal": "reciprocal",
-        "isnan": "isnan",
-        "isinf": "isinf",
-        "logical_not": "not_",
-    }.items()
-} | {
-    "log": _wide(op.log),
-    "sin": _wide(op.sin),
-    "cos": _wide(lambda x: op.sin(op.add(x, op.const(np.float64(np.pi / 2))))),  # there is no cos of float64
+    "exp": _unary(op.exp),
+    "sqrt": _unary(op.sqrt),
+    "tanh": _unary(op.tanh),
+    "floor": _unary(op.floor),
+    "ceil": _unary(op.ceil),
+    "round": _unary(op.round),
+    "abs": _unary(op.abs),
+    "sign": _unary(op.sign),
+    "negative": _unary(op.neg),
+    "reciprocal": _unary(op.reciprocal),
+    "isnan": _unary(op.isnan),
+    "isinf": _unary(op.isinf),
+    "logical_not": _unary(op.not_),
+    "log": _in_float64(op.log),
+    "sin": _in_float64(op.sin),
+    "cos": _in_float64(lambda x: op.sin(op.add(x, op.const(np.float64(np.pi / 2))))),  # there is no cos of float64
 }
 _BINARY = {
     "add": _binary(op.add),
@@ -235,8 +245,8 @@ _BINARY = {
     "less_equal": _binary(op.less_or_equal),
     "greater": _binary(op.greater),
     "greater_equal": _binary(op.greater_or_equal),
-    "maximum": _many(op.max),
-    "minimum": _many(op.min),
+    "maximum": _variadic(op.max),
+    "minimum": _variadic(op.min),
     "divide": divide,
     "floor_divide": floor_divide,
     "remainder": remainder,
@@ -247,18 +257,18 @@ _BINARY = {
     "logical_xor": lambda a, b: logical(op.xor, op.bitwise_xor, a, b),
 }
 _REDUCTIONS = {
-    "max": _reduce("max", op.reduce_max),
-    "min": _reduce("min", op.reduce_min),
-    "sum": _reduce("sum", op.reduce_sum),
-    "prod": _reduce("prod", op.reduce_prod),
-    "mean": _reduce("mean", op.reduce_mean),
-    "any": _reduce_bools("any", op.reduce_max),
-    "all": _reduce_bools("all", op.reduce_min),
-    "argmax": _arg("argmax", op.arg_max),
-    "argmin": _arg("argmin", op.arg_min),
+    "max": _reduction("max", op.reduce_max),
+    "min": _reduction("min", op.reduce_min),
+    "sum": _reduction("sum", op.reduce_sum),
+    "prod": _reduction("prod", op.reduce_prod),
+    "mean": _reduction("mean", op.reduce_mean),
+    "any": _bool_reduction("any", op.reduce_max),
+    "all": _bool_reduction("all", op.reduce_min),
+    "argmax": _index_of_extreme("argmax", op.arg_max),
+    "argmin": _index_of_extreme("argmin", op.arg_min),
 }
 
-#: What a strategy is given as ``xp`` while it is compiled.
+#: The argument ``xp`` of every method of a strategy while it is compiled.
 xp: Namespace = Namespace(
     _CONSTANTS
     | _DTYPES
@@ -266,22 +276,11 @@ xp: Namespace = Namespace(
     | _BINARY
     | _REDUCTIONS
     | {
-        one.__name__: one
-        for one in (
-            *(
-                astype,
-                where,
-                sort,
-                argsort,
-                keep_largest,
-                cumulative_sum,
-                take,
-                take_along_axis,
-                concat,
-                stack,
-                expand_dims,
-            ),
-            *(squeeze, permute_dims, reshape, flip, roll, full_like, full, broadcast_to, arange, asarray),
+        function.__name__: function
+        for function in (
+            *(astype, where, sort, argsort, keep_largest, cumulative_sum, take, take_along_axis, concat, stack),
+            *(expand_dims, squeeze, permute_dims, reshape, flip, roll),
+            *(full_like, full, broadcast_to, arange, asarray),
         )
     }
     | {

@@ -1,19 +1,22 @@
-"""What orders the symbols of a row, by ONNX's TopK. (spox)"""
+"""Sorting the symbols of a row, by ONNX's TopK. (spox)"""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import spox.opset.ai.onnx.v21 as op
+from spox import Var
 
-from gentext.export.strategies.traced import Traced, axes, checked_axis
+from gentext.export.strategies.indexing import int_vector
+from gentext.export.strategies.rules import RuleBroken
+from gentext.export.strategies.traced import Traced, checked_axis
 
 
-def _sorted(x: Traced, axis: int, descending: bool, name: str) -> tuple[Any, Any]:
-    at = checked_axis(x, axis, name)
-    # TopK of all is a stable sort: equal values come in the order of their indices.
-    return op.top_k(x.var, axes(x.shape[at] or 0), axis=at, largest=int(descending), sorted=1)
+def _sorted(x: Traced, axis: int, descending: bool, function: str) -> tuple[Var, Var]:
+    """Return the sorted values along an axis, and their indices."""
+    axis = checked_axis(x, axis, function)
+    # TopK with k = the size of the axis is a stable sort: equal values come in the order of their indices.
+    values, indices = op.top_k(x.var, int_vector(x.shape[axis] or 0), axis=axis, largest=int(descending), sorted=1)
+    return values, indices
 
 
 def sort(x: Traced, /, *, axis: int = -1, descending: bool = False, stable: bool = True) -> Traced:
@@ -25,14 +28,21 @@ def argsort(x: Traced, /, *, axis: int = -1, descending: bool = False, stable: b
 
 
 def keep_largest(x: Traced, count: Traced, /) -> Traced:
-    """gentext.strategy.keep_largest. TopK looks as far as the largest count of any row; no result depends on it."""
+    """Compile `gentext.strategy.keep_largest`.
+
+    TopK computes max(count) entries; rows with a smaller count mask the surplus.
+    """
+    if not isinstance(count, Traced):
+        raise RuleBroken(f"keep_largest: the count is {type(count).__name__}, expected an array int64 [N, 1]")
     symbols = x.shape[1]
     assert symbols is not None
-    most = op.reshape(op.min([op.reduce_max(count.var, keepdims=0), op.const(np.int64(symbols))]), axes(1))
-    _, order = op.top_k(x.var, most, axis=1, largest=1, sorted=1)
-    places = op.range(op.const(np.int64(0)), op.squeeze(most), op.const(np.int64(1)))
-    # Of the count's rows where it has them, so that none of this is done at every position.
-    rows = op.slice(op.shape((count if count.shape[0] is None else x).var), axes(0), axes(1))
-    none = op.constant_of_shape(op.concat([rows, axes(symbols)], axis=0), value=np.zeros(1, np.bool_))
-    inside = op.expand(op.less(op.unsqueeze(places, axes(0)), count.var), op.concat([rows, most], axis=0))
-    return Traced(op.scatter_elements(none, order, inside, axis=1))
+    max_count = op.reshape(op.min([op.reduce_max(count.var, keepdims=0), op.const(np.int64(symbols))]), int_vector(1))
+    _, largest = op.top_k(x.var, max_count, axis=1, largest=1, sorted=1)
+    ranks = op.range(op.const(np.int64(0)), op.squeeze(max_count), op.const(np.int64(1)))
+    # Take the batch size from `count` where possible: it does not change inside the loop, so hoisting can move
+    # these nodes out.
+    rows = op.slice(op.shape((count if count.shape[0] is None else x).var), int_vector(0), int_vector(1))
+    nothing = op.constant_of_shape(op.concat([rows, int_vector(symbols)], axis=0), value=np.zeros(1, np.bool_))
+    within_count = op.less(op.unsqueeze(ranks, int_vector(0)), count.var)
+    within_count = op.expand(within_count, op.concat([rows, max_count], axis=0))
+    return Traced(op.scatter_elements(nothing, largest, within_count, axis=1))

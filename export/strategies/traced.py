@@ -1,44 +1,36 @@
-"""Arrays that record what is done to them, as ONNX nodes: what a strategy sees while it is compiled. (spox)
+"""Arrays that record each operation as an ONNX node: a strategy works on them while it is compiled. (spox)
 
 Each operation becomes one node, or very few: a general-purpose tracer makes fifty of a maximum.
-What cannot be compiled, or would mix rows, raises RuleBroken with the rule in words.
+Operations that cannot be compiled, or would mix rows, raise RuleBroken with the rule in words.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import numpy as np
 import spox.opset.ai.onnx.v21 as op
 from spox import Var
 
-Shape = tuple[int | None, ...]
-
-
-class RuleBroken(Exception):
-    """A strategy did something that cannot be compiled; the text is the rule."""
-
-
-NO_VALUES = (
-    "a Python decision (if, while, int(), float(), range()) on the value of an array; values are not known "
-    "while compiling, use xp.where"
-)
+from gentext.export.strategies.indexing import Shape, index
+from gentext.export.strategies.rules import NO_VALUES, RuleBroken
 
 
 class Traced:
     """An array of the graph that is being built. Axis 0 is the batch, of unknown length, where it is None."""
 
-    __array_ufunc__ = None  # NumPy must not take over: its functions would see an object, not an array
+    __array_ufunc__ = None  # keeps NumPy's operators from treating this as a scalar object
 
     def __init__(self, var: Var, *, shared: bool = False) -> None:
-        """``shared`` marks a table: its open axes are no batch, so they may be looked into."""
+        """``shared`` marks a table: its open axes are not the batch, so they may be indexed."""
         self.var, self.shared = var, shared
 
-    # -- what authors may ask ------------------------------------------------------------------
+    # -- attributes ----------------------------------------------------------------------------
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return np.dtype(self.var.unwrap_tensor().dtype)
+        return _dtype(self.var)
 
     @property
     def shape(self) -> Shape:
@@ -53,7 +45,7 @@ class Traced:
     def __getattr__(self, name: str) -> NoReturn:
         raise RuleBroken(f"arrays have no {name!r} here: use xp.{name}(x, ...) if the Array API has it")
 
-    # -- what has no answer while compiling ---------------------------------------------------
+    # -- operations that need values, which are not known while compiling --------------------
 
     def __bool__(self) -> NoReturn:
         raise RuleBroken(NO_VALUES)
@@ -158,11 +150,15 @@ class Traced:
     # -- indexing -----------------------------------------------------------------------------
 
     def __getitem__(self, key: Any) -> Traced:
-        return index(self, key if isinstance(key, tuple) else (key,))
+        return Traced(index(self.var, self.shape, key if isinstance(key, tuple) else (key,)))
+
+
+def _dtype(var: Var) -> np.dtype[Any]:
+    return np.dtype(var.unwrap_tensor().dtype)
 
 
 def constant(value: Any, dtype: Any = None) -> Traced:
-    """Return a constant of the graph."""
+    """Return a constant of the graph; a Python float becomes float32."""
     array = np.asarray(value, dtype)
     if array.dtype == np.float64 and dtype is None:
         array = array.astype(np.float32)
@@ -184,117 +180,69 @@ def operands(left: Any, right: Any) -> tuple[Var, Var]:
         return left.var, right.var
     if a.kind != b.kind:
         raise RuleBroken(f"{a} meets {b}: cast one with xp.astype first")
-    wide = np.result_type(a, b)
-    return op.cast(left.var, to=wide), op.cast(right.var, to=wide)
+    common = np.result_type(a, b)
+    return op.cast(left.var, to=common), op.cast(right.var, to=common)
 
 
-def _scalar(value: Any, beside: Any) -> Traced:
-    if not isinstance(value, bool | int | float):
-        raise RuleBroken(f"an array meets {type(value).__name__}; use arrays and Python numbers")
-    assert isinstance(beside, Traced)
-    kind = beside.dtype.kind
-    if isinstance(value, float) and kind != "f":
-        raise RuleBroken(f"the float {value} meets an array of {beside.dtype}: cast it with xp.astype first")
-    if isinstance(value, bool) != (kind == "b"):
-        raise RuleBroken(f"{value!r} meets an array of {beside.dtype}: cast it with xp.astype first")
-    return constant(value, beside.dtype)
+def _scalar(number: Any, array: Any) -> Traced:
+    """Return a Python number as a constant in the dtype of the array that it meets."""
+    if not isinstance(number, bool | int | float):
+        raise RuleBroken(f"an array meets {type(number).__name__}; use arrays and Python numbers")
+    assert isinstance(array, Traced)
+    kind = array.dtype.kind
+    if isinstance(number, float) and kind != "f":
+        raise RuleBroken(f"the float {number} meets an array of {array.dtype}: cast it with xp.astype first")
+    if isinstance(number, bool) != (kind == "b"):
+        raise RuleBroken(f"{number!r} meets an array of {array.dtype}: cast it with xp.astype first")
+    return constant(number, array.dtype)
 
 
-def numeric(make: Any, left: Any, right: Any) -> Traced:
+def numeric(operator: Callable[[Var, Var], Var], left: Any, right: Any) -> Traced:
     """Apply an operator of numbers to two operands."""
     a, b = operands(left, right)
-    if np.dtype(a.unwrap_tensor().dtype) == np.bool_:
+    if _dtype(a) == np.bool_:
         raise RuleBroken("arithmetic on booleans: cast with xp.astype first")
-    return Traced(make(a, b))
+    return Traced(operator(a, b))
 
 
-def logical(of_bools: Any, of_ints: Any, left: Any, right: Any) -> Traced:
-    """Apply a logical operator to booleans, or its bitwise kin to integers."""
+def logical(of_bools: Callable[[Var, Var], Var], of_ints: Callable[[Var, Var], Var], left: Any, right: Any) -> Traced:
+    """Apply a logical operator to booleans, or the bitwise operator to integers."""
     a, b = operands(left, right)
-    return Traced((of_bools if np.dtype(a.unwrap_tensor().dtype) == np.bool_ else of_ints)(a, b))
+    operator = of_bools if _dtype(a) == np.bool_ else of_ints
+    return Traced(operator(a, b))
 
 
 def divide(left: Any, right: Any) -> Traced:
     """Divide floats; ONNX would truncate integers."""
     a, b = operands(left, right)
-    if np.dtype(a.unwrap_tensor().dtype).kind != "f":
+    if _dtype(a).kind != "f":
         raise RuleBroken("a division of integers: cast with xp.astype first, or use //")
     return Traced(op.div(a, b))
 
 
 def remainder(left: Any, right: Any) -> Traced:
-    """The remainder with the divisor's sign, as Python has it."""
+    """Return the remainder with the sign of the divisor, as Python does."""
     a, b = operands(left, right)
-    if np.dtype(a.unwrap_tensor().dtype).kind == "f":
+    if _dtype(a).kind == "f":
         return Traced(op.sub(a, op.mul(op.floor(op.div(a, b)), b)))
     return Traced(op.mod(a, b))
 
 
 def floor_divide(left: Any, right: Any) -> Traced:
+    """Return the quotient rounded down, as Python does; ONNX would truncate integers."""
     a, b = operands(left, right)
-    if np.dtype(a.unwrap_tensor().dtype).kind == "f":
+    if _dtype(a).kind == "f":
         return Traced(op.floor(op.div(a, b)))
-    return Traced(op.div(op.sub(a, op.mod(a, b)), b))  # exact division truncates nothing
+    return Traced(op.div(op.sub(a, op.mod(a, b)), b))  # an exact division: nothing is truncated
 
 
-def axes(*values: int) -> Var:
-    return op.const(np.array(values, np.int64))
-
-
-def checked_axis(x: Traced, axis: Any, what: str) -> int:
-    """Return a non-negative axis, or raise RuleBroken when it is the batch, or none was named."""
+def checked_axis(x: Traced, axis: Any, function: str) -> int:
+    """Return the axis counted from the front; raise RuleBroken where it is the batch, or is not named at all."""
     if axis is None:
-        raise RuleBroken(f"xp.{what} without axis would mix the rows of the batch: name axis=1 or later")
-    at = int(axis) + (x.ndim if axis < 0 else 0)
-    if not 0 <= at < x.ndim:
-        raise RuleBroken(f"xp.{what}: axis {axis} of an array with {x.ndim} axes")
-    if x.shape[at] is None:
-        raise RuleBroken(f"xp.{what} over axis {axis}, the batch, would mix rows: use a later axis")
-    return at
-
-
-def index(x: Traced, key: tuple[Any, ...]) -> Traced:
-    """Slices, None, Ellipsis and whole numbers, on any axis but the batch."""
-    if any(isinstance(part, Traced | np.ndarray | list) for part in key):
-        raise RuleBroken("an array as an index: use xp.where for masks, xp.take or xp.take_along_axis for look-ups")
-    used = sum(part is not None and part is not Ellipsis for part in key)
-    if used > x.ndim:
-        raise RuleBroken(f"{used} indices for an array with {x.ndim} axes")
-    if Ellipsis in key:
-        at = key.index(Ellipsis)
-        key = (*key[:at], *[slice(None)] * (x.ndim - used), *key[at + 1 :])
-    var, axis, place = x.var, 0, 0
-    squeeze: list[int] = []
-    unsqueeze: list[int] = []
-    cuts: list[tuple[int, int, int, int]] = []
-    for part in key:
-        if part is None:
-            unsqueeze.append(place)
-            place += 1
-            continue
-        if part != slice(None) and x.shape[axis] is None:
-            raise RuleBroken("an index into axis 0, the batch: every row must be treated alike")
-        if isinstance(part, slice):
-            if part != slice(None):
-                cuts.append((axis, *_bounds(part)))
-            place += 1
-        else:
-            number = int(part)
-            cuts.append((axis, number, number + 1 if number != -1 else np.iinfo(np.int64).max, 1))
-            squeeze.append(axis)
-        axis += 1
-    if cuts:
-        where, begin, end, step = zip(*cuts, strict=True)
-        var = op.slice(var, axes(*begin), axes(*end), axes(*where), axes(*step))
-    if squeeze:
-        var = op.squeeze(var, axes(*squeeze))
-    if unsqueeze:
-        var = op.unsqueeze(var, axes(*unsqueeze))
-    return Traced(var)
-
-
-def _bounds(part: slice) -> tuple[int, int, int]:
-    largest, step = np.iinfo(np.int64).max, 1 if part.step is None else int(part.step)
-    begin = (0 if step > 0 else largest) if part.start is None else int(part.start)
-    end = (largest if step > 0 else -largest) if part.stop is None else int(part.stop)
-    return begin, end, step
+        raise RuleBroken(f"xp.{function} without axis would mix the rows of the batch: name axis=1 or later")
+    from_front = int(axis) + (x.ndim if axis < 0 else 0)
+    if not 0 <= from_front < x.ndim:
+        raise RuleBroken(f"xp.{function}: axis {axis} of an array with {x.ndim} axes")
+    if x.shape[from_front] is None:
+        raise RuleBroken(f"xp.{function} over axis {axis}, the batch, would mix rows: use a later axis")
+    return from_front
