@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from gentext import NoConfig, Param, State, Strategy
+from gentext import NoConfig, Param, State, Strategy, keep_largest
 from gentext.chain import Link
 from gentext.errors import PluginError
 from gentext.export.strategies.check import check_compiles
@@ -58,6 +58,7 @@ MISTAKES = {
     "mixed": (lambda xp, lg, s, seen: lg * xp.arange(V), "cast"),
     "shape": (lambda xp, lg, s, seen: lg[:, 1:], "expected float32[N, 11]"),
     "divide": (lambda xp, lg, s, seen: lg + xp.astype(xp.arange(V) / xp.arange(V), xp.float32), "division of integers"),
+    "count": (lambda xp, lg, s, seen: xp.where(keep_largest(xp, lg, 3), lg, -xp.inf), "the count is int"),
     "nothing": (lambda xp, lg, s, seen: None, "NoneType"),
 }
 
