@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import torch
 
+from gentext.bundle import Bundle
 from gentext.chain import Chain, build_chain
 from gentext.compiled import start_states
 from gentext.describe import describe
@@ -25,7 +26,7 @@ from gentext.plugins.samplers.onnx import OnnxGenerator, OnnxSampler
 from gentext.run import open_run
 
 EVERY_LINK = ("penalties", "top_k", "top_p", "min_p", "temperature")
-#: Parameters that make every link work, different in each row.
+#: Ranges of parameters at which every link has an effect; each row gets its own.
 VALUES = {
     "penalties": {"repeat_penalty": (1.0, 1.2), "frequency_penalty": (0.0, 0.3), "presence_penalty": (-0.2, 0.5)},
     "top_k": {"top_k": (0, 9)},
@@ -40,16 +41,19 @@ class CompiledModel:
     """One model, and files compiled from it."""
 
     folder: Path
-    bundle: Any
+    bundle: Bundle
     step: onnx.ModelProto
 
     def chain(self, *names: str) -> Chain:
         return build_chain(host().registry, names, self.bundle.vocab_size)
 
     def compiler(self, chain: Chain, precision: str = "fp32") -> Compiler:
-        steps = {"fp32": lambda: self.step, "int8": lambda: to_int8(self.step, self.bundle)}
-        steps["fp16"] = lambda: to_fp16(self.step)
-        return Compiler(steps[precision](), self.bundle, chain, {})
+        step = self.step
+        if precision == "int8":
+            step = to_int8(step, self.bundle)
+        elif precision == "fp16":
+            step = to_fp16(step)
+        return Compiler(step, self.bundle, chain, {})
 
     def open(self, chain: Chain, precision: str = "fp32") -> OnnxGenerator:
         path = self.folder / f"{'-'.join(chain.names)}-{precision}.onnx"
@@ -60,8 +64,8 @@ class CompiledModel:
         return opened
 
 
-def request(chain: Chain, rows: int, length: int, seed: int = 5, mixed: bool = True, **more: Any) -> Request:
-    """Return a request whose rows have primes and parameters of their own."""
+def request(chain: Chain, rows: int, length: int, seed: int = 5, mixed: bool = True, **fields: Any) -> Request:
+    """Return a request for rows with different primes and, with ``mixed``, different parameters."""
     rng = np.random.default_rng(seed)
     params = chain.param_arrays(rows)
     for link, ranges in VALUES.items():
@@ -69,7 +73,7 @@ def request(chain: Chain, rows: int, length: int, seed: int = 5, mixed: bool = T
             drawn = rng.uniform(low, high, (rows, 1))
             params[link][name] = drawn.astype(params[link][name].dtype)
     primes = [rng.integers(0, 19, rng.integers(0, 9)) for _ in range(rows)]
-    return Request(primes, [(seed, row) for row in range(rows)], chain, params, max_tokens=length, **more)
+    return Request(primes, [(seed, row) for row in range(rows)], chain, params, max_tokens=length, **fields)
 
 
 def written(chunks: Iterator[Chunk], rows: int) -> tuple[list[list[int]], list[str], list[list[float]]]:
@@ -87,7 +91,7 @@ def written(chunks: Iterator[Chunk], rows: int) -> tuple[list[list[int]], list[s
 
 
 def build_compiled_model(folder: Path, run: Path) -> CompiledModel:
-    """Return the compiled_model of a run."""
+    """Return the model of a run, ready to be compiled with any chain."""
     opened = open_run(run)
     model = ckpt.build_model(opened, ckpt.load_best(opened))
     bundle = describe(opened, model)
@@ -95,12 +99,12 @@ def build_compiled_model(folder: Path, run: Path) -> CompiledModel:
         return CompiledModel(folder, bundle, step_graph(model, bundle))
 
 
-def call_feeds(opened: OnnxGenerator, asked: Any, size: int) -> dict[str, Any]:
-    """Return what a first call of ``size`` positions is fed; a third of its symbols are forced."""
-    rows, signature = len(asked.primes), opened.session.signature
+def call_feeds(opened: OnnxGenerator, request: Request, size: int) -> dict[str, Any]:
+    """Return the inputs of a first call of ``size`` positions; a third of its symbols are forced."""
+    rows, signature = len(request.primes), opened.session.signature
     rng = np.random.default_rng(size)
     drawn = rng.integers(0, opened.bundle.vocab_size, (size, rows))
-    params = {f"{link}.{name}": one for link, own in asked.params.items() for name, one in own.items()}
+    params = {f"{link}.{name}": array for link, arrays in request.params.items() for name, array in arrays.items()}
     return (
         start_states(signature, rows)
         | params

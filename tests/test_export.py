@@ -1,4 +1,4 @@
-"""model.onnx: what the file promises, and that nothing but a faithful one is ever left behind."""
+"""model.onnx: the interface of the file, and that no file which disagrees with its model is ever written."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def spell(config: LSTMConfig) -> str:
 class Looping(RecurrentModel):
     """A model whose forward is a Python loop over time, with states of its own kind."""
 
-    state_spec = (StateSpec("memory", (None, 6)), StateSpec("seen", (2, None), "int64"))
+    state_spec = (StateSpec("memory", (None, 6)), StateSpec("sums", (2, None), "int64"))
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,18 +61,20 @@ class Looping(RecurrentModel):
         return self.begin.expand(rows, 6), torch.full((2, rows), 3)
 
     def forward(self, tokens: torch.Tensor, state: Any) -> tuple[torch.Tensor, Any]:
-        memory, seen = state
+        memory, sums = state
         logits = []
         for t in range(tokens.shape[1]):
             memory = self.cell(torch.nn.functional.one_hot(tokens[:, t], V).float(), memory)
-            seen = seen + tokens[None, :, t]
-            logits.append(self.head(memory) + 0.1 * (seen[0] % 3)[:, None])
-        return torch.stack(logits, dim=1), (memory, seen)
+            sums = sums + tokens[None, :, t]
+            logits.append(self.head(memory) + 0.1 * (sums[0] % 3)[:, None])
+        return torch.stack(logits, dim=1), (memory, sums)
 
 
 def bundle_for(model: Any) -> Bundle:
     states = model.initial_state(1)
-    rows = [one.detach().select(spec.batch_axis, 0).numpy() for spec, one in zip(model.state_spec, states, strict=True)]
+    rows = [
+        state.detach().select(spec.batch_axis, 0).numpy() for spec, state in zip(model.state_spec, states, strict=True)
+    ]
     links = [LinkMeta("top_k", {"x": 1}, params={"top_k": ParamMeta(5, 0, "keep K", "int64", 0)})]
     return Bundle(
         kind="model",
@@ -97,8 +99,8 @@ def lstm(config: LSTMConfig) -> LSTMModel:
     torch.manual_seed(0)
     model = LSTMModel(config, V).eval()
     with torch.no_grad():
-        for one in model.parameters():
-            one.mul_(2)  # gates that are open and shut, logits that differ
+        for weights in model.parameters():
+            weights.mul_(2)  # gates that are open and shut, logits that differ
     return model
 
 
@@ -111,51 +113,53 @@ def random_state(model: Any, rows: int) -> tuple[torch.Tensor, ...]:
 def assert_agrees(session: Session, model: Any, rows: int, pieces: Sequence[int]) -> None:
     """The file, fed piece by piece, against PyTorch over the whole text at once, from a random state."""
     tokens = torch.randint(0, V, (rows, sum(pieces)), generator=torch.Generator().manual_seed(rows))
-    begin = random_state(model, rows)
+    initial = random_state(model, rows)
     with torch.no_grad():
-        wanted, end = model(tokens, begin)
-    state, logits = tuple(one.numpy() for one in begin), []
+        expected_logits, expected_state = model(tokens, initial)
+    state, logits = tuple(tensor.numpy() for tensor in initial), []
     for first, size in zip(itertools.accumulate(pieces, initial=0), pieces, strict=False):
         out, state = session.run(tokens[:, first : first + size].numpy(), state)
         logits.append(out)
-    for mine, other in zip([np.concatenate(logits, axis=1), *state], [wanted, *end], strict=True):
-        assert mine.shape == other.shape
+    results, expected = [np.concatenate(logits, axis=1), *state], [expected_logits, *expected_state]
+    for array, tensor in zip(results, expected, strict=True):
+        assert array.shape == tensor.shape
         # Logits reach 10 here, and float32 has seven digits: the bound goes with their size.
-        assert np.abs(mine - other.numpy()).max() < 1e-4 * max(1.0, float(other.abs().max()))
+        assert np.abs(array - tensor.numpy()).max() < 1e-4 * max(1.0, float(tensor.abs().max()))
 
 
 def assert_no_weight_twice(path: Path, model: Any) -> None:
-    weights = [numpy_helper.to_array(one) for one in onnx.load(path).graph.initializer]
-    large = [one for one in weights if one.size >= 2 * V]
-    parameters = sum(one.numel() for one in model.parameters())
-    assert parameters * 0.8 < sum(one.size for one in large) <= parameters
-    assert len({one.tobytes() for one in large}) == len(large)
+    constants = [numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer]
+    weights = [array for array in constants if array.size >= 2 * V]
+    parameters = sum(tensor.numel() for tensor in model.parameters())
+    assert parameters * 0.8 < sum(array.size for array in weights) <= parameters
+    assert len({array.tobytes() for array in weights}) == len(weights)
 
 
 @pytest.mark.parametrize("config", OPTIONS, ids=spell)
 def test_step_is_forward_a_position_at_a_time(config: LSTMConfig) -> None:
     model = lstm(config).double()  # in float64 the two agree to far more digits than a mistake would
-    state = tuple(one.double() for one in random_state(model, 4))
+    state = tuple(tensor.double() for tensor in random_state(model, 4))
     tokens = torch.randint(0, V, (4, 7), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        wanted, end = model(tokens, state)
+        expected, last_state = model(tokens, state)
         for t in range(7):
             logits, state = model.step(tokens[:, t], state)
-            assert torch.allclose(logits, wanted[:, t], atol=1e-10)
-    assert all(torch.allclose(mine, other, atol=1e-10) for mine, other in zip(state, end, strict=True))
+            assert torch.allclose(logits, expected[:, t], atol=1e-10)
+    assert all(torch.allclose(tensor, last, atol=1e-10) for tensor, last in zip(state, last_state, strict=True))
 
 
 @pytest.mark.parametrize("config", PAIRS, ids=spell)
 def test_lstm_exports_faithfully(config: LSTMConfig, tmp_path: Path) -> None:
     model, path = lstm(config), tmp_path / "model.onnx"
-    bundle, how = export(model, path)
+    bundle, method = export(model, path)
     session = open_model(path, "cpu")
-    assert how == "whole sequences"
+    assert method == "whole sequences"
     assert session.bundle == bundle
     assert_no_weight_twice(path, model)
     state = ["batch" if size is None else size for size in model.state_spec[0].shape]
     shapes = [
-        {one.name: one.shape for one in side} for side in (session.session.get_inputs(), session.session.get_outputs())
+        {port.name: port.shape for port in ports}
+        for ports in (session.session.get_inputs(), session.session.get_outputs())
     ]
     assert shapes[0] == {"tokens": ["batch", "time"], "h": state, "c": state}
     assert shapes[1] == {"logits": ["batch", "time", V], "h_out": state, "c_out": state}
@@ -167,56 +171,60 @@ def test_lstm_exports_faithfully(config: LSTMConfig, tmp_path: Path) -> None:
 def test_loop_over_time_becomes_a_scan_over_steps(tmp_path: Path) -> None:
     torch.manual_seed(1)
     model, path = Looping().eval(), tmp_path / "model.onnx"
-    bundle, how = export(model, path)
+    bundle, method = export(model, path)
     session = open_model(path, "cpu")
-    assert how == "a scan over steps"
+    assert method == "a scan over steps"
     assert session.bundle == bundle
     for rows in (1, 3):
-        for mine, other in zip(bundle.states, model.initial_state(rows), strict=True):
-            assert np.array_equal(mine.rows(rows), other.detach().numpy())
+        for state, tensor in zip(bundle.states, model.initial_state(rows), strict=True):
+            assert np.array_equal(state.rows(rows), tensor.detach().numpy())
         for pieces in ([11], [4, 1, 6], [1] * 11):
             assert_agrees(session, model, rows, pieces)
 
 
-def swapped(real: Callable[..., onnx.ModelProto]) -> Callable[..., onnx.ModelProto]:
+def read_files(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def swap_states(trace: Callable[..., onnx.ModelProto]) -> Callable[..., onnx.ModelProto]:
     """Turn an exporter into one that mixes two states up, as one that merges equal examples would."""
     names = {"h_out": "c_out", "c_out": "h_out"}
 
-    def make(model: Any, bundle: Bundle) -> onnx.ModelProto:
-        proto = real(model, bundle)
+    def trace_and_swap(model: Any, bundle: Bundle) -> onnx.ModelProto:
+        proto = trace(model, bundle)
         for value in proto.graph.output:
             value.name = names.get(value.name, value.name)
         for node in proto.graph.node:
             node.output[:] = [names.get(name, name) for name in node.output]
         return proto
 
-    return make
+    return trace_and_swap
 
 
 def test_swapped_state_leaves_no_file(tmp_path: Path, tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("trace_forward", "scan_steps"):
-        monkeypatch.setattr(model_export, name, swapped(getattr(model_export, name)))
+        monkeypatch.setattr(model_export, name, swap_states(getattr(model_export, name)))
     run = tmp_path / "run"
     shutil.copytree(tiny_run, run)
-    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    files = read_files(run)
     with pytest.raises(
         ExportError, match=r"whole sequences: [hc]_out at batch 1.*scan over steps: [hc]_out at batch 1"
     ):
         export_run(open_run(run), run)
-    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    assert read_files(run) == files
 
 
 def test_generator_that_cannot_be_made(
     tmp_path: Path, tiny_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Asked for, it is an error that changes nothing; at the end of training it must not cost the model."""
+    """For `gen export` it is an error that changes no file; at the end of training model.onnx is written without it."""
     monkeypatch.setattr("gentext.export.exporter.step_graph", raising)
     run = tmp_path / "run"
     shutil.copytree(tiny_run, run)
-    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    files = read_files(run)
     with pytest.raises(ExportError, match="no step"):
         export_run(open_run(run), run)
-    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    assert read_files(run) == files
     [line] = export_run(open_run(run), run, ExportOptions(generator_required=False))
     assert "model.onnx" in line
     assert "no generator.onnx: no step; gen sample takes model.onnx" in capsys.readouterr().err
@@ -239,9 +247,9 @@ def test_fastest_precision_is_taken(tmp_path: Path, tiny_text: Path, gen: Callab
     assert open_file(run / "generator.onnx", "cpu").bundle.card["precision"] == max(rates, key=lambda name: rates[name])
 
 
-@pytest.mark.parametrize(("cost", "taken"), [(0.006, "fp32"), (0.004, "other")])
+@pytest.mark.parametrize(("cost", "expected"), [(0.006, "fp32"), (0.004, "other")])
 def test_no_precision_is_taken_above_the_limit(
-    tiny_run: Path, monkeypatch: pytest.MonkeyPatch, cost: float, taken: str
+    tiny_run: Path, monkeypatch: pytest.MonkeyPatch, cost: float, expected: str
 ) -> None:
     rates = {"fp32": 1000.0, "other": 2000.0}
     monkeypatch.setattr(precision, "_measure_rate", lambda generator: (1, rates[generator.precision]))
@@ -251,22 +259,22 @@ def test_no_precision_is_taken_above_the_limit(
         return BuiltGenerator(name, files, cost if name == "other" else 0.0)
 
     fastest, table = fastest_precision(build, list(rates), 0.005)
-    assert fastest.precision == taken
-    assert [line.split()[0] for line in table if "taken" in line] == [taken]
+    assert fastest.precision == expected
+    assert [line.split()[0] for line in table if "taken" in line] == [expected]
 
 
 def test_file_needs_nothing_but_onnxruntime(tiny_run: Path, gen: Callable[..., Any]) -> None:
     session = onnxruntime.InferenceSession(tiny_run / "model.onnx", providers=["CPUExecutionProvider"])
     meta = session.get_modelmeta().custom_metadata_map
-    symbols = [bytes.fromhex(one) for one in json.loads(meta["gentext.token_bytes"])]
+    symbols = [bytes.fromhex(symbol) for symbol in json.loads(meta["gentext.token_bytes"])]
     states = {
-        one["name"]: np.full([1 if size is None else size for size in one["shape"]], one["initial"], one["dtype"])
-        for one in json.loads(meta["gentext.states"])
+        state["name"]: np.full([size or 1 for size in state["shape"]], state["initial"], state["dtype"])
+        for state in json.loads(meta["gentext.states"])
     }
     token, text = json.loads(meta["gentext.start"]), b""
     for _ in range(40):
-        logits, *new = session.run(None, {"tokens": np.array([[token]]), **states})
-        states = dict(zip(states, new, strict=True))
+        logits, *next_states = session.run(None, {"tokens": np.array([[token]]), **states})
+        states = dict(zip(states, next_states, strict=True))
         token = int(logits[0, 0].argmax())
         text += symbols[token]
     code, out, _ = gen("sample", tiny_run, "--length", 40, "--temperature", 0, "--top-k", 0)
@@ -284,8 +292,8 @@ def test_initial_state_survives_the_metadata(dtype: str, constant: bool, data: A
     row = np.full_like(row, row[0, 0]) if constant else row
     meta = StateMeta.of(StateSpec("s", (2, None, 3), dtype), row)
     bundle = Bundle("model", TokenizerMeta("t", {}), [b"a", b"\xff", b""], [meta], 1, [], {})
-    again = Bundle.from_metadata(bundle.to_metadata(), Path("a file"))
-    assert again == bundle
-    found = again.states[0].rows(4)
-    assert (found.shape, found.dtype) == ((2, 4, 3), row.dtype)
-    assert all(np.array_equal(found[:, n], row, equal_nan=dtype.startswith("float")) for n in range(4))
+    read_bundle = Bundle.from_metadata(bundle.to_metadata(), Path("a file"))
+    assert read_bundle == bundle
+    rows = read_bundle.states[0].rows(4)
+    assert (rows.shape, rows.dtype) == ((2, 4, 3), row.dtype)
+    assert all(np.array_equal(rows[:, n], row, equal_nan=dtype.startswith("float")) for n in range(4))

@@ -44,12 +44,12 @@ def large_constants(graph: onnx.GraphProto) -> list[int]:
 def test_compiled_writes_what_numpy_writes(compiled_model: CompiledModel, names: tuple[str, ...], rows: int) -> None:
     chain = compiled_model.chain(*names)
     opened = compiled_model.open(chain)
-    asked = request(chain, rows, 150)
-    inside = written(compiled(opened.session, opened.bundle, asked), rows)
-    outside = written(stepped(opened, opened.bundle, asked), rows)
-    assert inside[:2] == outside[:2]
-    for mine, other in zip(inside[2], outside[2], strict=True):
-        np.testing.assert_allclose(mine, other, atol=1e-4)
+    sampling = request(chain, rows, 150)
+    compiled_rows = written(compiled(opened.session, opened.bundle, sampling), rows)
+    stepped_rows = written(stepped(opened, opened.bundle, sampling), rows)
+    assert compiled_rows[:2] == stepped_rows[:2]
+    for logprobs, reference in zip(compiled_rows[2], stepped_rows[2], strict=True):
+        np.testing.assert_allclose(logprobs, reference, atol=1e-4)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8", "fp16"])
@@ -58,38 +58,41 @@ def test_neighbours_and_chunks_change_nothing(
 ) -> None:
     chain = compiled_model.chain(*EVERY_LINK)
     opened = compiled_model.open(chain, precision)
-    asked = request(chain, 16, 200)
-    together, _, _ = written(compiled(opened.session, opened.bundle, asked), 16)
+    sampling = request(chain, 16, 200)
+    together, _, _ = written(compiled(opened.session, opened.bundle, sampling), 16)
     monkeypatch.setattr("gentext.compiled.FIRST_CALLS", ())
     monkeypatch.setattr("gentext.compiled.MAX_POSITIONS", 7)
     monkeypatch.setattr("gentext.compiled.PREFILL_POSITIONS", 2)
     for row in (0, 7, 15):
-        params = {link: {n: one[row : row + 1] for n, one in own.items()} for link, own in asked.params.items()}
-        alone = dataclasses.replace(asked, primes=[asked.primes[row]], seeds=[asked.seeds[row]], params=params)
+        params = {
+            link: {name: array[row : row + 1] for name, array in arrays.items()}
+            for link, arrays in sampling.params.items()
+        }
+        alone = dataclasses.replace(sampling, primes=[sampling.primes[row]], seeds=[sampling.seeds[row]], params=params)
         assert written(compiled(opened.session, opened.bundle, alone), 1)[0] == [together[row]]
 
 
-@pytest.mark.parametrize("inside", [True, False])
-def test_a_parameter_out_of_range_in_one_row_is_named(compiled_model: CompiledModel, inside: bool) -> None:
+@pytest.mark.parametrize("in_graph", [True, False])
+def test_a_parameter_out_of_range_in_one_row_is_named(compiled_model: CompiledModel, in_graph: bool) -> None:
     chain = compiled_model.chain(*EVERY_LINK)
     opened = compiled_model.open(chain)
-    asked = request(chain, 3, 5)
-    asked.params["top_p"]["top_p"][1] = 1.5
+    sampling = request(chain, 3, 5)
+    sampling.params["top_p"]["top_p"][1] = 1.5
     with pytest.raises(ConfigError, match=r"top_p.top_p of row 1 = 1.5: expected a number from 0 up to 1"):
         next(
             iter(
-                compiled(opened.session, compiled_model.bundle, asked)
-                if inside
-                else stepped(opened, compiled_model.bundle, asked)
+                compiled(opened.session, compiled_model.bundle, sampling)
+                if in_graph
+                else stepped(opened, compiled_model.bundle, sampling)
             )
         )
-    asked.params["top_p"]["top_p"] = np.ones((2, 1), np.float32)
+    sampling.params["top_p"]["top_p"] = np.ones((2, 1), np.float32)
     with pytest.raises(ConfigError, match=r"top_p.top_p has the shape \(2, 1\); expected \(3, 1\)"):
         next(
             iter(
-                compiled(opened.session, compiled_model.bundle, asked)
-                if inside
-                else stepped(opened, compiled_model.bundle, asked)
+                compiled(opened.session, compiled_model.bundle, sampling)
+                if in_graph
+                else stepped(opened, compiled_model.bundle, sampling)
             )
         )
 
@@ -106,14 +109,14 @@ def test_weights_stand_once_in_the_file(compiled_model: CompiledModel) -> None:
 def test_stop_strings_end_a_row_and_disturb_no_other(compiled_model: CompiledModel, stop: str) -> None:
     chain = compiled_model.chain("temperature")
     opened = compiled_model.open(chain)
-    asked = request(chain, 8, 300, stop=StopAutomaton([stop, "never here"]), mixed=False)
-    inside = written(compiled(opened.session, opened.bundle, asked), 8)
-    assert inside[:2] == written(stepped(opened, opened.bundle, asked), 8)[:2]
-    free = written(compiled(opened.session, opened.bundle, dataclasses.replace(asked, stop=None)), 8)
+    sampling = request(chain, 8, 300, stop=StopAutomaton([stop, "never here"]), mixed=False)
+    compiled_rows = written(compiled(opened.session, opened.bundle, sampling), 8)
+    assert compiled_rows[:2] == written(stepped(opened, opened.bundle, sampling), 8)[:2]
+    free = written(compiled(opened.session, opened.bundle, dataclasses.replace(sampling, stop=None)), 8)
     for row in range(8):
-        assert inside[0][row] == free[0][row][: len(inside[0][row])]
-        if inside[1][row] == "stop":
-            prime_and_text = [*asked.primes[row].tolist(), *inside[0][row]]
+        assert compiled_rows[0][row] == free[0][row][: len(compiled_rows[0][row])]
+        if compiled_rows[1][row] == "stop":
+            prime_and_text = [*sampling.primes[row].tolist(), *compiled_rows[0][row]]
             assert b"".join(opened.bundle.token_bytes[token] for token in prime_and_text).endswith(stop.encode())
 
 
@@ -138,12 +141,15 @@ def test_quantised_weights_cannot_saturate(compiled_model: CompiledModel) -> Non
 
 def test_half_of_the_weights_and_none_of_the_logits(compiled_model: CompiledModel) -> None:
     half = to_fp16(compiled_model.step)
-    types = {one.name: one.data_type for one in half.graph.initializer}
+    types = {tensor.name: tensor.data_type for tensor in half.graph.initializer}
     products = [node for node in half.graph.node if node.op_type in ("MatMul", "Gemm")]
     kinds = [types[node.input[1]] for node in products]
     assert kinds[-1] == onnx.TensorProto.FLOAT, "the product that gives the logits"
     assert kinds[:-1] and set(kinds[:-1]) == {onnx.TensorProto.FLOAT16}
-    assert sum(np.prod(one.dims) for one in half.graph.initializer if one.data_type == onnx.TensorProto.FLOAT) < 5000
+    assert (
+        sum(np.prod(tensor.dims) for tensor in half.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT)
+        < 5000
+    )
 
 
 STRANGERS = {"mirostat": "gentext_mirostat:Mirostat", "novelty": "gentext_novelty.novelty:Novelty"}
@@ -170,11 +176,14 @@ def test_strategies_of_other_authors_compile(
     path.write_bytes(Compiler(compiled_model.step, compiled_model.bundle, chain, tables).looped().SerializeToString())
     opened = OnnxSampler().open(path, "cpu")
     assert isinstance(opened, OnnxGenerator)
-    asked = dataclasses.replace(request(chain, 5, 120), params=chain.param_arrays(5, {name: FLAGS[name]}))
-    inside = written(compiled(opened.session, opened.bundle, asked), 5)
-    assert inside[:2] == written(stepped(opened, opened.bundle, dataclasses.replace(asked, tables=tables)), 5)[:2]
+    sampling = dataclasses.replace(request(chain, 5, 120), params=chain.param_arrays(5, {name: FLAGS[name]}))
+    compiled_rows = written(compiled(opened.session, opened.bundle, sampling), 5)
+    assert (
+        compiled_rows[:2]
+        == written(stepped(opened, opened.bundle, dataclasses.replace(sampling, tables=tables)), 5)[:2]
+    )
     # The file needs no plugin: its own description of the chain is enough to run it.
-    stored = dataclasses.replace(asked, chain=stored_chain(opened.bundle))
-    assert written(opened.generate(stored), 5)[:2] == inside[:2]
+    stored = dataclasses.replace(sampling, chain=stored_chain(opened.bundle))
+    assert written(opened.generate(stored), 5)[:2] == compiled_rows[:2]
     if name == "ban":
-        assert not {opened.bundle.token_bytes[token] for row in inside[0] for token in row} & {b"e", b"a"}
+        assert not {opened.bundle.token_bytes[token] for row in compiled_rows[0] for token in row} & {b"e", b"a"}

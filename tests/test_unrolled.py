@@ -34,7 +34,7 @@ K = 8
 
 
 @pytest.fixture
-def both(compiled_model: CompiledModel) -> Opener:
+def open_generators(compiled_model: CompiledModel) -> Opener:
     """Opens the loop and the unrolled generator of a chain."""
 
     def open_both(*names: str) -> tuple[OnnxGenerator, UnrolledGenerator]:
@@ -51,54 +51,55 @@ def both(compiled_model: CompiledModel) -> Opener:
 @pytest.mark.parametrize("names", [(), ("top_k",), EVERY_LINK[1:], EVERY_LINK])
 @pytest.mark.parametrize("rows", [1, 3, 64])
 def test_unrolled_writes_what_the_loop_writes(
-    compiled_model: CompiledModel, both: Opener, names: tuple[str, ...], rows: int
+    compiled_model: CompiledModel, open_generators: Opener, names: tuple[str, ...], rows: int
 ) -> None:
-    opened, model = both(*names)
-    asked = request(compiled_model.chain(*names), rows, 100)
-    inside = written(compiled(model, opened.bundle, asked), rows)
-    assert inside == written(opened.generate(asked), rows)
+    opened, model = open_generators(*names)
+    sampling = request(compiled_model.chain(*names), rows, 100)
+    compiled_rows = written(compiled(model, opened.bundle, sampling), rows)
+    assert compiled_rows == written(opened.generate(sampling), rows)
     assert model.positions == K, "it did not fall back"
     if rows == 3:
-        assert inside[:2] == written(stepped(opened, opened.bundle, asked), rows)[:2]
+        assert compiled_rows[:2] == written(stepped(opened, opened.bundle, sampling), rows)[:2]
 
 
 @pytest.mark.parametrize("rows", [1, 3, 64])
 @pytest.mark.parametrize("sizes", [(1, 7, 64), (33, 1, 8)], ids=str)
 def test_calls_of_any_size_give_the_same_bits(
-    compiled_model: CompiledModel, both: Opener, rows: int, sizes: tuple[int, ...]
+    compiled_model: CompiledModel, open_generators: Opener, rows: int, sizes: tuple[int, ...]
 ) -> None:
-    opened, model = both(*EVERY_LINK)
-    whole = call_feeds(opened, request(compiled_model.chain(*EVERY_LINK), rows, 1), sum(sizes))
-    wanted = opened.session.call(whole)
-    carried, at, said = whole, 0, []
+    opened, model = open_generators(*EVERY_LINK)
+    one_call = call_feeds(opened, request(compiled_model.chain(*EVERY_LINK), rows, 1), sum(sizes))
+    expected = opened.session.call(one_call)
+    feeds, start = one_call, 0
+    tokens = []
     for size in sizes:
-        cut = {name: whole[name][at : at + size] for name in ("forced", "noise")}
-        results = model.call({**carried, **cut})
-        said.append(results["tokens"])
-        carried, at = {**whole, **next_feeds(model.signature, results)}, at + size
+        positions = {name: one_call[name][start : start + size] for name in ("forced", "noise")}
+        results = model.call({**feeds, **positions})
+        tokens.append(results["tokens"])
+        feeds, start = {**one_call, **next_feeds(model.signature, results)}, start + size
     assert model.positions == K
-    np.testing.assert_array_equal(np.concatenate(said), wanted["tokens"])
-    for name in set(wanted) - {"tokens", "logprobs"}:
-        np.testing.assert_array_equal(results[name], wanted[name], name)
+    np.testing.assert_array_equal(np.concatenate(tokens), expected["tokens"])
+    for name in set(expected) - {"tokens", "logprobs"}:
+        np.testing.assert_array_equal(results[name], expected[name], name)
 
 
-def test_neighbours_and_interruptions_change_nothing(compiled_model: CompiledModel, both: Opener) -> None:
+def test_neighbours_and_interruptions_change_nothing(compiled_model: CompiledModel, open_generators: Opener) -> None:
     """Two requests at once take each other's buffers; the states of the one that waits move out of them."""
-    opened, model = both(*EVERY_LINK)
+    opened, model = open_generators(*EVERY_LINK)
     chain = compiled_model.chain(*EVERY_LINK)
-    asked = [request(chain, 20, 60, seed=1), request(chain, 40, 60, seed=2)]
-    alone = [written(opened.generate(one), len(one.primes)) for one in asked]
-    first, second = (compiled(model, opened.bundle, one) for one in asked)
+    requests = [request(chain, 20, 60, seed=1), request(chain, 40, 60, seed=2)]
+    alone = [written(opened.generate(sampling), len(sampling.primes)) for sampling in requests]
+    first, second = (compiled(model, opened.bundle, sampling) for sampling in requests)
     assert bucket_size(20) == bucket_size(40)
-    chunks: list[list[Any]] = [[], []]
-    for one, other in zip(first, second, strict=True):
-        chunks[0].append(one)
-        chunks[1].append(other)
-    assert [written(iter(mine), len(one.primes)) for mine, one in zip(chunks, asked, strict=True)] == alone
+    first_chunks, second_chunks = [], []
+    for first_chunk, second_chunk in zip(first, second, strict=True):
+        first_chunks.append(first_chunk)
+        second_chunks.append(second_chunk)
+    assert [written(iter(first_chunks), 20), written(iter(second_chunks), 40)] == alone
 
 
-def test_threads_share_the_buffers(compiled_model: CompiledModel, both: Opener) -> None:
-    opened, model = both(*EVERY_LINK)
+def test_threads_share_the_buffers(compiled_model: CompiledModel, open_generators: Opener) -> None:
+    opened, model = open_generators(*EVERY_LINK)
     requests = [request(compiled_model.chain(*EVERY_LINK), rows, 60, seed=rows) for rows in (20, 33, 40, 50)]
     alone = [written(opened.generate(each), len(each.primes)) for each in requests]
     with ThreadPoolExecutor(len(requests)) as threads:
@@ -107,25 +108,28 @@ def test_threads_share_the_buffers(compiled_model: CompiledModel, both: Opener) 
     assert model.positions == K, "it did not fall back"
 
 
-def test_stop_strings(compiled_model: CompiledModel, both: Opener) -> None:
-    opened, model = both("temperature")
+def test_stop_strings(compiled_model: CompiledModel, open_generators: Opener) -> None:
+    opened, model = open_generators("temperature")
     for stop in (["e"], ["ab", "a.\n", "never here"]):
-        asked = request(compiled_model.chain("temperature"), 9, 100, stop=StopAutomaton(stop), mixed=False)
-        inside = written(compiled(model, opened.bundle, asked), 9)
-        assert inside == written(opened.generate(asked), 9)
-        assert "stop" in inside[1]
+        sampling = request(compiled_model.chain("temperature"), 9, 100, stop=StopAutomaton(stop), mixed=False)
+        compiled_rows = written(compiled(model, opened.bundle, sampling), 9)
+        assert compiled_rows == written(opened.generate(sampling), 9)
+        assert "stop" in compiled_rows[1]
 
 
 def test_a_failure_on_the_way_costs_a_line_and_no_symbol(
-    compiled_model: CompiledModel, both: Opener, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    compiled_model: CompiledModel,
+    open_generators: Opener,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    opened, model = both("top_k")
-    asked = request(compiled_model.chain("top_k"), 3, 60)
-    chunks = compiled(model, opened.bundle, asked)
+    opened, model = open_generators("top_k")
+    sampling = request(compiled_model.chain("top_k"), 3, 60)
+    chunks = compiled(model, opened.bundle, sampling)
     first = [next(chunks), next(chunks)]
     monkeypatch.setattr(onnxruntime.InferenceSession, "run_with_iobinding", raiser(RuntimeError("out of memory\nat 0")))
-    inside = written(iter([*first, *chunks]), 3)
-    assert inside == written(opened.generate(asked), 3)
+    compiled_rows = written(iter([*first, *chunks]), 3)
+    assert compiled_rows == written(opened.generate(sampling), 3)
     assert model.positions is None
     [line] = capsys.readouterr().err.splitlines()
     assert line.endswith("slower: RuntimeError: out of memory")
@@ -155,7 +159,7 @@ ELEMENTS = {
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(sorted(ELEMENTS)), st.integers(-2, 1), st.booleans(), st.data())
 def test_first_of_the_largest(dtype: str, axis: int, keep: bool, data: Any) -> None:
-    """What stands for ArgMax finds the first of equal elements, which a GPU's own need not do."""
+    """The replacement of ArgMax finds the first of equal elements, which a GPU's own need not do."""
     array = data.draw(arrays(dtype, (3, 4), elements=ELEMENTS[dtype]))
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     shape = np.zeros((3, 4)).sum(axis=axis, keepdims=keep).shape
@@ -170,8 +174,8 @@ def test_first_of_the_largest(dtype: str, axis: int, keep: bool, data: Any) -> N
     )
     model = make_capturable(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10))
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    [found] = session.run(None, {"x": array})
-    np.testing.assert_array_equal(found, array.argmax(axis=axis, keepdims=keep))
+    [indices] = session.run(None, {"x": array})
+    np.testing.assert_array_equal(indices, array.argmax(axis=axis, keepdims=keep))
 
 
 # -- the file ----------------------------------------------------------------------------------
@@ -187,26 +191,25 @@ def test_export_writes_it_beside_the_generator(run: Path, gen: Gen) -> None:
     assert code == 0, err
     assert "generator-unrolled.onnx" in err and "5 positions without control flow" in err
     loop = onnxruntime.InferenceSession(run / "generator.onnx", providers=["CPUExecutionProvider"])
-    beside = onnxruntime.InferenceSession(run / "generator-unrolled.onnx", providers=["CPUExecutionProvider"])
-    assert next(one.shape for one in beside.get_inputs() if one.name == "forced") == [5, "N"]
-    names = [sorted(one.name for one in session.get_inputs()) for session in (loop, beside)]
-    assert names[0] == names[1]
+    unrolled = onnxruntime.InferenceSession(run / "generator-unrolled.onnx", providers=["CPUExecutionProvider"])
+    assert next(port.shape for port in unrolled.get_inputs() if port.name == "forced") == [5, "N"]
+    assert {port.name for port in loop.get_inputs()} == {port.name for port in unrolled.get_inputs()}
     fails(1, gen("sample", run / "generator-unrolled.onnx"), "generator-unrolled.onnx", "expected generator.onnx")
     fails(2, gen("export", run, "--unroll", 1000), "--unroll 1000", "256")
     fails(2, gen("export", run, "--unroll", 5, "--precision", "int8"), "--unroll with int8", "fp16")
 
 
 def test_a_stale_file_is_removed_or_refused(run: Path, gen: Gen) -> None:
-    beside = run / "generator-unrolled.onnx"
+    unrolled = run / "generator-unrolled.onnx"
     assert gen("export", run, "--unroll", 3, "--chain", "top_k")[0] == 0
-    stale = beside.read_bytes()
+    stale = unrolled.read_bytes()
     assert gen("export", run, "--chain", "top_k")[0] == 0
-    assert not beside.exists()
+    assert not unrolled.exists()
     assert gen("export", run, "--chain", "temperature")[0] == 0
     generator = opened(run)
     with pytest.raises(FileFormatError, match="no such file; gen export RUN --unroll 32 makes it"):
         open_unrolled(generator, "cpu")
-    beside.write_bytes(stale)
+    unrolled.write_bytes(stale)
     with pytest.raises(FileFormatError, match=r"made with another generator\.onnx"):
         open_unrolled(generator, "cpu")
 
@@ -216,12 +219,12 @@ def test_a_file_that_lies_about_its_positions(run: Path, gen: Gen) -> None:
     path = run / "generator-unrolled.onnx"
     proto = onnx.load(path)
     for lie in ("0", "1000000000", '"3"', "4"):
-        told = onnx.ModelProto()
-        told.CopyFrom(proto)
-        [card] = [one for one in told.metadata_props if one.key == "gentext.card"]
+        changed = onnx.ModelProto()
+        changed.CopyFrom(proto)
+        [card] = [entry for entry in changed.metadata_props if entry.key == "gentext.card"]
         assert '"positions":3' in card.value
         card.value = card.value.replace('"positions":3', f'"positions":{lie}')
-        path.write_bytes(told.SerializeToString())
+        path.write_bytes(changed.SerializeToString())
         with pytest.raises(FileFormatError, match=r"positions, expected 1 to|disagree"):
             open_unrolled(opened(run), "cpu")
 
