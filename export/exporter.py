@@ -75,9 +75,10 @@ class ExportJob:
     @classmethod
     def load(cls, run: Run, options: ExportOptions) -> ExportJob:
         """Load what a run has. Raises RunError, ConfigError or PluginError."""
-        model = ckpt.build_model(run, ckpt.load_best(run))
-        registry = host().registry
+        checkpoint = ckpt.load_best(run)
         tokenizer = load_tokenizer(*run.read_tokenizer())
+        model = ckpt.build_model(run, checkpoint, tokenizer.vocab_size)
+        registry = host().registry
         run_chain = configured_chain(registry, run.config.get("chain", {}), tokenizer.vocab_size)
         bundle = describe_model(run, model, tokenizer, run_chain)
         chain = run_chain if options.chain is None else chain_of(bundle, registry, options.chain)

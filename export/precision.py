@@ -30,7 +30,7 @@ class ExportedFile(NamedTuple):
 
     data: bytes
     facts: Sequence[str]
-    """What the user is told about it."""
+    """Descriptions that are shown to the user: precision and chain, then what was measured and checked."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,12 +10,17 @@ from typing import Any
 
 import numpy as np
 import spox.opset.ai.onnx.v21 as op
+from spox import Var
 
 from gentext.export.strategies.indexing import int_vector
 from gentext.export.strategies.ordering import argsort, keep_largest, sort
+from gentext.export.strategies.reductions import REDUCTIONS
 from gentext.export.strategies.rules import NO_VALUES, RuleBroken
 from gentext.export.strategies.traced import (
+    DType,
+    Operand,
     Traced,
+    astype,
     checked_axis,
     constant,
     divide,
@@ -26,75 +31,35 @@ from gentext.export.strategies.traced import (
     remainder,
 )
 
-# Operators of spox differ in their keywords, so a parameter that holds one is Any.
 
-
-def _unary(operator: Any) -> Callable[[Traced], Traced]:
+def _unary(operator: Callable[[Var], Var]) -> Callable[[Traced], Traced]:
     return lambda x: Traced(operator(x.var))
 
 
-def _in_float64(operator: Any) -> Callable[[Traced], Traced]:
+def _in_float64(operator: Callable[[Var], Var]) -> Callable[[Traced], Traced]:
     """Compute in float64: in float32, onnxruntime's result depends on where an element stands in the batch."""
     return lambda x: Traced(op.cast(operator(op.cast(x.var, to=np.float64)), to=x.dtype))
 
 
-def _binary(operator: Any) -> Callable[[Any, Any], Traced]:
+def _binary(operator: Callable[[Var, Var], Var]) -> Callable[[Operand, Operand], Traced]:
     return lambda left, right: numeric(operator, left, right)
 
 
-def _variadic(operator: Any) -> Callable[[Any, Any], Traced]:
+def _variadic(operator: Callable[[Sequence[Var]], Var]) -> Callable[[Operand, Operand], Traced]:
     """Make a function of two arrays of an operator that takes a list of any length."""
     return lambda left, right: numeric(lambda a, b: operator([a, b]), left, right)
 
 
-def _checked_axes(x: Traced, axis: Any, function: str) -> list[int]:
-    """Return the axes of a reduction, of which none may be the batch."""
-    axes = axis if isinstance(axis, tuple) else (axis,)
-    return [checked_axis(x, each_axis, function) for each_axis in axes]
-
-
-def _reduction(name: str, operator: Any) -> Callable[..., Traced]:
-    def reduce(x: Traced, /, *, axis: Any = None, keepdims: bool = False, dtype: Any = None) -> Traced:
-        axes = _checked_axes(x, axis, name)
-        if x.dtype == np.bool_:
-            x = astype(x, np.int64)
-        if dtype is not None:
-            x = astype(x, dtype)
-        return Traced(operator(x.var, int_vector(*axes), keepdims=int(keepdims)))
-
-    return reduce
-
-
-def _bool_reduction(name: str, operator: Any) -> Callable[..., Traced]:
-    def reduce(x: Traced, /, *, axis: Any = None, keepdims: bool = False) -> Traced:
-        axes = _checked_axes(x, axis, name)
-        reduced = operator(op.cast(x.var, to=np.uint8), int_vector(*axes), keepdims=int(keepdims))
-        return Traced(op.cast(reduced, to=np.bool_))
-
-    return reduce
-
-
-def _index_of_extreme(name: str, operator: Any) -> Callable[..., Traced]:
-    def find(x: Traced, /, *, axis: Any = None, keepdims: bool = False) -> Traced:
-        axis = checked_axis(x, axis, name)
-        var = op.cast(x.var, to=np.uint8) if x.dtype == np.bool_ else x.var
-        return Traced(operator(var, axis=axis, keepdims=int(keepdims)))
-
-    return find
-
-
-def astype(x: Traced, dtype: Any, /, *, copy: bool = True) -> Traced:
-    return x if x.dtype == np.dtype(dtype) else Traced(op.cast(x.var, to=np.dtype(dtype)))
-
-
-def where(condition: Traced, x: Any, y: Any, /) -> Traced:
+def where(condition: Traced, x: Operand, y: Operand, /) -> Traced:
     if not isinstance(x, Traced) and not isinstance(y, Traced):
         kind = np.float32 if isinstance(x, float) or isinstance(y, float) else None
         x = constant(x, kind)
     return Traced(op.where(condition.var, *operands(x, y)))
 
 
-def cumulative_sum(x: Traced, /, *, axis: Any = None, dtype: Any = None, include_initial: bool = False) -> Traced:
+def cumulative_sum(
+    x: Traced, /, *, axis: int | None = None, dtype: DType | None = None, include_initial: bool = False
+) -> Traced:
     if include_initial:
         raise RuleBroken("xp.cumulative_sum(include_initial=True) cannot be compiled; use xp.concat with zeros")
     x = x if dtype is None else astype(x, dtype)
@@ -102,7 +67,7 @@ def cumulative_sum(x: Traced, /, *, axis: Any = None, dtype: Any = None, include
     return Traced(op.cumsum(x.var, op.const(np.int64(axis))))
 
 
-def take(x: Any, indices: Any, /, *, axis: Any = None) -> Traced:
+def take(x: Operand, indices: Operand, /, *, axis: int | None = None) -> Traced:
     x, indices = asarray(x), asarray(indices)
     if axis is None:
         raise RuleBroken("xp.take without axis: name it")
@@ -116,7 +81,7 @@ def take_along_axis(x: Traced, indices: Traced, /, *, axis: int = -1) -> Traced:
     return Traced(op.gather_elements(x.var, indices.var, axis=checked_axis(x, axis, "take_along_axis")))
 
 
-def concat(arrays: Sequence[Traced], /, *, axis: Any = 0) -> Traced:
+def concat(arrays: Sequence[Traced], /, *, axis: int | None = 0) -> Traced:
     axis = checked_axis(arrays[0], axis, "concat")
     return Traced(op.concat([array.var for array in arrays], axis=axis))
 
@@ -161,12 +126,12 @@ def roll(x: Traced, /, shift: int, *, axis: int) -> Traced:
     return concat([x[(*leading, slice(split, None))], x[(*leading, slice(None, split))]], axis=axis)
 
 
-def full_like(x: Traced, /, fill_value: Any, *, dtype: Any = None) -> Traced:
+def full_like(x: Traced, /, fill_value: float, *, dtype: DType | None = None) -> Traced:
     value = np.array([fill_value], x.dtype if dtype is None else dtype)
     return Traced(op.constant_of_shape(op.shape(x.var), value=value))
 
 
-def full(shape: Any, fill_value: Any, *, dtype: Any = None) -> Traced:
+def full(shape: int | Sequence[int], fill_value: float, *, dtype: DType | None = None) -> Traced:
     sizes = _sizes(shape if isinstance(shape, tuple | list) else (shape,))
     return constant(np.full(sizes, fill_value), dtype)
 
@@ -175,13 +140,13 @@ def broadcast_to(x: Traced, /, shape: Sequence[int]) -> Traced:
     return Traced(op.expand(x.var, int_vector(*_sizes(shape))))
 
 
-def arange(start: int, /, stop: int | None = None, step: int = 1, *, dtype: Any = None) -> Traced:
+def arange(start: int, /, stop: int | None = None, step: int = 1, *, dtype: DType | None = None) -> Traced:
     if isinstance(start, Traced) or isinstance(stop, Traced):
         raise RuleBroken(NO_VALUES)
     return constant(np.arange(*((start, stop) if stop is not None else (0, start)), step), dtype)
 
 
-def asarray(value: Any, /, *, dtype: Any = None, copy: bool | None = None) -> Traced:
+def asarray(value: Operand, /, *, dtype: DType | None = None, copy: bool | None = None) -> Traced:
     if isinstance(value, Traced):
         return value if dtype is None else astype(value, dtype)
     return constant(value, dtype)
@@ -195,7 +160,7 @@ def _sizes(shape: Sequence[Any]) -> list[int]:
     return list(shape)
 
 
-def _clip(x: Traced, /, min: Any = None, max: Any = None) -> Traced:
+def _clip(x: Traced, /, min: Operand = None, max: Operand = None) -> Traced:
     if min is not None:
         x = numeric(lambda a, b: op.max([a, b]), x, min)
     return x if max is None else numeric(lambda a, b: op.min([a, b]), x, max)
@@ -256,25 +221,13 @@ _BINARY = {
     "logical_or": lambda a, b: logical(op.or_, op.bitwise_or, a, b),
     "logical_xor": lambda a, b: logical(op.xor, op.bitwise_xor, a, b),
 }
-_REDUCTIONS = {
-    "max": _reduction("max", op.reduce_max),
-    "min": _reduction("min", op.reduce_min),
-    "sum": _reduction("sum", op.reduce_sum),
-    "prod": _reduction("prod", op.reduce_prod),
-    "mean": _reduction("mean", op.reduce_mean),
-    "any": _bool_reduction("any", op.reduce_max),
-    "all": _bool_reduction("all", op.reduce_min),
-    "argmax": _index_of_extreme("argmax", op.arg_max),
-    "argmin": _index_of_extreme("argmin", op.arg_min),
-}
-
 #: The argument ``xp`` of every method of a strategy while it is compiled.
 xp: Namespace = Namespace(
     _CONSTANTS
     | _DTYPES
     | _UNARY
     | _BINARY
-    | _REDUCTIONS
+    | REDUCTIONS
     | {
         function.__name__: function
         for function in (

@@ -11,10 +11,16 @@ from typing import Any, NoReturn
 
 import numpy as np
 import spox.opset.ai.onnx.v21 as op
+from numpy.typing import DTypeLike
 from spox import Var
 
 from gentext.export.strategies.indexing import Shape, index
 from gentext.export.strategies.rules import NO_VALUES, RuleBroken
+
+#: An array or a Python number. Authors may pass anything else, too: that raises RuleBroken.
+Operand = Any
+#: Everything that `numpy.dtype` understands.
+DType = DTypeLike
 
 
 class Traced:
@@ -68,40 +74,40 @@ class Traced:
 
     # -- arithmetic -----------------------------------------------------------------------------
 
-    def __add__(self, other: Any) -> Traced:
+    def __add__(self, other: Operand) -> Traced:
         return numeric(op.add, self, other)
 
-    def __radd__(self, other: Any) -> Traced:
+    def __radd__(self, other: Operand) -> Traced:
         return numeric(op.add, other, self)
 
-    def __sub__(self, other: Any) -> Traced:
+    def __sub__(self, other: Operand) -> Traced:
         return numeric(op.sub, self, other)
 
-    def __rsub__(self, other: Any) -> Traced:
+    def __rsub__(self, other: Operand) -> Traced:
         return numeric(op.sub, other, self)
 
-    def __mul__(self, other: Any) -> Traced:
+    def __mul__(self, other: Operand) -> Traced:
         return numeric(op.mul, self, other)
 
-    def __rmul__(self, other: Any) -> Traced:
+    def __rmul__(self, other: Operand) -> Traced:
         return numeric(op.mul, other, self)
 
-    def __truediv__(self, other: Any) -> Traced:
+    def __truediv__(self, other: Operand) -> Traced:
         return divide(self, other)
 
-    def __rtruediv__(self, other: Any) -> Traced:
+    def __rtruediv__(self, other: Operand) -> Traced:
         return divide(other, self)
 
-    def __floordiv__(self, other: Any) -> Traced:
+    def __floordiv__(self, other: Operand) -> Traced:
         return floor_divide(self, other)
 
-    def __mod__(self, other: Any) -> Traced:
+    def __mod__(self, other: Operand) -> Traced:
         return remainder(self, other)
 
-    def __pow__(self, other: Any) -> Traced:
+    def __pow__(self, other: Operand) -> Traced:
         return numeric(op.pow, self, other)
 
-    def __rpow__(self, other: Any) -> Traced:
+    def __rpow__(self, other: Operand) -> Traced:
         return numeric(op.pow, other, self)
 
     def __neg__(self) -> Traced:
@@ -115,16 +121,16 @@ class Traced:
 
     # -- comparison and logic ---------------------------------------------------------------
 
-    def __lt__(self, other: Any) -> Traced:
+    def __lt__(self, other: Operand) -> Traced:
         return numeric(op.less, self, other)
 
-    def __le__(self, other: Any) -> Traced:
+    def __le__(self, other: Operand) -> Traced:
         return numeric(op.less_or_equal, self, other)
 
-    def __gt__(self, other: Any) -> Traced:
+    def __gt__(self, other: Operand) -> Traced:
         return numeric(op.greater, self, other)
 
-    def __ge__(self, other: Any) -> Traced:
+    def __ge__(self, other: Operand) -> Traced:
         return numeric(op.greater_or_equal, self, other)
 
     def __eq__(self, other: object) -> Traced:  # type: ignore[override]
@@ -133,13 +139,13 @@ class Traced:
     def __ne__(self, other: object) -> Traced:  # type: ignore[override]
         return ~(self == other)
 
-    def __and__(self, other: Any) -> Traced:
+    def __and__(self, other: Operand) -> Traced:
         return logical(op.and_, op.bitwise_and, self, other)
 
-    def __or__(self, other: Any) -> Traced:
+    def __or__(self, other: Operand) -> Traced:
         return logical(op.or_, op.bitwise_or, self, other)
 
-    def __xor__(self, other: Any) -> Traced:
+    def __xor__(self, other: Operand) -> Traced:
         return logical(op.xor, op.bitwise_xor, self, other)
 
     __rand__, __ror__, __rxor__ = __and__, __or__, __xor__
@@ -157,7 +163,7 @@ def _dtype(var: Var) -> np.dtype[Any]:
     return np.dtype(var.unwrap_tensor().dtype)
 
 
-def constant(value: Any, dtype: Any = None) -> Traced:
+def constant(value: Any, dtype: DType | None = None) -> Traced:
     """Return a constant of the graph; a Python float becomes float32."""
     array = np.asarray(value, dtype)
     if array.dtype == np.float64 and dtype is None:
@@ -165,7 +171,7 @@ def constant(value: Any, dtype: Any = None) -> Traced:
     return Traced(op.const(array))
 
 
-def operands(left: Any, right: Any) -> tuple[Var, Var]:
+def operands(left: Operand, right: Operand) -> tuple[Var, Var]:
     """Return two operands in one dtype, by the rules of the Array API; a Python number takes the array's."""
     if isinstance(left, np.ndarray | np.generic):
         left = constant(left, left.dtype)
@@ -184,7 +190,7 @@ def operands(left: Any, right: Any) -> tuple[Var, Var]:
     return op.cast(left.var, to=common), op.cast(right.var, to=common)
 
 
-def _scalar(number: Any, array: Any) -> Traced:
+def _scalar(number: Operand, array: Operand) -> Traced:
     """Return a Python number as a constant in the dtype of the array that it meets."""
     if not isinstance(number, bool | int | float):
         raise RuleBroken(f"an array meets {type(number).__name__}; use arrays and Python numbers")
@@ -197,7 +203,7 @@ def _scalar(number: Any, array: Any) -> Traced:
     return constant(number, array.dtype)
 
 
-def numeric(operator: Callable[[Var, Var], Var], left: Any, right: Any) -> Traced:
+def numeric(operator: Callable[[Var, Var], Var], left: Operand, right: Operand) -> Traced:
     """Apply an operator of numbers to two operands."""
     a, b = operands(left, right)
     if _dtype(a) == np.bool_:
@@ -205,14 +211,16 @@ def numeric(operator: Callable[[Var, Var], Var], left: Any, right: Any) -> Trace
     return Traced(operator(a, b))
 
 
-def logical(of_bools: Callable[[Var, Var], Var], of_ints: Callable[[Var, Var], Var], left: Any, right: Any) -> Traced:
+def logical(
+    of_bools: Callable[[Var, Var], Var], of_ints: Callable[[Var, Var], Var], left: Operand, right: Operand
+) -> Traced:
     """Apply a logical operator to booleans, or the bitwise operator to integers."""
     a, b = operands(left, right)
     operator = of_bools if _dtype(a) == np.bool_ else of_ints
     return Traced(operator(a, b))
 
 
-def divide(left: Any, right: Any) -> Traced:
+def divide(left: Operand, right: Operand) -> Traced:
     """Divide floats; ONNX would truncate integers."""
     a, b = operands(left, right)
     if _dtype(a).kind != "f":
@@ -220,7 +228,7 @@ def divide(left: Any, right: Any) -> Traced:
     return Traced(op.div(a, b))
 
 
-def remainder(left: Any, right: Any) -> Traced:
+def remainder(left: Operand, right: Operand) -> Traced:
     """Return the remainder with the sign of the divisor, as Python does."""
     a, b = operands(left, right)
     if _dtype(a).kind == "f":
@@ -228,7 +236,7 @@ def remainder(left: Any, right: Any) -> Traced:
     return Traced(op.mod(a, b))
 
 
-def floor_divide(left: Any, right: Any) -> Traced:
+def floor_divide(left: Operand, right: Operand) -> Traced:
     """Return the quotient rounded down, as Python does; ONNX would truncate integers."""
     a, b = operands(left, right)
     if _dtype(a).kind == "f":
@@ -236,7 +244,12 @@ def floor_divide(left: Any, right: Any) -> Traced:
     return Traced(op.div(op.sub(a, op.mod(a, b)), b))  # an exact division: nothing is truncated
 
 
-def checked_axis(x: Traced, axis: Any, function: str) -> int:
+def astype(x: Traced, dtype: DType, /, *, copy: bool = True) -> Traced:
+    """Cast an array to another type."""
+    return x if x.dtype == np.dtype(dtype) else Traced(op.cast(x.var, to=np.dtype(dtype)))
+
+
+def checked_axis(x: Traced, axis: int | None, function: str) -> int:
     """Return the axis counted from the front; raise RuleBroken where it is the batch, or is not named at all."""
     if axis is None:
         raise RuleBroken(f"xp.{function} without axis would mix the rows of the batch: name axis=1 or later")

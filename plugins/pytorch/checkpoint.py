@@ -163,14 +163,17 @@ def load_best(run: Run) -> Checkpoint:
     return load_last(run)
 
 
-def build_model(run: Run, checkpoint: Checkpoint) -> Any:
-    """Build a run's model with a checkpoint's weights, on the CPU, in evaluation mode."""
+def build_model(run: Run, checkpoint: Checkpoint, vocab_size: int | None = None) -> Any:
+    """Build a run's model with a checkpoint's weights, on the CPU, in evaluation mode.
+
+    :param vocab_size: how many symbols the run's tokenizer has; None loads it to find out.
+    """
     table = dict(run.config.get("model", {}))
     name = table.pop("name", None)
     if not isinstance(name, str):
         raise RunError(f"{run.path}/config.toml names no model; the run is damaged")
     cls = host().registry.get("model", name)
-    model = cls(build_config(config_class(cls), table, "model"), vocabulary(run))
+    model = cls(build_config(config_class(cls), table, "model"), vocabulary(run) if vocab_size is None else vocab_size)
     load_weights(model, checkpoint)
     return model.eval()
 

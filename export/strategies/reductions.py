@@ -1,0 +1,78 @@
+"""The functions of ``xp`` that reduce an axis: sums, extremes and their indices. (spox)"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import spox.opset.ai.onnx.v21 as op
+from spox import Var
+
+from gentext.export.strategies.indexing import int_vector
+from gentext.export.strategies.traced import DType, Traced, astype, checked_axis
+
+#: The axis or axes of a reduction; None, which would reduce over the batch too, raises RuleBroken.
+Axes = int | tuple[int, ...] | None
+
+
+class _Reduction(Protocol):
+    """An operator that reduces some axes, given as a constant."""
+
+    def __call__(self, data: Var, axes: Var, /, *, keepdims: int) -> Var: ...
+
+
+class _IndexReduction(Protocol):
+    """An operator that finds an index along one axis."""
+
+    def __call__(self, data: Var, /, *, axis: int, keepdims: int) -> Var: ...
+
+
+def _checked_axes(x: Traced, axis: Axes, function: str) -> list[int]:
+    """Return the axes of a reduction, of which none may be the batch."""
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    return [checked_axis(x, each_axis, function) for each_axis in axes]
+
+
+def _reduction(name: str, operator: _Reduction) -> Callable[..., Traced]:
+    def reduce(x: Traced, /, *, axis: Axes = None, keepdims: bool = False, dtype: DType | None = None) -> Traced:
+        axes = _checked_axes(x, axis, name)
+        if x.dtype == np.bool_:
+            x = astype(x, np.int64)
+        if dtype is not None:
+            x = astype(x, dtype)
+        return Traced(operator(x.var, int_vector(*axes), keepdims=int(keepdims)))
+
+    return reduce
+
+
+def _bool_reduction(name: str, operator: _Reduction) -> Callable[..., Traced]:
+    def reduce(x: Traced, /, *, axis: Axes = None, keepdims: bool = False) -> Traced:
+        axes = _checked_axes(x, axis, name)
+        reduced = operator(op.cast(x.var, to=np.uint8), int_vector(*axes), keepdims=int(keepdims))
+        return Traced(op.cast(reduced, to=np.bool_))
+
+    return reduce
+
+
+def _index_of_extreme(name: str, operator: _IndexReduction) -> Callable[..., Traced]:
+    def find(x: Traced, /, *, axis: int | None = None, keepdims: bool = False) -> Traced:
+        axis = checked_axis(x, axis, name)
+        var = op.cast(x.var, to=np.uint8) if x.dtype == np.bool_ else x.var
+        return Traced(operator(var, axis=axis, keepdims=int(keepdims)))
+
+    return find
+
+
+#: By their Array API names.
+REDUCTIONS: dict[str, Callable[..., Traced]] = {
+    "max": _reduction("max", op.reduce_max),
+    "min": _reduction("min", op.reduce_min),
+    "sum": _reduction("sum", op.reduce_sum),
+    "prod": _reduction("prod", op.reduce_prod),
+    "mean": _reduction("mean", op.reduce_mean),
+    "any": _bool_reduction("any", op.reduce_max),
+    "all": _bool_reduction("all", op.reduce_min),
+    "argmax": _index_of_extreme("argmax", op.arg_max),
+    "argmin": _index_of_extreme("argmin", op.arg_min),
+}
