@@ -15,7 +15,9 @@ MISTAKES = {
 @pytest.fixture(scope="module")
 def checks(environment: Any) -> dict[str, Any]:
     """The check of each strategy, by the plugin as pip has installed it."""
-    results = environment.many([({}, ("plugins", name, "--check")) for name in MISTAKES], GEN_PLUGINS="gentext-shrink")
+    results = environment.run_commands(
+        [({}, ("plugins", name, "--check")) for name in MISTAKES], GEN_PLUGINS="gentext-shrink"
+    )
     return dict(zip(MISTAKES, results, strict=True))
 
 
