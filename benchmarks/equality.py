@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from gentext.compiled import GeneratorModel, compiled
 from gentext.describe import load_tokenizer
-from gentext.plugins.pytorch import checkpoint as ckpt
+from gentext.plugins.pytorch import build_model, load_best_checkpoint
 from gentext.plugins.samplers.onnx import OnnxSampler
 from gentext.plugins.samplers.session import GeneratorSession, open_unrolled
 from gentext.run import HELD_OUT, MODEL, Run
@@ -80,7 +80,7 @@ def against_torch(run: Path, folder: Path, characters: int) -> list[Mapping[str,
     bundle = generator.bundle
     text = (run / HELD_OUT).read_text(encoding="utf-8")[:characters]
     tokens = load_tokenizer(bundle.tokenizer.name, bundle.tokenizer.state).encode(text).astype(np.int64)[None]
-    network = ckpt.build_model(Run(run), ckpt.load_best(Run(run))).eval()
+    network = build_model(Run(run), load_best_checkpoint(Run(run))).eval()
     with torch.no_grad():
         state = network.initial_state(1)
         logits = {"PyTorch": network(torch.from_numpy(tokens), state)[0][0].numpy()}

@@ -30,7 +30,8 @@ from gentext.events import Progress
 from gentext.hookspecs import hookimpl
 from gentext.manager import host
 from gentext.pipeline import train
-from gentext.plugins.pytorch import checkpoint as ckpt
+from gentext.plugins.pytorch import build_model, load_best_checkpoint
+from gentext.plugins.pytorch.checkpoint import read_checkpoint
 from gentext.plugins.pytorch.sampler import TorchModel
 from gentext.resolve import TrainOptions
 from gentext.run import HELD_OUT, Run
@@ -56,7 +57,7 @@ class FormulaObserver:
 
     @hookimpl
     def checkpoint_saved(self, run: Run, progress: Progress, path: Path) -> None:
-        loss = loss_by_formula(run, ckpt.build_model(run, ckpt.read(path)))
+        loss = loss_by_formula(run, build_model(run, read_checkpoint(path)))
         self.points.append((progress.tokens, progress.seconds, loss))
 
 
@@ -117,7 +118,7 @@ def budget_rows(options: argparse.Namespace, text: Path, folder: Path) -> list[R
         run = folder / str(seed)
         words = ["--preset", options.preset, "--minutes", str(options.minutes), "--seed", str(seed)]
         result = trainings.run_training(text, run, {}, *words, *options.words)
-        model = ckpt.build_model(Run(run), ckpt.load_best(Run(run)))
+        model = build_model(Run(run), load_best_checkpoint(Run(run)))
         rows.append(
             {
                 "preset": options.preset,

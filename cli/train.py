@@ -71,7 +71,7 @@ def train(
         initial_weights=_initial_weights(init_from),
     )
     world = World.of_process()
-    with _together(world):
+    with _connected(world):
         finished_run, result = run_training(options)
     if world.rank:  # rank 0 alone writes to the terminal
         return
@@ -85,15 +85,15 @@ def train(
     say(f"next: gen {next_command} {finished_run.path}")
 
 
-def _together(world: World) -> contextlib.AbstractContextManager[None]:
-    """Return the context in which this process trains: alone, or as one of those that torchrun started."""
+def _connected(world: World) -> contextlib.AbstractContextManager[None]:
+    """Return a context that connects this process with those that torchrun started beside it, if it did."""
     if world.size == 1:
         return contextlib.nullcontext()
     try:
-        from gentext.plugins.pytorch.distributed import together
+        from gentext.plugins.pytorch.distributed import connect_processes
     except ModuleNotFoundError:
         raise MissingExtra("training", "train") from None
-    return together(world)
+    return connect_processes(world)
 
 
 def _initial_weights(source: Path | None) -> InitialWeightsSource | None:

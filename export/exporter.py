@@ -36,7 +36,7 @@ from gentext.export.precision import (
 from gentext.export.verify import ExportableModel, verify_generator, verify_unrolled
 from gentext.interfaces import Tokenizer
 from gentext.manager import host
-from gentext.plugins.pytorch import checkpoint as ckpt
+from gentext.plugins.pytorch.checkpoint import build_model, load_best_checkpoint
 from gentext.plugins.samplers.runtime import cuda_problem
 from gentext.run import GENERATOR, HELD_OUT, MODEL, UNROLLED, Run, write_bytes
 
@@ -75,9 +75,9 @@ class ExportJob:
     @classmethod
     def load(cls, run: Run, options: ExportOptions) -> ExportJob:
         """Load what a run has. Raises RunError, ConfigError or PluginError."""
-        checkpoint = ckpt.load_best(run)
+        checkpoint = load_best_checkpoint(run)
         tokenizer = load_tokenizer(*run.read_tokenizer())
-        model = ckpt.build_model(run, checkpoint, tokenizer.vocab_size)
+        model = build_model(run, checkpoint, tokenizer.vocab_size)
         registry = host().registry
         run_chain = configured_chain(registry, run.config.get("chain", {}), tokenizer.vocab_size)
         bundle = describe_model(run, model, tokenizer, run_chain)

@@ -21,7 +21,7 @@ from gentext.export.network.int8 import to_int8
 from gentext.export.network.step import step_graph
 from gentext.interfaces import Chunk, Request
 from gentext.manager import host
-from gentext.plugins.pytorch import checkpoint as ckpt
+from gentext.plugins.pytorch import build_model, load_best_checkpoint
 from gentext.plugins.samplers.onnx import OnnxGenerator, OnnxSampler
 from gentext.run import open_run
 
@@ -93,7 +93,7 @@ def written(chunks: Iterator[Chunk], rows: int) -> tuple[list[list[int]], list[s
 def build_compiled_model(folder: Path, run: Path) -> CompiledModel:
     """Return the model of a run, ready to be compiled with any chain."""
     opened = open_run(run)
-    model = ckpt.build_model(opened, ckpt.load_best(opened))
+    model = build_model(opened, load_best_checkpoint(opened))
     bundle = describe(opened, model)
     with torch.no_grad():
         return CompiledModel(folder, bundle, step_graph(model, bundle))

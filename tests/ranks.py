@@ -17,19 +17,19 @@ import torch
 from killed import die
 
 from gentext.cli.app import main
-from gentext.plugins.trainers.loop import Loop
+from gentext.plugins.trainers.learner import Learner
 
 
 def dies_at(step: int) -> None:
     """Let this process end before an optimizer step; `plan` counts its own from 0 at a rate of next to nothing."""
-    original = Loop.step
+    original = Learner.step
 
-    def deadly(loop: Loop, done: int, rate: float) -> float:
+    def deadly(learner: Learner, done: int, rate: float) -> float:
         if done == step and rate > 1e-8:
             die()
-        return original(loop, done, rate)
+        return original(learner, done, rate)
 
-    Loop.step = deadly  # type: ignore[method-assign]
+    Learner.step = deadly  # type: ignore[method-assign]
 
 
 def serve_store() -> str:

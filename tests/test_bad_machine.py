@@ -12,7 +12,7 @@ from helpers import fails, raiser
 from gentext import generate
 from gentext.plugins.pytorch import device
 from gentext.plugins.samplers import runtime
-from gentext.plugins.trainers.loop import Loop
+from gentext.plugins.trainers.learner import Learner
 
 Gen = Callable[..., tuple[int, str, str]]
 
@@ -60,11 +60,11 @@ def test_training_that_does_not_fit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Enough for the weights and a checkpoint of them, but not for a step.
-    monkeypatch.setattr(device, "memory", lambda device: 1303 * 18)
+    monkeypatch.setattr(device, "memory_size", lambda device: 1303 * 18)
     command = ("train", tiny_text, *tiny_options, *BUDGET, "--device", "cpu")
     fails(1, gen(*command), "1,303 parameters need", "to train", "choose a smaller model")
-    monkeypatch.setattr(device, "memory", lambda device: None)
-    monkeypatch.setattr(Loop, "step", raiser(RuntimeError("DefaultCPUAllocator: can't allocate memory")))
+    monkeypatch.setattr(device, "memory_size", lambda device: None)
+    monkeypatch.setattr(Learner, "step", raiser(RuntimeError("DefaultCPUAllocator: can't allocate memory")))
     fails(1, gen(*command), "not enough memory", "batcher.batch")
     monkeypatch.setattr(generate, "Request", raiser(MemoryError("Unable to allocate 9 TiB")))
     fails(1, gen("sample", tiny_run, "--seed", 1), "not enough memory (Unable to allocate 9 TiB)")

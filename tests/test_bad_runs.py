@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gentext.errors import RunError
-from gentext.plugins.pytorch.checkpoint import read
+from gentext.plugins.pytorch.checkpoint import read_checkpoint
 from gentext.run import Run
 
 Gen = Callable[..., tuple[int, str, str]]
@@ -113,7 +113,7 @@ def test_any_flipped_bit_is_noticed(data: st.DataObject, tmp_path: Path, short_r
     path = tmp_path / "last-step000002.safetensors"
     path.write_bytes(whole)
     with pytest.raises(RunError, match=r"damaged|not made by gentext"):
-        read(path)
+        read_checkpoint(path)
 
 
 def test_flipped_bit_costs_one_checkpoint(gen: Gen, copy: Path, short_run: Path) -> None:

@@ -18,7 +18,7 @@ from helpers import GEN, one_line, read_until, start
 
 from gentext.interrupts import Interrupts
 from gentext.plugins.trainers.bptt import BPTTTrainer
-from gentext.plugins.trainers.loop import Loop
+from gentext.plugins.trainers.learner import Learner
 
 Gen = Callable[..., tuple[int, str, str]]
 
@@ -77,16 +77,16 @@ def test_signal_stops_after_its_step(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    run, original = tmp_path / "run", Loop.step
+    run, original = tmp_path / "run", Learner.step
 
-    def signalled(loop: Loop, done: int, rate: float) -> float:
+    def signalled(learner: Learner, done: int, rate: float) -> float:
         if done == step - 1:
             os.kill(os.getpid(), number)
-        return original(loop, done, rate)
+        return original(learner, done, rate)
 
     with monkeypatch.context() as patch, default_signal_handlers():
         patch.setattr(BPTTTrainer, "plan", lambda *_: (4, 0.1))
-        patch.setattr(Loop, "step", signalled)
+        patch.setattr(Learner, "step", signalled)
         code, _, err = gen("train", tiny_text, "--run", run, *tiny_options, "--steps", 4, "--no-export")
     assert code == 1
     one_line(err, f"stopped at step {step} of 4, everything is saved", f"gen train --resume --run {run}")
@@ -100,8 +100,8 @@ def test_signal_stops_after_its_step(
         ("gentext.data.stream.CorpusStream.__iter__", "stopped by Ctrl-C"),
         ("gentext.data.encoded.encode_cached", "stopped by Ctrl-C"),
         ("gentext.plugins.trainers.bptt.BPTTTrainer.plan", "stopped by Ctrl-C"),
-        ("gentext.plugins.pytorch.checkpoint.save", "nothing was saved yet"),
-        ("gentext.plugins.trainers.loop.Loop.step", "go on with: gen train --resume --run "),
+        ("gentext.plugins.trainers.bptt.save_checkpoint", "nothing was saved yet"),
+        ("gentext.plugins.trainers.learner.Learner.step", "go on with: gen train --resume --run "),
         ("gentext.plugins.trainers.bptt.BPTTTrainer._result", "go on with: gen train --resume --run "),
         ("gentext.export.exporter.export_run", "go on with: gen train --resume --run "),
     ],
@@ -116,7 +116,7 @@ def test_ctrl_c_at_any_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run = tmp_path / "run"
-    if target.endswith("Loop.step"):  # which `plan` uses too
+    if target.endswith("Learner.step"):  # which `plan` uses too
         monkeypatch.setattr(BPTTTrainer, "plan", lambda *_: (2, 0.1))
 
     def interrupt(*args: object, **options: object) -> None:

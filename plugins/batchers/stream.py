@@ -21,14 +21,14 @@ class StreamConfig:
     length: Positive = 100
     """Positions of a window, over which the gradient flows back."""
     offset: bool = False
-    """Begin each epoch at another place, so that windows are cut elsewhere."""
+    """Begin each epoch at another symbol, so that windows are cut elsewhere."""
 
 
 class StreamBatcher:
     """The notebook's ``get_batches``: N contiguous streams, windows of T, targets shifted by one.
 
     Each row carries its state from window to window, so row r reads one unbroken N-th of the text.
-    The streams are cut as in the notebook; but the last target of a stream is the true next symbol
+    The streams are cut as in the notebook, but the last target of a stream is the true next symbol
     (only the very last one of an evenly divided text has none, and wraps to its stream's first), and
     a text that divides evenly is not lost.
     """
@@ -37,20 +37,23 @@ class StreamBatcher:
 
     def __init__(self, config: StreamConfig, n_tokens: int, world: World = World()) -> None:  # noqa: B008
         if config.batch % world.size:
-            below = config.batch // world.size * world.size
-            fits = " or ".join(str(one) for one in (below, below + world.size) if one)
+            multiple_below = config.batch // world.size * world.size
+            multiples = (multiple_below, multiple_below + world.size)
+            fitting = " or ".join(str(rows) for rows in multiples if rows)
             raise ConfigError(
                 f"batcher.batch = {config.batch}: {world.size} processes cannot share {config.batch} rows evenly; "
-                f"take {fits}, or any other multiple of {world.size}"
+                f"take {fitting}, or any other multiple of {world.size}"
             )
         self.rows, self.length = config.batch, config.length
-        self._local = config.batch // world.size
+        #: Rows of this process.
+        self._local_rows = config.batch // world.size
         self.steps_per_epoch = n_tokens // (self.rows * self.length)
         if config.offset and self.steps_per_epoch > 1:
             self.steps_per_epoch -= 1
+        #: Symbols from the beginning of a stream to that of the next.
         self._stride = self.steps_per_epoch * self.length
-        # How far all streams may move together: what is left of the text behind the last one.
-        self._room = max(0, n_tokens - self.rows * self._stride - 1) if config.offset else 0
+        #: Symbols behind the last stream: all streams together may move by so many.
+        self._max_offset = max(0, n_tokens - self.rows * self._stride - 1) if config.offset else 0
         if self.steps_per_epoch < 1:
             raise CorpusError(
                 f"the training text has {n_tokens} symbols, but one batch of {self.rows} x {self.length} needs "
@@ -62,16 +65,19 @@ class StreamBatcher:
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
         """Return x [B, T], y [B, T], fresh [B] of one step of an epoch, for one rank's rows."""
         begin = step * self.length + self._epoch_offset(seed, epoch)
-        rows = range(rank * self._local, (rank + 1) * self._local)
+        rows = range(rank * self._local_rows, (rank + 1) * self._local_rows)
         window = np.stack([self._window(tokens, row, begin) for row in rows])
-        return window[:, :-1], window[:, 1:], np.full(self._local, step == 0)
+        return window[:, :-1], window[:, 1:], np.full(self._local_rows, step == 0)
 
     def _window(self, tokens: Ids, row: int, begin: int) -> NDArray[np.int64]:
         """Return the T symbols of one row and the one after them."""
-        at = row * self._stride + begin
-        window = tokens[at : at + self.length + 1].astype(np.int64)
-        return window if len(window) > self.length else np.append(window, np.int64(tokens[row * self._stride]))
+        stream_begin = row * self._stride
+        window_begin = stream_begin + begin
+        window = tokens[window_begin : window_begin + self.length + 1].astype(np.int64)
+        if len(window) > self.length:
+            return window
+        return np.append(window, np.int64(tokens[stream_begin]))  # the text ends: its last target wraps
 
     def _epoch_offset(self, seed: int, epoch: int) -> int:
         """Return by how much an epoch's windows are moved, the same for all rows and ranks."""
-        return int(np.random.default_rng([seed, epoch]).integers(0, self._room + 1)) if self._room else 0
+        return int(np.random.default_rng([seed, epoch]).integers(0, self._max_offset + 1)) if self._max_offset else 0

@@ -27,7 +27,7 @@ class LSTMConfig:
     hidden: Annotated[int, msgspec.Meta(ge=1, le=65536)] = 512
     """Units of each layer."""
     layers: Annotated[int, msgspec.Meta(ge=1, le=64)] = 2
-    """How many LSTM layers stand on each other."""
+    """Number of LSTM layers, each of which reads the output of the one below."""
     embedding: NonNegative = 0
     """Size of the learned vector of each symbol; 0: one-hot input."""
     dropout: Fraction = 0.5
@@ -42,8 +42,8 @@ class LSTMConfig:
     """Forget bias 1, orthogonal recurrent weights, output bias = log of the symbols' frequencies."""
 
 
-#: Bytes of a weight, whatever is done with the model: itself, its copy in a checkpoint, Adam's two moments.
-WEIGHT = 16
+#: Bytes of a weight while the model is trained: itself, its copy in a checkpoint, Adam's two moments, of 4 bytes each.
+BYTES_PER_WEIGHT = 16
 
 
 class LSTMModel(RecurrentModel):
@@ -60,16 +60,16 @@ class LSTMModel(RecurrentModel):
         self.config, self.vocab_size = config, vocab_size
         check_memory(
             lstm_parameters(config.hidden, config.layers, config.embedding, vocab_size),
-            WEIGHT,
+            BYTES_PER_WEIGHT,
             torch.device("cpu"),
             "to hold",
         )
         shape = (config.layers, None, config.hidden)
         self.state_spec = (StateSpec("h", shape), StateSpec("c", shape))
         self.embedding = nn.Embedding(vocab_size, config.embedding) if config.embedding else None
-        width = config.embedding or vocab_size
+        input_size = config.embedding or vocab_size
         self.lstms = nn.ModuleList(
-            nn.LSTM(config.hidden if layer else width, config.hidden, batch_first=True)
+            nn.LSTM(config.hidden if layer else input_size, config.hidden, batch_first=True)
             for layer in range(config.layers)
         )
         self.norms = nn.ModuleList(
@@ -79,27 +79,30 @@ class LSTMModel(RecurrentModel):
         self.dropout = Dropout(config.dropout)
         self.head = nn.Linear(config.hidden, vocab_size)
         if config.tuned_init:
-            self._tune()
+            self._initialise_weights()
 
     def prepare(self, counts: NDArray[np.int64]) -> None:
-        """Start the output bias at the symbols' log frequencies; counts [V] of the training text."""
+        """Set the output bias to the logarithms of the symbols' frequencies; counts [V] of the training text."""
         if self.config.tuned_init:
             smoothed = counts.astype(np.float64) + 1
             with torch.no_grad():
                 self.head.bias.copy_(torch.from_numpy(np.log(smoothed / smoothed.sum()).astype(np.float32)))
 
     def symbol_axes(self) -> dict[str, int]:
-        """Return the axis of the symbols in each tensor that has a row for each; see gentext.interfaces.Model."""
+        """Return the axis of the symbols in each tensor that has a row for each; see `SupportsSymbolAxes`."""
         first = {"lstms.0.weight_ih_l0": 1} if self.embedding is None else {"embedding.weight": 0}
         return {**first, "head.weight": 0, "head.bias": 0}
 
     def hidden_matrices(self) -> dict[str, int]:
-        """Return the weights between hidden units, each with its four gates; see gentext.interfaces.Model.
+        """Return the weights between hidden units, each with its four gates; see `SupportsHiddenMatrices`.
 
-        The first layer's input weights are among them behind an embedding; behind a one-hot input they are one.
+        The first layer's input weights are among them behind an embedding; without one they are an embedding.
         """
-        names = [name for name, one in self.lstms.named_parameters(prefix="lstms") if one.dim() == 2]
-        return {name: 4 for name in names if self.embedding is not None or name != "lstms.0.weight_ih_l0"}
+        parameters = self.lstms.named_parameters(prefix="lstms")
+        names = [name for name, parameter in parameters if parameter.dim() == 2]
+        if self.embedding is None:
+            names.remove("lstms.0.weight_ih_l0")
+        return dict.fromkeys(names, 4)
 
     def forward(self, tokens: Tensor, state: TorchState) -> tuple[Tensor, TorchState]:
         """tokens [B, T], h and c [layers, B, hidden] give logits [B, T, V] and the new h and c."""
@@ -120,23 +123,25 @@ class LSTMModel(RecurrentModel):
         return logits, (torch.cat(new_h), torch.cat(new_c))
 
     def step(self, tokens: Tensor, state: TorchState) -> tuple[Tensor, TorchState]:
-        """One position in plain matrix products: layer 0 is a gathered row, then one product a layer.
+        """One position in plain matrix products: layer 0 reads a row of a table, each other layer is one product.
 
-        What depends on weights alone (the gates' order, the rows of layer 0) is folded away in an export.
+        What depends on weights alone (the gates' order, the table of layer 0) an export computes once.
         """
         h, c = state
         total: Tensor | None = None
         x: Tensor | None = None
         new_h, new_c = [], []
         for layer, (lstm, norm) in enumerate(zip(self.lstms, self.norms, strict=True)):
-            w_in, w_state, bias_in, bias_state = (self._reordered(one) for _, one in lstm.named_parameters())
+            w_in, w_state, bias_in, bias_state = (
+                self._reorder_gates(parameter) for _, parameter in lstm.named_parameters()
+            )
             bias = bias_in + bias_state
             if x is None:
                 rows = functional.embedding(tokens, self._input_rows(w_in) + bias)
                 gates = torch.addmm(rows, h[layer], w_state.t())
             else:
-                both = torch.cat([w_in, w_state], dim=1)
-                gates = functional.linear(torch.cat([x, h[layer]], dim=1), both, bias)
+                weights = torch.cat([w_in, w_state], dim=1)
+                gates = functional.linear(torch.cat([x, h[layer]], dim=1), weights, bias)
             ifo, g = gates.split([3 * self.config.hidden, self.config.hidden], dim=1)
             i, f, o = torch.sigmoid(ifo).chunk(3, dim=1)
             c_layer = f * c[layer] + i * torch.tanh(g)
@@ -148,25 +153,29 @@ class LSTMModel(RecurrentModel):
         return self.head(total), (torch.stack(new_h), torch.stack(new_c))
 
     def _embed(self, tokens: Tensor) -> Tensor:
+        """Return the input of the first layer [B, T, embedding], or [B, T, V] without an embedding."""
         if self.embedding is None:
             return functional.one_hot(tokens, self.vocab_size).to(self.head.weight.dtype)
         embedded: Tensor = self.embedding(tokens)
         return embedded
 
-    def _reordered(self, weight: Tensor) -> Tensor:
-        """Return a weight with the three sigmoid gates' rows side by side (i, f, o, g): one node, not three."""
+    def _reorder_gates(self, weight: Tensor) -> Tensor:
+        """Return a weight with its gates in the order i, f, o, g: so one sigmoid serves the first three."""
         hidden = self.config.hidden
         return torch.cat([weight[: 2 * hidden], weight[3 * hidden :], weight[2 * hidden : 3 * hidden]])
 
     def _input_rows(self, weight: Tensor) -> Tensor:
         """Return [V, 4 * hidden]: what each symbol adds to the first layer's gates."""
-        return weight.t() if self.embedding is None else functional.linear(self.embedding.weight, weight)
+        if self.embedding is None:
+            return weight.t()
+        return functional.linear(self.embedding.weight, weight)
 
-    def _tune(self) -> None:
+    def _initialise_weights(self) -> None:
+        """Make the recurrent weights orthogonal, the bias of the forget gates 1 and all other biases of layers 0."""
         hidden = self.config.hidden
         with torch.no_grad():
             for lstm in self.lstms:
-                _, w_state, bias_in, bias_state = (one for _, one in lstm.named_parameters())
+                _, w_state, bias_in, bias_state = (parameter for _, parameter in lstm.named_parameters())
                 bias_in.zero_()
                 bias_state.zero_()
                 bias_in[hidden : 2 * hidden] = 1.0  # the forget gate's part

@@ -1,9 +1,9 @@
 """Checkpoints: everything that training needs to go on exactly, in one safetensors file. (torch)
 
-Names carry what a person wants to know: ``last-step000200-val1.4321.safetensors``. The newest
-``last`` file is where a resume begins, the one before it is kept in case that is damaged, and
-``best`` is the lowest loss on the held-out text. A trainer of another plugin may use `save`,
-`load_last` and `load_weights` as they are: tensors under ``model.`` are the weights.
+The name of a file shows its step and its loss: ``last-step000200-val1.4321.safetensors``. The newest
+``last`` file is where a resume begins, the one before it serves in case that is damaged, and
+``best`` is the one with the lowest loss on the held-out text. Trainers of other plugins may use `save_checkpoint`,
+`load_last_checkpoint` and `load_weights` as they are: tensors under ``model.`` are the weights.
 """
 
 from __future__ import annotations
@@ -27,14 +27,17 @@ from gentext.config import build_config, config_class
 from gentext.console import warn
 from gentext.describe import load_tokenizer
 from gentext.errors import RunError
+from gentext.interfaces import Model
 from gentext.manager import host
 from gentext.run import Run, atomic_write, sync_folder
 
-NAME = re.compile(r"(last|best)-step(\d+)(?:-val(\d+\.\d+))?\.safetensors")
-KEPT = 2
-MODEL = "model."
-#: Keys of a file's metadata: what `save` was given, and the checksum of that and of all tensors.
-META, CHECKSUM = "gentext", "sha256"
+FILE_NAME = re.compile(r"(last|best)-step(\d+)(?:-val(\d+\.\d+))?\.safetensors")
+#: How many ``last`` checkpoints a run has at most.
+MAX_LAST_CHECKPOINTS = 2
+#: How the names of tensors that are weights begin.
+MODEL_PREFIX = "model."
+#: Keys of a file's metadata: the ``meta`` of `save_checkpoint`, and the checksum of that and of all tensors.
+META_KEY, CHECKSUM_KEY = "gentext", "sha256"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,88 +46,92 @@ class Checkpoint:
 
     path: Path
     tensors: dict[str, Tensor]
+    """All tensors, by name; those of the model begin with ``model.``."""
     meta: dict[str, Any]
+    """What was saved beside them, at least ``step``."""
 
-    def part(self, prefix: str) -> dict[str, Tensor]:
-        """Return the tensors whose names begin with ``prefix``, without it."""
-        return {name[len(prefix) :]: one for name, one in self.tensors.items() if name.startswith(prefix)}
+    def tensors_under(self, prefix: str) -> dict[str, Tensor]:
+        """Return the tensors whose names begin with ``prefix``, by the rest of their names."""
+        return {name[len(prefix) :]: tensor for name, tensor in self.tensors.items() if name.startswith(prefix)}
 
 
-def find(run: Run, role: str) -> list[Path]:
+def find_checkpoints(run: Run, role: str) -> list[Path]:
     """Return a run's checkpoints of one role (last or best), the newest step first."""
-    found = []
-    for path in run.checkpoints.glob(f"{role}-*.safetensors"):
-        match = NAME.fullmatch(path.name)
-        if match:
-            found.append((int(match[2]), path))
-    return [path for _, path in sorted(found, reverse=True)]
+    paths = [path for path in run.checkpoints.glob(f"{role}-*.safetensors") if FILE_NAME.fullmatch(path.name)]
+    return sorted(paths, key=lambda path: (checkpoint_step(path), path), reverse=True)
 
 
-def step_of(path: Path) -> int:
-    """Return the step in a checkpoint's name."""
-    match = NAME.fullmatch(path.name)
+def checkpoint_step(path: Path) -> int:
+    """Return the step in the name of a checkpoint."""
+    match = FILE_NAME.fullmatch(path.name)
     assert match is not None
     return int(match[2])
 
 
-def save(run: Run, tensors: Mapping[str, Tensor], meta: Mapping[str, Any], *, best: bool) -> Path:
-    """Write a ``last`` checkpoint, and a ``best`` one beside it when it is; drop the older ones.
+def save_checkpoint(run: Run, tensors: Mapping[str, Tensor], meta: Mapping[str, Any], *, best: bool) -> Path:
+    """Write a ``last`` checkpoint, and a ``best`` one beside it when it is; remove the older ones.
 
     ``meta`` is plain JSON data with at least ``step``; ``val_loss``, where it is known, goes into
     the name. Raises RunError when the disk is full; what was there before stays.
     """
-    step, loss = int(meta["step"]), meta.get("val_loss")
-    tail = f"step{step:06d}" + (f"-val{loss:.4f}" if loss is not None else "") + ".safetensors"
-    path = run.checkpoints / f"last-{tail}"
-    contiguous = {name: one.detach().cpu().contiguous() for name, one in tensors.items()}
-    text = json.dumps(dict(meta))
-    data = safetensors.torch.save(contiguous, metadata={META: text, CHECKSUM: checksum(contiguous, text)})
+    step, val_loss = int(meta["step"]), meta.get("val_loss")
+    loss_in_name = "" if val_loss is None else f"-val{val_loss:.4f}"
+    path = run.checkpoints / f"last-step{step:06d}{loss_in_name}.safetensors"
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    meta_text = json.dumps(dict(meta))
+    metadata = {META_KEY: meta_text, CHECKSUM_KEY: compute_checksum(contiguous, meta_text)}
+    data = safetensors.torch.save(contiguous, metadata=metadata)
     with atomic_write(path) as file:
         file.write(data)
     if best:
-        link_best(run, path)
-    for old in find(run, "last")[KEPT:]:
-        old.unlink(missing_ok=True)
+        link_as_best(run, path)
+    _remove_old_checkpoints(run)
     return path
 
 
-def checksum(tensors: Mapping[str, Tensor], meta: str) -> str:
+def compute_checksum(tensors: Mapping[str, Tensor], meta: str) -> str:
     """Return the SHA-256, in hexadecimal, of a checkpoint's metadata and tensors: names, types, shapes, bytes."""
     digest = hashlib.sha256(meta.encode())
-    for name, one in sorted(tensors.items()):
-        digest.update(f"\n{name} {one.dtype} {list(one.shape)}\n".encode())
-        digest.update(one.contiguous().flatten().view(torch.uint8).numpy().data)
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
-def link_best(run: Run, path: Path) -> None:
-    """Make a ``last`` checkpoint the best one too, and drop the former best."""
-    name = path.with_name(path.name.replace("last-", "best-", 1))
-    if not name.exists():
-        temporary = name.with_name(f".{name.name}.tmp")
+def _remove_old_checkpoints(run: Run) -> None:
+    for path in find_checkpoints(run, "last")[MAX_LAST_CHECKPOINTS:]:
+        path.unlink(missing_ok=True)
+
+
+def link_as_best(run: Run, path: Path) -> None:
+    """Make a ``last`` checkpoint the best one too, and remove the former best."""
+    best_path = path.with_name(path.name.replace("last-", "best-", 1))
+    if not best_path.exists():
+        temporary = best_path.with_name(f".{best_path.name}.tmp")
         temporary.unlink(missing_ok=True)
         try:
             os.link(path, temporary)
         except OSError:  # a file system without hard links
             shutil.copyfile(path, temporary)
-        os.replace(temporary, name)
+        os.replace(temporary, best_path)
         sync_folder(run.checkpoints)
-    for old in find(run, "best"):
-        if old != name:
-            old.unlink(missing_ok=True)
+    for former_best in find_checkpoints(run, "best"):
+        if former_best != best_path:
+            former_best.unlink(missing_ok=True)
 
 
-def read(path: Path) -> Checkpoint:
+def read_checkpoint(path: Path) -> Checkpoint:
     """Read one checkpoint, or raise RunError when it is damaged."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            entries = file.metadata() or {}
-            if META not in entries:
+            metadata = file.metadata() or {}
+            if META_KEY not in metadata:
                 raise RunError(f"{path}: not made by gentext; expected a checkpoint that gen train wrote")
-            meta = json.loads(entries[META])
+            meta = json.loads(metadata[META_KEY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        # The first checkpoints had no checksum, and no other entry either: one under another name is a damaged one.
-        if len(entries) > 1 and checksum(tensors, entries[META]) != entries.get(CHECKSUM):
+        # The first checkpoints had no checksum, and no other key either: one under another name is a damaged one.
+        has_checksum = len(metadata) > 1
+        if has_checksum and compute_checksum(tensors, metadata[META_KEY]) != metadata.get(CHECKSUM_KEY):
             raise ValueError("its content does not fit its checksum")
     except FileNotFoundError:
         raise RunError(f"{path}: no such checkpoint") from None
@@ -135,12 +142,12 @@ def read(path: Path) -> Checkpoint:
     return Checkpoint(path, tensors, meta)
 
 
-def load_last(run: Run) -> Checkpoint:
-    """Return the newest checkpoint that is whole, saying so when a newer one is damaged."""
+def load_last_checkpoint(run: Run) -> Checkpoint:
+    """Return the newest checkpoint that is whole, with a warning when a newer one is damaged."""
     problems = []
-    for path in find(run, "last"):
+    for path in find_checkpoints(run, "last"):
         try:
-            checkpoint = read(path)
+            checkpoint = read_checkpoint(path)
         except RunError as error:
             problems.append(str(error))
             continue
@@ -152,15 +159,15 @@ def load_last(run: Run) -> Checkpoint:
     raise RunError(f"{run.path} has no checkpoint yet, so there is nothing to go on from; train anew in another folder")
 
 
-def load_best(run: Run) -> Checkpoint:
+def load_best_checkpoint(run: Run) -> Checkpoint:
     """Return the checkpoint with the lowest loss, or the last one when none was measured."""
-    best = find(run, "best")
-    if best:
+    best_paths = find_checkpoints(run, "best")
+    if best_paths:
         try:
-            return read(best[0])
+            return read_checkpoint(best_paths[0])
         except RunError as error:
             warn(f"{error}; taking the last one instead")
-    return load_last(run)
+    return load_last_checkpoint(run)
 
 
 def build_model(run: Run, checkpoint: Checkpoint, vocab_size: int | None = None) -> Any:
@@ -173,37 +180,34 @@ def build_model(run: Run, checkpoint: Checkpoint, vocab_size: int | None = None)
     if not isinstance(name, str):
         raise RunError(f"{run.path}/config.toml names no model; the run is damaged")
     cls = host().registry.get("model", name)
-    model = cls(build_config(config_class(cls), table, "model"), vocabulary(run) if vocab_size is None else vocab_size)
+    if vocab_size is None:
+        vocab_size = load_tokenizer(*run.read_tokenizer()).vocab_size
+    model = cls(build_config(config_class(cls), table, "model"), vocab_size)
     load_weights(model, checkpoint)
     return model.eval()
 
 
-def vocabulary(run: Run) -> int:
-    """Return how many symbols a run's tokenizer has."""
-    return int(load_tokenizer(*run.read_tokenizer()).vocab_size)
-
-
-def load_weights(model: Any, checkpoint: Checkpoint) -> None:
+def load_weights(model: Model, checkpoint: Checkpoint) -> None:
     """Put a checkpoint's weights into a model, or raise RunError when they do not fit."""
     try:
-        model.load_state_dict(checkpoint.part(MODEL))
+        model.load_state_dict(checkpoint.tensors_under(MODEL_PREFIX))
     except RuntimeError as error:
         problem = " ".join(str(error).split())[:200]
         raise RunError(f"{checkpoint.path}: does not fit the run's model ({problem})") from None
 
 
-def tidy(run: Run, newest: Path, *, best: bool) -> None:
-    """Put in order what a kill or a damaged file left behind; ``newest`` is where training goes on from.
+def tidy_checkpoints(run: Run, newest: Path, *, best: bool) -> None:
+    """Remove what a kill or a damaged file left behind; ``newest`` is the checkpoint that training goes on from.
 
-    ``best`` says that it has the lowest loss so far: a kill may have come before it was made the best one.
+    ``best`` tells that it has the lowest loss so far: a kill may have come before it was made the best one.
     """
     for folder in (run.path, run.checkpoints):
-        for path in folder.glob(".*.tmp"):  # half written
+        for path in folder.glob(".*.tmp"):  # written in part
             path.unlink(missing_ok=True)
-    for path in [*find(run, "last"), *find(run, "best")]:
-        if step_of(path) > step_of(newest):  # damaged, or the best of a future that will come again
+    for path in [*find_checkpoints(run, "last"), *find_checkpoints(run, "best")]:
+        # A newer checkpoint is damaged, or it is the best one of steps that will be taken once more.
+        if checkpoint_step(path) > checkpoint_step(newest):
             path.unlink(missing_ok=True)
-    for path in find(run, "last")[KEPT:]:
-        path.unlink(missing_ok=True)
+    _remove_old_checkpoints(run)
     if best:
-        link_best(run, newest)
+        link_as_best(run, newest)

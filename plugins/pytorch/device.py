@@ -14,7 +14,7 @@ import torch
 
 from gentext.errors import ConfigError, DeviceError
 from gentext.interfaces import World
-from gentext.settings import Settings
+from gentext.settings import Settings, cores
 
 #: Numbers of glibc's mallopt: blocks that may be mapped one by one, and free bytes after which the heap shrinks.
 MMAP_MAX, TRIM_THRESHOLD = -4, -1
@@ -22,30 +22,34 @@ MMAP_MAX, TRIM_THRESHOLD = -4, -1
 
 @dataclasses.dataclass(frozen=True)
 class Compute:
-    """A device and a precision that were found to work."""
+    """A device and a precision that work on this machine."""
 
     device: torch.device
     precision: str
+    """fp32, bf16 or fp16: the type of matrix products."""
     threads: int
 
     @property
-    def line(self) -> str:
-        """What was taken, in words."""
+    def description(self) -> str:
+        """Device and precision, for the user."""
         if self.device.type == "cuda":
             return f"{torch.cuda.get_device_name(self.device)}, {self.precision}"
         return f"CPU, {self.threads} threads, {self.precision}"
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """Return the context in which the forward pass runs."""
-        kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
-        if self.precision not in kinds:
+        dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16}
+        if self.precision not in dtypes:
             return contextlib.nullcontext()
-        return torch.autocast(self.device.type, dtype=kinds[self.precision])
+        return torch.autocast(self.device.type, dtype=dtypes[self.precision])
 
 
 @contextlib.contextmanager
 def flush_denormals() -> Iterator[None]:
-    """Take numbers below 1e-38 for zero, which is many times as fast; this thread's arithmetic, so put it back."""
+    """Compute with 0 for numbers below 1e-38, which is many times as fast.
+
+    The setting belongs to the thread, whoever computes in it: it is reset afterwards.
+    """
     torch.set_flush_denormal(True)
     try:
         yield
@@ -55,7 +59,9 @@ def flush_denormals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def keep_memory() -> Iterator[None]:
-    """Have glibc keep freed memory for the next step on a CPU, then give it back; with another C library nothing.
+    """Let glibc reuse freed memory in the next step on a CPU, and return it to the system afterwards.
+
+    With another C library nothing happens.
 
     By default every large tensor is mapped anew and its pages are cleared as they are first touched, step after
     step: about a fifth of the time of a step. In return the peak of memory rises, by up to a half.
@@ -76,8 +82,8 @@ def keep_memory() -> Iterator[None]:
         malloc_trim(0)
 
 
-def memory(device: torch.device) -> int | None:
-    """Return how many bytes a device has, or for the CPU this process may use; None where nobody tells."""
+def memory_size(device: torch.device) -> int | None:
+    """Return how many bytes a device has, or for the CPU this process may use; None where that is unknown."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
     sizes = []
@@ -88,19 +94,20 @@ def memory(device: torch.device) -> int | None:
     return min(sizes, default=None)
 
 
-def check_memory(parameters: int, bytes_each: int, device: torch.device, purpose: str) -> None:
-    """Raise ConfigError for a model that cannot fit, before memory is taken."""
-    needed, there = parameters * bytes_each, memory(device)
-    if there is not None and needed > there:
+def check_memory(parameters: int, bytes_per_parameter: int, device: torch.device, purpose: str) -> None:
+    """Raise ConfigError for a model that cannot fit, before memory is allocated."""
+    needed, available = parameters * bytes_per_parameter, memory_size(device)
+    if available is not None and needed > available:
         raise ConfigError(
             f"{parameters:,} parameters need {needed / 1e9:,.0f} GB {purpose}, and this machine has "
-            f"{there / 1e9:,.0f} GB; choose a smaller model (model.hidden, model.layers, model.embedding)"
+            f"{available / 1e9:,.0f} GB; choose a smaller model (model.hidden, model.layers, model.embedding)"
         )
 
 
-def choose(settings: Settings) -> Compute:
-    """Choose device and precision, or raise DeviceError when what was asked for is not there."""
-    device, (rank, processes) = choose_device(settings.device), _beside()
+def choose_compute(settings: Settings) -> Compute:
+    """Choose device and precision, or raise DeviceError when those of the settings are not available."""
+    device = choose_device(settings.device)
+    rank, processes = _local_rank_and_size()
     if device.type == "cuda" and processes > 1:
         if processes > torch.cuda.device_count():
             raise DeviceError(
@@ -109,47 +116,45 @@ def choose(settings: Settings) -> Compute:
             )
         device = torch.device("cuda", rank)
         torch.cuda.set_device(device)
-    torch.set_num_threads(settings.threads or max(1, _cores() // processes))
-    return Compute(device, _precision(settings.precision, device), torch.get_num_threads())
+    torch.set_num_threads(settings.threads or max(1, cores() // processes))
+    return Compute(device, _choose_precision(settings.precision, device), torch.get_num_threads())
 
 
-def choose_device(wanted: str) -> torch.device:
-    """Return the device; ``cuda`` where there is none raises DeviceError."""
-    there = torch.cuda.is_available()
-    if wanted == "cuda" and not there:
-        why = "this PyTorch is built without CUDA" if not torch.backends.cuda.is_built() else "PyTorch sees no GPU"
-        raise DeviceError(f"--device cuda: {why}; use --device cpu or auto")
-    return torch.device("cuda" if there and wanted != "cpu" else "cpu")
+def choose_device(name: str) -> torch.device:
+    """Return the device for auto, cpu or cuda. Raises DeviceError for ``cuda`` where there is none."""
+    has_cuda = torch.cuda.is_available()
+    if name == "cuda" and not has_cuda:
+        problem = "PyTorch sees no GPU" if torch.backends.cuda.is_built() else "this PyTorch is built without CUDA"
+        raise DeviceError(f"--device cuda: {problem}; use --device cpu or auto")
+    return torch.device("cuda" if has_cuda and name != "cpu" else "cpu")
 
 
 def bf16_on_cpu() -> bool:
-    """Tell whether bf16 LSTMs run on this CPU: without the instructions, oneDNN raises."""
+    """Return whether bf16 LSTMs run on this CPU: without the instructions, oneDNN raises."""
     try:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     except (AttributeError, RuntimeError):
         return False
 
 
-def _cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _beside() -> tuple[int, int]:
-    """Return the number of this process on this machine, and how many there train together."""
+def _local_rank_and_size() -> tuple[int, int]:
+    """Return the number of this process on this machine, and how many processes train together there."""
     if World.of_process().size == 1:
         return 0, 1
     return int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
-def _precision(wanted: str, device: torch.device) -> str:
+def _choose_precision(precision: str, device: torch.device) -> str:
+    """Return fp32, bf16 or fp16; raises DeviceError for a precision that the device does not have."""
     if device.type == "cuda":
         has_bf16 = torch.cuda.is_bf16_supported()
-        if wanted == "bf16" and not has_bf16:
+        if precision == "bf16" and not has_bf16:
             raise DeviceError("--precision bf16: this GPU has no bf16; use fp16, fp32 or auto")
-        return ("bf16" if has_bf16 else "fp16") if wanted == "auto" else wanted
-    if wanted == "fp16":
-        raise DeviceError("--precision fp16: only a GPU trains in fp16; use bf16, fp32 or auto")
-    if wanted == "bf16" and not bf16_on_cpu():
-        raise DeviceError("--precision bf16: this CPU has no bf16 instructions; use fp32 or auto")
-    return ("bf16" if bf16_on_cpu() else "fp32") if wanted == "auto" else wanted
+        fastest = "bf16" if has_bf16 else "fp16"
+    else:
+        if precision == "fp16":
+            raise DeviceError("--precision fp16: only a GPU trains in fp16; use bf16, fp32 or auto")
+        if precision == "bf16" and not bf16_on_cpu():
+            raise DeviceError("--precision bf16: this CPU has no bf16 instructions; use fp32 or auto")
+        fastest = "bf16" if bf16_on_cpu() else "fp32"
+    return fastest if precision == "auto" else precision

@@ -1,13 +1,13 @@
 """Training by several processes, each with a part of every batch: what they must do together. (torch)
 
 torchrun starts them and torch.distributed connects them: gloo between CPUs, NCCL between GPUs. After each backward
-pass one all-reduce averages the gradients, so all processes hold the same weights at every step. What passes between
-them otherwise (losses, wishes to stop, states for a checkpoint) is small, and goes through gloo.
+pass one all-reduce averages the gradients, so all processes have the same weights at every step. What passes between
+them otherwise (losses, requests to stop, states for a checkpoint) is small, and goes through gloo.
 
-DistributedDataParallel would do the averaging as well, but it arranges the gradients anew after its first step. With
-three processes or more that changes the order of additions, and a resumed run would not be exact. And it must be
-told of parameters that have no gradient in some steps, such as a learned initial state, at the price of a warning
-for every other model.
+DistributedDataParallel would do the averaging as well, but it rearranges the gradients after its first step. With
+three processes or more that changes the order of additions, and a resumed run would not be exact. Besides, it needs
+an option for parameters that have no gradient in some steps, such as a learned initial state, and that option costs
+every other model a warning.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import contextlib
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,19 +25,19 @@ from torch.distributed import distributed_c10d as c10d
 from torch.distributed.rendezvous import rendezvous
 
 from gentext import console
-from gentext.errors import DeviceError, TrainingStopped, reason
-from gentext.interfaces import World
+from gentext.errors import DeviceError, GenError, TrainingStopped, reason
+from gentext.interfaces import Model, World
 
-#: What gloo and NCCL say when another process has gone.
-GONE = re.compile(r"gloo|nccl|connection|broken pipe|timed out|socket", re.IGNORECASE)
+#: What gloo and NCCL say when another process has ended.
+PROCESS_LOST = re.compile(r"gloo|nccl|connection|broken pipe|timed out|socket", re.IGNORECASE)
 
 
 @contextlib.contextmanager
-def together(world: World) -> Iterator[None]:
-    """Connect the processes, and let them speak with one voice.
+def connect_processes(world: World) -> Iterator[None]:
+    """Connect the processes that train together, for as long as the context lasts.
 
-    Rank 0 alone speaks; of an error that ends all of them, whoever meets it first. Raises DeviceError
-    when they cannot reach each other.
+    Rank 0 alone writes to the terminal; an error that ends all of them is reported by the process that meets it first.
+    Raises DeviceError when they cannot reach each other.
     """
     if world.rank:
         console.mute(True)
@@ -56,112 +55,124 @@ def together(world: World) -> Iterator[None]:
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:
-        told = world.rank if isinstance(error, KeyboardInterrupt) else not _is_first(store)  # all hear a Ctrl-C
-        if told:
-            raise SystemExit(getattr(error, "exit_code", 1)) from None
+        # Every process gets a Ctrl-C, and rank 0 reports it.
+        interrupted = isinstance(error, KeyboardInterrupt)
+        reported_elsewhere = world.rank > 0 if interrupted else not _is_first_error(store)
+        if reported_elsewhere:
+            raise SystemExit(error.exit_code if isinstance(error, GenError) else 1) from None
         console.mute(False)
         raise
     finally:
         dist.destroy_process_group()
 
 
-def _is_first(store: c10d.Store) -> bool:
-    """Tell whether no other process has met an error before this one."""
+def _is_first_error(store: c10d.Store) -> bool:
+    """Return whether no other process has met an error before this one."""
     try:
         return bool(store.add("error", 1) == 1)
-    except RuntimeError:  # the store has gone with the process that held it
+    except RuntimeError:  # the store has ended with the process that has it
         return True
 
 
-class Group:
-    """The processes that train together; where there is no other, every method does nothing."""
+class ProcessGroup:
+    """The processes that train together. Where there is one only, every method does nothing and costs nothing.
+
+    What one process calls, all of them must call, in the same order.
+    """
 
     def __init__(self, world: World) -> None:
         self.rank, self.size = world.rank, world.size
 
-    def spread(self, tensors: Iterable[Tensor]) -> None:
-        """Give all processes rank 0's values, in place."""
-        for one in tensors if self.size > 1 else ():
-            dist.broadcast(one.detach(), 0)
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
+        """Give all processes rank 0's tensors, in place."""
+        if self.size == 1:
+            return
+        for tensor in tensors:
+            dist.broadcast(tensor.detach(), 0)
 
-    def average(self, model: Any) -> None:
-        """Average the gradients over all processes; a parameter that has none anywhere keeps none.
+    def broadcast_number(self, number: int) -> int:
+        """Return rank 0's number."""
+        if self.size == 1:
+            return number
+        buffer = torch.tensor([int(number)])
+        dist.broadcast(buffer, 0)
+        return int(buffer)
+
+    def broadcast_path(self, path: Path) -> Path:
+        """Return rank 0's path."""
+        if self.size == 1:
+            return path
+        data = str(path).encode()
+        buffer = torch.zeros(self.broadcast_number(len(data)), dtype=torch.uint8)
+        if self.rank == 0:
+            buffer.copy_(torch.tensor(list(data), dtype=torch.uint8))
+        dist.broadcast(buffer, 0)
+        return Path(bytes(buffer.tolist()).decode())
+
+    def average_gradients(self, model: Model) -> None:
+        """Average the gradients over all processes; a parameter without a gradient in all of them stays without.
 
         Buffers become those of rank 0, as in DistributedDataParallel.
         """
         if self.size == 1:
             return
-        learned = [one for one in model.parameters() if one.requires_grad]
-        parts = [(torch.zeros_like(one) if one.grad is None else one.grad).flatten() for one in learned]
-        has = torch.tensor([one.grad is not None for one in learned])
-        flat = torch.cat([*parts, has.to(parts[0])])
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        has_gradient = torch.tensor([parameter.grad is not None for parameter in parameters])
+        # All numbers in one tensor, so that one all-reduce is enough.
+        flat = torch.cat([*(gradient.flatten() for gradient in gradients), has_gradient.to(gradients[0])])
         dist.all_reduce(flat)
-        *means, has = (flat / self.size).split([*(one.numel() for one in learned), len(learned)])
-        for one, mean, there in zip(learned, means, has.tolist(), strict=True):
-            one.grad = mean.view_as(one).to(one.dtype) if there else None
-        self.spread(model.buffers())
-
-    def first(self, number: int) -> int:
-        """Return rank 0's number everywhere."""
-        if self.size == 1:
-            return number
-        held = torch.tensor([int(number)])
-        dist.broadcast(held, 0)
-        return int(held)
-
-    def first_path(self, path: Path) -> Path:
-        """Return rank 0's path everywhere."""
-        if self.size == 1:
-            return path
-        data = str(path).encode()
-        held = torch.zeros(self.first(len(data)), dtype=torch.uint8)
-        if not self.rank:
-            held.copy_(torch.tensor(list(data), dtype=torch.uint8))
-        dist.broadcast(held, 0)
-        return Path(bytes(held.tolist()).decode())
+        *means, has_gradient = (flat / self.size).split([*(p.numel() for p in parameters), len(parameters)])
+        for parameter, mean, share in zip(parameters, means, has_gradient.tolist(), strict=True):
+            parameter.grad = mean.view_as(parameter).to(parameter.dtype) if share else None
+        self.broadcast(model.buffers())
 
     def sum(self, *numbers: float) -> list[float]:
         """Return the sum of each number over all processes."""
         if self.size == 1:
             return list(numbers)
-        held = torch.tensor(numbers, dtype=torch.float64)
-        dist.all_reduce(held)
-        return [float(one) for one in held.tolist()]
+        buffer = torch.tensor(numbers, dtype=torch.float64)
+        dist.all_reduce(buffer)
+        return [float(total) for total in buffer.tolist()]
 
-    def agree(self, loss: float, asked: bool, late: bool) -> tuple[float, bool, bool]:
-        """Return the mean loss, whether any process was asked to stop, and whether rank 0 wants to save."""
-        total, wishes, lates = self.sum(loss, asked, late and not self.rank)
-        return total / self.size, wishes > 0, lates > 0
+    def wait(self) -> None:
+        """Wait until all processes are here."""
+        self.sum(0)
 
-    def any(self, asked: bool) -> bool:
-        """Tell whether it is so in any process."""
-        return self.sum(asked)[0] > 0
+    def is_true_anywhere(self, condition: bool) -> bool:
+        """Return whether a condition is true in any process."""
+        return self.sum(condition)[0] > 0
 
-    def gather(self, one: Tensor) -> list[Tensor]:
+    def combine_step(self, loss: float, stop_requested: bool, save_due: bool) -> tuple[float, bool, bool]:
+        """Return the mean loss, whether any process is requested to stop, and whether rank 0 wants to save."""
+        total_loss, stop_requests, save_requests = self.sum(loss, stop_requested, save_due and self.rank == 0)
+        return total_loss / self.size, stop_requests > 0, save_requests > 0
+
+    def gather(self, tensor: Tensor) -> list[Tensor]:
         """Return the tensors of all processes, in the order of ranks, on the CPU. They have one shape and type."""
         if self.size == 1:
-            return [one]
-        mine = one.detach().cpu().contiguous()
-        raw = mine.flatten().view(torch.uint8)  # no type is foreign to bytes
-        parts = [torch.empty_like(raw) for _ in range(self.size)]
-        dist.all_gather(parts, raw)
-        return [part.view(mine.dtype).view(mine.shape) for part in parts]
+            return [tensor]
+        local = tensor.detach().cpu().contiguous()
+        local_bytes = local.flatten().view(torch.uint8)  # bytes can be gathered whatever the type is
+        gathered = [torch.empty_like(local_bytes) for _ in range(self.size)]
+        dist.all_gather(gathered, local_bytes)
+        return [data.view(local.dtype).view(local.shape) for data in gathered]
 
-    def part(self, total: int) -> slice:
-        """Return which of so many rows are this process's: contiguous ones, as even as can be."""
-        return slice(total * self.rank // self.size, total * (self.rank + 1) // self.size)
+    def local_rows(self, rows: int) -> slice:
+        """Return which of so many rows are this process's: contiguous ones, as even as possible."""
+        return slice(rows * self.rank // self.size, rows * (self.rank + 1) // self.size)
 
-    def seed(self, seed: int, step: int) -> None:
-        """Give a process that has no random state of its own one: dropout must differ from rank to rank."""
+    def seed_other_ranks(self, seed: int, step: int) -> None:
+        """Seed PyTorch in each process but rank 0 with a seed of its own: dropout must differ from rank to rank."""
         if self.rank:
             torch.manual_seed(int(np.random.SeedSequence([seed, step, self.rank]).generate_state(1)[0]))
 
     @contextlib.contextmanager
-    def watched(self, advice: str) -> Iterator[None]:
-        """Turn the loss of another process into TrainingStopped with that advice."""
+    def explain_lost_process(self, advice: str) -> Iterator[None]:
+        """Raise TrainingStopped with that advice when another process ends or cannot be reached."""
         try:
             yield
         except RuntimeError as error:
-            if self.size == 1 or not GONE.search(str(error)):
+            if self.size == 1 or not PROCESS_LOST.search(str(error)):
                 raise
             raise TrainingStopped(f"one of the {self.size} processes ended or cannot be reached; {advice}") from error

@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from gentext.interfaces import Ids, World
-from gentext.plugins.pytorch.distributed import Group
+from gentext.interfaces import Ids, Model, World
+from gentext.plugins.pytorch.distributed import ProcessGroup
 
+#: Streams that are read side by side, and symbols of each that the model reads at a time.
 ROWS, LENGTH = 128, 100
 
 
@@ -32,26 +33,26 @@ def windows(tokens: Ids, rows: int = ROWS, length: int = LENGTH) -> Iterator[tup
 
 
 def mean_loss(
-    model: Any,
+    model: Model,
     tokens: Ids,
     autocast: contextlib.AbstractContextManager[Any] | None = None,
-    group: Group = Group(World()),  # noqa: B008
+    group: ProcessGroup = ProcessGroup(World()),  # noqa: B008
 ) -> float:
     """Return nats a symbol over a text, read as up to 128 streams with carried state.
 
-    The processes of a group share the streams; all must ask, and all get the same answer.
+    The processes of a group share the streams: all must call, and all get the same loss. NaN for a text of one symbol.
     """
     if len(tokens) < 2:
         return float("nan")
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    total, count = 0.0, 0.0
+    total_loss, count = 0.0, 0.0
     state: tuple[torch.Tensor, ...] | None = None
     with torch.no_grad(), autocast or contextlib.nullcontext():
         for x, y in windows(tokens):
-            mine = group.part(len(x))
-            x, y = x[mine], y[mine]
+            rows = group.local_rows(len(x))
+            x, y = x[rows], y[rows]
             if not len(x):  # a text so short that there are fewer streams than processes
                 break
             if state is None:
@@ -60,7 +61,7 @@ def mean_loss(
             loss = functional.cross_entropy(
                 logits.float().flatten(0, 1), torch.from_numpy(y).to(device).flatten(), reduction="sum"
             )
-            total, count = total + loss.item(), count + y.size
+            total_loss, count = total_loss + loss.item(), count + y.size
     model.train(was_training)
-    total, count = group.sum(total, count)
-    return total / count
+    total_loss, count = group.sum(total_loss, count)
+    return total_loss / count

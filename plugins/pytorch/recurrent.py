@@ -1,4 +1,4 @@
-"""What every recurrent model shares. A base class that plugin authors may use, or not. (torch)"""
+"""What recurrent models have in common. Plugin authors may use the base class, or not. (torch)"""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gentext.interfaces import StateSpec
 
+#: The tensors that a model carries from symbol to symbol, in the order of its ``state_spec``.
 TorchState = tuple[Tensor, ...]
 
 
@@ -32,11 +33,12 @@ class RecurrentModel(nn.Module):
 
 
 def reset_rows(state: TorchState, fresh: Tensor, initial: TorchState, spec: Sequence[StateSpec]) -> TorchState:
-    """Return the state with the rows where ``fresh`` [B] is true taken from ``initial``."""
+    """Return the state with the rows of ``initial`` where ``fresh`` [B] is true."""
     if not bool(fresh.any()):
         return state
-    parts = []
-    for one, begin, shape in zip(state, initial, spec, strict=True):
-        where = fresh.view([-1 if axis == shape.batch_axis else 1 for axis in range(one.dim())])
-        parts.append(torch.where(where, begin, one))
-    return tuple(parts)
+    tensors = []
+    for tensor, initial_tensor, tensor_spec in zip(state, initial, spec, strict=True):
+        mask_shape = [1] * tensor.dim()
+        mask_shape[tensor_spec.batch_axis] = -1
+        tensors.append(torch.where(fresh.view(mask_shape), initial_tensor, tensor))
+    return tuple(tensors)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +13,9 @@ from gentext.bundle import Bundle
 from gentext.config import NoConfig
 from gentext.describe import chain_of, describe
 from gentext.errors import RunError
-from gentext.interfaces import Chunk, Request
+from gentext.interfaces import Chunk, Model, Request
 from gentext.manager import host
-from gentext.plugins.pytorch import checkpoint as ckpt
+from gentext.plugins.pytorch.checkpoint import build_model, load_best_checkpoint
 from gentext.plugins.pytorch.device import choose_device
 from gentext.run import Run, open_run
 from gentext.stepping import ModelState, stepped
@@ -35,14 +34,14 @@ class TorchSampler:
         if source.suffix == ".onnx":
             raise RunError(f"{source}: the torch sampler reads a run folder; use --sampler onnx for a file")
         run = open_run(source)
-        model = ckpt.build_model(run, ckpt.load_best(run)).to(choose_device(device))
+        model = build_model(run, load_best_checkpoint(run)).to(choose_device(device))
         return TorchModel(model, describe(run, model), device=str(next(model.parameters()).device))
 
 
 class TorchModel:
     """A model in memory that writes text."""
 
-    def __init__(self, model: Any, bundle: Bundle, device: str) -> None:
+    def __init__(self, model: Model, bundle: Bundle, device: str) -> None:
         self.model, self.bundle = model, bundle
         self.device = f"PyTorch on {device}"
 
@@ -55,12 +54,15 @@ class TorchModel:
     def advance(self, tokens: NDArray[np.int64], state: ModelState) -> tuple[NDArray[np.float32], ModelState]:
         device = next(self.model.parameters()).device
         with torch.inference_mode():
-            logits, new = self.model(torch.from_numpy(tokens).to(device), state)
-        return logits.float().cpu().numpy(), tuple(new)
+            logits, new_state = self.model(torch.from_numpy(tokens).to(device), state)
+        return logits.float().cpu().numpy(), tuple(new_state)
 
 
-def preview(model: Any, run: Run, length: int) -> str:
-    """Write some text with a model as it is, always from the same seed, leaving it as it was."""
+def preview(model: Model, run: Run, length: int) -> str:
+    """Return ``length`` characters that a model writes in its present state, always from the same seed.
+
+    The model is left as it was, and so is its mode, training or evaluation.
+    """
     from gentext.generate import generate
 
     was_training = model.training
@@ -69,7 +71,7 @@ def preview(model: Any, run: Run, length: int) -> str:
     opened = TorchModel(model, bundle, "")
     chain = chain_of(bundle, host().registry)
     [text], pieces = generate(opened, chain, prime=np.empty(0, np.int64), seed=0, length=length)
-    for _ in pieces:
+    for _ in pieces:  # the text grows as they are read
         pass
     model.train(was_training)
     return text.text

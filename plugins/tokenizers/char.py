@@ -13,7 +13,7 @@ from gentext.config import Positive
 from gentext.errors import CorpusError, PrimeError, RunError
 from gentext.interfaces import Ids
 
-#: What the unknown symbol looks like, should it ever be shown.
+#: The text of the unknown symbol, should it ever be written.
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -22,7 +22,7 @@ class CharConfig:
     """Options of the tokenizer ``char``."""
 
     min_count: Positive = 1
-    """Characters that stand fewer times in the corpus share one unknown symbol."""
+    """Characters that occur fewer times in the corpus share one unknown symbol."""
 
 
 class CharTokenizer:
@@ -34,7 +34,7 @@ class CharTokenizer:
         self._symbols = symbols
         self.unknown = len(symbols) if with_unknown else None
         self.vocab_size = len(symbols) + with_unknown
-        #: Code point -> id; len(symbols) where there is none, so too beyond the last symbol.
+        #: Code point -> id; len(symbols) for those without a symbol, also in the last element, for all beyond it.
         self._table = np.full(ord(symbols[-1]) + 2, len(symbols), np.min_scalar_type(len(symbols)))
         self._table[_code_points(symbols)] = np.arange(len(symbols))
 
@@ -43,18 +43,21 @@ class CharTokenizer:
         """Learn the symbols of a text. Raises CorpusError when none would be left."""
         counts = np.zeros(0x110000, np.int64)
         for chunk in chunks:
-            found = np.bincount(_code_points(chunk))
-            counts[: len(found)] += found
-        kept = np.flatnonzero(counts >= config.min_count)
-        if not len(kept):
+            chunk_counts = np.bincount(_code_points(chunk))
+            counts[: len(chunk_counts)] += chunk_counts
+        frequent = np.flatnonzero(counts >= config.min_count)
+        if not len(frequent):
             raise CorpusError(f"no character stands {config.min_count} times in the text; lower tokenizer.min_count")
-        return cls("".join(map(chr, kept)), with_unknown=bool(((counts > 0) & (counts < config.min_count)).any()))
+        rare = (counts > 0) & (counts < config.min_count)
+        return cls("".join(map(chr, frequent)), with_unknown=bool(rare.any()))
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> CharTokenizer:
         symbols, with_unknown = state.get("symbols"), state.get("unknown", False)
-        if not isinstance(symbols, str) or not symbols or list(symbols) != sorted(set(symbols)) or _surrogate(symbols):
+        if not isinstance(symbols, str) or not symbols or list(symbols) != sorted(set(symbols)):
             raise RunError("the char tokenizer's state is damaged: expected its symbols as sorted text")
+        if _has_surrogate(symbols):
+            raise RunError("the char tokenizer's state is damaged: a symbol is half a character")
         return cls(symbols, bool(with_unknown))
 
     def state(self) -> dict[str, Any]:
@@ -63,17 +66,17 @@ class CharTokenizer:
     def encode(self, text: str) -> Ids:
         ids = self._look_up(text)
         if self.unknown is None:
-            strange = ids == len(self._symbols)
-            if strange.any():
-                first = int(strange.argmax())
+            without_symbol = ids == len(self._symbols)
+            if without_symbol.any():
+                first = int(without_symbol.argmax())
                 raise PrimeError(
-                    f"{int(strange.sum())} characters are not among the model's {self.vocab_size} symbols, "
+                    f"{int(without_symbol.sum())} characters are not among the model's {self.vocab_size} symbols, "
                     f"first {text[first]!r} at position {first}"
                 )
         return ids.astype(np.min_scalar_type(self.vocab_size - 1), copy=False)
 
     def unknown_at(self, text: str) -> list[int]:
-        return [int(at) for at in np.flatnonzero(self._look_up(text) == len(self._symbols))]
+        return [int(position) for position in np.flatnonzero(self._look_up(text) == len(self._symbols))]
 
     def _look_up(self, text: str) -> Ids:
         """Return ids [len], with len(symbols) for every character that has none."""
@@ -83,9 +86,9 @@ class CharTokenizer:
         return (REPLACEMENT if token == self.unknown else self._symbols[token]).encode()
 
 
-def _surrogate(text: str) -> bool:
-    """Tell whether half a character stands in a text: no file can hold one."""
-    return any("\ud800" <= one <= "\udfff" for one in text)
+def _has_surrogate(text: str) -> bool:
+    """Return whether a text has a surrogate code point: half a character, which no UTF-8 file can hold."""
+    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _code_points(text: str) -> NDArray[np.uint32]:

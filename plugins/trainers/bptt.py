@@ -7,39 +7,50 @@ run that was killed goes on as if nothing had happened.
 from __future__ import annotations
 
 import copy
-import dataclasses
 import functools
 import math
 import statistics
 import time
-from typing import Any
+from collections.abc import Callable
 
 import torch
 
 from gentext.console import warn
 from gentext.errors import TrainingStopped
 from gentext.events import Hooks, Progress
-from gentext.interfaces import Batcher, FitResult, Ids, World
+from gentext.interfaces import Batcher, FitResult, Ids, Model, World
 from gentext.interrupts import Interrupts
-from gentext.plugins.pytorch import checkpoint as ckpt
-from gentext.plugins.pytorch.device import Compute, check_memory, choose, flush_denormals, keep_memory
-from gentext.plugins.pytorch.distributed import Group
+from gentext.plugins.pytorch.checkpoint import (
+    MODEL_PREFIX,
+    checkpoint_step,
+    find_checkpoints,
+    load_best_checkpoint,
+    load_last_checkpoint,
+    load_weights,
+    save_checkpoint,
+    tidy_checkpoints,
+)
+from gentext.plugins.pytorch.device import Compute, check_memory, choose_compute, flush_denormals, keep_memory
+from gentext.plugins.pytorch.distributed import ProcessGroup
 from gentext.plugins.pytorch.evaluate import mean_loss
 from gentext.plugins.pytorch.sampler import preview
-from gentext.plugins.trainers.loop import BPTTConfig, Loop, TrainingState, hidden_matrices
+from gentext.plugins.trainers.learner import BPTTConfig, Learner, TrainingState, find_hidden_matrices
 from gentext.run import Run
 from gentext.settings import Settings, budget_steps
 
-#: How long steps are timed, and how many, to turn minutes into steps and to say how long it takes.
-PROBE_SECONDS, PROBE_LEAST, PROBE_MOST = 2.0, 3, 30
+#: Steps are timed, to turn minutes into steps and to tell how long training takes: for so many seconds, and at least
+#: and at most so many steps.
+PROBE_SECONDS, PROBE_MIN_STEPS, PROBE_MAX_STEPS = 2.0, 3, 30
+#: A rate at which the timed steps change next to nothing.
+PROBE_RATE = 1e-9
 #: Seconds after which a checkpoint is written even without an evaluation.
-SAVE_EVERY = 60.0
+SAVE_INTERVAL = 60.0
 #: Nats a symbol from which training does not come back; guessing evenly among all of Unicode costs 14.
-HOPELESS = 100.0
-#: The highest rate that is recommended after a loss was lost.
-USUAL_RATE = 3e-3
-#: Bytes of a parameter while the probe runs: two copies, a gradient, and Adam's two moments.
-TRAINING = 20
+HOPELESS_LOSS = 100.0
+#: The highest rate that is recommended after the loss went astray.
+MAX_RECOMMENDED_RATE = 3e-3
+#: Bytes of a parameter while the probe runs: two copies, a gradient, and Adam's two moments, of 4 bytes each.
+TRAINING_BYTES_PER_PARAMETER = 20
 
 
 class BPTTTrainer:
@@ -51,38 +62,37 @@ class BPTTTrainer:
     def __init__(self, config: BPTTConfig, settings: Settings) -> None:
         self.config, self.settings = config, settings
         self.compute: Compute
-        self.group = Group(World.of_process())
+        self.group = ProcessGroup(World.of_process())
 
     def start(self) -> str:
-        """Choose device and precision and seed PyTorch. Returns what was taken."""
-        self.compute = choose(self.settings)
+        """Choose device and precision and seed PyTorch. Returns a line that names them."""
+        self.compute = choose_compute(self.settings)
         torch.manual_seed(self.settings.seed)
-        return self.compute.line + (f", {self.group.size} processes" if self.group.size > 1 else "")
+        processes = f", {self.group.size} processes" if self.group.size > 1 else ""
+        return self.compute.description + processes
 
     @flush_denormals()
     @keep_memory()
-    def plan(self, model: Any, batcher: Batcher, train: Ids) -> tuple[int, float]:
+    def plan(self, model: Model, batcher: Batcher, train: Ids) -> tuple[int, float]:
         """Return the steps of the budget and the seconds of one, measured on a copy of the model."""
-        parameters = sum(int(one.numel()) for one in model.parameters())
-        check_memory(parameters, TRAINING, self.compute.device, "to train")
-        with torch.random.fork_rng(), self.group.watched("nothing was saved yet"):
-            probe = self._loop(copy.deepcopy(model), batcher, train)
+        parameters = sum(int(parameter.numel()) for parameter in model.parameters())
+        check_memory(parameters, TRAINING_BYTES_PER_PARAMETER, self.compute.device, "to train")
+        with torch.random.fork_rng(), self.group.explain_lost_process("nothing was saved yet"):
+            probe = self._learner(copy.deepcopy(model), batcher, train)
             times: list[float] = []
-            while self.group.first(
-                len(times) < PROBE_LEAST or (sum(times) < PROBE_SECONDS and len(times) < PROBE_MOST)
-            ):
-                begin = time.perf_counter()
-                probe.step(len(times) % batcher.steps_per_epoch, 1e-9)
-                times.append(time.perf_counter() - begin)
-        # The first steps make room and compile; a neighbour on the machine may hold one up: hence the median.
+            while self.group.broadcast_number(_needs_another_probe(times)):
+                began_at = time.perf_counter()
+                probe.step(len(times) % batcher.steps_per_epoch, PROBE_RATE)
+                times.append(time.perf_counter() - began_at)
+        # The first step allocates memory and is slower; another program may delay any of them: hence the median.
         seconds = statistics.median(times[1:])
-        return self.group.first(budget_steps(self.settings, batcher.steps_per_epoch, seconds)), seconds
+        return self.group.broadcast_number(budget_steps(self.settings, batcher.steps_per_epoch, seconds)), seconds
 
     @flush_denormals()
     @keep_memory()
     def fit(
         self,
-        model: Any,
+        model: Model,
         batcher: Batcher,
         train: Ids,
         val: Ids,
@@ -91,147 +101,192 @@ class BPTTTrainer:
         steps: int,
         resume: bool,
     ) -> FitResult:
-        """Train up to ``steps``. Raises TrainingStopped when interrupted or when the loss is lost."""
-        if self.config.optimizer == "muon" and not hidden_matrices(model):
+        """Train up to ``steps``. Raises TrainingStopped when interrupted or when the loss goes astray."""
+        if self.config.optimizer == "muon" and not find_hidden_matrices(model):
             warn("the model does not say which its hidden matrices are (hidden_matrices), so AdamW trains all of it")
-        run = Run(self.group.first_path(run.path))
-        with self.group.watched(f"go on with: gen train --resume --run {run.path}"):
-            loop = self._loop(model, batcher, train)
-            where = self._begin(loop, run, steps, resume)
-            self._run(loop, where, val, run, hooks, steps, resume)
-            return self._result(model, train, val, run, where, loop.tokens_per_step)
+        run = Run(self.group.broadcast_path(run.path))
+        with self.group.explain_lost_process(f"go on with: gen train --resume --run {run.path}"):
+            learner = self._learner(model, batcher, train)
+            state = self._initial_state(learner, run, steps, resume)
+            self._train(learner, state, val, run, hooks, steps, resume)
+            return self._result(model, train, val, run, state, learner.tokens_per_step)
 
-    def _run(
-        self, loop: Loop, where: TrainingState, val: Ids, run: Run, hooks: Hooks, steps: int, resume: bool
+    def _learner(self, model: Model, batcher: Batcher, train: Ids) -> Learner:
+        return Learner(self.config, self.settings, self.compute, self.group, model, batcher, train)
+
+    def _initial_state(self, learner: Learner, run: Run, steps: int, resume: bool) -> TrainingState:
+        """Return how far training is: as far as the newest checkpoint, which is loaded, or at its beginning."""
+        if not resume:
+            self.group.seed_other_ranks(self.settings.seed, 0)
+            return TrainingState()
+        checkpoint = load_last_checkpoint(run)
+        state = learner.load(checkpoint, steps)
+        self.group.wait()  # until every process has read the checkpoints
+        if self.group.rank == 0:
+            tidy_checkpoints(run, checkpoint.path, best=state.best_step == state.step > 0)
+        return state
+
+    def _train(
+        self, learner: Learner, state: TrainingState, val: Ids, run: Run, hooks: Hooks, steps: int, resume: bool
     ) -> None:
-        """Take step after step, and measure and save on the way."""
-        first = where.step
-        progress = functools.partial(_progress, where, loop, steps, first)
+        """Take step after step, and measure and save in between."""
+        progress = functools.partial(_progress, state, learner, steps, state.step)
         hooks.run_started(run, self.settings, progress())
-        every = self._eval_every(steps, loop.tokens_per_step, len(val))
+        eval_interval = self._eval_interval(steps, learner.tokens_per_step, len(val))
         saved_at = time.monotonic()
         if not resume:
-            self._save(loop, where, steps, run, hooks, progress, best=False)
+            self._save(learner, state, steps, run, hooks, progress, best=False)
         with Interrupts(ignore_repeats=self.group.size > 1) as interrupts:
-            while where.step < steps and not self._gave_up(where):
-                begin = time.perf_counter()
-                loss = loop.step(where.step, self._rate(where.step, steps))
-                late = time.monotonic() - saved_at > SAVE_EVERY
-                where.loss, asked, late = self.group.agree(loss, interrupts.requested, late)
-                where.seconds += time.perf_counter() - begin
-                if not math.isfinite(where.loss):
-                    raise TrainingStopped(self._lost(run, f"the loss became {where.loss} at step {where.step + 1}"))
-                where.step += 1
-                where.val_loss = None
+            while state.step < steps and not self._out_of_patience(state):
+                began_at = time.perf_counter()
+                loss = learner.step(state.step, self._rate(state.step, steps))
+                save_due = time.monotonic() - saved_at > SAVE_INTERVAL
+                state.loss, stop_requested, save_due = self.group.combine_step(loss, interrupts.requested, save_due)
+                state.seconds += time.perf_counter() - began_at
+                if not math.isfinite(state.loss):
+                    raise self._diverged(run, f"the loss became {state.loss} at step {state.step + 1}")
+                state.step += 1
+                state.val_loss = None
                 hooks.step_done(run, progress())
-                if where.step % every == 0 or where.step == steps:
-                    best = self._evaluate(loop, where, val, run, hooks, progress)
-                    self._save(loop, where, steps, run, hooks, progress, best=best)
-                elif asked or late or (interrupts.requested and self.group.size == 1):  # several stop at the next step
-                    self._save(loop, where, steps, run, hooks, progress, best=False)
+
+                if self.group.size == 1:  # a hook may have asked to stop; several processes agree in the next step
+                    stop_requested = interrupts.requested
+                if state.step % eval_interval == 0 or state.step == steps:
+                    best = self._evaluate(learner, state, val, run, hooks, progress)
+                    self._save(learner, state, steps, run, hooks, progress, best=best)
+                elif stop_requested or save_due:
+                    self._save(learner, state, steps, run, hooks, progress, best=False)
                 else:
                     continue
                 saved_at = time.monotonic()
-                if self.group.any(interrupts.requested):
+                if self.group.is_true_anywhere(interrupts.requested):
                     raise TrainingStopped(
-                        f"stopped at step {where.step} of {steps}, everything is saved; "
+                        f"stopped at step {state.step} of {steps}, everything is saved; "
                         f"go on with: gen train --resume --run {run.path}"
                     )
 
-    def _begin(self, loop: Loop, run: Run, steps: int, resume: bool) -> TrainingState:
-        """Return where training begins: at a checkpoint, or from the start."""
-        if not resume:
-            self.group.seed(self.settings.seed, 0)
-            return TrainingState()
-        checkpoint = ckpt.load_last(run)
-        where = loop.load(checkpoint, steps)
-        self.group.sum(0)  # all have read before one tidies up
-        if not self.group.rank:
-            ckpt.tidy(run, checkpoint.path, best=where.best_step == where.step > 0)
-        return where
-
-    def _loop(self, model: Any, batcher: Batcher, train: Ids) -> Loop:
-        return Loop(self.config, self.settings, self.compute, self.group, model, batcher, train)
-
     def _rate(self, step: int, steps: int) -> float:
+        """Return the learning rate of a step (from 0)."""
         config = self.config
         rate = config.rate * min(1.0, (step + 1) / config.warmup if config.warmup else 1.0)
         if config.schedule == "cosine":
             rate *= config.final + (1 - config.final) * 0.5 * (1 + math.cos(math.pi * step / steps))
         return rate
 
-    def _gave_up(self, where: TrainingState) -> bool:
-        return 0 < self.config.patience <= where.worse
+    def _out_of_patience(self, state: TrainingState) -> bool:
+        return 0 < self.config.patience <= state.evaluations_without_gain
 
-    def _eval_every(self, steps: int, tokens_per_step: int, val_tokens: int) -> int:
-        """A measurement reads forward only, a third of a step's work: keep it to a tenth of the time."""
+    def _eval_interval(self, steps: int, tokens_per_step: int, val_tokens: int) -> int:
+        """Return the steps between two measurements of the held-out loss.
+
+        By default ten in a run, or fewer where they would need more than a tenth of the time: a measurement reads
+        forward only, a third of the work of a step.
+        """
         if self.config.eval_every:
             return self.config.eval_every
         return max(1, min(steps, max(math.ceil(steps / 10), math.ceil(3.3 * val_tokens / tokens_per_step))))
 
-    def _evaluate(self, loop: Loop, where: TrainingState, val: Ids, run: Run, hooks: Hooks, progress: Any) -> bool:
-        where.val_loss = mean_loss(loop.model, val, self.compute.autocast(), self.group)
-        if not where.val_loss < HOPELESS:  # NaN, too
-            raise TrainingStopped(
-                self._lost(run, f"the held-out loss became {where.val_loss:.4g} after step {where.step}")
-            )
-        best = where.best_loss is None or where.val_loss < where.best_loss
-        where.worse = 0 if best else where.worse + 1
+    def _evaluate(
+        self,
+        learner: Learner,
+        state: TrainingState,
+        val: Ids,
+        run: Run,
+        hooks: Hooks,
+        progress: Callable[..., Progress],
+    ) -> bool:
+        """Measure the held-out loss, and return whether it is the lowest so far."""
+        val_loss = mean_loss(learner.model, val, self.compute.autocast(), self.group)
+        if not val_loss < HOPELESS_LOSS:  # NaN, too
+            raise self._diverged(run, f"the held-out loss became {val_loss:.4g} after step {state.step}")
+        state.val_loss = val_loss
+        best = state.best_loss is None or val_loss < state.best_loss
         if best:
-            where.best_loss, where.best_step = where.val_loss, where.step
-        sample = functools.cache(functools.partial(preview, loop.model, run))  # several hooks may ask
-        hooks.evaluated(run, dataclasses.replace(progress(), val_loss=where.val_loss, sample=sample))
+            state.best_loss, state.best_step, state.evaluations_without_gain = val_loss, state.step, 0
+        else:
+            state.evaluations_without_gain += 1
+        sample = functools.cache(functools.partial(preview, learner.model, run))  # several hooks may want the same text
+        hooks.evaluated(run, progress(val_loss=val_loss, sample=sample))
         return best
 
     def _save(
-        self, loop: Loop, where: TrainingState, steps: int, run: Run, hooks: Hooks, progress: Any, *, best: bool
+        self,
+        learner: Learner,
+        state: TrainingState,
+        steps: int,
+        run: Run,
+        hooks: Hooks,
+        progress: Callable[..., Progress],
+        *,
+        best: bool,
     ) -> None:
-        meta = {**dataclasses.asdict(where), "steps": steps, "precision": self.compute.precision}
-        meta |= {
+        """Write a checkpoint. Raises TrainingStopped, and writes none, where the weights are no numbers."""
+        meta = {
+            **state.to_meta(),
+            "steps": steps,
+            "precision": self.compute.precision,
             "device": self.compute.device.type,
             "threads": self.compute.threads,
             "processes": self.group.size,
-            "scaler": loop.scaler.state_dict(),
+            "scaler": learner.scaler.state_dict(),
         }
-        meta["loss"] = where.loss if math.isfinite(where.loss) else None
-        tensors = loop.tensors()
-        if not all(bool(one.isfinite().all()) for name, one in tensors.items() if name.startswith(ckpt.MODEL)):
-            raise TrainingStopped(self._lost(run, f"the weights became infinite or NaN after step {where.step}"))
-        if not self.group.rank:
-            path = ckpt.save(run, tensors, meta, best=best)
+        tensors = learner.tensors()
+        weights = [tensor for name, tensor in tensors.items() if name.startswith(MODEL_PREFIX)]
+        if not all(bool(tensor.isfinite().all()) for tensor in weights):
+            raise self._diverged(run, f"the weights became infinite or NaN after step {state.step}")
+        if self.group.rank == 0:
+            path = save_checkpoint(run, tensors, meta, best=best)
             hooks.checkpoint_saved(run, progress(), path)
 
-    def _lost(self, run: Run, problem: str) -> str:
-        return (
-            f"{problem}; the last good checkpoint is step "
-            f"{ckpt.step_of(ckpt.find(run, 'last')[0])} in {run.path}. Train anew with a lower rate "
-            f"(--set trainer.rate={min(self.config.rate / 3, USUAL_RATE):.2g}) or a smaller trainer.clip"
+    def _diverged(self, run: Run, problem: str) -> TrainingStopped:
+        """Return the error for a loss or weights that went astray."""
+        last_step = checkpoint_step(find_checkpoints(run, "last")[0])
+        lower_rate = min(self.config.rate / 3, MAX_RECOMMENDED_RATE)
+        return TrainingStopped(
+            f"{problem}; the last good checkpoint is step {last_step} in {run.path}. Train anew with a lower rate "
+            f"(--set trainer.rate={lower_rate:.2g}) or a smaller trainer.clip"
         )
 
     def _result(
-        self, model: Any, train: Ids, val: Ids, run: Run, where: TrainingState, tokens_per_step: int
+        self, model: Model, train: Ids, val: Ids, run: Run, state: TrainingState, tokens_per_step: int
     ) -> FitResult:
         """Measure the best checkpoint in fp32, on the held-out text and on as much training text."""
-        if not self.group.rank:
-            ckpt.load_weights(model, ckpt.load_best(run))
-        self.group.spread(model.state_dict().values())
+        if self.group.rank == 0:
+            load_weights(model, load_best_checkpoint(run))
+        self.group.broadcast(model.state_dict().values())
         return FitResult(
-            steps=where.step,
+            steps=state.step,
             val_loss=mean_loss(model, val, group=self.group),
             train_loss=mean_loss(model, train[-len(val) :], group=self.group),
-            best_step=where.best_step,
-            symbols_per_second=where.step * tokens_per_step / max(where.seconds, 1e-9),
+            best_step=state.best_step,
+            symbols_per_second=state.step * tokens_per_step / max(state.seconds, 1e-9),
         )
 
 
-def _progress(where: TrainingState, loop: Loop, steps: int, first: int) -> Progress:
+def _needs_another_probe(times: list[float]) -> bool:
+    """Return whether more steps must be timed, given the seconds of those so far."""
+    if len(times) < PROBE_MIN_STEPS:
+        return True
+    return len(times) < PROBE_MAX_STEPS and sum(times) < PROBE_SECONDS
+
+
+def _progress(
+    state: TrainingState,
+    learner: Learner,
+    steps: int,
+    first_step: int,
+    val_loss: float | None = None,
+    sample: Callable[[int], str] | None = None,
+) -> Progress:
     return Progress(
-        step=where.step,
+        step=state.step,
         total_steps=steps,
-        epoch=max(0, where.step - 1) // loop.batcher.steps_per_epoch,
-        loss=where.loss,
-        rate=loop.rate,
-        tokens=where.step * loop.tokens_per_step,
-        seconds=where.seconds,
-        first_step=first,
+        epoch=max(0, state.step - 1) // learner.batcher.steps_per_epoch,
+        loss=state.loss,
+        rate=learner.rate,
+        tokens=state.step * learner.tokens_per_step,
+        seconds=state.seconds,
+        first_step=first_step,
+        val_loss=val_loss,
+        sample=sample,
     )

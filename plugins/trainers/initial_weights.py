@@ -1,24 +1,27 @@
 """Begins a run with the weights of another one, whose text may have had other symbols. (torch)
 
-Symbols are known by their bytes: those that both texts have keep their rows, new ones keep the fresh
-rows that the new model was made with.
+Symbols are recognised by their bytes. Those that both texts have keep their rows of the weights; the new ones keep the
+fresh rows that the new model was made with.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from gentext.capabilities import SupportsSymbolAxes
 from gentext.config import ConfigTable
 from gentext.describe import load_tokenizer
 from gentext.errors import PluginError, RunError
-from gentext.interfaces import Tokenizer
-from gentext.plugins.pytorch import checkpoint as ckpt
+from gentext.interfaces import Model, Tokenizer
+from gentext.plugins.pytorch.checkpoint import MODEL_PREFIX, load_best_checkpoint
 from gentext.run import Run, open_run
+
+#: The id of each symbol by its bytes; None stands for the unknown symbol.
+Symbols = dict[bytes | None, int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,42 +30,53 @@ class InitialWeights:
 
     path: Path
 
-    def __call__(self, model: Any, tokenizer: Tokenizer, config: ConfigTable) -> str:
-        """Put the run's best weights into a new model, and return what was done, in a line.
+    def __call__(self, model: Model, tokenizer: Tokenizer, config: ConfigTable) -> str:
+        """Put the run's best weights into a new model, and return a line about it.
 
         Raises RunError where tokenizer or model are of another kind or size, and PluginError where the symbols differ
         and the model does not say which tensors have a row for each.
         """
         run = open_run(self.path)
-        table, (kind, state) = run.config.get("model", {}), run.read_tokenizer()
-        for what, here, there in (
-            ("tokenizer", config["tokenizer"]["name"], kind),
-            ("model", config["model"]["name"], table.get("name")),
-        ):
-            if here != there:
-                raise RunError(
-                    f"--init-from {run.path}: its {what} is {there!r}, not {here!r}; take {what}.name={there}"
-                )
-        checkpoint = ckpt.load_best(run)
-        before, now = _symbols(load_tokenizer(kind, state)), _symbols(tokenizer)
-        known = {token: before[one] for one, token in now.items() if one in before}
-        same = list(before.items()) == list(now.items())
-        weights = _weights(run, model, checkpoint, {} if same else _axes(model, config), known, len(before))
-        model.load_state_dict(weights)
+        _check_names(run, config)
+        checkpoint = load_best_checkpoint(run)
+        old_weights, new_weights = checkpoint.tensors_under(MODEL_PREFIX), dict(model.state_dict())
+        if old_weights.keys() != new_weights.keys():
+            differing = ", ".join(sorted(old_weights.keys() ^ new_weights.keys()))
+            raise RunError(_size_differs(run, f"its tensors {differing[:100]}"))
+
+        old_symbols, new_symbols = _symbols(load_tokenizer(*run.read_tokenizer())), _symbols(tokenizer)
+        same_symbols = list(old_symbols.items()) == list(new_symbols.items())
+        axes = {} if same_symbols else _symbol_axes(model, config)
+        mapping = _RowMapping(old_symbols, new_symbols)
+        for name, old in old_weights.items():
+            new_weights[name] = mapping.apply(run, name, old, new_weights[name], axes.get(name))
+        model.load_state_dict(new_weights)
+        shared = len(mapping.shared)
         return (
-            f"begun with the weights of {run.path}, step {checkpoint.meta['step']}: {len(known)} symbols are known, "
-            f"{len(now) - len(known)} are new; the optimizer starts anew"
+            f"begun with the weights of {run.path}, step {checkpoint.meta['step']}: {shared} symbols are known, "
+            f"{len(new_symbols) - shared} are new; the optimizer starts anew"
         )
 
 
-def _symbols(tokenizer: Tokenizer) -> dict[bytes | None, int]:
-    """Return the id of each symbol by its bytes; None stands for the unknown symbol."""
+def _check_names(run: Run, config: ConfigTable) -> None:
+    """Raise RunError where tokenizer or model of the run have another name than those of the config."""
+    run_tokenizer, _ = run.read_tokenizer()
+    run_model = run.config.get("model", {}).get("name")
+    for kind, run_name in (("tokenizer", run_tokenizer), ("model", run_model)):
+        name = config[kind]["name"]
+        if name != run_name:
+            raise RunError(
+                f"--init-from {run.path}: its {kind} is {run_name!r}, not {name!r}; take {kind}.name={run_name}"
+            )
+
+
+def _symbols(tokenizer: Tokenizer) -> Symbols:
     tokens = range(tokenizer.vocab_size)
     return {None if token == tokenizer.unknown else tokenizer.token_bytes(token): token for token in tokens}
 
 
-def _axes(model: Any, config: ConfigTable) -> dict[str, int]:
-    if not hasattr(model, "symbol_axes"):
+def _symbol_axes(model: Model, config: ConfigTable) -> dict[str, int]:
+    if not isinstance(model, SupportsSymbolAxes):
         raise PluginError(
             f"the model {config['model']['name']!r} has no method symbol_axes, which says which tensors have a row for "
             f"each symbol; without it --init-from needs a text with exactly the same symbols"
@@ -70,27 +84,32 @@ def _axes(model: Any, config: ConfigTable) -> dict[str, int]:
     return dict(model.symbol_axes())
 
 
-def _weights(
-    run: Run, model: Any, checkpoint: ckpt.Checkpoint, axes: dict[str, int], known: dict[int, int], symbols: int
-) -> dict[str, Tensor]:
-    """Return the new model's state dict with all that the checkpoint knows."""
-    old, new = checkpoint.part(ckpt.MODEL), model.state_dict()
-    if old.keys() != new.keys():
-        raise RunError(_differs(run, f"its tensors {', '.join(sorted(old.keys() ^ new.keys()))[:100]}"))
-    ours, theirs = torch.tensor(list(known), dtype=torch.int64), torch.tensor(list(known.values()), dtype=torch.int64)
-    for name, there in old.items():
-        here, axis = new[name], axes.get(name)
-        shape = list(there.shape)
-        if axis is not None and there.dim() > axis and shape[axis] == symbols:
-            shape[axis] = here.shape[axis] if here.dim() > axis else symbols
-        if shape != list(here.shape):
-            raise RunError(_differs(run, f"{name} is {list(there.shape)} there, {list(here.shape)} here"))
-        new[name] = there if axis is None else here.index_copy(axis, ours, there.index_select(axis, theirs))
-    return dict(new)
+class _RowMapping:
+    """Which rows of the old weights become which rows of the new ones."""
+
+    def __init__(self, old_symbols: Symbols, new_symbols: Symbols) -> None:
+        self.shared = [symbol for symbol in new_symbols if symbol in old_symbols]
+        self.old_count = len(old_symbols)
+        self.old_tokens = torch.tensor([old_symbols[symbol] for symbol in self.shared], dtype=torch.int64)
+        self.new_tokens = torch.tensor([new_symbols[symbol] for symbol in self.shared], dtype=torch.int64)
+
+    def apply(self, run: Run, name: str, old: Tensor, new: Tensor, axis: int | None) -> Tensor:
+        """Return a tensor of the new model with what the old one has learned.
+
+        ``axis`` is that of the symbols, or None. Raises RunError where the tensors have other sizes along other axes.
+        """
+        expected = list(old.shape)
+        if axis is not None and old.dim() > axis and expected[axis] == self.old_count:
+            expected[axis] = new.shape[axis] if new.dim() > axis else self.old_count
+        if expected != list(new.shape):
+            raise RunError(_size_differs(run, f"{name} is {list(old.shape)} there, {list(new.shape)} here"))
+        if axis is None:
+            return old
+        return new.index_copy(axis, self.new_tokens, old.index_select(axis, self.old_tokens))
 
 
-def _differs(run: Run, how: str) -> str:
+def _size_differs(run: Run, difference: str) -> str:
     return (
-        f"--init-from {run.path}: its model has another size ({how}); use the same settings of [model], "
+        f"--init-from {run.path}: its model has another size ({difference}); use the same settings of [model], "
         f"which are in {run.path}/config.toml"
     )

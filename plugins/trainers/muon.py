@@ -1,8 +1,9 @@
 """Muon: an optimizer for the weight matrices between hidden units. (torch)
 
 K. Jordan and others, "Muon: An optimizer for hidden layers in neural networks", 2024; scaled as in J. Liu and others,
-"Muon is scalable for LLM training", 2025. In blocks of rows and two rounds: a thirteenth of the products of whole
-matrices of 512 x 512 in five, and in long runs no worse a loss (docs/recipe.md).
+"Muon is scalable for LLM training", 2025. Here it works in blocks of rows and in two rounds. For a matrix of 512 x 512
+this takes a thirteenth of the multiplications of the original, which takes five rounds over the whole matrix; in long
+runs the loss is no worse (docs/recipe.md).
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ from torch.nn import Parameter, functional
 MOMENTUM = 0.95
 #: Root mean square of the elements of an update at a rate of 1: about Adam's, so that both can share a rate.
 ADAM_RMS = 0.2
-#: Most rows of a block: each block of a matrix is made orthogonal for itself.
-BLOCK = 128
-#: Factors of x, x^3 and x^5 in each round. In two rounds no others bring all of 0.02 to 1 as near to 1 (0.49 to 1.51):
-#: found as in N. Amsel and others, "The Polar Express", 2025.
-ROUNDS = ((7.7110, -22.1138, 16.2487), (3.2153, -2.4112, 0.5013))
+#: Rows of a block at most: each block of a matrix is made orthogonal for itself.
+MAX_BLOCK_ROWS = 128
+#: Factors of x, x^3 and x^5 in each round. Minimax coefficients for two rounds: singular values in [0.02, 1] end in
+#: [0.49, 1.51]. Computed as in N. Amsel and others, "The Polar Express", 2025.
+ROUND_COEFFICIENTS = ((7.7110, -22.1138, 16.2487), (3.2153, -2.4112, 0.5013))
 
 
 class Muon(torch.optim.Optimizer):
-    """Steps along the momentum with all its singular values set to about 1: no direction drowns another.
+    """Steps along the momentum with all its singular values set to about 1, so that no direction outweighs the others.
 
-    Its cost is that of some matrix products a step, however large the batch is.
+    A step costs some matrix products more than one of Adam, however large the batch is.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class Muon(torch.optim.Optimizer):
     ) -> None:
         """``matrices``: each weight [n * rows, columns], and how many matrices n lie in it below one another.
 
-        An update is ``scale`` times as large as one of Adam would be. ``dtype`` is that of the products.
+        An update is ``scale`` times as large as one of Adam would be. ``dtype`` is that of the matrix products.
         """
         groups = [{"params": [weight], "stacked": stacked} for weight, stacked in matrices.items()]
         super().__init__(groups, {"lr": rate})
@@ -52,9 +53,10 @@ class Muon(torch.optim.Optimizer):
                 continue
             momentum = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
             momentum.lerp_(gradient, 1 - MOMENTUM)
-            ahead = gradient.lerp(momentum, MOMENTUM)  # Nesterov's
+            direction = gradient.lerp(momentum, MOMENTUM)  # Nesterov's momentum
             rows, columns = len(weight) // group["stacked"], weight.shape[1]
-            update = orthogonalize(ahead.view(group["stacked"], rows, columns).to(self.dtype)).reshape_as(weight)
+            matrices = direction.view(group["stacked"], rows, columns)
+            update = orthogonalize(matrices.to(self.dtype)).reshape_as(weight)
             weight.mul_(1 - group["lr"] * self.weight_decay)
             size = group["lr"] * self.scale * ADAM_RMS * math.sqrt(max(rows, columns))
             weight.add_(update.to(weight.dtype), alpha=-size)
@@ -63,21 +65,25 @@ class Muon(torch.optim.Optimizer):
 def orthogonalize(matrices: Tensor) -> Tensor:
     """Return [n, rows, columns] with the singular values of each block brought near 1, by Newton-Schulz rounds.
 
-    A block has at most ``BLOCK`` of the rows, or of the columns where there are fewer of them. A value comes to 0.49 to
-    1.51 where it is at least 0.02 of its block's Schatten norm (the fourth root of the sum of all to the power of 4).
+    A block has at most ``MAX_BLOCK_ROWS`` of the rows, or of the columns where there are fewer of them. A value ends in
+    0.49 to 1.51 where it is at least 0.02 of its block's Schatten 4-norm (the fourth root of the sum of all values to
+    the power of 4).
     """
     n, rows, columns = matrices.shape
-    if rows > columns:  # the smaller square is the cheaper one
+    if rows > columns:  # the products below are rows x rows: the smaller square is the cheaper one
         return orthogonalize(matrices.mT).mT
-    blocks = math.ceil(rows / BLOCK)
-    block = math.ceil(rows / blocks)
-    padded = functional.pad(matrices, (0, 0, 0, blocks * block - rows))  # a row of zeros stays one, and disturbs none
-    x = padded.reshape(n * blocks, block, columns)
+    blocks = math.ceil(rows / MAX_BLOCK_ROWS)
+    block_rows = math.ceil(rows / blocks)
+    # Rows of zeros fill the last block: they stay zeros and change no other row.
+    padded = functional.pad(matrices, (0, 0, 0, blocks * block_rows - rows))
+    x = padded.reshape(n * blocks, block_rows, columns)
     square = x @ x.mT
-    # Never below the largest value and nearer to it than Frobenius' norm; free, for the square is needed anyway.
+    # The Schatten norm is never below the largest singular value, and nearer to it than the Frobenius norm. It costs
+    # nothing: the square is needed anyway.
     norm = (square.norm(dim=(1, 2), keepdim=True) * 1.01).clamp_min(1e-30)
     x, square = x / norm.sqrt(), square / norm
-    for index, (a, b, c) in enumerate(ROUNDS):
-        square = x @ x.mT if index else square
+    for index, (a, b, c) in enumerate(ROUND_COEFFICIENTS):
+        if index > 0:
+            square = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
-    return x.view(n, blocks * block, columns)[:, :rows]
+    return x.view(n, blocks * block_rows, columns)[:, :rows]

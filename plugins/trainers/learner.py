@@ -1,0 +1,288 @@
+"""One optimizer step at a time: the model, its optimizers and the state that is carried along. (torch)
+
+What a step does depends on (seed, step) and on what `Learner.tensors` returns, and nothing else:
+that is why a killed run can go on exactly.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from gentext.capabilities import SupportsHiddenMatrices
+from gentext.config import Fraction, NonNegative, NonNegativeFloat, PositiveFloat
+from gentext.console import warn
+from gentext.errors import PluginError, RunError
+from gentext.interfaces import Batcher, Ids, Model
+from gentext.plugins.pytorch.checkpoint import MODEL_PREFIX, Checkpoint, load_weights
+from gentext.plugins.pytorch.device import Compute
+from gentext.plugins.pytorch.distributed import ProcessGroup
+from gentext.plugins.pytorch.recurrent import TorchState, reset_rows
+from gentext.plugins.trainers.muon import Muon
+from gentext.settings import Settings
+
+
+@dataclasses.dataclass(frozen=True)
+class BPTTConfig:
+    """Options of the trainer ``bptt``. The defaults are the notebook's."""
+
+    optimizer: Literal["adam", "adamw", "muon"] = "adam"
+    """Adam, Adam with decoupled weight decay, or Muon for the matrices between hidden units and AdamW for the rest."""
+    rate: PositiveFloat = 1e-3
+    """Peak learning rate."""
+    muon_scale: PositiveFloat = 2.0
+    """Size of Muon's updates, as a multiple of AdamW's."""
+    beta2: Fraction = 0.999
+    """How slowly Adam's second moment forgets."""
+    weight_decay: NonNegativeFloat = 0.0
+    """Decay of the weight matrices (adamw, muon); biases and norms have none."""
+    clip: NonNegativeFloat = 5.0
+    """Largest norm of the gradient; 0: no limit."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """How the rate falls over the budget."""
+    warmup: NonNegative = 0
+    """Steps in which the rate rises to its peak."""
+    final: Fraction = 0.02
+    """Share of the peak rate at the end of the cosine."""
+    eval_every: NonNegative = 0
+    """Steps between two measurements of the held-out loss; 0: about a tenth of the time."""
+    patience: NonNegative = 0
+    """Stop after so many measurements without a better loss; 0: never."""
+
+
+@dataclasses.dataclass
+class TrainingState:
+    """How far training is; with the tensors, all that a checkpoint holds."""
+
+    step: int = 0
+    """Optimizer steps done."""
+    seconds: float = 0.0
+    """Time spent in them."""
+    loss: float = math.nan
+    """Training loss of the last step."""
+    best_loss: float | None = None
+    """The lowest held-out loss so far, and the step at which it was measured."""
+    best_step: int = 0
+    evaluations_without_gain: int = 0
+    """Measurements since then."""
+    val_loss: float | None = None
+    """The held-out loss, where it was measured after the last step."""
+
+    def to_meta(self) -> dict[str, Any]:
+        """Return the state as a checkpoint stores it; JSON has no NaN."""
+        return {
+            "step": self.step,
+            "seconds": self.seconds,
+            "loss": self.loss if math.isfinite(self.loss) else None,
+            "best_loss": self.best_loss,
+            "best_step": self.best_step,
+            "worse": self.evaluations_without_gain,
+            "val_loss": self.val_loss,
+        }
+
+    @classmethod
+    def from_meta(cls, meta: Mapping[str, Any]) -> TrainingState:
+        """Return the state that a checkpoint stores. Raises KeyError where there is none."""
+        return cls(
+            step=meta["step"],
+            seconds=meta["seconds"],
+            loss=math.nan if meta["loss"] is None else meta["loss"],
+            best_loss=meta["best_loss"],
+            best_step=meta["best_step"],
+            evaluations_without_gain=meta["worse"],
+            val_loss=meta["val_loss"],
+        )
+
+
+class Learner:
+    """Model, optimizers and carried state; takes one optimizer step at a time."""
+
+    def __init__(
+        self,
+        config: BPTTConfig,
+        settings: Settings,
+        compute: Compute,
+        group: ProcessGroup,
+        model: Model,
+        batcher: Batcher,
+        train: Ids,
+    ) -> None:
+        self.config, self.compute, self.group, self.batcher, self.train = config, compute, group, batcher, train
+        self.seed = settings.seed
+        self.model = model.to(compute.device).train()
+        group.broadcast(self.model.state_dict().values())
+        self.optimizers = _create_optimizers(model, config, compute)
+        self.scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
+        #: Rows of a batch that are this process's, and symbols of a batch over all processes.
+        self.rows, self.tokens_per_step = batcher.rows // group.size, batcher.rows * batcher.length
+        #: The model's state behind the last window of each row.
+        self.carried: TorchState = model.initial_state(self.rows)
+        #: Learning rate of the last step.
+        self.rate = 0.0
+
+    def step(self, step: int, rate: float) -> float:
+        """Take optimizer step number ``step`` (from 0) at a learning rate; return the loss of this process's rows."""
+        epoch, step_of_epoch = divmod(step, self.batcher.steps_per_epoch)
+        batch = self.batcher.batch(self.train, self.seed, epoch, step_of_epoch, self.group.rank)
+        x, y, fresh = (torch.from_numpy(array) for array in batch)
+        device, model = self.compute.device, self.model
+        self._set_rate(rate)
+
+        # forward
+        initial = model.initial_state(len(x))
+        state = reset_rows(self.carried, fresh.to(device), initial, model.state_spec)
+        model.zero_grad()
+        with self.compute.autocast():
+            logits, state = model(x.to(device), state)
+            loss = functional.cross_entropy(logits.float().flatten(0, 1), y.to(device).flatten())
+
+        # backward
+        self.scaler.scale(loss).backward()
+        self.group.average_gradients(model)
+
+        # update the parameters
+        for optimizer in self.optimizers.values():
+            self.scaler.unscale_(optimizer)
+        if self.config.clip:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), self.config.clip)
+        for optimizer in self.optimizers.values():
+            self.scaler.step(optimizer)
+        self.scaler.update()
+
+        # In the types that the model declares: autocast may have left smaller ones, which a resume would not restore.
+        self.carried = tuple(
+            tensor.detach().to(initial_tensor.dtype) for tensor, initial_tensor in zip(state, initial, strict=True)
+        )
+        return loss.item()
+
+    def _set_rate(self, rate: float) -> None:
+        self.rate = rate
+        for optimizer in self.optimizers.values():
+            for parameter_group in optimizer.param_groups:
+                parameter_group["lr"] = rate
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all tensors that a checkpoint needs, those of the other processes too: all of them must call."""
+        tensors = {f"{MODEL_PREFIX}{name}": tensor for name, tensor in self.model.state_dict().items()}
+        for name, optimizer in self.optimizers.items():
+            for index, state in optimizer.state_dict()["state"].items():
+                tensors |= {f"{name}.{index}.{key}": tensor for key, tensor in state.items()}
+        for spec, carried in zip(self.model.state_spec, self.carried, strict=True):
+            of_ranks = self.group.gather(carried)  # in the order of the text's streams
+            tensors[f"carried.{spec.name}"] = torch.cat(of_ranks, spec.batch_axis) if len(of_ranks) > 1 else carried
+        for rank, random_state in enumerate(self.group.gather(torch.get_rng_state())):
+            tensors[_random_state_name("cpu", rank)] = random_state
+        if self.compute.device.type == "cuda":
+            for rank, random_state in enumerate(self.group.gather(torch.cuda.get_rng_state(self.compute.device))):
+                tensors[_random_state_name("cuda", rank)] = random_state
+        return tensors
+
+    def load(self, checkpoint: Checkpoint, steps: int) -> TrainingState:
+        """Restore what a checkpoint holds, and return how far training was.
+
+        Warns when this machine computes in another way, or up to another number of ``steps``. Raises RunError for a
+        checkpoint that is damaged or was written by another trainer.
+        """
+        load_weights(self.model, checkpoint)
+        try:
+            self._load_optimizers(checkpoint)
+            self._load_carried(checkpoint)
+            self._load_random_state(checkpoint)
+            self.scaler.load_state_dict(checkpoint.meta["scaler"])
+            state = TrainingState.from_meta(checkpoint.meta)
+        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+            raise RunError(f"{checkpoint.path}: damaged or of another trainer ({error})") from None
+        self._warn_of_differences(checkpoint, steps)
+        return state
+
+    def _load_optimizers(self, checkpoint: Checkpoint) -> None:
+        for kind, optimizer in self.optimizers.items():
+            states: dict[int, dict[str, Tensor]] = {}
+            for name, tensor in checkpoint.tensors_under(f"{kind}.").items():
+                index, _, key = name.partition(".")
+                states.setdefault(int(index), {})[key] = tensor
+            optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+
+    def _load_carried(self, checkpoint: Checkpoint) -> None:
+        """Restore the carried state of this process's rows."""
+        carried = []
+        for spec, current in zip(self.model.state_spec, self.carried, strict=True):
+            of_all_rows = checkpoint.tensors[f"carried.{spec.name}"]
+            of_this_process = of_all_rows.narrow(spec.batch_axis, self.group.rank * self.rows, self.rows)
+            carried.append(of_this_process.to(current.device, current.dtype))
+        self.carried = tuple(carried)
+
+    def _load_random_state(self, checkpoint: Checkpoint) -> None:
+        """Restore the random state of this process; one that the run did not have before gets a state of its own."""
+        rank, tensors = self.group.rank, checkpoint.tensors
+        self.group.seed_other_ranks(self.seed, checkpoint.meta["step"])
+        if _random_state_name("cpu", rank) in tensors:
+            torch.set_rng_state(tensors[_random_state_name("cpu", rank)])
+        if self.compute.device.type == "cuda" and _random_state_name("cuda", rank) in tensors:
+            torch.cuda.set_rng_state(tensors[_random_state_name("cuda", rank)], self.compute.device)
+
+    def _warn_of_differences(self, checkpoint: Checkpoint, steps: int) -> None:
+        current = {
+            "device": self.compute.device.type,
+            "precision": self.compute.precision,
+            "threads": self.compute.threads,
+            "processes": self.group.size,
+            "steps": steps,
+        }
+        stored = {"processes": 1, **checkpoint.meta}  # checkpoints of the first versions do not name it
+        for name, value in current.items():
+            if stored.get(name) != value:
+                warn(
+                    f"{name} was {stored.get(name)}, now {value}: training goes on, but not bit for bit as it would "
+                    f"have"
+                )
+
+
+def _random_state_name(device: str, rank: int) -> str:
+    """Return the name of a process's random state in a checkpoint."""
+    return f"random.{device}" + (f".{rank}" if rank else "")
+
+
+def find_hidden_matrices(model: Model) -> dict[str, int]:
+    """Return what Muon trains of a model, see `SupportsHiddenMatrices`: nothing where the model does not name it.
+
+    Raises PluginError where the model names what is no matrix, or cannot be cut as it says.
+    """
+    if not isinstance(model, SupportsHiddenMatrices):
+        return {}
+    matrices_in = dict(model.hidden_matrices())
+    shapes = {name: list(parameter.shape) for name, parameter in model.named_parameters()}
+    for name, count in matrices_in.items():
+        shape = shapes.get(name, [])
+        if len(shape) != 2 or count < 1 or shape[0] % count:
+            raise PluginError(
+                f"the model's hidden_matrices: {name!r} has the shape {shape or None}; expected a parameter of two "
+                f"dimensions, the first a multiple of {count}"
+            )
+    return matrices_in
+
+
+def _create_optimizers(model: Model, config: BPTTConfig, compute: Compute) -> dict[str, torch.optim.Optimizer]:
+    """Return the optimizers by their names in a checkpoint; each has its own parameters."""
+    matrices_in = find_hidden_matrices(model) if config.optimizer == "muon" else {}
+    for_adam = [parameter for name, parameter in model.named_parameters() if name not in matrices_in]
+    groups = [
+        {"params": [parameter for parameter in for_adam if parameter.dim() > 1], "weight_decay": config.weight_decay},
+        {"params": [parameter for parameter in for_adam if parameter.dim() <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    adam = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+    optimizers: dict[str, torch.optim.Optimizer] = {
+        "optimizer": adam(groups, lr=config.rate, betas=(0.9, config.beta2), fused=True)
+    }
+    if matrices_in:
+        weights = {model.get_parameter(name): count for name, count in matrices_in.items()}
+        dtype = torch.bfloat16 if compute.precision == "bf16" else torch.float32
+        optimizers["muon"] = Muon(weights, config.rate, config.muon_scale, config.weight_decay, dtype)
+    return optimizers
