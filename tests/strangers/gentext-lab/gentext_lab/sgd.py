@@ -11,9 +11,7 @@ from gentext.config import PositiveFloat
 from gentext.errors import DeviceError
 from gentext.events import Progress
 from gentext.interfaces import FitResult
-from gentext.plugins.pytorch import checkpoint
-from gentext.plugins.pytorch.evaluate import mean_loss
-from gentext.plugins.pytorch.sampler import preview
+from gentext.plugins.pytorch import load_last_checkpoint, load_weights, mean_loss, preview, save_checkpoint
 from gentext.settings import budget_steps
 
 
@@ -40,20 +38,20 @@ class PlainSGD:
         return "CPU, plain SGD"
 
     def plan(self, model, batcher, train):
-        begin = time.perf_counter()
+        began_at = time.perf_counter()
         self._loss(model, batcher, train, 0).backward()
         model.zero_grad()
-        seconds = time.perf_counter() - begin
+        seconds = time.perf_counter() - began_at
         return budget_steps(self.settings, batcher.steps_per_epoch, seconds), seconds
 
     def fit(self, model, batcher, train, val, run, hooks, steps, resume):
         optimizer = torch.optim.SGD(model.parameters(), lr=self.config.rate)
-        first, seconds = 0, 0.0
+        first_step, seconds_before = 0, 0.0
         if resume:
-            last = checkpoint.load_last(run)
-            checkpoint.load_weights(model, last)
-            first, seconds = last.meta["step"], last.meta["seconds"]
-        begin = time.perf_counter() - seconds
+            checkpoint = load_last_checkpoint(run)
+            load_weights(model, checkpoint)
+            first_step, seconds_before = checkpoint.meta["step"], checkpoint.meta["seconds"]
+        began_at = time.perf_counter() - seconds_before
 
         def progress(step, loss=float("nan"), **measured):
             return Progress(
@@ -63,28 +61,29 @@ class PlainSGD:
                 loss=loss,
                 rate=self.config.rate,
                 tokens=step * batcher.rows * batcher.length,
-                seconds=time.perf_counter() - begin,
-                first_step=first,
+                seconds=time.perf_counter() - began_at,
+                first_step=first_step,
                 **measured,
             )
 
-        hooks.run_started(run, self.settings, progress(first))
-        for step in range(first, steps):
+        hooks.run_started(run, self.settings, progress(first_step))
+        for step in range(first_step, steps):
             loss = self._loss(model, batcher, train, step)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             hooks.step_done(run, progress(step + 1, loss.item()))
         val_loss = mean_loss(model, val)
-        done = progress(steps, loss.item() if steps > first else float("nan"), val_loss=val_loss)
-        hooks.evaluated(run, dataclasses.replace(done, sample=functools.partial(preview, model, run)))
-        weights = {f"model.{name}": one for name, one in model.state_dict().items()}
-        meta = {"step": steps, "val_loss": val_loss, "seconds": done.seconds}
-        hooks.checkpoint_saved(run, done, checkpoint.save(run, weights, meta, best=True))
-        return FitResult(steps, val_loss, mean_loss(model, train[-len(val) :]), steps, done.tokens / done.seconds)
+        last_loss = loss.item() if steps > first_step else float("nan")
+        end = progress(steps, last_loss, val_loss=val_loss)
+        hooks.evaluated(run, dataclasses.replace(end, sample=functools.partial(preview, model, run)))
+        weights = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+        meta = {"step": steps, "val_loss": val_loss, "seconds": end.seconds}
+        hooks.checkpoint_saved(run, end, save_checkpoint(run, weights, meta, best=True))
+        return FitResult(steps, val_loss, mean_loss(model, train[-len(val) :]), steps, end.tokens / end.seconds)
 
     def _loss(self, model, batcher, train, step):
-        epoch, within = divmod(step, batcher.steps_per_epoch)
-        x, y, _ = batcher.batch(train, self.settings.seed, epoch, within, 0)
+        epoch, step_of_epoch = divmod(step, batcher.steps_per_epoch)
+        x, y, _ = batcher.batch(train, self.settings.seed, epoch, step_of_epoch, 0)
         logits, _ = model(torch.from_numpy(x), model.initial_state(len(x)))
         return functional.cross_entropy(logits.flatten(0, 1), torch.from_numpy(y).flatten())

@@ -28,10 +28,10 @@ class RandomWindows:
             raise CorpusError(f"{n_tokens} symbols are too few for a window of {config.length}; use a longer text")
         self.rows, self.length = config.rows, config.length
         self.steps_per_epoch = max(1, n_tokens // (self.rows * self.length))
-        self._local = self.rows // world.size
+        self._local_rows = self.rows // world.size
 
     def batch(self, tokens, seed, epoch, step, rank):
         rng = np.random.default_rng([seed, epoch, step, rank])
-        begin = rng.integers(0, len(tokens) - self.length, self._local)
-        windows = tokens[begin[:, None] + np.arange(self.length + 1)].astype(np.int64)
-        return windows[:, :-1], windows[:, 1:], np.ones(self._local, bool)
+        starts = rng.integers(0, len(tokens) - self.length, self._local_rows)
+        windows = tokens[starts[:, None] + np.arange(self.length + 1)].astype(np.int64)
+        return windows[:, :-1], windows[:, 1:], np.ones(self._local_rows, bool)

@@ -25,20 +25,20 @@ class MinimalGatedUnit(nn.Module):
     def __init__(self, config, vocab_size):
         super().__init__()
         self.state_spec = (StateSpec("memory", (None, config.width)),)
-        self.begin = nn.Parameter(torch.randn(config.width) * 0.1)
+        self.initial_memory = nn.Parameter(torch.randn(config.width) * 0.1)
         self.embedding = nn.Embedding(vocab_size, config.width)
         self.gate = nn.Linear(2 * config.width, config.width)
         self.candidate = nn.Linear(2 * config.width, config.width)
         self.head = nn.Linear(config.width, vocab_size)
 
     def initial_state(self, rows):
-        return (self.begin.expand(rows, -1),)
+        return (self.initial_memory.expand(rows, -1),)
 
     def forward(self, tokens, state):
         logits = []
         for position in range(tokens.shape[1]):
-            now, state = self.step(tokens[:, position], state)
-            logits.append(now)
+            position_logits, state = self.step(tokens[:, position], state)
+            logits.append(position_logits)
         return torch.stack(logits, dim=1), state
 
     def step(self, tokens, state):

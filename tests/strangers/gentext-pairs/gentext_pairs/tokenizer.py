@@ -32,7 +32,9 @@ class PairTokenizer:
 
     @classmethod
     def build(cls, chunks, config):
-        counts = collections.Counter("".join(two) for chunk in chunks for two in itertools.pairwise(chunk))
+        counts = collections.Counter()
+        for chunk in chunks:
+            counts.update(first + second for first, second in itertools.pairwise(chunk))
         return cls([pair for pair, _ in counts.most_common(config.pairs)])
 
     @classmethod
