@@ -1,4 +1,4 @@
-"""What the notebook tells its readers to watch, said by the program itself.
+"""The notebook's advice to its readers, printed by the program where it applies.
 
 Karpathy's tips, as the notebook quotes them: parameters and characters should be of about the
 same order of magnitude; a training loss far below the held-out loss means over-fitting (a smaller
@@ -13,18 +13,18 @@ from collections.abc import Collection
 
 #: Below this many characters the held-out loss is too noisy to compare models by.
 SMALL_HELD_OUT = 20_000
-#: Nats a symbol between held-out and training loss, above which a model over-fits.
-OVER = 0.10
-#: The same, below which it could still grow.
-UNDER = 0.03
-#: Parameters to characters, either way, beyond which they are not of one order of magnitude.
-FAR = 10
+#: Difference of held-out and training loss, in nats a symbol, above which a model over-fits.
+OVERFITTING_GAP = 0.10
+#: The same, below which it under-fits: a larger model would do better.
+UNDERFITTING_GAP = 0.03
+#: Parameters a character, or characters a parameter, above which they are not of one order of magnitude.
+MAX_RATIO = 10
 
 
 def before_training(parameters: int, characters: int, held_out: int, options: Collection[str]) -> list[str]:
-    """Return what is worth saying before the first step; usually nothing.
+    """Return warnings for before the first step; usually none.
 
-    ``options`` are the names that the model's own table may set: only those are recommended.
+    ``held_out`` counts characters. ``options`` are the options of the model: only these are recommended.
     """
     lines = []
     if held_out < SMALL_HELD_OUT:
@@ -32,15 +32,15 @@ def before_training(parameters: int, characters: int, held_out: int, options: Co
             f"the held-out text has only {held_out:,} characters: its loss will be noisy. "
             f"A longer text or a larger --val-frac helps"
         )
-    if parameters > FAR * characters:
+    if parameters > MAX_RATIO * characters:
         lines.append(
             f"{parameters / max(characters, 1):.0f} parameters a character: the model can learn the text by heart. "
-            f"Watch the held-out loss; a smaller model or more dropout helps{_named(options, 'hidden', 'dropout')}"
+            f"Watch the held-out loss; a smaller model or more dropout helps{_keys(options, 'hidden', 'dropout')}"
         )
-    elif characters > FAR * parameters:
+    elif characters > MAX_RATIO * parameters:
         lines.append(
             f"{characters / max(parameters, 1):.0f} characters a parameter: "
-            f"the text has room for a larger model{_named(options, 'hidden', 'layers')}"
+            f"the text has room for a larger model{_keys(options, 'hidden', 'layers')}"
         )
     return lines
 
@@ -51,24 +51,25 @@ def after_training(
     best_step: int,
     steps: int,
     options: Collection[str],
-    vocab: int | None = None,
+    vocab_size: int | None = None,
 ) -> list[str]:
     """Return the verdict at the end: nothing learned, over-fitting, under-fitting or neither, and what to try.
 
-    ``vocab`` is the number of symbols, without which nobody can tell that nothing was learned.
+    ``vocab_size`` is the number of symbols; without it, the first of these verdicts cannot be reached. ``options`` are
+    the options of the model: only these are recommended.
     """
     if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
         return []
     gap = val_loss - train_loss
     losses = f"held-out {val_loss:.4f}, training {train_loss:.4f} (both without dropout)"
-    if vocab and val_loss > math.log(vocab):
-        even = f"guessing evenly among {vocab} symbols costs {math.log(vocab):.4f}"
-        verdict = f"nothing learned: {losses}; {even}. Train longer, or with a lower trainer.rate"
-    elif gap > OVER:
+    if vocab_size and val_loss > math.log(vocab_size):
+        guessing = f"guessing evenly among {vocab_size} symbols costs {math.log(vocab_size):.4f}"
+        verdict = f"nothing learned: {losses}; {guessing}. Train longer, or with a lower trainer.rate"
+    elif gap > OVERFITTING_GAP:
         dropout = "more dropout (--set model.dropout=0.3), " if "dropout" in options else ""
         verdict = f"over-fitting: {losses}. Try {dropout}a smaller model or more text"
-    elif gap < UNDER:
-        larger = f"a larger model{_named(options, 'hidden', 'layers')}"
+    elif gap < UNDERFITTING_GAP:
+        larger = f"a larger model{_keys(options, 'hidden', 'layers')}"
         verdict = f"under-fitting: {losses}. Train longer (--epochs), or try {larger}"
     else:
         larger = "A larger model with more dropout" if "dropout" in options else "A larger model"
@@ -79,7 +80,7 @@ def after_training(
     return lines
 
 
-def _named(options: Collection[str], *wanted: str) -> str:
-    """Return `` (model.hidden, ...)`` with those of the wanted options that the model has, or nothing."""
-    there = ", ".join(f"model.{name}" for name in wanted if name in options)
-    return f" ({there})" if there else ""
+def _keys(options: Collection[str], *names: str) -> str:
+    """Return `` (model.hidden, ...)`` with those of some options that the model has, or nothing."""
+    keys = ", ".join(f"model.{name}" for name in names if name in options)
+    return f" ({keys})" if keys else ""

@@ -1,4 +1,4 @@
-"""Typed options: a frozen dataclass a component, filled from presets, TOML and the command line.
+"""Typed options: one frozen dataclass for each component, filled from presets, TOML and the command line.
 
 Who wins, from weakest to strongest: class default, preset, ``--config`` file, ``--set``, flag.
 msgspec converts and checks; this file adds the merging and the wording of errors.
@@ -40,9 +40,9 @@ class NoConfig:
 
 
 def per_run(default: Any) -> Any:
-    """Give a field of a strategy's Config a default, and everybody who samples a say: ``--FIELD TEXT``.
+    """Return a field of a strategy's Config that each ``gen sample`` may set anew: ``--FIELD TEXT``.
 
-    Only `Strategy.make_tables` may read such a field: it must not change what else the link is.
+    Only `Strategy.make_tables` may read such a field: nothing else of the link may depend on it.
     """
     return dataclasses.field(default=default, metadata={"per_run": True})
 
@@ -57,50 +57,58 @@ def config_class(component: Any) -> type[Any]:
     return getattr(component, "Config", NoConfig)
 
 
-def build_config(cls: type[C], values: Mapping[str, Any], where: str, *, strict: bool = True) -> C:
+def build_config(cls: type[C], values: Mapping[str, Any], section: str, *, strict: bool = True) -> C:
     """Turn a table into ``cls``, checking names, types and ranges.
 
-    ``where`` is the table's name in messages, for example ``model``. Without ``strict``, numbers may
+    ``section`` is the table's name in messages, for example ``model``. Without ``strict``, numbers may
     come as text.
-    Raises ConfigError naming the key, what was given and what was expected.
+    Raises ConfigError naming the key, its value and what was expected.
     """
-    known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    keys = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     for key in values:
-        if key not in known:
-            options = ", ".join(known) or "none"
-            raise ConfigError(f"unknown key {where}.{key}.{nearest(key, known)} Keys of [{where}]: {options}")
+        if key not in keys:
+            options = ", ".join(keys) or "none"
+            raise ConfigError(f"unknown key {section}.{key}.{nearest(key, keys)} Keys of [{section}]: {options}")
     for key, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):
-            raise ConfigError(f"{where}.{key} = {value}: expected a finite number")
-        # msgspec asks for the next larger float instead: not zero, until onnxruntime takes tiny numbers for zero.
-        for limit in _limits(cls, key):
-            if isinstance(value, int | float) and not isinstance(value, bool) and not value > limit:
-                raise ConfigError(f"{where}.{key} = {value!r}: expected a number > {limit}")
+            raise ConfigError(f"{section}.{key} = {value}: expected a finite number")
+        # msgspec compares with the next larger float instead. For 0 that is 5e-324, which itself counts as 0 as soon as
+        # onnxruntime makes the processor flush tiny numbers to 0.
+        for bound in _exclusive_lower_bounds(cls, key):
+            if isinstance(value, int | float) and not isinstance(value, bool) and not value > bound:
+                raise ConfigError(f"{section}.{key} = {value!r}: expected a number > {bound}")
     try:
         return msgspec.convert(dict(values), type=cls, strict=strict)
     except msgspec.ValidationError as error:
         problem, _, path = str(error).partition(" - at `$")
         key = re.split(r"[.\[`]", path.removeprefix("."))[0]
-        given = f"{where}.{key} = {values[key]!r}" if key in values else f"[{where}]"
+        setting = f"{section}.{key} = {values[key]!r}" if key in values else f"[{section}]"
         if problem.startswith("Invalid enum value"):
-            *others, last = _choices(cls, key) or [problem]
-            problem = f"expected {', '.join(others)}{' or ' if others else ''}{last}"
-        raise ConfigError(f"{given}: {problem[:1].lower()}{problem[1:]}") from None
+            *choices, last_choice = _choices(cls, key) or [problem]
+            problem = f"expected {', '.join(choices)}{' or ' if choices else ''}{last_choice}"
+        raise ConfigError(f"{setting}: {problem[:1].lower()}{problem[1:]}") from None
 
 
-def _limits(cls: type[Any], key: str) -> list[float]:
-    """Return what a field must be larger than."""
-    kinds = [typing.get_type_hints(cls, include_extras=True).get(key)]
-    kinds += typing.get_args(kinds[0])  # Annotated[...] | None
-    metas = [one for kind in kinds for one in getattr(kind, "__metadata__", ()) if isinstance(one, msgspec.Meta)]
-    return [one.gt for one in metas if one.gt is not None]
+def _field_types(cls: type[Any], key: str) -> list[Any]:
+    """Return the type of a field, and behind it, for a union such as ``Positive | None``, its members."""
+    annotation = typing.get_type_hints(cls, include_extras=True).get(key)
+    return [annotation, *typing.get_args(annotation)]
+
+
+def _exclusive_lower_bounds(cls: type[Any], key: str) -> list[float]:
+    """Return the numbers that a field must be larger than."""
+    bounds = []
+    for field_type in _field_types(cls, key):
+        for meta in getattr(field_type, "__metadata__", ()):
+            if isinstance(meta, msgspec.Meta) and meta.gt is not None:
+                bounds.append(meta.gt)
+    return bounds
 
 
 def _choices(cls: type[Any], key: str) -> list[str]:
     """Return the words that a field allows."""
-    kinds = [typing.get_type_hints(cls).get(key)]
-    kinds += typing.get_args(kinds[0])  # Literal[...] | None
-    return [str(one) for kind in kinds if typing.get_origin(kind) is Literal for one in typing.get_args(kind)]
+    literals = [field_type for field_type in _field_types(cls, key) if typing.get_origin(field_type) is Literal]
+    return [str(choice) for literal in literals for choice in typing.get_args(literal)]
 
 
 def merge(*tables: Mapping[str, Any]) -> ConfigTable:
@@ -109,8 +117,8 @@ def merge(*tables: Mapping[str, Any]) -> ConfigTable:
     for table in tables:
         for key, value in table.items():
             if isinstance(value, Mapping):
-                below = merged.get(key)
-                merged[key] = merge(below if isinstance(below, Mapping) else {}, value)
+                former = merged.get(key)
+                merged[key] = merge(former if isinstance(former, Mapping) else {}, value)
             else:
                 merged[key] = value
     return merged
@@ -157,12 +165,14 @@ def field_docs(cls: type[Any]) -> dict[str, str]:
     """Return the docstring written under each field of a Config dataclass."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
-    except (OSError, TypeError, SyntaxError):  # no source at hand, for example in a frozen program
+    except (OSError, TypeError, SyntaxError):  # there is no source, for example in a frozen program
         return {}
     docs: dict[str, str] = {}
     body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
-    for field, doc in itertools.pairwise(body):
-        documented = isinstance(doc, ast.Expr) and isinstance(doc.value, ast.Constant)
-        if documented and isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
-            docs[field.target.id] = inspect.cleandoc(str(doc.value.value))  # type: ignore[attr-defined]
+    for statement, next_statement in itertools.pairwise(body):
+        is_field = isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)
+        is_docstring = isinstance(next_statement, ast.Expr) and isinstance(next_statement.value, ast.Constant)
+        if is_field and is_docstring:
+            name = statement.target.id  # type: ignore[attr-defined]
+            docs[name] = inspect.cleandoc(str(next_statement.value.value))  # type: ignore[attr-defined]
     return docs

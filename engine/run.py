@@ -27,7 +27,7 @@ def runs_folder() -> Path:
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """Write a file that appears complete, or not at all: temporary file, fsync, rename.
+    """Write a file that appears whole, or not at all: temporary file, fsync, rename.
 
     Raises RunError when the disk is full or the folder cannot be written.
     """
@@ -81,7 +81,7 @@ def _umask() -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run directory. Use `create`, `open_run` or `newest` to get one."""
+    """A run directory. Use `create`, `open_run` or `newest` to get a Run."""
 
     path: Path
 
@@ -131,7 +131,7 @@ class Run:
 
 
 def _is_measurement(row: Any) -> bool:
-    """Tell whether a line is what the metrics plugin writes: a step, and numbers under names."""
+    """Return whether a line is what the metrics plugin writes: a step, and numbers under names."""
     return (
         isinstance(row, dict)
         and isinstance(row.get("step"), int)
@@ -154,11 +154,11 @@ def create(path: Path | None, corpus: str) -> Run:
     Raises RunError when the folder holds something already, or cannot be made.
     """
     if path is None:
-        stem = "".join(c if c.isalnum() or c in "-_." else "-" for c in corpus).strip("-.") or "text"
+        safe_name = "".join(character if character.isalnum() or character in "-_." else "-" for character in corpus)
+        stem = safe_name.strip("-.") or "text"
         base = runs_folder() / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-        path = next(
-            one for n in range(10_000) if not (one := base.with_name(base.name + (f"-{n}" if n else ""))).exists()
-        )
+        names = [base.name, *(f"{base.name}-{number}" for number in range(1, 10_000))]
+        path = next(path for path in map(base.with_name, names) if not path.exists())
     check_free(path)
     run = Run(path)
     try:
@@ -171,25 +171,25 @@ def create(path: Path | None, corpus: str) -> Run:
 
 
 def check_free(path: Path | None) -> None:
-    """Raise RunError when a new run cannot go where it was asked to; cheap, so it is asked early too."""
+    """Raise RunError when a new run cannot be created at a path. It is cheap, so that it can be checked early."""
     if path is not None and path.exists():
         if not path.is_dir():
             raise RunError(f"{path} is a file; expected a folder for the run")
         if any(path.iterdir()):
-            begun = (path / CONFIG).exists() and any(Run(path).checkpoints.glob("*.safetensors"))
-            done = "go on with --resume, or name" if begun else "name"
-            raise RunError(f"{path} is not empty; {done} another folder with --run")
-    wanted = runs_folder() if path is None else path
-    above = wanted.absolute()
-    while not above.exists() and above != above.parent:
-        above = above.parent
-    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-        why = "cannot be written" if above.is_dir() else "is a file"
-        raise RunError(f"{wanted}: cannot be made ({above} {why}); name another folder with --run")
+            can_resume = (path / CONFIG).exists() and any(Run(path).checkpoints.glob("*.safetensors"))
+            advice = "go on with --resume, or name" if can_resume else "name"
+            raise RunError(f"{path} is not empty; {advice} another folder with --run")
+    folder = runs_folder() if path is None else path
+    ancestor = folder.absolute()  # becomes the nearest that exists
+    while not ancestor.exists() and ancestor != ancestor.parent:
+        ancestor = ancestor.parent
+    if not ancestor.is_dir() or not os.access(ancestor, os.W_OK | os.X_OK):
+        problem = "cannot be written" if ancestor.is_dir() else "is a file"
+        raise RunError(f"{folder}: cannot be made ({ancestor} {problem}); name another folder with --run")
 
 
 def open_run(path: Path) -> Run:
-    """Return an existing run, or raise RunError saying what is not right with the path."""
+    """Return an existing run, or raise RunError where there is none at the path."""
     if not path.exists():
         raise RunError(f"{path}: no such run; see {runs_folder()}/ for those that are there")
     if not path.is_dir():
@@ -205,14 +205,18 @@ def newest(exported: bool) -> tuple[Run | None, Run | None]:
     Runs are looked for in `runs_folder`; age is that of the exported file, or of the config.
     """
     folder = runs_folder()
-    runs = [Run(one) for one in folder.iterdir() if (one / CONFIG).is_file()] if folder.is_dir() else []
-    ages = {run.path: (run.path / CONFIG).stat().st_mtime_ns for run in runs}
-    runs.sort(key=lambda run: ages[run.path])
+    paths = list(folder.iterdir()) if folder.is_dir() else []
+    runs = [Run(path) for path in paths if (path / CONFIG).is_file()]
+    if not runs:
+        return None, None
+    began_at = {run.path: (run.path / CONFIG).stat().st_mtime_ns for run in runs}
+    runs.sort(key=lambda run: began_at[run.path])
     if not exported:
-        return (runs[-1] if runs else None), None
-    done = [run for run in runs if run.model.is_file()]
-    if not done:
-        return None, (runs[-1] if runs else None)
-    best = max(done, key=lambda run: run.model.stat().st_mtime_ns)
-    newer = [run for run in runs if not run.model.is_file() and ages[run.path] > ages[best.path]]
-    return best, (newer[-1] if newer else None)
+        return runs[-1], None
+    exported_runs = [run for run in runs if run.model.is_file()]
+    if not exported_runs:
+        return None, runs[-1]
+    newest_exported = max(exported_runs, key=lambda run: run.model.stat().st_mtime_ns)
+    unfinished = [run for run in runs if not run.model.is_file()]
+    newer = [run for run in unfinished if began_at[run.path] > began_at[newest_exported.path]]
+    return newest_exported, (newer[-1] if newer else None)

@@ -11,12 +11,14 @@ import msgspec
 
 from gentext.errors import ConfigError, MissingExtra, UsageError
 
-#: The largest budget, of any unit, in steps: years of training even for the smallest model.
-MOST_STEPS = 10**9
-#: The same in minutes: two years.
-MOST_MINUTES = 1e6
-#: More threads than any machine has use for.
-MOST_THREADS = 1024
+#: The largest budget in steps, and in passes over a text: years of training even for the smallest model.
+MAX_STEPS = 10**9
+#: The largest budget in minutes: two years.
+MAX_MINUTES = 1e6
+#: More threads than a machine has cores.
+MAX_THREADS = 1024
+#: The units of a budget, which are fields of `Settings`; at most one of them is set.
+BUDGETS = ("epochs", "steps", "minutes")
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -26,21 +28,21 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 class Settings:
     """The table ``[run]`` of a config file."""
 
-    epochs: Annotated[float, msgspec.Meta(gt=0, le=MOST_STEPS)] | None = None
+    epochs: Annotated[float, msgspec.Meta(gt=0, le=MAX_STEPS)] | None = None
     """Budget: passes over the training text."""
-    steps: Annotated[int, msgspec.Meta(ge=1, le=MOST_STEPS)] | None = None
+    steps: Annotated[int, msgspec.Meta(ge=1, le=MAX_STEPS)] | None = None
     """Budget: optimizer steps."""
-    minutes: Annotated[float, msgspec.Meta(gt=0, le=MOST_MINUTES)] | None = None
+    minutes: Annotated[float, msgspec.Meta(gt=0, le=MAX_MINUTES)] | None = None
     """Budget: minutes of training; turned into steps once, by measuring, before the first step."""
     val_frac: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.1
-    """How much of the text's tail is held out to measure the loss."""
+    """Share of the text, at its end, that is held out to measure the loss."""
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
     """Seed of everything random in training."""
     device: Device = "auto"
     """Where to train."""
     precision: Precision = "auto"
     """Arithmetic of the matrix products; weights stay in fp32."""
-    threads: Annotated[int, msgspec.Meta(ge=0, le=MOST_THREADS)] = 0
+    threads: Annotated[int, msgspec.Meta(ge=0, le=MAX_THREADS)] = 0
     """Threads of the matrix products; 0: as many as there are cores."""
     export: bool = True
     """Whether to write model.onnx at the end."""
@@ -48,35 +50,33 @@ class Settings:
     """Whether to write event files for TensorBoard."""
 
     def __post_init__(self) -> None:
-        given = [f"{name} = {getattr(self, name):g}" for name in BUDGETS if getattr(self, name) is not None]
-        if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)}: expected one of epochs, steps and minutes")
+        budgets = {"epochs": self.epochs, "steps": self.steps, "minutes": self.minutes}
+        typed = [f"{name} = {value:g}" for name, value in budgets.items() if value is not None]
+        if len(typed) > 1:
+            raise ValueError(f"{' and '.join(typed)}: expected one of epochs, steps and minutes")
 
 
 def check_extras(settings: Settings) -> None:
-    """Raise MissingExtra for what the settings ask for and the installation lacks."""
+    """Raise MissingExtra where the settings need packages that are not installed."""
     if settings.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise MissingExtra("run.tensorboard", "tensorboard")
 
 
 def check_device(name: str) -> None:
-    """Raise UsageError for a ``--device`` that is none."""
+    """Raise UsageError for an unknown ``--device``."""
     if name not in get_args(Device):
         raise UsageError(f"--device {name}: expected auto, cpu or cuda")
 
 
 def check_threads(count: int) -> None:
-    """Raise UsageError for ``--threads`` that cannot be."""
-    if not 0 <= count <= MOST_THREADS:
-        raise UsageError(f"--threads {count}: expected 1 to {MOST_THREADS}, or 0 for the fastest")
+    """Raise UsageError for a number of ``--threads`` that is out of range."""
+    if not 0 <= count <= MAX_THREADS:
+        raise UsageError(f"--threads {count}: expected 1 to {MAX_THREADS}, or 0 for the fastest")
 
 
 def cores() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-BUDGETS = ("epochs", "steps", "minutes")
 
 
 def budget_steps(settings: Settings, steps_per_epoch: int, seconds_per_step: float) -> int:
@@ -86,10 +86,10 @@ def budget_steps(settings: Settings, steps_per_epoch: int, seconds_per_step: flo
     if settings.minutes is not None:
         if not seconds_per_step > 0:
             raise ConfigError("run.minutes needs a measured rate")
-        given, steps = f"run.minutes = {settings.minutes:g}", settings.minutes * 60 / seconds_per_step
+        budget, steps = f"run.minutes = {settings.minutes:g}", settings.minutes * 60 / seconds_per_step
     else:
         epochs = 1.0 if settings.epochs is None else settings.epochs
-        given, steps = f"run.epochs = {epochs:g}", epochs * steps_per_epoch
-    if steps > MOST_STEPS:
-        raise ConfigError(f"{given}: that would be {steps:.3g} steps, and {MOST_STEPS:,} are the most; ask for less")
+        budget, steps = f"run.epochs = {epochs:g}", epochs * steps_per_epoch
+    if steps > MAX_STEPS:
+        raise ConfigError(f"{budget}: that would be {steps:.3g} steps, and {MAX_STEPS:,} are the most; ask for less")
     return max(1, round(steps))

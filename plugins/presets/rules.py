@@ -12,7 +12,7 @@ import math
 from collections.abc import Collection
 
 from gentext.adjustments import Budget, Change, TrainingFacts
-from gentext.advice import FAR
+from gentext.advice import MAX_RATIO
 from gentext.capabilities import SupportsHiddenMatrices
 from gentext.config import ConfigTable
 from gentext.plugins.models.lstm_size import lstm_parameters
@@ -94,7 +94,7 @@ def adjust_to_budget(config: ConfigTable, free: Collection[str], facts: Training
 def _hidden_for_text(config: ConfigTable, facts: TrainingFacts) -> int:
     """Return the units of a layer, halved until parameters and symbols are of one order of magnitude."""
     hidden: int = config["model"]["hidden"]
-    while hidden > MIN_HIDDEN and _parameters_per_symbol(config, facts, hidden) > FAR:
+    while hidden > MIN_HIDDEN and _parameters_per_symbol(config, facts, hidden) > MAX_RATIO:
         hidden //= 2
     return hidden
 

@@ -18,7 +18,7 @@ from gentext.plugins.samplers.cpu_generator import ParallelGenerator
 from gentext.plugins.samplers.runtime import default_max_threads
 from gentext.plugins.samplers.session import GeneratorSession, Session, open_file
 from gentext.run import GENERATOR, MODEL
-from gentext.settings import MOST_THREADS
+from gentext.settings import MAX_THREADS
 from gentext.stepping import ModelState, fresh_states, stepped
 from gentext.stored import is_compiled
 
@@ -27,7 +27,7 @@ from gentext.stored import is_compiled
 class OnnxConfig:
     """Options of the sampler ``onnx``."""
 
-    threads: Annotated[int, msgspec.Meta(ge=0, le=MOST_THREADS)] = 0
+    threads: Annotated[int, msgspec.Meta(ge=0, le=MAX_THREADS)] = 0
     """Threads at most; 0: as many as a file of that size is fastest with. The text is the same."""
 
 
