@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.resources
 from collections.abc import Callable, Mapping, Sequence
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ def read_preset(name: str) -> ConfigTable:
         return read_toml(path)
 
 
-def _preset_folder() -> Any:
+def _preset_folder() -> Traversable:
     return importlib.resources.files("gentext.plugins") / "presets"
 
 
