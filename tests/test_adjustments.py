@@ -42,10 +42,12 @@ def install() -> Iterator[Install]:
 def train(gen: Gen, tiny_text: Path, tiny_options: tuple[str, ...], tmp_path: Path) -> Callable[..., Any]:
     """Train for two steps, or with the budget that is given."""
 
-    def call(*more: object) -> tuple[int, str, str]:
-        budget = () if "--minutes" in more else ("--steps", 2)
+    def call(*options: object) -> tuple[int, str, str]:
+        budget = () if "--minutes" in options else ("--steps", 2)
         rules = ("--set", "trainer.rate=0.01", "--set", "trainer.warmup=0")  # leaves nothing to the preset's rules
-        return gen("train", tiny_text, "--run", tmp_path / "run", *tiny_options, *rules, *budget, "--no-export", *more)
+        return gen(
+            "train", tiny_text, "--run", tmp_path / "run", *tiny_options, *rules, *budget, "--no-export", *options
+        )
 
     return call
 

@@ -84,18 +84,19 @@ def test_ranks_together_hold_the_batch(local: int, ranks: int, offset: bool, num
     count = config.batch * 3 * 4 + 5
     tokens = np.random.default_rng(0).integers(0, 99, count)
     before = tokens.copy()
-    whole = StreamBatcher(config, count)
-    parts = [StreamBatcher(config, count, World(rank, ranks)) for rank in range(ranks)]
-    for step in range(whole.steps_per_epoch):
-        wanted = whole.batch(tokens, 7, number, step)
-        found = [part.batch(tokens, 7, number, step, rank) for rank, part in enumerate(parts)]
-        for index, one in enumerate(wanted):
-            assert np.array_equal(np.concatenate([part[index] for part in found]), one)
-        again = whole.batch(tokens, 7, number, step)
-        assert all(np.array_equal(one, other) for one, other in zip(again, wanted, strict=True))
-        assert (wanted[2] == (step == 0)).all()
+    whole_batcher = StreamBatcher(config, count)
+    rank_batchers = [StreamBatcher(config, count, World(rank, ranks)) for rank in range(ranks)]
+    for step in range(whole_batcher.steps_per_epoch):
+        expected = whole_batcher.batch(tokens, 7, number, step)
+        of_ranks = [batcher.batch(tokens, 7, number, step, rank) for rank, batcher in enumerate(rank_batchers)]
+        for index, array in enumerate(expected):
+            assert np.array_equal(np.concatenate([batch[index] for batch in of_ranks]), array)
+        repeated = whole_batcher.batch(tokens, 7, number, step)
+        assert all(np.array_equal(*arrays) for arrays in zip(repeated, expected, strict=True))
+        assert (expected[2] == (step == 0)).all()
     assert np.array_equal(tokens, before)
-    assert all((part.rows, part.steps_per_epoch) == (whole.rows, whole.steps_per_epoch) for part in parts)
+    sizes = (whole_batcher.rows, whole_batcher.steps_per_epoch)
+    assert all((batcher.rows, batcher.steps_per_epoch) == sizes for batcher in rank_batchers)
 
 
 def test_batches_are_int64_whatever_the_text_is_stored_as() -> None:

@@ -90,13 +90,13 @@ def test_budget_becomes_steps() -> None:
 @given(TABLES, TABLES, TABLES)
 def test_merge_is_associative_and_later_wins(a: Any, b: Any, c: Any) -> None:
     before = repr((a, b, c))
-    both = merge(a, b)
-    assert merge(both, c) == merge(a, b, c)
+    merged = merge(a, b)
+    assert merge(merged, c) == merge(a, b, c)
     assert merge(a, a) == merge({}, a) == a
-    for key, value in both.items():
+    for key, value in merged.items():
         above = b.get(key, a.get(key))
         assert value == above or (isinstance(value, dict) and isinstance(above, dict))
-    assert both.keys() == a.keys() | b.keys()
+    assert merged.keys() == a.keys() | b.keys()
     assert repr((a, b, c)) == before
 
 

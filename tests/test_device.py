@@ -25,6 +25,6 @@ def test_a_large_tensor_takes_the_memory_of_the_one_before() -> None:
     mapped = faults()
     with keep_memory():
         faults()
-        kept = faults()
-    assert kept < mapped / 4
-    assert kept < faults() / 4
+        reused = faults()
+    assert reused < mapped / 4
+    assert reused < faults() / 4

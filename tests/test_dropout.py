@@ -16,12 +16,12 @@ ELEMENTS = 40_000
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
 def test_drops_the_share_that_was_asked_for(p: float, dtype: torch.dtype) -> None:
     torch.manual_seed(5)
-    ones = torch.ones(ELEMENTS, dtype=dtype, requires_grad=True)
-    out = Dropout(p)(ones)
+    inputs = torch.ones(ELEMENTS, dtype=dtype, requires_grad=True)
+    out = Dropout(p)(inputs)
     out.sum().backward()
     scale = torch.tensor(1 / (1 - p), dtype=dtype)
     assert out.dtype == dtype and torch.equal(out.unique(), torch.stack([torch.zeros_like(scale), scale]))
-    assert ones.grad is not None and torch.equal(ones.grad, out)  # the gradient passes where the value did
+    assert inputs.grad is not None and torch.equal(inputs.grad, out)  # the gradient passes where the value did
     share = (out == 0).float().mean().item()
     assert abs(share - p) < 4 * (p * (1 - p) / ELEMENTS) ** 0.5
 

@@ -20,15 +20,15 @@ from gentext.registry import KINDS, plural
 
 RUN: Any = "a run"
 PROGRESS = Progress(step=1, total_steps=2, epoch=0, loss=1.0, rate=0.1, tokens=10, seconds=1.0)
-SPECS = {name: one for name, one in vars(hookspecs).items() if hasattr(one, "gentext_spec")}
+SPECS = {name: spec for name, spec in vars(hookspecs).items() if hasattr(spec, "gentext_spec")}
 
 
 def plugin(**hooks: Callable[..., Any]) -> types.ModuleType:
     """A plugin module with some hooks."""
-    made = types.ModuleType("plugin")
+    module = types.ModuleType("plugin")
     for name, function in hooks.items():
-        setattr(made, name, hookimpl(function))
-    return made
+        setattr(module, name, hookimpl(function))
+    return module
 
 
 def start(monkeypatch: pytest.MonkeyPatch, **plugins: types.ModuleType) -> Hooks:
@@ -38,9 +38,9 @@ def start(monkeypatch: pytest.MonkeyPatch, **plugins: types.ModuleType) -> Hooks
             name=name,
             value=f"{name}.plugin",
             dist=types.SimpleNamespace(name=name, version="1.2"),
-            load=lambda m=one: m,
+            load=lambda module=module: module,
         )
-        for name, one in plugins.items()
+        for name, module in plugins.items()
         if name != "own"
     ]
     monkeypatch.delenv("GEN_PLUGINS", raising=False)

@@ -30,15 +30,15 @@ def texts(tmp_path_factory: pytest.TempPathFactory, tiny_text: Path) -> dict[str
 
 @pytest.fixture(scope="module")
 def train(gen: Gen, tiny_options: tuple[str, ...]) -> Callable[..., tuple[int, str, str]]:
-    def call(text: Path, run: Path, *more: object) -> tuple[int, str, str]:
-        return gen("train", text, "--run", run, *tiny_options, "--no-export", "--steps", 1, *more)
+    def call(text: Path, run: Path, *options: object) -> tuple[int, str, str]:
+        return gen("train", text, "--run", run, *tiny_options, "--no-export", "--steps", 1, *options)
 
     return call
 
 
 def weights(run: Path, pattern: str) -> dict[str, torch.Tensor]:
     [path] = run.glob(f"checkpoints/{pattern}.safetensors")
-    return {name: one for name, one in safetensors.torch.load_file(path).items() if name.startswith("model.")}
+    return {name: tensor for name, tensor in safetensors.torch.load_file(path).items() if name.startswith("model.")}
 
 
 def symbols(run: Path) -> list[str]:
@@ -56,8 +56,8 @@ def test_the_same_text_goes_on_where_it_was(
     assert code == 0, err
     assert f"begun with the weights of {first}, step 1: {256 if 'tokenizer.name=byte' in options else 19}" in err
     assert " are known, 0 are new; the optimizer starts anew" in err
-    mine, other = weights(second, "last-step000000"), weights(first, "best-*")
-    assert all(torch.equal(mine[name], one) for name, one in other.items())
+    begun, expected = weights(second, "last-step000000"), weights(first, "best-*")
+    assert all(torch.equal(begun[name], tensor) for name, tensor in expected.items())
 
 
 @pytest.mark.parametrize("embedding", [0, 4])
@@ -66,29 +66,33 @@ def test_known_symbols_keep_their_rows(
     before: str, after: str, embedding: int, train: Gen, texts: dict[str, Path], tmp_path: Path
 ) -> None:
     first, second, fresh = (tmp_path / name for name in ("first", "second", "fresh"))
-    given = ("--set", "tokenizer.min_count=2", "--set", f"model.embedding={embedding}")
-    assert train(texts[before], first, *given)[0] == 0
-    assert train(texts[after], fresh, *given, "--seed", 5)[0] == 0
-    code, _, err = train(texts[after], second, *given, "--seed", 5, "--init-from", first)
+    options = ("--set", "tokenizer.min_count=2", "--set", f"model.embedding={embedding}")
+    assert train(texts[before], first, *options)[0] == 0
+    assert train(texts[after], fresh, *options, "--seed", 5)[0] == 0
+    code, _, err = train(texts[after], second, *options, "--seed", 5, "--init-from", first)
     assert code == 0, err
     old, new = symbols(first), symbols(second)
-    known = [one for one in new if one in old]
-    assert f"{len(known)} symbols are known, {len(new) - len(known)} are new" in err
-    assert (old != new) and len(known) > 10
-    pasts, mine, made = weights(first, "best-*"), weights(second, "last-step000000"), weights(fresh, "last-step000000")
+    shared = [symbol for symbol in new if symbol in old]
+    assert f"{len(shared)} symbols are known, {len(new) - len(shared)} are new" in err
+    assert (old != new) and len(shared) > 10
+    old_weights, new_weights, fresh_weights = (
+        weights(first, "best-*"),
+        weights(second, "last-step000000"),
+        weights(fresh, "last-step000000"),
+    )
     axes = {"model.head.weight": 0, "model.head.bias": 0}
     axes |= {"model.embedding.weight": 0} if embedding else {"model.lstms.0.weight_ih_l0": 1}
-    for name, one in mine.items():
+    for name, tensor in new_weights.items():
         if name not in axes:
-            assert torch.equal(one, pasts[name])
+            assert torch.equal(tensor, old_weights[name])
             continue
         for token, symbol in enumerate(new):
-            came = (
-                pasts[name].select(axes[name], old.index(symbol))
+            expected = (
+                old_weights[name].select(axes[name], old.index(symbol))
                 if symbol in old
-                else made[name].select(axes[name], token)
+                else fresh_weights[name].select(axes[name], token)
             )
-            assert torch.equal(one.select(axes[name], token), came), (name, symbol)
+            assert torch.equal(tensor.select(axes[name], token), expected), (name, symbol)
 
 
 class SilentLSTM(lstm.LSTMModel):
@@ -102,15 +106,17 @@ def test_what_does_not_fit_is_refused(
 ) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     assert train(texts["same"], first)[0] == 0
-    given = ("--init-from", first)
-    fails(1, train(texts["other"], second, "--set", "model.hidden=16", *given), "another size", "config.toml")
-    fails(1, train(texts["other"], second, "--set", "model.layers=1", *given), "another size (its tensors lstms.1.")
+    init_from = ("--init-from", first)
+    fails(1, train(texts["other"], second, "--set", "model.hidden=16", *init_from), "another size", "config.toml")
+    fails(1, train(texts["other"], second, "--set", "model.layers=1", *init_from), "another size (its tensors lstms.1.")
     fails(
-        1, train(texts["other"], second, "--set", "tokenizer.name=byte", *given), "its tokenizer is 'char', not 'byte'"
+        1,
+        train(texts["other"], second, "--set", "tokenizer.name=byte", *init_from),
+        "its tokenizer is 'char', not 'byte'",
     )
     fails(1, train(texts["other"], second, "--init-from", tmp_path / "none"), "no such run")
-    fails(2, gen("train", "--resume", "--run", first, *given), "--init-from begins a new run, --resume goes on")
+    fails(2, gen("train", "--resume", "--run", first, *init_from), "--init-from begins a new run, --resume goes on")
     monkeypatch.setattr(lstm, "LSTMModel", SilentLSTM)
-    fails(1, train(texts["other"], second, *given), "the model 'lstm' has no method symbol_axes")
+    fails(1, train(texts["other"], second, *init_from), "the model 'lstm' has no method symbol_axes")
     assert not second.exists()
-    assert train(texts["same"], second, *given)[0] == 0
+    assert train(texts["same"], second, *init_from)[0] == 0

@@ -37,10 +37,11 @@ def test_singular_values_come_near_1_and_vectors_stay(n: int, rows: int, columns
     u = torch.linalg.qr(torch.randn(n, rows, small, generator=generator, dtype=torch.float64)).Q
     v = torch.linalg.qr(torch.randn(n, columns, small, generator=generator, dtype=torch.float64)).Q
     values = torch.logspace(0, -1.3, small, dtype=torch.float64) * 10**power
-    found = u.mT @ orthogonalize((u * values) @ v.mT) @ v
-    rest = found - torch.diag_embed(found.diagonal(dim1=1, dim2=2))
-    assert rest.abs().max() < 1e-9
-    assert found.diagonal(dim1=1, dim2=2).min() > 0.48 and found.diagonal(dim1=1, dim2=2).max() < 1.52
+    result = u.mT @ orthogonalize((u * values) @ v.mT) @ v
+    singular_values = result.diagonal(dim1=1, dim2=2)
+    off_diagonal = result - torch.diag_embed(singular_values)
+    assert off_diagonal.abs().max() < 1e-9
+    assert singular_values.min() > 0.48 and singular_values.max() < 1.52
 
 
 @pytest.mark.parametrize(("rows", "blocks"), [(128, 1), (256, 2), (129, 2), (382, 3)])
@@ -49,9 +50,9 @@ def test_each_block_of_rows_is_made_orthogonal_for_itself(rows: int, blocks: int
     generator = torch.Generator().manual_seed(1)
     matrices = torch.randn(2, rows, 4 * MAX_BLOCK_ROWS, dtype=torch.float64, generator=generator)
     parts = matrices.split(math.ceil(rows / blocks), dim=1)
-    whole = orthogonalize(matrices)
-    torch.testing.assert_close(whole, torch.cat([orthogonalize(part) for part in parts], dim=1))
-    torch.testing.assert_close(orthogonalize(matrices.mT), whole.mT)
+    result = orthogonalize(matrices)
+    torch.testing.assert_close(result, torch.cat([orthogonalize(part) for part in parts], dim=1))
+    torch.testing.assert_close(orthogonalize(matrices.mT), result.mT)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -59,15 +60,15 @@ def test_stacked_matrices_are_trained_each_for_itself(dtype: torch.dtype) -> Non
     torch.manual_seed(1)
     weight, gradient = torch.randn(12, 6), torch.randn(12, 6)
     gradient[:4] *= 1e-3  # a gate with small gradients moves as far as the others
-    whole = with_gradient(weight, gradient)
-    parts = [with_gradient(*both) for both in zip(weight.chunk(3), gradient.chunk(3), strict=True)]
-    together = Muon({whole: 3}, RATE, SCALE, DECAY, dtype)
+    stacked = with_gradient(weight, gradient)
+    parts = [with_gradient(*pair) for pair in zip(weight.chunk(3), gradient.chunk(3), strict=True)]
+    together = Muon({stacked: 3}, RATE, SCALE, DECAY, dtype)
     alone = Muon(dict.fromkeys(parts, 1), RATE, SCALE, DECAY, dtype)
     for _ in range(3):
         together.step()
         alone.step()
-    torch.testing.assert_close(whole.detach(), torch.cat([one.detach() for one in parts]))
-    moved = (whole.detach() - weight * (1 - RATE * DECAY) ** 3).unflatten(0, (3, 4)).square().mean((1, 2)).sqrt()
+    torch.testing.assert_close(stacked.detach(), torch.cat([part.detach() for part in parts]))
+    moved = (stacked.detach() - weight * (1 - RATE * DECAY) ** 3).unflatten(0, (3, 4)).square().mean((1, 2)).sqrt()
     usual = 3 * RATE * SCALE * ADAM_RMS * math.sqrt(6) * math.sqrt(4 / 24)  # rank 4 in a matrix of 4 x 6
     assert (moved / usual).min() > 0.6 and (moved / usual).max() < 1.3
 
@@ -115,6 +116,6 @@ def test_a_model_that_does_not_tell_is_trained_by_adamw(
         code, _, err = gen("train", text, "--run", tmp_path / name, *words)
         assert code == 0 and ("AdamW trains all of it" in err) == (name == "silent"), err
         tensors[name] = (tmp_path / name / "checkpoints").glob("last-step000003*")
-    muon, silent, adamw = (safetensors.torch.load_file(next(one)) for one in tensors.values())
+    muon, silent, adamw = (safetensors.torch.load_file(next(paths)) for paths in tensors.values())
     assert any(key.startswith("muon.") for key in muon) and muon.keys() != adamw.keys()
     assert silent.keys() == adamw.keys() and all(torch.equal(silent[key], adamw[key]) for key in adamw)

@@ -40,11 +40,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def said(folder: Path, tiny_text: Path) -> dict[str, tuple[list[int], str]]:
+def results(folder: Path, tiny_text: Path) -> dict[str, tuple[list[int], str]]:
     """What became of each job, by its name; runs have the name of their first job."""
 
-    def train(run: str, *more: str) -> list[str]:
-        return ["train", str(tiny_text), "--run", str(folder / run), *OPTIONS, *BUDGET, *more]
+    def train(run: str, *options: str) -> list[str]:
+        return ["train", str(tiny_text), "--run", str(folder / run), *OPTIONS, *BUDGET, *options]
 
     def resume(run: str) -> list[str]:
         return ["train", "--resume", "--run", str(folder / run)]
@@ -79,46 +79,46 @@ def val_losses(run: Path) -> list[float]:
 
 
 @pytest.mark.parametrize("name", ["two", "grows", "shrinks"])
-def test_several_learn_what_one_learns(name: str, said: dict[str, Any], folder: Path) -> None:
-    last = said.get(f"{name}, resumed", said[name])
+def test_several_learn_what_one_learns(name: str, results: dict[str, Any], folder: Path) -> None:
+    last = results.get(f"{name}, resumed", results[name])
     assert set(last[0]) == {0}, last[1]
     assert val_losses(folder / name) == pytest.approx(val_losses(folder / "one"), abs=1e-5)
-    mine, other = newest(folder / name), newest(folder / "one")
-    assert {key for key in mine if not key.startswith("random")} == {key for key in other if key != "random.cpu"}
-    for key, one in other.items():  # the streams' states too, in the order of the text
-        torch.testing.assert_close(mine[key], one, atol=2e-5, rtol=1e-4)
+    tensors, expected = newest(folder / name), newest(folder / "one")
+    assert {key for key in tensors if not key.startswith("random")} == {key for key in expected if key != "random.cpu"}
+    for key, tensor in expected.items():  # the streams' states too, in the order of the text
+        torch.testing.assert_close(tensors[key], tensor, atol=2e-5, rtol=1e-4)
     processes = {"two": [], "grows": ["was 1, now 3"], "shrinks": ["was 3, now 1"]}[name]
     assert [
         line.partition("processes ")[2][:12] for line in last[1].splitlines() if "processes was" in line
     ] == processes
 
 
-def test_a_resume_is_exact(said: dict[str, Any], folder: Path) -> None:
-    assert [said[name][0] for name in ("whole", "cut, resumed")] == [[0] * 3] * 2
-    assert "not bit for bit" not in said["cut, resumed"][1]
-    mine, other = newest(folder / "cut"), newest(folder / "whole")
-    assert mine.keys() == other.keys() >= {"random.cpu", "random.cpu.1", "random.cpu.2"}
-    assert all(torch.equal(mine[key], one) for key, one in other.items())
-    assert not torch.equal(mine["random.cpu"], mine["random.cpu.1"])
+def test_a_resume_is_exact(results: dict[str, Any], folder: Path) -> None:
+    assert [results[name][0] for name in ("whole", "cut, resumed")] == [[0] * 3] * 2
+    assert "not bit for bit" not in results["cut, resumed"][1]
+    tensors, expected = newest(folder / "cut"), newest(folder / "whole")
+    assert tensors.keys() == expected.keys() >= {"random.cpu", "random.cpu.1", "random.cpu.2"}
+    assert all(torch.equal(tensors[key], tensor) for key, tensor in expected.items())
+    assert not torch.equal(tensors["random.cpu"], tensors["random.cpu.1"])
     assert (folder / "cut" / "samples.txt").read_bytes() == (folder / "whole" / "samples.txt").read_bytes()
 
 
 @pytest.mark.parametrize(("name", "dead"), [("shrinks", 1), ("cut", 2), ("headless", 0)])
-def test_one_that_dies_ends_all_with_one_line(name: str, dead: int, said: dict[str, Any], folder: Path) -> None:
-    codes, err = said[name]
+def test_one_that_dies_ends_all_with_one_line(name: str, dead: int, results: dict[str, Any], folder: Path) -> None:
+    codes, err = results[name]
     assert codes == [-signal.SIGKILL if rank == dead else 1 for rank in range(len(codes))]
     one_line(err, f"one of the {len(codes)} processes ended", f"go on with: gen train --resume --run {folder / name}")
 
 
-def test_an_error_of_all_is_told_once(said: dict[str, Any], folder: Path) -> None:
-    assert said["uneven"][0] == [1, 1]
-    one_line(said["uneven"][1], "batcher.batch = 5", "2 processes cannot share 5 rows evenly; take 4 or 6,")
+def test_an_error_of_all_is_told_once(results: dict[str, Any], folder: Path) -> None:
+    assert results["uneven"][0] == [1, 1]
+    one_line(results["uneven"][1], "batcher.batch = 5", "2 processes cannot share 5 rows evenly; take 4 or 6,")
     assert not (folder / "uneven").exists()
-    one_line(said["taken"][1], "is not empty; go on with --resume")
+    one_line(results["taken"][1], "is not empty; go on with --resume")
 
 
-def test_only_one_tells_the_story(said: dict[str, Any]) -> None:
-    err = said["two"][1]
+def test_only_one_tells_the_story(results: dict[str, Any]) -> None:
+    err = results["two"][1]
     assert "device: CPU, 1 threads, fp32, 2 processes" in err
     assert [line.split()[1] for line in err.splitlines() if line.startswith("step ")] == ["6/18", "12/18", "18/18"]
 
@@ -160,31 +160,31 @@ class Alone:
     """A trainer of the time before there could be several processes."""
 
 
-class Whole:
+class UndividedBatcher:
     """A batcher that gives everybody everything."""
 
     def __init__(self, config: StreamConfig, n_tokens: int, world: World) -> None:
-        self.whole = StreamBatcher(config, n_tokens)
-        self.rows = self.whole.rows
+        self.undivided = StreamBatcher(config, n_tokens)
+        self.rows = self.undivided.rows
 
-    def batch(self, *given: Any) -> Any:
-        return self.whole.batch(*given[:-1])
+    def batch(self, *arguments: Any) -> Any:
+        return self.undivided.batch(*arguments[:-1])
 
 
 def test_plugins_that_know_nothing_of_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     alone = ConfiguredComponent("sgd", Alone, None)
     ready = ConfiguredComponent("bptt", BPTTTrainer, None)
-    whole = ConfiguredComponent("whole", Whole, StreamConfig())
+    undivided = ConfiguredComponent("whole", UndividedBatcher, StreamConfig())
     stream = ConfiguredComponent("stream", StreamBatcher, StreamConfig())
     tokens = np.zeros(5000, np.uint8)
-    for batcher, trainer in ((stream, alone), (whole, ready)):
+    for batcher, trainer in ((stream, alone), (undivided, ready)):
         assert create_batcher(batcher, trainer, tokens, 0).rows == 16
     for name, value in {"MASTER_ADDR": "here", "MASTER_PORT": "1", "RANK": "0", "WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(PluginError, match="the trainer 'sgd' works alone, but there are 2 processes"):
         create_batcher(stream, alone, tokens, 0)
     with pytest.raises(PluginError, match="the batcher 'whole' gave each of 2 processes 16 of 16 rows"):
-        create_batcher(whole, ready, tokens, 0)
+        create_batcher(undivided, ready, tokens, 0)
 
 
 def test_a_launcher_that_lies(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,8 @@ STRAYS = ("--set", "trainer.rate=1", "--set", "trainer.patience=2", "--set", "tr
 def metrics(run: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl without what a clock says."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{key: one for key, one in row.items() if key not in ("seconds", "symbols_per_second")} for row in rows]
+    clock = ("seconds", "symbols_per_second")
+    return [{key: value for key, value in row.items() if key not in clock} for row in rows]
 
 
 def names(run: Path) -> list[str]:
@@ -45,9 +46,9 @@ def assert_same(run: Path, reference: Path) -> None:
     assert (run / "samples.txt").read_bytes() == (reference / "samples.txt").read_bytes()
     assert names(run) == names(reference)
     for name in names(run):
-        mine, other = (safetensors.torch.load_file(one / "checkpoints" / name) for one in (run, reference))
-        assert mine.keys() == other.keys()
-        assert all(torch.equal(mine[key], other[key]) for key in mine), name
+        tensors, expected = (safetensors.torch.load_file(path / "checkpoints" / name) for path in (run, reference))
+        assert tensors.keys() == expected.keys()
+        assert all(torch.equal(tensors[key], expected[key]) for key in expected), name
     assert not [*run.rglob("*.tmp")]
 
 
@@ -111,12 +112,15 @@ def killed(tmp_path_factory: pytest.TempPathFactory, text: Path, strayed: Path) 
     """Runs that were killed, by their moment; the first was resumed and killed again."""
     folder = tmp_path_factory.mktemp("killed")
     runs = {moment: folder / str(index) for index, moment in enumerate([*MOMENTS, "strays"])}
-    given = [(["train", str(text), "--run", str(runs[one]), *OPTIONS, *STEPS], *MOMENTS[one]) for one in MOMENTS]
-    given.append((["train", "--resume", "--run", str(folder / "0")], "step_done", 22))
-    late = metrics(strayed)[-1]["step"] - 2
-    given.append((["train", str(text), "--run", str(runs["strays"]), *OPTIONS, *STRAYS], "step_done", late))
-    done = subprocess.run([sys.executable, KILLED], input=json.dumps(given), capture_output=True, text=True)
-    assert done.stdout.split() == [str(-signal.SIGKILL)] * len(given), done.stderr
+    jobs = [
+        (["train", str(text), "--run", str(runs[moment]), *OPTIONS, *STEPS], *hook_and_step)
+        for moment, hook_and_step in MOMENTS.items()
+    ]
+    jobs.append((["train", "--resume", "--run", str(folder / "0")], "step_done", 22))
+    near_the_end = metrics(strayed)[-1]["step"] - 2
+    jobs.append((["train", str(text), "--run", str(runs["strays"]), *OPTIONS, *STRAYS], "step_done", near_the_end))
+    done = subprocess.run([sys.executable, KILLED], input=json.dumps(jobs), capture_output=True, text=True)
+    assert done.stdout.split() == [str(-signal.SIGKILL)] * len(jobs), done.stderr
     return runs
 
 
@@ -159,10 +163,10 @@ def test_damaged_checkpoint_falls_back(tmp_path: Path, gen: Callable[..., Any], 
 @pytest.mark.parametrize("every", [1, 50])
 def test_lost_loss_ends_training(tmp_path: Path, gen: Callable[..., Any], text: Path, every: int) -> None:
     run = tmp_path / "run"
-    given = ("--set", f"trainer.eval_every={every}", "--set", "trainer.rate=1e35", "--set", "trainer.clip=0")
-    code, _, err = gen("train", text, "--run", run, *OPTIONS, *given, "--set", "trainer.warmup=0", *STEPS)
+    reckless = ("--set", f"trainer.eval_every={every}", "--set", "trainer.rate=1e35", "--set", "trainer.clip=0")
+    code, _, err = gen("train", text, "--run", run, *OPTIONS, *reckless, "--set", "trainer.warmup=0", *STEPS)
     assert code == 1
-    [line] = [one for one in err.splitlines() if "error" in one]
+    [line] = [line for line in err.splitlines() if "error" in line]
     assert f"the last good checkpoint is step 0 in {run}" in line
     assert "--set trainer.rate=" in line
     assert names(run) == ["last-step000000.safetensors"]
