@@ -12,12 +12,12 @@ from typing import Annotated, Any
 import typer
 
 from gentext import bench as measure
-from gentext.cli.source import find_source
 from gentext.console import say
 from gentext.errors import MissingExtra, UsageError
 from gentext.opening import open_exported
 from gentext.run import GENERATOR, MODEL, Run
 from gentext.settings import check_device, check_threads
+from gentext.source import find_source
 
 NOTEBOOK = "the notebook, in PyTorch"
 
@@ -43,77 +43,87 @@ def bench(
     path = find_source(source)
     report: dict[str, Any] = {"source": str(path), "machine": measure.machine()}
     with tempfile.TemporaryDirectory() as folder:
-        files = _files(path, Path(folder))
-        tries: dict[Any, measure.Measurement] = {}
-        rows: list[dict[str, Any]] = []
-        for name, file in files.items():
+        measurements: dict[Any, measure.Measurement] = {}
+        file_reports: list[dict[str, Any]] = []
+        for name, file in _files(path, Path(folder)).items():
             say(f"preparing {name}")
-            found, row = _prepare(file, device, threads)
-            rows.append({"name": name} | row)
-            tries |= {(name, batch): one for batch, one in found.items()}
+            by_batch, file_report = _prepare(file, device, threads)
+            file_reports.append({"name": name} | file_report)
+            measurements |= {(name, batch): measurement for batch, measurement in by_batch.items()}
         if baseline:
-            tries[NOTEBOOK], report["notebook"] = _notebook(path, device)
+            measurements[NOTEBOOK], report["notebook"] = _notebook(path, device)
         say(f"measuring all in turn, {measure.REPEATS} times")
-        taken = measure.measure_in_turn(tries, measure.REPEATS)
-        for row in rows:
-            row["rates"] = [one | _rate(taken, (row["name"], one["batch"])) for one in row["rates"]]
-        whole, imports = measure.whole_process(path)
-    report["files"] = rows
-    report["whole_process_seconds"] = {"gen sample": whole, "import numpy, onnxruntime": imports}
+        rates = measure.measure_in_turn(measurements, measure.REPEATS)
+        for file_report in file_reports:
+            file_report["rates"] = [
+                batch_report | _summarize(rates, (file_report["name"], batch_report["batch"]))
+                for batch_report in file_report["rates"]
+            ]
+        process_seconds, import_seconds = measure.whole_process(path)
+    report["files"] = file_reports
+    report["whole_process_seconds"] = {"gen sample": process_seconds, "import numpy, onnxruntime": import_seconds}
     if baseline:
-        report["notebook"] |= _rate(taken, NOTEBOOK)
+        report["notebook"] |= _summarize(rates, NOTEBOOK)
     print(json.dumps(report, indent=1) if as_json else _table(report))
     if picture is not None:
         _draw(report, picture)
 
 
-def _rate(taken: dict[Any, list[float]], name: Any) -> dict[str, float]:
-    """Return what was found about one of those measured; against the notebook where that was one of them."""
-    found = dataclasses.asdict(measure.summary(taken[name]))
-    return found | ({"ratio": measure.ratio(taken[name], taken[NOTEBOOK])} if NOTEBOOK in taken else {})
+def _summarize(rates: dict[Any, list[float]], name: Any) -> dict[str, float]:
+    """Return the summary of one measurement's rates, with the ratio to the notebook's if that was measured too."""
+    summary = dataclasses.asdict(measure.summary(rates[name]))
+    if NOTEBOOK in rates:
+        summary["ratio"] = measure.ratio(rates[name], rates[NOTEBOOK])
+    return summary
 
 
 def _files(path: Path, folder: Path) -> dict[str, Path]:
-    """Return what to measure, by name: a file as it is, or a run's precisions."""
+    """Return the files to measure, by name: a file itself, or a run's generator in each precision and its model."""
     if path.is_file():
         return {path.name: path}
     run = Run(path)
-    there = {name: path / name for name in (GENERATOR, MODEL) if (path / name).is_file()}
+    existing = {name: path / name for name in (GENERATOR, MODEL) if (path / name).is_file()}
     try:
         from gentext.export.exporter import ExportOptions, export_run
         from gentext.export.precision import PRECISIONS
     except ModuleNotFoundError:
         say("without the train extra only the files that are there are measured")
-        return there
+        return existing
     files = {}
     for precision in PRECISIONS:
         target = folder / precision
         target.mkdir()
         export_run(run, target, ExportOptions(precision, limit=float("inf")))
         files[f"generator {precision}"] = target / GENERATOR
-    return files | {"model, step by step": there[MODEL]}
+    return files | {"model, step by step": existing[MODEL]}
 
 
 def _prepare(file: Path, device: str, threads: int) -> tuple[dict[int, measure.Measurement], dict[str, Any]]:
-    """Return what measures each batch, and what is known of the file already."""
-    opened = functools.cache(lambda count: open_exported(file, device, count))
-    suits = {batch: threads or measure.fastest_threads(opened, batch)[0] for batch in measure.BATCHES}
-    opening, first = measure.first_character(lambda: open_exported(file, device, suits[1]))
-    tries = {batch: measure.writing(opened(count), batch) for batch, count in suits.items()}
-    row = {"device": opened(suits[1]).device, "open_seconds": opening, "first_character_seconds": first}
-    return tries, row | {"rates": [{"batch": batch, "threads": count} for batch, count in suits.items()]}
+    """Return a measurement for each size of batch, and the part of the file's report that is measured already."""
+    open_with = functools.cache(lambda count: open_exported(file, device, count))
+    threads_of = {batch: threads or measure.fastest_threads(open_with, batch)[0] for batch in measure.BATCHES}
+    open_seconds, first_seconds = measure.first_character(lambda: open_exported(file, device, threads_of[1]))
+    measurements = {batch: measure.writing(open_with(count), batch) for batch, count in threads_of.items()}
+    file_report = {
+        "device": open_with(threads_of[1]).device,
+        "open_seconds": open_seconds,
+        "first_character_seconds": first_seconds,
+        "rates": [{"batch": batch, "threads": count} for batch, count in threads_of.items()],
+    }
+    return measurements, file_report
 
 
 def _notebook(path: Path, device: str) -> tuple[measure.Measurement, dict[str, Any]]:
-    """Return the notebook's loop on a network of the same size, and the threads that suit it."""
+    """Return a measurement of the notebook's loop on a network of the same size, and the threads it is fastest with."""
     import gentext
 
     script = Path(gentext.__file__).parent.parent / "benchmarks" / "notebook.py"
     if not script.is_file():
         raise UsageError("--baseline needs benchmarks/notebook.py: run it from a checkout of the project")
-    model = open_exported(path, device).bundle.card.get("config", {}).get("model", {})
-    if model.get("name") != "lstm":
-        raise UsageError("--baseline: the notebook's network is an LSTM; this model is none")
+    bundle = open_exported(path, device).bundle
+    model = bundle.card.get("config", {}).get("model", {})
+    if not all(isinstance(model.get(size), int) for size in ("hidden", "layers")):
+        raise UsageError("--baseline: the notebook's network has the sizes hidden and layers; this model has not both")
     try:
         import importlib.util
 
@@ -123,10 +133,9 @@ def _notebook(path: Path, device: str) -> tuple[measure.Measurement, dict[str, A
         spec.loader.exec_module(notebook)
     except ModuleNotFoundError:
         raise MissingExtra("gen bench --baseline", "train") from None
-    symbols = open_exported(path, device).bundle.vocab_size
     say("preparing the notebook's loop")
-    loop, threads = notebook.sampling_loop(symbols, model["hidden"], model["layers"], 500)
-    return loop, {"threads": threads}
+    measurement, threads = notebook.sampling_loop(bundle.vocab_size, model["hidden"], model["layers"], 500)
+    return measurement, {"threads": threads}
 
 
 def _table(report: dict[str, Any]) -> str:
@@ -135,20 +144,22 @@ def _table(report: dict[str, Any]) -> str:
     lines.append(", ".join(f"{name} {machine[name]}" for name in list(machine)[3:] if machine[name]))
     notebook = report.get("notebook")
     lines.append(f"{'characters a second, batch':<36}" + "".join(f"{batch:>16}" for batch in measure.BATCHES))
-    for row in report["files"]:
-        cells = [f"{one['median']:,.0f}" + (f" ({one['ratio']:.1f}x)" if notebook else "") for one in row["rates"]]
-        threads = "/".join(str(one["threads"]) for one in row["rates"])
-        named = f"{row['name']}, threads {threads}"
-        lines.append(f"{named:<36}" + "".join(f"{cell:>16}" for cell in cells))
+    for file_report in report["files"]:
+        cells = [
+            f"{rate['median']:,.0f}" + (f" ({rate['ratio']:.1f}x)" if notebook else "") for rate in file_report["rates"]
+        ]
+        threads = "/".join(str(rate["threads"]) for rate in file_report["rates"])
+        heading = f"{file_report['name']}, threads {threads}"
+        lines.append(f"{heading:<36}" + "".join(f"{cell:>16}" for cell in cells))
     if notebook:
         lines.append(f"{NOTEBOOK:<36}{notebook['median']:>16,.0f}  at {notebook['threads']} threads")
-    for row in report["files"]:
-        opening, first = row["open_seconds"] * 1e3, row["first_character_seconds"] * 1e3
-        lines.append(f"{row['name']}: opened in {opening:.0f} ms, first character {first:.1f} ms later")
-    whole, imports = report["whole_process_seconds"].values()
+    for file_report in report["files"]:
+        open_ms, first_ms = file_report["open_seconds"] * 1e3, file_report["first_character_seconds"] * 1e3
+        lines.append(f"{file_report['name']}: opened in {open_ms:.0f} ms, first character {first_ms:.1f} ms later")
+    process_seconds, import_seconds = report["whole_process_seconds"].values()
     lines.append(
-        f"whole process, gen sample --length 200: {whole:.2f} s; import numpy, onnxruntime: {imports:.2f} s "
-        f"({whole / imports:.1f}x)"
+        f"whole process, gen sample --length 200: {process_seconds:.2f} s; import numpy, onnxruntime: "
+        f"{import_seconds:.2f} s ({process_seconds / import_seconds:.1f}x)"
     )
     return "\n".join(lines)
 
@@ -163,9 +174,10 @@ def _draw(report: dict[str, Any], path: Path) -> None:
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    for row in report["files"]:
-        rates = row["rates"]
-        axes.plot([one["batch"] for one in rates], [one["median"] for one in rates], "o-", label=row["name"])
+    for file_report in report["files"]:
+        batches = [rate["batch"] for rate in file_report["rates"]]
+        medians = [rate["median"] for rate in file_report["rates"]]
+        axes.plot(batches, medians, "o-", label=file_report["name"])
     if "notebook" in report:
         axes.plot([1], [report["notebook"]["median"]], "x", color="black", label=NOTEBOOK)
     axes.set(xscale="log", yscale="log", xlabel="rows written side by side", ylabel="characters a second, all rows")

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from gentext.cli.source import find_source, run_of
 from gentext.console import say
 from gentext.errors import CorpusError
+from gentext.library import open_model
 from gentext.run import HELD_OUT
 from gentext.settings import check_device
 
@@ -32,25 +31,35 @@ def evaluate(
     own formula (128 streams of 100, the last target of each wrapped), where the text is long enough.
     """
     from gentext.data.corpus import read_corpus
-    from gentext.score import score
 
     check_device(device)
-    path = find_source(source)
-    run = run_of(path)
+    model = open_model(source, device)
     if text is None:
-        if run is None or not (run.path / HELD_OUT).is_file():
-            raise CorpusError(f"{path} has no held-out text beside it; name a text file")
-        text = run.path / HELD_OUT
-    result = score(path, read_corpus(str(text)), device)
+        text = model.path / HELD_OUT
+        if not text.is_file():
+            raise CorpusError(f"{model.path} has no held-out text beside it; name a text file")
+    corpus = read_corpus(str(text))
+    score = model.score(corpus.text, corpus.name)
+    notebook_loss = model.notebook_score(corpus.text)
     if as_json:
-        print(json.dumps({"source": str(path), "text": str(text), **result}, indent=1))
+        report = {
+            "source": str(model.path),
+            "text": str(text),
+            "characters": score.characters,
+            "symbols": len(score.symbols),
+            "nats_per_character": score.nats_per_character,
+            "bits_per_character": score.bits_per_character,
+            "perplexity": score.perplexity,
+            "unknown": score.unknown,
+            "notebook_formula": notebook_loss,
+        }
+        print(json.dumps(report, indent=1))
         return
-    nats = result["nats_per_character"]
     print(
-        f"{nats:.4f} nats a character, {nats / math.log(2):.4f} bits, perplexity {math.exp(nats):.3f} "
-        f"({result['characters']:,} characters of {text}, one stream)"
+        f"{score.nats_per_character:.4f} nats a character, {score.bits_per_character:.4f} bits, "
+        f"perplexity {score.perplexity:.3f} ({score.characters:,} characters of {text}, one stream)"
     )
-    if result["unknown"]:
-        say(f"{result['unknown']} characters are unknown to the model and count as its unknown symbol")
-    if result["notebook_formula"] is not None:
-        print(f"{result['notebook_formula']:.4f} by the notebook's formula (128 x 100 windows, last target wrapped)")
+    if score.unknown:
+        say(f"{score.unknown} characters are unknown to the model and count as its unknown symbol")
+    if notebook_loss is not None:
+        print(f"{notebook_loss:.4f} by the notebook's formula (128 x 100 windows, last target wrapped)")

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from gentext.advice import after_training, before_training
-from gentext.cli.source import find_source
 from gentext.run import GENERATOR, MODEL, Run
+from gentext.source import find_source
 
 
 def info(
@@ -18,39 +18,45 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Show where a model comes from, its sizes and losses, its chain, and what to try next."""
-    path = find_source(source, exported=False)
-    facts = _file(path) if path.is_file() else _run(Run(path))
+    path = find_source(source, opens=("run", "onnx file"))
+    facts = _describe_file(path) if path.is_file() else _describe_run(Run(path))
     if as_json:
         print(json.dumps(facts, indent=1, ensure_ascii=False))
         return
-    for key, value in facts.items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{name} {one}" for name, one in value.items() if not isinstance(one, dict))
-        for line in value if isinstance(value, list) else [value]:
-            print(f"{key + ':':<12} {line}")
+    for heading, fact in facts.items():
+        for line in _lines(fact):
+            print(f"{heading + ':':<12} {line}")
 
 
-def _file(path: Path) -> dict[str, Any]:
+def _lines(fact: Any) -> list[Any]:
+    """Return the lines of a fact: one for each element of a list, one for all names and values of a table."""
+    if isinstance(fact, dict):
+        return [", ".join(f"{name} {value}" for name, value in fact.items() if not isinstance(value, dict))]
+    return fact if isinstance(fact, list) else [fact]
+
+
+def _describe_file(path: Path) -> dict[str, Any]:
     from gentext.plugins.samplers.session import open_file
 
     bundle = open_file(path, "cpu").bundle
     card = bundle.card
+    chain = []
+    for link in bundle.chain:
+        params = ", ".join(f"{name}={param.default:g}" for name, param in link.params.items())
+        chain.append(f"{link.name} {params}")
     return {
         "file": str(path),
         "megabytes": round(path.stat().st_size / 1e6, 1),
         "symbols": bundle.vocab_size,
         "tokenizer": bundle.tokenizer.name,
         "states": [f"{state.name} {state.dtype} {state.shape}" for state in bundle.states],
-        "chain": [
-            f"{link.name} " + ", ".join(f"{name}={param.default:g}" for name, param in link.params.items())
-            for link in bundle.chain
-        ],
-        **{key: value for key, value in card.items() if key != "config"},
+        "chain": chain,
+        **{name: fact for name, fact in card.items() if name != "config"},
         "advice": _advice(card),
     }
 
 
-def _generator(path: Path) -> str:
+def _describe_generator(path: Path) -> str:
     """Return in one line what a run's compiled generator is."""
     from gentext.plugins.samplers.session import open_file
 
@@ -61,11 +67,11 @@ def _generator(path: Path) -> str:
     return f"{bundle.card.get('precision', 'fp32')}{measured}, {path.stat().st_size / 1e6:.1f} MB, chain {chain}"
 
 
-def _run(run: Run) -> dict[str, Any]:
+def _describe_run(run: Run) -> dict[str, Any]:
     if run.model.is_file():
-        facts = {"run": str(run.path), **_file(run.path / MODEL)}
+        facts = {"run": str(run.path), **_describe_file(run.path / MODEL)}
         generator = run.path / GENERATOR
-        return facts | ({"generator": _generator(generator)} if generator.is_file() else {})
+        return facts | ({"generator": _describe_generator(generator)} if generator.is_file() else {})
     config = run.config
     rows = run.read_metrics()
     losses = [row["val_loss"] for row in rows if row.get("val_loss") is not None]
@@ -73,22 +79,22 @@ def _run(run: Run) -> dict[str, Any]:
         "run": str(run.path),
         "exported": f"no; gen export {run.path}, or gen train --resume --run {run.path}",
         "corpus": config.get("corpus", {}),
-        "steps": f"{rows[-1]['step'] if rows else 0} of {_at(config, 'run', 'steps') or '?'}",
+        "steps": f"{rows[-1]['step'] if rows else 0} of {_look_up(config, 'run', 'steps') or '?'}",
         "val_loss": min(losses) if losses else None,
     }
 
 
-def _at(table: Any, *keys: str) -> Any:
-    """Return what stands in a table of tables, which may come from a stranger, or None."""
+def _look_up(table: Any, *keys: str) -> Any:
+    """Return a value in nested tables, or None where one is missing: a file from elsewhere may hold anything."""
     for key in keys:
         table = table.get(key) if isinstance(table, dict) else None
     return table
 
 
 def _advice(card: dict[str, Any]) -> list[str]:
-    """Return what the notebook would advise, as far as the card has the numbers."""
-    characters, val_frac = _at(card, "corpus", "characters"), _at(card, "config", "run", "val_frac")
-    options = _at(card, "config", "model")
+    """Return the notebook's advice for this model, as far as the card has the numbers for it."""
+    characters, val_frac = _look_up(card, "corpus", "characters"), _look_up(card, "config", "run", "val_frac")
+    options = _look_up(card, "config", "model")
     options = options if isinstance(options, dict) else {}
     lines = []
     if isinstance(characters, int) and isinstance(val_frac, float) and isinstance(card.get("parameters"), int):

@@ -3,43 +3,34 @@
 from __future__ import annotations
 
 import json
-import secrets
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 from typer.core import TyperCommand
 
-from gentext.chain import Chain
-from gentext.cli.links import ChainFlags, extract_flags, resolve_chain
-from gentext.cli.source import find_source
-from gentext.config import build_config, config_class, merge, parse_setting
+from gentext.cli.links import FlagSpelling, describe_flags, extract_flags, split_names
+from gentext.config import merge, parse_setting
 from gentext.console import say, warn
-from gentext.describe import tokenizer_of
 from gentext.errors import PrimeError, UsageError
-from gentext.generate import GeneratedText, encode_prime, generate
-from gentext.interfaces import Ids, OpenSampler
+from gentext.library import open_model
 from gentext.manager import host
+from gentext.parameters import ChosenChain
 from gentext.settings import check_device, check_threads
-
-#: Texts that are written side by side; each takes some memory.
-MOST_TEXTS = 100_000
+from gentext.writing import Writing, WritingOptions, WrittenText, check_options
 
 
 class SampleCommand(TyperCommand):
     """``gen sample`` with the options of whatever links its chain has, such as --temperature."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        known = {name: option for option in self.params for name in getattr(option, "opts", [])}
-        ctx.meta["flags"], rest = extract_flags(args, known)
-        ctx.meta["known"] = [name.lstrip("-") for name in known]
-        return super().parse_args(ctx, rest)
+        options = {name: option for option in self.params for name in getattr(option, "opts", [])}
+        ctx.meta["flags"], declared = extract_flags(args, options)
+        ctx.meta["spelling"] = FlagSpelling([name.lstrip("-") for name in options])
+        return super().parse_args(ctx, declared)
 
     def get_help(self, ctx: Any) -> str:
-        from gentext.cli.links import describe_flags
-
         return super().get_help(ctx) + "\n" + describe_flags(host().registry)
 
 
@@ -76,67 +67,48 @@ def sample(
 
     Text goes to stdout as it is written, everything else to stderr.
     """
-    _check(length, count, device, threads, unknown)
-    text = _read_prime(prime, prime_file)
-    registry = host().registry
-    sampler_class = registry.get("sampler", sampler)
-    table = _sampler_table(settings or []) | ({"threads": threads} if threads else {})
-    options = build_config(config_class(sampler_class), table, "sampler")
-    found = find_source(source, exported=sampler == "onnx", any_file=sampler not in ("onnx", "torch"))
-    opened: OpenSampler = sampler_class(options).open(found, device)
-    bundle = opened.bundle
-    flags: ChainFlags = ctx.meta["flags"]
-    links, values, notes = resolve_chain(bundle, registry, chain, flags, ctx.meta["known"])
-    ids: Ids = np.empty(0, np.int64)
-    note: str | None = None
-    if text:  # only to encode is the tokenizer's plugin needed: the file knows the bytes of each symbol
-        ids, note = encode_prime(tokenizer_of(bundle), text, unknown)
-    for line in [*notes, *([note] if note else [])]:
-        warn(line)
-    if device == "auto":
-        say(f"device: {opened.device}")
-    if show_chain:
-        say(f"chain: {_spell(links, values)}")
-    if seed is None:
-        seed = secrets.randbelow(2**32)
-        say(f"seed: {seed}")
-    texts, pieces = generate(
-        opened,
-        links,
-        prime=ids,
-        seed=seed,
-        count=count,
-        length=length or None,
-        values=values,
-        stops=stop or [],
-    )
-    if as_json or count > 1 or no_stream:
-        for _ in pieces:
-            pass
-        for one in texts:
-            print(_as_json(one, seed, text) if as_json else text + one.text, flush=True)
-    else:
-        _stream(text, pieces)
-    for one in texts:
-        if one.finish == "masked":
-            warn(f"text {one.stream} ended early: the chain left no symbol to draw")
-
-
-def _check(length: int, count: int, device: str, threads: int, unknown: str) -> None:
-    if length < 0:
-        raise UsageError(f"--length {length}: expected 0 (without end) or more")
-    if not 1 <= count <= MOST_TEXTS:
-        raise UsageError(f"--count {count}: expected 1 to {MOST_TEXTS}; for more, run it again with another --seed")
-    if length == 0 and count > 1:
-        raise UsageError(f"--length 0 writes without end, which one text can, but not --count {count}")
+    # check the arguments before anything is opened
+    spelling = ctx.meta["spelling"]
+    _check_length(length, count)
+    options = WritingOptions(count, length or None, seed, 0, stop or (), unknown, split_names(chain), ctx.meta["flags"])
+    check_options(options, spelling)
     check_device(device)
     check_threads(threads)
-    if unknown not in ("error", "skip", "unknown"):
-        raise UsageError(f"--unknown {unknown}: expected error, skip or unknown")
+    text = _read_prime(prime, prime_file)
+    # open the model
+    sampler_options = _sampler_options(settings or [])
+    if threads:
+        sampler_options["threads"] = threads
+    model = open_model(source, device, sampler, sampler_options)
+    # prepare the texts
+    writing = model.begin_writing([text], options, spelling)
+    for note in writing.notes:
+        warn(note)
+    if device == "auto":
+        say(f"device: {model.device}")
+    if show_chain:
+        say(f"chain: {_describe_chain(writing.chosen)}")
+    if seed is None:
+        say(f"seed: {writing.seed}")
+    # write them
+    if as_json or count > 1 or no_stream:
+        _print_when_done(writing, as_json)
+    else:
+        _print_as_written(text, writing)
+    for written in writing.texts:
+        if written.finish == "masked":
+            warn(f"text {written.stream} ended early: the chain left no symbol to draw")
 
 
-def _sampler_table(settings: list[str]) -> dict[str, Any]:
-    """Return what ``--set`` says about the sampler; the other sections belong to training."""
+def _check_length(length: int, count: int) -> None:
+    if length < 0:
+        raise UsageError(f"--length {length}: expected 0 (without end) or more")
+    if length == 0 and count > 1:
+        raise UsageError(f"--length 0 writes without end, which one text can, but not --count {count}")
+
+
+def _sampler_options(settings: list[str]) -> dict[str, Any]:
+    """Return the sampler's options among those of ``--set``; the other sections belong to training."""
     table = merge(*map(parse_setting, settings))
     for section in sorted(table.keys() - {"sampler"}):
         raise UsageError(f"--set {section}...: gen sample has options of the sampler only, --set sampler.KEY=VALUE")
@@ -151,8 +123,8 @@ def _read_prime(prime: str | None, prime_file: str | None) -> str:
     if prime_file == "-" and sys.stdin is None:
         raise PrimeError("--prime-file -: standard input is closed; pipe a text into it, or name a file")
     try:
-        data = sys.stdin.buffer.read() if prime_file == "-" else Path(prime_file).read_bytes()
-        return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+        encoded = sys.stdin.buffer.read() if prime_file == "-" else Path(prime_file).read_bytes()
+        return encoded.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise PrimeError(f"--prime-file {prime_file}: not UTF-8 at byte {error.start}; convert it to UTF-8") from None
     except OSError as error:
@@ -161,41 +133,49 @@ def _read_prime(prime: str | None, prime_file: str | None) -> str:
         ) from None
 
 
-def _stream(prime: str, pieces: Any) -> None:
-    """Print characters as they come; a reader that goes away ends it."""
+def _print_when_done(writing: Writing, as_json: bool) -> None:
+    for _ in writing:
+        pass
+    for written in writing.results():
+        print(_as_json(written) if as_json else written.prime + written.text, flush=True)
+
+
+def _print_as_written(prime: str, writing: Writing) -> None:
+    """Print characters as they come, until the text ends or nobody reads stdout any longer."""
     write, flush = sys.stdout.write, sys.stdout.flush
     write(prime)
     flush()
     try:
-        for piece in pieces:
+        for piece in writing:
             write(piece.text)
             flush()
     except KeyboardInterrupt:
-        if sys.stdout.isatty():  # so that the next line does not stand behind the text
+        if sys.stdout.isatty():  # the error that follows begins on a line of its own
             write("\n")
         raise
     finally:
-        pieces.close()
+        writing.close()
     write("\n")
 
 
-def _as_json(text: GeneratedText, seed: int, prime: str) -> str:
-    row = {
-        "stream": text.stream,
-        "seed": seed,
-        "prime": prime,
-        "text": text.text,
-        "finish": text.finish,
-        "tokens": text.tokens,
-        "logprobs": [round(one, 6) for one in text.logprobs],
+def _as_json(written: WrittenText) -> str:
+    fields = {
+        "stream": written.stream,
+        "seed": written.seed,
+        "prime": written.prime,
+        "text": written.text,
+        "finish": written.finish,
+        "tokens": written.tokens,
+        "logprobs": [round(logprob, 6) for logprob in written.logprobs],
     }
-    return json.dumps(row, ensure_ascii=False)
+    return json.dumps(fields, ensure_ascii=False)
 
 
-def _spell(chain: Chain, values: dict[str, dict[str, float]]) -> str:
-    """Return the chain in words: each link with the values that it will use."""
-    parts = []
-    for link in chain:
-        used = {name: values.get(link.name, {}).get(name, link.defaults[name]) for name in link.strategy.params}
-        parts.append(f"{link.name}({', '.join(f'{name}={value:g}' for name, value in used.items())})")
-    return " -> ".join([*parts, "draw"])
+def _describe_chain(chosen: ChosenChain) -> str:
+    """Return the chain in words: each link with the numbers that it will use."""
+    links = []
+    for link in chosen.chain:
+        numbers = chosen.numbers_of(link.name)
+        params = ", ".join(f"{param}={numbers[param]:g}" for param in link.strategy.params)
+        links.append(f"{link.name}({params})")
+    return " -> ".join([*links, "draw"])

@@ -8,14 +8,13 @@ from typing import Annotated
 
 import typer
 
-from gentext.advice import after_training
 from gentext.console import say
-from gentext.describe import load_tokenizer
 from gentext.errors import MissingExtra
 from gentext.interfaces import World
 from gentext.pipeline import DEFAULT_CORPUS
 from gentext.pipeline import train as run_training
-from gentext.resolve import DEFAULT_PRESET, InitialWeightsSource, TrainOptions, presets
+from gentext.resolve import DEFAULT_PRESET, TrainOptions, presets
+from gentext.training import describe_result, load_initial_weights
 
 
 def train(
@@ -68,19 +67,15 @@ def train(
         settings=settings or [],
         flags={key: value for key, value in flags.items() if value is not None},
         resume=resume,
-        initial_weights=_initial_weights(init_from),
+        initial_weights=load_initial_weights(init_from),
     )
     world = World.of_process()
     with _connected(world):
         finished_run, result = run_training(options)
     if world.rank:  # rank 0 alone writes to the terminal
         return
-    model_options = finished_run.config.get("model", {})
-    vocab_size = load_tokenizer(*finished_run.read_tokenizer()).vocab_size
-    losses = (result.train_loss, result.val_loss)
-    for line in after_training(*losses, result.best_step, result.steps, model_options, vocab_size):
+    for line in describe_result(finished_run, result):
         say(line)
-    say(f"{result.symbols_per_second:,.0f} symbols/s; everything is in {finished_run.path}")
     next_command = "sample" if finished_run.model.is_file() else "export"
     say(f"next: gen {next_command} {finished_run.path}")
 
@@ -94,14 +89,3 @@ def _connected(world: World) -> contextlib.AbstractContextManager[None]:
     except ModuleNotFoundError:
         raise MissingExtra("training", "train") from None
     return connect_processes(world)
-
-
-def _initial_weights(source: Path | None) -> InitialWeightsSource | None:
-    """Return where the first weights come from, if from a run."""
-    if source is None:
-        return None
-    try:
-        from gentext.plugins.trainers.initial_weights import InitialWeights
-    except ModuleNotFoundError:
-        raise MissingExtra("training", "train") from None
-    return InitialWeights(source)

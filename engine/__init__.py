@@ -2,7 +2,7 @@
 
 This package is the engine; `gentext.data`, `gentext.plugins`, `gentext.export` and `gentext.cli` are its rooms. Each
 module imports from its own group below and from those above it: contracts <- files <- data <- sampling <- training
-<- plugins <- export <- cli. Importing the package imports no machine-learning library.
+<- library <- plugins <- export <- cli. Importing the package imports no machine-learning library.
 
 Contracts
     versions  the versions of installed distributions
@@ -30,13 +30,16 @@ Files
     signature  inputs and outputs of a compiled generator
 
 Sampling
+    source  the run or file that a path, or none, stands for
     describe  from a run to a bundle, and from a bundle to its tokenizer and chain
     opening  opens an exported file with the built-in sampler
     stored  the chain that is compiled into a file
     stepping  generation one position at a time: the reference
     compiled  generation many positions a call, inside the graph
     generate  tokens to text
-    score  the loss of an exported model on a text
+    parameters  parameters of the chain's links, set by flags or by keyword arguments
+    writing  a request for texts, checked and started
+    score  the loss of a model on a text
     bench  how fast a file writes
     testing  the test kit for strategies
 
@@ -46,11 +49,55 @@ Training
     advice  what the notebook tells its readers to watch
     planning  settings adjusted to the text and the budget, and the budget as a number of steps
     pipeline  the story of a training run
+
+Library
+    library  opens a trained model, and writes with it
+    training  trains a model, and opens it
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from gentext.config import NoConfig, per_run
 from gentext.errors import GenError
 from gentext.hookspecs import hookimpl
 from gentext.strategy import Param, State, Strategy, Table, keep_largest
 
-__all__ = ["GenError", "NoConfig", "Param", "State", "Strategy", "Table", "hookimpl", "keep_largest", "per_run"]
+if TYPE_CHECKING:
+    from gentext.library import TextModel, TextStream, WrittenText, load
+    from gentext.score import Score
+    from gentext.training import train
+
+__all__ = [
+    "GenError",
+    "NoConfig",
+    "Param",
+    "Score",
+    "State",
+    "Strategy",
+    "Table",
+    "TextModel",
+    "TextStream",
+    "WrittenText",
+    "hookimpl",
+    "keep_largest",
+    "load",
+    "per_run",
+    "train",
+]
+
+#: Names that are imported when they are first used, so that a plugin's `import gentext` stays fast, and their modules.
+_LAZY = dict.fromkeys(("TextModel", "TextStream", "WrittenText", "load"), "gentext.library")
+_LAZY |= {"Score": "gentext.score", "train": "gentext.training"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'gentext' has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gentext.interfaces import Model
 
+__all__ = ["Budget", "Change", "TrainingFacts"]
+
 
 @dataclasses.dataclass(frozen=True)
 class Budget:

@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from gentext.config import CONVERSION_LOCK
 from gentext.errors import FileFormatError
 from gentext.interfaces import STATE_DTYPES, StateSpec
 from gentext.strategy import MAX_NUMBER, State, Table
@@ -167,9 +168,10 @@ class Bundle:
                 f"export it again, or use the version of gentext that made it"
             )
         try:
-            fields: dict[str, Any] = {"kind": msgspec.convert(properties["kind"], Kind)}
-            for name, field_type in _JSON_FIELDS.items():
-                fields[name] = msgspec.json.decode(properties[name], type=field_type)
+            with CONVERSION_LOCK:
+                fields: dict[str, Any] = {"kind": msgspec.convert(properties["kind"], Kind)}
+                for name, field_type in _JSON_FIELDS.items():
+                    fields[name] = msgspec.json.decode(properties[name], type=field_type)
             fields["token_bytes"] = [bytes.fromhex(symbol) for symbol in fields["token_bytes"]]
             return cls(**fields)
         except KeyError as error:
@@ -227,6 +229,11 @@ def _check_link(link: LinkMeta) -> None:
         high = math.inf if param.high is None else param.high
         fits = low <= param.default <= high and abs(param.default) <= MAX_NUMBER[param.dtype]
         _require(fits, f"{link.name}.{name} = {param.default:g} is out of its range")
+
+
+def readable_symbol(symbol: bytes) -> str:
+    """Return the bytes of a symbol as text; bytes that are no character alone come as ``\\xe2``."""
+    return symbol.decode("utf-8", "backslashreplace")
 
 
 def choose_start(token_bytes: Sequence[bytes], counts: NDArray[np.int64], unknown: int | None) -> int:

@@ -43,7 +43,7 @@ class Link:
         for param, number in self.defaults.items():
             check_param(self.name, param, self.strategy.params[param], number)
 
-    def with_options(self, options: Mapping[str, str]) -> Link:
+    def with_options(self, options: Mapping[str, object]) -> Link:
         """Return the link with some options of its Config replaced, given as text."""
         cls = type(self.strategy)
         table = to_table(self.strategy.config) | dict(options)
@@ -158,7 +158,7 @@ class Chain:
         index = next((i for i, existing in enumerate(ranks) if existing > rank), len(ranks))
         return Chain([*self.links[:index], link, *self.links[index:]])
 
-    def with_options(self, options: Mapping[str, Mapping[str, str]]) -> Chain:
+    def with_options(self, options: Mapping[str, Mapping[str, object]]) -> Chain:
         """Return the chain with options of some links replaced, given as text: link -> field -> text."""
         return Chain([link.with_options(options[link.name]) if link.name in options else link for link in self.links])
 

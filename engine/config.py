@@ -13,7 +13,7 @@ import itertools
 import math
 import re
 import textwrap
-import tomllib
+import threading
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,12 +23,18 @@ import msgspec
 
 from gentext.errors import ConfigError, nearest
 
+__all__ = ["Fraction", "NoConfig", "NonNegative", "NonNegativeFloat", "Positive", "PositiveFloat", "per_run"]
+
 #: Ready-made ranges for the fields of a Config: ``hidden: Positive = 512``.
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 NonNegative = Annotated[int, msgspec.Meta(ge=0)]
 PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
 NonNegativeFloat = Annotated[float, msgspec.Meta(ge=0)]
 Fraction = Annotated[float, msgspec.Meta(ge=0, lt=1)]
+
+#: Held while msgspec converts: it examines a type on first use, and crashes the process when two threads do that at
+#: once (seen with version 0.22).
+CONVERSION_LOCK = threading.RLock()
 
 ConfigTable = dict[str, Any]
 C = TypeVar("C")
@@ -78,7 +84,8 @@ def build_config(cls: type[C], values: Mapping[str, Any], section: str, *, stric
             if isinstance(value, int | float) and not isinstance(value, bool) and not value > bound:
                 raise ConfigError(f"{section}.{key} = {value!r}: expected a number > {bound}")
     try:
-        return msgspec.convert(dict(values), type=cls, strict=strict)
+        with CONVERSION_LOCK:
+            return msgspec.convert(dict(values), type=cls, strict=strict)
     except msgspec.ValidationError as error:
         problem, _, path = str(error).partition(" - at `$")
         key = re.split(r"[.\[`]", path.removeprefix("."))[0]
@@ -126,6 +133,8 @@ def merge(*tables: Mapping[str, Any]) -> ConfigTable:
 
 def read_toml(path: Path) -> ConfigTable:
     """Read a TOML file, or raise ConfigError with the line that is wrong."""
+    import tomllib  # takes 2 ms, which `gen sample` can do without
+
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -142,6 +151,8 @@ def read_toml(path: Path) -> ConfigTable:
 
 def parse_setting(text: str) -> ConfigTable:
     """Parse one ``--set section.key=value``; the value is TOML, or else a plain string."""
+    import tomllib
+
     path, equals, raw = text.partition("=")
     parts = path.strip().split(".")
     if not equals or len(parts) < 2 or not all(parts):

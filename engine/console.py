@@ -1,27 +1,47 @@
-"""The one way to say something to a person: a line on stderr. Text goes to stdout, nothing else."""
+"""The one way to show a line to the user: on stderr. Only text that a model writes goes to stdout."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Iterator
+from contextvars import ContextVar
 
-_muted = False
+#: The list that gets the lines instead of stderr, or None. Each thread has its own.
+_collected: ContextVar[list[str] | None] = ContextVar("collected", default=None)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[list[str]]:
+    """Collect the lines of this thread in the list that the context returns, instead of printing them."""
+    lines: list[str] = []
+    token = _collected.set(lines)
+    try:
+        yield lines
+    finally:
+        _collected.reset(token)
+
+
+def is_quiet() -> bool:
+    """Return whether lines of this thread are collected instead of printed."""
+    return _collected.get() is not None
 
 
 def mute(on: bool) -> None:
-    """Say nothing from now on, or speak again: of several processes that train together one speaks."""
-    global _muted
-    _muted = on
+    """Stop printing lines in this thread, or start again: of several processes that train together one prints."""
+    _collected.set([] if on else None)
 
 
 def say(line: str) -> None:
-    """Print one line on stderr; a stderr that is gone is no reason to stop."""
-    if _muted:
+    """Print one line on stderr; when stderr is closed, the line is lost and the program goes on."""
+    lines = _collected.get()
+    if lines is not None:
+        lines.append(line)
         return
     with contextlib.suppress(OSError, ValueError):
         print(line, file=sys.stderr, flush=True)
 
 
 def warn(line: str) -> None:
-    """Say something that the user may want to act on."""
+    """Print a line that the user may want to act on."""
     say(f"gen: warning: {line}")

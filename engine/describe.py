@@ -14,13 +14,15 @@ import numpy as np
 
 from gentext.bundle import Bundle, LinkMeta, StateMeta, TokenizerMeta
 from gentext.chain import DEFAULT_CHAIN, Chain, build_chain
-from gentext.config import ConfigTable, build_config
+from gentext.config import CONVERSION_LOCK, ConfigTable, build_config
 from gentext.errors import FileFormatError, RunError, nearest
 from gentext.interfaces import Model, Tokenizer
 from gentext.manager import host
 from gentext.registry import Registry
 from gentext.run import TOKENIZER, Run
 from gentext.versions import installed_version
+
+__all__ = ["tokenizer_of"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +102,8 @@ def _states(model: Model) -> list[StateMeta]:
 
 def chain_meta(chain: Chain) -> list[LinkMeta]:
     """Return a chain as a file's metadata stores it."""
-    return msgspec.convert([link.describe() for link in chain], list[LinkMeta])
+    with CONVERSION_LOCK:
+        return msgspec.convert([link.describe() for link in chain], list[LinkMeta])
 
 
 def card(run: Run, model: Model) -> dict[str, Any]:

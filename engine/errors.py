@@ -24,6 +24,24 @@ import difflib
 import re
 from collections.abc import Iterable
 
+__all__ = [
+    "ConfigError",
+    "CorpusError",
+    "DeviceError",
+    "ExportError",
+    "FileFormatError",
+    "GenError",
+    "MissingExtra",
+    "PluginError",
+    "PrimeError",
+    "RunError",
+    "TrainingStopped",
+    "UnknownComponent",
+    "UsageError",
+    "nearest",
+    "reason",
+]
+
 #: Escape sequences that colour text on a terminal; some libraries put them into their messages.
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 

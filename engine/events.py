@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from gentext.run import Run
     from gentext.settings import Settings
 
+__all__ = ["Hooks", "Progress", "SilentHooks"]
+
 
 @dataclasses.dataclass(frozen=True)
 class Progress:

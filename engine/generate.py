@@ -1,17 +1,18 @@
-"""From a sampler's tokens to text: decoding, counting characters, holding back stop strings."""
+"""From the tokens of a sampler to text: decoding, counting characters, and stop strings."""
 
 from __future__ import annotations
 
 import codecs
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from gentext.bundle import Bundle
 from gentext.chain import Chain, LinkArrays
 from gentext.describe import tokenizer_of
 from gentext.errors import PrimeError
-from gentext.interfaces import Finish, Ids, OpenSampler, Request, Tokenizer
+from gentext.interfaces import Chunk, Finish, Ids, OpenSampler, Request, Tokenizer
 from gentext.noise import check_seed
 from gentext.stop import StopAutomaton
 from gentext.stored import StoredStrategy
@@ -19,173 +20,206 @@ from gentext.stored import StoredStrategy
 
 @dataclasses.dataclass
 class GeneratedText:
-    """What one row has written so far."""
+    """The text that one row has written so far, without its prime."""
 
     stream: int
+    """Which of the seed's streams of random numbers the row draws with."""
     text: str = ""
     finish: Finish = "running"
+    """Why the row has ended: ``length``, ``stop``, or ``masked`` when the chain left no symbol to draw."""
     tokens: list[int] = dataclasses.field(default_factory=list)
     logprobs: list[float] = dataclasses.field(default_factory=list)
+    """Natural logarithm of each token's probability, as the model gives it before the chain."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Piece:
-    """Some new characters of one row; ``done`` when it writes no more."""
+class Piece(NamedTuple):
+    """Some new characters of one row; ``done`` when no others will follow."""
 
     row: int
     text: str
     done: bool
 
 
+@runtime_checkable
+class _Closable(Protocol):
+    """An iterator that releases what it holds when it is closed, as a generator does."""
+
+    def close(self) -> None: ...
+
+
 def generate(
     sampler: OpenSampler,
     chain: Chain,
     *,
-    prime: Ids,
+    primes: Sequence[Ids],
     seed: int,
-    count: int = 1,
+    streams: Sequence[int] | None = None,
     length: int | None = 200,
     values: dict[str, dict[str, float]] | None = None,
     stops: Sequence[str] = (),
     tables: LinkArrays | None = None,
-) -> tuple[list[GeneratedText], Iterator[Piece]]:
-    """Write ``count`` texts of exactly ``length`` new characters each (None: without end).
+) -> tuple[list[GeneratedText], Generator[Piece, None, None]]:
+    """Write one text behind each prime, of exactly ``length`` new characters (None: without end).
 
-    ``tables`` are those of the chain's links; when None, those that their own options give.
-    Returns the texts, which fill as the iterator is consumed, and the pieces as they come.
-    The same seed gives the same text whatever ``count`` is: row r is stream r of the seed.
+    Row r draws with stream ``streams[r]`` of the seed, r itself by default. The text of a row depends on its prime,
+    the seed and its stream alone, not on the other rows. ``values`` sets parameters of the chain's links, by link
+    and name. ``tables`` are those of the chain's links; when None, the links make them from their own options.
+
+    Returns the texts, which grow while the iterator is consumed, and an iterator over their pieces.
     """
     check_seed(seed)
+    if streams is None:
+        streams = range(len(primes))
     stop = StopAutomaton(stops) if stops else None
     bundle = sampler.bundle
     request = Request(
-        primes=[prime] * count,
-        seeds=[(seed, stream) for stream in range(count)],
+        primes=primes,
+        seeds=[(seed, stream) for stream in streams],
         chain=chain,
-        params=chain.param_arrays(count, values),
-        tables=_tables(chain, bundle) if tables is None else tables,
+        params=chain.param_arrays(len(primes), values),
+        tables=_make_tables(chain, bundle) if tables is None else tables,
         stop=stop,
-        max_tokens=length if length is not None and _one_to_one(bundle) else None,
+        max_tokens=length if length is not None and _has_one_character_symbols(bundle) else None,
     )
-    rows = [_Row(GeneratedText(stream), bundle, length, stop, prime) for stream in range(count)]
-    return [row.result for row in rows], _pieces(sampler, request, rows)
+    rows = [
+        _RowDecoder(GeneratedText(stream), bundle, length, stop, prime)
+        for stream, prime in zip(streams, primes, strict=True)
+    ]
+    return [row.result for row in rows], _decode_chunks(sampler, request, rows)
 
 
-def _pieces(sampler: OpenSampler, request: Request, rows: list[_Row]) -> Iterator[Piece]:
+def _decode_chunks(sampler: OpenSampler, request: Request, rows: list[_RowDecoder]) -> Generator[Piece, None, None]:
     with contextlib.ExitStack() as stack:
         chunks = sampler.generate(request)
-        if hasattr(chunks, "close"):  # any iterator will do, not generators alone
+        if isinstance(chunks, _Closable):  # a plugin may return another iterator than a generator
             stack.callback(chunks.close)
         for chunk in chunks:
             for index, row in enumerate(rows):
                 if row.done:
                     continue
-                text = "".join(
-                    row.feed(int(token), float(logprob))
-                    for token, logprob in zip(chunk.tokens[:, index], chunk.logprobs[:, index], strict=True)
-                )
-                if not row.done and chunk.finish[index] != "running":
-                    text += row.end(chunk.finish[index])
+                text = _decode_row(chunk, index, row)
                 if text or row.done:
                     yield Piece(index, text, row.done)
             if all(row.done for row in rows):
                 return
 
 
-def _tables(chain: Chain, bundle: Bundle) -> LinkArrays:
-    """Make the tables of a chain; without any, a file's tokenizer need not be installed.
+def _decode_row(chunk: Chunk, index: int, row: _RowDecoder) -> str:
+    """Return the characters that one row gains by a chunk."""
+    text = ""
+    for token, logprob in zip(chunk.tokens[:, index], chunk.logprobs[:, index], strict=True):
+        text += row.feed(int(token), float(logprob))
+    if not row.done and chunk.finish[index] != "running":
+        text += row.end(chunk.finish[index])
+    return text
 
-    A chain that a file has inside keeps the tables that it was compiled with.
+
+def _make_tables(chain: Chain, bundle: Bundle) -> LinkArrays:
+    """Return the tables of a chain's links.
+
+    Only links that have tables need the tokenizer, whose plugin may not be installed. The links of a compiled file
+    keep the tables that they were compiled with.
     """
     if not any(link.strategy.tables and not isinstance(link.strategy, StoredStrategy) for link in chain):
         return {}
     return chain.table_arrays(tokenizer_of(bundle))
 
 
-def encode_prime(tokenizer: Tokenizer, text: str, policy: str) -> tuple[Ids, str | None]:
-    """Encode a prime; ``policy`` says what to do about characters that the model does not know.
+def encode_prime(
+    tokenizer: Tokenizer, text: str, policy: str, skip_option: str = "--unknown skip"
+) -> tuple[Ids, str | None]:
+    """Encode a prime. ``policy`` decides about characters that the model does not know.
 
     error: raise PrimeError naming the first one; skip: leave them out; unknown: use the unknown
-    symbol. Returns the ids and a line to show, when something was left out or replaced.
+    symbol. ``skip_option`` is how messages spell the advice to leave them out. Returns the ids, and a line to show
+    when something was left out or replaced.
     """
-    strange = tokenizer.unknown_at(text)
-    if not strange:
+    positions = tokenizer.unknown_at(text)
+    if not positions:
         return tokenizer.encode(text), None
-    first = f"{text[strange[0]]!r} at position {strange[0]}"
+    first = f"{text[positions[0]]!r} at position {positions[0]}"
     if policy == "skip":
-        keep = "".join(char for at, char in enumerate(text) if at not in set(strange))
-        return tokenizer.encode(keep), f"{len(strange)} characters of the prime are unknown and left out, first {first}"
+        skipped = set(positions)
+        known_text = "".join(character for index, character in enumerate(text) if index not in skipped)
+        note = f"{len(positions)} characters of the prime are unknown and left out, first {first}"
+        return tokenizer.encode(known_text), note
     if policy == "unknown" and tokenizer.unknown is not None:
-        return tokenizer.encode(text), f"{len(strange)} characters of the prime are unknown, first {first}"
+        return tokenizer.encode(text), f"{len(positions)} characters of the prime are unknown, first {first}"
     if policy == "unknown":
-        raise PrimeError(f"the prime has {first}, and this model has no unknown symbol; use --unknown skip")
+        raise PrimeError(f"the prime has {first}, and this model has no unknown symbol; use {skip_option}")
     raise PrimeError(
         f"the prime has {first}, which the model's {tokenizer.vocab_size} symbols do not include; "
-        f"leave it out, or use --unknown skip"
+        f"leave it out, or use {skip_option}"
     )
 
 
-def _one_to_one(bundle: Bundle) -> bool:
-    """Tell whether every symbol is exactly one character."""
+def _has_one_character_symbols(bundle: Bundle) -> bool:
+    """Return whether every symbol is exactly one character."""
     try:
-        return all(len(data.decode("utf-8")) == 1 for data in bundle.token_bytes)
+        return all(len(symbol.decode("utf-8")) == 1 for symbol in bundle.token_bytes)
     except UnicodeDecodeError:
         return False
 
 
-class _Row:
-    """Decodes one row and decides when it is done."""
+class _RowDecoder:
+    """Turns the tokens of one row into text, and decides when the row is done.
+
+    Characters that may become a stop string are kept pending until that is certain.
+    """
 
     def __init__(
         self, result: GeneratedText, bundle: Bundle, length: int | None, stop: StopAutomaton | None, prime: Ids
     ) -> None:
         self.result = result
         self.done = False
-        self._bytes = bundle.token_bytes
+        self._symbols = bundle.token_bytes
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._length = length
         self._stop = stop
-        self._held = ""
-        self._state = (
-            stop.state_after_prime(b"".join(self._bytes[int(token)] for token in prime)) if stop is not None else 0
-        )
+        self._pending = ""
+        self._stop_state = 0
+        if stop is not None:
+            self._stop_state = stop.state_after_prime(b"".join(self._symbols[int(token)] for token in prime))
 
     def feed(self, token: int, logprob: float) -> str:
-        """Take one token and return the characters that are now certain."""
+        """Take one token, or -1 for none, and return the characters that are now certain."""
         if self.done or token < 0:
             return ""
         self.result.tokens.append(token)
         self.result.logprobs.append(logprob)
-        return self._take(self._decoder.decode(self._bytes[token]))
+        return self._release(self._decoder.decode(self._symbols[token]))
 
     def end(self, finish: Finish) -> str:
-        """End the row because the sampler says so, and return what was held back."""
-        text = self._take(self._decoder.decode(b"", final=True))
+        """End the row because the sampler has ended it, and return the characters that were pending."""
+        text = self._release(self._decoder.decode(b"", final=True))
         return text + ("" if self.done else self._close(finish))
 
-    def _take(self, characters: str) -> str:
+    def _release(self, characters: str) -> str:
+        """Add new characters, and return those, old and new, that cannot become a stop string any longer."""
         released = ""
         for character in characters:
-            self._held += character
+            self._pending += character
+            pending_length = 0
             if self._stop is not None:
-                self._state = self._stop.advance(self._state, character.encode())
-                matched = int(self._stop.matched[self._state])
+                self._stop_state = self._stop.advance(self._stop_state, character.encode())
+                matched = int(self._stop.matched[self._stop_state])
                 if matched:
-                    self._held = self._held[: max(0, len(self._held) - matched)]
+                    self._pending = self._pending[: max(0, len(self._pending) - matched)]
                     return released + self._close("stop", released)
-            keep = int(self._stop.pending[self._state]) if self._stop is not None else 0
-            ready = len(self._held) - min(keep, len(self._held))
-            released += self._held[:ready]
-            self._held = self._held[ready:]
-            if self._length is not None and len(self.result.text) + len(released) + len(self._held) >= self._length:
+                pending_length = int(self._stop.pending[self._stop_state])
+            ready = len(self._pending) - min(pending_length, len(self._pending))
+            released += self._pending[:ready]
+            self._pending = self._pending[ready:]
+            written = len(self.result.text) + len(released) + len(self._pending)
+            if self._length is not None and written >= self._length:
                 return released + self._close("length", released)
         self.result.text += released
         return released
 
-    def _close(self, finish: Finish, before: str = "") -> str:
-        """Finish the row: release what is held, and record the text."""
-        last, self._held = self._held, ""
-        self.result.text += before + last
+    def _close(self, finish: Finish, released: str = "") -> str:
+        """Finish the row: record what was released and what is pending, and return the latter."""
+        pending, self._pending = self._pending, ""
+        self.result.text += released + pending
         self.result.finish = finish
         self.done = True
-        return last
+        return pending

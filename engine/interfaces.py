@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, runtime_checkable
 
@@ -27,8 +27,29 @@ if TYPE_CHECKING:
     from gentext.run import Run
     from gentext.stop import StopAutomaton
 
+__all__ = [
+    "Batcher",
+    "Chunk",
+    "DeclaresSources",
+    "Finish",
+    "FitResult",
+    "Ids",
+    "Model",
+    "OpenSampler",
+    "Request",
+    "Sampler",
+    "SourceKind",
+    "StateSpec",
+    "Tokenizer",
+    "TokenizerClass",
+    "Trainer",
+    "World",
+]
+
 Ids = NDArray[np.integer[Any]]
 Finish = Literal["running", "stop", "masked", "length"]
+#: What a sampler can open: any run folder, one with a model.onnx, an .onnx file, or a file of any kind.
+SourceKind = Literal["run", "exported run", "onnx file", "any file"]
 
 
 @runtime_checkable
@@ -290,7 +311,10 @@ class OpenSampler(Protocol):
 
 
 class Sampler(Protocol):
-    """Opens a trained model for sampling. Constructed as ``Sampler(config)``."""
+    """Opens a trained model for sampling. Constructed as ``Sampler(config)``.
+
+    Optional: the class attribute ``opens`` declares what that is, see `DeclaresSources`.
+    """
 
     def open(self, source: Path, device: str) -> OpenSampler:
         """Open a run's folder or an exported file; ``device`` is auto, cpu or cuda.
@@ -298,3 +322,14 @@ class Sampler(Protocol):
         Raises a GenError for a source that it cannot open, DeviceError for a device that is not available.
         """
         ...
+
+
+@runtime_checkable
+class DeclaresSources(Protocol):
+    """A sampler's class that declares what it opens; another one gets any run folder and any file.
+
+    ``opens = ("exported run", "onnx file")``: without a path, the newest exported run is taken; a run that was
+    not exported, or a file of another kind, is refused with a message before the sampler sees it.
+    """
+
+    opens: Collection[SourceKind]

@@ -12,6 +12,7 @@ import functools
 import importlib
 import os
 import re
+import threading
 from collections.abc import Collection, Iterable
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -217,10 +218,24 @@ class PluginHost:
         return next(record for record in self.plugins if record.name == plugin_name)
 
 
+#: Held while the plugins are loaded, so that several threads get the same ones.
+_loading = threading.RLock()
+
+
 @functools.cache
+def _load_plugins() -> PluginHost:
+    return PluginHost()
+
+
 def host() -> PluginHost:
     """Return the plugins of this process, loading them on first use."""
-    return PluginHost()
+    with _loading:
+        return _load_plugins()
+
+
+def forget_plugins() -> None:
+    """Load the plugins anew when they are next needed. For tests that install some or change GEN_PLUGINS."""
+    _load_plugins.cache_clear()
 
 
 def _normalized(name: str) -> str:

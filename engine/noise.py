@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from gentext.errors import UsageError
 
+__all__ = ["DRAW", "check_seed", "plane", "uniforms"]
+
 #: The name under which the draw takes its noise.
 DRAW = "draw"
 WORD = 2**64

@@ -15,6 +15,8 @@ from typing import IO, Any
 from gentext.config import ConfigTable, read_toml
 from gentext.errors import RunError
 
+__all__ = ["Run", "append_line", "atomic_write", "open_run", "runs_folder", "write_bytes", "write_text"]
+
 CONFIG, TOKENIZER, METRICS = "config.toml", "tokenizer.json", "metrics.jsonl"
 SAMPLES, HELD_OUT, CURVES, EVENTS = "samples.txt", "held_out.txt", "curves.png", "tensorboard"
 MODEL, GENERATOR, UNROLLED = "model.onnx", "generator.onnx", "generator-unrolled.onnx"

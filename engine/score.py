@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gentext.bundle import Bundle
+from gentext.bundle import Bundle, readable_symbol
 from gentext.describe import tokenizer_of
 from gentext.errors import CorpusError, PluginError
 from gentext.interfaces import Ids, OpenSampler
-from gentext.opening import open_exported
 from gentext.stepping import StepModel
 
-if TYPE_CHECKING:
-    from gentext.data.corpus import Corpus
+__all__ = ["Score"]
 
 #: The notebook's evaluation: streams read side by side, and symbols of each in one window.
 ROWS, LENGTH = 128, 100
@@ -31,53 +30,97 @@ class ScoredModel(StepModel, Protocol):
     bundle: Bundle
 
 
-def score(path: Path, corpus: Corpus, device: str) -> dict[str, Any]:
-    """Return the losses of an exported model on a text: see `score_sampler`."""
-    return score_sampler(open_exported(path, device), corpus)
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """How well a model predicts a text that it reads from beginning to end, always knowing the true text so far."""
+
+    text: str = dataclasses.field(repr=False)
+    symbols: list[str] = dataclasses.field(repr=False)
+    """The symbols that the text consists of, in order; most models have one for each character."""
+    logprobs: NDArray[np.float64] = dataclasses.field(repr=False)
+    """Natural logarithm of the probability that the model gave to each symbol: float64 [len(symbols)]."""
+    nats: float
+    """The loss of the whole text: the sum of ``-logprobs``."""
+    unknown: int
+    """How many characters the model does not know; its unknown symbol stands for them."""
+
+    @property
+    def characters(self) -> int:
+        """How many characters the text has."""
+        return len(self.text)
+
+    @property
+    def nats_per_character(self) -> float:
+        return self.nats / self.characters
+
+    @property
+    def bits_per_character(self) -> float:
+        return self.nats_per_character / float(np.log(2))
+
+    @property
+    def perplexity(self) -> float:
+        """Among how many equally probable characters the model would have to guess with this loss."""
+        return float(np.exp(self.nats_per_character))
 
 
-def score_sampler(sampler: OpenSampler, corpus: Corpus) -> dict[str, Any]:
-    """Return the losses of an opened sampler's model on a text, with the counts that belong to them.
+def score_text(sampler: OpenSampler, text: str, name: str = "the text") -> Score:
+    """Measure the loss of an opened sampler's model on a text; ``name`` stands for the text in messages.
 
     Raises CorpusError when the text is empty or has characters that the model has no symbol for,
     PluginError when the sampler gives no logits.
     """
+    model = _as_scored_model(sampler)
+    tokenizer = tokenizer_of(model.bundle)
+    unknown = tokenizer.unknown_at(text)
+    if unknown and tokenizer.unknown is None:
+        raise CorpusError(
+            f"{name}: {len(unknown)} characters are not among the model's {tokenizer.vocab_size} symbols, "
+            f"first {text[unknown[0]]!r} at position {unknown[0]}; leave them out of the text"
+        )
+    tokens = tokenizer.encode(text)
+    if not len(tokens):
+        raise CorpusError(f"{name}: no text to measure")
+    windows = list(window_losses(model, tokens, model.bundle.start))
+    vocabulary = [readable_symbol(symbol) for symbol in model.bundle.token_bytes]
+    symbols = [vocabulary[token] for token in tokens.tolist()]
+    return Score(text, symbols, -np.concatenate(windows), _total(windows), len(unknown))
+
+
+def notebook_score(sampler: OpenSampler, text: str) -> float | None:
+    """Return the notebook's validation loss (see `notebook_loss`) on a text, in nats a character."""
+    model = _as_scored_model(sampler)
+    tokens = tokenizer_of(model.bundle).encode(text)
+    loss = notebook_loss(model, tokens)
+    return None if loss is None else loss * len(tokens) / len(text)
+
+
+def _as_scored_model(sampler: OpenSampler) -> ScoredModel:
     if not isinstance(sampler, ScoredModel):
         raise PluginError(
             f"the sampler {type(sampler).__name__} cannot measure a loss: it lacks initial(rows) and "
             f"advance(tokens, state), which give logits; open the model with another sampler"
         )
-    tokenizer = tokenizer_of(sampler.bundle)
-    unknown = tokenizer.unknown_at(corpus.text)
-    if unknown and tokenizer.unknown is None:
-        raise CorpusError(
-            f"{corpus.name}: {len(unknown)} characters are not among the model's {tokenizer.vocab_size} symbols, "
-            f"first {corpus.text[unknown[0]]!r} at position {unknown[0]}; leave them out of the text"
-        )
-    tokens = tokenizer.encode(corpus.text)
-    if not len(tokens):
-        raise CorpusError(f"{corpus.name}: no text to measure")
-    total = stream_loss(sampler, tokens, sampler.bundle.start)
-    formula = notebook_loss(sampler, tokens)
-    return {
-        "characters": len(corpus.text),
-        "symbols": len(tokens),
-        "nats_per_character": total / len(corpus.text),
-        "bits_per_character": total / len(corpus.text) / float(np.log(2)),
-        "perplexity": float(np.exp(total / len(corpus.text))),
-        "unknown": len(unknown),
-        "notebook_formula": None if formula is None else formula * len(tokens) / len(corpus.text),
-    }
+    return sampler
+
+
+def window_losses(model: StepModel, tokens: Ids, start: int) -> Iterator[NDArray[np.float64]]:
+    """Yield the losses in nats of all tokens, read as one stream after the start token, a window at a time."""
+    state = model.initial(1)
+    inputs = np.concatenate([[start], tokens[:-1]]).astype(np.int64)
+    for begin in range(0, len(tokens), WINDOW):
+        logits, state = model.advance(inputs[None, begin : begin + WINDOW], state)
+        yield _losses(logits[0], tokens[begin : begin + WINDOW].astype(np.int64))
 
 
 def stream_loss(model: StepModel, tokens: Ids, start: int) -> float:
     """Return the summed loss in nats of all tokens, read as one stream after the start token."""
-    state = model.initial(1)
-    inputs = np.concatenate([[start], tokens[:-1]]).astype(np.int64)
+    return _total(window_losses(model, tokens, start))
+
+
+def _total(windows: Iterable[NDArray[np.float64]]) -> float:
     total = 0.0
-    for begin in range(0, len(tokens), WINDOW):
-        logits, state = model.advance(inputs[None, begin : begin + WINDOW], state)
-        total += float(_losses(logits[0], tokens[begin : begin + WINDOW].astype(np.int64)).sum())
+    for losses in windows:
+        total += float(losses.sum())
     return total
 
 

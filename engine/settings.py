@@ -11,6 +11,8 @@ import msgspec
 
 from gentext.errors import ConfigError, MissingExtra, UsageError
 
+__all__ = ["Settings", "budget_steps"]
+
 #: The largest budget in steps, and in passes over a text: years of training even for the smallest model.
 MAX_STEPS = 10**9
 #: The largest budget in minutes: two years.
@@ -62,16 +64,16 @@ def check_extras(settings: Settings) -> None:
         raise MissingExtra("run.tensorboard", "tensorboard")
 
 
-def check_device(name: str) -> None:
-    """Raise UsageError for an unknown ``--device``."""
+def check_device(name: str, assignment: str = "") -> None:
+    """Raise UsageError for a name that is no device; messages spell it as ``assignment``, by default as the flag."""
     if name not in get_args(Device):
-        raise UsageError(f"--device {name}: expected auto, cpu or cuda")
+        raise UsageError(f"{assignment or f'--device {name}'}: expected auto, cpu or cuda")
 
 
-def check_threads(count: int) -> None:
-    """Raise UsageError for a number of ``--threads`` that is out of range."""
+def check_threads(count: int, assignment: str = "") -> None:
+    """Raise UsageError for an impossible number of threads; messages spell it as `check_device` does."""
     if not 0 <= count <= MAX_THREADS:
-        raise UsageError(f"--threads {count}: expected 1 to {MAX_THREADS}, or 0 for the fastest")
+        raise UsageError(f"{assignment or f'--threads {count}'}: expected 1 to {MAX_THREADS}, or 0 for the fastest")
 
 
 def cores() -> int:

@@ -18,6 +18,8 @@ from gentext.draw import draw
 from gentext.interfaces import Chunk, Finish, Request
 from gentext.noise import DRAW
 
+__all__ = ["ModelState", "StepModel", "fresh_states", "stepped"]
+
 #: Positions of a prime that are fed to the model in one call.
 PREFILL_POSITIONS = 256
 #: Positions whose noise is computed in one piece.

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from gentext.errors import UsageError
 
+__all__ = ["StopAutomaton"]
+
 
 class StopAutomaton:
     """The automaton of some stop strings, which finds those that end in new text.

@@ -21,6 +21,8 @@ from gentext.draw import draw
 from gentext.errors import reason
 from gentext.strategy import Strategy
 
+__all__ = ["check_strategy"]
+
 #: Rows of the batches that a strategy is checked with, and positions of each.
 ROWS, STEPS = 5, 12
 

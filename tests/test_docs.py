@@ -38,7 +38,7 @@ import torch.distributed.run
 import gentext
 from gentext.chain import Link
 from gentext.export.strategies.check import check_compiles
-from gentext.manager import host
+from gentext.manager import forget_plugins
 from gentext.resolve import TrainOptions, resolve
 from gentext.strategy import Strategy
 
@@ -57,6 +57,10 @@ TINY = {
     "model": ["--set", "model.hidden=8", "--set", "model.embedding=4"],
     "batcher": ["--set", "batcher.batch=2", "--set", "batcher.length=8"],
 }
+
+
+#: Pages whose programs are the cells of one notebook: each sees what those above it have defined.
+NOTEBOOKS = ("library",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,6 +148,7 @@ class Story:
     def __init__(self, page: Path, tiny_run: Path, gen: Gen, monkeypatch: pytest.MonkeyPatch) -> None:
         self.page, self.tiny_run, self.gen, self.monkeypatch = page, tiny_run, gen, monkeypatch
         self.blocks = blocks(page)
+        self.notebook = types.ModuleType("snippet") if page.stem in NOTEBOOKS else None
         self.plugins: list[str] = []
         self.monkeypatch.setattr(gentext, "train", trained_shortly(gentext.train))
         for block in self.blocks:
@@ -194,7 +199,7 @@ class Story:
         with self.monkeypatch.context() as patch:
             for name, value in (one.split("=", 1) for one in words[:begin]):
                 patch.setenv(name, value)
-                host.cache_clear()
+                forget_plugins()
             code, out, err = self.gen(*shortened(words[begin + 1 :]), stdin=stdin)
         assert code == 0, f"{block}: {' '.join(words)}\n{err}"
         assert "gen: warning: plugin" not in err, f"{block}: {' '.join(words)}\n{err}"
@@ -207,7 +212,7 @@ class Story:
         if "--sweep" in words:
             self.lend_model(Path(words[words.index("--sweep") + 1]) / "best")
         if begin:
-            host.cache_clear()
+            forget_plugins()
 
     def run_torchrun(self, block: Block, words: list[str], shown: str) -> None:
         """Have torchrun read its own options, and run the rest as one process; test_ranks.py has several."""
@@ -240,7 +245,7 @@ class Story:
                 if name.startswith("test_"):
                     function()
             return
-        module = types.ModuleType("snippet")
+        module = self.notebook or types.ModuleType("snippet")
         self.monkeypatch.setitem(sys.modules, "snippet", module)
         with contextlib.redirect_stdout(io.StringIO()) as out:
             exec(compile("\n" * block.line + block.text, str(block.page), "exec"), vars(module))
@@ -290,13 +295,13 @@ def test_page(
     for name in ("demo", "other"):
         shutil.copytree(tiny_run, Path("runs") / name)
     modules = set(sys.modules)
-    host.cache_clear()
+    forget_plugins()
     try:
         story = Story(page, tiny_run, gen, monkeypatch)
         for block in story.blocks:
             story.run(block)
     finally:
-        host.cache_clear()
+        forget_plugins()
         for name in set(sys.modules) - modules:
             if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
                 del sys.modules[name]

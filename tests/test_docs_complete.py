@@ -21,7 +21,7 @@ from gentext.cli.app import build
 from gentext.config import config_class, to_table
 from gentext.data.catalogue import CATALOGUE
 from gentext.describe import ChainConfig
-from gentext.manager import host
+from gentext.manager import forget_plugins, host
 from gentext.plugins.sweep.space import Choices, Range, read_space
 from gentext.resolve import TrainOptions, presets, resolve
 from gentext.settings import Settings
@@ -64,9 +64,9 @@ def test_options_of_commands() -> None:
     text = read("docs/commands.md")
     with pytest.MonkeyPatch.context() as patch:  # plugins of whoever runs this add commands of theirs
         patch.setenv("GEN_PLUGINS", "")
-        host.cache_clear()
+        forget_plugins()
         group: Any = typer.main.get_group(build())
-    host.cache_clear()
+    forget_plugins()
     for name, command in group.commands.items():
         given = {option for one in command.params if one.param_type_name == "option" for option in one.opts}
         cells = " ".join(row[0] for row in table(section(text, f"## gen {name}")))

@@ -14,12 +14,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import nn
 
-from gentext.data.corpus import Corpus
 from gentext.errors import PluginError
 from gentext.interfaces import Chunk, Request
 from gentext.plugins.models.lstm import LSTMConfig, LSTMModel
 from gentext.plugins.pytorch.evaluate import mean_loss, windows
-from gentext.score import LENGTH, ROWS, WINDOW, notebook_loss, score_sampler, stream_loss
+from gentext.score import LENGTH, ROWS, WINDOW, notebook_loss, score_text, stream_loss, window_losses
 
 V = 7
 
@@ -81,6 +80,9 @@ def test_stream_reads_every_symbol_behind_the_start(model: LSTMModel, length: in
         logits, _ = model(torch.from_numpy(x[None]), model.initial_state(1))
     expected = nn.functional.cross_entropy(logits[0].double(), torch.from_numpy(tokens), reduction="sum").item()
     assert stream_loss(Steps(model), tokens.astype(np.uint8), start) == pytest.approx(expected, rel=1e-5)
+    windows = list(window_losses(Steps(model), tokens.astype(np.uint8), start))
+    each = nn.functional.cross_entropy(logits[0].double(), torch.from_numpy(tokens), reduction="none").numpy()
+    assert np.concatenate(windows) == pytest.approx(each, rel=1e-4, abs=1e-5)
 
 
 def test_a_sampler_without_logits_is_refused() -> None:
@@ -92,7 +94,7 @@ def test_a_sampler_without_logits_is_refused() -> None:
             raise NotImplementedError
 
     with pytest.raises(PluginError, match=r"TextOnly cannot measure a loss: it lacks initial\(rows\)"):
-        score_sampler(TextOnly(), Corpus("a text", "a text", "abc", sha256=""))
+        score_text(TextOnly(), "abc")
 
 
 @settings(max_examples=200, deadline=None)

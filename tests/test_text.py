@@ -182,8 +182,8 @@ def write(sampler: Scripted, prime: str = "", **options: Any) -> tuple[list[Gene
     """Run to the end; return the texts, and what was handed out on the way, joined, for each row."""
     symbols = sampler.bundle.token_bytes
     ids = prime.encode() if len(symbols) == 256 else [symbols.index(char.encode()) for char in prime]
-    options = {"seed": 0, "count": len(sampler.scripts), **options}
-    texts, pieces = generate(sampler, Chain([]), prime=np.array([*ids], np.int64), **options)
+    primes = [np.array([*ids], np.int64)] * len(sampler.scripts)
+    texts, pieces = generate(sampler, Chain([]), primes=primes, **{"seed": 0, **options})
     parts = [""] * len(texts)
     over = [False] * len(texts)
     for piece in pieces:
@@ -216,7 +216,7 @@ def test_text_is_exact(prime: str, wanted: list[str], stops: list[str], length: 
 
 def test_what_may_become_a_stop_is_held_back() -> None:
     sampler = Scripted(CHARS, [[FEW.index(char) for char in "bbabaab"]])
-    texts, pieces = generate(sampler, Chain([]), prime=np.empty(0, np.int64), seed=0, length=7, stops=["aab"])
+    texts, pieces = generate(sampler, Chain([]), primes=[np.empty(0, np.int64)], seed=0, length=7, stops=["aab"])
     assert [piece.text for piece in pieces] == ["b", "b", "ab", ""]
     assert (texts[0].text, texts[0].finish) == ("bbab", "stop")
 
@@ -230,7 +230,7 @@ def test_invalid_utf8_is_replaced(data: bytes) -> None:
 
 def test_iterator_that_is_dropped_closes_the_sampler() -> None:
     sampler = Scripted(CHARS, [[0] * 9])
-    [text], pieces = generate(sampler, Chain([]), prime=np.empty(0, np.int64), seed=0, length=None)
+    [text], pieces = generate(sampler, Chain([]), primes=[np.empty(0, np.int64)], seed=0, length=None)
     assert next(pieces).text == "a"
     pieces.close()  # type: ignore[attr-defined]
     assert sampler.closed

@@ -6,7 +6,7 @@ import math
 import sys
 from typing import Any
 
-from gentext.console import say
+from gentext.console import is_quiet, say
 from gentext.events import Progress
 from gentext.hookspecs import hookimpl
 from gentext.run import Run
@@ -20,7 +20,7 @@ _bars: dict[Run, tuple[Any, Any]] = {}
 def run_started(run: Run, settings: Settings, progress: Progress) -> None:
     if progress.step:
         say(f"going on at step {progress.step} of {progress.total_steps}")
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and not is_quiet():
         _bars[run] = _start_bar(progress)
 
 

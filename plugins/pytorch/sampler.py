@@ -25,6 +25,7 @@ class TorchSampler:
     """Opens run directories."""
 
     Config = NoConfig
+    opens = ("run",)
 
     def __init__(self, config: NoConfig) -> None:
         self.config = config
@@ -70,7 +71,7 @@ def preview(model: Model, run: Run, length: int) -> str:
     bundle = describe(run, model)
     opened = TorchModel(model, bundle, "")
     chain = chain_of(bundle, host().registry)
-    [text], pieces = generate(opened, chain, prime=np.empty(0, np.int64), seed=0, length=length)
+    [text], pieces = generate(opened, chain, primes=[np.empty(0, np.int64)], seed=0, length=length)
     for _ in pieces:  # the text grows as they are read
         pass
     model.train(was_training)

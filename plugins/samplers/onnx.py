@@ -38,6 +38,7 @@ class OnnxSampler:
     """
 
     Config = OnnxConfig
+    opens = ("exported run", "onnx file")
 
     def __init__(self, config: OnnxConfig = OnnxConfig()) -> None:
         self.config = config

@@ -262,7 +262,7 @@ def test_sampler_of_a_stranger(samples: dict[str, Any]) -> None:
     assert samples["flat"].rows()[0]["text"] != row["text"]
     assert samples["below"].code == samples["no run"].code == 1
     assert "sampler.smoothing = -1" in samples["below"].err
-    assert "the sampler unigram needs a run folder" in samples["no run"].err
+    assert "the unigram sampler reads a run folder" in samples["no run"].err
     assert samples["foreign"].code == 2
     assert "--set model...: gen sample has options of the sampler only" in samples["foreign"].err
 
@@ -287,7 +287,7 @@ def test_sampler_may_return_any_iterator() -> None:
             row = np.array([[1], [0], [1]]), np.zeros((3, 1), np.float32)
             return iter([Chunk(*row, ["running"]), Chunk(*row, ["running"])])
 
-    [text], pieces = generate(Parrot(), Chain([]), prime=np.empty(0, np.int64), seed=0, length=6)
+    [text], pieces = generate(Parrot(), Chain([]), primes=[np.empty(0, np.int64)], seed=0, length=6)
     assert [piece.text for piece in pieces] == ["cabc", "ca"]
     assert (text.text, text.finish) == ("cabcca", "length")
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from gentext.config import PositiveFloat
-from gentext.describe import load_tokenizer
+from gentext.describe import tokenizer_of
 from gentext.errors import RunError
 from gentext.plugins.samplers import open_model
 from gentext.stepping import stepped
@@ -23,17 +23,18 @@ class Unigram:
     """Opens an exported run: its symbols come from the file, their counts from the text."""
 
     Config = UnigramConfig
+    opens = ("exported run",)
 
     def __init__(self, config):
         self.config = config
 
     def open(self, source, device):
-        if not source.is_dir():
-            raise RunError(f"{source}: the sampler unigram needs a run folder, with its held-out text")
+        held_out = source / "held_out.txt"
+        if not held_out.is_file():
+            raise RunError(f"{source}: the sampler unigram needs the run's held-out text")
         bundle = open_model(source / "model.onnx", "cpu").bundle
-        tokenizer = load_tokenizer(bundle.tokenizer.name, bundle.tokenizer.state)
-        ids = tokenizer.encode((source / "held_out.txt").read_text(encoding="utf-8"))
-        counts = np.bincount(ids, minlength=bundle.vocab_size) + self.config.smoothing
+        tokens = tokenizer_of(bundle).encode(held_out.read_text(encoding="utf-8"))
+        counts = np.bincount(tokens, minlength=bundle.vocab_size) + self.config.smoothing
         return Frequencies(np.log(counts / counts.sum()).astype(np.float32), bundle)
 
 

@@ -1,0 +1,294 @@
+"""gentext as a library: open a trained model, and write with it. `gen sample` and `gen eval` do it the same way.
+
+Nothing is printed: what the commands would say on stderr is in `TextModel.messages`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gentext import console
+from gentext.bundle import Bundle, readable_symbol
+from gentext.config import build_config, config_class
+from gentext.errors import UsageError
+from gentext.generate import Piece
+from gentext.interfaces import OpenSampler, Sampler
+from gentext.manager import host
+from gentext.opening import FILE_SAMPLER
+from gentext.parameters import KeywordSpelling, Spelling
+from gentext.settings import check_device, check_threads
+from gentext.source import find_source, sources_of
+from gentext.writing import Writing, WritingOptions, WrittenText, start_writing
+
+if TYPE_CHECKING:
+    from gentext.score import Score
+
+__all__ = ["TextModel", "TextStream", "WrittenText", "load"]
+
+KEYWORDS = KeywordSpelling()
+
+
+def load(
+    path: str | os.PathLike[str] | None = None,
+    *,
+    device: str = "auto",
+    threads: int = 0,
+    sampler: str = FILE_SAMPLER,
+    options: Mapping[str, Any] | None = None,
+) -> TextModel:
+    """Open a trained model: a run folder or an .onnx file; None: the newest exported run.
+
+    ``device`` is auto, cpu or cuda. ``threads`` is how many the computation may use at most, 0 for the number that
+    suits the model; the text is the same. ``sampler`` names the component that runs the model, and ``options`` sets
+    options of it.
+
+    Raises a subclass of `gentext.GenError`: RunError when there is no such run or when it was not exported,
+    FileFormatError for a file that is damaged or not from gentext, DeviceError for a device that cannot be used.
+    """
+    check_device(device, KEYWORDS.assignment("device", device))
+    check_threads(threads, KEYWORDS.assignment("threads", threads))
+    sampler_options = dict(options or {})
+    if threads:
+        sampler_options["threads"] = threads
+    with console.quiet() as messages:
+        model = open_model(None if path is None else Path(path), device, sampler, sampler_options)
+    model.add_messages(messages)
+    return model
+
+
+def open_model(
+    path: Path | None,
+    device: str = "auto",
+    sampler: str = FILE_SAMPLER,
+    options: Mapping[str, Any] | None = None,
+) -> TextModel:
+    """Open a model as `load` does, but print on stderr which one, and what the user should know about it."""
+    sampler_class = host().registry.get("sampler", sampler)
+    config = build_config(config_class(sampler_class), options or {}, "sampler")
+    source = find_source(path, sources_of(sampler_class, sampler), sampler)
+    opener: Sampler = sampler_class(config)
+    return TextModel(source, opener.open(source, device))
+
+
+class TextModel:
+    """A trained model that writes text. Get one from `gentext.load` or `gentext.train`.
+
+    Several threads may use one model at a time; each text is the one that it would be alone.
+    """
+
+    def __init__(self, path: Path, sampler: OpenSampler) -> None:
+        self.path = path
+        """The run folder, or the file."""
+        self._sampler = sampler
+        self._messages: dict[str, None] = {}
+
+    def __repr__(self) -> str:
+        chain = ", ".join(self.chain)
+        return f"<gentext model {self.path}: {self.vocab_size} symbols, chain {chain}, {self.device}>"
+
+    @property
+    def bundle(self) -> Bundle:
+        """The metadata of the file."""
+        return self._sampler.bundle
+
+    @property
+    def device(self) -> str:
+        """The device that is really used, in words."""
+        return self._sampler.device
+
+    @property
+    def vocab_size(self) -> int:
+        """How many different symbols the model has."""
+        return self.bundle.vocab_size
+
+    @property
+    def symbols(self) -> list[str]:
+        """The symbol of each token, in the order of the tokens."""
+        return [readable_symbol(symbol) for symbol in self.bundle.token_bytes]
+
+    @property
+    def chain(self) -> dict[str, dict[str, float]]:
+        """The links of the sampling chain in order, each with the defaults of its parameters."""
+        return {link.name: {name: param.default for name, param in link.params.items()} for link in self.bundle.chain}
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """Where the model comes from: corpus, sizes, losses, config, versions."""
+        return self.bundle.card
+
+    @property
+    def messages(self) -> list[str]:
+        """The lines that the commands would have printed on stderr, each once."""
+        return list(self._messages)
+
+    def add_messages(self, lines: Iterable[str]) -> None:
+        """Add lines to `messages`."""
+        self._messages.update(dict.fromkeys(lines))
+
+    def write(
+        self,
+        prime: str = "",
+        *,
+        length: int = 500,
+        seed: int | None = None,
+        stream: int = 0,
+        stop: str | Sequence[str] = (),
+        unknown: str = "error",
+        chain: Sequence[str] | None = None,
+        params: Mapping[str, object] | None = None,
+        **parameters: object,
+    ) -> str:
+        """Write one text that goes on from the prime, and return its new characters.
+
+        ``length`` is how many characters at most. The same ``seed``, and stream of it, gives the same text; None
+        takes a fresh seed, which `stream` and `write_many` return. The text ends before the first ``stop`` string.
+        ``unknown`` decides about characters of the prime that the model does not know: ``error``; ``skip`` leaves
+        them out; ``unknown`` takes the model's unknown symbol. ``chain`` names the links of another sampling chain
+        than the model's own.
+
+        Other keyword arguments are parameters of the chain's links, such as ``temperature=0.8``. Where several links
+        have a parameter of the same name, or an argument of this method has it, write ``LINK_PARAM=...``, or
+        ``params={"LINK.PARAM": ...}``.
+
+        Raises UsageError for an argument or a parameter that cannot be, PrimeError for an unknown character.
+        """
+        settings = {**(params or {}), **parameters}
+        options = _writing_options(1, length, seed, stream, stop, unknown, chain, settings)
+        return self._write_all([prime], options)[0].text
+
+    def write_many(
+        self,
+        primes: Sequence[str] = ("",),
+        *,
+        count: int = 1,
+        length: int = 500,
+        seed: int | None = None,
+        stream: int = 0,
+        stop: str | Sequence[str] = (),
+        unknown: str = "error",
+        chain: Sequence[str] | None = None,
+        params: Mapping[str, object] | None = None,
+        **parameters: object,
+    ) -> list[WrittenText]:
+        """Write ``count`` texts of each prime side by side, which is much faster than one after the other.
+
+        Text i of prime j is number ``count * j + i`` of the result, and uses that stream of the seed: `write` gives
+        the same text with that seed and stream. Other arguments, and errors, are those of `write`.
+        """
+        if isinstance(primes, str):
+            raise UsageError(f"primes = {primes!r}: expected a list of texts")
+        settings = {**(params or {}), **parameters}
+        options = _writing_options(count, length, seed, stream, stop, unknown, chain, settings)
+        return self._write_all(list(primes), options) if len(primes) else []
+
+    def stream(
+        self,
+        prime: str = "",
+        *,
+        length: int | None = 500,
+        seed: int | None = None,
+        stream: int = 0,
+        stop: str | Sequence[str] = (),
+        unknown: str = "error",
+        chain: Sequence[str] | None = None,
+        params: Mapping[str, object] | None = None,
+        **parameters: object,
+    ) -> TextStream:
+        """Return an iterator over the pieces of one text; with ``length=None`` the text has no end.
+
+        Its attribute ``seed`` is the seed. Other arguments, and errors, are those of `write`.
+        """
+        settings = {**(params or {}), **parameters}
+        options = _writing_options(1, length, seed, stream, stop, unknown, chain, settings)
+        with console.quiet() as messages:
+            writing = self.begin_writing([prime], options)
+        self.add_messages([*messages, *writing.notes])
+        return TextStream(writing, self._next_piece)
+
+    def score(self, text: str, name: str = "the text") -> Score:
+        """Measure how well the model predicts a text: the log-probability of each symbol, and bits a character.
+
+        ``name`` stands for the text in messages. A model with an unknown symbol reads characters that it does not
+        know as that symbol. Raises CorpusError when the text is empty, or when the model has no such symbol and meets
+        such a character; PluginError when the sampler gives no logits.
+        """
+        from gentext.score import score_text  # `gen sample` does not need it
+
+        with console.quiet() as messages:
+            score = score_text(self._sampler, text, name)
+        self.add_messages(messages)
+        return score
+
+    def begin_writing(self, primes: Sequence[str], options: WritingOptions, spelling: Spelling = KEYWORDS) -> Writing:
+        """Check a request and prepare its texts, printing what the user should know. See `start_writing`."""
+        return start_writing(self._sampler, primes, options, spelling)
+
+    def notebook_score(self, text: str) -> float | None:
+        """Return the loss on a text by the notebook's formula in nats a character; None when the text is too short."""
+        from gentext.score import notebook_score
+
+        return notebook_score(self._sampler, text)
+
+    def _write_all(self, primes: Sequence[str], options: WritingOptions) -> list[WrittenText]:
+        if options.length is None:
+            raise UsageError("length = None: only the method stream writes without end; give a number of characters")
+        with console.quiet() as messages:
+            writing = self.begin_writing(primes, options)
+            for _ in writing:
+                pass
+        self.add_messages([*messages, *writing.notes])
+        return writing.results()
+
+    def _next_piece(self, writing: Writing) -> Piece:
+        with console.quiet() as messages:
+            piece = next(writing)
+        self.add_messages(messages)
+        return piece
+
+
+class TextStream(Iterator[str]):
+    """The pieces of one text, each written when it is asked for, by one thread. Get one from `TextModel.stream`."""
+
+    def __init__(self, writing: Writing, next_piece: Callable[[Writing], Piece]) -> None:
+        self._writing = writing
+        self._next_piece = next_piece
+
+    @property
+    def seed(self) -> int:
+        """The seed that gives the same text again."""
+        return self._writing.seed
+
+    @property
+    def result(self) -> WrittenText:
+        """The text as far as it is written."""
+        return self._writing.results()[0]
+
+    def __next__(self) -> str:
+        while True:
+            piece = self._next_piece(self._writing)
+            if piece.text:
+                return piece.text
+
+    def close(self) -> None:
+        """End the text early and release what the sampler holds for it."""
+        self._writing.close()
+
+
+def _writing_options(
+    count: int,
+    length: int | None,
+    seed: int | None,
+    stream: int,
+    stop: str | Sequence[str],
+    unknown: str,
+    chain: Sequence[str] | None,
+    settings: Mapping[str, object],
+) -> WritingOptions:
+    if isinstance(chain, str):
+        raise UsageError(f"chain = {chain!r}: expected a list of links")
+    stops = (stop,) if isinstance(stop, str) else tuple(stop)
+    links = None if chain is None else list(chain)
+    return WritingOptions(count, length, seed, stream, stops, unknown, links, settings)

@@ -1,0 +1,193 @@
+"""The parameters of a chain's links, as somebody sets them who writes text: by flags or by keyword arguments.
+
+Which parameters exist depends on the model's file, on the chain and on the installed links. `choose_chain` serves
+the command line and the library alike; a `Spelling` is what differs between them.
+"""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from gentext.bundle import Bundle
+from gentext.chain import Chain, build_link
+from gentext.describe import chain_of
+from gentext.errors import UsageError, nearest
+from gentext.registry import Registry
+from gentext.stored import stored_chain
+from gentext.strategy import Param, range_problem
+
+#: Link -> parameter -> the number that it is set to.
+ParamValues = dict[str, dict[str, float]]
+
+
+class Spelling(Protocol):
+    """How messages spell parameters, and how values come: as text from flags, as objects from Python."""
+
+    def name(self, parameter: str) -> str:
+        """Return a parameter as the user writes it: ``--top-k``, or ``top_k``."""
+        ...
+
+    def full_name(self, link: str, parameter: str) -> str:
+        """Return how to name a parameter of one link where several have it."""
+        ...
+
+    def assignment(self, parameter: str, setting: object) -> str:
+        """Return a parameter with what it was set to: ``--top-k -1``, or ``top_k = -1``."""
+        ...
+
+    def number(self, parameter: str, setting: object) -> float:
+        """Return the number that a parameter was set to; raises UsageError for what is no number."""
+        ...
+
+    def unknown_parameter(self, parameter: str, parameters: Collection[str]) -> UsageError:
+        """Return the error for a name that no link has; ``parameters`` are those that could be set."""
+        ...
+
+
+class KeywordSpelling:
+    """Parameters as keyword arguments: ``top_k=5``."""
+
+    def name(self, parameter: str) -> str:
+        return parameter
+
+    def full_name(self, link: str, parameter: str) -> str:
+        return f"params={{'{link}.{parameter}': ...}}"
+
+    def assignment(self, parameter: str, setting: object) -> str:
+        return f"{parameter} = {setting!r}"
+
+    def number(self, parameter: str, setting: object) -> float:
+        if isinstance(setting, bool) or not isinstance(setting, numbers.Real):
+            raise UsageError(f"{self.assignment(parameter, setting)}: expected a number")
+        return float(setting)
+
+    def unknown_parameter(self, parameter: str, parameters: Collection[str]) -> UsageError:
+        names = ", ".join(sorted(set(parameters)))
+        return UsageError(
+            f"no parameter {parameter}.{nearest(parameter, parameters)} Parameters of links: {names}; "
+            f"links of plugins: chain=[...]"
+        )
+
+
+class Target(NamedTuple):
+    """What a name stands for: a parameter of a link, or an option of it that is set for each run."""
+
+    link: str
+    parameter: str
+
+
+class ChosenChain(NamedTuple):
+    """The chain to write with, and the parameters that were set."""
+
+    chain: Chain
+    values: ParamValues
+    notes: list[str]
+    """Remarks about parameters that were set but cannot change the text."""
+
+    def numbers_of(self, link_name: str) -> dict[str, float]:
+        """Return every parameter of a link with the number that it has: what was set, else the default."""
+        link = next(link for link in self.chain if link.name == link_name)
+        return {**link.defaults, **self.values.get(link_name, {})}
+
+
+def choose_chain(
+    bundle: Bundle,
+    registry: Registry,
+    links: Sequence[str] | None,
+    settings: Mapping[str, object],
+    spelling: Spelling,
+) -> ChosenChain:
+    """Build the chain of ``links`` (None: the file's own) and set parameters of it.
+
+    ``settings`` maps names to values. A name is ``PARAM`` where one link has it, else ``LINK_PARAM`` or
+    ``LINK.PARAM``; a dash may stand for an underscore. A built-in link that the chain lacks joins it when one of its
+    parameters is set. Raises UsageError for an unknown or ambiguous name and for a value out of range, ConfigError
+    for an option of another type.
+    """
+    use_compiled = links is None and bundle.kind == "generator"
+    chain = stored_chain(bundle) if use_compiled else chain_of(bundle, registry, links)
+    targets = {name: _find_target(name, chain, registry, bundle.vocab_size, spelling) for name in settings}
+    if use_compiled and not all(_has_param(chain, target) for target in targets.values()):
+        # More is asked for than the compiled chain offers as inputs: now the code of its links is needed.
+        chain = chain_of(bundle, registry)
+    values: ParamValues = {}
+    options: dict[str, dict[str, object]] = {}
+    for name, setting in settings.items():
+        target = targets[name]
+        if target.link not in chain.names:
+            chain = chain.with_link(build_link(registry, target.link, bundle.vocab_size))
+        if _has_param(chain, target):
+            param = _params(chain, target.link)[target.parameter]
+            number = _number_in_range(name, setting, param, spelling)
+            values.setdefault(target.link, {})[target.parameter] = number
+        else:
+            options.setdefault(target.link, {})[target.parameter] = setting
+    chain = chain.with_options(options)
+    return ChosenChain(chain, values, _notes_on_no_effect(chain, values, spelling))
+
+
+def builtin_strategies(registry: Registry) -> list[str]:
+    """Return the built-in links. Plugins' links are imported only when the chain or the file names them."""
+    return [component.name for component in registry if component.kind == "strategy" and component.provider.builtin]
+
+
+def _params(chain: Chain, link_name: str) -> Mapping[str, Param]:
+    return next(link.strategy.params for link in chain if link.name == link_name)
+
+
+def _has_param(chain: Chain, target: Target) -> bool:
+    return target.link in chain.names and target.parameter in _params(chain, target.link)
+
+
+def _find_target(name: str, chain: Chain, registry: Registry, vocab_size: int, spelling: Spelling) -> Target:
+    """Return what a name stands for among the chain's links and the built-in ones."""
+    links = list(chain)
+    links += [build_link(registry, n, vocab_size) for n in builtin_strategies(registry) if n not in chain.names]
+    targets = [
+        Target(link.name, parameter) for link in links for parameter in [*link.strategy.params, *link.strategy.per_run]
+    ]
+    matching = [target for target in targets if _spell_alike(name, target.parameter) or _is_full_name(name, target)]
+    full_matches = [target for target in matching if _is_full_name(name, target)]
+    best = full_matches or matching
+    if not best:
+        raise spelling.unknown_parameter(name, [target.parameter for target in targets])
+    if len(best) > 1:
+        alternatives = " or ".join(spelling.full_name(*target) for target in best)
+        raise UsageError(f"{spelling.name(name)} belongs to more than one link; say {alternatives}")
+    return best[0]
+
+
+def _is_full_name(name: str, target: Target) -> bool:
+    joined = (f"{target.link}_{target.parameter}", f"{target.link}.{target.parameter}")
+    return any(_spell_alike(name, full_name) for full_name in joined)
+
+
+def _spell_alike(name: str, other_name: str) -> bool:
+    return name.replace("-", "_") == other_name.replace("-", "_")
+
+
+def _number_in_range(name: str, setting: object, param: Param, spelling: Spelling) -> float:
+    number = spelling.number(name, setting)
+    problem = range_problem(param, number)
+    if problem:
+        raise UsageError(f"{spelling.assignment(name, setting)}: {problem}")
+    return number
+
+
+def _notes_on_no_effect(chain: Chain, values: ParamValues, spelling: Spelling) -> list[str]:
+    """Return remarks on parameters that were set in vain, because another link leaves one symbol only."""
+    notes = []
+    for decider in chain:
+        numbers_of_decider = {**decider.defaults, **values.get(decider.name, {})}
+        params = decider.strategy.params.items()
+        if not any(numbers_of_decider[name] == param.decisive for name, param in params):
+            continue
+        for link in chain:
+            if link.name != decider.name and link.strategy.place != "penalty":
+                notes += [
+                    f"{spelling.name(parameter)} has no effect: {decider.name} leaves one symbol"
+                    for parameter in values.get(link.name, {})
+                ]
+    return list(dict.fromkeys(notes))

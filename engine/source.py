@@ -1,0 +1,74 @@
+"""Which run or file is meant by a path, or by none: what a sampler can open decides."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import get_args
+
+from gentext.console import say
+from gentext.errors import FileFormatError, PluginError, RunError, UsageError
+from gentext.interfaces import DeclaresSources, SourceKind
+from gentext.opening import FILE_SAMPLER
+from gentext.run import MODEL, newest, open_run, runs_folder
+
+#: The sampler that runs the checkpoint of a run that was not exported. It needs PyTorch.
+CHECKPOINT_SAMPLER = "torch"
+#: What the commands and functions open that need an exported model.
+EXPORTED: Collection[SourceKind] = ("exported run", "onnx file")
+#: What a sampler is taken to open that does not declare it.
+UNDECLARED: Collection[SourceKind] = ("run", "any file")
+
+
+def sources_of(sampler_class: object, name: str) -> Collection[SourceKind]:
+    """Return what a sampler opens: its class attribute ``opens``, or any run and any file.
+
+    Raises PluginError for a word that `gentext.interfaces.SourceKind` does not have.
+    """
+    if not isinstance(sampler_class, DeclaresSources):
+        return UNDECLARED
+    opens = sampler_class.opens
+    for kind in opens:
+        if kind not in get_args(SourceKind):
+            expected = ", ".join(get_args(SourceKind))
+            raise PluginError(f"the sampler {name!r} declares that it opens {kind!r}; expected some of {expected}")
+    return opens
+
+
+def find_source(path: Path | None, opens: Collection[SourceKind] = EXPORTED, sampler: str = FILE_SAMPLER) -> Path:
+    """Return the run folder or the file to open; without a path, the newest run that can be opened.
+
+    ``opens`` is what the sampler of that name can open. Raises RunError when there is no such run or file, or
+    when the run was not exported; FileFormatError for another kind of file.
+    """
+    opens_runs = "run" in opens or "exported run" in opens
+    if path is None:
+        if not opens_runs:
+            raise UsageError(f"the sampler {sampler!r} opens files only, so there is no default; name a file")
+        return _newest_run(exported="run" not in opens)
+    if path.is_dir():
+        if not opens_runs:
+            raise FileFormatError(f"{path} is a folder; the sampler {sampler!r} opens files only")
+        if not open_run(path).model.is_file() and "run" not in opens:
+            raise RunError(f"{path} was not exported yet: it has no {MODEL}. Make one with: gen export {path}")
+    elif not path.exists():
+        raise RunError(f"{path}: no such run or file; expected a run folder or an .onnx file")
+    elif not {"onnx file", "any file"} & set(opens):
+        raise RunError(f"{path}: the {sampler} sampler reads a run folder; use --sampler {FILE_SAMPLER} for a file")
+    elif path.suffix != ".onnx" and "any file" not in opens:
+        raise FileFormatError(f"{path}: expected a run folder or an .onnx file")
+    return path
+
+
+def _newest_run(exported: bool) -> Path:
+    """Return the folder of the newest run, and tell the user which it is."""
+    run, newer_unfinished = newest(exported)
+    if run is None:
+        advice = "make one with: gen train"
+        if newer_unfinished is not None:
+            unfinished = newer_unfinished.path
+            advice = f"{unfinished} is unfinished, go on with: gen train --resume --run {unfinished}"
+        raise RunError(f"no run in {runs_folder()}/; {advice}")
+    remark = f" ({newer_unfinished.path} is newer, but unfinished)" if newer_unfinished else ""
+    say(f"run: {run.path}{remark}")
+    return run.path

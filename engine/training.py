@@ -1,0 +1,137 @@
+"""Training as a function: `gentext.train`."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from gentext import console
+from gentext.advice import after_training
+from gentext.describe import load_tokenizer
+from gentext.errors import ConfigError, MissingExtra, UsageError
+from gentext.interfaces import FitResult, World
+from gentext.library import TextModel, open_model
+from gentext.opening import FILE_SAMPLER
+from gentext.pipeline import train as run_training
+from gentext.resolve import InitialWeightsSource, TrainOptions
+from gentext.run import Run
+from gentext.source import CHECKPOINT_SAMPLER
+
+__all__ = ["train"]
+
+#: The module of ``init_from``, as a dotted name: like all built-in plugins it is not imported by the engine itself.
+INITIAL_WEIGHTS = "gentext.plugins.trainers.initial_weights"
+PathLike = str | os.PathLike[str]
+#: Held while a run trains: training sets PyTorch's seed, threads and more for the whole process.
+_training_lock = threading.Lock()
+
+
+def train(
+    text: PathLike | None = None,
+    *,
+    preset: str | None = None,
+    config: PathLike | None = None,
+    settings: Mapping[str, Any] | None = None,
+    epochs: float | None = None,
+    steps: int | None = None,
+    minutes: float | None = None,
+    run: PathLike | None = None,
+    val_frac: float | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+    export: bool = True,
+    tensorboard: bool = False,
+    resume: bool = False,
+    init_from: PathLike | None = None,
+    progress: bool = False,
+) -> TextModel:
+    """Train a model on a text, export it, and open it. Needs the ``train`` extra.
+
+    The arguments are the options of ``gen train``: ``text`` is a file, a folder, or a name of the catalogue;
+    ``settings`` replaces ``--set``: ``{"model.hidden": 256}``. The budget is one of ``epochs``, ``steps`` and
+    ``minutes``. ``export=False`` writes no model.onnx; then the model runs with PyTorch. With ``progress`` the run
+    prints on stderr what ``gen train`` prints; otherwise these lines are in the model's ``messages``.
+
+    In the main thread, Ctrl-C saves the run and raises TrainingStopped. Raises MissingExtra without the extra,
+    UsageError when another run trains in this process, and other subclasses of `gentext.GenError` as the command
+    has errors.
+    """
+    flags = {
+        "epochs": epochs,
+        "steps": steps,
+        "minutes": minutes,
+        "val_frac": val_frac,
+        "device": device,
+        "precision": precision,
+        "seed": seed,
+        "export": None if export else False,
+        "tensorboard": tensorboard or None,
+    }
+    train_options = TrainOptions(
+        corpus=None if text is None else os.fspath(text),
+        run=None if run is None else Path(run),
+        preset=preset,
+        config=None if config is None else Path(config),
+        settings=[_as_setting(key, setting) for key, setting in (settings or {}).items()],
+        flags={name: flag for name, flag in flags.items() if flag is not None},
+        resume=resume,
+        initial_weights=load_initial_weights(None if init_from is None else Path(init_from)),
+    )
+    if World.of_process().size > 1:
+        raise UsageError("gentext.train trains in one process; with torchrun, start: -m gentext.cli train")
+    with _train_alone(), contextlib.nullcontext() if progress else console.quiet() as lines:
+        trained_run, result = run_training(train_options)
+        for line in describe_result(trained_run, result):
+            console.say(line)
+        exported = trained_run.model.is_file()
+        model = open_model(trained_run.path, sampler=FILE_SAMPLER if exported else CHECKPOINT_SAMPLER)
+    model.add_messages(lines or [])
+    return model
+
+
+def load_initial_weights(source: Path | None) -> InitialWeightsSource | None:
+    """Return what gives a new model the weights of another run, or None without one."""
+    if source is None:
+        return None
+    try:
+        module = importlib.import_module(INITIAL_WEIGHTS)
+    except ModuleNotFoundError:
+        raise MissingExtra("training", "train") from None
+    weights: InitialWeightsSource = module.InitialWeights(source)
+    return weights
+
+
+def describe_result(run: Run, result: FitResult) -> list[str]:
+    """Return what the user should know about a run that is finished: over-fitting, under-fitting, speed."""
+    model_options = run.config.get("model", {})
+    vocab_size = load_tokenizer(*run.read_tokenizer()).vocab_size
+    advice = after_training(
+        result.train_loss, result.val_loss, result.best_step, result.steps, model_options, vocab_size
+    )
+    return [*advice, f"{result.symbols_per_second:,.0f} symbols/s; everything is in {run.path}"]
+
+
+def _as_setting(key: str, setting: object) -> str:
+    """Return ``KEY=VALUE`` with the value in TOML, which takes numbers, texts and lists as JSON writes them."""
+    try:
+        return f"{key}={json.dumps(setting, ensure_ascii=False)}"
+    except (TypeError, ValueError):
+        raise ConfigError(f"{key} = {setting!r}: expected a number, a text, or a list of these") from None
+
+
+@contextlib.contextmanager
+def _train_alone() -> Iterator[None]:
+    """Refuse a second run in this process while the first one trains."""
+    if not _training_lock.acquire(blocking=False):
+        raise UsageError("another run trains in this process; wait for its end, or train in a process of its own")
+    try:
+        yield
+    finally:
+        _training_lock.release()
