@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import random
 import signal
+import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -72,6 +75,28 @@ def gen() -> Gen:
 
 
 @pytest.fixture(scope="session")
+def warm_python() -> Iterator[str]:
+    """What is called as Python is, but has loaded PyTorch already: see warm.py."""
+    if not hasattr(os, "fork"):
+        yield sys.executable
+        return
+    with tempfile.TemporaryDirectory() as folder:  # of a short name, as a socket's address must have
+        address = os.path.join(folder, "warm")
+        command = [sys.executable, str(Path(__file__).with_name("warm.py")), address]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:  # ends with its stdin
+            assert server.stdout is not None and server.stdout.readline()
+            yield f"{address}.sh"
+
+
+@pytest.fixture(scope="module")
+def warm_processes(warm_python: str) -> Iterator[None]:
+    """Have the processes that this module's tests start load no PyTorch of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", warm_python)
+        yield
+
+
+@pytest.fixture(scope="session")
 def tiny_options() -> tuple[str, ...]:
     """Options under which a training run takes a fraction of a second."""
     return TINY
@@ -101,7 +126,7 @@ def compiled_model(tmp_path_factory: pytest.TempPathFactory, tiny_text: Path) ->
 
     folder = tmp_path_factory.mktemp("compiled_model")
     sizes = ("model.hidden=48", "model.embedding=16", "batcher.batch=4", "batcher.length=16")
-    options = [word for size in sizes for word in ("--set", size)]
+    options = [word for size in (*sizes, "run.threads=1") for word in ("--set", size)]
     code, _, err = run_gen("train", tiny_text, "--run", folder / "run", *options, "--steps", 30, "--no-export")
     assert code == 0, err
     return build_compiled_model(folder, folder / "run")

@@ -16,7 +16,10 @@ from gentext.run import Run
 Gen = Callable[..., tuple[int, str, str]]
 
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals, pipes and terminals as POSIX has them")
+pytestmark = [
+    pytest.mark.skipif(os.name != "posix", reason="signals, pipes and terminals as POSIX has them"),
+    pytest.mark.usefixtures("warm_processes"),
+]
 
 
 # -- disks ------------------------------------------------------------------------------------

@@ -42,6 +42,7 @@ from gentext.manager import forget_plugins
 from gentext.resolve import TrainOptions, resolve
 from gentext.strategy import Strategy
 
+pytestmark = pytest.mark.usefixtures("warm_processes")
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 Gen = Callable[..., tuple[int, str, str]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import re
@@ -21,6 +22,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from gentext import bench
 from gentext.bundle import Bundle, LinkMeta, ParamMeta, StateMeta, TokenizerMeta
 from gentext.errors import ExportError
 from gentext.export import precision
@@ -219,6 +221,7 @@ def test_generator_that_cannot_be_made(
 ) -> None:
     """For `gen export` it is an error that changes no file; at the end of training model.onnx is written without it."""
     monkeypatch.setattr("gentext.export.exporter.step_graph", raising)
+    monkeypatch.setattr(exporter, "export_forward", made_once(exporter.export_forward))
     run = tmp_path / "run"
     shutil.copytree(tiny_run, run)
     files = read_files(run)
@@ -231,13 +234,29 @@ def test_generator_that_cannot_be_made(
     assert not (run / "generator.onnx").exists(), "it would be an older one"
 
 
+def made_once(real: Callable[..., onnx.ModelProto]) -> Callable[..., onnx.ModelProto]:
+    """Turn an exporter into one that traces a model, which takes a second, the first time only."""
+    made: list[onnx.ModelProto] = []
+
+    def make(model: Any, bundle: Bundle) -> onnx.ModelProto:
+        if not made:
+            made.append(real(model, bundle))
+        return copy.deepcopy(made[0])
+
+    return make
+
+
 def raising(*_: object) -> None:
     raise ExportError("no step")
 
 
-def test_fastest_precision_is_taken(tmp_path: Path, tiny_text: Path, gen: Callable[..., Any]) -> None:
+def test_fastest_precision_is_taken(
+    tmp_path: Path, tiny_text: Path, gen: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = tmp_path / "run"
-    assert gen("train", tiny_text, "--run", run, "--set", "model.hidden=64", "--steps", 2, "--no-export")[0] == 0
+    options = ("--set", "model.hidden=64", "--set", "run.threads=1", "--steps", 2, "--no-export")
+    assert gen("train", tiny_text, "--run", run, *options)[0] == 0
+    monkeypatch.setattr(bench, "REPEATS", 1)
     code, _, err = gen("export", run, "--precision", "auto", "--limit", 10)
     assert code == 0, err
     lines = [line.split() for line in err.splitlines() if re.match(r"(fp32|int8) +[0-9]", line)]

@@ -186,11 +186,12 @@ def test_heavy_libraries_have_their_folders(module: str) -> None:
 #: Imports modules one by one, each in a process that has imported no other module of gentext; prints those that fail.
 #: The heavy libraries are imported once, before the processes are forked.
 IMPORT_EACH_ALONE = """
-import importlib, json, os, sys, traceback, warnings
+import gc, importlib, json, os, sys, traceback, warnings
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    import numpy, onnx, onnxruntime, onnxscript.optimizer, pooch, spox.opset.ai.onnx.v21, torch, typer
-    import safetensors.torch
+    import matplotlib.figure, numpy, onnx, onnxruntime, onnxscript.optimizer, optuna.storages, pooch
+    import safetensors.torch, spox.opset.ai.onnx.v21, torch, typer
+gc.freeze()  # so that no child's garbage collection copies what is loaded here
 assert not [name for name in sys.modules if name.startswith("gentext")]
 for name in json.load(sys.stdin):
     child = os.fork()

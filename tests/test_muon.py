@@ -107,12 +107,13 @@ def test_a_model_that_does_not_tell_is_trained_by_adamw(
 ) -> None:
     text = tmp_path / "text.txt"
     text.write_text("abc def\n" * 400)
-    shape = ("--set", "model.hidden=8", "--set", "batcher.length=20", "--steps", "3", "--no-export")
+    changes = ("model.hidden=8", "batcher.length=20", "run.threads=1")
+    options = [word for setting in changes for word in ("--set", setting)]
     tensors = {}
     for name, optimizer in (("muon", "muon"), ("silent", "muon"), ("adamw", "adamw")):
         if name == "silent":
             monkeypatch.setattr(lstm, "LSTMModel", SilentLSTM)
-        words = ("--set", f"trainer.optimizer={optimizer}", *shape)
+        words = ("--set", f"trainer.optimizer={optimizer}", *options, "--steps", "3", "--no-export")
         code, _, err = gen("train", text, "--run", tmp_path / name, *words)
         assert code == 0 and ("AdamW trains all of it" in err) == (name == "silent"), err
         tensors[name] = (tmp_path / name / "checkpoints").glob("last-step000003*")

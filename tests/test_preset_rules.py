@@ -118,7 +118,7 @@ def test_each_rule(arguments: dict[str, Any], expected: dict[str, float]) -> Non
 
 @pytest.mark.parametrize("budget", [("--epochs", "2"), ("--minutes", "0.01"), ("--steps", "30")])
 def test_rules_are_printed_and_stored(budget: tuple[str, str], gen: Gen, tiny_text: Path, tmp_path: Path) -> None:
-    settings = ("--set", "model.embedding=4", "--set", "batcher.length=10", "--set", "run.threads=1", "--no-export")
+    settings = ("--set", "model.embedding=4", "--set", "batcher.length=40", "--set", "run.threads=1", "--no-export")
     code, _, err = gen("train", tiny_text, "--run", tmp_path / "run", *settings, *budget)
     assert code == 0, err
     [line] = re.findall(r"^for this text and budget: (.*); --set takes another value$", err, re.MULTILINE)

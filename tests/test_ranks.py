@@ -24,7 +24,10 @@ from gentext.plugins.batchers.stream import StreamBatcher, StreamConfig
 from gentext.plugins.trainers.bptt import BPTTTrainer
 from gentext.resolve import ConfiguredComponent
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked here")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked here"),
+    pytest.mark.usefixtures("warm_processes"),
+]
 
 RANKS = Path(__file__).with_name("ranks.py")
 OPTIONS = (

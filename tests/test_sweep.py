@@ -35,6 +35,11 @@ log = true
 """
 
 
+pytestmark = pytest.mark.usefixtures("warm_processes")
+#: A Python that has loaded nothing.
+COLD = sys.executable
+
+
 @pytest.fixture(scope="module")
 def space(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("space") / "space.toml"
@@ -147,14 +152,15 @@ def job(folder: Path, text: Path) -> Job:
     return Job(str(text), str(folder / "run"), "small", str(base), settings, str(folder / "lock"))
 
 
-def test_trial_is_pruned_or_dies(tiny_text: Path, tmp_path: Path) -> None:
+def test_trial_is_pruned_or_dies(tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", COLD)
     trial = Trial(job(tmp_path, tiny_text), tmp_path / "log")
     names = []
     for event in trial.events():
         names.append(event["event"])
-        if event["event"] == "ready":
-            waiting = Trial(job(tmp_path, tiny_text), tmp_path / "waiting")  # for the lock, in vain
         if event["event"] == "measured":
+            if len(names) == 2:
+                waiting = Trial(job(tmp_path, tiny_text), tmp_path / "waiting")  # for the lock, in vain
             trial.answer(prune=len(names) > 2)
             assert event["share"] == (len(names) - 1) / 3
     assert names == ["ready", "measured", "measured", "pruned"]

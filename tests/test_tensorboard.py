@@ -13,6 +13,7 @@ import pytest
 from helpers import fails
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+pytestmark = pytest.mark.usefixtures("warm_processes")
 KILLED = Path(__file__).with_name("killed.py")
 
 

@@ -16,6 +16,7 @@ import safetensors.torch
 import torch
 from helpers import one_line
 
+pytestmark = pytest.mark.usefixtures("warm_processes")
 #: Two epochs, with all that a checkpoint must bring back: dropout, offsets, a warm-up, two moments.
 OPTIONS = (
     *("--set", "model.hidden=8", "--set", "model.embedding=4", "--set", "model.dropout=0.3"),

@@ -38,6 +38,18 @@ json.dump(results, sys.stdout)
 """
 
 
+#: Builds a wheel of each folder, as pip does, which starts three processes for each.
+WHEELS = """
+import contextlib, os, sys
+from setuptools.build_meta import build_wheel
+target, *folders = sys.argv[1:]
+with contextlib.redirect_stdout(sys.stderr):
+    for folder in folders:
+        os.chdir(folder)
+        build_wheel(target)
+"""
+
+
 @dataclasses.dataclass(frozen=True)
 class Result:
     """Exit status and output of a command."""
@@ -99,7 +111,8 @@ class Environment:
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """A fresh environment with every distribution of tests/strangers, installed without a network.
 
-    It sees the packages of the environment that runs the tests: a line of a .pth file adds them.
+    It sees the packages of the environment that runs the tests: a line of a .pth file adds them. One distribution
+    is installed from its folder, as the docs have it, the others from wheels.
     """
     folder = tmp_path_factory.mktemp("strangers")
     venv.create(folder / "env", with_pip=False, symlinks=os.name != "nt")
@@ -110,8 +123,10 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     (Path(site) / "tests.pth").write_text("".join(lines), encoding="utf-8")
     shutil.copytree(STRANGERS, folder / "sources")  # building leaves files beside the sources
     options = ("--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check", "--quiet")
-    sources = sorted(path.parent for path in (folder / "sources").glob("*/pyproject.toml"))
-    process = environment.run("-m", "pip", "install", *options, *sources)
+    first, *others = sorted(path.parent for path in (folder / "sources").glob("*/pyproject.toml"))
+    built = environment.run("-c", WHEELS, folder / "wheels", *others)
+    assert built.code == 0, built.err
+    process = environment.run("-m", "pip", "install", *options, first, *(folder / "wheels").glob("*.whl"))
     assert process.code == 0, process.err
     return environment
 
