@@ -66,4 +66,4 @@ if __name__ == "__main__":
         if not child:
             prepare(moment, step)
             os._exit(100 + main(arguments))
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
