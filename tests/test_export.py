@@ -221,7 +221,7 @@ def test_generator_that_cannot_be_made(
 ) -> None:
     """For `gen export` it is an error that changes no file; at the end of training model.onnx is written without it."""
     monkeypatch.setattr("gentext.export.exporter.step_graph", raising)
-    monkeypatch.setattr(exporter, "export_forward", made_once(exporter.export_forward))
+    monkeypatch.setattr(model_export, "export_forward", traced_once(model_export.export_forward))
     run = tmp_path / "run"
     shutil.copytree(tiny_run, run)
     files = read_files(run)
@@ -234,16 +234,16 @@ def test_generator_that_cannot_be_made(
     assert not (run / "generator.onnx").exists(), "it would be an older one"
 
 
-def made_once(real: Callable[..., onnx.ModelProto]) -> Callable[..., onnx.ModelProto]:
-    """Turn an exporter into one that traces a model, which takes a second, the first time only."""
-    made: list[onnx.ModelProto] = []
+def traced_once(export: Callable[..., onnx.ModelProto]) -> Callable[..., onnx.ModelProto]:
+    """Turn an exporter into one that traces its first model alone, for a trace takes a second."""
+    protos: list[onnx.ModelProto] = []
 
-    def make(model: Any, bundle: Bundle) -> onnx.ModelProto:
-        if not made:
-            made.append(real(model, bundle))
-        return copy.deepcopy(made[0])
+    def first(model: Any, bundle: Bundle) -> onnx.ModelProto:
+        if not protos:
+            protos.append(export(model, bundle))
+        return copy.deepcopy(protos[0])
 
-    return make
+    return first
 
 
 def raising(*_: object) -> None:
