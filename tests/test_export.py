@@ -221,7 +221,7 @@ def test_generator_that_cannot_be_made(
 ) -> None:
     """For `gen export` it is an error that changes no file; at the end of training model.onnx is written without it."""
     monkeypatch.setattr("gentext.export.exporter.step_graph", raising)
-    monkeypatch.setattr(model_export, "export_forward", traced_once(model_export.export_forward))
+    monkeypatch.setattr(model_export, "trace_forward", trace_once(model_export.trace_forward))
     run = tmp_path / "run"
     shutil.copytree(tiny_run, run)
     files = read_files(run)
@@ -234,16 +234,16 @@ def test_generator_that_cannot_be_made(
     assert not (run / "generator.onnx").exists(), "it would be an older one"
 
 
-def traced_once(export: Callable[..., onnx.ModelProto]) -> Callable[..., onnx.ModelProto]:
-    """Turn an exporter into one that traces its first model alone, for a trace takes a second."""
+def trace_once(trace: Callable[..., onnx.ModelProto]) -> Callable[..., onnx.ModelProto]:
+    """Return a trace that is taken, in a second, for the first model alone, and is that of the later ones too."""
     protos: list[onnx.ModelProto] = []
 
-    def first(model: Any, bundle: Bundle) -> onnx.ModelProto:
+    def trace_first(model: Any, bundle: Bundle) -> onnx.ModelProto:
         if not protos:
-            protos.append(export(model, bundle))
+            protos.append(trace(model, bundle))
         return copy.deepcopy(protos[0])
 
-    return first
+    return trace_first
 
 
 def raising(*_: object) -> None:
