@@ -18,6 +18,9 @@ import pytest
 
 from gentext.cli.app import main
 
+# Two processes run tests on two cores; threads of PyTorch would wait for each other, at full speed.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # A shell's background job ignores Ctrl-C, and so would everything that the tests start there.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -48,6 +51,8 @@ def run_gen(*arguments: object, stdin: bytes = b"") -> tuple[int, str, str]:
             code = main([str(one) for one in arguments])
     finally:
         sys.stdin = before
+        if torch := sys.modules.get("torch"):
+            torch.set_num_threads(1)  # whatever a run has chosen
     out, err = (stream.buffer.getvalue().decode() for stream in streams)  # type: ignore[attr-defined]
     return code, out, err
 
