@@ -139,7 +139,7 @@ CLIP = Change("trainer.clip", 2.0, "short")
         ),
         ({"one": lambda *_: [Change("model.layers", "thin", "")]}, ["model.layers = 'thin': expected `int`"]),
     ],
-    ids=str,
+    ids=" and ".join,  # names of plugins and fragments, for functions have other names in each process
 )
 def test_what_is_refused(
     plugins: dict[str, Adjust], fragments: list[str], train: Any, install: Install, tmp_path: Path
