@@ -23,7 +23,7 @@ from gentext.plugins.samplers.onnx import OnnxConfig, OnnxGenerator, OnnxSampler
 from gentext.run import GENERATOR, Run
 
 #: Every built-in link, with values at which it has an effect.
-LINKS = {
+LINKS: Mapping[str, Mapping[str, float]] = {
     "penalties": {"repeat_penalty": 1.1, "frequency_penalty": 0.05, "presence_penalty": 0.1},
     "top_k": {"top_k": 5},
     "top_p": {"top_p": 0.9},

@@ -56,7 +56,9 @@ class FlagSpelling:
         return f"--{_with_dashes(link)}-{_with_dashes(parameter)}"
 
     def assignment(self, parameter: str, setting: object) -> str:
-        return f"{self.name(parameter)} {setting}"
+        text = str(setting)
+        is_visible = bool(text) and text.isprintable()
+        return f"{self.name(parameter)} {text if is_visible else repr(text)}"
 
     def number(self, parameter: str, setting: object) -> float:
         try:

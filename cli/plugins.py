@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
+import traceback
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from gentext.chain import build_link
 from gentext.config import config_class, field_docs, per_run_fields
-from gentext.errors import PluginError, UnknownComponent, UsageError, nearest, reason
+from gentext.errors import GenError, PluginError, UnknownComponent, UsageError, nearest, reason
+from gentext.export.strategies.rules import NO_VALUES
 from gentext.manager import PluginRecord, host
 from gentext.registry import Component
+from gentext.strategy import Strategy
 
 #: Size of the vocabulary that a strategy is checked with.
 VOCAB_SIZE = 13
@@ -51,6 +56,14 @@ def _check(name: str | None) -> None:
         raise PluginError(
             f"the strategy {name!r} breaks a rule: {reason(error).removeprefix('AssertionError: ')}"
         ) from None
+    except GenError:
+        raise
+    except Exception as error:
+        location = _location(error, type(link.strategy))
+        is_decision = "truth value of an array" in str(error)  # NumPy recommends any() or all(), which do not compile
+        raise PluginError(
+            f"the strategy {name!r} fails on NumPy: {location}{NO_VALUES if is_decision else reason(error)}"
+        ) from error
     try:
         from gentext.export.strategies.check import check_compiles
     except ModuleNotFoundError:
@@ -58,6 +71,16 @@ def _check(name: str | None) -> None:
         return
     check_compiles(link)
     print(f"{name}: keeps the rules, and compiles")
+
+
+def _location(error: Exception, strategy_class: type[Strategy]) -> str:
+    """Return file, number and text of the last line on the way to an error that is in the file of a class, or nothing.
+
+    A class that was not read from a file has none.
+    """
+    source = inspect.getsourcefile(strategy_class)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == source]
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno} `{frames[-1].line}`: " if frames else ""
 
 
 def _components_named(name: str) -> list[Component]:

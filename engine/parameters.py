@@ -34,7 +34,7 @@ class Spelling(Protocol):
         ...
 
     def assignment(self, parameter: str, setting: object) -> str:
-        """Return a parameter with what it was set to: ``--top-k -1``, or ``top_k = -1``."""
+        """Return a parameter, or an option such as ``seed``, with its setting: ``--top-k -1``, or ``top_k = -1``."""
         ...
 
     def number(self, parameter: str, setting: object) -> float:

@@ -27,11 +27,10 @@ class StopAutomaton:
     START = 0
 
     def __init__(self, stops: Sequence[str]) -> None:
-        if not all(stops):
-            raise UsageError("--stop '': expected at least one character")
         for stop in stops:
-            if not is_text(stop):
-                raise UsageError(f"--stop {stop!r}: not text in UTF-8, so it would never be found")
+            problem = stop_problem(stop)
+            if problem:
+                raise UsageError(f"stop string {stop!r}: {problem}")
         lengths = {stop.encode(): len(stop) for stop in stops}
         prefixes = sorted({b"", *(stop[:end] for stop in lengths for end in range(1, len(stop) + 1))}, key=len)
         states = {prefix: state for state, prefix in enumerate(prefixes)}
@@ -78,13 +77,15 @@ class StopAutomaton:
         return np.array(table, np.int64).reshape(len(self.pending), len(token_bytes))
 
 
-def is_text(text: str) -> bool:
-    """Tell whether a text can be written as UTF-8: an argument of a command line may have half a surrogate pair."""
+def stop_problem(stop: str) -> str | None:
+    """Return why a stop string cannot occur in a text, or None where it can."""
+    if not stop:
+        return "expected at least one character"
     try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+        stop.encode()
+    except UnicodeEncodeError:  # an argument of a command line may have half a surrogate pair
+        return "not text in UTF-8, so it would never be found"
+    return None
 
 
 def _count_characters(prefix: bytes) -> int:

@@ -18,6 +18,7 @@ from gentext.interfaces import Finish, Ids, OpenSampler
 from gentext.manager import host
 from gentext.noise import WORD
 from gentext.parameters import ChosenChain, Spelling, choose_chain
+from gentext.stop import stop_problem
 
 #: Texts that are written side by side at most; each takes some memory.
 MAX_TEXTS = 100_000
@@ -146,7 +147,11 @@ def check_options(options: WritingOptions, spelling: Spelling, primes: int = 1) 
     max_stream = WORD - count * max(primes, 1)
     for name, setting, highest in (("seed", options.seed, WORD - 1), ("stream", options.first_stream, max_stream)):
         if setting is not None and not (_is_whole(setting) and 0 <= setting <= highest):
-            raise UsageError(f"{name} {setting}: expected a whole number from 0 to {highest}")
+            raise UsageError(f"{spelling.assignment(name, setting)}: expected a whole number from 0 to {highest}")
+    for stop in options.stop:
+        problem = stop_problem(stop)
+        if problem:
+            raise UsageError(f"{spelling.assignment('stop', stop)}: {problem}")
     if options.unknown not in UNKNOWN_POLICIES:
         raise UsageError(f"{spelling.assignment('unknown', options.unknown)}: expected error, skip or unknown")
 

@@ -74,7 +74,7 @@ USAGE = [
     ("sample {run} --count 1000000000", "--count 1000000000: expected 1 to"),
     ("sample {run} --length 0 --count 2", "--length 0", "--count 2"),
     ("sample {run} --seed x", "--seed", "'x'"),
-    ("sample {run} --seed -1", "seed -1: expected a whole number from 0"),
+    ("sample {run} --seed -1", "gen: error: --seed -1: expected a whole number from 0"),
     ("sample {run} --seed 1180591620717411303424", "seed 1180591620717411303424", "18446744073709551615"),
     ("sample {run} --device gpu", "--device gpu: expected auto, cpu or cuda"),
     ("sample {run} --unknown no --prime a", "--unknown no: expected error, skip or unknown"),

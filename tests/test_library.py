@@ -239,9 +239,11 @@ WRONG = [
     ({"params": {"top_p.top_p": 2}}, "top_p.top_p = 2: expected a number from 0 up to 1"),
     ({"length": 0}, "length = 0: expected a whole number from 1"),
     ({"length": 1.5}, "length = 1.5: expected a whole number from 1"),
-    ({"seed": -1}, "seed -1: expected a whole number from 0 to 18446744073709551615"),
-    ({"seed": 0.5}, "seed 0.5: expected a whole number from 0 to 18446744073709551615"),
-    ({"stream": -1}, "stream -1: expected a whole number from 0 to 18446744073709551615"),
+    ({"seed": -1}, "seed = -1: expected a whole number from 0 to 18446744073709551615"),
+    ({"seed": 0.5}, "seed = 0.5: expected a whole number from 0 to 18446744073709551615"),
+    ({"stream": -1}, "stream = -1: expected a whole number from 0 to 18446744073709551615"),
+    ({"stop": ""}, "stop = '': expected at least one character"),
+    ({"stop": ["a", "\udcff"]}, r"stop = '\udcff': not text in UTF-8, so it would never be found"),
     ({"unknown": "no"}, "unknown = 'no': expected error, skip or unknown"),
     ({"chain": "top_k"}, "chain = 'top_k': expected a list of links"),
     ({"tempreture": 1}, "no parameter tempreture. Did you mean 'temperature'? Parameters of links: "),
@@ -264,7 +266,7 @@ def test_wrong_requests(model: gentext.TextModel) -> None:
         model.write_many(["a", "b"], count=0)
     with pytest.raises(UsageError, match=r"^length = None: only the method stream writes without end"):
         model.write(length=None)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match=r"^stream 18446744073709551615: .* to 18446744073709551613$"):
+    with pytest.raises(UsageError, match=r"^stream = 18446744073709551615: .* to 18446744073709551613$"):
         model.write_many(count=3, stream=2**64 - 1)
     with pytest.raises(PrimeError, match=r"'Z' at position 1.* use unknown = 'skip'$"):
         model.write("aZ")

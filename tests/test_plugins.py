@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 import typer
 
+from gentext import Param, Strategy
 from gentext.cli.app import COMMAND_ORDER, build
+from gentext.cli.plugins import plugins as list_plugins
 from gentext.errors import MissingExtra, PluginError, UnknownComponent
 from gentext.hookspecs import hookimpl
 from gentext.manager import BUILTINS, PluginHost
@@ -270,3 +272,45 @@ def test_names_of_built_in_commands_are_reserved(install: Install, capsys: pytes
 def test_order_of_commands_names_all_of_them() -> None:
     commands = build().registered_commands
     assert [command.name for command in commands][: len(COMMAND_ORDER)] == COMMAND_ORDER
+
+
+# -- gen plugins NAME --check -------------------------------------------------------------------
+
+
+class Decides(Strategy):
+    """Decides in Python on the value of an array."""
+
+    params: Mapping[str, Param] = {"strength": Param(0.0, "how strong it is", low=0, high=1)}
+
+    def apply(
+        self, xp: Any, logits: Any, params: Any, state: Any, noise: Any, tables: Any
+    ) -> tuple[Any, Mapping[str, Any]]:
+        if params["strength"] > 0.0:
+            logits = logits * 2.0
+        return logits, state
+
+
+class Divides(Strategy):
+    """Raises an error that is no broken rule."""
+
+    def apply(
+        self, xp: Any, logits: Any, params: Any, state: Any, noise: Any, tables: Any
+    ) -> tuple[Any, Mapping[str, Any]]:
+        return logits * (1 / len(params)), state
+
+
+@pytest.mark.parametrize(
+    ("strategy", "fragment"),
+    [
+        (Decides, r'`if params\["strength"\] > 0\.0:`: a Python decision .* use xp\.where$'),
+        (Divides, r"`return logits \* \(1 / len\(params\)\), state`: ZeroDivisionError: division by zero$"),
+    ],
+)
+def test_check_names_the_line_that_fails(
+    strategy: type[Strategy], fragment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin_host = PluginHost(entry_points=False)
+    plugin_host.registry.add(Component("strategy", "wrong", strategy, "a strategy", Provider("elsewhere", "1")))
+    monkeypatch.setattr("gentext.cli.plugins.host", lambda: plugin_host)
+    with pytest.raises(PluginError, match=r"^the strategy 'wrong' fails on NumPy: test_plugins\.py:\d+ " + fragment):
+        list_plugins("wrong", check=True)
