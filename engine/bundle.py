@@ -239,7 +239,7 @@ def readable_symbol(symbol: bytes) -> str:
 def choose_start(token_bytes: Sequence[bytes], counts: NDArray[np.int64], unknown: int | None) -> int:
     """Return the start token: the newline, else the token that is most frequent in the text.
 
-    ``counts`` [V] is how often each token stands in the text.
+    ``counts`` [V] is how often each token occurs in the text.
     """
     if b"\n" in token_bytes:
         return token_bytes.index(b"\n")

@@ -1,4 +1,4 @@
-"""What models and trainers may offer beyond their interfaces. There is nothing to inherit: it is enough to have it."""
+"""Optional methods and attributes of models and trainers, as Protocols: a class that has them need not inherit."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 @runtime_checkable
 class SupportsPrepare(Protocol):
-    """A model that may begin nearer to its text."""
+    """A model that adapts its initial weights to the training text."""
 
     def prepare(self, counts: NDArray[np.int64]) -> None:
-        """Called once on a new model; counts [V] tell how often each symbol stands in the training text."""
+        """Called once on a new model; counts [V] is how often each symbol occurs in the training text."""
         ...
 
 
@@ -35,10 +35,10 @@ class SupportsHiddenMatrices(Protocol):
     """A model whose hidden matrices the optimizer Muon can train."""
 
     def hidden_matrices(self) -> Mapping[str, int]:
-        """Return the names of the parameters of two dimensions that lead from hidden units to hidden units.
+        """Return the two-dimensional parameters that lead from hidden units to hidden units: no embedding, no head.
 
-        No embedding and no head is among them. Behind each name stands how many matrices of equal height lie in the
-        parameter below one another: ``{"lstm.weight_hh_l0": 4}``.
+        Each name maps to the number of matrices of equal height that are stacked in the parameter:
+        ``{"lstm.weight_hh_l0": 4}`` for the four gates of an LSTM.
         """
         ...
 
@@ -47,8 +47,8 @@ class SupportsHiddenMatrices(Protocol):
 class SupportsProcesses(Protocol):
     """The class of a trainer that can be one of several processes (`World.of_process`), which torchrun started.
 
-    Each process then calls all methods of `Trainer` with its own part of the batches, gets a run and hooks that
-    only matter on rank 0, and must write nothing elsewhere.
+    Each process then calls all methods of `Trainer` with its own part of the batches. Only rank 0 may write into the
+    run; the hooks of the other ranks do nothing.
     """
 
     distributed: bool

@@ -13,8 +13,8 @@ and marks its functions::
     def register_strategies(register):
         register("cooler", "my_package.cooler:Cooler", summary="lowers the temperature as it writes")
 
-Registering must not import anything heavy: a target is ``"module:attribute"``, imported when
-somebody first uses the name. An implementation may leave out parameters that it does not need.
+Every ``gen`` command imports the module, so it must not import heavy packages: a target is ``"module:attribute"``,
+which gentext imports when the name is first used. An implementation may leave out parameters that it does not need.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PROJECT = "gentext"
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
-# -- components, in the order in which a text meets them --------------------------------------
+# -- components -------------------------------------------------------------------------------
 
 
 @hookspec
@@ -112,10 +112,10 @@ def register_commands(cli: Any) -> None:
 
 @hookspec
 def adjust_settings(config: ConfigTable, free: Collection[str], facts: TrainingFacts) -> Sequence[Change] | None:
-    """Adjust settings that nobody has typed to the text and the budget of a new run.
+    """Adapt settings that the user did not set to the text and the budget of a new run.
 
     Called before a budget in minutes is measured (``facts.budget`` is None) and after, never for a run that is
-    resumed. The answer is a list of :class:`gentext.adjustments.Change`, which may be empty, or None. A change of a key
+    resumed. Return a list of :class:`gentext.adjustments.Change`, which may be empty, or None. A change of a key
     that is not free is refused, and so are changes of one key by two plugins. An error ends the command.
 
     :param config: a copy of all settings, as tables by section, with every option of the components.
@@ -133,13 +133,13 @@ def run_started(run: Run, settings: Settings, progress: Progress) -> None:
 
     :param run: the run directory.
     :param settings: budget, device, seed and the like.
-    :param progress: ``progress.step`` is where training goes on.
+    :param progress: ``progress.step`` is the number of steps done: above 0 after a resume.
     """
 
 
 @hookspec
 def step_done(run: Run, progress: Progress) -> None:
-    """One optimizer step was taken. Called often: be quick.
+    """One optimizer step was taken. It is called after every step, so it must be fast.
 
     :param run: the run directory.
     :param progress: step, loss and rate.
@@ -157,10 +157,10 @@ def evaluated(run: Run, progress: Progress) -> None:
 
 @hookspec
 def checkpoint_saved(run: Run, progress: Progress, path: Path) -> None:
-    """A checkpoint is safely on the disk.
+    """A checkpoint was written to the disk.
 
     :param run: the run directory.
-    :param progress: what it holds.
+    :param progress: how far training was when the checkpoint was taken.
     :param path: the file.
     """
 
@@ -179,7 +179,8 @@ def run_finished(run: Run, settings: Settings, result: FitResult) -> None:
 def export_run(run: Run, settings: Settings) -> None:
     """Write the files by which a run is deployed. The built-in export writes ``model.onnx`` and its generators.
 
-    Called after `run_finished` unless the user asked for no export, and by a sweep for its best run.
+    Called after `run_finished` if ``settings.export`` is true, and by a sweep for its best run. A plugin that works on
+    the exported files implements this hook; it is called after the built-in export.
 
     :param run: the run directory.
     :param settings: ``settings.device`` is where the run was trained.
@@ -188,7 +189,7 @@ def export_run(run: Run, settings: Settings) -> None:
 
 @hookspec
 def run_closed(run: Run) -> None:
-    """Training is over, however it ended: finished, interrupted or failed. Release what you hold.
+    """Training is over, whether it finished, was interrupted or failed. Close files and release other resources here.
 
     :param run: the run directory.
     """

@@ -71,9 +71,9 @@ class Tokenizer(Protocol):
     def encode(self, text: str) -> Ids:
         """Return ids [len]; raises PrimeError naming the first character that has none.
 
-        A text to train on comes in pieces of up to a million characters, each of which is encoded
-        by itself: no symbol lies across two. The pieces depend on the text alone, and end behind
-        a line end (without one behind a space, without that too anywhere).
+        A text to train on comes in pieces of up to a million characters, each of which is encoded by itself:
+        no symbol spans two pieces. Pieces depend only on the text, and end after a line end, or after a space
+        where there is none, or else anywhere.
         """
         ...
 

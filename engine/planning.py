@@ -1,7 +1,8 @@
-"""From a config and a text to a trainer, a model and batches that are ready, and to the budget as a number of steps.
+"""Creates the trainer, the model and the batcher of a run, and turns the budget into a number of steps.
 
-Before that, plugins may adjust to the text and the budget what nobody has typed (hook `adjust_settings`). How many
-symbols a budget in minutes reads depends on the machine and on the settings: it is measured, with everything created.
+Before that, plugins may adapt settings that the user did not set to the text and the budget (hook `adjust_settings`).
+How many symbols a budget in minutes reads depends on the machine and on the settings. So the components are created and
+a few steps are timed before plugins get such a budget; if they change a setting then, the components are created again.
 """
 
 from __future__ import annotations

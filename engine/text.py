@@ -35,7 +35,7 @@ class SplitText:
     val: Ids
     """The symbols of ``held_out``."""
     counts: NDArray[np.int64]
-    """How often each symbol stands in ``train``: int64 [V]."""
+    """How often each symbol occurs in ``train``: int64 [V]."""
     characters: int
     """How many are learned from; a symbol may be several of them, or a part of one."""
     held_out: str

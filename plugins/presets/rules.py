@@ -2,8 +2,8 @@
 
 Adapts model size, batch, rate, warm-up, dropout and weight decay to the length of the text and to the budget.
 
-The presets `small` and `base` were made for 1 to 2 passes over 0.4 to 2 MB of text. There the rules leave them
-as they are; outside they go on from there. They touch only what nobody has typed. Pure functions, without PyTorch.
+The presets `small` and `base` were measured with 1 to 2 passes over 0.4 to 2 MB of text. Within that range the rules
+change nothing. They never change a setting that the user has set. The functions are pure, and need no PyTorch.
 """
 
 from __future__ import annotations
