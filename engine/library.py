@@ -48,6 +48,8 @@ def load(
     Raises a subclass of `gentext.GenError`: RunError when there is no such run or when it was not exported,
     FileFormatError for a file that is damaged or not from gentext, DeviceError for a device that cannot be used.
     """
+    if not isinstance(path, str | os.PathLike | None):
+        raise UsageError(f"path = {path!r}: expected the path of a run or of an .onnx file")
     check_device(device, KEYWORDS.assignment("device", device))
     check_threads(threads, KEYWORDS.assignment("threads", threads))
     sampler_options = dict(options or {})
@@ -155,7 +157,7 @@ class TextModel:
 
         Raises UsageError for an argument or a parameter that cannot be, PrimeError for an unknown character.
         """
-        settings = {**(params or {}), **parameters}
+        settings = _link_settings(params, parameters)
         options = _writing_options(1, length, seed, stream, stop, unknown, chain, settings)
         return self._write_all([prime], options)[0].text
 
@@ -180,7 +182,7 @@ class TextModel:
         """
         if isinstance(primes, str):
             raise UsageError(f"primes = {primes!r}: expected a list of texts")
-        settings = {**(params or {}), **parameters}
+        settings = _link_settings(params, parameters)
         options = _writing_options(count, length, seed, stream, stop, unknown, chain, settings)
         return self._write_all(list(primes), options) if len(primes) else []
 
@@ -201,7 +203,7 @@ class TextModel:
 
         Its attribute ``seed`` is the seed. Other arguments, and errors, are those of `write`.
         """
-        settings = {**(params or {}), **parameters}
+        settings = _link_settings(params, parameters)
         options = _writing_options(1, length, seed, stream, stop, unknown, chain, settings)
         with console.quiet() as messages:
             writing = self.begin_writing([prime], options)
@@ -217,6 +219,8 @@ class TextModel:
         """
         from gentext.score import score_text  # `gen sample` does not need it
 
+        if not isinstance(text, str):
+            raise UsageError(f"text = {text!r}: expected a text")
         with console.quiet() as messages:
             score = score_text(self._sampler, text, name)
         self.add_messages(messages)
@@ -277,6 +281,13 @@ class TextStream(Iterator[str]):
         self._writing.close()
 
 
+def _link_settings(params: Mapping[str, object] | None, parameters: Mapping[str, object]) -> dict[str, object]:
+    """Return the parameters of links, from the argument ``params`` and from the keyword arguments."""
+    if not isinstance(params, Mapping | None):
+        raise UsageError(f"params = {params!r}: expected a dict such as {{'top_k.top_k': 5}}")
+    return {**(params or {}), **parameters}
+
+
 def _writing_options(
     count: int,
     length: int | None,
@@ -289,6 +300,8 @@ def _writing_options(
 ) -> WritingOptions:
     if isinstance(chain, str):
         raise UsageError(f"chain = {chain!r}: expected a list of links")
+    if not isinstance(stop, Iterable):
+        raise UsageError(f"stop = {stop!r}: expected a text, or a list of texts")
     stops = (stop,) if isinstance(stop, str) else tuple(stop)
     links = None if chain is None else list(chain)
     return WritingOptions(count, length, seed, stream, stops, unknown, links, settings)

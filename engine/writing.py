@@ -115,6 +115,9 @@ def start_writing(sampler: OpenSampler, primes: Sequence[str], options: WritingO
     Raises UsageError for an option that cannot be, spelled as ``spelling`` does, and PrimeError for a prime with
     characters that the model does not know.
     """
+    for prime in primes:
+        if not isinstance(prime, str):
+            raise UsageError(f"{spelling.assignment('prime', prime)}: expected a text")
     check_options(options, spelling, len(primes))
     chosen = choose_chain(sampler.bundle, host().registry, options.links, options.parameters, spelling)
     encoded, notes = _encode_primes(sampler, primes, options.unknown, spelling.assignment("unknown", "skip"))
@@ -149,7 +152,7 @@ def check_options(options: WritingOptions, spelling: Spelling, primes: int = 1) 
         if setting is not None and not (_is_whole(setting) and 0 <= setting <= highest):
             raise UsageError(f"{spelling.assignment(name, setting)}: expected a whole number from 0 to {highest}")
     for stop in options.stop:
-        problem = stop_problem(stop)
+        problem = stop_problem(stop) if isinstance(stop, str) else "expected a text"
         if problem:
             raise UsageError(f"{spelling.assignment('stop', stop)}: {problem}")
     if options.unknown not in UNKNOWN_POLICIES:

@@ -244,6 +244,9 @@ WRONG = [
     ({"stream": -1}, "stream = -1: expected a whole number from 0 to 18446744073709551615"),
     ({"stop": ""}, "stop = '': expected at least one character"),
     ({"stop": ["a", "\udcff"]}, r"stop = '\udcff': not text in UTF-8, so it would never be found"),
+    ({"stop": 3}, "stop = 3: expected a text, or a list of texts"),
+    ({"stop": ["a", 3]}, "stop = 3: expected a text"),
+    ({"params": ["top_k"]}, "params = ['top_k']: expected a dict such as {'top_k.top_k': 5}"),
     ({"unknown": "no"}, "unknown = 'no': expected error, skip or unknown"),
     ({"chain": "top_k"}, "chain = 'top_k': expected a list of links"),
     ({"tempreture": 1}, "no parameter tempreture. Did you mean 'temperature'? Parameters of links: "),
@@ -262,6 +265,12 @@ def test_wrong_arguments(arguments: dict[str, Any], message: str, model: gentext
 def test_wrong_requests(model: gentext.TextModel) -> None:
     with pytest.raises(UsageError, match=r"^primes = 'ab': expected a list of texts$"):
         model.write_many("ab")
+    with pytest.raises(UsageError, match=r"^prime = None: expected a text$"):
+        model.write_many(["a", None])  # type: ignore[list-item]
+    with pytest.raises(UsageError, match=r"^text = 3: expected a text$"):
+        model.score(3)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"^path = 3: expected the path of a run or of an \.onnx file$"):
+        gentext.load(3)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"^count = 0: expected 1 to 50000; for more, run it again with another seed$"):
         model.write_many(["a", "b"], count=0)
     with pytest.raises(UsageError, match=r"^length = None: only the method stream writes without end"):
