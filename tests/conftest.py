@@ -32,6 +32,18 @@ TINY = (
 )
 
 
+#: Files that take longest. They begin first, so that no process waits for another at the end.
+LONGEST = ("test_docs", "test_export", "test_sweep", "test_imports", "test_strangers", "test_ranks", "test_library")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.option.loadscopereorder = False  # pytest-xdist would begin with the files that have the most tests
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
 class Gen(Protocol):
     """``gen("sample", path, "--length", 5)`` gives (exit status, stdout, stderr)."""
 

@@ -126,7 +126,8 @@ def shortened(words: list[str]) -> list[str]:
         chosen |= set(tomllib.loads(Path(words[words.index("--config") + 1]).read_text()))
     kept = without(words[1:], *BUDGETS)
     tiny = [one for section, options in TINY.items() if section not in chosen for one in options]
-    end = ["--steps", "2", "--precision", "fp32", *([] if {*EXPORTED} & {*words} else ["--no-export"])]
+    exported = "--run" in words and words[words.index("--run") + 1] in EXPORTED
+    end = ["--steps", "2", "--precision", "fp32", *([] if exported else ["--no-export"])]
     return ["train", "--set", "run.threads=1", *tiny, *kept, *end]
 
 
