@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import random
@@ -128,7 +129,19 @@ def tiny_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_text: Path) -> Path:
+def operators() -> Iterator[None]:
+    """Have PyTorch's exporter read the source of its thousand operators once, and not for each model."""
+    with pytest.MonkeyPatch.context() as patch:
+        with contextlib.suppress(ImportError, AttributeError):  # other versions read them elsewhere
+            from torch.onnx._internal.exporter import _registration
+
+            library = _registration.onnxscript_apis
+            patch.setattr(library, "get_torchlib_ops", functools.cache(library.get_torchlib_ops))
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_text: Path, operators: None) -> Path:
     """A finished, exported run of four steps. Read it; copy it before you change it."""
     path = tmp_path_factory.mktemp("runs") / "tiny"
     code, _, err = run_gen("train", tiny_text, "--run", path, *TINY, "--steps", 4)
@@ -137,7 +150,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_text: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def compiled_model(tmp_path_factory: pytest.TempPathFactory, tiny_text: Path) -> Any:
+def compiled_model(tmp_path_factory: pytest.TempPathFactory, tiny_text: Path, operators: None) -> Any:
     """A small model with weights large enough to be lifted and quantised: see `compiled_model.CompiledModel`."""
     from compiled_model import build_compiled_model
 

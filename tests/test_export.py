@@ -35,6 +35,7 @@ from gentext.plugins.pytorch.recurrent import RecurrentModel
 from gentext.plugins.samplers.session import Session, open_file, open_model
 from gentext.run import open_run
 
+pytestmark = pytest.mark.usefixtures("operators")
 V = 9
 OPTIONS = [
     LSTMConfig(hidden=8, layers=layers, embedding=embedding, norm=norm, skip=skip)
