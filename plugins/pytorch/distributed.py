@@ -46,6 +46,7 @@ def connect_processes(world: World) -> Iterator[None]:
         store = c10d.PrefixStore("gentext", store)
         nccl = torch.cuda.is_available() and dist.is_nccl_available()
         dist.init_process_group("cpu:gloo,cuda:nccl" if nccl else "gloo", store=store, rank=rank, world_size=size)
+        ProcessGroup(world).wait()  # a process that meets an error at once must not end while others still connect
     except (RuntimeError, ValueError) as error:
         console.mute(False)
         raise DeviceError(
