@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gentext.bench import machine
+from gentext.bench import describe_machine
 from gentext.chain import Chain, LinkArraysDict
 from gentext.describe import chain_of
 from gentext.export.exporter import ExportOptions, export_run
 from gentext.interfaces import Chunk, Request
 from gentext.manager import host
 from gentext.plugins.samplers.onnx import OnnxConfig, OnnxGenerator, OnnxSampler
-from gentext.run import GENERATOR, Run
+from gentext.run import GENERATOR_FILE, Run
 
 #: Every built-in link, with values at which it has an effect.
 LINKS: Mapping[str, Mapping[str, float]] = {
@@ -39,7 +39,7 @@ def generator(run: Path, folder: Path, precision: str, links: Sequence[str], **o
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.redirect_stderr(io.StringIO()):
         export_run(Run(run), folder, ExportOptions(precision, links, limit=float("inf"), **options))
-    return open_generator(folder / GENERATOR)
+    return open_generator(folder / GENERATOR_FILE)
 
 
 def open_generator(path: Path, threads: int = 0) -> OnnxGenerator:
@@ -90,7 +90,7 @@ def tokens_by_row(chunks: Iterable[Chunk], rows: int) -> list[NDArray[np.int64]]
 
 def print_table(title: str, rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
     """Print a table, or JSON, with a description of this machine."""
-    hardware = machine()
+    hardware = describe_machine()
     if as_json:
         print(json.dumps({"benchmark": title, "machine": hardware, "rows": rows}, indent=1))
         return

@@ -22,13 +22,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gentext.compiled import GeneratorModel, compiled
+from gentext.compiled import GeneratorModel, generate_compiled
 from gentext.describe import load_tokenizer
 from gentext.plugins.pytorch import build_model, load_best_checkpoint
 from gentext.plugins.samplers.onnx import OnnxSampler
 from gentext.plugins.samplers.session import GeneratorSession, open_unrolled
-from gentext.run import HELD_OUT, MODEL, Run
-from gentext.stepping import stepped
+from gentext.run import HELD_OUT_FILE, MODEL_FILE, Run
+from gentext.stepping import generate_stepwise
 
 #: Rows of a batch, positions of a call, and positions of the unrolled file.
 BATCHES, CALLS, UNROLLED = (1, 3, 64), (1, 7, 64), 32
@@ -51,10 +51,10 @@ def compare(run: Path, folder: Path, precision: str, links: list[str], character
     compared = 0
     for rows in BATCHES:
         request = common.request(chain, rows, common.varied_params(chain, rows), characters // rows)
-        reference = common.tokens_by_row(stepped(generator, generator.bundle, request), rows)
+        reference = common.tokens_by_row(generate_stepwise(generator, generator.bundle, request), rows)
         compared += sum(map(len, reference))
         for name, model in models.items():
-            tokens = common.tokens_by_row(compiled(model, generator.bundle, request), rows)
+            tokens = common.tokens_by_row(generate_compiled(model, generator.bundle, request), rows)
             assert [len(row) for row in tokens] == [len(row) for row in reference]
             differences[name] += sum(int((a != b).sum()) for a, b in zip(tokens, reference, strict=True))
     return {"precision": precision, "chain": ", ".join(links), "symbols": compared, **differences}
@@ -76,9 +76,9 @@ def draw_differences(first: NDArray[np.float32], second: NDArray[np.float32], k:
 def against_torch(run: Path, folder: Path, characters: int) -> list[Mapping[str, Any]]:
     """Return the differences of PyTorch, model.onnx and the generator on teacher-forced text."""
     generator = common.generator(run, folder, "fp32", common.DEFAULT)
-    model_file = OnnxSampler().open(folder / MODEL, "cpu")
+    model_file = OnnxSampler().open(folder / MODEL_FILE, "cpu")
     bundle = generator.bundle
-    text = (run / HELD_OUT).read_text(encoding="utf-8")[:characters]
+    text = (run / HELD_OUT_FILE).read_text(encoding="utf-8")[:characters]
     tokens = load_tokenizer(bundle.tokenizer.name, bundle.tokenizer.state).encode(text).astype(np.int64)[None]
     network = build_model(Run(run), load_best_checkpoint(Run(run))).eval()
     with torch.no_grad():

@@ -19,7 +19,7 @@ import numpy as np
 
 from gentext.chain import LinkArraysDict
 from gentext.plugins.samplers.onnx import OnnxGenerator
-from gentext.run import GENERATOR
+from gentext.run import GENERATOR_FILE
 
 REPEATS = 9
 #: Positions to measure, by the number of rows.
@@ -46,7 +46,7 @@ def main() -> None:
         generators = {}
         for name, links in (("alone", ["top_k"]), ("default", common.DEFAULT)):
             common.generator(options.run, Path(folder) / name, options.precision, links)
-            generators[name] = common.open_generator(Path(folder) / name / GENERATOR, options.threads)
+            generators[name] = common.open_generator(Path(folder) / name / GENERATOR_FILE, options.threads)
     alone, default = (common.chain(generator) for generator in generators.values())
     active = {name: common.LINKS[name] for name in common.DEFAULT}
     temperature = {"temperature": active["temperature"]}

@@ -34,7 +34,7 @@ from gentext.plugins.pytorch import build_model, load_best_checkpoint
 from gentext.plugins.pytorch.checkpoint import read_checkpoint
 from gentext.plugins.pytorch.sampler import TorchModel
 from gentext.resolve import TrainOptions
-from gentext.run import HELD_OUT, Run
+from gentext.run import HELD_OUT_FILE, Run
 from gentext.score import notebook_loss
 
 #: The notebook's loss after 20 passes over anna.txt, by its own formula, and the number of their steps.
@@ -64,7 +64,7 @@ class FormulaObserver:
 def loss_by_formula(run: Run, model: Any) -> float:
     """Return the loss of a model on its run's held-out text, by the notebook's formula."""
     opened = TorchModel(model, None, "cpu")  # type: ignore[arg-type]  # `advance` uses no bundle
-    tokens = load_tokenizer(*run.read_tokenizer()).encode((run.path / HELD_OUT).read_text(encoding="utf-8"))
+    tokens = load_tokenizer(*run.read_tokenizer()).encode((run.path / HELD_OUT_FILE).read_text(encoding="utf-8"))
     loss = notebook_loss(opened, tokens)
     if loss is None:
         raise SystemExit("the held-out text is too short for the notebook's formula: 12,800 characters at least")

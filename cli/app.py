@@ -39,12 +39,12 @@ COMMANDS = {
 #: Commands of other distributions come behind them, and may not take their names.
 COMMAND_ORDER = ["train", "sweep", *(name for name in COMMANDS if name != "train")]
 #: Errors of the operating system that are the machine's fault, not the program's.
-ENVIRONMENT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}
-ENVIRONMENT |= {errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE, errno.ENFILE, errno.ENODEV, errno.ENXIO}
+MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}
+MACHINE_ERRORS |= {errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE, errno.ENFILE, errno.ENODEV, errno.ENXIO}
 #: Characters that would break the one line of an error, or steer a terminal: a file's name or metadata may hold them.
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 #: The exit status into which Typer turns Ctrl-C.
-INTERRUPTED = 130
+INTERRUPTED_STATUS = 130
 
 
 def build(invoked: str | None = None) -> typer.Typer:
@@ -64,7 +64,7 @@ def build(invoked: str | None = None) -> typer.Typer:
     for name in COMMANDS:
         if name == invoked or invoked not in COMMAND_ORDER:
             _add_command(cli, name)
-    cli.callback(invoke_without_command=True)(_version)
+    cli.callback(invoke_without_command=True)(_show_version)
     host().add_commands(cli, COMMAND_ORDER, builtins=invoked not in COMMANDS)
     cli.registered_commands.sort(key=_help_position)
     return cli
@@ -80,7 +80,7 @@ def _help_position(command: CommandInfo) -> int:
     return COMMAND_ORDER.index(command.name) if command.name in COMMAND_ORDER else len(COMMAND_ORDER)
 
 
-def _version(version: bool = typer.Option(False, "--version", help="Show the version and exit.")) -> None:
+def _show_version(version: bool = typer.Option(False, "--version", help="Show the version and exit.")) -> None:
     if version:
         print(f"gentext {metadata.version('gentext')}")
         raise typer.Exit
@@ -88,10 +88,10 @@ def _version(version: bool = typer.Option(False, "--version", help="Show the ver
 
 def script() -> int:
     """Run ``gen`` as a process of its own, and return its exit status."""
-    code = main()
+    exit_status = main()
     # The operating system takes back all memory. Without this, Python would search it for cycles first: 25 ms.
     gc.freeze()
-    return code
+    return exit_status
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -102,17 +102,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A character that stdout cannot encode, such as half a surrogate pair, becomes a question mark.
         sys.stdout.reconfigure(errors="replace")
     try:
-        words = sys.argv[1:] if arguments is None else list(arguments)
+        argument_list = sys.argv[1:] if arguments is None else list(arguments)
         with _lasting_interrupts():
-            application = build(words[0] if words else None)
+            application = build(argument_list[0] if argument_list else None)
             # Without arguments, Typer reads those of the process: on Windows it also expands their wildcards.
-            code = application(args=None if arguments is None else words, prog_name="gen", standalone_mode=False)
+            exit_status = application(
+                args=None if arguments is None else argument_list, prog_name="gen", standalone_mode=False
+            )
         sys.stdout.flush()
-        if code == INTERRUPTED:
+        if exit_status == INTERRUPTED_STATUS:
             raise KeyboardInterrupt
-        return code if isinstance(code, int) else 0
+        return exit_status if isinstance(exit_status, int) else 0
     except GenError as error:
-        say(f"gen: error: {CONTROL.sub(' ', str(error))}")
+        say(f"gen: error: {CONTROL_CHARACTERS.sub(' ', str(error))}")
         return error.exit_code
     except BrokenPipeError:
         _silence_stdout()
@@ -124,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"gen: error: not enough memory{f' ({error})' if str(error) else ''}; ask for less at once")
         return 1
     except OSError as error:
-        if error.errno not in ENVIRONMENT:
+        if error.errno not in MACHINE_ERRORS:
             raise
         say(f"gen: error: {error.filename or 'the output'}: {error.strerror}; what was written before is kept")
         if error.filename is None:  # it was stdout: the rest of its buffer cannot be written either

@@ -15,11 +15,11 @@ from gentext import bench as measure
 from gentext.console import say
 from gentext.errors import MissingExtra, UsageError
 from gentext.opening import open_exported
-from gentext.run import GENERATOR, MODEL, Run
+from gentext.run import GENERATOR_FILE, MODEL_FILE, Run
 from gentext.settings import check_device, check_threads
 from gentext.source import find_source
 
-NOTEBOOK = "the notebook, in PyTorch"
+NOTEBOOK_LABEL = "the notebook, in PyTorch"
 
 
 def bench(
@@ -41,17 +41,17 @@ def bench(
     check_device(device)
     check_threads(threads)
     path = find_source(source)
-    report: dict[str, Any] = {"source": str(path), "machine": measure.machine()}
+    report: dict[str, Any] = {"source": str(path), "machine": measure.describe_machine()}
     with tempfile.TemporaryDirectory() as folder:
         measurements: dict[Any, measure.Measurement] = {}
         file_reports: list[dict[str, Any]] = []
-        for name, file in _files(path, Path(folder)).items():
+        for name, file in _files_to_measure(path, Path(folder)).items():
             say(f"preparing {name}")
-            by_batch, file_report = _prepare(file, device, threads)
+            by_batch, file_report = _prepare_file(file, device, threads)
             file_reports.append({"name": name} | file_report)
             measurements |= {(name, batch): measurement for batch, measurement in by_batch.items()}
         if baseline:
-            measurements[NOTEBOOK], report["notebook"] = _notebook(path, device)
+            measurements[NOTEBOOK_LABEL], report["notebook"] = _prepare_notebook(path, device)
         say(f"measuring all in turn, {measure.REPEATS} times")
         rates = measure.measure_in_turn(measurements, measure.REPEATS)
         for file_report in file_reports:
@@ -59,78 +59,80 @@ def bench(
                 batch_report | _summarize(rates, (file_report["name"], batch_report["batch"]))
                 for batch_report in file_report["rates"]
             ]
-        process_seconds, import_seconds = measure.whole_process(path)
+        process_seconds, import_seconds = measure.time_whole_process(path)
     report["files"] = file_reports
     report["whole_process_seconds"] = {"gen sample": process_seconds, "import numpy, onnxruntime": import_seconds}
     if baseline:
-        report["notebook"] |= _summarize(rates, NOTEBOOK)
-    print(json.dumps(report, indent=1) if as_json else _table(report))
+        report["notebook"] |= _summarize(rates, NOTEBOOK_LABEL)
+    print(json.dumps(report, indent=1) if as_json else _format_table(report))
     if picture is not None:
-        _draw(report, picture)
+        _draw_chart(report, picture)
 
 
 def _summarize(rates: dict[Any, list[float]], name: Any) -> dict[str, float]:
     """Return the summary of one measurement's rates, with the ratio to the notebook's if that was measured too."""
-    summary = dataclasses.asdict(measure.summary(rates[name]))
-    if NOTEBOOK in rates:
-        summary["ratio"] = measure.ratio(rates[name], rates[NOTEBOOK])
+    summary = dataclasses.asdict(measure.summarize_rates(rates[name]))
+    if NOTEBOOK_LABEL in rates:
+        summary["ratio"] = measure.median_ratio(rates[name], rates[NOTEBOOK_LABEL])
     return summary
 
 
-def _files(path: Path, folder: Path) -> dict[str, Path]:
+def _files_to_measure(path: Path, folder: Path) -> dict[str, Path]:
     """Return the files to measure, by name: a file itself, or a run's generator in each precision and its model."""
     if path.is_file():
         return {path.name: path}
     run = Run(path)
-    existing = {name: path / name for name in (GENERATOR, MODEL) if (path / name).is_file()}
+    existing_files = {name: path / name for name in (GENERATOR_FILE, MODEL_FILE) if (path / name).is_file()}
     try:
         from gentext.export.exporter import ExportOptions, export_run
         from gentext.export.precision import PRECISIONS
     except ModuleNotFoundError:
         say("without the train extra only the files that are there are measured")
-        return existing
+        return existing_files
     files = {}
     for precision in PRECISIONS:
-        target = folder / precision
-        target.mkdir()
-        export_run(run, target, ExportOptions(precision, limit=float("inf")))
-        files[f"generator {precision}"] = target / GENERATOR
-    return files | {"model, step by step": existing[MODEL]}
+        precision_folder = folder / precision
+        precision_folder.mkdir()
+        export_run(run, precision_folder, ExportOptions(precision, limit=float("inf")))
+        files[f"generator {precision}"] = precision_folder / GENERATOR_FILE
+    return files | {"model, step by step": existing_files[MODEL_FILE]}
 
 
-def _prepare(file: Path, device: str, threads: int) -> tuple[dict[int, measure.Measurement], dict[str, Any]]:
+def _prepare_file(file: Path, device: str, threads: int) -> tuple[dict[int, measure.Measurement], dict[str, Any]]:
     """Return a measurement for each size of batch, and the part of the file's report that is measured already."""
     open_with = functools.cache(lambda count: open_exported(file, device, count))
-    threads_of = {batch: threads or measure.fastest_threads(open_with, batch)[0] for batch in measure.BATCHES}
-    open_seconds, first_seconds = measure.first_character(lambda: open_exported(file, device, threads_of[1]))
-    measurements = {batch: measure.writing(open_with(count), batch) for batch, count in threads_of.items()}
+    threads_by_batch = {batch: threads or measure.fastest_threads(open_with, batch)[0] for batch in measure.BATCH_SIZES}
+    open_seconds, first_seconds = measure.time_first_character(lambda: open_exported(file, device, threads_by_batch[1]))
+    measurements = {
+        batch: measure.prepare_measurement(open_with(count), batch) for batch, count in threads_by_batch.items()
+    }
     file_report = {
-        "device": open_with(threads_of[1]).device,
+        "device": open_with(threads_by_batch[1]).device,
         "open_seconds": open_seconds,
         "first_character_seconds": first_seconds,
-        "rates": [{"batch": batch, "threads": count} for batch, count in threads_of.items()],
+        "rates": [{"batch": batch, "threads": count} for batch, count in threads_by_batch.items()],
     }
     return measurements, file_report
 
 
-def _notebook(path: Path, device: str) -> tuple[measure.Measurement, dict[str, Any]]:
+def _prepare_notebook(path: Path, device: str) -> tuple[measure.Measurement, dict[str, Any]]:
     """Return a measurement of the notebook's loop on a network of the same size, and the threads it is fastest with."""
     import gentext
 
-    script = Path(gentext.__file__).parent.parent / "benchmarks" / "notebook.py"
-    if not script.is_file():
+    script_path = Path(gentext.__file__).parent.parent / "benchmarks" / "notebook.py"
+    if not script_path.is_file():
         raise UsageError("--baseline needs benchmarks/notebook.py: run it from a checkout of the project")
     bundle = open_exported(path, device).bundle
     model = bundle.card.get("config", {}).get("model", {})
-    if not all(isinstance(model.get(size), int) for size in ("hidden", "layers")):
+    if not all(isinstance(model.get(size_name), int) for size_name in ("hidden", "layers")):
         raise UsageError("--baseline: the notebook's network has the sizes hidden and layers; this model has not both")
     try:
         import importlib.util
 
-        spec = importlib.util.spec_from_file_location("notebook", script)
-        assert spec is not None and spec.loader is not None
-        notebook = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(notebook)
+        module_spec = importlib.util.spec_from_file_location("notebook", script_path)
+        assert module_spec is not None and module_spec.loader is not None
+        notebook = importlib.util.module_from_spec(module_spec)
+        module_spec.loader.exec_module(notebook)
     except ModuleNotFoundError:
         raise MissingExtra("gen bench --baseline", "train") from None
     say("preparing the notebook's loop")
@@ -138,12 +140,12 @@ def _notebook(path: Path, device: str) -> tuple[measure.Measurement, dict[str, A
     return measurement, {"threads": threads}
 
 
-def _table(report: dict[str, Any]) -> str:
+def _format_table(report: dict[str, Any]) -> str:
     machine = report["machine"]
     lines = [f"{machine['cpu']}, {machine['cores']} cores ({' '.join(machine['instructions'])})"]
     lines.append(", ".join(f"{name} {machine[name]}" for name in list(machine)[3:] if machine[name]))
     notebook = report.get("notebook")
-    lines.append(f"{'characters a second, batch':<36}" + "".join(f"{batch:>16}" for batch in measure.BATCHES))
+    lines.append(f"{'characters a second, batch':<36}" + "".join(f"{batch:>16}" for batch in measure.BATCH_SIZES))
     for file_report in report["files"]:
         cells = [
             f"{rate['median']:,.0f}" + (f" ({rate['ratio']:.1f}x)" if notebook else "") for rate in file_report["rates"]
@@ -152,7 +154,7 @@ def _table(report: dict[str, Any]) -> str:
         heading = f"{file_report['name']}, threads {threads}"
         lines.append(f"{heading:<36}" + "".join(f"{cell:>16}" for cell in cells))
     if notebook:
-        lines.append(f"{NOTEBOOK:<36}{notebook['median']:>16,.0f}  at {notebook['threads']} threads")
+        lines.append(f"{NOTEBOOK_LABEL:<36}{notebook['median']:>16,.0f}  at {notebook['threads']} threads")
     for file_report in report["files"]:
         open_ms, first_ms = file_report["open_seconds"] * 1e3, file_report["first_character_seconds"] * 1e3
         lines.append(f"{file_report['name']}: opened in {open_ms:.0f} ms, first character {first_ms:.1f} ms later")
@@ -164,7 +166,7 @@ def _table(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _draw(report: dict[str, Any], path: Path) -> None:
+def _draw_chart(report: dict[str, Any], path: Path) -> None:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -179,9 +181,9 @@ def _draw(report: dict[str, Any], path: Path) -> None:
         medians = [rate["median"] for rate in file_report["rates"]]
         axes.plot(batches, medians, "o-", label=file_report["name"])
     if "notebook" in report:
-        axes.plot([1], [report["notebook"]["median"]], "x", color="black", label=NOTEBOOK)
+        axes.plot([1], [report["notebook"]["median"]], "x", color="black", label=NOTEBOOK_LABEL)
     axes.set(xscale="log", yscale="log", xlabel="rows written side by side", ylabel="characters a second, all rows")
-    axes.set_xticks(list(measure.BATCHES), [str(batch) for batch in measure.BATCHES])
+    axes.set_xticks(list(measure.BATCH_SIZES), [str(batch) for batch in measure.BATCH_SIZES])
     axes.set_title(f"{report['machine']['cpu']}, {report['machine']['cores']} cores")
     axes.grid(alpha=0.3, which="both")
     axes.legend()

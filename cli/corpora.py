@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from gentext.console import say
-from gentext.data.catalogue import CATALOGUE, CatalogueEntry, data_dir, is_here
+from gentext.data.catalogue import CATALOGUE, CatalogueEntry, data_dir, is_available
 
 
 def corpora(
@@ -18,18 +18,18 @@ def corpora(
     """List the texts that gen train knows by name, and which of them are already here."""
     entries = list(CATALOGUE.values())
     if as_json:
-        rows = [dataclasses.asdict(entry) | {"here": is_here(entry)} for entry in entries]
+        rows = [dataclasses.asdict(entry) | {"here": is_available(entry)} for entry in entries]
         print(json.dumps(rows, indent=2))
         return
     width = max(len(entry.name) for entry in entries)
     print(f"{'name':{width}}  {'characters':>11}  here  summary")
     for entry in entries:
-        print(_row(entry, width))
+        print(_format_row(entry, width))
     say(f"The others are downloaded when they are used, to {data_dir()} (GEN_DATA_DIR names another folder)")
 
 
-def _row(entry: CatalogueEntry, width: int) -> str:
-    approximately = "~" if entry.filename is None else ""  # such a text changes with the version of Python
-    characters = "?" if entry.characters is None else f"{approximately}{entry.characters:,}"
-    availability = "yes" if is_here(entry) else "no"
+def _format_row(entry: CatalogueEntry, width: int) -> str:
+    approximate_sign = "~" if entry.filename is None else ""  # such a text changes with the version of Python
+    characters = "?" if entry.characters is None else f"{approximate_sign}{entry.characters:,}"
+    availability = "yes" if is_available(entry) else "no"
     return f"{entry.name:{width}}  {characters:>11}  {availability:4}  {entry.summary}"

@@ -15,7 +15,7 @@ from gentext.settings import cores
 from gentext.versions import installed_version
 
 #: Distributions whose versions are shown where they are installed.
-PACKAGES = (
+REPORTED_PACKAGES = (
     "numpy",
     "onnxruntime",
     "onnxruntime-gpu",
@@ -31,14 +31,14 @@ PACKAGES = (
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
     """Show versions, devices, folders, and what is not as it should be."""
-    facts, problems = _facts(), _problems()
+    facts, problems = _collect_facts(), _find_problems()
     if as_json:
         import json
 
         print(json.dumps(facts | {"problems": problems}, indent=1))
     else:
-        for key, value in facts.items():
-            print(f"{key + ':':<16} {value}")
+        for fact_name, fact in facts.items():
+            print(f"{fact_name + ':':<16} {fact}")
         for problem in problems:
             print(f"problem:         {problem}")
         print("all is well" if not problems else f"{len(problems)} problems")
@@ -46,24 +46,24 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = F
         raise typer.Exit(1)
 
 
-def _facts() -> dict[str, Any]:
-    versions = {name: version for name in PACKAGES if (version := installed_version(name))}
+def _collect_facts() -> dict[str, Any]:
+    versions = {name: version for name in REPORTED_PACKAGES if (version := installed_version(name))}
     return {
         "gentext": installed_version("gentext"),
         "python": f"{platform.python_version()} on {platform.platform()}",
         "cores": cores(),
         "packages": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "train": "yes" if "torch" in versions else "no: pip install 'gentext[train]'",
-        "cuda": _cuda(),
-        "bf16 on cpu": _bf16(),
+        "cuda": _cuda_status(),
+        "bf16 on cpu": _bf16_status(),
         "runs": str(runs_folder().absolute()),
         "corpora": os.environ.get("GEN_DATA_DIR") or "the user's cache folder (GEN_DATA_DIR changes it)",
         "encoded texts": str(cache_folder().absolute()),
-        "plugins": ", ".join(sorted({str(plugin.provider) for plugin in host().plugins})),
+        "plugins": ", ".join(sorted({str(plugin.distribution) for plugin in host().plugins})),
     }
 
 
-def _problems() -> list[str]:
+def _find_problems() -> list[str]:
     problems = []
     if installed_version("onnxruntime") and installed_version("onnxruntime-gpu"):
         problems.append(
@@ -74,19 +74,19 @@ def _problems() -> list[str]:
         import gentext.plugins.samplers.runtime  # noqa: F401  it imports onnxruntime
     except ImportError as error:
         problems.append(f"onnxruntime cannot be imported ({error}): install it again")
-    problems += [f"plugin {plugin.provider}: {plugin.error}" for plugin in host().plugins if plugin.error]
+    problems += [f"plugin {plugin.distribution}: {plugin.error}" for plugin in host().plugins if plugin.error]
     return problems
 
 
-def _cuda() -> str:
+def _cuda_status() -> str:
     try:
         from gentext.plugins.samplers.runtime import cuda_problem
-    except ImportError:  # `_problems` reports it
+    except ImportError:  # `_find_problems` reports it
         return "unknown without onnxruntime"
     return cuda_problem() or "onnxruntime offers it; gen sample --device cuda tells whether a GPU answers"
 
 
-def _bf16() -> str:
+def _bf16_status() -> str:
     if not installed_version("torch"):
         return "unknown without torch"
     from gentext.plugins.pytorch.device import bf16_on_cpu

@@ -11,7 +11,7 @@ import typer
 from gentext.console import say
 from gentext.errors import CorpusError
 from gentext.library import open_model
-from gentext.run import HELD_OUT
+from gentext.run import HELD_OUT_FILE
 from gentext.settings import check_device
 
 
@@ -35,7 +35,7 @@ def evaluate(
     check_device(device)
     model = open_model(source, device)
     if text is None:
-        text = model.path / HELD_OUT
+        text = model.path / HELD_OUT_FILE
         if not text.is_file():
             raise CorpusError(f"{model.path} has no held-out text beside it; name a text file")
     corpus = read_corpus(str(text))

@@ -30,11 +30,11 @@ def export(
     source = open_run(run)
     try:
         from gentext.export.exporter import ExportOptions, export_run
-        from gentext.export.precision import FOR_CUDA, PRECISIONS
+        from gentext.export.precision import CUDA_PRECISIONS, PRECISIONS
         from gentext.plugins.samplers.session import MAX_UNROLLED_POSITIONS
     except ModuleNotFoundError:
         raise MissingExtra("gen export", "train") from None
-    choices = ("auto", *PRECISIONS, *FOR_CUDA)
+    choices = ("auto", *PRECISIONS, *CUDA_PRECISIONS)
     if precision not in choices:
         raise UsageError(f"--precision {precision}: expected {', '.join(choices[:-1])} or {choices[-1]}")
     if unroll and precision == "int8":

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from gentext.advice import after_training, before_training
-from gentext.run import GENERATOR, MODEL, Run
+from gentext.run import GENERATOR_FILE, MODEL_FILE, Run
 from gentext.source import find_source
 
 
@@ -24,14 +24,14 @@ def info(
         print(json.dumps(facts, indent=1, ensure_ascii=False))
         return
     for heading, fact in facts.items():
-        for line in _lines(fact):
+        for line in _format_fact(fact):
             print(f"{heading + ':':<12} {line}")
 
 
-def _lines(fact: Any) -> list[Any]:
+def _format_fact(fact: Any) -> list[Any]:
     """Return the lines of a fact: one for each element of a list, one for all names and values of a table."""
     if isinstance(fact, dict):
-        return [", ".join(f"{name} {value}" for name, value in fact.items() if not isinstance(value, dict))]
+        return [", ".join(f"{name} {figure}" for name, figure in fact.items() if not isinstance(figure, dict))]
     return fact if isinstance(fact, list) else [fact]
 
 
@@ -52,7 +52,7 @@ def _describe_file(path: Path) -> dict[str, Any]:
         "states": [f"{state.name} {state.dtype} {state.shape}" for state in bundle.states],
         "chain": chain,
         **{name: fact for name, fact in card.items() if name != "config"},
-        "advice": _advice(card),
+        "advice": _advice_lines(card),
     }
 
 
@@ -69,8 +69,8 @@ def _describe_generator(path: Path) -> str:
 
 def _describe_run(run: Run) -> dict[str, Any]:
     if run.model.is_file():
-        facts = {"run": str(run.path), **_describe_file(run.path / MODEL)}
-        generator = run.path / GENERATOR
+        facts = {"run": str(run.path), **_describe_file(run.path / MODEL_FILE)}
+        generator = run.path / GENERATOR_FILE
         return facts | ({"generator": _describe_generator(generator)} if generator.is_file() else {})
     config = run.config
     rows = run.read_metrics()
@@ -91,15 +91,15 @@ def _look_up(table: Any, *keys: str) -> Any:
     return table
 
 
-def _advice(card: dict[str, Any]) -> list[str]:
+def _advice_lines(card: dict[str, Any]) -> list[str]:
     """Return the notebook's advice for this model, as far as the card has the numbers for it."""
     characters, val_frac = _look_up(card, "corpus", "characters"), _look_up(card, "config", "run", "val_frac")
-    options = _look_up(card, "config", "model")
-    options = options if isinstance(options, dict) else {}
+    model_options = _look_up(card, "config", "model")
+    model_options = model_options if isinstance(model_options, dict) else {}
     lines = []
     if isinstance(characters, int) and isinstance(val_frac, float) and isinstance(card.get("parameters"), int):
         held_out = int(characters * val_frac)
-        lines += before_training(card["parameters"], characters - held_out, held_out, options)
+        lines += before_training(card["parameters"], characters - held_out, held_out, model_options)
     if all(isinstance(card.get(key), int | float) for key in ("train_loss", "val_loss", "best_step", "steps")):
-        lines += after_training(card["train_loss"], card["val_loss"], card["best_step"], card["steps"], options)
+        lines += after_training(card["train_loss"], card["val_loss"], card["best_step"], card["steps"], model_options)
     return lines

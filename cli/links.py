@@ -13,33 +13,33 @@ from gentext.registry import Registry
 ChainFlags = dict[str, str]
 
 
-def extract_flags(args: list[str], options: Mapping[str, Any]) -> tuple[ChainFlags, list[str]]:
+def extract_flags(arguments: list[str], options: Mapping[str, Any]) -> tuple[ChainFlags, list[str]]:
     """Separate the options of links from the arguments that the command declares itself.
 
     Each takes one value, as ``--name value`` or ``--name=value``. Which of them exist is known
     only when the model's file is open. Returns them and the remaining arguments.
     """
     flags: ChainFlags = {}
-    declared: list[str] = []
-    waiting = list(args)
-    while waiting:
-        arg = waiting.pop(0)
-        name, equals, text = arg.partition("=")
-        if arg == "--":
-            declared += [arg, *waiting]
+    command_arguments: list[str] = []
+    remaining_arguments = list(arguments)
+    while remaining_arguments:
+        argument = remaining_arguments.pop(0)
+        name, equals, flag_text = argument.partition("=")
+        if argument == "--":
+            command_arguments += [argument, *remaining_arguments]
             break
-        if not arg.startswith("--") or name in options or name == "--help":
-            declared.append(arg)
-            option = options.get(arg)
-            if option is not None and not getattr(option, "is_flag", False) and waiting:
-                declared.append(waiting.pop(0))
+        if not argument.startswith("--") or name in options or name == "--help":
+            command_arguments.append(argument)
+            option = options.get(argument)
+            if option is not None and not getattr(option, "is_flag", False) and remaining_arguments:
+                command_arguments.append(remaining_arguments.pop(0))
             continue
         if not equals:
-            if not waiting:
+            if not remaining_arguments:
                 raise UsageError(f"{name}: expected a value after it")
-            text = waiting.pop(0)
-        flags[name.removeprefix("--").replace("_", "-")] = text
-    return flags, declared
+            flag_text = remaining_arguments.pop(0)
+        flags[name.removeprefix("--").replace("_", "-")] = flag_text
+    return flags, command_arguments
 
 
 class FlagSpelling:

@@ -20,7 +20,7 @@ from gentext.registry import Component
 from gentext.strategy import Strategy
 
 #: Size of the vocabulary that a strategy is checked with.
-VOCAB_SIZE = 13
+CHECK_VOCAB_SIZE = 13
 
 
 def plugins(
@@ -32,7 +32,7 @@ def plugins(
 ) -> None:
     """List plugins and their components; with a NAME, the options of that component."""
     if check:
-        _check(name)
+        _check_strategy(name)
         return
     if name is not None:
         rows = [_component_row(component) for component in _components_named(name)]
@@ -43,15 +43,15 @@ def plugins(
         _print_table()
 
 
-def _check(name: str | None) -> None:
+def _check_strategy(name: str | None) -> None:
     """Check that a strategy keeps the rules. The first rule that it breaks is the error."""
     if name is None:
         raise UsageError("--check: name the strategy to check, as in gen plugins --check top_k")
     from gentext.testing import check_strategy
 
-    link = build_link(host().registry, name, VOCAB_SIZE)
+    link = build_link(host().registry, name, CHECK_VOCAB_SIZE)
     try:
-        check_strategy(type(link.strategy), vocab_size=VOCAB_SIZE)
+        check_strategy(type(link.strategy), vocab_size=CHECK_VOCAB_SIZE)
     except AssertionError as error:
         raise PluginError(
             f"the strategy {name!r} breaks a rule: {reason(error).removeprefix('AssertionError: ')}"
@@ -93,9 +93,9 @@ def _components_named(name: str) -> list[Component]:
 
 def _plugin_row(plugin: PluginRecord) -> dict[str, Any]:
     return {
-        "distribution": plugin.provider.distribution,
-        "version": plugin.provider.version,
-        "builtin": plugin.provider.builtin,
+        "distribution": plugin.distribution.name,
+        "version": plugin.distribution.version,
+        "builtin": plugin.distribution.builtin,
         "module": plugin.module,
         "hooks": plugin.hooks,
         "components": plugin.components,
@@ -106,10 +106,10 @@ def _plugin_row(plugin: PluginRecord) -> dict[str, Any]:
 def _print_table() -> None:
     registry = host().registry
     for component in registry:
-        print(f"{component.kind:<10} {component.name:<16} {component.provider!s:<24} {component.summary}")
+        print(f"{component.kind:<10} {component.name:<16} {component.distribution!s:<24} {component.summary}")
     for plugin in host().plugins:
         if plugin.error:
-            print(f"failed     {plugin.provider!s} ({plugin.module}): {plugin.error}")
+            print(f"failed     {plugin.distribution!s} ({plugin.module}): {plugin.error}")
 
 
 def _component_row(component: Component) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def _component_row(component: Component) -> dict[str, Any]:
     options = [
         {
             "name": field.name,
-            "default": _default(field),
+            "default": _field_default(field),
             "per_run": field.name in per_run_fields(config),
             "help": help_texts.get(field.name, ""),
         }
@@ -133,14 +133,14 @@ def _component_row(component: Component) -> dict[str, Any]:
     return {
         "kind": component.kind,
         "name": component.name,
-        "from": str(component.provider),
+        "from": str(component.distribution),
         "summary": component.summary,
         "options": options,
         "params": params,
     }
 
 
-def _default(field: dataclasses.Field[Any]) -> Any:
+def _field_default(field: dataclasses.Field[Any]) -> Any:
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory()
     return None if field.default is dataclasses.MISSING else field.default
@@ -151,12 +151,12 @@ def _format_component(row: dict[str, Any]) -> str:
     section = f"chain.{row['name']}" if row["kind"] == "strategy" else row["kind"]
     lines = [f"{row['kind']} {row['name']} ({row['from']}): {row['summary']}"]
     for option in row["options"]:
-        flag = f", {_flag(option)}" if option["per_run"] else ""
+        flag = f", {_flag_name(option)}" if option["per_run"] else ""
         lines.append(f"  {section}.{option['name']}{flag} = {option['default']}  {option['help']}")
     for param in row["params"]:
-        lines.append(f"  {_flag(param)} (default {param['default']:g})  {param['help']}")
+        lines.append(f"  {_flag_name(param)} (default {param['default']:g})  {param['help']}")
     return "\n".join(lines)
 
 
-def _flag(option: dict[str, Any]) -> str:
+def _flag_name(option: dict[str, Any]) -> str:
     return f"--{option['name'].replace('_', '-')}"

@@ -35,7 +35,7 @@ class SampleCommand(TyperCommand):
 
 
 #: The class that the command gets.
-COMMAND = SampleCommand
+COMMAND_CLASS = SampleCommand
 
 
 def sample(
@@ -81,13 +81,13 @@ def sample(
         sampler_options["threads"] = threads
     model = open_model(source, device, sampler, sampler_options)
     # prepare the texts
-    writing = model.begin_writing([text], options, spelling)
+    writing = model.prepare_writing([text], options, spelling)
     for note in writing.notes:
         warn(note)
     if device == "auto":
         say(f"device: {model.device}")
     if show_chain:
-        say(f"chain: {_describe_chain(writing.chosen)}")
+        say(f"chain: {_describe_chain(writing.chosen_chain)}")
     if seed is None:
         say(f"seed: {writing.seed}")
     # write them
@@ -123,8 +123,8 @@ def _read_prime(prime: str | None, prime_file: str | None) -> str:
     if prime_file == "-" and sys.stdin is None:
         raise PrimeError("--prime-file -: standard input is closed; pipe a text into it, or name a file")
     try:
-        encoded = sys.stdin.buffer.read() if prime_file == "-" else Path(prime_file).read_bytes()
-        return encoded.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+        prime_bytes = sys.stdin.buffer.read() if prime_file == "-" else Path(prime_file).read_bytes()
+        return prime_bytes.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise PrimeError(f"--prime-file {prime_file}: not UTF-8 at byte {error.start}; convert it to UTF-8") from None
     except OSError as error:
@@ -137,7 +137,7 @@ def _print_when_done(writing: Writing, as_json: bool) -> None:
     for _ in writing:
         pass
     for written in writing.results():
-        print(_as_json(written) if as_json else written.prime + written.text, flush=True)
+        print(_format_json(written) if as_json else written.prime + written.text, flush=True)
 
 
 def _print_as_written(prime: str, writing: Writing) -> None:
@@ -158,7 +158,7 @@ def _print_as_written(prime: str, writing: Writing) -> None:
     write("\n")
 
 
-def _as_json(written: WrittenText) -> str:
+def _format_json(written: WrittenText) -> str:
     fields = {
         "stream": written.stream,
         "seed": written.seed,
@@ -171,11 +171,11 @@ def _as_json(written: WrittenText) -> str:
     return json.dumps(fields, ensure_ascii=False)
 
 
-def _describe_chain(chosen: ChosenChain) -> str:
+def _describe_chain(chosen_chain: ChosenChain) -> str:
     """Return the chain in words: each link with the numbers that it will use."""
     links = []
-    for link in chosen.chain:
-        numbers = chosen.numbers_of(link.name)
+    for link in chosen_chain.chain:
+        numbers = chosen_chain.numbers_of(link.name)
         params = ", ".join(f"{param}={numbers[param]:g}" for param in link.strategy.params)
         links.append(f"{link.name}({params})")
     return " -> ".join([*links, "draw"])

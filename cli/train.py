@@ -14,7 +14,7 @@ from gentext.interfaces import World
 from gentext.pipeline import DEFAULT_CORPUS
 from gentext.pipeline import train as run_training
 from gentext.resolve import DEFAULT_PRESET, TrainOptions, presets
-from gentext.training import describe_result, load_initial_weights
+from gentext.training import describe_result, initial_weights_loader
 
 
 def train(
@@ -67,10 +67,10 @@ def train(
         settings=settings or [],
         flags={key: value for key, value in flags.items() if value is not None},
         resume=resume,
-        initial_weights=load_initial_weights(init_from),
+        initial_weights=initial_weights_loader(init_from),
     )
     world = World.of_process()
-    with _connected(world):
+    with _connect_processes(world):
         finished_run, result = run_training(options)
     if world.rank:  # rank 0 alone writes to the terminal
         return
@@ -80,7 +80,7 @@ def train(
     say(f"next: gen {next_command} {finished_run.path}")
 
 
-def _connected(world: World) -> contextlib.AbstractContextManager[None]:
+def _connect_processes(world: World) -> contextlib.AbstractContextManager[None]:
     """Return a context that connects this process with those that torchrun started beside it, if it did."""
     if world.size == 1:
         return contextlib.nullcontext()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from gentext.console import say
-from gentext.data.decoding import blocks, files_below, join_files
+from gentext.data.decoding import files_below, join_files, read_blocks
 from gentext.errors import CorpusError, reason
 
 
@@ -91,7 +91,7 @@ _ENTRIES = (
 CATALOGUE: dict[str, CatalogueEntry] = {entry.name: entry for entry in _ENTRIES}
 
 #: Folders of the standard library that hold tests, generated files, or packages that are no part of it.
-_NOT_SOURCE = {
+_SKIPPED_FOLDERS = {
     "__pycache__",
     "dist-packages",
     "encodings",
@@ -111,7 +111,7 @@ def _python_docs() -> Iterator[str]:
     yield "\n".join(topics[name] for name in sorted(topics))
 
 
-def _source(path: Path) -> list[str]:
+def _read_source(path: Path) -> list[str]:
     """Return the text of a source file as pieces: none when it is empty or not UTF-8."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -121,10 +121,10 @@ def _source(path: Path) -> list[str]:
 
 
 def _python_stdlib() -> Iterator[str]:
-    paths = files_below(Path(os.__file__).parent, _NOT_SOURCE)
+    paths = files_below(Path(os.__file__).parent, _SKIPPED_FOLDERS)
     # _sysconfigdata is written by the build: it holds the paths of one machine.
     sources = (path for path in paths if path.suffix == ".py" and "_sysconfigdata" not in path.name)
-    return join_files(_source(path) for path in sources)
+    return join_files(_read_source(path) for path in sources)
 
 
 _EMBEDDED: dict[str, Callable[[], Iterator[str]]] = {
@@ -133,7 +133,7 @@ _EMBEDDED: dict[str, Callable[[], Iterator[str]]] = {
 }
 
 
-def embedded(entry: CatalogueEntry) -> Iterator[str]:
+def read_embedded(entry: CatalogueEntry) -> Iterator[str]:
     """Return the pieces of a text that Python brings along."""
     return _EMBEDDED[entry.name]()
 
@@ -150,13 +150,13 @@ def data_dir() -> Path:
 
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        for block in blocks(stream):
+    with path.open("rb") as file:
+        for block in read_blocks(file):
             digest.update(block)
     return digest.hexdigest()
 
 
-def is_here(entry: CatalogueEntry) -> bool:
+def is_available(entry: CatalogueEntry) -> bool:
     """Tell whether the text can be read without a network."""
     if entry.filename is None:
         return True
@@ -167,14 +167,14 @@ def is_here(entry: CatalogueEntry) -> bool:
         return False
 
 
-def fetch(entry: CatalogueEntry) -> Path:
+def fetch_file(entry: CatalogueEntry) -> Path:
     """Return the file of an entry, and download it first where it is missing.
 
     Raises CorpusError when the file of that name has another hash, or the download fails.
     """
     path = data_dir() / str(entry.filename)
     if not path.exists():
-        return _download(entry, path)
+        return _download_file(entry, path)
     try:
         sha256 = _sha256(path)
     except OSError as error:
@@ -187,7 +187,7 @@ def fetch(entry: CatalogueEntry) -> Path:
     return path
 
 
-def _download(entry: CatalogueEntry, path: Path) -> Path:
+def _download_file(entry: CatalogueEntry, path: Path) -> Path:
     import pooch
 
     say(f"downloading {entry.name} from {entry.url} to {path}")

@@ -21,17 +21,17 @@ from gentext.console import say
 from gentext.data import catalogue
 from gentext.data.decoding import (
     BLOCK_SIZE,
-    blocks,
     decode_text,
     files_below,
     join_files,
     looks_binary,
+    read_blocks,
     unix_lines,
 )
 from gentext.errors import CorpusError, nearest
 
 #: Names of files that are never text. In a folder they are skipped by name: some have no NUL byte near their beginning.
-_BINARY = re.compile(
+_BINARY_SUFFIX = re.compile(
     r"\.(7z|bz2|docx|epub|gif|gz|jpe?g|mp[34]|np[yz]|od[ts]|onnx|pdf|png|pptx?|pt|pyc|safetensors|tar|tgz|webp"
     r"|xlsx?|xz|zip|zst)$",
     re.IGNORECASE,
@@ -78,19 +78,19 @@ def iter_text(source: str, block_size: int = BLOCK_SIZE, *, quiet: bool = False)
     :param block_size: the number of bytes that are read at once.
     :param quiet: leave out the lines about skipped files and the like. For a text that is read a second time.
     """
-    empty = True
+    is_empty = True
     with _read_errors(source):
-        for piece in _pieces(source, block_size, quiet):
-            empty = False
+        for piece in _read_pieces(source, block_size, quiet):
+            is_empty = False
             yield piece
-    if empty:
+    if is_empty:
         problem = "no text in this folder" if os.path.isdir(source) else "empty"
         raise CorpusError(f"{source}: {problem}; expected some text to learn from")
 
 
-def _pieces(source: str, block_size: int, quiet: bool) -> Iterator[str]:
+def _read_pieces(source: str, block_size: int, quiet: bool) -> Iterator[str]:
     if source == "-":
-        return decode_text(blocks(_stdin(), block_size), "standard input")
+        return decode_text(read_blocks(_open_stdin(), block_size), "standard input")
     if _is_in_catalogue(source):
         return _read_entry(catalogue.CATALOGUE[source], block_size)
     if source in catalogue.CATALOGUE and not quiet:
@@ -124,22 +124,22 @@ def _read_errors(source: str) -> Iterator[None]:
         yield
     except OSError as error:
         if isinstance(error, FileNotFoundError | NotADirectoryError) and error.filename == source:
-            raise _missing(source) from None
-        where = source if error.filename is None else error.filename
-        raise CorpusError(f"{where}: cannot be read ({error.strerror}); expected a text") from None
+            raise _missing_text_error(source) from None
+        failed_path = source if error.filename is None else error.filename
+        raise CorpusError(f"{failed_path}: cannot be read ({error.strerror}); expected a text") from None
     except ValueError:  # no file can have this name: it holds a NUL, or half a surrogate pair
-        raise _missing(source) from None
+        raise _missing_text_error(source) from None
 
 
-def _missing(source: str) -> CorpusError:
-    name, catalogue_names = source or "''", ", ".join(catalogue.CATALOGUE)
+def _missing_text_error(source: str) -> CorpusError:
+    shown_source, catalogue_names = source or "''", ", ".join(catalogue.CATALOGUE)
     return CorpusError(
-        f"{name}: no such file, and no corpus of that name.{nearest(source, catalogue.CATALOGUE)} "
+        f"{shown_source}: no such file, and no corpus of that name.{nearest(source, catalogue.CATALOGUE)} "
         f"Catalogue: {catalogue_names}"
     )
 
 
-def _stdin() -> IO[bytes]:
+def _open_stdin() -> IO[bytes]:
     if sys.stdin is None:  # it was closed before the program began
         raise CorpusError("-: standard input is closed; pipe a text into it, or give a file")
     return sys.stdin.buffer
@@ -147,32 +147,32 @@ def _stdin() -> IO[bytes]:
 
 def _read_file(source: str, block_size: int) -> Iterator[str]:
     with open(source, "rb") as stream:
-        yield from decode_text(blocks(stream, block_size), source)
+        yield from decode_text(read_blocks(stream, block_size), source)
 
 
 def _read_entry(entry: catalogue.CatalogueEntry, block_size: int) -> Iterator[str]:
     if entry.filename is None:
-        yield from unix_lines(catalogue.embedded(entry))
+        yield from unix_lines(catalogue.read_embedded(entry))
         return
-    path = catalogue.fetch(entry)
+    path = catalogue.fetch_file(entry)
     with catalogue.open_file(path) as stream:
-        yield from decode_text(blocks(stream, block_size), str(path))
+        yield from decode_text(read_blocks(stream, block_size), str(path))
 
 
 def _read_folder(folder: Path, block_size: int, quiet: bool) -> Iterator[str]:
     """Yield the text files below a folder as one text, and report the number of files that were skipped."""
-    skipped = 0
+    skipped_count = 0
 
-    def files() -> Iterator[Iterator[str]]:
-        nonlocal skipped
+    def decoded_files() -> Iterator[Iterator[str]]:
+        nonlocal skipped_count
         for path in files_below(folder):
             with path.open("rb") as stream:
                 head = stream.read(BLOCK_SIZE)
-                if _BINARY.search(path.name) or looks_binary(head):
-                    skipped += 1
+                if _BINARY_SUFFIX.search(path.name) or looks_binary(head):
+                    skipped_count += 1
                     continue
-                yield decode_text(itertools.chain([head], blocks(stream, block_size)), str(path))
+                yield decode_text(itertools.chain([head], read_blocks(stream, block_size)), str(path))
 
-    yield from join_files(files())
-    if skipped and not quiet:
-        say(f"{folder}: skipped {skipped} {'file that is' if skipped == 1 else 'files that are'} not text")
+    yield from join_files(decoded_files())
+    if skipped_count and not quiet:
+        say(f"{folder}: skipped {skipped_count} {'file that is' if skipped_count == 1 else 'files that are'} not text")

@@ -16,24 +16,24 @@ from gentext.errors import CorpusError
 BLOCK_SIZE = 1 << 20
 
 #: Byte order marks. UTF-32 stands before UTF-16, since its little-endian mark begins with the one of UTF-16.
-_MARKS = (
+_BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),
     (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-_LONGEST_MARK = max(len(mark) for mark, _ in _MARKS)
+_LONGEST_MARK = max(len(mark) for mark, _ in _BYTE_ORDER_MARKS)
 
 
-def blocks(stream: IO[bytes], size: int = BLOCK_SIZE) -> Iterator[bytes]:
+def read_blocks(stream: IO[bytes], size: int = BLOCK_SIZE) -> Iterator[bytes]:
     """Read a stream to its end, ``size`` bytes at a time."""
     return iter(lambda: stream.read(size), b"")
 
 
 def encoding_of(head: bytes) -> tuple[bytes, str]:
     """Return the byte order mark at the beginning of a file and its encoding; without a mark, empty and UTF-8."""
-    for mark, encoding in _MARKS:
+    for mark, encoding in _BYTE_ORDER_MARKS:
         if head.startswith(mark):
             return mark, encoding
     return b"", "utf-8"
@@ -56,30 +56,32 @@ class _Decoder:
     def feed(self, block: bytes, final: bool = False) -> str:
         """Return the text of the block; the bytes of an unfinished character are kept for the next block."""
         if self._encoding == "utf-8" and b"\0" in block:
-            raise self._binary()
+            raise self._binary_error()
         unfinished = len(self._decoder.getstate()[0])  # bytes of the previous block
         try:
             text = self._decoder.decode(block, final)
         except UnicodeDecodeError as error:
             # The positions in the error count from the first unfinished byte.
-            raise self._undecodable(error, self._offset - unfinished + error.start) from None
+            raise self._undecodable_error(error, self._offset - unfinished + error.start) from None
         if "\0" in text:
-            raise self._binary()
+            raise self._binary_error()
         self._offset += len(block)
         return text
 
-    def _binary(self) -> CorpusError:
+    def _binary_error(self) -> CorpusError:
         return CorpusError(
             f"{self._filename}: looks binary (it holds NUL bytes); expected text in UTF-8. If it is text in "
             f"UTF-16, convert it: iconv -f UTF-16 -t UTF-8 FILE > NEW"
         )
 
-    def _undecodable(self, error: UnicodeDecodeError, offset: int) -> CorpusError:
-        name = self._encoding.upper()
-        convert = "convert it, for example: iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW"
-        advice = convert if name == "UTF-8" else "the file is damaged or cut off"
-        byte = error.object[error.start]
-        return CorpusError(f"{self._filename}: not {name} at byte {offset} (0x{byte:02x}); {advice}")
+    def _undecodable_error(self, error: UnicodeDecodeError, offset: int) -> CorpusError:
+        encoding_name = self._encoding.upper()
+        conversion_advice = "convert it, for example: iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW"
+        advice = conversion_advice if encoding_name == "UTF-8" else "the file is damaged or cut off"
+        undecodable_byte = error.object[error.start]
+        return CorpusError(
+            f"{self._filename}: not {encoding_name} at byte {offset} (0x{undecodable_byte:02x}); {advice}"
+        )
 
 
 def _decode(file_blocks: Iterable[bytes], filename: str) -> Iterator[str]:
@@ -129,19 +131,19 @@ def join_files(files: Iterable[Iterable[str]]) -> Iterator[str]:
             previous = piece
 
 
-def _raise(error: OSError) -> None:
+def _raise_error(error: OSError) -> None:
     raise error
 
 
-def files_below(folder: Path, skip: Collection[str] = ()) -> list[Path]:
+def files_below(folder: Path, skipped_names: Collection[str] = ()) -> list[Path]:
     """Return the files in a folder and below, sorted by the parts of their path.
 
-    Left out are hidden files and folders, and folders with a name in ``skip``; links to folders are not
+    Left out are hidden files and folders, and folders with a name in ``skipped_names``; links to folders are not
     followed. Raises OSError when a folder cannot be listed.
     """
-    files: list[Path] = []
-    for root, folders, names in os.walk(folder, onerror=_raise):
-        folders[:] = [name for name in folders if name not in skip and not name.startswith(".")]
+    paths_found: list[Path] = []
+    for root, folders, names in os.walk(folder, onerror=_raise_error):
+        folders[:] = [name for name in folders if name not in skipped_names and not name.startswith(".")]
         paths = (Path(root, name) for name in names if not name.startswith("."))
-        files += [path for path in paths if path.is_file()]
-    return sorted(files, key=lambda path: path.parts)
+        paths_found += [path for path in paths if path.is_file()]
+    return sorted(paths_found, key=lambda path: path.parts)

@@ -29,7 +29,7 @@ from gentext.interfaces import Ids
 from gentext.run import atomic_write
 
 #: Version of the file. It is a part of the key, so a file of another version is never read.
-FORMAT = 1
+FORMAT_VERSION = 1
 #: Magic, key, number of symbols, number of ids, CRC-32 of everything behind the header. `_CRC` follows.
 _HEADER = struct.Struct("<12s32sQQI")
 _MAGIC = b"gentext ids\n"
@@ -37,11 +37,11 @@ _MAGIC = b"gentext ids\n"
 _CRC = struct.Struct("<I")
 #: Offset of the ids, in bytes; behind the header the file has zeros up to here.
 IDS_OFFSET = 128
-SUFFIX = ".ids"
+FILE_SUFFIX = ".ids"
 #: Number of bytes that are checked at once.
 BLOCK_SIZE = 1 << 22
 #: Seconds after which a file that no run has used is removed.
-MAX_AGE = 30 * 24 * 3600
+MAX_AGE_SECONDS = 30 * 24 * 3600
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +65,7 @@ class EncodingKey:
     @property
     def digest(self) -> bytes:
         """The SHA-256 that names the file."""
-        parts = json.dumps([FORMAT, self.vocab_size, *self.parts], sort_keys=True)
+        parts = json.dumps([FORMAT_VERSION, self.vocab_size, *self.parts], sort_keys=True)
         return hashlib.sha256(parts.encode()).digest()
 
     @property
@@ -74,7 +74,7 @@ class EncodingKey:
         return np.min_scalar_type(self.vocab_size - 1).newbyteorder("<")
 
 
-class _Damaged(Exception):
+class _DamagedFileError(Exception):
     """A file of the cache cannot be used; the message says why."""
 
 
@@ -97,33 +97,33 @@ def encode_cached(key: EncodingKey, id_blocks: Iterable[Ids]) -> EncodedText:
     :param id_blocks: the ids, block by block. It is iterated over once for each place that is tried.
     """
     folder = cache_folder()
-    path = folder / (key.digest.hex() + SUFFIX)
+    path = folder / (key.digest.hex() + FILE_SUFFIX)
     try:
-        return _read(path, key)
+        return _read_ids(path, key)
     except (FileNotFoundError, NotADirectoryError):
         pass
-    except (OSError, _Damaged) as error:
-        say(f"{path}: cannot be used ({_cause(error)}); the text is encoded anew")
+    except (OSError, _DamagedFileError) as error:
+        say(f"{path}: cannot be used ({_explain(error)}); the text is encoded anew")
     try:
         return _write_to_cache(path, key, id_blocks)
     except (OSError, RunError) as error:
-        say(f"{folder}: cannot be written ({_cause(error)}); the encoded text goes into a temporary file this time")
+        say(f"{folder}: cannot be written ({_explain(error)}); the encoded text goes into a temporary file this time")
     try:
-        with tempfile.TemporaryFile() as file:
-            return _map_ids(file, key, *_write(file, key, id_blocks))
+        with tempfile.TemporaryFile() as temporary_file:
+            return _map_ids(temporary_file, key, *_write_ids(temporary_file, key, id_blocks))
     except OSError as error:
-        say(f"no temporary file can be written ({_cause(error)}); the encoded text is kept in memory")
+        say(f"no temporary file can be written ({_explain(error)}); the encoded text is kept in memory")
     try:
-        memory = io.BytesIO()
-        length, counts = _write(memory, key, id_blocks)
-        return EncodedText(np.frombuffer(memory.getvalue(), key.dtype, length, IDS_OFFSET), counts)
+        memory_file = io.BytesIO()
+        length, counts = _write_ids(memory_file, key, id_blocks)
+        return EncodedText(np.frombuffer(memory_file.getvalue(), key.dtype, length, IDS_OFFSET), counts)
     except MemoryError:
         raise CorpusError(
             f"the encoded text fits neither {folder} nor memory; let GEN_CACHE_DIR name a folder with more room"
         ) from None
 
 
-def _cause(error: Exception) -> str:
+def _explain(error: Exception) -> str:
     cause = error.__cause__ if isinstance(error, RunError) else error
     return getattr(cause, "strerror", None) or str(error)
 
@@ -132,12 +132,12 @@ def _write_to_cache(path: Path, key: EncodingKey, id_blocks: Iterable[Ids]) -> E
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_old_files(path.parent)
     with atomic_write(path) as file:
-        length, counts = _write(file, key, id_blocks)
+        length, counts = _write_ids(file, key, id_blocks)
     with path.open("rb") as file:
         return _map_ids(file, key, length, counts)
 
 
-def _write(file: IO[bytes], key: EncodingKey, id_blocks: Iterable[Ids]) -> tuple[int, NDArray[np.int64]]:
+def _write_ids(file: IO[bytes], key: EncodingKey, id_blocks: Iterable[Ids]) -> tuple[int, NDArray[np.int64]]:
     """Write a whole file; return the number of its ids, and how often each occurs.
 
     The header comes last, so that a file that was cut off has none.
@@ -146,11 +146,11 @@ def _write(file: IO[bytes], key: EncodingKey, id_blocks: Iterable[Ids]) -> tuple
     checksum = length = 0
     file.write(bytes(IDS_OFFSET))
     for ids in id_blocks:
-        block = ids.astype(key.dtype)
-        file.write(block.data)
-        checksum = zlib.crc32(block.data, checksum)
-        length += len(block)
-        counts += np.bincount(block, minlength=len(counts))
+        id_block = ids.astype(key.dtype)
+        file.write(id_block.data)
+        checksum = zlib.crc32(id_block.data, checksum)
+        length += len(id_block)
+        counts += np.bincount(id_block, minlength=len(counts))
     file.write(counts.data)
     file.seek(0)
     header = _HEADER.pack(_MAGIC, key.digest, key.vocab_size, length, zlib.crc32(counts.data, checksum))
@@ -159,23 +159,23 @@ def _write(file: IO[bytes], key: EncodingKey, id_blocks: Iterable[Ids]) -> tuple
     return length, counts.astype(np.int64)
 
 
-def _read(path: Path, key: EncodingKey) -> EncodedText:
+def _read_ids(path: Path, key: EncodingKey) -> EncodedText:
     """Map a file of the cache, after checking its size, its checksum and the range of its ids."""
     with path.open("rb") as file:
         length, expected_checksum = _read_header(file, key)
         file.seek(IDS_OFFSET)
-        largest = checksum = 0
-        for ids in _blocks(file, key, length):
+        largest_id = checksum = 0
+        for ids in _read_blocks(file, key, length):
             checksum = zlib.crc32(ids.data, checksum)
-            largest = max(largest, int(ids.max()))
+            largest_id = max(largest_id, int(ids.max()))
         counts = np.frombuffer(file.read(8 * key.vocab_size), "<i8")
         if zlib.crc32(counts.data, checksum) != expected_checksum:
-            raise _Damaged("its checksum is wrong")
-        if largest >= key.vocab_size:
-            raise _Damaged(f"it has an id {largest}, of {key.vocab_size} symbols")
+            raise _DamagedFileError("its checksum is wrong")
+        if largest_id >= key.vocab_size:
+            raise _DamagedFileError(f"it has an id {largest_id}, of {key.vocab_size} symbols")
         text = _map_ids(file, key, length, counts.astype(np.int64))
     if not np.array_equal(text.ids[: len(key.first_ids)], key.first_ids):
-        raise _Damaged("its tokenizer has changed")
+        raise _DamagedFileError("its tokenizer has changed")
     with contextlib.suppress(OSError):
         os.utime(path)  # `_remove_old_files` goes by this time
     return text
@@ -185,24 +185,24 @@ def _read_header(file: IO[bytes], key: EncodingKey) -> tuple[int, int]:
     """Return the number of ids in a file, and its checksum."""
     header, crc = file.read(_HEADER.size), file.read(_CRC.size)
     if crc != _CRC.pack(zlib.crc32(header)):
-        raise _Damaged("its header is damaged")
+        raise _DamagedFileError("its header is damaged")
     magic, digest, vocab_size, length, checksum = _HEADER.unpack(header)
     if (magic, digest, vocab_size) != (_MAGIC, key.digest, key.vocab_size):
-        raise _Damaged("it is about another text")
+        raise _DamagedFileError("it is about another text")
     expected_size = IDS_OFFSET + length * key.dtype.itemsize + 8 * vocab_size
-    size = os.fstat(file.fileno()).st_size
-    if size != expected_size:
-        raise _Damaged(f"it has {size:,} bytes, expected {expected_size:,}")
+    actual_size = os.fstat(file.fileno()).st_size
+    if actual_size != expected_size:
+        raise _DamagedFileError(f"it has {actual_size:,} bytes, expected {expected_size:,}")
     return length, checksum
 
 
-def _blocks(file: IO[bytes], key: EncodingKey, length: int) -> Iterator[Ids]:
+def _read_blocks(file: IO[bytes], key: EncodingKey, length: int) -> Iterator[Ids]:
     """Read ids block by block. Mapping them instead would leave all their pages in memory."""
     remaining = length * key.dtype.itemsize
     while remaining:
         block = file.read(min(BLOCK_SIZE, remaining))
         if not block:
-            raise _Damaged("it became shorter")
+            raise _DamagedFileError("it became shorter")
         remaining -= len(block)
         yield np.frombuffer(block, key.dtype)
 
@@ -217,9 +217,9 @@ def _map_ids(file: IO[bytes], key: EncodingKey, length: int, counts: NDArray[np.
 
 def _remove_old_files(folder: Path) -> None:
     """Remove files that no run has used for a long time, and temporary files of runs that were killed."""
-    oldest = time.time() - MAX_AGE
+    oldest_time = time.time() - MAX_AGE_SECONDS
     for path in folder.iterdir():
-        if SUFFIX in path.name:
+        if FILE_SUFFIX in path.name:
             with contextlib.suppress(OSError):
-                if path.stat().st_mtime < oldest:
+                if path.stat().st_mtime < oldest_time:
                     path.unlink()

@@ -12,14 +12,14 @@ from collections.abc import Iterable, Iterator
 from typing import IO
 
 from gentext.data.corpus import corpus_name, is_read_once, iter_text
-from gentext.data.decoding import blocks
+from gentext.data.decoding import read_blocks
 from gentext.data.encoded import cache_folder
 from gentext.errors import CorpusError
 
 #: Maximum number of characters of a piece.
 PIECE_SIZE = 1 << 20
 #: A text that can be read only once is copied into memory up to this number of bytes, beyond it into a temporary file.
-IN_MEMORY = 1 << 24
+MAX_BYTES_IN_MEMORY = 1 << 24
 
 
 class CorpusStream:
@@ -45,7 +45,7 @@ class CorpusStream:
         # The last pieces: as few as have `tail_length` characters together.
         tail_pieces: collections.deque[str] = collections.deque()
         tail_characters = 0
-        for piece in cut_pieces(self._text(), PIECE_SIZE):
+        for piece in cut_pieces(self._read_text(), PIECE_SIZE):
             digest.update(piece.encode())
             characters += len(piece)
             self.first_piece = self.first_piece or piece
@@ -61,11 +61,11 @@ class CorpusStream:
         self.sha256, self.characters = digest.hexdigest(), characters
         self.tail = "".join(tail_pieces)[-self._tail_length :]
 
-    def _text(self) -> Iterator[str]:
+    def _read_text(self) -> Iterator[str]:
         if self._spool is None:
             return iter_text(self.origin, quiet=bool(self.sha256))
         self._spool.seek(0)
-        return codecs.iterdecode(blocks(self._spool), "utf-8")
+        return codecs.iterdecode(read_blocks(self._spool), "utf-8")
 
     def read_through(self) -> None:
         """Read to the end, which sets the length, the hash and the tail."""
@@ -99,7 +99,7 @@ def open_corpus(source: str, tail_length: int) -> Iterator[CorpusStream]:
     if not is_read_once(source):
         yield CorpusStream(source, None, tail_length)
         return
-    with tempfile.SpooledTemporaryFile(IN_MEMORY, dir=_spool_folder()) as spool:
+    with tempfile.SpooledTemporaryFile(MAX_BYTES_IN_MEMORY, dir=_spool_folder()) as spool:
         for piece in iter_text(source):
             try:
                 spool.write(piece.encode())

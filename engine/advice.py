@@ -12,7 +12,7 @@ import math
 from collections.abc import Collection
 
 #: Below this many characters the held-out loss is too noisy to compare models by.
-SMALL_HELD_OUT = 20_000
+MIN_HELD_OUT_CHARACTERS = 20_000
 #: Difference of held-out and training loss, in nats a symbol, above which a model over-fits.
 OVERFITTING_GAP = 0.10
 #: The same, below which it under-fits: a larger model would do better.
@@ -27,7 +27,7 @@ def before_training(parameters: int, characters: int, held_out: int, options: Co
     ``held_out`` counts characters. ``options`` are the options of the model: only these are recommended.
     """
     lines = []
-    if held_out < SMALL_HELD_OUT:
+    if held_out < MIN_HELD_OUT_CHARACTERS:
         lines.append(
             f"the held-out text has only {held_out:,} characters: its loss will be noisy. "
             f"A longer text or a larger --val-frac helps"
@@ -35,12 +35,12 @@ def before_training(parameters: int, characters: int, held_out: int, options: Co
     if parameters > MAX_RATIO * characters:
         lines.append(
             f"{parameters / max(characters, 1):.0f} parameters a character: the model can learn the text by heart. "
-            f"Watch the held-out loss; a smaller model or more dropout helps{_keys(options, 'hidden', 'dropout')}"
+            f"Watch the held-out loss; a smaller model or more dropout helps{_advise_keys(options, 'hidden', 'dropout')}"
         )
     elif characters > MAX_RATIO * parameters:
         lines.append(
             f"{characters / max(parameters, 1):.0f} characters a parameter: "
-            f"the text has room for a larger model{_keys(options, 'hidden', 'layers')}"
+            f"the text has room for a larger model{_advise_keys(options, 'hidden', 'layers')}"
         )
     return lines
 
@@ -60,16 +60,16 @@ def after_training(
     """
     if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
         return []
-    gap = val_loss - train_loss
+    loss_gap = val_loss - train_loss
     losses = f"held-out {val_loss:.4f}, training {train_loss:.4f} (both without dropout)"
     if vocab_size and val_loss > math.log(vocab_size):
         guessing = f"guessing evenly among {vocab_size} symbols costs {math.log(vocab_size):.4f}"
         verdict = f"nothing learned: {losses}; {guessing}. Train longer, or with a lower trainer.rate"
-    elif gap > OVERFITTING_GAP:
+    elif loss_gap > OVERFITTING_GAP:
         dropout = "more dropout (--set model.dropout=0.3), " if "dropout" in options else ""
         verdict = f"over-fitting: {losses}. Try {dropout}a smaller model or more text"
-    elif gap < UNDERFITTING_GAP:
-        larger = f"a larger model{_keys(options, 'hidden', 'layers')}"
+    elif loss_gap < UNDERFITTING_GAP:
+        larger = f"a larger model{_advise_keys(options, 'hidden', 'layers')}"
         verdict = f"under-fitting: {losses}. Train longer (--epochs), or try {larger}"
     else:
         larger = "A larger model with more dropout" if "dropout" in options else "A larger model"
@@ -80,7 +80,7 @@ def after_training(
     return lines
 
 
-def _keys(options: Collection[str], *names: str) -> str:
+def _advise_keys(options: Collection[str], *names: str) -> str:
     """Return `` (model.hidden, ...)`` with those of some options that the model has, or nothing."""
     keys = ", ".join(f"model.{name}" for name in names if name in options)
     return f" ({keys})" if keys else ""

@@ -23,13 +23,13 @@ from gentext.stored import stored_chain
 from gentext.versions import installed_version
 
 #: Numbers of rows that are written side by side.
-BATCHES = (1, 8, 64, 256)
+BATCH_SIZES = (1, 8, 64, 256)
 #: Seconds that each measurement should take.
-SECONDS = 1.0
+MEASUREMENT_SECONDS = 1.0
 #: Repetitions of each measurement.
 REPEATS = 5
 #: Instruction sets on which the speed of matrix products depends, as /proc/cpuinfo names them.
-INSTRUCTIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16")
+CPU_INSTRUCTIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16")
 #: A larger number of threads is chosen only if it is faster by this factor.
 THREADS_MARGIN = 1.03
 
@@ -40,7 +40,7 @@ Measurement = Callable[[], float]
 
 
 @dataclasses.dataclass(frozen=True)
-class Rate:
+class RateSummary:
     """Characters a second of all rows together: the median, the lowest and the highest of several measurements."""
 
     median: float
@@ -61,33 +61,33 @@ def measure_in_turn(measurements: Mapping[Name, Measurement], repeats: int) -> d
     return rates
 
 
-def summary(rates: list[float]) -> Rate:
-    return Rate(statistics.median(rates), min(rates), max(rates))
+def summarize_rates(rates: list[float]) -> RateSummary:
+    return RateSummary(statistics.median(rates), min(rates), max(rates))
 
 
-def ratio(rates: list[float], base_rates: list[float]) -> float:
+def median_ratio(rates: list[float], base_rates: list[float]) -> float:
     """Return the median over the turns of the ratio of two rates."""
     return statistics.median(rate / base for rate, base in zip(rates, base_rates, strict=True))
 
 
-def chain_for(opened: OpenSampler) -> Chain:
+def own_chain(sampler: OpenSampler) -> Chain:
     """Return the chain that is compiled into the file, or else the file's default chain."""
-    bundle = opened.bundle
+    bundle = sampler.bundle
     return stored_chain(bundle) if bundle.kind == "generator" else chain_of(bundle, host().registry)
 
 
-def writing(opened: OpenSampler, batch: int, seconds: float = SECONDS) -> Measurement:
+def prepare_measurement(sampler: OpenSampler, batch: int, seconds: float = MEASUREMENT_SECONDS) -> Measurement:
     """Return a measurement that writes ``batch`` rows for about so many seconds.
 
     The length that takes so long is found by writing, which also warms up the file.
     """
-    chain = chain_for(opened)
-    trial_length, elapsed = 16, 0.0
-    while elapsed < seconds / 4:
+    chain = own_chain(sampler)
+    trial_length, trial_seconds = 16, 0.0
+    while trial_seconds < seconds / 4:
         trial_length = min(trial_length * 4, 100_000)
-        elapsed = _write(opened, chain, batch, trial_length)
-    length = max(16, int(trial_length * seconds / elapsed))
-    return lambda: batch * length / _write(opened, chain, batch, length)
+        trial_seconds = _time_writing(sampler, chain, batch, trial_length)
+    length = max(16, int(trial_length * seconds / trial_seconds))
+    return lambda: batch * length / _time_writing(sampler, chain, batch, length)
 
 
 def fastest_threads(open_with: Callable[[int], OpenSampler], batch: int = 1, seconds: float = 0.1) -> tuple[int, float]:
@@ -96,16 +96,16 @@ def fastest_threads(open_with: Callable[[int], OpenSampler], batch: int = 1, sec
     ``open_with`` opens the model with a number of threads. More threads must be 3 % faster to be
     chosen, since they lose most when the machine is busy.
     """
-    counts = [1]
-    while counts[-1] < cores():
-        counts.append(min(2 * counts[-1], cores()))
-    measurements = {threads: writing(open_with(threads), batch, seconds) for threads in counts}
+    thread_counts = [1]
+    while thread_counts[-1] < cores():
+        thread_counts.append(min(2 * thread_counts[-1], cores()))
+    measurements = {threads: prepare_measurement(open_with(threads), batch, seconds) for threads in thread_counts}
     medians = {threads: statistics.median(rates) for threads, rates in measure_in_turn(measurements, REPEATS).items()}
-    best = max(medians.values())
-    return next((threads, rate) for threads, rate in medians.items() if rate * THREADS_MARGIN >= best)
+    best_rate = max(medians.values())
+    return next((threads, rate) for threads, rate in medians.items() if rate * THREADS_MARGIN >= best_rate)
 
 
-def _write(opened: OpenSampler, chain: Chain, batch: int, length: int) -> float:
+def _time_writing(sampler: OpenSampler, chain: Chain, batch: int, length: int) -> float:
     """Write ``length`` symbols in each of ``batch`` rows and return the seconds it took."""
     request = Request(
         primes=[np.empty(0, np.int64)] * batch,
@@ -115,25 +115,25 @@ def _write(opened: OpenSampler, chain: Chain, batch: int, length: int) -> float:
         max_tokens=length,
     )
     started_at = time.perf_counter()
-    for _ in opened.generate(request):
+    for _ in sampler.generate(request):
         pass
     return time.perf_counter() - started_at
 
 
-def first_character(open_again: Callable[[], OpenSampler]) -> tuple[float, float]:
+def time_first_character(open_again: Callable[[], OpenSampler]) -> tuple[float, float]:
     """Return the median seconds to open the file, and then to write the first symbol."""
     opening_seconds, writing_seconds = [], []
     for _ in range(REPEATS):
         started_at = time.perf_counter()
-        opened = open_again()
+        sampler = open_again()
         opened_at = time.perf_counter()
-        _write(opened, chain_for(opened), 1, 1)
+        _time_writing(sampler, own_chain(sampler), 1, 1)
         opening_seconds.append(opened_at - started_at)
         writing_seconds.append(time.perf_counter() - opened_at)
     return statistics.median(opening_seconds), statistics.median(writing_seconds)
 
 
-def whole_process(path: Path) -> tuple[float, float]:
+def time_whole_process(path: Path) -> tuple[float, float]:
     """Return the median seconds of a process of ``gen sample`` with 200 characters, and of one that only imports.
 
     The second one imports NumPy and onnxruntime, which no ``gen sample`` can do without.
@@ -142,23 +142,23 @@ def whole_process(path: Path) -> tuple[float, float]:
         [sys.executable, "-m", "gentext", "sample", str(path), "--length", "200", "--seed", "1"],
         [sys.executable, "-c", "import numpy, onnxruntime"],
     )
-    times: tuple[list[float], list[float]] = ([], [])
+    process_seconds: tuple[list[float], list[float]] = ([], [])
     for turn in range(REPEATS + 1):
-        for command, seconds in zip(commands, times, strict=True):
+        for command, seconds in zip(commands, process_seconds, strict=True):
             started_at = time.perf_counter()
             subprocess.run(command, check=True, capture_output=True)
             if turn:  # the first turn only fills the disk's cache
                 seconds.append(time.perf_counter() - started_at)
-    return statistics.median(times[0]), statistics.median(times[1])
+    return statistics.median(process_seconds[0]), statistics.median(process_seconds[1])
 
 
-def machine() -> dict[str, Any]:
+def describe_machine() -> dict[str, Any]:
     """Return the processor, its cores and instructions, and the versions: figures mean little without them."""
-    flags = _cpu_field("flags").split()
+    cpu_flags = _cpu_field("flags").split()
     return {
         "cpu": _cpu_field("model name") or platform.processor() or platform.machine(),
         "cores": cores(),
-        "instructions": [name for name in INSTRUCTIONS if name in flags],
+        "instructions": [name for name in CPU_INSTRUCTIONS if name in cpu_flags],
         "python": platform.python_version(),
         **{name: installed_version(name) for name in ("gentext", "numpy", "onnxruntime-gpu", "onnxruntime", "torch")},
     }

@@ -22,13 +22,13 @@ from gentext.errors import FileFormatError
 from gentext.interfaces import STATE_DTYPES, StateSpec
 from gentext.strategy import MAX_NUMBER, State, Table
 
-FORMAT = 1
+FORMAT_VERSION = 1
 #: ``model``: tokens to logits. ``generator``: the chain and the draw inside, for any number of positions a call.
 #: ``unrolled``: the same for a fixed number of positions, in a file beside the generator.
-Kind = Literal["model", "generator", "unrolled"]
-PREFIX = "gentext."
+FileKind = Literal["model", "generator", "unrolled"]
+METADATA_PREFIX = "gentext."
 #: Names of the inputs and outputs of the graphs, which no model state may have.
-RESERVED = {"tokens", "token", "logits", "logprobs", "fresh", "ended", "forced", "noise"} | {
+RESERVED_NAMES = {"tokens", "token", "logits", "logprobs", "fresh", "ended", "forced", "noise"} | {
     f"stop_{name}" for name in ("state", "table", "final")
 }
 #: Elements of a state of one row, or of a table, at most: 64 MiB of float32. The notebook's state has 8 KiB.
@@ -49,29 +49,29 @@ class StateMeta:
     def spec(self) -> StateSpec:
         return StateSpec(self.name, tuple(self.shape), self.dtype)
 
-    def row(self) -> NDArray[Any]:
+    def initial_row(self) -> NDArray[Any]:
         """Return the initial state of one row, without the batch axis."""
         shape = tuple(size for size in self.shape if size is not None)
         if isinstance(self.initial, str):
-            data = np.frombuffer(base64.b64decode(self.initial, validate=True), np.dtype(self.dtype).newbyteorder("<"))
-            return data.astype(self.dtype).reshape(shape)
+            array = np.frombuffer(base64.b64decode(self.initial, validate=True), np.dtype(self.dtype).newbyteorder("<"))
+            return array.astype(self.dtype).reshape(shape)
         return np.full(shape, self.initial, self.dtype)
 
-    def rows(self, count: int) -> NDArray[Any]:
+    def initial_rows(self, count: int) -> NDArray[Any]:
         """Return the initial state of ``count`` rows, in the full shape with the batch axis."""
         axis = self.spec.batch_axis
-        return np.ascontiguousarray(np.repeat(np.expand_dims(self.row(), axis), count, axis=axis))
+        return np.ascontiguousarray(np.repeat(np.expand_dims(self.initial_row(), axis), count, axis=axis))
 
     @classmethod
     def of(cls, spec: StateSpec, row: NDArray[Any]) -> StateMeta:
         """Describe a state tensor whose rows all start as ``row``."""
-        flat = np.asarray(row).ravel()
-        if flat.size and (flat == flat[0]).all() and np.isfinite(flat[0]):  # JSON has no infinity
-            number = float(flat[0])
-            if number == flat[0].item():  # a float cannot hold every large integer
+        flat_row = np.asarray(row).ravel()
+        if flat_row.size and (flat_row == flat_row[0]).all() and np.isfinite(flat_row[0]):  # JSON has no infinity
+            number = float(flat_row[0])
+            if number == flat_row[0].item():  # a float cannot hold every large integer
                 return cls(spec.name, list(spec.shape), spec.dtype, number)
-        data = flat.astype(np.dtype(spec.dtype).newbyteorder("<")).tobytes()
-        return cls(spec.name, list(spec.shape), spec.dtype, base64.b64encode(data).decode())
+        state_bytes = flat_row.astype(np.dtype(spec.dtype).newbyteorder("<")).tobytes()
+        return cls(spec.name, list(spec.shape), spec.dtype, base64.b64encode(state_bytes).decode())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +119,7 @@ class Bundle:
     Raises FileFormatError when its fields contradict each other.
     """
 
-    kind: Kind
+    kind: FileKind
     tokenizer: TokenizerMeta
     token_bytes: list[bytes]
     """The bytes of each token, in the order of the ids."""
@@ -132,11 +132,14 @@ class Bundle:
     """The origin of the model: corpus, sizes, losses, config, versions."""
 
     def __post_init__(self) -> None:
-        size = len(self.token_bytes)
-        _require(size > 0, "no symbols")
-        _require(0 <= self.start < size, f"start symbol {self.start} outside the {size} symbols")
+        symbol_count = len(self.token_bytes)
+        _require(symbol_count > 0, "no symbols")
+        _require(0 <= self.start < symbol_count, f"start symbol {self.start} outside the {symbol_count} symbols")
         unknown = self.tokenizer.unknown
-        _require(unknown is None or 0 <= unknown < size, f"unknown symbol {unknown} outside the {size} symbols")
+        _require(
+            unknown is None or 0 <= unknown < symbol_count,
+            f"unknown symbol {unknown} outside the {symbol_count} symbols",
+        )
         _check_unique("state", [state.name for state in self.states])
         _check_unique("link", [link.name for link in self.chain])
         for state in self.states:
@@ -152,24 +155,26 @@ class Bundle:
         """Return the bundle as metadata_props: prefixed names to JSON, and the format and kind as plain words."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         fields["token_bytes"] = [symbol.hex() for symbol in self.token_bytes]
-        properties = {"format": str(FORMAT), "kind": fields.pop("kind")}
+        properties = {"format": str(FORMAT_VERSION), "kind": fields.pop("kind")}
         properties |= {name: msgspec.json.encode(field).decode() for name, field in fields.items()}
-        return {PREFIX + name: text for name, text in properties.items()}
+        return {METADATA_PREFIX + name: text for name, text in properties.items()}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], path: Path) -> Bundle:
         """Read the metadata_props of a file, or raise FileFormatError naming its path."""
-        properties = {key.removeprefix(PREFIX): text for key, text in metadata.items() if key.startswith(PREFIX)}
+        properties = {
+            key.removeprefix(METADATA_PREFIX): text for key, text in metadata.items() if key.startswith(METADATA_PREFIX)
+        }
         if "format" not in properties:
             raise FileFormatError(f"{path}: not made by gentext (no gentext metadata); expected a file from gen export")
-        if properties["format"] != str(FORMAT):
+        if properties["format"] != str(FORMAT_VERSION):
             raise FileFormatError(
-                f"{path}: format version {properties['format'][:20]}, this gentext reads {FORMAT}; "
+                f"{path}: format version {properties['format'][:20]}, this gentext reads {FORMAT_VERSION}; "
                 f"export it again, or use the version of gentext that made it"
             )
         try:
             with CONVERSION_LOCK:
-                fields: dict[str, Any] = {"kind": msgspec.convert(properties["kind"], Kind)}
+                fields: dict[str, Any] = {"kind": msgspec.convert(properties["kind"], FileKind)}
                 for name, field_type in _JSON_FIELDS.items():
                     fields[name] = msgspec.json.decode(properties[name], type=field_type)
             fields["token_bytes"] = [bytes.fromhex(symbol) for symbol in fields["token_bytes"]]
@@ -208,13 +213,13 @@ def _check_size(name: str, shape: Sequence[int | None]) -> None:
 
 
 def _check_state(state: StateMeta) -> None:
-    allowed = state.name.isidentifier() and state.name not in RESERVED and not state.name.endswith("_out")
-    _require(allowed, f"a state may not be called {state.name!r}: the files use that name themselves")
+    is_allowed = state.name.isidentifier() and state.name not in RESERVED_NAMES and not state.name.endswith("_out")
+    _require(is_allowed, f"a state may not be called {state.name!r}: the files use that name themselves")
     _require(state.shape.count(None) == 1, f"state {state.name!r} must have one batch axis")
     _check_size(f"state {state.name!r}", state.shape)
     _require(state.dtype in STATE_DTYPES, f"state type {state.dtype!r}")
     try:
-        state.row()
+        state.initial_row()
     except (ValueError, TypeError):
         _require(False, f"the initial value of state {state.name!r} does not fit its shape")
 
@@ -227,8 +232,8 @@ def _check_link(link: LinkMeta) -> None:
     for name, param in link.params.items():
         low = -math.inf if param.low is None else param.low
         high = math.inf if param.high is None else param.high
-        fits = low <= param.default <= high and abs(param.default) <= MAX_NUMBER[param.dtype]
-        _require(fits, f"{link.name}.{name} = {param.default:g} is out of its range")
+        is_in_range = low <= param.default <= high and abs(param.default) <= MAX_NUMBER[param.dtype]
+        _require(is_in_range, f"{link.name}.{name} = {param.default:g} is out of its range")
 
 
 def readable_symbol(symbol: bytes) -> str:

@@ -45,10 +45,10 @@ class Link:
 
     def with_options(self, options: Mapping[str, object]) -> Link:
         """Return the link with some options of its Config replaced, given as text."""
-        cls = type(self.strategy)
+        strategy_class = type(self.strategy)
         table = to_table(self.strategy.config) | dict(options)
-        config = build_config(config_class(cls), table, f"chain.{self.name}", strict=False)
-        return dataclasses.replace(self, strategy=cls(config, self.strategy.vocab_size))
+        config = build_config(config_class(strategy_class), table, f"chain.{self.name}", strict=False)
+        return dataclasses.replace(self, strategy=strategy_class(config, self.strategy.vocab_size))
 
     def describe(self) -> dict[str, Any]:
         """Return the link as a file's metadata stores it, so that its options can be listed without its code."""
@@ -93,17 +93,17 @@ def build_link(registry: Registry, name: str, vocab_size: int, options: Mapping[
     ``options`` holds fields of the strategy's Config and defaults of its parameters, by name.
     Raises ConfigError for an option that is neither, PluginError when the strategy breaks its contract.
     """
-    cls = registry.get("strategy", name)
-    if not (isinstance(cls, type) and issubclass(cls, Strategy)):
-        raise PluginError(f"the strategy {name!r} is no subclass of gentext.Strategy: {cls!r}")
+    strategy_class = registry.get("strategy", name)
+    if not (isinstance(strategy_class, type) and issubclass(strategy_class, Strategy)):
+        raise PluginError(f"the strategy {name!r} is no subclass of gentext.Strategy: {strategy_class!r}")
     options = dict(options or {})
-    defaults = {param: options.pop(param) for param in cls.params if param in options}
+    defaults = {param: options.pop(param) for param in strategy_class.params if param in options}
     for param, number in defaults.items():
         if isinstance(number, bool) or not isinstance(number, int | float):
             raise ConfigError(f"chain.{name}.{param} = {number!r}: expected a number")
-    config = build_config(config_class(cls), options, f"chain.{name}")
+    config = build_config(config_class(strategy_class), options, f"chain.{name}")
     try:
-        strategy = cls(config, vocab_size)
+        strategy = strategy_class(config, vocab_size)
     except (TypeError, ValueError) as error:
         raise PluginError(f"the strategy {name!r} cannot be built for {vocab_size} symbols: {reason(error)}") from error
     names = [*strategy.params, *strategy.state, *strategy.tables]
@@ -155,22 +155,22 @@ class Chain:
         """Return the chain with one more link, before the first whose place comes later (see PLACES)."""
         rank = PLACES.index(link.strategy.place)
         ranks = [PLACES.index(existing.strategy.place) for existing in self.links]
-        index = next((i for i, existing in enumerate(ranks) if existing > rank), len(ranks))
-        return Chain([*self.links[:index], link, *self.links[index:]])
+        position = next((i for i, existing in enumerate(ranks) if existing > rank), len(ranks))
+        return Chain([*self.links[:position], link, *self.links[position:]])
 
     def with_options(self, options: Mapping[str, Mapping[str, object]]) -> Chain:
         """Return the chain with options of some links replaced, given as text: link -> field -> text."""
         return Chain([link.with_options(options[link.name]) if link.name in options else link for link in self.links])
 
-    def param_arrays(self, rows: int, values: Mapping[str, Mapping[str, float]] | None = None) -> LinkArraysDict:
+    def param_arrays(self, rows: int, param_values: Mapping[str, Mapping[str, float]] | None = None) -> LinkArraysDict:
         """Return every parameter as an array [rows, 1] (or [rows, V]).
 
-        ``values`` maps a link's name to numbers for some of its parameters; the others take their
+        ``param_values`` maps a link's name to numbers for some of its parameters; the others take their
         defaults. Raises ConfigError for a number out of range.
         """
         arrays: LinkArraysDict = {}
         for link in self.links:
-            numbers = {**link.defaults, **(values or {}).get(link.name, {})}
+            numbers = {**link.defaults, **(param_values or {}).get(link.name, {})}
             arrays[link.name] = {}
             for name, param in link.strategy.params.items():
                 check_param(link.name, name, param, numbers[name])
@@ -216,11 +216,11 @@ class Chain:
         """Return the state of every link before a row's first position."""
         states: LinkArraysDict = {}
         for link in self.links:
-            declared = {
+            initial_arrays = {
                 name: np.full((rows, *spec.shape), spec.initial, spec.dtype)
                 for name, spec in link.strategy.state.items()
             }
-            states[link.name] = declared | link.strategy.start(np, params[link.name])
+            states[link.name] = initial_arrays | link.strategy.start(np, params[link.name])
         return states
 
     def noise(self, seed: int, stream: int, position: int, count: int) -> dict[str, NDArray[np.float32]]:
@@ -245,29 +245,29 @@ class Chain:
         Returns the final logits, the new states, and the logits after each link, by link, for `accept`.
         """
         states: LinkArraysDict = {}
-        outputs: dict[str, NDArray[np.float32]] = {}
+        link_logits: dict[str, NDArray[np.float32]] = {}
         with np.errstate(all="ignore"):  # masked symbols have -inf, and NumPy warns of arithmetic on it
             for link in self.links:
                 name = link.name
-                logits, new = link.strategy.apply(
+                logits, new_state = link.strategy.apply(
                     np, logits, params[name], state[name], noise.get(name), tables.get(name, {})
                 )
-                states[name] = dict(new)
-                outputs[name] = logits
-        return logits, states, outputs
+                states[name] = dict(new_state)
+                link_logits[name] = logits
+        return logits, states, link_logits
 
     def accept(
         self,
         token: NDArray[np.int64],
-        outputs: Mapping[str, NDArray[np.float32]],
+        link_logits: Mapping[str, NDArray[np.float32]],
         params: LinkArrays,
         state: LinkArrays,
         tables: LinkArrays,
-        new: NDArray[np.bool_],
+        is_new: NDArray[np.bool_],
     ) -> LinkArraysDict:
         """Run every link's ``accept`` on the chosen token [N], and return the new states.
 
-        ``outputs`` is what `apply` returned; ``new`` [N, 1] is false for a token of the prime.
+        ``link_logits`` is what `apply` returned; ``is_new`` [N, 1] is false for a token of the prime.
         """
         states: LinkArraysDict = {link: dict(arrays) for link, arrays in state.items()}
         with np.errstate(all="ignore"):
@@ -276,18 +276,18 @@ class Chain:
                 if link.strategy.accepts:
                     states[name] = dict(
                         link.strategy.accept(
-                            np, token, outputs[name], params[name], state[name], tables.get(name, {}), new
+                            np, token, link_logits[name], params[name], state[name], tables.get(name, {}), is_new
                         )
                     )
         return states
 
 
-def _table_array(name: str, declared: Table, table: Any) -> NDArray[Any]:
+def _table_array(name: str, spec: Table, table: Any) -> NDArray[Any]:
     """Return a table as an array of its declared type, the neutral one when it is None."""
-    dims = tuple(declared.dims)
+    dims = tuple(spec.dims)
     if table is None:
-        return np.full([1 if size is None else size for size in dims], declared.neutral, declared.dtype)
-    array = np.asarray(table, declared.dtype)
+        return np.full([1 if size is None else size for size in dims], spec.neutral, spec.dtype)
+    array = np.asarray(table, spec.dtype)
     if array.ndim != len(dims) or any(
         size not in (None, actual) for size, actual in zip(dims, array.shape, strict=True)
     ):

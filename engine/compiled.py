@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gentext.bundle import Bundle
 from gentext.interfaces import Chunk, Finish, Request
 from gentext.noise import uniforms
-from gentext.signature import FINISH, Signature
+from gentext.signature import FINISH_BY_CODE, Signature
 
 #: Positions of a prime that are read in one call, at most.
 PREFILL_POSITIONS = 256
@@ -30,7 +30,7 @@ Feeds = dict[str, Any]
 
 
 class GeneratorModel(Protocol):
-    """A backend that runs the graph of a generator: enough for `compiled`."""
+    """A backend that runs the graph of a generator: enough for `generate_compiled`."""
 
     signature: Signature
     """The inputs and outputs of the graph, with their shapes."""
@@ -45,7 +45,7 @@ class GeneratorModel(Protocol):
         ...
 
 
-def compiled(model: GeneratorModel, bundle: Bundle, request: Request) -> Iterator[Chunk]:
+def generate_compiled(model: GeneratorModel, bundle: Bundle, request: Request) -> Iterator[Chunk]:
     """Generate the rows of a request, in chunks that grow from one position to MAX_POSITIONS.
 
     Raises ConfigError for parameters of another shape or out of range.
@@ -59,12 +59,12 @@ def compiled(model: GeneratorModel, bundle: Bundle, request: Request) -> Iterato
         rows.set_stop_states(end)
 
     # Draw in every row.
-    sizes = iter(FIRST_CALLS)
+    call_sizes = iter(FIRST_CALLS)
     while any(finish == "running" for finish in rows.finish):
-        size = min(next(sizes, MAX_POSITIONS), rows.max_positions)
+        call_size = min(next(call_sizes, MAX_POSITIONS), rows.max_positions)
         if request.max_tokens is not None:
-            size = min(size, rows.most_tokens_left(request.max_tokens))
-        yield from rows.advance(model.positions or size)
+            call_size = min(call_size, rows.most_tokens_left(request.max_tokens))
+        yield from rows.advance(model.positions or call_size)
 
 
 def start_states(signature: Signature, rows: int) -> Feeds:
@@ -98,7 +98,7 @@ class _CompiledRows:
         self.position = 0
         """The first position of the next call."""
         self.finish: list[Finish] = ["running"] * self.count
-        self.drawn = np.zeros(self.count, np.int64)
+        self.drawn_counts = np.zeros(self.count, np.int64)
         """Tokens that each row has drawn."""
         self._state_feeds = start_states(model.signature, self.count)
         self._state_feeds |= {"token": np.zeros(self.count, np.int64), "fresh": np.ones(self.count, np.bool_)}
@@ -107,7 +107,7 @@ class _CompiledRows:
     def most_tokens_left(self, max_tokens: int) -> int:
         """Return the largest number of tokens that a running row still has to draw."""
         running = [finish == "running" for finish in self.finish]
-        return int((max_tokens - self.drawn)[running].max())
+        return int((max_tokens - self.drawn_counts)[running].max())
 
     def set_stop_states(self, end: int) -> None:
         """Set the stop automaton of the rows whose prime ends at this position to its state after the prime."""
@@ -124,18 +124,20 @@ class _CompiledRows:
         """Run ``size`` positions; yield a chunk unless all rows were still reading their primes."""
         forced = np.full((size, self.count), -1, np.int64)
         for row, prime in enumerate(self.request.primes):
-            block = prime[self.position : self.position + size]
-            forced[: len(block), row] = block
-        feeds = {"forced": forced, "noise": self._noise(size)}
+            prime_block = prime[self.position : self.position + size]
+            forced[: len(prime_block), row] = prime_block
+        feeds = {"forced": forced, "noise": self._compute_noise(size)}
         results = self.model.call(feeds | self._state_feeds | self._constant_feeds)
         self._state_feeds = next_feeds(self.model.signature, results)
         self.position += size
         is_new = forced < 0
         if is_new.any():
             tokens = np.where(is_new, results["tokens"], -1)
-            yield self._chunk(tokens, results["logprobs"], results["ended_out"])
+            yield self._record_chunk(tokens, results["logprobs"], results["ended_out"])
 
-    def _chunk(self, tokens: NDArray[np.int64], logprobs: NDArray[np.float32], ended: NDArray[np.int64]) -> Chunk:
+    def _record_chunk(
+        self, tokens: NDArray[np.int64], logprobs: NDArray[np.float32], ended: NDArray[np.int64]
+    ) -> Chunk:
         """Record new tokens [K, N] and return their chunk, without those after the end of a row or its limit."""
         limit = self.request.max_tokens
         for row in range(self.count):
@@ -143,31 +145,33 @@ class _CompiledRows:
                 tokens[:, row] = -1
                 continue
             new_positions = np.flatnonzero(tokens[:, row] >= 0)
-            count = len(new_positions)
-            left = count if limit is None else limit - int(self.drawn[row])
-            tokens[new_positions[left:], row] = -1
+            new_count = len(new_positions)
+            tokens_left = new_count if limit is None else limit - int(self.drawn_counts[row])
+            tokens[new_positions[tokens_left:], row] = -1
             # If the row drew more than its limit, `ended` may be due to a token that is cut off here.
-            if count <= left and FINISH[ended[row]] == "stop":
+            if new_count <= tokens_left and FINISH_BY_CODE[ended[row]] == "stop":
                 self.finish[row] = "stop"
-            elif limit is not None and count >= left:
+            elif limit is not None and new_count >= tokens_left:
                 self.finish[row] = "length"
             else:
-                self.finish[row] = FINISH[ended[row]]
-            self.drawn[row] += min(count, left)
+                self.finish[row] = FINISH_BY_CODE[ended[row]]
+            self.drawn_counts[row] += min(new_count, tokens_left)
         return Chunk(tokens, np.where(tokens >= 0, logprobs, np.nan).astype(np.float32), tuple(self.finish))
 
-    def _noise(self, size: int) -> NDArray[np.float32]:
+    def _compute_noise(self, size: int) -> NDArray[np.float32]:
         """Return [K, N, columns]: zeros while a row reads its prime, then its noise from position 0 on."""
         signature = self.model.signature
         noise = np.zeros((size, self.count, signature.columns), np.float32)
         for row, (seed, stream) in enumerate(self.request.seeds):
-            first = self.position - int(self.prime_lengths[row])
-            skip = max(0, -first)
-            if skip >= size:
+            first_position = self.position - int(self.prime_lengths[row])
+            prime_positions = max(0, -first_position)
+            if prime_positions >= size:
                 continue
             for name, (column, columns) in signature.noise.items():
-                block = uniforms(seed, stream, name, first + skip, size - skip, columns)
-                noise[skip:, row, column : column + columns] = block
+                noise_block = uniforms(
+                    seed, stream, name, first_position + prime_positions, size - prime_positions, columns
+                )
+                noise[prime_positions:, row, column : column + columns] = noise_block
         return noise
 
     def _build_constant_feeds(self) -> Feeds:

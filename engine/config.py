@@ -37,7 +37,7 @@ Fraction = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 CONVERSION_LOCK = threading.RLock()
 
 ConfigTable = dict[str, Any]
-C = TypeVar("C")
+ConfigType = TypeVar("ConfigType")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +63,7 @@ def config_class(component: Any) -> type[Any]:
     return getattr(component, "Config", NoConfig)
 
 
-def build_config(cls: type[C], values: Mapping[str, Any], section: str, *, strict: bool = True) -> C:
+def build_config(cls: type[ConfigType], table: Mapping[str, Any], section: str, *, strict: bool = True) -> ConfigType:
     """Turn a table into ``cls``, checking names, types and ranges.
 
     ``section`` is the table's name in messages, for example ``model``. Without ``strict``, numbers may
@@ -71,25 +71,25 @@ def build_config(cls: type[C], values: Mapping[str, Any], section: str, *, stric
     Raises ConfigError naming the key, its value and what was expected.
     """
     keys = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
-    for key in values:
+    for key in table:
         if key not in keys:
             options = ", ".join(keys) or "none"
             raise ConfigError(f"unknown key {section}.{key}.{nearest(key, keys)} Keys of [{section}]: {options}")
-    for key, value in values.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ConfigError(f"{section}.{key} = {value}: expected a finite number")
+    for key, setting in table.items():
+        if isinstance(setting, float) and not math.isfinite(setting):
+            raise ConfigError(f"{section}.{key} = {setting}: expected a finite number")
         # msgspec compares with the next larger float instead. For 0 that is 5e-324, which itself counts as 0 as soon as
         # onnxruntime makes the processor flush tiny numbers to 0.
         for bound in _exclusive_lower_bounds(cls, key):
-            if isinstance(value, int | float) and not isinstance(value, bool) and not value > bound:
-                raise ConfigError(f"{section}.{key} = {value!r}: expected a number > {bound}")
+            if isinstance(setting, int | float) and not isinstance(setting, bool) and not setting > bound:
+                raise ConfigError(f"{section}.{key} = {setting!r}: expected a number > {bound}")
     try:
         with CONVERSION_LOCK:
-            return msgspec.convert(dict(values), type=cls, strict=strict)
+            return msgspec.convert(dict(table), type=cls, strict=strict)
     except msgspec.ValidationError as error:
         problem, _, path = str(error).partition(" - at `$")
         key = re.split(r"[.\[`]", path.removeprefix("."))[0]
-        setting = f"{section}.{key} = {values[key]!r}" if key in values else f"[{section}]"
+        setting = f"{section}.{key} = {table[key]!r}" if key in table else f"[{section}]"
         if problem.startswith("Invalid enum value"):
             *choices, last_choice = _choices(cls, key) or [problem]
             problem = f"expected {', '.join(choices)}{' or ' if choices else ''}{last_choice}"
@@ -122,12 +122,12 @@ def merge(*tables: Mapping[str, Any]) -> ConfigTable:
     """Merge nested tables; later ones win key by key."""
     merged: ConfigTable = {}
     for table in tables:
-        for key, value in table.items():
-            if isinstance(value, Mapping):
-                former = merged.get(key)
-                merged[key] = merge(former if isinstance(former, Mapping) else {}, value)
+        for key, setting in table.items():
+            if isinstance(setting, Mapping):
+                previous = merged.get(key)
+                merged[key] = merge(previous if isinstance(previous, Mapping) else {}, setting)
             else:
-                merged[key] = value
+                merged[key] = setting
     return merged
 
 
@@ -153,15 +153,15 @@ def parse_setting(text: str) -> ConfigTable:
     """Parse one ``--set section.key=value``; the value is TOML, or else a plain string."""
     import tomllib
 
-    path, equals, raw = text.partition("=")
+    path, has_equals, setting_text = text.partition("=")
     parts = path.strip().split(".")
-    if not equals or len(parts) < 2 or not all(parts):
+    if not has_equals or len(parts) < 2 or not all(parts):
         raise ConfigError(f"--set {text}: expected section.key=value, for example --set model.hidden=256")
     try:
-        value: Any = tomllib.loads(f"value = {raw}")["value"]
+        setting: Any = tomllib.loads(f"value = {setting_text}")["value"]
     except tomllib.TOMLDecodeError:
-        value = raw.strip()
-    table: ConfigTable = {parts[-1]: value}
+        setting = setting_text.strip()
+    table: ConfigTable = {parts[-1]: setting}
     for part in reversed(parts[:-1]):
         table = {part: table}
     return table
@@ -169,17 +169,17 @@ def parse_setting(text: str) -> ConfigTable:
 
 def to_table(config: Any) -> ConfigTable:
     """Turn a Config back into a plain table, leaving out what is None (TOML has no null)."""
-    return {key: value for key, value in dataclasses.asdict(config).items() if value is not None}
+    return {key: setting for key, setting in dataclasses.asdict(config).items() if setting is not None}
 
 
 def field_docs(cls: type[Any]) -> dict[str, str]:
     """Return the docstring written under each field of a Config dataclass."""
     try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
+        syntax_tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
     except (OSError, TypeError, SyntaxError):  # there is no source, for example in a frozen program
         return {}
     docs: dict[str, str] = {}
-    body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
+    body = syntax_tree.body[0].body if isinstance(syntax_tree.body[0], ast.ClassDef) else []
     for statement, next_statement in itertools.pairwise(body):
         is_field = isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)
         is_docstring = isinstance(next_statement, ast.Expr) and isinstance(next_statement.value, ast.Constant)

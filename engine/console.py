@@ -8,33 +8,33 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 
 #: The list that gets the lines instead of stderr, or None. Each thread has its own.
-_collected: ContextVar[list[str] | None] = ContextVar("collected", default=None)
+_collected_lines: ContextVar[list[str] | None] = ContextVar("collected", default=None)
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[list[str]]:
     """Collect the lines of this thread in the list that the context returns, instead of printing them."""
     lines: list[str] = []
-    token = _collected.set(lines)
+    context_token = _collected_lines.set(lines)
     try:
         yield lines
     finally:
-        _collected.reset(token)
+        _collected_lines.reset(context_token)
 
 
 def is_quiet() -> bool:
     """Return whether lines of this thread are collected instead of printed."""
-    return _collected.get() is not None
+    return _collected_lines.get() is not None
 
 
-def mute(on: bool) -> None:
+def mute(is_muted: bool) -> None:
     """Stop printing lines in this thread, or start again: of several processes that train together one prints."""
-    _collected.set([] if on else None)
+    _collected_lines.set([] if is_muted else None)
 
 
 def say(line: str) -> None:
     """Print one line on stderr; when stderr is closed, the line is lost and the program goes on."""
-    lines = _collected.get()
+    lines = _collected_lines.get()
     if lines is not None:
         lines.append(line)
         return

@@ -19,7 +19,7 @@ from gentext.errors import FileFormatError, RunError, nearest
 from gentext.interfaces import Model, Tokenizer
 from gentext.manager import host
 from gentext.registry import Registry
-from gentext.run import TOKENIZER, Run
+from gentext.run import TOKENIZER_FILE, Run
 from gentext.versions import installed_version
 
 __all__ = ["tokenizer_of"]
@@ -35,16 +35,16 @@ class ChainConfig:
 
 def configured_chain(registry: Registry, table: ConfigTable, vocab_size: int) -> Chain:
     """Build the chain that a config's table ``[chain]`` describes."""
-    options = {name: value for name, value in table.items() if isinstance(value, Mapping)}
-    fields = {name: value for name, value in table.items() if name not in options}
+    options = {name: setting for name, setting in table.items() if isinstance(setting, Mapping)}
+    fields = {name: setting for name, setting in table.items() if name not in options}
     return build_chain(registry, build_config(ChainConfig, fields, "chain").links, vocab_size, options)
 
 
 def load_tokenizer(name: str, state: Mapping[str, Any]) -> Tokenizer:
     """Build a tokenizer from its stored state, or raise RunError when that is damaged."""
-    cls = host().registry.get("tokenizer", name)
+    tokenizer_class = host().registry.get("tokenizer", name)
     try:
-        tokenizer: Tokenizer = cls.from_state(state)
+        tokenizer: Tokenizer = tokenizer_class.from_state(state)
     except (KeyError, TypeError, ValueError, RunError) as error:
         raise RunError(f"the stored state of tokenizer {name!r} is damaged ({error}); train the run again") from None
     return tokenizer
@@ -75,24 +75,26 @@ def describe(run: Run, model: Model) -> Bundle:
 def describe_model(run: Run, model: Model, tokenizer: Tokenizer, chain: Chain) -> Bundle:
     """Do what `describe` does for a run whose tokenizer and chain are built already."""
     name, state = run.read_tokenizer()
-    start = json.loads((run.path / TOKENIZER).read_text(encoding="utf-8")).get("start")
+    start = json.loads((run.path / TOKENIZER_FILE).read_text(encoding="utf-8")).get("start")
     if not isinstance(start, int):
-        raise RunError(f"{run.path / TOKENIZER}: damaged, it names no start symbol; train the run again")
+        raise RunError(f"{run.path / TOKENIZER_FILE}: damaged, it names no start symbol; train the run again")
     symbols = [tokenizer.token_bytes(token) for token in range(tokenizer.vocab_size)]
     if not 0 <= start < len(symbols):
-        raise RunError(f"{run.path / TOKENIZER}: damaged, start symbol {start} of {len(symbols)}; train the run again")
+        raise RunError(
+            f"{run.path / TOKENIZER_FILE}: damaged, start symbol {start} of {len(symbols)}; train the run again"
+        )
     return Bundle(
         kind="model",
         tokenizer=TokenizerMeta(name, dict(state), tokenizer.unknown),
         token_bytes=symbols,
-        states=_states(model),
+        states=_describe_states(model),
         start=start,
         chain=chain_meta(chain),
         card=card(run, model),
     )
 
 
-def _states(model: Model) -> list[StateMeta]:
+def _describe_states(model: Model) -> list[StateMeta]:
     states = []
     for spec, tensor in zip(model.state_spec, model.initial_state(1), strict=True):
         row = np.take(tensor.detach().cpu().numpy(), 0, axis=spec.batch_axis)

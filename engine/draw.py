@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def draw(logits: NDArray[np.float32], u: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def draw_tokens(logits: NDArray[np.float32], u: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Choose a token for each row of logits [N, V] with uniforms [N, 1].
 
     A row's token is the first index where the cumulative sum (float64) of ``exp(logits - max)``
@@ -14,12 +14,12 @@ def draw(logits: NDArray[np.float32], u: NDArray[np.float32]) -> tuple[NDArray[n
     not divided by their total first, because rounding could then pick a masked symbol when u is
     near 1. Returns tokens [N], and a bool [N] that is true where a row has every symbol masked.
     """
-    largest = logits.max(axis=1, keepdims=True)
-    all_masked = ~np.isfinite(largest[:, 0])
+    largest_logits = logits.max(axis=1, keepdims=True)
+    all_masked = ~np.isfinite(largest_logits[:, 0])
     with np.errstate(invalid="ignore"):
-        weights = np.exp(logits - largest)
-    cumulative = np.cumsum(weights, axis=1, dtype=np.float64)
-    exceeds = cumulative > u.astype(np.float64) * cumulative[:, -1:]
+        weights = np.exp(logits - largest_logits)
+    cumulative_weights = np.cumsum(weights, axis=1, dtype=np.float64)
+    exceeds_u = cumulative_weights > u.astype(np.float64) * cumulative_weights[:, -1:]
     last_unmasked = weights.shape[1] - 1 - (weights[:, ::-1] > 0).argmax(axis=1)
-    tokens = np.where(exceeds.any(axis=1), exceeds.argmax(axis=1), last_unmasked)
+    tokens = np.where(exceeds_u.any(axis=1), exceeds_u.argmax(axis=1), last_unmasked)
     return tokens.astype(np.int64), all_masked

@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 #: Escape sequences that colour text on a terminal; some libraries put them into their messages.
-COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+COLOUR_CODES = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class GenError(Exception):
@@ -113,6 +113,6 @@ def nearest(name: str, candidates: Iterable[str]) -> str:
 
 def reason(error: BaseException) -> str:
     """Return an exception as one short line: the first line of its text, or its type."""
-    text = COLOURS.sub("", str(error)).strip()
+    text = COLOUR_CODES.sub("", str(error)).strip()
     first_line = text.splitlines()[0] if text else ""
     return first_line if isinstance(error, GenError) else f"{type(error).__name__}: {first_line}".rstrip(": ")

@@ -60,7 +60,7 @@ class Hooks:
         self._manager = manager
         self._is_builtin = is_builtin
         #: Ids of the implementations that have failed.
-        self._broken: set[int] = set()
+        self._failed_implementations: set[int] = set()
 
     def adjust_settings(
         self, config: ConfigTable, free: Collection[str], facts: TrainingFacts
@@ -108,14 +108,14 @@ class Hooks:
     def _notify(self, hook: str, **arguments: Any) -> None:
         """Call a life-cycle hook of every plugin in which it has not failed yet."""
         for impl in self._implementations(hook):
-            if id(impl) in self._broken:
+            if id(impl) in self._failed_implementations:
                 continue
             try:
                 impl.function(*(arguments[name] for name in impl.argnames))
             except Exception as error:
                 if self._is_builtin(impl.plugin) or isinstance(error, GenError):
                     raise
-                self._broken.add(id(impl))
+                self._failed_implementations.add(id(impl))
                 warn(f"the hook {hook} of plugin {impl.plugin_name} failed and is left out: {reason(error)}")
 
     def _implementations(self, hook: str) -> Iterator[pluggy.HookImpl]:

@@ -81,36 +81,36 @@ def generate(
         stop=stop,
         max_tokens=length if length is not None and _has_one_character_symbols(bundle) else None,
     )
-    rows = [
+    decoders = [
         _RowDecoder(GeneratedText(stream), bundle, length, stop, prime)
         for stream, prime in zip(streams, primes, strict=True)
     ]
-    return [row.result for row in rows], _decode_chunks(sampler, request, rows)
+    return [decoder.result for decoder in decoders], _decode_chunks(sampler, request, decoders)
 
 
-def _decode_chunks(sampler: OpenSampler, request: Request, rows: list[_RowDecoder]) -> Generator[Piece, None, None]:
+def _decode_chunks(sampler: OpenSampler, request: Request, decoders: list[_RowDecoder]) -> Generator[Piece, None, None]:
     with contextlib.ExitStack() as stack:
         chunks = sampler.generate(request)
         if isinstance(chunks, _Closable):  # a plugin may return another iterator than a generator
             stack.callback(chunks.close)
         for chunk in chunks:
-            for index, row in enumerate(rows):
-                if row.done:
+            for row, decoder in enumerate(decoders):
+                if decoder.done:
                     continue
-                text = _decode_row(chunk, index, row)
-                if text or row.done:
-                    yield Piece(index, text, row.done)
-            if all(row.done for row in rows):
+                text = _decode_row(chunk, row, decoder)
+                if text or decoder.done:
+                    yield Piece(row, text, decoder.done)
+            if all(decoder.done for decoder in decoders):
                 return
 
 
-def _decode_row(chunk: Chunk, index: int, row: _RowDecoder) -> str:
+def _decode_row(chunk: Chunk, row: int, decoder: _RowDecoder) -> str:
     """Return the characters that one row gains by a chunk."""
     text = ""
-    for token, logprob in zip(chunk.tokens[:, index], chunk.logprobs[:, index], strict=True):
-        text += row.feed(int(token), float(logprob))
-    if not row.done and chunk.finish[index] != "running":
-        text += row.end(chunk.finish[index])
+    for token, logprob in zip(chunk.tokens[:, row], chunk.logprobs[:, row], strict=True):
+        text += decoder.feed_token(int(token), float(logprob))
+    if not decoder.done and chunk.finish[row] != "running":
+        text += decoder.end_row(chunk.finish[row])
     return text
 
 
@@ -137,18 +137,18 @@ def encode_prime(
     positions = tokenizer.unknown_at(text)
     if not positions:
         return tokenizer.encode(text), None
-    first = f"{text[positions[0]]!r} at position {positions[0]}"
+    first_unknown = f"{text[positions[0]]!r} at position {positions[0]}"
     if policy == "skip":
         skipped = set(positions)
-        known_text = "".join(character for index, character in enumerate(text) if index not in skipped)
-        note = f"{len(positions)} characters of the prime are unknown and left out, first {first}"
+        known_text = "".join(character for position, character in enumerate(text) if position not in skipped)
+        note = f"{len(positions)} characters of the prime are unknown and left out, first {first_unknown}"
         return tokenizer.encode(known_text), note
     if policy == "unknown" and tokenizer.unknown is not None:
-        return tokenizer.encode(text), f"{len(positions)} characters of the prime are unknown, first {first}"
+        return tokenizer.encode(text), f"{len(positions)} characters of the prime are unknown, first {first_unknown}"
     if policy == "unknown":
-        raise PrimeError(f"the prime has {first}, and this model has no unknown symbol; use {skip_option}")
+        raise PrimeError(f"the prime has {first_unknown}, and this model has no unknown symbol; use {skip_option}")
     raise PrimeError(
-        f"the prime has {first}, which the model's {tokenizer.vocab_size} symbols do not include; "
+        f"the prime has {first_unknown}, which the model's {tokenizer.vocab_size} symbols do not include; "
         f"leave it out, or use {skip_option}"
     )
 
@@ -181,20 +181,20 @@ class _RowDecoder:
         if stop is not None:
             self._stop_state = stop.state_after_prime(b"".join(self._symbols[int(token)] for token in prime))
 
-    def feed(self, token: int, logprob: float) -> str:
+    def feed_token(self, token: int, logprob: float) -> str:
         """Take one token, or -1 for none, and return the characters that are now certain."""
         if self.done or token < 0:
             return ""
         self.result.tokens.append(token)
         self.result.logprobs.append(logprob)
-        return self._release(self._decoder.decode(self._symbols[token]))
+        return self._release_characters(self._decoder.decode(self._symbols[token]))
 
-    def end(self, finish: Finish) -> str:
+    def end_row(self, finish: Finish) -> str:
         """End the row because the sampler has ended it, and return the characters that were pending."""
-        text = self._release(self._decoder.decode(b"", final=True))
-        return text + ("" if self.done else self._close(finish))
+        text = self._release_characters(self._decoder.decode(b"", final=True))
+        return text + ("" if self.done else self._finish_row(finish))
 
-    def _release(self, characters: str) -> str:
+    def _release_characters(self, characters: str) -> str:
         """Add new characters, and return those, old and new, that cannot become a stop string any longer."""
         released = ""
         for character in characters:
@@ -202,21 +202,21 @@ class _RowDecoder:
             pending_length = 0
             if self._stop is not None:
                 self._stop_state = self._stop.advance(self._stop_state, character.encode())
-                matched = int(self._stop.matched[self._stop_state])
-                if matched:
-                    self._pending = self._pending[: max(0, len(self._pending) - matched)]
-                    return released + self._close("stop", released)
+                stop_length = int(self._stop.matched[self._stop_state])
+                if stop_length:
+                    self._pending = self._pending[: max(0, len(self._pending) - stop_length)]
+                    return released + self._finish_row("stop", released)
                 pending_length = int(self._stop.pending[self._stop_state])
-            ready = len(self._pending) - min(pending_length, len(self._pending))
-            released += self._pending[:ready]
-            self._pending = self._pending[ready:]
-            written = len(self.result.text) + len(released) + len(self._pending)
-            if self._length is not None and written >= self._length:
-                return released + self._close("length", released)
+            ready_count = len(self._pending) - min(pending_length, len(self._pending))
+            released += self._pending[:ready_count]
+            self._pending = self._pending[ready_count:]
+            written_length = len(self.result.text) + len(released) + len(self._pending)
+            if self._length is not None and written_length >= self._length:
+                return released + self._finish_row("length", released)
         self.result.text += released
         return released
 
-    def _close(self, finish: Finish, released: str = "") -> str:
+    def _finish_row(self, finish: Finish, released: str = "") -> str:
         """Finish the row: record what was released and what is pending, and return the latter."""
         pending, self._pending = self._pending, ""
         self.result.text += released + pending

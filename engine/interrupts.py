@@ -9,11 +9,11 @@ from types import FrameType
 from typing import Any
 
 #: Ctrl-C, a polite kill, and a terminal that was closed.
-SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+STOP_SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 
 
 class Interrupts:
-    """A context in which the first of `SIGNALS` only sets ``requested``; a second one raises KeyboardInterrupt.
+    """A context in which the first of `STOP_SIGNALS` only sets ``requested``; a second one raises KeyboardInterrupt.
 
     :param on_request: called when the first signal comes.
     :param ignore_repeats: a second signal does nothing. For torchrun, which may repeat the first one, and kills the
@@ -28,17 +28,17 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():  # Python lets no other thread set handlers
-            for number in SIGNALS:
+            for signal_number in STOP_SIGNALS:
                 # nohup and the background of a shell ignore some signals: these stay ignored.
-                if signal.getsignal(number) != signal.SIG_IGN:
-                    self._previous_handlers[number] = signal.signal(number, self._handle)
+                if signal.getsignal(signal_number) != signal.SIG_IGN:
+                    self._previous_handlers[signal_number] = signal.signal(signal_number, self._handle_signal)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous_handlers.items():
-            signal.signal(number, handler)
+        for signal_number, handler in self._previous_handlers.items():
+            signal.signal(signal_number, handler)
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
+    def _handle_signal(self, signal_number: int, frame: FrameType | None) -> None:
         if self.requested and not self._ignore_repeats:
             raise KeyboardInterrupt
         self.requested = True

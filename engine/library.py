@@ -21,14 +21,14 @@ from gentext.opening import FILE_SAMPLER
 from gentext.parameters import KeywordSpelling, Spelling
 from gentext.settings import check_device, check_threads
 from gentext.source import find_source, sources_of
-from gentext.writing import Writing, WritingOptions, WrittenText, start_writing
+from gentext.writing import Writing, WritingOptions, WrittenText, prepare_writing
 
 if TYPE_CHECKING:
     from gentext.score import Score
 
 __all__ = ["TextModel", "TextStream", "WrittenText", "load"]
 
-KEYWORDS = KeywordSpelling()
+KEYWORD_SPELLING = KeywordSpelling()
 
 
 def load(
@@ -50,8 +50,8 @@ def load(
     """
     if not isinstance(path, str | os.PathLike | None):
         raise UsageError(f"path = {path!r}: expected the path of a run or of an .onnx file")
-    check_device(device, KEYWORDS.assignment("device", device))
-    check_threads(threads, KEYWORDS.assignment("threads", threads))
+    check_device(device, KEYWORD_SPELLING.assignment("device", device))
+    check_threads(threads, KEYWORD_SPELLING.assignment("threads", threads))
     sampler_options = dict(options or {})
     if threads:
         sampler_options["threads"] = threads
@@ -206,7 +206,7 @@ class TextModel:
         settings = _link_settings(params, parameters)
         options = _writing_options(1, length, seed, stream, stop, unknown, chain, settings)
         with console.quiet() as messages:
-            writing = self.begin_writing([prime], options)
+            writing = self.prepare_writing([prime], options)
         self.add_messages([*messages, *writing.notes])
         return TextStream(writing, self._next_piece)
 
@@ -226,9 +226,11 @@ class TextModel:
         self.add_messages(messages)
         return score
 
-    def begin_writing(self, primes: Sequence[str], options: WritingOptions, spelling: Spelling = KEYWORDS) -> Writing:
-        """Check a request and prepare its texts, printing what the user should know. See `start_writing`."""
-        return start_writing(self._sampler, primes, options, spelling)
+    def prepare_writing(
+        self, primes: Sequence[str], options: WritingOptions, spelling: Spelling = KEYWORD_SPELLING
+    ) -> Writing:
+        """Check a request and prepare its texts, printing what the user should know. See `prepare_writing`."""
+        return prepare_writing(self._sampler, primes, options, spelling)
 
     def notebook_score(self, text: str) -> float | None:
         """Return the loss on a text by the notebook's formula in nats a character; None when the text is too short."""
@@ -240,7 +242,7 @@ class TextModel:
         if options.length is None:
             raise UsageError("length = None: only the method stream writes without end; give a number of characters")
         with console.quiet() as messages:
-            writing = self.begin_writing(primes, options)
+            writing = self.prepare_writing(primes, options)
             for _ in writing:
                 pass
         self.add_messages([*messages, *writing.notes])

@@ -23,7 +23,7 @@ from gentext import hookspecs
 from gentext.console import warn
 from gentext.errors import GenError, PluginError, nearest, reason
 from gentext.events import Hooks
-from gentext.registry import KINDS, Component, Provider, Registry, plural
+from gentext.registry import KINDS, Component, Distribution, Registry, plural
 
 if TYPE_CHECKING:
     import typer
@@ -41,14 +41,15 @@ BUILTINS = (
     "gentext.export.plugin",
 )
 #: The group of entry points under which distributions offer plugins.
-GROUP = hookspecs.PROJECT
+ENTRY_POINT_GROUP = hookspecs.PROJECT
 
 
 @dataclasses.dataclass
 class PluginRecord:
     """One plugin that was loaded, or that failed to load."""
 
-    provider: Provider
+    distribution: Distribution
+    """The installed distribution that offers it."""
     module: str
     """The module it came from, as its entry point names it."""
     hooks: list[str] = dataclasses.field(default_factory=list)
@@ -61,7 +62,7 @@ class PluginRecord:
     @property
     def name(self) -> str:
         """The name under which pluggy knows the plugin."""
-        return f"{self.provider.distribution} ({self.module})"
+        return f"{self.distribution.name} ({self.module})"
 
 
 class PluginHost:
@@ -75,11 +76,11 @@ class PluginHost:
         self._builtin_plugins: set[int] = set()
         """Ids of the plugin objects whose errors are not caught."""
         self._strict = os.environ.get("GEN_PLUGINS_STRICT", "") not in ("", "0")
-        gentext_itself = Provider("gentext", builtin=True)
+        own_distribution = Distribution("gentext", builtin=True)
         for module in builtins:
             plugin = importlib.import_module(module)
             self._builtin_plugins.add(id(plugin))
-            self._add_plugin(plugin, PluginRecord(gentext_itself, module))
+            self._add_plugin(plugin, PluginRecord(own_distribution, module))
         if entry_points:
             self._load_entry_points()
         self.hooks = Hooks(self._manager, self._is_builtin)
@@ -109,23 +110,25 @@ class PluginHost:
 
         used_names = set(reserved)
         for implementation in self._manager.hook.register_commands.get_hookimpls():
-            builtin = self._is_builtin(implementation.plugin)
-            record = self._record_of(implementation.plugin_name)
-            if record.error or (builtin and not builtins):  # an error was reported before
+            is_builtin = self._is_builtin(implementation.plugin)
+            record = self._find_record(implementation.plugin_name)
+            if record.error or (is_builtin and not builtins):  # an error was reported before
                 continue
             plugin_cli = typer.Typer()
             try:
                 implementation.function(*(plugin_cli for _ in implementation.argnames))
-                if not builtin:
+                if not is_builtin:
                     # Building the group raises an error for a signature that Typer does not understand.
-                    names = set(typer.main.get_group(plugin_cli).commands)
-                    if names & used_names:
-                        raise PluginError(f"its command {min(names & used_names)!r} exists already; name it otherwise")
-                    used_names |= names
+                    command_names = set(typer.main.get_group(plugin_cli).commands)
+                    if command_names & used_names:
+                        raise PluginError(
+                            f"its command {min(command_names & used_names)!r} exists already; name it otherwise"
+                        )
+                    used_names |= command_names
             except Exception as error:
-                if builtin:
+                if is_builtin:
                     raise
-                self._report(record, error, "its commands are")
+                self._report_left_out(record, error, "its commands are")
                 continue
             cli.registered_commands += plugin_cli.registered_commands
             cli.registered_groups += plugin_cli.registered_groups
@@ -133,38 +136,39 @@ class PluginHost:
     def _load_entry_points(self) -> None:
         """Load the plugins of the installed distributions, or of those that GEN_PLUGINS names."""
         variable = os.environ.get("GEN_PLUGINS")
-        allowed = None
+        allowed_names = None
         if variable is not None:
-            allowed = {_normalized(name) for name in variable.split(",") if name.strip()}
-        installed: set[str] = set()
-        entry_points = metadata.entry_points(group=GROUP)
-        for entry_point in sorted(entry_points, key=lambda point: (_distribution_of(point)[0], point.name)):
-            distribution, version = _distribution_of(entry_point)
-            installed.add(_normalized(distribution))
-            if allowed is not None and _normalized(distribution) not in allowed:
+            allowed_names = {_normalize_name(name) for name in variable.split(",") if name.strip()}
+        installed_names: set[str] = set()
+        entry_points = metadata.entry_points(group=ENTRY_POINT_GROUP)
+        for entry_point in sorted(entry_points, key=lambda point: (_find_distribution(point).name, point.name)):
+            distribution = _find_distribution(entry_point)
+            name = distribution.name
+            installed_names.add(_normalize_name(name))
+            if allowed_names is not None and _normalize_name(name) not in allowed_names:
                 continue
-            record = PluginRecord(Provider(distribution, version), entry_point.value)
+            record = PluginRecord(distribution, entry_point.value)
             try:
                 plugin = entry_point.load()
             except (Exception, SystemExit) as error:
                 self._record_failure(record, error)
                 continue
             self._add_plugin(plugin, record)
-        for missing in sorted((allowed or set()) - installed):
-            warn(f"GEN_PLUGINS names {missing!r}, but no installed distribution of that name offers a plugin")
+        for missing_name in sorted((allowed_names or set()) - installed_names):
+            warn(f"GEN_PLUGINS names {missing_name!r}, but no installed distribution of that name offers a plugin")
 
     def _add_plugin(self, plugin: Any, record: PluginRecord) -> None:
         """Register one plugin and collect its components; on any failure leave no trace of it."""
         components: list[Component] = []
         try:
             self._manager.register(plugin, name=record.name)
-            self._check_hook_names(plugin, record.provider)
-            self._collect_components(plugin, record.provider, components)
+            self._check_hook_names(plugin, record.distribution)
+            self._collect_components(plugin, record.distribution, components)
         except (Exception, SystemExit) as error:
             if self._manager.is_registered(plugin):
                 self._manager.unregister(plugin)
             self.registry.discard(components)
-            if record.provider.builtin:
+            if record.distribution.builtin:
                 raise
             self._record_failure(record, error)
             return
@@ -173,16 +177,16 @@ class PluginHost:
         record.components = [f"{component.kind} {component.name}" for component in components]
         self.plugins.append(record)
 
-    def _collect_components(self, plugin: Any, provider: Provider, components: list[Component]) -> None:
+    def _collect_components(self, plugin: Any, distribution: Distribution, components: list[Component]) -> None:
         """Call the plugin's register hooks, and append to ``components`` what they register."""
         for kind in KINDS:
             hook = getattr(self._manager.hook, f"register_{plural(kind)}")
-            register = self.registry.register_for(kind, provider, components)
+            register = self.registry.register_for(kind, distribution, components)
             for implementation in hook.get_hookimpls():
                 if implementation.plugin is plugin:
                     implementation.function(*(register for _ in implementation.argnames))
 
-    def _check_hook_names(self, plugin: Any, provider: Provider) -> None:
+    def _check_hook_names(self, plugin: Any, distribution: Distribution) -> None:
         """Warn about functions that are marked as hooks but fit none: pluggy would ignore them silently."""
         for caller in self._manager.get_hookcallers(plugin) or []:
             implementations = [hookimpl for hookimpl in caller.get_hookimpls() if hookimpl.plugin is plugin]
@@ -190,36 +194,38 @@ class PluginHost:
                 raise PluginError(f"its {caller.name} wraps other plugins' hooks; gentext calls plain hooks only")
             if caller.has_spec():
                 continue
-            hook_names = [name for name in vars(hookspecs) if hasattr(getattr(hookspecs, name), f"{GROUP}_spec")]
-            message = f"{provider} implements the unknown hook {caller.name!r}.{nearest(caller.name, hook_names)}"
-            if provider.builtin:
+            hook_names = [
+                name for name in vars(hookspecs) if hasattr(getattr(hookspecs, name), f"{ENTRY_POINT_GROUP}_spec")
+            ]
+            message = f"{distribution} implements the unknown hook {caller.name!r}.{nearest(caller.name, hook_names)}"
+            if distribution.builtin:
                 raise PluginError(message)
             warn(f"{message} It is ignored")
 
     def _record_failure(self, record: PluginRecord, error: BaseException) -> None:
         self.plugins.append(record)
-        self._report(record, error, "it is")
+        self._report_left_out(record, error, "it is")
 
-    def _report(self, record: PluginRecord, error: BaseException, subject: str) -> None:
+    def _report_left_out(self, record: PluginRecord, error: BaseException, subject: str) -> None:
         """Warn that a plugin, or a part of it, is left out; raise the error instead with GEN_PLUGINS_STRICT=1."""
         if self._strict:
             if isinstance(error, GenError):  # shown as one line, which must name the plugin
-                raise PluginError(f"plugin {record.provider} ({record.module}): {error}") from error
+                raise PluginError(f"plugin {record.distribution} ({record.module}): {error}") from error
             raise error
         if isinstance(error, pluggy.PluginValidationError):  # the lines behind the first say what is wrong
             record.error = " ".join(str(error).split())
         else:
             record.error = reason(error)
-        line = f"{record.provider} ({record.module}): {record.error}"
+        line = f"{record.distribution} ({record.module}): {record.error}"
         self.registry.failures.append(line)
         warn(f"plugin {line}; {subject} left out. See it all with GEN_PLUGINS_STRICT=1")
 
-    def _record_of(self, plugin_name: str) -> PluginRecord:
+    def _find_record(self, plugin_name: str) -> PluginRecord:
         return next(record for record in self.plugins if record.name == plugin_name)
 
 
 #: Held while the plugins are loaded, so that several threads get the same ones.
-_loading = threading.RLock()
+_loading_lock = threading.RLock()
 
 
 @functools.cache
@@ -229,7 +235,7 @@ def _load_plugins() -> PluginHost:
 
 def host() -> PluginHost:
     """Return the plugins of this process, loading them on first use."""
-    with _loading:
+    with _loading_lock:
         return _load_plugins()
 
 
@@ -238,13 +244,13 @@ def forget_plugins() -> None:
     _load_plugins.cache_clear()
 
 
-def _normalized(name: str) -> str:
+def _normalize_name(name: str) -> str:
     """Return a distribution name as package indexes compare it."""
     return re.sub(r"[-_.]+", "-", name.strip()).lower()
 
 
-def _distribution_of(entry_point: metadata.EntryPoint) -> tuple[str, str]:
-    """Return name and version of the distribution that offers an entry point."""
+def _find_distribution(entry_point: metadata.EntryPoint) -> Distribution:
+    """Return the distribution that offers an entry point."""
     if entry_point.dist is None:
-        return entry_point.module, ""
-    return entry_point.dist.name, entry_point.dist.version
+        return Distribution(entry_point.module, "")
+    return Distribution(entry_point.dist.name, entry_point.dist.version)

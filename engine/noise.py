@@ -17,34 +17,36 @@ from numpy.typing import NDArray
 
 from gentext.errors import UsageError
 
-__all__ = ["DRAW", "check_seed", "plane", "uniforms"]
+__all__ = ["DRAW", "check_seed", "counter_plane", "uniforms"]
 
 #: The name under which the draw takes its noise.
 DRAW = "draw"
-WORD = 2**64
+SEED_LIMIT = 2**64
 
 
-def check_seed(value: int) -> int:
+def check_seed(seed: int) -> int:
     """Return a seed as it is, or raise UsageError when it does not fit 64 bits."""
-    if not 0 <= value < WORD:
-        raise UsageError(f"seed {value}: expected a whole number from 0 to {WORD - 1}")
-    return value
+    if not 0 <= seed < SEED_LIMIT:
+        raise UsageError(f"seed {seed}: expected a whole number from 0 to {SEED_LIMIT - 1}")
+    return seed
 
 
-def plane(name: str) -> int:
+def counter_plane(name: str) -> int:
     """Return the counter word that belongs to a link's name."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
 
 
 def uniforms(seed: int, stream: int, name: str, position: int, count: int, columns: int = 1) -> NDArray[np.float32]:
     """Return float32 [count, columns] in [0, 1) for the positions from ``position`` on."""
-    first = position * columns
-    last = first + count * columns
-    block = first // 4
+    first_index = position * columns
+    end_index = first_index + count * columns
+    first_block = first_index // 4
     generator = np.random.Philox(
         key=np.array([seed, stream], dtype=np.uint64),
         # NumPy steps the counter before each block, so block b comes out at counter b + 1.
-        counter=np.array([block, 0, plane(name), 0], dtype=np.uint64),
+        counter=np.array([first_block, 0, counter_plane(name), 0], dtype=np.uint64),
     )
-    words = np.asarray(generator.random_raw(last - 4 * block), dtype=np.uint64)[first - 4 * block :]
+    words = np.asarray(generator.random_raw(end_index - 4 * first_block), dtype=np.uint64)[
+        first_index - 4 * first_block :
+    ]
     return ((words >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)).reshape(count, columns)

@@ -71,7 +71,7 @@ class KeywordSpelling:
         )
 
 
-class Target(NamedTuple):
+class LinkParameter(NamedTuple):
     """What a name stands for: a parameter of a link, or an option of it that is set for each run."""
 
     link: str
@@ -108,60 +108,77 @@ def choose_chain(
     """
     use_compiled = links is None and bundle.kind == "generator"
     chain = stored_chain(bundle) if use_compiled else chain_of(bundle, registry, links)
-    targets = {name: _find_target(name, chain, registry, bundle.vocab_size, spelling) for name in settings}
-    if use_compiled and not all(_has_param(chain, target) for target in targets.values()):
+    link_parameters = {
+        name: _find_link_parameter(name, chain, registry, bundle.vocab_size, spelling) for name in settings
+    }
+    if use_compiled and not all(_has_param(chain, link_parameter) for link_parameter in link_parameters.values()):
         # More is asked for than the compiled chain offers as inputs: now the code of its links is needed.
         chain = chain_of(bundle, registry)
     values: ParamValues = {}
     options: dict[str, dict[str, object]] = {}
     for name, setting in settings.items():
-        target = targets[name]
-        if target.link not in chain.names:
-            chain = chain.with_link(build_link(registry, target.link, bundle.vocab_size))
-        if _has_param(chain, target):
-            param = _params(chain, target.link)[target.parameter]
+        link_parameter = link_parameters[name]
+        if link_parameter.link not in chain.names:
+            chain = chain.with_link(build_link(registry, link_parameter.link, bundle.vocab_size))
+        if _has_param(chain, link_parameter):
+            param = _link_params(chain, link_parameter.link)[link_parameter.parameter]
             number = _number_in_range(name, setting, param, spelling)
-            values.setdefault(target.link, {})[target.parameter] = number
+            values.setdefault(link_parameter.link, {})[link_parameter.parameter] = number
         else:
-            options.setdefault(target.link, {})[target.parameter] = setting
+            options.setdefault(link_parameter.link, {})[link_parameter.parameter] = setting
     chain = chain.with_options(options)
     return ChosenChain(chain, values, _notes_on_no_effect(chain, values, spelling))
 
 
 def builtin_strategies(registry: Registry) -> list[str]:
     """Return the built-in links. Plugins' links are imported only when the chain or the file names them."""
-    return [component.name for component in registry if component.kind == "strategy" and component.provider.builtin]
+    return [component.name for component in registry if component.kind == "strategy" and component.distribution.builtin]
 
 
-def _params(chain: Chain, link_name: str) -> Mapping[str, Param]:
+def _link_params(chain: Chain, link_name: str) -> Mapping[str, Param]:
     return next(link.strategy.params for link in chain if link.name == link_name)
 
 
-def _has_param(chain: Chain, target: Target) -> bool:
-    return target.link in chain.names and target.parameter in _params(chain, target.link)
+def _has_param(chain: Chain, link_parameter: LinkParameter) -> bool:
+    return link_parameter.link in chain.names and link_parameter.parameter in _link_params(chain, link_parameter.link)
 
 
-def _find_target(name: str, chain: Chain, registry: Registry, vocab_size: int, spelling: Spelling) -> Target:
+def _find_link_parameter(
+    name: str, chain: Chain, registry: Registry, vocab_size: int, spelling: Spelling
+) -> LinkParameter:
     """Return what a name stands for among the chain's links and the built-in ones."""
     links = list(chain)
-    links += [build_link(registry, n, vocab_size) for n in builtin_strategies(registry) if n not in chain.names]
-    targets = [
-        Target(link.name, parameter) for link in links for parameter in [*link.strategy.params, *link.strategy.per_run]
+    links += [
+        build_link(registry, strategy_name, vocab_size)
+        for strategy_name in builtin_strategies(registry)
+        if strategy_name not in chain.names
     ]
-    matching = [target for target in targets if _spell_alike(name, target.parameter) or _is_full_name(name, target)]
-    full_matches = [target for target in matching if _is_full_name(name, target)]
-    best = full_matches or matching
-    if not best:
-        raise spelling.unknown_parameter(name, [target.parameter for target in targets])
-    if len(best) > 1:
-        alternatives = " or ".join(spelling.full_name(*target) for target in best)
+    link_parameters = [
+        LinkParameter(link.name, parameter)
+        for link in links
+        for parameter in [*link.strategy.params, *link.strategy.per_run]
+    ]
+    matches = [
+        link_parameter
+        for link_parameter in link_parameters
+        if _spell_alike(name, link_parameter.parameter) or _is_full_name(name, link_parameter)
+    ]
+    full_matches = [link_parameter for link_parameter in matches if _is_full_name(name, link_parameter)]
+    best_matches = full_matches or matches
+    if not best_matches:
+        raise spelling.unknown_parameter(name, [link_parameter.parameter for link_parameter in link_parameters])
+    if len(best_matches) > 1:
+        alternatives = " or ".join(spelling.full_name(*link_parameter) for link_parameter in best_matches)
         raise UsageError(f"{spelling.name(name)} belongs to more than one link; say {alternatives}")
-    return best[0]
+    return best_matches[0]
 
 
-def _is_full_name(name: str, target: Target) -> bool:
-    joined = (f"{target.link}_{target.parameter}", f"{target.link}.{target.parameter}")
-    return any(_spell_alike(name, full_name) for full_name in joined)
+def _is_full_name(name: str, link_parameter: LinkParameter) -> bool:
+    full_names = (
+        f"{link_parameter.link}_{link_parameter.parameter}",
+        f"{link_parameter.link}.{link_parameter.parameter}",
+    )
+    return any(_spell_alike(name, full_name) for full_name in full_names)
 
 
 def _spell_alike(name: str, other_name: str) -> bool:

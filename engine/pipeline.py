@@ -20,11 +20,11 @@ from gentext.manager import host
 from gentext.planning import PreparedTraining, explain_memory_shortage, plan_training
 from gentext.resolve import (
     SECTIONS,
-    InitialWeightsSource,
+    InitialWeightsLoader,
     TrainOptions,
     adjustable_keys,
     component,
-    resolve,
+    resolve_config,
     with_defaults,
 )
 from gentext.run import Run
@@ -53,7 +53,7 @@ class _Training:
     path: Path | None
     """Folder of the run; None: a new one."""
     resumed: ResumedRun | None = None
-    initial_weights: InitialWeightsSource | None = None
+    initial_weights: InitialWeightsLoader | None = None
     preset: str = ""
     """The preset of a new run."""
     adjustable: frozenset[str] = frozenset()
@@ -64,7 +64,7 @@ def _new_training(options: TrainOptions) -> _Training:
     if World.of_process().rank == 0:  # the other processes write nothing
         runs.check_free(options.run)
     return _Training(
-        config=resolve(options),
+        config=resolve_config(options),
         corpus=DEFAULT_CORPUS if options.corpus is None else options.corpus,
         path=options.run,
         initial_weights=options.initial_weights,
@@ -82,11 +82,13 @@ def _resumed_training(options: TrainOptions) -> _Training:
         raise RunError(f"nothing to resume: no run in {runs.runs_folder()}/; name one with --run")
     config = run.config
     corpus_table = config.pop("corpus", {})
-    nameless = [kind for kind in SECTIONS if "name" not in config.get(kind, {})]
+    nameless_sections = [kind for kind in SECTIONS if "name" not in config.get(kind, {})]
     if "name" not in corpus_table:
-        nameless.append("corpus")
-    if nameless:
-        raise RunError(f"{run.path / runs.CONFIG}: damaged, [{nameless[0]}] has no name; train the run again")
+        nameless_sections.append("corpus")
+    if nameless_sections:
+        raise RunError(
+            f"{run.path / runs.CONFIG_FILE}: damaged, [{nameless_sections[0]}] has no name; train the run again"
+        )
     corpus = corpus_table.get("origin") if options.corpus is None else options.corpus
     if not isinstance(corpus, str) or (corpus == "-" and options.corpus is None):
         raise UsageError(f"{run.path} was trained from standard input: pipe the same text in again, with CORPUS -")
@@ -106,7 +108,7 @@ def _train(training: _Training) -> tuple[Run, FitResult]:
     for note in (weights_note, prepared.adjustment_note):
         if note:
             say(note)
-    _introduce(run, prepared, text)
+    _describe_training(run, prepared, text)
     return run, _fit(run, prepared, text, settings, resume=training.resumed is not None)
 
 
@@ -127,11 +129,11 @@ def _create_run(path: Path | None, prepared: PreparedTraining, text: SplitText, 
     run = runs.create(path, text.corpus["name"])
     run_table = {key: value for key, value in to_table(settings).items() if key not in BUDGETS}
     run_table["steps"], _ = prepared.plan()
-    _write_start(run, {**prepared.config, "run": run_table, "corpus": text.corpus}, text)
+    _write_first_files(run, {**prepared.config, "run": run_table, "corpus": text.corpus}, text)
     return run
 
 
-def _write_start(run: Run, config: ConfigTable, text: SplitText) -> None:
+def _write_first_files(run: Run, config: ConfigTable, text: SplitText) -> None:
     try:
         import tomli_w
     except ModuleNotFoundError:
@@ -143,32 +145,32 @@ def _write_start(run: Run, config: ConfigTable, text: SplitText) -> None:
         "state": tokenizer.state(),
         "start": choose_start(symbols, text.counts, tokenizer.unknown),
     }
-    runs.write_text(run.path / runs.TOKENIZER, json.dumps(state, ensure_ascii=False, indent=1) + "\n")
-    runs.write_text(run.path / runs.HELD_OUT, text.held_out)
-    runs.write_text(run.path / runs.CONFIG, tomli_w.dumps(config))
+    runs.write_text(run.path / runs.TOKENIZER_FILE, json.dumps(state, ensure_ascii=False, indent=1) + "\n")
+    runs.write_text(run.path / runs.HELD_OUT_FILE, text.held_out)
+    runs.write_text(run.path / runs.CONFIG_FILE, tomli_w.dumps(config))
 
 
-def _introduce(run: Run, prepared: PreparedTraining, text: SplitText) -> None:
+def _describe_training(run: Run, prepared: PreparedTraining, text: SplitText) -> None:
     """Tell the user about device, text, model and budget, and warn of what does not fit together."""
     steps, seconds_per_step = prepared.plan()
     parameters = sum(int(parameter.numel()) for parameter in prepared.model.parameters())
-    say(f"device: {prepared.device}")
+    say(f"device: {prepared.device_description}")
     say(
         f"text: {len(text.train):,} symbols to learn from, {len(text.val):,} held out, "
         f"{text.tokenizer.vocab_size} different; model: {parameters:,} parameters"
     )
-    unread = text.corpus["characters"] - text.characters - len(text.held_out)
-    if unread:
+    unread_count = text.corpus["characters"] - text.characters - len(text.held_out)
+    if unread_count:
         say(
-            f"held out are {unread + len(text.held_out):,} characters, of which the last {len(text.held_out):,} are "
-            f"measured; a smaller --val-frac leaves more to learn from"
+            f"held out are {unread_count + len(text.held_out):,} characters, of which the last {len(text.held_out):,} "
+            f"are measured; a smaller --val-frac leaves more to learn from"
         )
-    say(f"budget: {steps:,} steps, about {_duration(steps * seconds_per_step)}; run: {run.path}")
+    say(f"budget: {steps:,} steps, about {_format_duration(steps * seconds_per_step)}; run: {run.path}")
     for line in advice.before_training(parameters, text.characters, len(text.held_out), prepared.config["model"]):
         warn(line)
 
 
-def _duration(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     minutes, seconds_left = divmod(round(seconds), 60)
     return f"{minutes} min {seconds_left:02d} s" if minutes else f"{seconds_left} s"
 
@@ -189,17 +191,17 @@ def _fit(run: Run, prepared: PreparedTraining, text: SplitText, settings: Settin
     except KeyboardInterrupt:
         if rank:
             raise
-        raise TrainingStopped(f"stopped before the end; {_how_to_go_on(run)}") from None
+        raise TrainingStopped(f"stopped before the end; {_advice_to_resume(run)}") from None
     except RunError as error:
         if not isinstance(error.__cause__, OSError):
             raise
-        raise RunError(f"{error}. When that is put right, {_how_to_go_on(run)}") from error
+        raise RunError(f"{error}. When that is put right, {_advice_to_resume(run)}") from error
     finally:
         hooks.run_closed(run)
     return result
 
 
-def _how_to_go_on(run: Run) -> str:
+def _advice_to_resume(run: Run) -> str:
     """Return what to do after training was cut short."""
     if not any(run.checkpoints.glob("*.safetensors")):
         return "train anew in another folder: nothing was saved yet"

@@ -34,7 +34,7 @@ class PreparedTraining:
     config: ConfigTable
     """With every option of the components, as the run stores it."""
     trainer: Trainer
-    device: str
+    device_description: str
     """One line of the trainer: device and precision."""
     model: Model
     batcher: Batcher
@@ -42,14 +42,14 @@ class PreparedTraining:
     """The symbols to learn from."""
     adjustment_note: str = ""
     """One line for the user about the settings that plugins have adjusted; empty where there are none."""
-    _plan: tuple[int, float] | None = None
+    _measured_plan: tuple[int, float] | None = None
 
     def plan(self) -> tuple[int, float]:
         """Return the steps of the budget and about how many seconds one takes. Measures in the first call only."""
-        if self._plan is None:
+        if self._measured_plan is None:
             with explain_memory_shortage():
-                self._plan = self.trainer.plan(self.model, self.batcher, self.train)
-        return self._plan
+                self._measured_plan = self.trainer.plan(self.model, self.batcher, self.train)
+        return self._measured_plan
 
 
 def plan_training(
@@ -65,15 +65,15 @@ def plan_training(
     symbols, vocab_size = len(text.train), text.tokenizer.vocab_size
     model = component(config, "model").target
     facts = TrainingFacts(symbols, vocab_size, World.of_process().size, preset, model)
-    adjuster = _Adjuster(with_defaults(config), adjustable, facts)
-    adjuster.apply(adjuster.ask(None))
+    adjuster = _SettingsAdjuster(with_defaults(config), adjustable, facts)
+    adjuster.apply_changes(adjuster.ask_plugins(None))
     if settings.minutes is None:
         epochs = settings.epochs or 1.0
-        adjuster.apply(adjuster.ask(Budget(settings.steps, round(epochs * symbols), timed=False)))
+        adjuster.apply_changes(adjuster.ask_plugins(Budget(settings.steps, round(epochs * symbols), timed=False)))
         prepared = prepare_training(adjuster.config, text, settings)
     else:
         prepared = _adjust_to_minutes(adjuster, text, settings)
-    prepared.adjustment_note = adjuster.note()
+    prepared.adjustment_note = adjuster.describe_changes()
     return prepared
 
 
@@ -82,10 +82,10 @@ def prepare_training(config: ConfigTable, text: SplitText, settings: Settings) -
     config = with_defaults(config)
     batcher = create_batcher(component(config, "batcher"), component(config, "trainer"), text.train, settings.seed)
     trainer: Trainer = component(config, "trainer").create(settings)
-    device = trainer.start()
+    device_description = trainer.start()
     with explain_memory_shortage():
         model: Model = component(config, "model").create(text.tokenizer.vocab_size)
-    return PreparedTraining(config, trainer, device, model, batcher, text.train)
+    return PreparedTraining(config, trainer, device_description, model, batcher, text.train)
 
 
 def create_batcher(batcher: ConfiguredComponent, trainer: ConfiguredComponent, train: Ids, seed: int) -> Batcher:
@@ -94,37 +94,37 @@ def create_batcher(batcher: ConfiguredComponent, trainer: ConfiguredComponent, t
     Raises PluginError where there are several processes, and trainer or batcher do not know how to share a batch.
     """
     world = World.of_process()
-    created: Batcher = batcher.create(len(train), world)
+    created_batcher: Batcher = batcher.create(len(train), world)
     if world.size == 1:
-        return created
+        return created_batcher
     if not (isinstance(trainer.target, SupportsProcesses) and trainer.target.distributed):
         raise PluginError(
             f"the trainer {trainer.name!r} works alone, but there are {world.size} processes; "
             f"train without torchrun, or with trainer.name=bptt"
         )
-    rows = len(created.batch(train, seed, 0, 0, world.rank)[0])
-    if rows * world.size != created.rows:
+    rows = len(created_batcher.batch(train, seed, 0, 0, world.rank)[0])
+    if rows * world.size != created_batcher.rows:
         raise PluginError(
-            f"the batcher {batcher.name!r} gave each of {world.size} processes {rows} of {created.rows} "
+            f"the batcher {batcher.name!r} gave each of {world.size} processes {rows} of {created_batcher.rows} "
             f"rows; expected an equal part. Choose another size of batch, or train without torchrun"
         )
-    return created
+    return created_batcher
 
 
-def _adjust_to_minutes(adjuster: _Adjuster, text: SplitText, settings: Settings) -> PreparedTraining:
+def _adjust_to_minutes(adjuster: _SettingsAdjuster, text: SplitText, settings: Settings) -> PreparedTraining:
     """Adjust settings to the symbols that a number of minutes reads, and return what was created last."""
     prepared = prepare_training(adjuster.config, text, settings)
-    changes = adjuster.ask(_measured_budget(prepared))
+    changes = adjuster.ask_plugins(_measured_budget(prepared))
     batcher_changes = [change for change in changes if change.key.startswith("batcher.")]
     if batcher_changes:
         # Another batch is read faster or slower, which changes what the other settings are adjusted to.
-        adjuster.apply(batcher_changes)
+        adjuster.apply_changes(batcher_changes)
         adjuster.adjustable -= {change.key for change in batcher_changes}
         prepared = prepare_training(adjuster.config, text, settings)
-        changes = adjuster.ask(_measured_budget(prepared))
+        changes = adjuster.ask_plugins(_measured_budget(prepared))
     if not changes:
         return prepared
-    adjuster.apply(changes)
+    adjuster.apply_changes(changes)
     return prepare_training(adjuster.config, text, settings)
 
 
@@ -133,40 +133,42 @@ def _measured_budget(prepared: PreparedTraining) -> Budget:
     return Budget(steps=None, symbols=steps * prepared.batcher.rows * prepared.batcher.length, timed=True)
 
 
-class _Adjuster:
+class _SettingsAdjuster:
     """A config that plugins adjust, in one call after the other."""
 
     def __init__(self, config: ConfigTable, adjustable: Collection[str], facts: TrainingFacts) -> None:
         self.config = config
         self.adjustable = set(adjustable)
-        self._facts = facts
-        self._applied: dict[str, Change] = {}
+        self._text_facts = facts
+        self._applied_changes: dict[str, Change] = {}
         #: Name of the plugin that changed a key.
-        self._changed_by: dict[str, str] = {}
+        self._plugin_by_key: dict[str, str] = {}
 
-    def ask(self, budget: Budget | None) -> list[Change]:
+    def ask_plugins(self, budget: Budget | None) -> list[Change]:
         """Return the changes that the plugins ask for. Raises PluginError where they are not allowed."""
-        facts = dataclasses.replace(self._facts, budget=budget)
+        facts = dataclasses.replace(self._text_facts, budget=budget)
         proposals = host().hooks.adjust_settings(self.config, self.adjustable, facts)
         for plugin, change in proposals:
-            self._check(plugin, change)
+            self._check_change(plugin, change)
         return [change for _, change in proposals]
 
-    def apply(self, changes: list[Change]) -> None:
+    def apply_changes(self, changes: list[Change]) -> None:
         """Put the changes into the config."""
         for change in changes:
             section, _, key = change.key.partition(".")
             self.config[section][key] = change.value
-            self._applied[change.key] = change
+            self._applied_changes[change.key] = change
 
-    def note(self) -> str:
+    def describe_changes(self) -> str:
         """Return one line about all changes, or nothing; of several changes of a key the last counts."""
-        if not self._applied:
+        if not self._applied_changes:
             return ""
-        changes = [f"{key}={_text_of(change.value)} ({change.reason})" for key, change in self._applied.items()]
+        changes = [
+            f"{key}={_format_setting(change.value)} ({change.reason})" for key, change in self._applied_changes.items()
+        ]
         return f"for this text and budget: {', '.join(changes)}; --set takes another value"
 
-    def _check(self, plugin: str, change: Any) -> None:
+    def _check_change(self, plugin: str, change: Any) -> None:
         """Raise PluginError for what is no change, for a key that is not free, and where another plugin changed it."""
         if not isinstance(change, Change):
             raise PluginError(
@@ -178,18 +180,18 @@ class _Adjuster:
                 f"the hook adjust_settings of plugin {plugin} changes {change.key}, which is not free: it may change "
                 f"what only the preset sets"
             )
-        owner = self._changed_by.setdefault(change.key, plugin)
-        if owner != plugin:
+        first_plugin = self._plugin_by_key.setdefault(change.key, plugin)
+        if first_plugin != plugin:
             raise PluginError(
-                f"two plugins change {change.key}: {owner} and {plugin}; uninstall one, name the distributions to "
-                f"load in GEN_PLUGINS, or set it yourself with --set {change.key}=VALUE"
+                f"two plugins change {change.key}: {first_plugin} and {plugin}; uninstall one, name the distributions "
+                f"to load in GEN_PLUGINS, or set it yourself with --set {change.key}=VALUE"
             )
 
 
-def _text_of(value: Any) -> str:
+def _format_setting(setting: Any) -> str:
     """Return a setting's value as the note shows it."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return f"{value:g}" if is_number else str(value)
+    is_number = isinstance(setting, int | float) and not isinstance(setting, bool)
+    return f"{setting:g}" if is_number else str(setting)
 
 
 @contextlib.contextmanager

@@ -27,10 +27,10 @@ def plural(kind: str) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class Provider:
-    """The distribution that registered a component, and its version."""
+class Distribution:
+    """An installed distribution that registers components, and its version."""
 
-    distribution: str
+    name: str
     stated_version: str | None = None
     """None: `version` looks it up in the metadata of the distribution. That takes milliseconds at every start."""
     builtin: bool = False
@@ -40,10 +40,10 @@ class Provider:
         """The version; empty for a source tree that was never installed."""
         if self.stated_version is not None:
             return self.stated_version
-        return installed_version(self.distribution) or ""
+        return installed_version(self.name) or ""
 
     def __str__(self) -> str:
-        return f"{self.distribution} {self.version}".strip()
+        return f"{self.name} {self.version}".strip()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Component:
     """``module:attribute``, or the component itself."""
     summary: str
     """One line of text."""
-    provider: Provider
+    distribution: Distribution
 
     def load(self) -> Any:
         """Import and return the target.
@@ -69,7 +69,7 @@ class Component:
         try:
             return getattr(importlib.import_module(module_name), attribute)
         except ModuleNotFoundError as error:
-            if self.provider.builtin and (error.name or "").split(".")[0] in TRAIN_MODULES:
+            if self.distribution.builtin and (error.name or "").split(".")[0] in TRAIN_MODULES:
                 raise MissingExtra(f"the {self.kind} {self.name!r}", "train") from None
             raise self._load_error(error) from error
         except Exception as error:
@@ -77,7 +77,8 @@ class Component:
 
     def _load_error(self, error: Exception) -> PluginError:
         return PluginError(
-            f"the {self.kind} {self.name!r} of {self.provider} cannot be loaded from {self.target!r}: {reason(error)}"
+            f"the {self.kind} {self.name!r} of {self.distribution} cannot be loaded from {self.target!r}: "
+            f"{reason(error)}"
         )
 
 
@@ -95,28 +96,30 @@ class Registry:
         #: One line for each plugin that failed to load; shown when a name is not found.
         self.failures: list[str] = []
 
-    def register_for(self, kind: str, provider: Provider, added: list[Component] | None = None) -> Register:
+    def register_for(
+        self, kind: str, distribution: Distribution, registered: list[Component] | None = None
+    ) -> Register:
         """Return the ``register`` function that a plugin's hook for ``kind`` is called with.
 
-        :param added: a list to which each registered component is appended as well.
+        :param registered: a list to which each registered component is appended as well.
         """
 
         def register(name: str, target: str | Callable[..., Any], *, summary: str) -> None:
-            component = Component(kind, name, target, summary, provider)
+            component = Component(kind, name, target, summary, distribution)
             self.add(component)
-            if added is not None:
-                added.append(component)
+            if registered is not None:
+                registered.append(component)
 
         return register
 
     def add(self, component: Component) -> None:
         """Add a component, or raise PluginError when it is malformed or takes a built-in's name."""
-        _check(component)
+        _check_component(component)
         same_name = self._components.setdefault((component.kind, component.name), [])
-        if not component.provider.builtin and any(other.provider.builtin for other in same_name):
+        if not component.distribution.builtin and any(other.distribution.builtin for other in same_name):
             raise PluginError(
                 f"the {component.kind} name {component.name!r} belongs to gentext itself; "
-                f"{component.provider} must register another name"
+                f"{component.distribution} must register another name"
             )
         same_name.append(component)
 
@@ -144,9 +147,9 @@ class Registry:
         if len(components) == 1:
             return components[0]
         if components:
-            owners = " and ".join(str(component.provider) for component in components)
+            distributions = " and ".join(str(component.distribution) for component in components)
             raise PluginError(
-                f"two plugins register the {kind} {name!r}: {owners}; uninstall one, or name the "
+                f"two plugins register the {kind} {name!r}: {distributions}; uninstall one, or name the "
                 f"distributions to load in GEN_PLUGINS"
             )
         names = self.names(kind)
@@ -160,7 +163,7 @@ class Registry:
         return self.find(kind, name).load()
 
 
-def _check(component: Component) -> None:
+def _check_component(component: Component) -> None:
     """Raise PluginError when a component's name, target or summary is malformed."""
     if not isinstance(component.name, str) or not component.name.replace("_", "a").replace("-", "a").isalnum():
         raise PluginError(f"{component.name!r} is no name for a {component.kind}; expected letters, digits, _ or -")

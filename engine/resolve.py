@@ -20,8 +20,8 @@ from gentext.settings import BUDGETS
 SECTIONS = {"tokenizer": "char", "batcher": "stream", "model": "lstm", "trainer": "bptt"}
 DEFAULT_PRESET = "small"
 
-#: Puts weights into a new model, given the run's tokenizer and its config; returns one line about it for the user.
-InitialWeightsSource = Callable[[Model, Tokenizer, ConfigTable], str]
+#: Loads weights into a new model, given the run's tokenizer and its config; returns one line about it for the user.
+InitialWeightsLoader = Callable[[Model, Tokenizer, ConfigTable], str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class TrainOptions:
     flags: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Fields of `Settings` that were typed."""
     resume: bool = False
-    initial_weights: InitialWeightsSource | None = None
+    initial_weights: InitialWeightsLoader | None = None
     """Where a new model's weights come from; None: from chance."""
 
     @property
@@ -67,12 +67,12 @@ class ConfiguredComponent:
 
 def component(config: ConfigTable, kind: str) -> ConfiguredComponent:
     """Return the component that a config names for a kind. Raises ConfigError where its options are wrong."""
-    options = dict(config[kind])
-    name = options.pop("name")
+    table = dict(config[kind])
+    name = table.pop("name")
     if not isinstance(name, str):
         raise ConfigError(f"{kind}.name = {name!r}: expected the name of a {kind}")
     target = host().registry.get(kind, name)
-    return ConfiguredComponent(name, target, build_config(config_class(target), options, kind))
+    return ConfiguredComponent(name, target, build_config(config_class(target), table, kind))
 
 
 def with_defaults(config: ConfigTable) -> ConfigTable:
@@ -98,16 +98,17 @@ def _preset_folder() -> Traversable:
     return importlib.resources.files("gentext.plugins") / "presets"
 
 
-def resolve(options: TrainOptions) -> ConfigTable:
+def resolve_config(options: TrainOptions) -> ConfigTable:
     """Return the config: preset < file < --set < flags. Component options are checked later."""
     defaults: ConfigTable = {kind: {"name": name} for kind, name in SECTIONS.items()}
     config = {**defaults, "chain": {"links": list(DEFAULT_CHAIN)}}
-    sections = [*SECTIONS, "chain", "run"]
+    section_names = [*SECTIONS, "chain", "run"]
     for layer in [read_preset(options.preset_name), *_typed_layers(options)]:
         for section, table in layer.items():
-            if section not in sections:
+            if section not in section_names:
                 raise ConfigError(
-                    f"unknown section [{section}].{nearest(section, sections)} Sections: {', '.join(sections)}"
+                    f"unknown section [{section}].{nearest(section, section_names)} "
+                    f"Sections: {', '.join(section_names)}"
                 )
             if not isinstance(table, Mapping):
                 raise ConfigError(f"{section} = {table!r}: expected a table, for example [{section}]")
@@ -117,10 +118,10 @@ def resolve(options: TrainOptions) -> ConfigTable:
 
 def adjustable_keys(options: TrainOptions) -> set[str]:
     """Return the keys, as ``section.key``, that only the preset sets: plugins may adjust them."""
-    preset, typed = read_preset(options.preset_name), merge(*_typed_layers(options))
+    preset_config, typed_config = read_preset(options.preset_name), merge(*_typed_layers(options))
     keys = set()
     for section in SECTIONS:
-        preset_table, typed_table = preset.get(section, {}), typed.get(section, {})
+        preset_table, typed_table = preset_config.get(section, {}), typed_config.get(section, {})
         if typed_table.get("name", preset_table.get("name")) == preset_table.get("name"):
             keys |= {f"{section}.{key}" for key in preset_table.keys() - typed_table.keys() - {"name"}}
     if options.initial_weights:
@@ -145,6 +146,6 @@ def _merge_layer(config: ConfigTable, layer: Mapping[str, Any]) -> ConfigTable:
         name = layer.get(section, {}).get("name")
         if name is not None and name != config.get(section, {}).get("name"):
             config[section] = {}
-    if any(unit in layer.get("run", {}) for unit in BUDGETS):
+    if any(budget_unit in layer.get("run", {}) for budget_unit in BUDGETS):
         config["run"] = {key: value for key, value in config.get("run", {}).items() if key not in BUDGETS}
     return merge(config, layer)

@@ -17,9 +17,9 @@ from gentext.errors import RunError
 
 __all__ = ["Run", "append_line", "atomic_write", "open_run", "runs_folder", "write_bytes", "write_text"]
 
-CONFIG, TOKENIZER, METRICS = "config.toml", "tokenizer.json", "metrics.jsonl"
-SAMPLES, HELD_OUT, CURVES, EVENTS = "samples.txt", "held_out.txt", "curves.png", "tensorboard"
-MODEL, GENERATOR, UNROLLED = "model.onnx", "generator.onnx", "generator-unrolled.onnx"
+CONFIG_FILE, TOKENIZER_FILE, METRICS_FILE = "config.toml", "tokenizer.json", "metrics.jsonl"
+SAMPLES_FILE, HELD_OUT_FILE, CURVES_FILE, EVENTS_FOLDER = "samples.txt", "held_out.txt", "curves.png", "tensorboard"
+MODEL_FILE, GENERATOR_FILE, UNROLLED_FILE = "model.onnx", "generator.onnx", "generator-unrolled.onnx"
 
 
 def runs_folder() -> Path:
@@ -33,31 +33,31 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
     Raises RunError when the disk is full or the folder cannot be written.
     """
-    temporary: Path | None = None
+    temporary_path: Path | None = None
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        temporary = Path(name)
-        with os.fdopen(handle, "wb") as file:
+        descriptor, temporary_name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        temporary_path = Path(temporary_name)
+        with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        os.chmod(temporary_path, 0o666 & ~_umask())
+        os.replace(temporary_path, path)
         sync_folder(path.parent)
     except OSError as error:
         raise RunError(
             f"{path}: cannot be written ({error.strerror or error}); what was there before is kept"
         ) from error
     finally:
-        if temporary is not None:
+        if temporary_path is not None:
             with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
+                temporary_path.unlink(missing_ok=True)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, content: bytes) -> None:
     """Replace a file's content atomically."""
     with atomic_write(path) as file:
-        file.write(data)
+        file.write(content)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -68,11 +68,11 @@ def write_text(path: Path, text: str) -> None:
 def sync_folder(folder: Path) -> None:
     """Make a rename in a folder survive a power cut, where the system can do that."""
     with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
+        descriptor = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(handle)
+            os.fsync(descriptor)
         finally:
-            os.close(handle)
+            os.close(descriptor)
 
 
 def _umask() -> int:
@@ -93,20 +93,20 @@ class Run:
 
     @property
     def model(self) -> Path:
-        return self.path / MODEL
+        return self.path / MODEL_FILE
 
     @property
     def config(self) -> ConfigTable:
         """The resolved config: tables by section. Raises ConfigError or RunError when it is damaged."""
-        table = read_toml(self.path / CONFIG)
+        table = read_toml(self.path / CONFIG_FILE)
         for section, value in table.items():
             if not isinstance(value, dict):
-                raise RunError(f"{self.path / CONFIG}: damaged, {section} is no table; train the run again")
+                raise RunError(f"{self.path / CONFIG_FILE}: damaged, {section} is no table; train the run again")
         return table
 
     def read_tokenizer(self) -> tuple[str, dict[str, Any]]:
         """Return the tokenizer's name and its state, or raise RunError."""
-        path = self.path / TOKENIZER
+        path = self.path / TOKENIZER_FILE
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
             name, state = data["name"], data["state"]
@@ -120,7 +120,7 @@ class Run:
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Return the lines of metrics.jsonl; those that are damaged or unfinished are left out."""
-        path = self.path / METRICS
+        path = self.path / METRICS_FILE
         if not path.is_file():
             return []
         rows: list[dict[str, Any]] = []
@@ -178,7 +178,7 @@ def check_free(path: Path | None) -> None:
         if not path.is_dir():
             raise RunError(f"{path} is a file; expected a folder for the run")
         if any(path.iterdir()):
-            can_resume = (path / CONFIG).exists() and any(Run(path).checkpoints.glob("*.safetensors"))
+            can_resume = (path / CONFIG_FILE).exists() and any(Run(path).checkpoints.glob("*.safetensors"))
             advice = "go on with --resume, or name" if can_resume else "name"
             raise RunError(f"{path} is not empty; {advice} another folder with --run")
     folder = runs_folder() if path is None else path
@@ -196,8 +196,8 @@ def open_run(path: Path) -> Run:
         raise RunError(f"{path}: no such run; see {runs_folder()}/ for those that are there")
     if not path.is_dir():
         raise RunError(f"{path} is a file; expected a run folder")
-    if not (path / CONFIG).is_file():
-        raise RunError(f"{path} is no run: it has no {CONFIG}")
+    if not (path / CONFIG_FILE).is_file():
+        raise RunError(f"{path} is no run: it has no {CONFIG_FILE}")
     return Run(path)
 
 
@@ -208,10 +208,10 @@ def newest(exported: bool) -> tuple[Run | None, Run | None]:
     """
     folder = runs_folder()
     paths = list(folder.iterdir()) if folder.is_dir() else []
-    runs = [Run(path) for path in paths if (path / CONFIG).is_file()]
+    runs = [Run(path) for path in paths if (path / CONFIG_FILE).is_file()]
     if not runs:
         return None, None
-    began_at = {run.path: (run.path / CONFIG).stat().st_mtime_ns for run in runs}
+    began_at = {run.path: (run.path / CONFIG_FILE).stat().st_mtime_ns for run in runs}
     runs.sort(key=lambda run: began_at[run.path])
     if not exported:
         return runs[-1], None

@@ -18,9 +18,9 @@ from gentext.stepping import StepModel
 __all__ = ["Score"]
 
 #: The notebook's evaluation: streams read side by side, and symbols of each in one window.
-ROWS, LENGTH = 128, 100
+NOTEBOOK_ROWS, NOTEBOOK_LENGTH = 128, 100
 #: Symbols of the single stream that the model reads in one call.
-WINDOW = 512
+WINDOW_LENGTH = 512
 
 
 @runtime_checkable
@@ -71,11 +71,11 @@ def score_text(sampler: OpenSampler, text: str, name: str = "the text") -> Score
     """
     model = _as_scored_model(sampler)
     tokenizer = tokenizer_of(model.bundle)
-    unknown = tokenizer.unknown_at(text)
-    if unknown and tokenizer.unknown is None:
+    unknown_positions = tokenizer.unknown_at(text)
+    if unknown_positions and tokenizer.unknown is None:
         raise CorpusError(
-            f"{name}: {len(unknown)} characters are not among the model's {tokenizer.vocab_size} symbols, "
-            f"first {text[unknown[0]]!r} at position {unknown[0]}; leave them out of the text"
+            f"{name}: {len(unknown_positions)} characters are not among the model's {tokenizer.vocab_size} symbols, "
+            f"first {text[unknown_positions[0]]!r} at position {unknown_positions[0]}; leave them out of the text"
         )
     tokens = tokenizer.encode(text)
     if not len(tokens):
@@ -83,7 +83,7 @@ def score_text(sampler: OpenSampler, text: str, name: str = "the text") -> Score
     windows = list(window_losses(model, tokens, model.bundle.start))
     vocabulary = [readable_symbol(symbol) for symbol in model.bundle.token_bytes]
     symbols = [vocabulary[token] for token in tokens.tolist()]
-    return Score(text, symbols, -np.concatenate(windows), _total(windows), len(unknown))
+    return Score(text, symbols, -np.concatenate(windows), _sum_losses(windows), len(unknown_positions))
 
 
 def notebook_score(sampler: OpenSampler, text: str) -> float | None:
@@ -107,21 +107,21 @@ def window_losses(model: StepModel, tokens: Ids, start: int) -> Iterator[NDArray
     """Yield the losses in nats of all tokens, read as one stream after the start token, a window at a time."""
     state = model.initial(1)
     inputs = np.concatenate([[start], tokens[:-1]]).astype(np.int64)
-    for begin in range(0, len(tokens), WINDOW):
-        logits, state = model.advance(inputs[None, begin : begin + WINDOW], state)
-        yield _losses(logits[0], tokens[begin : begin + WINDOW].astype(np.int64))
+    for begin in range(0, len(tokens), WINDOW_LENGTH):
+        logits, state = model.advance(inputs[None, begin : begin + WINDOW_LENGTH], state)
+        yield _token_losses(logits[0], tokens[begin : begin + WINDOW_LENGTH].astype(np.int64))
 
 
 def stream_loss(model: StepModel, tokens: Ids, start: int) -> float:
     """Return the summed loss in nats of all tokens, read as one stream after the start token."""
-    return _total(window_losses(model, tokens, start))
+    return _sum_losses(window_losses(model, tokens, start))
 
 
-def _total(windows: Iterable[NDArray[np.float64]]) -> float:
-    total = 0.0
-    for losses in windows:
-        total += float(losses.sum())
-    return total
+def _sum_losses(losses_by_window: Iterable[NDArray[np.float64]]) -> float:
+    total_loss = 0.0
+    for losses in losses_by_window:
+        total_loss += float(losses.sum())
+    return total_loss
 
 
 def notebook_loss(model: StepModel, tokens: Ids) -> float | None:
@@ -132,24 +132,24 @@ def notebook_loss(model: StepModel, tokens: Ids) -> float | None:
     symbol. (The notebook's code drops the whole text when its length is a multiple of the batch;
     this does not.)
     """
-    batches = len(tokens) // (ROWS * LENGTH)
+    batches = len(tokens) // (NOTEBOOK_ROWS * NOTEBOOK_LENGTH)
     if not batches:
         return None
-    x = tokens[: batches * ROWS * LENGTH].reshape(ROWS, -1).astype(np.int64)
+    x = tokens[: batches * NOTEBOOK_ROWS * NOTEBOOK_LENGTH].reshape(NOTEBOOK_ROWS, -1).astype(np.int64)
     y = np.roll(x, -1, axis=1)
-    state = model.initial(ROWS)
+    state = model.initial(NOTEBOOK_ROWS)
     losses = []
-    for begin in range(0, x.shape[1], LENGTH):
-        logits, state = model.advance(x[:, begin : begin + LENGTH], state)
-        targets = y[:, begin : begin + LENGTH].reshape(-1)
-        losses.append(float(_losses(logits.reshape(len(targets), -1), targets).mean()))
+    for begin in range(0, x.shape[1], NOTEBOOK_LENGTH):
+        logits, state = model.advance(x[:, begin : begin + NOTEBOOK_LENGTH], state)
+        targets = y[:, begin : begin + NOTEBOOK_LENGTH].reshape(-1)
+        losses.append(float(_token_losses(logits.reshape(len(targets), -1), targets).mean()))
     return float(np.mean(losses))
 
 
-def _losses(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> NDArray[np.float64]:
+def _token_losses(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the cross-entropy in nats of each row of logits [N, V] at targets [N], computed in float64."""
-    wide = logits.astype(np.float64)
-    largest = wide.max(axis=1)
-    log_total = largest + np.log(np.exp(wide - largest[:, None]).sum(axis=1))
-    losses: NDArray[np.float64] = log_total - wide[np.arange(len(targets)), targets]
+    logits64 = logits.astype(np.float64)
+    largest_logits = logits64.max(axis=1)
+    log_total = largest_logits + np.log(np.exp(logits64 - largest_logits[:, None]).sum(axis=1))
+    losses: NDArray[np.float64] = log_total - logits64[np.arange(len(targets)), targets]
     return losses

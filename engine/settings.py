@@ -53,9 +53,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         budgets = {"epochs": self.epochs, "steps": self.steps, "minutes": self.minutes}
-        typed = [f"{name} = {value:g}" for name, value in budgets.items() if value is not None]
-        if len(typed) > 1:
-            raise ValueError(f"{' and '.join(typed)}: expected one of epochs, steps and minutes")
+        typed_budgets = [f"{name} = {amount:g}" for name, amount in budgets.items() if amount is not None]
+        if len(typed_budgets) > 1:
+            raise ValueError(f"{' and '.join(typed_budgets)}: expected one of epochs, steps and minutes")
 
 
 def check_extras(settings: Settings) -> None:
@@ -88,10 +88,12 @@ def budget_steps(settings: Settings, steps_per_epoch: int, seconds_per_step: flo
     if settings.minutes is not None:
         if not seconds_per_step > 0:
             raise ConfigError("run.minutes needs a measured rate")
-        budget, steps = f"run.minutes = {settings.minutes:g}", settings.minutes * 60 / seconds_per_step
+        budget_text, steps = f"run.minutes = {settings.minutes:g}", settings.minutes * 60 / seconds_per_step
     else:
         epochs = 1.0 if settings.epochs is None else settings.epochs
-        budget, steps = f"run.epochs = {epochs:g}", epochs * steps_per_epoch
+        budget_text, steps = f"run.epochs = {epochs:g}", epochs * steps_per_epoch
     if steps > MAX_STEPS:
-        raise ConfigError(f"{budget}: that would be {steps:.3g} steps, and {MAX_STEPS:,} are the most; ask for less")
+        raise ConfigError(
+            f"{budget_text}: that would be {steps:.3g} steps, and {MAX_STEPS:,} are the most; ask for less"
+        )
     return max(1, round(steps))

@@ -16,7 +16,7 @@ from gentext.interfaces import Finish
 from gentext.noise import DRAW
 
 #: The meaning of the numbers in ``ended``: an index into this tuple for each row.
-FINISH: tuple[Finish, ...] = ("running", "stop", "masked")
+FINISH_BY_CODE: tuple[Finish, ...] = ("running", "stop", "masked")
 
 Size = int | str
 
@@ -56,21 +56,23 @@ class Signature:
 
 def signature(bundle: Bundle) -> Signature:
     """Return the inputs and outputs of a model's generator with the bundle's chain inside."""
-    v = bundle.vocab_size
+    vocab_size = bundle.vocab_size
     noise = _noise_columns(bundle)
-    states = [
+    state_ports = [
         Port(state.name, state.dtype, tuple("N" if size is None else size for size in state.shape))
         for state in bundle.states
     ]
     for link in bundle.chain:
-        states += [Port(f"{link.name}.{name}", state.dtype, ("N", *state.shape)) for name, state in link.state.items()]
-    states += [Port("stop_state", "int64", ("N",)), Port("ended", "int64", ("N",))]
-    inputs = [Port("token", "int64", ("N",)), *states, Port("fresh", "bool", ("N",))]
+        state_ports += [
+            Port(f"{link.name}.{name}", state.dtype, ("N", *state.shape)) for name, state in link.state.items()
+        ]
+    state_ports += [Port("stop_state", "int64", ("N",)), Port("ended", "int64", ("N",))]
+    inputs = [Port("token", "int64", ("N",)), *state_ports, Port("fresh", "bool", ("N",))]
     columns = sum(count for _, count in noise.values())
     inputs += [Port("noise", "float32", ("K", "N", columns)), Port("forced", "int64", ("K", "N"))]
     for link in bundle.chain:
         for name, param in link.params.items():
-            width = v if param.per_symbol else 1
+            width = vocab_size if param.per_symbol else 1
             default = np.full((1, width), param.default, param.dtype)
             # The first axis has a name of its own: each parameter may have N rows, or one row for all.
             inputs.append(Port(f"{link.name}.{name}", param.dtype, (f"{link.name}.{name}.rows", width), default))
@@ -81,20 +83,20 @@ def signature(bundle: Bundle) -> Signature:
             default = np.full([1 if size is None else size for size in table.dims], table.neutral, table.dtype)
             inputs.append(Port(f"{link.name}.{name}", table.dtype, sizes, default))
     inputs += [
-        Port("stop_table", "int64", ("S", v), np.zeros((1, v), np.int64)),
+        Port("stop_table", "int64", ("S", vocab_size), np.zeros((1, vocab_size), np.int64)),
         Port("stop_final", "bool", ("S",), np.zeros(1, np.bool_)),
     ]
     outputs = [Port("tokens", "int64", ("K", "N")), Port("logprobs", "float32", ("K", "N"))]
-    outputs += [dataclasses.replace(state, name=f"{state.name}_out") for state in states]
-    outputs.append(Port("logits", "float32", ("N", v)))
-    return Signature(tuple(inputs), tuple(outputs), tuple(states), noise)
+    outputs += [dataclasses.replace(state, name=f"{state.name}_out") for state in state_ports]
+    outputs.append(Port("logits", "float32", ("N", vocab_size)))
+    return Signature(tuple(inputs), tuple(outputs), tuple(state_ports), noise)
 
 
 def _noise_columns(bundle: Bundle) -> dict[str, tuple[int, int]]:
     columns: dict[str, tuple[int, int]] = {}
-    first = 0
+    first_column = 0
     for name, count in [*((link.name, link.uniforms) for link in bundle.chain), (DRAW, 1)]:
         if count:
-            columns[name] = (first, count)
-            first += count
+            columns[name] = (first_column, count)
+            first_column += count
     return columns

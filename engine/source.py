@@ -10,14 +10,14 @@ from gentext.console import say
 from gentext.errors import FileFormatError, PluginError, RunError, UsageError
 from gentext.interfaces import DeclaresSources, SourceKind
 from gentext.opening import FILE_SAMPLER
-from gentext.run import MODEL, newest, open_run, runs_folder
+from gentext.run import MODEL_FILE, newest, open_run, runs_folder
 
 #: The sampler that runs the checkpoint of a run that was not exported. It needs PyTorch.
 CHECKPOINT_SAMPLER = "torch"
 #: What the commands and functions open that need an exported model.
-EXPORTED: Collection[SourceKind] = ("exported run", "onnx file")
+EXPORTED_SOURCES: Collection[SourceKind] = ("exported run", "onnx file")
 #: What a sampler is taken to open that does not declare it.
-UNDECLARED: Collection[SourceKind] = ("run", "any file")
+UNDECLARED_SOURCES: Collection[SourceKind] = ("run", "any file")
 
 
 def sources_of(sampler_class: object, name: str) -> Collection[SourceKind]:
@@ -26,7 +26,7 @@ def sources_of(sampler_class: object, name: str) -> Collection[SourceKind]:
     Raises PluginError for a word that `gentext.interfaces.SourceKind` does not have.
     """
     if not isinstance(sampler_class, DeclaresSources):
-        return UNDECLARED
+        return UNDECLARED_SOURCES
     opens = sampler_class.opens
     for kind in opens:
         if kind not in get_args(SourceKind):
@@ -35,7 +35,9 @@ def sources_of(sampler_class: object, name: str) -> Collection[SourceKind]:
     return opens
 
 
-def find_source(path: Path | None, opens: Collection[SourceKind] = EXPORTED, sampler: str = FILE_SAMPLER) -> Path:
+def find_source(
+    path: Path | None, opens: Collection[SourceKind] = EXPORTED_SOURCES, sampler: str = FILE_SAMPLER
+) -> Path:
     """Return the run folder or the file to open; without a path, the newest run that can be opened.
 
     ``opens`` is what the sampler of that name can open. Raises RunError when there is no such run or file, or
@@ -50,7 +52,7 @@ def find_source(path: Path | None, opens: Collection[SourceKind] = EXPORTED, sam
         if not opens_runs:
             raise FileFormatError(f"{path} is a folder; the sampler {sampler!r} opens files only")
         if not open_run(path).model.is_file() and "run" not in opens:
-            raise RunError(f"{path} was not exported yet: it has no {MODEL}. Make one with: gen export {path}")
+            raise RunError(f"{path} was not exported yet: it has no {MODEL_FILE}. Make one with: gen export {path}")
     elif not path.exists():
         raise RunError(f"{path}: no such run or file; expected a run folder or an .onnx file")
     elif not {"onnx file", "any file"} & set(opens):

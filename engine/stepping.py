@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gentext.bundle import Bundle
-from gentext.draw import draw
+from gentext.draw import draw_tokens
 from gentext.interfaces import Chunk, Finish, Request
 from gentext.noise import DRAW
 
-__all__ = ["ModelState", "StepModel", "fresh_states", "stepped"]
+__all__ = ["ModelState", "StepModel", "fresh_states", "generate_stepwise"]
 
 #: Positions of a prime that are fed to the model in one call.
 PREFILL_POSITIONS = 256
@@ -31,7 +31,7 @@ ModelState = tuple[Any, ...]
 
 @runtime_checkable
 class StepModel(Protocol):
-    """A model that maps tokens to logits and carries a state: enough for `stepped`."""
+    """A model that maps tokens to logits and carries a state: enough for `generate_stepwise`."""
 
     def initial(self, rows: int) -> ModelState:
         """Return the state of ``rows`` rows that have read nothing yet."""
@@ -42,7 +42,7 @@ class StepModel(Protocol):
         ...
 
 
-def stepped(model: StepModel, bundle: Bundle, request: Request) -> Iterator[Chunk]:
+def generate_stepwise(model: StepModel, bundle: Bundle, request: Request) -> Iterator[Chunk]:
     """Generate the rows of a request, in chunks of one position.
 
     Raises ConfigError for parameters of another shape or out of range.
@@ -51,28 +51,28 @@ def stepped(model: StepModel, bundle: Bundle, request: Request) -> Iterator[Chun
     state = model.initial(rows.count)
 
     # Read the positions that are forced in every row, many in one call.
-    common = min(len(forced) for forced in rows.forced)
+    common_length = min(len(forced_tokens) for forced_tokens in rows.forced_tokens)
     logits = np.empty((rows.count, 0), np.float32)
-    for begin in range(0, common, PREFILL_POSITIONS):
-        end = min(begin + PREFILL_POSITIONS, common)
-        tokens = np.stack([forced[begin:end] for forced in rows.forced])
-        block, state = model.advance(tokens, state)
-        logits = block[:, -1]
+    for begin in range(0, common_length, PREFILL_POSITIONS):
+        end = min(begin + PREFILL_POSITIONS, common_length)
+        tokens = np.stack([forced_tokens[begin:end] for forced_tokens in rows.forced_tokens])
+        block_logits, state = model.advance(tokens, state)
+        logits = block_logits[:, -1]
         if rows.chain.follows_text:
             # The logits after the token at index - 1 are those of the token at index. Those of the token
-            # at index `common` are left to the loop below.
-            for index in range(begin + 1, min(end + 1, common)):
-                rows.choose_tokens(block[:, index - 1 - begin], index)
+            # at index `common_length` are left to the loop below.
+            for index in range(begin + 1, min(end + 1, common_length)):
+                rows.choose_tokens(block_logits[:, index - 1 - begin], index)
 
     # Draw in at least one row at each position.
-    for index in range(common, 2**62):
+    for index in range(common_length, 2**62):
         tokens, chunk = rows.choose_tokens(logits, index)
         if chunk is not None:
             yield chunk
             if all(finish != "running" for finish in chunk.finish):
                 return
-        block, state = model.advance(np.maximum(tokens, 0)[:, None], state)
-        logits = block[:, -1]
+        block_logits, state = model.advance(np.maximum(tokens, 0)[:, None], state)
+        logits = block_logits[:, -1]
 
 
 class _SteppedRows:
@@ -86,23 +86,23 @@ class _SteppedRows:
         self.count = len(request.primes)
         request.chain.check_params(request.params, self.count)
         start = np.array([bundle.start], np.int64)
-        self.forced = [np.concatenate([start, np.asarray(prime, np.int64)]) for prime in request.primes]
+        self.forced_tokens = [np.concatenate([start, np.asarray(prime, np.int64)]) for prime in request.primes]
         """The forced tokens of each row: the start token and its prime."""
         self.unknown = bundle.tokenizer.unknown
         self.chain = request.chain.active(request.params)
-        self.states = self.chain.initial_state(self.count, request.params)
+        self.link_states = self.chain.initial_state(self.count, request.params)
         self.finish: list[Finish] = ["running"] * self.count
-        self.drawn = np.zeros(self.count, np.int64)
+        self.drawn_counts = np.zeros(self.count, np.int64)
         """Tokens that each row has drawn."""
-        self._noise = [(0, self.chain.noise(*seed, 0, NOISE_POSITIONS)) for seed in request.seeds]
+        self._noise_blocks = [(0, self.chain.noise(*seed, 0, NOISE_POSITIONS)) for seed in request.seeds]
         """For each row the first position of its block of noise, and the block."""
         stop = request.stop
         self._stop_table = stop.token_table(bundle.token_bytes) if stop else None
         self._stop_state = np.zeros(self.count, np.int64)
         if stop:
             for row, prime in enumerate(request.primes):
-                text = b"".join(bundle.token_bytes[int(token)] for token in prime)
-                self._stop_state[row] = stop.state_after_prime(text)
+                prime_bytes = b"".join(bundle.token_bytes[int(token)] for token in prime)
+                self._stop_state[row] = stop.state_after_prime(prime_bytes)
 
     def choose_tokens(self, logits: NDArray[np.float32], index: int) -> tuple[NDArray[np.int64], Chunk | None]:
         """Choose the token at ``index`` of each row, forced or drawn from logits [N, V], and update the rows.
@@ -114,24 +114,28 @@ class _SteppedRows:
         if self.unknown is not None:
             logits = logits.copy()
             logits[:, self.unknown] = -np.inf
-        forced = np.array([tokens[index] if index < len(tokens) else -1 for tokens in self.forced], np.int64)
-        is_new = forced < 0
+        forced_tokens = np.array(
+            [tokens[index] if index < len(tokens) else -1 for tokens in self.forced_tokens], np.int64
+        )
+        is_new = forced_tokens < 0
         noise = self._noise_at(index)
-        logits, states, outputs = chain.apply(logits, request.params, self.states, noise, request.tables)
-        drawn, all_masked = draw(logits, noise[DRAW])
-        tokens = np.where(is_new, drawn, forced)
-        self.states = chain.accept(tokens, outputs, request.params, states, request.tables, is_new[:, None])
+        logits, link_states, link_logits = chain.apply(logits, request.params, self.link_states, noise, request.tables)
+        drawn_tokens, all_masked = draw_tokens(logits, noise[DRAW])
+        tokens = np.where(is_new, drawn_tokens, forced_tokens)
+        self.link_states = chain.accept(
+            tokens, link_logits, request.params, link_states, request.tables, is_new[:, None]
+        )
         if not is_new.any():
             return tokens, None
-        emitted = self._record_tokens(tokens, all_masked, is_new)
-        chunk = Chunk(emitted[None], _logprobs(model_logits, emitted)[None], tuple(self.finish))
+        emitted_tokens = self._record_tokens(tokens, all_masked, is_new)
+        chunk = Chunk(emitted_tokens[None], _logprobs(model_logits, emitted_tokens)[None], tuple(self.finish))
         return tokens, chunk
 
     def _record_tokens(
         self, tokens: NDArray[np.int64], all_masked: NDArray[np.bool_], is_new: NDArray[np.bool_]
     ) -> NDArray[np.int64]:
         """Record new tokens, and return those of the chunk: -1 where a row has ended or still reads its prime."""
-        emitted = np.full(self.count, -1, np.int64)
+        emitted_tokens = np.full(self.count, -1, np.int64)
         stop, limit = self.request.stop, self.request.max_tokens
         for row in np.flatnonzero(is_new):
             if self.finish[row] != "running":
@@ -139,16 +143,16 @@ class _SteppedRows:
             if all_masked[row]:
                 self.finish[row] = "masked"
                 continue
-            emitted[row] = tokens[row]
-            self.drawn[row] += 1
+            emitted_tokens[row] = tokens[row]
+            self.drawn_counts[row] += 1
             if stop is not None and self._stop_table is not None:
                 self._stop_state[row] = self._stop_table[self._stop_state[row], tokens[row]]
                 if stop.matched[self._stop_state[row]]:
                     self.finish[row] = "stop"
                     continue
-            if limit is not None and self.drawn[row] >= limit:
+            if limit is not None and self.drawn_counts[row] >= limit:
                 self.finish[row] = "length"
-        return emitted
+        return emitted_tokens
 
     def _noise_at(self, index: int) -> dict[str, NDArray[np.float32]]:
         """Return [N, columns] for each link that needs noise and for the draw; zeros in rows that read their prime.
@@ -157,27 +161,27 @@ class _SteppedRows:
         """
         row_noise: list[dict[str, NDArray[np.float32]]] = []
         for row in range(self.count):
-            position = index - len(self.forced[row])
-            first, block = self._noise[row]
-            if position >= first + NOISE_POSITIONS:
-                first = position // NOISE_POSITIONS * NOISE_POSITIONS
-                block = self.chain.noise(*self.request.seeds[row], first, NOISE_POSITIONS)
-                self._noise[row] = (first, block)
-            offset = position - first
+            position = index - len(self.forced_tokens[row])
+            first_position, noise_block = self._noise_blocks[row]
+            if position >= first_position + NOISE_POSITIONS:
+                first_position = position // NOISE_POSITIONS * NOISE_POSITIONS
+                noise_block = self.chain.noise(*self.request.seeds[row], first_position, NOISE_POSITIONS)
+                self._noise_blocks[row] = (first_position, noise_block)
+            offset = position - first_position
             row_noise.append(
-                {name: noise[offset] if offset >= 0 else np.zeros_like(noise[0]) for name, noise in block.items()}
+                {name: noise[offset] if offset >= 0 else np.zeros_like(noise[0]) for name, noise in noise_block.items()}
             )
         return {name: np.stack([noise[name] for noise in row_noise]) for name in row_noise[0]}
 
 
 def _logprobs(logits: NDArray[np.float32], tokens: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return the log-softmax of logits [N, V] at tokens [N]; NaN where the token is -1."""
-    largest = logits.max(axis=1)
-    log_total = largest + np.log(np.exp(logits - largest[:, None]).sum(axis=1))
+    largest_logits = logits.max(axis=1)
+    log_total = largest_logits + np.log(np.exp(logits - largest_logits[:, None]).sum(axis=1))
     logprobs = logits[np.arange(len(tokens)), np.maximum(tokens, 0)] - log_total
     return np.where(tokens >= 0, logprobs, np.nan).astype(np.float32)
 
 
 def fresh_states(bundle: Bundle, rows: int) -> tuple[NDArray[Any], ...]:
     """Return the initial state of ``rows`` rows, one array for each state tensor of the bundle."""
-    return tuple(state.rows(rows) for state in bundle.states)
+    return tuple(state.initial_rows(rows) for state in bundle.states)

@@ -31,24 +31,24 @@ class StopAutomaton:
             problem = stop_problem(stop)
             if problem:
                 raise UsageError(f"stop string {stop!r}: {problem}")
-        lengths = {stop.encode(): len(stop) for stop in stops}
-        prefixes = sorted({b"", *(stop[:end] for stop in lengths for end in range(1, len(stop) + 1))}, key=len)
-        states = {prefix: state for state, prefix in enumerate(prefixes)}
+        length_by_stop = {stop.encode(): len(stop) for stop in stops}
+        prefixes = sorted({b"", *(stop[:end] for stop in length_by_stop for end in range(1, len(stop) + 1))}, key=len)
+        state_by_prefix = {prefix: state for state, prefix in enumerate(prefixes)}
         self.pending = np.array([_count_characters(prefix) for prefix in prefixes], np.int64)
         self.matched = np.zeros(len(prefixes), np.int64)
         self._transitions = np.zeros((len(prefixes), 256), np.int64)
         # The state of the longest proper suffix of each prefix; shorter prefixes come first, so it is complete.
-        fallback = np.zeros(len(prefixes), np.int64)
+        suffix_states = np.zeros(len(prefixes), np.int64)
         for state, prefix in enumerate(prefixes):
             if len(prefix) > 1:
-                fallback[state] = self._transitions[fallback[states[prefix[:-1]]], prefix[-1]]
+                suffix_states[state] = self._transitions[suffix_states[state_by_prefix[prefix[:-1]]], prefix[-1]]
             # Several stop strings may end in one state, each a suffix of the next: the longest counts.
-            self.matched[state] = max(lengths.get(prefix, 0), self.matched[fallback[state]])
-            self._transitions[state] = self._transitions[fallback[state]]
+            self.matched[state] = max(length_by_stop.get(prefix, 0), self.matched[suffix_states[state]])
+            self._transitions[state] = self._transitions[suffix_states[state]]
             for byte in range(256):
-                longer = states.get(prefix + bytes([byte]))
-                if longer is not None:
-                    self._transitions[state, byte] = longer
+                longer_state = state_by_prefix.get(prefix + bytes([byte]))
+                if longer_state is not None:
+                    self._transitions[state, byte] = longer_state
 
     def state_after_prime(self, prime: bytes) -> int:
         """Return the state after a prime: a stop string may begin in a prime, but one that ends in it is ignored."""
@@ -69,9 +69,9 @@ class StopAutomaton:
         """Return int64 [states, V]: the state after each token of V, from each state."""
         # A symbol without bytes changes no state. From a final state, which only the prime can lead to, it returns
         # to the start, so that a stop string of the prime does not match.
-        unchanged = [self.START if matched else state for state, matched in enumerate(self.matched)]
+        states_without_bytes = [self.START if matched else state for state, matched in enumerate(self.matched)]
         table = [
-            [self.advance(state, symbol) if symbol else unchanged[state] for symbol in token_bytes]
+            [self.advance(state, symbol) if symbol else states_without_bytes[state] for symbol in token_bytes]
             for state in range(len(self.pending))
         ]
         return np.array(table, np.int64).reshape(len(self.pending), len(token_bytes))

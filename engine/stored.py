@@ -16,7 +16,7 @@ class StoredStrategy(Strategy):
     def __init__(self, meta: LinkMeta, vocab_size: int) -> None:
         super().__init__(NoConfig(), vocab_size)
         self.meta = meta
-        self.params = {name: _param(param) for name, param in meta.params.items()}
+        self.params = {name: _stored_param(param) for name, param in meta.params.items()}
         self.state, self.tables = meta.state, meta.tables
         self.uniforms, self.place = meta.uniforms, meta.place  # type: ignore[misc]
 
@@ -38,10 +38,10 @@ def is_compiled(bundle: Bundle, chain: Chain) -> bool:
     """Tell whether a chain is the one that is compiled into a file: the same links in order, with equal options."""
     if bundle.kind != "generator" or chain.names != [meta.name for meta in bundle.chain]:
         return False
-    return all(_same_options(link.strategy, meta) for link, meta in zip(chain, bundle.chain, strict=True))
+    return all(_has_same_options(link.strategy, meta) for link, meta in zip(chain, bundle.chain, strict=True))
 
 
-def _same_options(strategy: Strategy, meta: LinkMeta) -> bool:
+def _has_same_options(strategy: Strategy, meta: LinkMeta) -> bool:
     """Compare the options that are compiled into the graph."""
     if isinstance(strategy, StoredStrategy):
         return True
@@ -50,6 +50,6 @@ def _same_options(strategy: Strategy, meta: LinkMeta) -> bool:
     return options == {name: option for name, option in meta.config.items() if name not in strategy.per_run}
 
 
-def _param(meta: ParamMeta) -> Param:
+def _stored_param(meta: ParamMeta) -> Param:
     low, high = (-math.inf if meta.low is None else meta.low), (math.inf if meta.high is None else meta.high)
     return Param(meta.neutral, meta.help, meta.dtype, low, high, meta.default, meta.per_symbol, meta.decisive)

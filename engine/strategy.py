@@ -81,12 +81,12 @@ def range_problem(param: Param, number: float) -> str | None:
     is_integer = param.dtype == "int64"
     if low <= number <= high and (not is_integer or float(number).is_integer()):
         return None
-    words = ["a whole number" if is_integer else "a number"]
+    description_parts = ["a whole number" if is_integer else "a number"]
     if param.low > -math.inf or number < low:
-        words.append(f"from {low:g}")
+        description_parts.append(f"from {low:g}")
     if param.high < math.inf or number > high:
-        words.append(f"up to {high:g}")
-    return f"expected {' '.join(words)}"
+        description_parts.append(f"up to {high:g}")
+    return f"expected {' '.join(description_parts)}"
 
 
 class Strategy:

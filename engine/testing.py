@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gentext.chain import Chain, Link
 from gentext.config import config_class
-from gentext.draw import draw
+from gentext.draw import draw_tokens
 from gentext.errors import reason
 from gentext.strategy import Strategy
 
@@ -39,8 +39,8 @@ def check_strategy(cls: type[Strategy], config: Any = None, vocab_size: int = 13
         for row in range(ROWS):
             row_results = _run(link, params, slice(row, row + 1), seed)
             for step, (batch_logits, row_logits) in enumerate(zip(batch_results, row_results, strict=True)):
-                equal = np.array_equal(batch_logits[row : row + 1], row_logits, equal_nan=True)
-                assert equal, f"row {row} differs at step {step} when it runs alone: never mix rows (axis 0)"
+                is_equal = np.array_equal(batch_logits[row : row + 1], row_logits, equal_nan=True)
+                assert is_equal, f"row {row} differs at step {step} when it runs alone: never mix rows (axis 0)"
     _check_neutral(link, seed)
     if importlib.util.find_spec("array_api_strict"):
         _check_namespace(link, seed)
@@ -104,9 +104,9 @@ def _run(link: Link, param_arrays: dict[str, NDArray[Any]], rows: slice, seed: i
     params = {link.name: _readonly({name: array[rows] for name, array in param_arrays.items()})}
     tables = chain.table_arrays(_Letters(link.strategy.vocab_size))
     logits = _logits(link.strategy.vocab_size, seed)[:, rows]
-    count = logits.shape[1]
-    state = chain.initial_state(count, params)
-    forced = np.random.default_rng(seed + 1).integers(0, link.strategy.vocab_size, (STEPS, ROWS))[:, rows]
+    row_count = logits.shape[1]
+    state = chain.initial_state(row_count, params)
+    forced_tokens = np.random.default_rng(seed + 1).integers(0, link.strategy.vocab_size, (STEPS, ROWS))[:, rows]
     noise = {
         name: np.stack([chain.noise(seed, stream, 0, STEPS)[name] for stream in range(ROWS)[rows]], axis=1)
         for name in chain.noise(seed, 0, 0, 1)
@@ -117,16 +117,16 @@ def _run(link: Link, param_arrays: dict[str, NDArray[Any]], rows: slice, seed: i
         step_noise = _readonly({name: numbers[step] for name, numbers in noise.items()})
         state = {link.name: _readonly(state[link.name])}
         with _explain_readonly(link):
-            out, state, outputs = chain.apply(inputs["logits"], params, state, step_noise, tables)
-        _check_result(link, logits[step], out, state[link.name])
+            link_logits, state, logits_by_link = chain.apply(inputs["logits"], params, state, step_noise, tables)
+        _check_result(link, logits[step], link_logits, state[link.name])
 
-        drawn, _ = draw(out, noise["draw"][step])
-        new = np.full((count, 1), step >= STEPS // 2)
-        inputs = _readonly({"token": np.where(new[:, 0], drawn, forced[step]).astype(np.int64)})
+        drawn_tokens, _ = draw_tokens(link_logits, noise["draw"][step])
+        is_new = np.full((row_count, 1), step >= STEPS // 2)
+        inputs = _readonly({"token": np.where(is_new[:, 0], drawn_tokens, forced_tokens[step]).astype(np.int64)})
         with _explain_readonly(link):
-            state = chain.accept(inputs["token"], outputs, params, state, tables, new)
-        _check_result(link, logits[step], out, state[link.name])
-        results.append(out)
+            state = chain.accept(inputs["token"], logits_by_link, params, state, tables, is_new)
+        _check_result(link, logits[step], link_logits, state[link.name])
+        results.append(link_logits)
     return results
 
 
@@ -149,13 +149,15 @@ def _readonly(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     return copies
 
 
-def _check_result(link: Link, logits: NDArray[Any], out: Any, state: dict[str, Any]) -> None:
+def _check_result(link: Link, logits: NDArray[Any], returned_logits: Any, state: dict[str, Any]) -> None:
     """Check the logits and the state that a link returned for some logits."""
     rule = f"{link.name}: apply must return float32 logits of shape {logits.shape}"
-    assert getattr(out, "dtype", None) == np.float32, f"{rule}, not {getattr(out, 'dtype', type(out))}"
-    assert out.shape == logits.shape, f"{rule}, not {out.shape}"
-    assert not np.isnan(out).any(), f"{link.name}: the logits have NaN; mask with -inf"
-    unmasked = (logits == -np.inf) & (out > -np.inf)
+    assert getattr(returned_logits, "dtype", None) == np.float32, (
+        f"{rule}, not {getattr(returned_logits, 'dtype', type(returned_logits))}"
+    )
+    assert returned_logits.shape == logits.shape, f"{rule}, not {returned_logits.shape}"
+    assert not np.isnan(returned_logits).any(), f"{link.name}: the logits have NaN; mask with -inf"
+    unmasked = (logits == -np.inf) & (returned_logits > -np.inf)
     assert not unmasked.any(), f"{link.name}: a masked symbol came back; links mask or reweight, they never unmask"
     specs = link.strategy.state
     assert state.keys() == specs.keys(), f"{link.name}: state {sorted(state)}, declared {sorted(specs)}"
@@ -175,8 +177,8 @@ def _check_neutral(link: Link, seed: int) -> None:
     for name, param in specs.items():
         width = link.strategy.vocab_size if param.per_symbol else 1
         params[name] = np.full((ROWS, width), param.neutral, param.dtype)
-    for step, out in enumerate(_run(link, params, slice(None), seed)):
-        unchanged = np.array_equal(out, _logits(link.strategy.vocab_size, seed)[step])
+    for step, link_logits in enumerate(_run(link, params, slice(None), seed)):
+        unchanged = np.array_equal(link_logits, _logits(link.strategy.vocab_size, seed)[step])
         assert unchanged, f"{link.name}: changes the logits at its neutral values {neutral}"
 
 
@@ -193,12 +195,12 @@ def _check_namespace(link: Link, seed: int) -> None:
     tables = to_strict(chain.table_arrays(_Letters(link.strategy.vocab_size))[link.name])
     noise = strict.zeros((ROWS, strategy.uniforms), dtype=strict.float32) if strategy.uniforms else None
     logits = strict.asarray(_logits(strategy.vocab_size, seed)[0])
-    token, new = strict.zeros((ROWS,), dtype=strict.int64), strict.ones((ROWS, 1), dtype=strict.bool)
+    token, is_new = strict.zeros((ROWS,), dtype=strict.int64), strict.ones((ROWS, 1), dtype=strict.bool)
     try:
         with np.errstate(all="ignore"):
             state = to_strict(chain.initial_state(ROWS, arrays)[link.name])
             state |= to_strict(strategy.start(strict, params))
-            out, new_state = strategy.apply(strict, logits, params, state, noise, tables)
-            strategy.accept(strict, token, out, params, new_state, tables, new)
+            link_logits, new_state = strategy.apply(strict, logits, params, state, noise, tables)
+            strategy.accept(strict, token, link_logits, params, new_state, tables, is_new)
     except Exception as error:  # AttributeError, TypeError, ValueError and others, depending on the function
         raise AssertionError(f"{link.name}: uses what the Array API does not have ({reason(error)})") from error

@@ -106,10 +106,10 @@ def _split_and_encode(stream: CorpusStream, name: str, tokenizer: Tokenizer, val
     pieces = _EncodedPieces(stream, name, tokenizer, train_end)
     val = pieces.encode(held_out, val_begin)
     # All that the ids depend on: with the same facts, the cache has them already.
-    provider = str(host().registry.find("tokenizer", name).provider)
-    facts = [stream.sha256, train_end, name, provider, tokenizer.state()]
+    distribution = str(host().registry.find("tokenizer", name).distribution)
+    key_parts = [stream.sha256, train_end, name, distribution, tokenizer.state()]
     first_ids = pieces.encode(stream.first_piece[:train_end], 0)
-    train = encode_cached(EncodingKey(facts, tokenizer.vocab_size, first_ids), pieces)
+    train = encode_cached(EncodingKey(key_parts, tokenizer.vocab_size, first_ids), pieces)
     if len(train.ids) < 2 or len(val) < 2:
         raise CorpusError(
             f"{stream.name}: {stream.characters} characters are too few to learn from and to hold out "

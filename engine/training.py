@@ -19,14 +19,14 @@ from gentext.interfaces import FitResult, World
 from gentext.library import TextModel, open_model
 from gentext.opening import FILE_SAMPLER
 from gentext.pipeline import train as run_training
-from gentext.resolve import InitialWeightsSource, TrainOptions
+from gentext.resolve import InitialWeightsLoader, TrainOptions
 from gentext.run import Run
 from gentext.source import CHECKPOINT_SAMPLER
 
 __all__ = ["train"]
 
 #: The module of ``init_from``, as a dotted name: like all built-in plugins it is not imported by the engine itself.
-INITIAL_WEIGHTS = "gentext.plugins.trainers.initial_weights"
+INITIAL_WEIGHTS_MODULE = "gentext.plugins.trainers.initial_weights"
 PathLike = str | os.PathLike[str]
 #: Held while a run trains: training sets PyTorch's seed, threads and more for the whole process.
 _training_lock = threading.Lock()
@@ -79,10 +79,10 @@ def train(
         run=None if run is None else Path(run),
         preset=preset,
         config=None if config is None else Path(config),
-        settings=[_as_setting(key, setting) for key, setting in (settings or {}).items()],
+        settings=[_format_setting(key, setting) for key, setting in (settings or {}).items()],
         flags={name: flag for name, flag in flags.items() if flag is not None},
         resume=resume,
-        initial_weights=load_initial_weights(None if init_from is None else Path(init_from)),
+        initial_weights=initial_weights_loader(None if init_from is None else Path(init_from)),
     )
     if World.of_process().size > 1:
         raise UsageError("gentext.train trains in one process; with torchrun, start: -m gentext.cli train")
@@ -96,16 +96,16 @@ def train(
     return model
 
 
-def load_initial_weights(source: Path | None) -> InitialWeightsSource | None:
-    """Return what gives a new model the weights of another run, or None without one."""
-    if source is None:
+def initial_weights_loader(run_folder: Path | None) -> InitialWeightsLoader | None:
+    """Return the function that gives a new model the weights of another run; None without a run."""
+    if run_folder is None:
         return None
     try:
-        module = importlib.import_module(INITIAL_WEIGHTS)
+        module = importlib.import_module(INITIAL_WEIGHTS_MODULE)
     except ModuleNotFoundError:
         raise MissingExtra("training", "train") from None
-    weights: InitialWeightsSource = module.InitialWeights(source)
-    return weights
+    loader: InitialWeightsLoader = module.InitialWeights(run_folder)
+    return loader
 
 
 def describe_result(run: Run, result: FitResult) -> list[str]:
@@ -118,7 +118,7 @@ def describe_result(run: Run, result: FitResult) -> list[str]:
     return [*advice, f"{result.symbols_per_second:,.0f} symbols/s; everything is in {run.path}"]
 
 
-def _as_setting(key: str, setting: object) -> str:
+def _format_setting(key: str, setting: object) -> str:
     """Return ``KEY=VALUE`` with the value in TOML, which takes numbers, texts and lists as JSON writes them."""
     try:
         return f"{key}={json.dumps(setting, ensure_ascii=False)}"

@@ -16,7 +16,7 @@ from gentext.errors import UsageError
 from gentext.generate import GeneratedText, Piece, encode_prime, generate
 from gentext.interfaces import Finish, Ids, OpenSampler
 from gentext.manager import host
-from gentext.noise import WORD
+from gentext.noise import SEED_LIMIT
 from gentext.parameters import ChosenChain, Spelling, choose_chain
 from gentext.stop import stop_problem
 
@@ -72,13 +72,13 @@ class Writing(Iterator[Piece]):
         self,
         primes: Sequence[str],
         seed: int,
-        chosen: ChosenChain,
+        chosen_chain: ChosenChain,
         notes: list[str],
         texts: list[GeneratedText],
         pieces: Generator[Piece, None, None],
     ) -> None:
         self.seed = seed
-        self.chosen = chosen
+        self.chosen_chain = chosen_chain
         self.notes = notes
         """Remarks that the user should read before the text."""
         self.texts = texts
@@ -109,7 +109,9 @@ class Writing(Iterator[Piece]):
         ]
 
 
-def start_writing(sampler: OpenSampler, primes: Sequence[str], options: WritingOptions, spelling: Spelling) -> Writing:
+def prepare_writing(
+    sampler: OpenSampler, primes: Sequence[str], options: WritingOptions, spelling: Spelling
+) -> Writing:
     """Check what the user asks for, and prepare the texts; the model computes when the result is iterated over.
 
     Raises UsageError for an option that cannot be, spelled as ``spelling`` does, and PrimeError for a prime with
@@ -119,22 +121,22 @@ def start_writing(sampler: OpenSampler, primes: Sequence[str], options: WritingO
         if not isinstance(prime, str):
             raise UsageError(f"{spelling.assignment('prime', prime)}: expected a text")
     check_options(options, spelling, len(primes))
-    chosen = choose_chain(sampler.bundle, host().registry, options.links, options.parameters, spelling)
-    encoded, notes = _encode_primes(sampler, primes, options.unknown, spelling.assignment("unknown", "skip"))
+    chosen_chain = choose_chain(sampler.bundle, host().registry, options.links, options.parameters, spelling)
+    encoded_primes, notes = _encode_primes(sampler, primes, options.unknown, spelling.assignment("unknown", "skip"))
     seed = secrets.randbelow(2**32) if options.seed is None else int(options.seed)
     rows = range(len(primes) * options.count_per_prime)
     texts, pieces = generate(
         sampler,
-        chosen.chain,
-        primes=[encoded[row // options.count_per_prime] for row in rows],
+        chosen_chain.chain,
+        primes=[encoded_primes[row // options.count_per_prime] for row in rows],
         seed=seed,
         streams=[options.first_stream + row for row in rows],
         length=options.length,
-        values=chosen.values,
+        values=chosen_chain.values,
         stops=options.stop,
     )
     row_primes = [primes[row // options.count_per_prime] for row in rows]
-    return Writing(row_primes, seed, chosen, [*chosen.notes, *notes], texts, pieces)
+    return Writing(row_primes, seed, chosen_chain, [*chosen_chain.notes, *notes], texts, pieces)
 
 
 def check_options(options: WritingOptions, spelling: Spelling, primes: int = 1) -> None:
@@ -147,8 +149,11 @@ def check_options(options: WritingOptions, spelling: Spelling, primes: int = 1) 
         )
     if options.length is not None and (not _is_whole(options.length) or options.length < 1):
         raise UsageError(f"{spelling.assignment('length', options.length)}: expected a whole number from 1")
-    max_stream = WORD - count * max(primes, 1)
-    for name, setting, highest in (("seed", options.seed, WORD - 1), ("stream", options.first_stream, max_stream)):
+    max_stream = SEED_LIMIT - count * max(primes, 1)
+    for name, setting, highest in (
+        ("seed", options.seed, SEED_LIMIT - 1),
+        ("stream", options.first_stream, max_stream),
+    ):
         if setting is not None and not (_is_whole(setting) and 0 <= setting <= highest):
             raise UsageError(f"{spelling.assignment(name, setting)}: expected a whole number from 0 to {highest}")
     for stop in options.stop:
@@ -171,12 +176,12 @@ def _encode_primes(
     An empty prime needs no tokenizer, whose plugin may not be installed: the file has the bytes of each symbol.
     """
     tokenizer = tokenizer_of(sampler.bundle) if any(primes) else None
-    encoded: list[Ids] = []
+    encoded_primes: list[Ids] = []
     notes: list[str] = []
     for prime in primes:
         ids: Ids = np.empty(0, np.int64)
         if tokenizer is not None and prime:
             ids, note = encode_prime(tokenizer, prime, policy, skip_option)
             notes += [] if note is None else [note]
-        encoded.append(ids)
-    return encoded, notes
+        encoded_primes.append(ids)
+    return encoded_primes, notes

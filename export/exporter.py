@@ -25,7 +25,7 @@ from gentext.export.network.int8 import to_int8
 from gentext.export.network.model import export_model
 from gentext.export.network.step import step_graph
 from gentext.export.precision import (
-    FOR_CUDA,
+    CUDA_PRECISIONS,
     PRECISIONS,
     BuiltGenerator,
     ExportedFile,
@@ -38,10 +38,10 @@ from gentext.interfaces import Tokenizer
 from gentext.manager import host
 from gentext.plugins.pytorch.checkpoint import build_model, load_best_checkpoint
 from gentext.plugins.samplers.runtime import cuda_problem
-from gentext.run import GENERATOR, HELD_OUT, MODEL, UNROLLED, Run, write_bytes
+from gentext.run import GENERATOR_FILE, HELD_OUT_FILE, MODEL_FILE, UNROLLED_FILE, Run, write_bytes
 
 #: Positions of the unrolled generator that is exported at the end of a training on a GPU.
-UNROLL = 32
+UNROLLED_POSITIONS = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ class ExportOptions:
     """The choices that ``gen export`` offers."""
 
     precision: str = "fp32"
-    """Arithmetic of the generator's matrix products: one of PRECISIONS or FOR_CUDA, or auto for the fastest here."""
+    """Arithmetic of the matrix products: one of PRECISIONS or CUDA_PRECISIONS, or auto for the fastest here."""
     chain: Sequence[str] | None = None
     """Links of the generator's chain; None: the run's."""
     limit: float = 0.005
@@ -101,7 +101,7 @@ class ExportJob:
 
     def held_out_tokens(self) -> NDArray[np.int64]:
         """Return the ids of the run's held-out text, or raise ExportError where it cannot be read."""
-        path = self.run.path / HELD_OUT
+        path = self.run.path / HELD_OUT_FILE
         try:
             text = path.read_text(encoding="utf-8")
         except OSError as error:
@@ -119,24 +119,26 @@ def export_run(run: Run, folder: Path, options: ExportOptions = ExportOptions())
     """
     job = ExportJob.load(run, options)
     with torch.no_grad():
-        data, difference, method = export_model(job.model, job.bundle)
-        lines = [f"exported {folder / MODEL} ({len(data) / 1e6:.1f} MB, {method}): {difference}"]
+        model_bytes, difference, method = export_model(job.model, job.bundle)
+        lines = [f"exported {folder / MODEL_FILE} ({len(model_bytes) / 1e6:.1f} MB, {method}): {difference}"]
         try:
-            generator, table = _build_generator(job)
+            generator, table_lines = _build_generator(job)
         except (ExportError, PluginError) as error:
             if options.generator_required:
                 raise
-            warn(f"no {GENERATOR}: {error}; gen sample takes {MODEL}, which is slower")
-            generator, table = None, []
-    lines += table
-    write_bytes(folder / MODEL, data)
-    for name in (GENERATOR, UNROLLED):
-        file = generator.files.get(name) if generator else None
-        if file is None:
+            warn(f"no {GENERATOR_FILE}: {error}; gen sample takes {MODEL_FILE}, which is slower")
+            generator, table_lines = None, []
+    lines += table_lines
+    write_bytes(folder / MODEL_FILE, model_bytes)
+    for name in (GENERATOR_FILE, UNROLLED_FILE):
+        exported_file = generator.files.get(name) if generator else None
+        if exported_file is None:
             (folder / name).unlink(missing_ok=True)  # no older file beside a newer model
             continue
-        write_bytes(folder / name, file.data)
-        lines.append(f"exported {folder / name} ({len(file.data) / 1e6:.1f} MB): {'; '.join(file.facts)}")
+        write_bytes(folder / name, exported_file.file_bytes)
+        lines.append(
+            f"exported {folder / name} ({len(exported_file.file_bytes) / 1e6:.1f} MB): {'; '.join(exported_file.facts)}"
+        )
     return lines
 
 
@@ -147,7 +149,7 @@ def _build_generator(job: ExportJob) -> tuple[BuiltGenerator, list[str]]:
         return _build_precision(job, options.precision, options.limit), []
     # CUDA has no such integer products, so int8 is no choice for a generator that is unrolled for it.
     precisions = [precision for precision in PRECISIONS if precision == "fp32" or not options.unroll]
-    precisions += FOR_CUDA if cuda_problem() is None else ()
+    precisions += CUDA_PRECISIONS if cuda_problem() is None else ()
     return fastest_precision(functools.partial(_build_precision, job, limit=math.inf), precisions, options.limit)
 
 
@@ -156,46 +158,48 @@ def _build_precision(job: ExportJob, precision: str, limit: float) -> BuiltGener
 
     Raises ExportError where the precision costs more than ``limit`` nats a symbol.
     """
-    fp32 = job.compiler(job.step, {"precision": "fp32"})
+    fp32_compiler = job.compiler(job.step, {"precision": "fp32"})
     if precision == "fp32":
-        return BuiltGenerator("fp32", _checked_files(job, fp32, ["fp32"], compare_logits=True))
+        return BuiltGenerator("fp32", _build_checked_files(job, fp32_compiler, ["fp32"], compare_logits=True))
     try:
         step = to_fp16(job.step) if precision == "fp16" else to_int8(job.step, job.bundle)
     except ExportError as error:
         warn(f"{error}; the generator stays in fp32")
-        return BuiltGenerator("fp32", _checked_files(job, fp32, ["fp32"], compare_logits=True))
-    lowered = job.compiler(step, {})
+        return BuiltGenerator("fp32", _build_checked_files(job, fp32_compiler, ["fp32"], compare_logits=True))
+    lowered_compiler = job.compiler(step, {})
     report = compare_losses(
-        lowered.looped().SerializeToString(), fp32.looped().SerializeToString(), job.held_out_tokens()
+        lowered_compiler.compile_loop().SerializeToString(),
+        fp32_compiler.compile_loop().SerializeToString(),
+        job.held_out_tokens(),
     )
     _check_limit(precision, report, limit)
     compiler = job.compiler(step, {"precision": precision, **report.card()})
-    title = f"{precision}, meant for CUDA" if precision in FOR_CUDA else precision
-    files = _checked_files(job, compiler, [title, str(report)], compare_logits=False)
+    title = f"{precision}, meant for CUDA" if precision in CUDA_PRECISIONS else precision
+    files = _build_checked_files(job, compiler, [title, str(report)], compare_logits=False)
     return BuiltGenerator(precision, files, report.cost)
 
 
-def _checked_files(
+def _build_checked_files(
     job: ExportJob, compiler: Compiler, facts: Sequence[str], *, compare_logits: bool
 ) -> dict[str, ExportedFile]:
     """Return the files of a compiler once they are checked; the first of ``facts`` names the precision."""
-    data = compiler.looped().SerializeToString()
-    agreement = verify_generator(data, job.model, job.chain, job.tables, compare_logits=compare_logits)
+    generator_bytes = compiler.compile_loop().SerializeToString()
+    agreement = verify_generator(generator_bytes, job.model, job.chain, job.tables, compare_logits=compare_logits)
     title = f"{facts[0]}, chain {', '.join(job.chain.names)}"
-    files = {GENERATOR: ExportedFile(data, [title, *facts[1:], agreement])}
+    files = {GENERATOR_FILE: ExportedFile(generator_bytes, [title, *facts[1:], agreement])}
     positions = job.options.unroll
     if not positions:
         return files
     try:
-        unrolled = compiler.unrolled(positions).SerializeToString()
-        agreement = verify_unrolled(data, unrolled, job.chain, job.tables)
+        unrolled_bytes = compiler.compile_unrolled(positions).SerializeToString()
+        agreement = verify_unrolled(generator_bytes, unrolled_bytes, job.chain, job.tables)
     except ExportError as error:
         if job.options.generator_required:
             raise
-        warn(f"no {UNROLLED}: {error}; on CUDA gen sample takes {GENERATOR}, which is slower")
+        warn(f"no {UNROLLED_FILE}: {error}; on CUDA gen sample takes {GENERATOR_FILE}, which is slower")
         return files
     title = f"for CUDA, {positions} positions without control flow"
-    return files | {UNROLLED: ExportedFile(unrolled, [title, agreement])}
+    return files | {UNROLLED_FILE: ExportedFile(unrolled_bytes, [title, agreement])}
 
 
 def _check_limit(precision: str, report: LossReport, limit: float) -> None:

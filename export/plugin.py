@@ -13,7 +13,7 @@ def export_run(run: Run, settings: Settings) -> None:
     from gentext.export import exporter
     from gentext.plugins.pytorch.device import choose_device
 
-    unroll = exporter.UNROLL if choose_device(settings.device).type == "cuda" else 0
+    unroll = exporter.UNROLLED_POSITIONS if choose_device(settings.device).type == "cuda" else 0
     options = exporter.ExportOptions(generator_required=False, unroll=unroll)
     for line in exporter.export_run(run, run.path, options):
         say(line)

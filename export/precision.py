@@ -15,12 +15,12 @@ from gentext import bench
 from gentext.compiled import next_feeds, start_states
 from gentext.opening import open_exported
 from gentext.plugins.samplers.session import GeneratorSession, open_file
-from gentext.run import GENERATOR
+from gentext.run import GENERATOR_FILE
 
 #: Of a generator: the precisions that are fast on a CPU, and those that are meant for a GPU.
-PRECISIONS, FOR_CUDA = ("fp32", "int8"), ("fp16",)
+PRECISIONS, CUDA_PRECISIONS = ("fp32", "int8"), ("fp16",)
 #: Symbols that are measured at most, and the number below which the figure is marked as noisy.
-MAX_SYMBOLS, NOISY_BELOW = 100_000, 20_000
+MAX_SYMBOLS, NOISY_BELOW_SYMBOLS = 100_000, 20_000
 #: Streams that the text is read as, and positions of one call.
 STREAMS, POSITIONS = 64, 256
 
@@ -28,7 +28,7 @@ STREAMS, POSITIONS = 64, 256
 class ExportedFile(NamedTuple):
     """The bytes of a file, checked."""
 
-    data: bytes
+    file_bytes: bytes
     facts: Sequence[str]
     """Descriptions that are shown to the user: precision and chain, then what was measured and checked."""
 
@@ -52,16 +52,16 @@ class LossReport:
     """The loss of a generator in nats a symbol, and that of the same generator in fp32."""
 
     loss: float
-    reference: float
+    reference_loss: float
     symbols: int
 
     @property
     def cost(self) -> float:
-        return self.loss - self.reference
+        return self.loss - self.reference_loss
 
     @property
     def noisy(self) -> bool:
-        return self.symbols < NOISY_BELOW
+        return self.symbols < NOISY_BELOW_SYMBOLS
 
     def card(self) -> dict[str, Any]:
         """Return the entries for the card of the generator's file."""
@@ -76,34 +76,34 @@ class LossReport:
         return f"{self.cost:+.4f} nats a symbol against fp32 over {self.symbols:,} held-out symbols{warning}"
 
 
-def compare_losses(lowered: bytes, reference: bytes, tokens: NDArray[np.int64]) -> LossReport:
+def compare_losses(lowered_bytes: bytes, reference_bytes: bytes, tokens: NDArray[np.int64]) -> LossReport:
     """Measure a generator file and the same generator in fp32 on the ids of a text, each by its own arithmetic."""
     tokens = tokens[:MAX_SYMBOLS]
-    reference_loss = _mean_loss(reference, tokens)
-    return LossReport(_mean_loss(lowered, tokens), reference_loss, len(tokens))
+    reference_loss = _mean_loss(reference_bytes, tokens)
+    return LossReport(_mean_loss(lowered_bytes, tokens), reference_loss, len(tokens))
 
 
-def _mean_loss(data: bytes, tokens: NDArray[np.int64]) -> float:
+def _mean_loss(generator_bytes: bytes, tokens: NDArray[np.int64]) -> float:
     """Return a generator's nats a symbol over a text that is read as parallel streams, all symbols forced."""
-    session = _open_generator(data)
+    session = _open_generator(generator_bytes)
     rows = max(1, min(STREAMS, len(tokens) // POSITIONS))
     streams = tokens[: len(tokens) // rows * rows].reshape(rows, -1).T
     feeds = start_states(session.signature, rows)
     feeds |= {"token": np.zeros(rows, np.int64), "fresh": np.ones(rows, np.bool_)}
-    total = 0.0
-    for start in range(0, len(streams), POSITIONS):
-        forced = np.ascontiguousarray(streams[start : start + POSITIONS])
+    total_loss = 0.0
+    for begin in range(0, len(streams), POSITIONS):
+        forced = np.ascontiguousarray(streams[begin : begin + POSITIONS])
         noise = np.zeros((*forced.shape, session.signature.columns), np.float32)
         results = session.call(feeds | {"forced": forced, "noise": noise})
-        total -= float(results["logprobs"].sum(dtype=np.float64))
+        total_loss -= float(results["logprobs"].sum(dtype=np.float64))
         feeds = next_feeds(session.signature, results)
-    return total / streams.size
+    return total_loss / streams.size
 
 
-def _open_generator(data: bytes) -> GeneratorSession:
+def _open_generator(generator_bytes: bytes) -> GeneratorSession:
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / GENERATOR
-        path.write_bytes(data)
+        path = Path(folder) / GENERATOR_FILE
+        path.write_bytes(generator_bytes)
         session = open_file(path, "cpu")
     assert isinstance(session, GeneratorSession)
     return session
@@ -133,25 +133,25 @@ def fastest_precision(
     for precision in precisions:
         generator = build(precision)
         # A precision that the model cannot have falls back to fp32, which is measured already.
-        if all(generator.precision != measured.generator.precision for measured in measurements):
+        if all(generator.precision != measurement.generator.precision for measurement in measurements):
             measurements.append(_Measurement(generator, *_measure_rate(generator)))
-    affordable = [measured for measured in measurements if measured.generator.cost <= limit]
-    fastest = max(affordable, key=lambda measured: measured.rate).generator
-    return fastest, _table(measurements, fastest, limit)
+    affordable = [measurement for measurement in measurements if measurement.generator.cost <= limit]
+    fastest = max(affordable, key=lambda measurement: measurement.rate).generator
+    return fastest, _format_table(measurements, fastest, limit)
 
 
 def _measure_rate(generator: BuiltGenerator) -> tuple[int, float]:
     """Return the best number of threads, and the characters a second with it."""
     with tempfile.TemporaryDirectory() as folder:
         for name, file in generator.files.items():
-            (Path(folder) / name).write_bytes(file.data)
-        return bench.fastest_threads(lambda threads: open_exported(Path(folder) / GENERATOR, "auto", threads))
+            (Path(folder) / name).write_bytes(file.file_bytes)
+        return bench.fastest_threads(lambda threads: open_exported(Path(folder) / GENERATOR_FILE, "auto", threads))
 
 
-def _table(measurements: Sequence[_Measurement], fastest: BuiltGenerator, limit: float) -> list[str]:
+def _format_table(measurements: Sequence[_Measurement], fastest: BuiltGenerator, limit: float) -> list[str]:
     lines = [f"{'precision':<10}{'threads':>8}{'characters a second':>21}{'nats a symbol':>15}{'MB':>7}"]
     for generator, threads, rate in measurements:
-        megabytes = len(generator.files[GENERATOR].data) / 1e6
+        megabytes = len(generator.files[GENERATOR_FILE].file_bytes) / 1e6
         note = ""
         if generator is fastest:
             note = "  taken"

@@ -14,49 +14,49 @@ OPSET = 21
 IR_VERSION = 10
 
 
-def declare_shape(value: onnx.ValueInfoProto, shape: Sequence[int | str | None]) -> None:
+def declare_shape(value_info: onnx.ValueInfoProto, shape: Sequence[int | str | None]) -> None:
     """Set the shape of an input or output. A string names a size that is open, None leaves it unnamed."""
-    value.type.tensor_type.ClearField("shape")
+    value_info.type.tensor_type.ClearField("shape")
     for size in shape:
-        dim = value.type.tensor_type.shape.dim.add()
+        dim = value_info.type.tensor_type.shape.dim.add()
         if isinstance(size, int):
             dim.dim_value = size
         elif size is not None:
             dim.dim_param = size
 
 
-def declared_shape(value: onnx.ValueInfoProto) -> list[int | str | None]:
+def declared_shape(value_info: onnx.ValueInfoProto) -> list[int | str | None]:
     """Return the shape of an input or output in the form that `declare_shape` takes."""
-    dims = value.type.tensor_type.shape.dim
+    dims = value_info.type.tensor_type.shape.dim
     return [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None for dim in dims]
 
 
 def copy_model(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy that can be changed without changing the original."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    return copy
+    model_copy = onnx.ModelProto()
+    model_copy.CopyFrom(model)
+    return model_copy
 
 
 def copy_node(node: onnx.NodeProto) -> onnx.NodeProto:
     """Return a copy that stays valid when the graph of the original is changed."""
-    copy = onnx.NodeProto()
-    copy.CopyFrom(node)
-    return copy
+    node_copy = onnx.NodeProto()
+    node_copy.CopyFrom(node)
+    return node_copy
 
 
 def replace_nodes(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> None:
     """Let a graph have these nodes and no others; they may come from the same graph."""
-    copies = [copy_node(node) for node in nodes]
+    node_copies = [copy_node(node) for node in nodes]
     del graph.node[:]
-    graph.node.extend(copies)
+    graph.node.extend(node_copies)
 
 
 def replace_initializers(graph: onnx.GraphProto, tensors: Iterable[onnx.TensorProto]) -> None:
     """Let a graph have these constants and no others; they may come from the same graph."""
-    copies = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in tensors]
+    tensor_copies = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in tensors]
     del graph.initializer[:]
-    graph.initializer.extend(copies)
+    graph.initializer.extend(tensor_copies)
 
 
 def initializer_array(graph: onnx.GraphProto, name: str) -> NDArray[Any] | None:
@@ -64,9 +64,9 @@ def initializer_array(graph: onnx.GraphProto, name: str) -> NDArray[Any] | None:
     return next((numpy_helper.to_array(tensor) for tensor in graph.initializer if tensor.name == name), None)
 
 
-def find_value(values: Iterable[onnx.ValueInfoProto], name: str) -> onnx.ValueInfoProto:
+def find_value_info(value_infos: Iterable[onnx.ValueInfoProto], name: str) -> onnx.ValueInfoProto:
     """Return the input or output of that name."""
-    return next(value for value in values if value.name == name)
+    return next(value_info for value_info in value_infos if value_info.name == name)
 
 
 def int_attribute(node: onnx.NodeProto, name: str, default: int) -> int:

@@ -15,21 +15,21 @@ from torch import Tensor
 
 from gentext.bundle import Bundle, StateMeta
 from gentext.chain import Chain, LinkArrays
-from gentext.compiled import GeneratorModel, compiled
+from gentext.compiled import GeneratorModel, generate_compiled
 from gentext.errors import ExportError
 from gentext.interfaces import Chunk, Model, Request
 from gentext.plugins.samplers.cuda_generator import UnrolledGenerator
 from gentext.plugins.samplers.onnx import OnnxGenerator, OnnxSampler
 from gentext.plugins.samplers.session import open_model, open_unrolled
-from gentext.run import GENERATOR, UNROLLED
-from gentext.stepping import stepped
+from gentext.run import GENERATOR_FILE, UNROLLED_FILE
+from gentext.stepping import generate_stepwise
 
 #: Largest difference of a logit or a state that rounding explains, relative to values of about 1.
 TOLERANCE = 2e-3
 #: Positions of the comparison with PyTorch.
 POSITIONS = 12
 #: Rows that an export is checked with, and symbols that each of them writes.
-BATCHES = (1, 3)
+BATCH_SIZES = (1, 3)
 SYMBOLS_PER_ROW = 40
 
 TorchStates = tuple[Tensor, ...]
@@ -46,14 +46,14 @@ class Difference:
     """How far a file is from PyTorch."""
 
     largest: float
-    values: int
+    compared_count: int
     """How many were compared."""
 
     def __str__(self) -> str:
-        return f"differs from PyTorch by {self.largest:.1e} at most, over {self.values:,} values"
+        return f"differs from PyTorch by {self.largest:.1e} at most, over {self.compared_count:,} values"
 
 
-def verify_model(data: bytes, model: ExportableModel, bundle: Bundle) -> Difference:
+def verify_model(model_bytes: bytes, model: ExportableModel, bundle: Bundle) -> Difference:
     """Compare a model file with its model over fed-back steps; raise ExportError where they differ.
 
     Batches 1 and 3, windows of several lengths, states that are random, distinct and not zero:
@@ -61,29 +61,29 @@ def verify_model(data: bytes, model: ExportableModel, bundle: Bundle) -> Differe
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        path.write_bytes(data)
+        path.write_bytes(model_bytes)
         session = open_model(path, "cpu")
     names = ["logits", *(f"{state.name}_out" for state in bundle.states)]
     rng = np.random.default_rng(0)
-    largest, values = 0.0, 0
-    for rows in BATCHES:
+    largest, compared_count = 0.0, 0
+    for rows in BATCH_SIZES:
         states = _random_states(rng, bundle.states, rows)
         tokens = rng.integers(0, bundle.vocab_size, (rows, 1))
         for next_length in [1] * POSITIONS + [2, 7]:
             logits, next_states = session.run(tokens, states)
-            expected = _run_torch(model, tokens, states)
-            for name, array, reference in zip(names, [logits, *next_states], expected, strict=True):
-                largest = max(largest, _check_difference(name, array, reference, rows, tokens.shape[1]))
-                values += array.size
+            reference_arrays = _run_torch(model, tokens, states)
+            for name, array, reference_array in zip(names, [logits, *next_states], reference_arrays, strict=True):
+                largest = max(largest, _check_difference(name, array, reference_array, rows, tokens.shape[1]))
+                compared_count += array.size
             # The next window begins with the most probable symbol and goes on with random ones.
-            best = logits[:, -1].argmax(axis=1)[:, None]
-            tokens = np.concatenate([best, rng.integers(0, bundle.vocab_size, (rows, next_length - 1))], axis=1)
+            best_tokens = logits[:, -1].argmax(axis=1)[:, None]
+            tokens = np.concatenate([best_tokens, rng.integers(0, bundle.vocab_size, (rows, next_length - 1))], axis=1)
             states = next_states
-    return Difference(largest, values)
+    return Difference(largest, compared_count)
 
 
 def verify_generator(
-    data: bytes, model: ExportableModel, chain: Chain, tables: LinkArrays, *, compare_logits: bool
+    generator_bytes: bytes, model: ExportableModel, chain: Chain, tables: LinkArrays, *, compare_logits: bool
 ) -> str:
     """Check that a compiled generator writes what its chain does in NumPy, on the file's own logits.
 
@@ -91,34 +91,34 @@ def verify_generator(
     Raises ExportError. Returns what was checked, in words.
     """
     with tempfile.TemporaryDirectory() as folder:
-        generator = _open_generator(Path(folder), data)
+        generator = _open_generator(Path(folder), generator_bytes)
     agreement = _check_text(generator, generator.session, chain, tables)
     rng = np.random.default_rng(0)
-    for rows in BATCHES if compare_logits else ():
+    for rows in BATCH_SIZES if compare_logits else ():
         states = _random_states(rng, generator.bundle.states, rows)
         tokens = rng.integers(0, generator.bundle.vocab_size, (rows, POSITIONS))
         logits, _ = generator.advance(tokens, states)
-        reference = _run_torch(model, tokens, states)[0]
-        _check_difference("logits of the generator", logits, reference, rows, POSITIONS)
+        reference_logits = _run_torch(model, tokens, states)[0]
+        _check_difference("logits of the generator", logits, reference_logits, rows, POSITIONS)
     return agreement
 
 
-def verify_unrolled(data: bytes, unrolled: bytes, chain: Chain, tables: LinkArrays) -> str:
+def verify_unrolled(generator_bytes: bytes, unrolled_bytes: bytes, chain: Chain, tables: LinkArrays) -> str:
     """Check the same of a generator and its unrolled file together, in the buffers that a GPU would use."""
     with tempfile.TemporaryDirectory() as folder:
-        generator = _open_generator(Path(folder), data)
-        (Path(folder) / UNROLLED).write_bytes(unrolled)
+        generator = _open_generator(Path(folder), generator_bytes)
+        (Path(folder) / UNROLLED_FILE).write_bytes(unrolled_bytes)
         session = open_unrolled(generator.session, "cpu")
     unrolled_generator = UnrolledGenerator(generator.session, session, "cpu")
     agreement = _check_text(generator, unrolled_generator, chain, tables)
     if unrolled_generator.positions is None:  # it fell back to the loop
-        raise ExportError(f"{UNROLLED} does not run")
+        raise ExportError(f"{UNROLLED_FILE} does not run")
     return agreement
 
 
-def _open_generator(folder: Path, data: bytes) -> OnnxGenerator:
-    (folder / GENERATOR).write_bytes(data)
-    generator = OnnxSampler().open(folder / GENERATOR, "cpu")
+def _open_generator(folder: Path, generator_bytes: bytes) -> OnnxGenerator:
+    (folder / GENERATOR_FILE).write_bytes(generator_bytes)
+    generator = OnnxSampler().open(folder / GENERATOR_FILE, "cpu")
     assert isinstance(generator, OnnxGenerator)
     return generator
 
@@ -140,13 +140,15 @@ def _random_array(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) 
     return rng.integers(0, 2, shape).astype(dtype)  # small: it may be a symbol, or an index
 
 
-def _check_difference(name: str, array: NDArray[Any], reference: NDArray[Any], rows: int, positions: int) -> float:
+def _check_difference(
+    name: str, array: NDArray[Any], reference_array: NDArray[Any], rows: int, positions: int
+) -> float:
     """Return the largest relative difference; raise ExportError where it is more than rounding."""
     description = f"{name} at batch {rows}, {positions} positions"
-    if array.shape != reference.shape:
-        raise ExportError(f"{description}: the file gives the shape {array.shape}, PyTorch {reference.shape}")
-    scale = max(1.0, float(np.abs(reference).max(initial=0)))
-    largest = float(np.abs(array.astype(np.float64) - reference.astype(np.float64)).max(initial=0)) / scale
+    if array.shape != reference_array.shape:
+        raise ExportError(f"{description}: the file gives the shape {array.shape}, PyTorch {reference_array.shape}")
+    scale = max(1.0, float(np.abs(reference_array).max(initial=0)))
+    largest = float(np.abs(array.astype(np.float64) - reference_array.astype(np.float64)).max(initial=0)) / scale
     if not largest <= TOLERANCE:  # NaN fails too
         raise ExportError(f"{description}: the file differs from PyTorch by {largest:.3g}; {TOLERANCE:g} is allowed")
     return largest
@@ -156,7 +158,7 @@ def _check_text(generator: OnnxGenerator, model: GeneratorModel, chain: Chain, t
     """Compare what ``model`` writes with what the chain writes in NumPy, on the generator's logits."""
     bundle = generator.bundle
     prime = np.random.default_rng(0).integers(0, bundle.vocab_size, 5)
-    for rows in BATCHES:
+    for rows in BATCH_SIZES:
         request = Request(
             primes=[prime[: 5 - row] for row in range(rows)],
             seeds=[(1, row) for row in range(rows)],
@@ -165,10 +167,10 @@ def _check_text(generator: OnnxGenerator, model: GeneratorModel, chain: Chain, t
             tables=tables,
             max_tokens=SYMBOLS_PER_ROW,
         )
-        compiled_tokens = _row_tokens(compiled(model, bundle, request), rows)
-        if compiled_tokens != _row_tokens(stepped(generator, bundle, request), rows):
+        compiled_tokens = _row_tokens(generate_compiled(model, bundle, request), rows)
+        if compiled_tokens != _row_tokens(generate_stepwise(generator, bundle, request), rows):
             raise ExportError("the compiled chain does not write what the same chain writes in NumPy")
-    return f"writes what its chain writes in NumPy, over {sum(BATCHES) * SYMBOLS_PER_ROW} symbols"
+    return f"writes what its chain writes in NumPy, over {sum(BATCH_SIZES) * SYMBOLS_PER_ROW} symbols"
 
 
 def _row_tokens(chunks: Iterator[Chunk], rows: int) -> list[list[int]]:

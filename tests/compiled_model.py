@@ -58,7 +58,7 @@ class CompiledModel:
     def open(self, chain: Chain, precision: str = "fp32") -> OnnxGenerator:
         path = self.folder / f"{'-'.join(chain.names)}-{precision}.onnx"
         if not path.exists():
-            path.write_bytes(self.compiler(chain, precision).looped().SerializeToString())
+            path.write_bytes(self.compiler(chain, precision).compile_loop().SerializeToString())
         opened = OnnxSampler().open(path, "cpu")
         assert isinstance(opened, OnnxGenerator)
         return opened

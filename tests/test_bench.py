@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gentext import bench
-from gentext.run import GENERATOR
+from gentext.run import GENERATOR_FILE
 
 Gen = Callable[..., tuple[int, str, str]]
 
@@ -25,18 +25,18 @@ def test_a_ratio_compares_what_ran_in_the_same_turn() -> None:
 
     rates = bench.measure_in_turn({name: lambda name=name: measure(name) for name in "ab"}, 3)
     assert order == list("ababab")
-    assert bench.ratio(rates["a"], rates["b"]) == 2.0
-    assert bench.summary(rates["a"]) == bench.Rate(median=3.0, low=1.0, high=4.0)
+    assert bench.median_ratio(rates["a"], rates["b"]) == 2.0
+    assert bench.summarize_rates(rates["a"]) == bench.RateSummary(median=3.0, low=1.0, high=4.0)
 
 
 def test_bench(gen: Gen, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    writing = bench.writing
-    monkeypatch.setattr(bench, "writing", lambda opened, batch, seconds=0.0: writing(opened, batch, 0.005))
-    monkeypatch.setattr(bench, "BATCHES", (1, 17))
+    writing = bench.prepare_measurement
+    monkeypatch.setattr(bench, "prepare_measurement", lambda opened, batch, seconds=0.0: writing(opened, batch, 0.005))
+    monkeypatch.setattr(bench, "BATCH_SIZES", (1, 17))
     monkeypatch.setattr(bench, "REPEATS", 1)
     picture = tmp_path / "rates.png"
     options = ("--baseline", "--json", "--picture", picture)
-    code, out, err = gen("bench", tiny_run / GENERATOR, *options)
+    code, out, err = gen("bench", tiny_run / GENERATOR_FILE, *options)
     assert code == 0, err
     report = json.loads(out)
     (file,) = report["files"]
@@ -47,6 +47,6 @@ def test_bench(gen: Gen, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.Mon
         assert rate["ratio"] == pytest.approx(rate["median"] / report["notebook"]["median"])
     assert report["whole_process_seconds"]["gen sample"] > report["whole_process_seconds"]["import numpy, onnxruntime"]
     assert picture.read_bytes().startswith(b"\x89PNG")
-    code, out, err = gen("bench", tiny_run / GENERATOR, "--threads", 1)
+    code, out, err = gen("bench", tiny_run / GENERATOR_FILE, "--threads", 1)
     assert code == 0, err
-    assert re.search(rf"^{GENERATOR}, threads 1/1 +[\d,]+ +[\d,]+$", out, re.MULTILINE)
+    assert re.search(rf"^{GENERATOR_FILE}, threads 1/1 +[\d,]+ +[\d,]+$", out, re.MULTILINE)

@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from gentext.chain import DEFAULT_CHAIN, Chain, build_chain, build_link
-from gentext.draw import draw
+from gentext.draw import draw_tokens
 from gentext.errors import ConfigError
 from gentext.manager import host
 from gentext.noise import uniforms
@@ -193,7 +193,7 @@ def test_draw_follows_the_probabilities() -> None:
     count = 200_000
     logits = np.array([0.5, -2, 1, -np.inf, 0, -1, 2.5, -0.3], np.float32)
     expected = probabilities(logits[None])[0] * count
-    tokens, masked = draw(np.tile(logits, (count, 1)), uniforms(11, 0, "draw", 0, count))
+    tokens, masked = draw_tokens(np.tile(logits, (count, 1)), uniforms(11, 0, "draw", 0, count))
     counts = np.bincount(tokens, minlength=len(logits))
     assert not masked.any()
     assert counts[3] == 0
@@ -207,17 +207,17 @@ def test_draw_follows_the_probabilities() -> None:
 def test_draw_never_takes_a_masked_symbol(logits: NDArray[np.float32], u: float) -> None:
     possible = [symbol for symbol in ranked_by_index(logits) if np.exp(logits[0, symbol] - logits.max()) > 0]
     for number in (0.0, 1 - 2.0**-24, u):
-        tokens, masked = draw(logits, np.array([[number]], np.float32))
+        tokens, masked = draw_tokens(logits, np.array([[number]], np.float32))
         assert tokens[0] in possible
         assert not masked[0]
-    assert draw(logits, np.zeros((1, 1), np.float32))[0][0] == possible[0]
+    assert draw_tokens(logits, np.zeros((1, 1), np.float32))[0][0] == possible[0]
 
 
 def test_draw_at_the_ends_and_of_nothing() -> None:
     logits = np.full((3, 4), -np.inf, np.float32)
     logits[0, 1:3] = [30, 1]  # symbol 2 has a share far below 2**-24, so u = 1 - 2**-24 draws symbol 1
     logits[1, 3] = 0
-    tokens, masked = draw(logits, np.full((3, 1), 1 - 2.0**-24, np.float32))
+    tokens, masked = draw_tokens(logits, np.full((3, 1), 1 - 2.0**-24, np.float32))
     assert tokens[:2].tolist() == [1, 3]
     assert masked.tolist() == [False, False, True]
 
@@ -232,7 +232,7 @@ def test_rows_of_a_batch_are_rows_alone() -> None:
     def choose(rows: slice) -> NDArray[np.int64]:
         params = chain.param_arrays(len(logits[rows]), values)
         states = chain.initial_state(len(logits[rows]), params)
-        return draw(chain.apply(logits[rows], params, states, {}, {})[0], u[rows])[0]
+        return draw_tokens(chain.apply(logits[rows], params, states, {}, {})[0], u[rows])[0]
 
     alone = [int(choose(slice(row, row + 1))[0]) for row in range(64)]
     assert choose(slice(None)).tolist() == alone

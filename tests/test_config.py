@@ -18,7 +18,7 @@ from gentext.describe import ChainConfig
 from gentext.errors import ConfigError
 from gentext.manager import PluginHost
 from gentext.plugins.models.lstm import LSTMConfig
-from gentext.resolve import DEFAULT_PRESET, SECTIONS, TrainOptions, presets, read_preset, resolve
+from gentext.resolve import DEFAULT_PRESET, SECTIONS, TrainOptions, presets, read_preset, resolve_config
 from gentext.settings import BUDGETS, Settings, budget_steps
 
 BUILTIN = PluginHost(entry_points=False).registry
@@ -30,7 +30,7 @@ TABLES = st.recursive(
 
 
 def resolved(*settings_: str, config: Path | None = None, preset: str | None = None, **flags: Any) -> dict[str, Any]:
-    return resolve(TrainOptions(preset=preset, config=config, settings=settings_, flags=flags))
+    return resolve_config(TrainOptions(preset=preset, config=config, settings=settings_, flags=flags))
 
 
 def write(path: Path, table: dict[str, Any]) -> Path:

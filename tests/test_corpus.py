@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from gentext.cli.corpora import corpora
-from gentext.data.catalogue import CATALOGUE, CatalogueEntry, is_here
+from gentext.data.catalogue import CATALOGUE, CatalogueEntry, is_available
 from gentext.data.corpus import iter_text, read_corpus
 from gentext.errors import CorpusError
 
@@ -159,12 +159,12 @@ def test_file_that_is_there_is_used_as_it_is(
             archive.writestr("member", content)
         content = packed.getvalue()
     entry = add_entry(content, filename)
-    assert not is_here(entry)
+    assert not is_available(entry)
     (data / filename).write_bytes(content)
     data.chmod(0o555)
     modified_at = data.stat().st_mtime_ns
     monkeypatch.setattr("pooch.retrieve", refuse_download)
-    assert is_here(entry)
+    assert is_available(entry)
     corpus = read_corpus("fake")
     assert (corpus.name, corpus.text) == ("fake", "read\nonly")
     assert data.stat().st_mtime_ns == modified_at
@@ -179,7 +179,7 @@ def test_file_with_another_hash_is_refused_and_kept(
     sha256 = hashlib.sha256(b"mine").hexdigest()
     with pytest.raises(CorpusError, match=f"begins with {sha256[:12]}, expected {str(entry.sha256)[:12]}"):
         read_corpus("fake")
-    assert not is_here(entry)
+    assert not is_available(entry)
     assert (data / "fake.txt").read_bytes() == b"mine"
 
 

@@ -15,7 +15,7 @@ from compiled_model import EVERY_LINK, CompiledModel, call_feeds, request, writt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gentext.compiled import compiled, next_feeds
+from gentext.compiled import generate_compiled, next_feeds
 from gentext.errors import FileFormatError
 from gentext.interfaces import Request
 from gentext.plugins.samplers import cpu_generator
@@ -55,10 +55,10 @@ def test_many_rows_are_shared_and_few_are_not(compiled_model: CompiledModel, mon
         GeneratorSession, "call", lambda self, feeds: rows.append(len(feeds["token"])) or call(self, feeds)
     )
     for count in (1, 15, 16, 33):
-        written(compiled(ParallelGenerator(session, 3), session.bundle, request(chain, count, 1)), count)
+        written(generate_compiled(ParallelGenerator(session, 3), session.bundle, request(chain, count, 1)), count)
     assert set(rows) == {1, 8, 11, 15}
     monkeypatch.setattr(cpu_generator, "MAX_FILE_BYTES", session.path.stat().st_size - 1)
-    written(compiled(ParallelGenerator(session, 3), session.bundle, request(chain, 33, 1)), 33)
+    written(generate_compiled(ParallelGenerator(session, 3), session.bundle, request(chain, 33, 1)), 33)
     assert rows[-1] == 33
 
 
@@ -90,7 +90,8 @@ def test_threads_write_at_once_with_one_generator(
     assert session.threads == 1
     requests = [request(chain, rows, 40, seed=rows) for rows in (1, 16, 17, 40, 64, 64)]
     expected = [
-        written(compiled(ParallelGenerator(session, 2), session.bundle, each), len(each.primes)) for each in requests
+        written(generate_compiled(ParallelGenerator(session, 2), session.bundle, each), len(each.primes))
+        for each in requests
     ]
 
     opened = []
@@ -107,7 +108,7 @@ def test_threads_write_at_once_with_one_generator(
 
     def write(each: Request) -> Any:
         barrier.wait()
-        return written(compiled(generator, session.bundle, each), len(each.primes))
+        return written(generate_compiled(generator, session.bundle, each), len(each.primes))
 
     with ThreadPoolExecutor(len(requests)) as threads:
         assert list(threads.map(write, requests)) == expected

@@ -11,7 +11,7 @@ import pytest
 import torch
 from compiled_model import EVERY_LINK, CompiledModel, request, written
 
-from gentext.compiled import compiled
+from gentext.compiled import generate_compiled
 from gentext.plugins.samplers.cuda_generator import UnrolledGenerator
 from gentext.plugins.samplers.onnx import OnnxGenerator, OnnxSampler
 from gentext.plugins.samplers.runtime import cuda_problem
@@ -51,8 +51,8 @@ def test_sampling_on_the_gpu(name: str, gen: Gen, tiny_run: Path) -> None:
 def captured(compiled_model: CompiledModel) -> OnnxGenerator:
     """A generator that captures its graphs."""
     compiler = compiled_model.compiler(compiled_model.chain(*EVERY_LINK))
-    (compiled_model.folder / "captured.onnx").write_bytes(compiler.looped().SerializeToString())
-    (compiled_model.folder / "captured-unrolled.onnx").write_bytes(compiler.unrolled(32).SerializeToString())
+    (compiled_model.folder / "captured.onnx").write_bytes(compiler.compile_loop().SerializeToString())
+    (compiled_model.folder / "captured-unrolled.onnx").write_bytes(compiler.compile_unrolled(32).SerializeToString())
     opened = OnnxSampler().open(compiled_model.folder / "captured.onnx", "cuda")
     assert isinstance(opened, OnnxGenerator) and isinstance(opened.model, UnrolledGenerator)
     return opened
@@ -68,7 +68,7 @@ def test_captured_graphs_write_what_the_loop_writes(
     inside = written(captured.generate(text_request), rows)
     assert captured.model.positions == 32, "it did not fall back"
     assert inside == written(captured.generate(text_request), rows)
-    loop = written(compiled(captured.session, captured.bundle, text_request), rows)
+    loop = written(generate_compiled(captured.session, captured.bundle, text_request), rows)
     assert inside[1] == loop[1]
     different = [row for row in range(rows) if inside[0][row] != loop[0][row]]
     assert len(different) <= rows // 20

@@ -15,7 +15,7 @@ from gentext import compiled, stepping
 from gentext.chain import Chain, build_chain
 from gentext.config import config_class
 from gentext.describe import chain_of, load_tokenizer
-from gentext.draw import draw
+from gentext.draw import draw_tokens
 from gentext.generate import generate
 from gentext.manager import host
 from gentext.noise import uniforms
@@ -125,7 +125,7 @@ def test_sampler_writes_what_a_plain_loop_writes(run: Path, names: Sequence[str]
         if position < 0:
             token = np.array([forced[index + 1]], np.int64)
         else:
-            token, _ = draw(out, uniforms(SEED, 0, "draw", position, 1))
+            token, _ = draw_tokens(out, uniforms(SEED, 0, "draw", position, 1))
             forced.append(int(token[0]))
             expected += text.decode(sampler.bundle.token_bytes[int(token[0])])
         links = chain.accept(token, outputs, params, links, {}, np.array([[position >= 0]]))

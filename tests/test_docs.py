@@ -39,7 +39,7 @@ import gentext
 from gentext.chain import Link
 from gentext.export.strategies.check import check_compiles
 from gentext.manager import forget_plugins
-from gentext.resolve import TrainOptions, resolve
+from gentext.resolve import TrainOptions, resolve_config
 from gentext.strategy import Strategy
 
 pytestmark = pytest.mark.usefixtures("warm_processes")
@@ -272,7 +272,7 @@ class Story:
             table.pop("corpus")
             path = Path("whole.toml")
             path.write_text(block.text.partition("[corpus]")[0], encoding="utf-8")
-            assert resolve(TrainOptions(config=path)) == table, str(block)
+            assert resolve_config(TrainOptions(config=path)) == table, str(block)
 
     def jsonl(self, block: Block) -> None:
         for line in block.text.splitlines():

@@ -23,7 +23,7 @@ from gentext.data.catalogue import CATALOGUE
 from gentext.describe import ChainConfig
 from gentext.manager import forget_plugins, host
 from gentext.plugins.sweep.space import Choices, Range, read_space
-from gentext.resolve import TrainOptions, presets, resolve
+from gentext.resolve import TrainOptions, presets, resolve_config
 from gentext.settings import Settings
 
 ROOT = Path(__file__).parent.parent
@@ -78,7 +78,7 @@ def test_options_of_commands() -> None:
 
 def _link_params() -> dict[str, Any]:
     registry = host().registry
-    builtin = [one.name for one in registry if one.kind == "strategy" and one.provider.builtin]
+    builtin = [one.name for one in registry if one.kind == "strategy" and one.distribution.builtin]
     return {name: spec for link in builtin for name, spec in registry.get("strategy", link).params.items()}
 
 
@@ -94,7 +94,7 @@ def test_presets() -> None:
     names = ["small", "base", "notebook"]
     assert sorted(names) == presets()
     for column, name in enumerate(names):
-        config = resolve(TrainOptions(preset=name))
+        config = resolve_config(TrainOptions(preset=name))
         given = {(kind, key) for kind, values in config.items() for key in values if kind != "chain"}
         for kind, key in given:
             assert f"{kind}.{key}" in documented, f"{kind}.{key} of the preset {name}"
@@ -113,7 +113,7 @@ def test_keys_of_the_config() -> None:
     text = read("docs/commands.md")
     classes: dict[str, Any] = {"#### chain": ChainConfig, "#### run": Settings}
     for one in host().registry:
-        if one.provider.builtin and one.kind != "sampler":
+        if one.distribution.builtin and one.kind != "sampler":
             name = f"#### chain.{one.name}" if one.kind == "strategy" else f"#### {one.kind} {one.name}"
             cls = config_class(one.load())
             if one.kind != "strategy" or to_table(cls()):
@@ -197,7 +197,7 @@ def test_metadata(tiny_run: Path) -> None:
     plain = ("gentext.format", "gentext.kind")
     entries = {key: value if key in plain else json.dumps(value) for key, value in example.items()}
     bundle = Bundle.from_metadata(entries, Path("the example of docs/formats.md"))
-    assert bundle.states[1].row().tolist() == [[0, 1], [0, 1]]
+    assert bundle.states[1].initial_row().tolist() == [[0, 1], [0, 1]]
     for one in written:
         for key in set(one) - set(plain):
             value = json.loads(one[key])

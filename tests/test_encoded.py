@@ -78,7 +78,7 @@ def test_pieces_encode_as_the_whole_text_does(
         patch.setattr(stream, "PIECE_SIZE", piece)
         patch.setattr(texts, "HELD_OUT_LIMIT", limit)
         patch.setattr(encoded, "BLOCK_SIZE", block)
-        patch.setattr(decoding.blocks, "__defaults__", (block,))
+        patch.setattr(decoding.read_blocks, "__defaults__", (block,))
         (Path(name) / "text.txt").write_text(text, encoding="utf-8", newline="")
         try:
             tokenizer = cls.build([text], config)
@@ -180,7 +180,7 @@ def test_cache_knows_what_it_is_about(place: Path) -> None:
     read(place, source="copy.txt")
     assert len(cached(place)) == 4
     old_file = cached(place)[0]
-    os.utime(old_file, (0, time.time() - encoded.MAX_AGE - 60))
+    os.utime(old_file, (0, time.time() - encoded.MAX_AGE_SECONDS - 60))
     (place / "cache" / "mine.txt").write_text("not of the cache")
     os.utime(place / "cache" / "mine.txt", (0, 0))
     (place / "text.txt").write_text(LINES * 2)
@@ -288,7 +288,7 @@ def test_tokenizer_may_read_the_text_twice(place: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes as POSIX has them")
 @pytest.mark.parametrize("in_memory", [10, 1 << 24])
 def test_pipe_is_read_once(place: Path, in_memory: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "IN_MEMORY", in_memory)
+    monkeypatch.setattr(stream, "MAX_BYTES_IN_MEMORY", in_memory)
     os.mkfifo(place / "pipe")
     for content in (LINES.encode("utf-8-sig"), "\ufeff\ufeffab".encode() * 100, LINES.encode() + b"\xe9t\xe9" * 9):
         writer = threading.Thread(target=(place / "pipe").write_bytes, args=(content,))

@@ -18,7 +18,15 @@ from gentext.errors import PluginError
 from gentext.interfaces import Chunk, Request
 from gentext.plugins.models.lstm import LSTMConfig, LSTMModel
 from gentext.plugins.pytorch.evaluate import mean_loss, windows
-from gentext.score import LENGTH, ROWS, WINDOW, notebook_loss, score_text, stream_loss, window_losses
+from gentext.score import (
+    NOTEBOOK_LENGTH,
+    NOTEBOOK_ROWS,
+    WINDOW_LENGTH,
+    notebook_loss,
+    score_text,
+    stream_loss,
+    window_losses,
+)
 
 V = 7
 
@@ -66,13 +74,13 @@ def by_the_notebook(model: LSTMModel, data: NDArray[np.int64]) -> float:
 
 @pytest.mark.parametrize("extra", [0, 1, 777])
 def test_notebooks_formula(model: LSTMModel, extra: int) -> None:
-    tokens = text(2 * ROWS * LENGTH + extra)
+    tokens = text(2 * NOTEBOOK_ROWS * NOTEBOOK_LENGTH + extra)
     loss = notebook_loss(Steps(model), tokens)
     assert loss == pytest.approx(by_the_notebook(model, tokens), abs=1e-5)
-    assert notebook_loss(Steps(model), tokens[: ROWS * LENGTH - 1]) is None
+    assert notebook_loss(Steps(model), tokens[: NOTEBOOK_ROWS * NOTEBOOK_LENGTH - 1]) is None
 
 
-@pytest.mark.parametrize("length", [1, 2, WINDOW, WINDOW + 1, 3 * WINDOW - 5])
+@pytest.mark.parametrize("length", [1, 2, WINDOW_LENGTH, WINDOW_LENGTH + 1, 3 * WINDOW_LENGTH - 5])
 def test_stream_reads_every_symbol_behind_the_start(model: LSTMModel, length: int) -> None:
     tokens, start = text(length), 4
     x = np.concatenate([[start], tokens[:-1]])

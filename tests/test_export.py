@@ -180,7 +180,7 @@ def test_loop_over_time_becomes_a_scan_over_steps(tmp_path: Path) -> None:
     assert session.bundle == bundle
     for rows in (1, 3):
         for state, tensor in zip(bundle.states, model.initial_state(rows), strict=True):
-            assert np.array_equal(state.rows(rows), tensor.detach().numpy())
+            assert np.array_equal(state.initial_rows(rows), tensor.detach().numpy())
         for pieces in ([11], [4, 1, 6], [1] * 11):
             assert_agrees(session, model, rows, pieces)
 
@@ -314,6 +314,6 @@ def test_initial_state_survives_the_metadata(dtype: str, constant: bool, data: A
     bundle = Bundle("model", TokenizerMeta("t", {}), [b"a", b"\xff", b""], [meta], 1, [], {})
     read_bundle = Bundle.from_metadata(bundle.to_metadata(), Path("a file"))
     assert read_bundle == bundle
-    rows = read_bundle.states[0].rows(4)
+    rows = read_bundle.states[0].initial_rows(4)
     assert (rows.shape, rows.dtype) == ((2, 4, 3), row.dtype)
     assert all(np.array_equal(rows[:, n], row, equal_nan=dtype.startswith("float")) for n in range(4))

@@ -12,15 +12,15 @@ import pytest
 from compiled_model import EVERY_LINK, CompiledModel, request, written
 
 from gentext.chain import build_chain
-from gentext.compiled import compiled
+from gentext.compiled import generate_compiled
 from gentext.describe import load_tokenizer
 from gentext.errors import ConfigError
 from gentext.export.generator.compiler import Compiler
 from gentext.export.network.fp16 import to_fp16
-from gentext.export.network.int8 import bounded_values, to_int8
+from gentext.export.network.int8 import find_bounded_values, to_int8
 from gentext.plugins.samplers.onnx import OnnxGenerator, OnnxSampler
-from gentext.registry import Provider, Registry
-from gentext.stepping import stepped
+from gentext.registry import Distribution, Registry
+from gentext.stepping import generate_stepwise
 from gentext.stop import StopAutomaton
 from gentext.stored import stored_chain
 
@@ -45,8 +45,8 @@ def test_compiled_writes_what_numpy_writes(compiled_model: CompiledModel, names:
     chain = compiled_model.chain(*names)
     opened = compiled_model.open(chain)
     sampling = request(chain, rows, 150)
-    compiled_rows = written(compiled(opened.session, opened.bundle, sampling), rows)
-    stepped_rows = written(stepped(opened, opened.bundle, sampling), rows)
+    compiled_rows = written(generate_compiled(opened.session, opened.bundle, sampling), rows)
+    stepped_rows = written(generate_stepwise(opened, opened.bundle, sampling), rows)
     assert compiled_rows[:2] == stepped_rows[:2]
     for logprobs, reference in zip(compiled_rows[2], stepped_rows[2], strict=True):
         np.testing.assert_allclose(logprobs, reference, atol=1e-4)
@@ -59,7 +59,7 @@ def test_neighbours_and_chunks_change_nothing(
     chain = compiled_model.chain(*EVERY_LINK)
     opened = compiled_model.open(chain, precision)
     sampling = request(chain, 16, 200)
-    together, _, _ = written(compiled(opened.session, opened.bundle, sampling), 16)
+    together, _, _ = written(generate_compiled(opened.session, opened.bundle, sampling), 16)
     monkeypatch.setattr("gentext.compiled.FIRST_CALLS", ())
     monkeypatch.setattr("gentext.compiled.MAX_POSITIONS", 7)
     monkeypatch.setattr("gentext.compiled.PREFILL_POSITIONS", 2)
@@ -69,7 +69,7 @@ def test_neighbours_and_chunks_change_nothing(
             for link, arrays in sampling.params.items()
         }
         alone = dataclasses.replace(sampling, primes=[sampling.primes[row]], seeds=[sampling.seeds[row]], params=params)
-        assert written(compiled(opened.session, opened.bundle, alone), 1)[0] == [together[row]]
+        assert written(generate_compiled(opened.session, opened.bundle, alone), 1)[0] == [together[row]]
 
 
 @pytest.mark.parametrize("in_graph", [True, False])
@@ -81,18 +81,18 @@ def test_a_parameter_out_of_range_in_one_row_is_named(compiled_model: CompiledMo
     with pytest.raises(ConfigError, match=r"top_p.top_p of row 1 = 1.5: expected a number from 0 up to 1"):
         next(
             iter(
-                compiled(opened.session, compiled_model.bundle, sampling)
+                generate_compiled(opened.session, compiled_model.bundle, sampling)
                 if in_graph
-                else stepped(opened, compiled_model.bundle, sampling)
+                else generate_stepwise(opened, compiled_model.bundle, sampling)
             )
         )
     sampling.params["top_p"]["top_p"] = np.ones((2, 1), np.float32)
     with pytest.raises(ConfigError, match=r"top_p.top_p has the shape \(2, 1\); expected \(3, 1\)"):
         next(
             iter(
-                compiled(opened.session, compiled_model.bundle, sampling)
+                generate_compiled(opened.session, compiled_model.bundle, sampling)
                 if in_graph
-                else stepped(opened, compiled_model.bundle, sampling)
+                else generate_stepwise(opened, compiled_model.bundle, sampling)
             )
         )
 
@@ -101,8 +101,8 @@ def test_weights_stand_once_in_the_file(compiled_model: CompiledModel) -> None:
     compiler = compiled_model.compiler(compiled_model.chain("top_k"))
     weights = sorted(large_constants(compiled_model.step.graph))
     assert len(weights) >= 4
-    assert sorted(large_constants(compiler.looped().graph)) == weights
-    assert sorted(large_constants(compiler.unrolled(8).graph)) == weights
+    assert sorted(large_constants(compiler.compile_loop().graph)) == weights
+    assert sorted(large_constants(compiler.compile_unrolled(8).graph)) == weights
 
 
 @pytest.mark.parametrize("stop", ["e", "ab", "aa", "a.\n", " b"])
@@ -110,9 +110,9 @@ def test_stop_strings_end_a_row_and_disturb_no_other(compiled_model: CompiledMod
     chain = compiled_model.chain("temperature")
     opened = compiled_model.open(chain)
     sampling = request(chain, 8, 300, stop=StopAutomaton([stop, "never here"]), mixed=False)
-    compiled_rows = written(compiled(opened.session, opened.bundle, sampling), 8)
-    assert compiled_rows[:2] == written(stepped(opened, opened.bundle, sampling), 8)[:2]
-    free = written(compiled(opened.session, opened.bundle, dataclasses.replace(sampling, stop=None)), 8)
+    compiled_rows = written(generate_compiled(opened.session, opened.bundle, sampling), 8)
+    assert compiled_rows[:2] == written(generate_stepwise(opened, opened.bundle, sampling), 8)[:2]
+    free = written(generate_compiled(opened.session, opened.bundle, dataclasses.replace(sampling, stop=None)), 8)
     for row in range(8):
         assert compiled_rows[0][row] == free[0][row][: len(compiled_rows[0][row])]
         if compiled_rows[1][row] == "stop":
@@ -121,7 +121,7 @@ def test_stop_strings_end_a_row_and_disturb_no_other(compiled_model: CompiledMod
 
 
 def test_bounded_activations_are_found(compiled_model: CompiledModel) -> None:
-    bounded = bounded_values(compiled_model.step.graph, compiled_model.bundle)
+    bounded = find_bounded_values(compiled_model.step.graph, compiled_model.bundle)
     assert "h_out" in bounded, "the hidden state of an LSTM is a product of a sigmoid and a tanh"
     assert "c_out" not in bounded, "the cell state is a sum"
     assert "logits" not in bounded
@@ -167,20 +167,22 @@ def test_strategies_of_other_authors_compile(
     registry = Registry()
     module, _, attribute = STRANGERS[name].partition(":")
     strategy = getattr(importlib.import_module(module), attribute)
-    registry.register_for("strategy", Provider("stranger", "1"))(name, strategy, summary="for a test")
+    registry.register_for("strategy", Distribution("stranger", "1"))(name, strategy, summary="for a test")
     options = {"ban": {"characters": "ea"}} if name == "ban" else {}
     chain = build_chain(registry, [name], compiled_model.bundle.vocab_size, options)
     tokenizer = load_tokenizer(compiled_model.bundle.tokenizer.name, compiled_model.bundle.tokenizer.state)
     tables = chain.table_arrays(tokenizer)
     path = compiled_model.folder / f"{name}.onnx"
-    path.write_bytes(Compiler(compiled_model.step, compiled_model.bundle, chain, tables).looped().SerializeToString())
+    path.write_bytes(
+        Compiler(compiled_model.step, compiled_model.bundle, chain, tables).compile_loop().SerializeToString()
+    )
     opened = OnnxSampler().open(path, "cpu")
     assert isinstance(opened, OnnxGenerator)
     sampling = dataclasses.replace(request(chain, 5, 120), params=chain.param_arrays(5, {name: FLAGS[name]}))
-    compiled_rows = written(compiled(opened.session, opened.bundle, sampling), 5)
+    compiled_rows = written(generate_compiled(opened.session, opened.bundle, sampling), 5)
     assert (
         compiled_rows[:2]
-        == written(stepped(opened, opened.bundle, dataclasses.replace(sampling, tables=tables)), 5)[:2]
+        == written(generate_stepwise(opened, opened.bundle, dataclasses.replace(sampling, tables=tables)), 5)[:2]
     )
     # The file needs no plugin: its own description of the chain is enough to run it.
     stored = dataclasses.replace(sampling, chain=stored_chain(opened.bundle))

@@ -20,7 +20,7 @@ import pytest
 
 import gentext
 from gentext.manager import BUILTINS
-from gentext.training import INITIAL_WEIGHTS
+from gentext.training import INITIAL_WEIGHTS_MODULE
 
 ROOT = Path(__file__).parent.parent
 #: The package and its subpackages, and the folders of the project that hold them.
@@ -55,7 +55,7 @@ IMPORT_EXCEPTIONS = {("gentext.__main__", "gentext.cli.app")}
 STRING_EXCEPTIONS = {
     "gentext.manager": set(BUILTINS),
     "gentext.resolve": {"gentext.plugins"},
-    "gentext.training": {INITIAL_WEIGHTS},
+    "gentext.training": {INITIAL_WEIGHTS_MODULE},
 }
 
 

@@ -30,7 +30,7 @@ from gentext.errors import (
     UsageError,
 )
 from gentext.interfaces import SourceKind
-from gentext.run import GENERATOR, HELD_OUT, MODEL
+from gentext.run import GENERATOR_FILE, HELD_OUT_FILE, MODEL_FILE
 from gentext.source import find_source, sources_of
 
 Gen = Callable[..., tuple[int, str, str]]
@@ -74,7 +74,7 @@ def nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
         ({"stop": ["ab", "c"]}, ["--stop", "ab", "--stop", "c"]),
     ],
 )
-@pytest.mark.parametrize("file", ["", MODEL, GENERATOR])
+@pytest.mark.parametrize("file", ["", MODEL_FILE, GENERATOR_FILE])
 def test_texts_are_those_of_the_command(
     file: str, parameters: dict[str, Any], flags: list[Any], gen: Gen, tiny_run: Path
 ) -> None:
@@ -147,7 +147,7 @@ def test_two_streams_take_turns(model: gentext.TextModel) -> None:
 def test_attributes(model: gentext.TextModel, tiny_run: Path) -> None:
     assert model.path == tiny_run
     assert model.vocab_size == len(model.symbols) == 19
-    assert set(model.symbols) == set((tiny_run / HELD_OUT).read_text(encoding="utf-8"))
+    assert set(model.symbols) == set((tiny_run / HELD_OUT_FILE).read_text(encoding="utf-8"))
     assert list(model.chain) == ["top_k", "top_p", "min_p", "temperature"]
     assert model.chain["temperature"] == {"temperature": 1.0}
     assert model.card["steps"] == 4
@@ -208,7 +208,7 @@ def test_score_is_that_of_gen_eval(model: gentext.TextModel, gen: Gen, tiny_run:
     code, out, err = gen("eval", tiny_run, "--json")
     assert code == 0, err
     report = json.loads(out)
-    text = (tiny_run / HELD_OUT).read_text(encoding="utf-8")
+    text = (tiny_run / HELD_OUT_FILE).read_text(encoding="utf-8")
     score = model.score(text)
     assert "".join(score.symbols) == text
     assert score.logprobs.shape == (len(text),)
@@ -301,7 +301,7 @@ def test_models_that_cannot_be_opened(tiny_run: Path, tmp_path: Path, monkeypatc
     with pytest.raises(RunError, match=r"was not exported yet: it has no model\.onnx\. Make one with: gen export"):
         gentext.load(tmp_path / "bare")
     with pytest.raises(RunError, match="the torch sampler reads a run folder; use --sampler onnx for a file"):
-        gentext.load(tiny_run / MODEL, sampler="torch")
+        gentext.load(tiny_run / MODEL_FILE, sampler="torch")
     with pytest.raises(UsageError, match=r"^device = 'gpu': expected auto, cpu or cuda$"):
         gentext.load(tiny_run, device="gpu")
     with pytest.raises(UsageError, match=r"^threads = -1: expected 1 to"):
@@ -345,8 +345,8 @@ def test_what_a_sampler_opens(tiny_run: Path, tmp_path: Path, monkeypatch: pytes
 
     assert opened(other, "any file") == other
     assert "expected a run folder or an .onnx file" in str(opened(other, "onnx file", "run"))
-    assert opened(tiny_run / MODEL, "onnx file") == tiny_run / MODEL
-    for path in (tiny_run / MODEL, other):
+    assert opened(tiny_run / MODEL_FILE, "onnx file") == tiny_run / MODEL_FILE
+    for path in (tiny_run / MODEL_FILE, other):
         assert "the mine sampler reads a run folder; use --sampler onnx for a file" in str(opened(path, "run"))
     assert "the sampler 'mine' opens files only" in str(opened(tiny_run, "any file"))
     assert "name a file" in str(opened(None, "onnx file"))
@@ -407,7 +407,7 @@ def test_train_alone(tiny_text: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 # -- threads ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("file", [MODEL, GENERATOR])
+@pytest.mark.parametrize("file", [MODEL_FILE, GENERATOR_FILE])
 def test_threads_write_as_if_alone(file: str, tiny_run: Path) -> None:
     model = gentext.load(tiny_run / file)
     alone = [model.write_many(["ab", ""], count=20, seed=seed, length=60) for seed in range(4)]

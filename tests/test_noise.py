@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from gentext.chain import DEFAULT_CHAIN, Chain, Link, build_chain
 from gentext.errors import UsageError
 from gentext.manager import host
-from gentext.noise import DRAW, check_seed, plane, uniforms
+from gentext.noise import DRAW, check_seed, counter_plane, uniforms
 from gentext.strategy import Strategy
 
-WORD = 2**64
-WORDS = st.integers(0, WORD - 1)
+SEED_LIMIT = 2**64
+WORDS = st.integers(0, SEED_LIMIT - 1)
 NAMES = st.sampled_from([DRAW, "top_k", "a plugin's"])
 
 
@@ -25,10 +25,10 @@ def philox(counter: list[int], key: list[int]) -> list[int]:
     a, b, c, d = counter
     k, m = key
     for _ in range(10):
-        high_a, low_a = divmod(0xD2E7470EE14C6C93 * a, WORD)
-        high_c, low_c = divmod(0xCA5A826395121157 * c, WORD)
+        high_a, low_a = divmod(0xD2E7470EE14C6C93 * a, SEED_LIMIT)
+        high_c, low_c = divmod(0xCA5A826395121157 * c, SEED_LIMIT)
         a, b, c, d = high_c ^ b ^ k, low_c, high_a ^ d ^ m, low_a
-        k, m = (k + 0x9E3779B97F4A7C15) % WORD, (m + 0xBB67AE8584CAA73B) % WORD
+        k, m = (k + 0x9E3779B97F4A7C15) % SEED_LIMIT, (m + 0xBB67AE8584CAA73B) % SEED_LIMIT
     return [a, b, c, d]
 
 
@@ -75,7 +75,7 @@ def test_numbers_are_below_one_and_exact() -> None:
 def test_seeds_streams_and_names_have_noise_of_their_own() -> None:
     blocks = [uniforms(seed, stream, name, 0, 50) for seed in (0, 1) for stream in (0, 1) for name in (DRAW, "x")]
     assert len({block.tobytes() for block in blocks}) == len(blocks)
-    assert plane(DRAW) != plane("x")
+    assert counter_plane(DRAW) != counter_plane("x")
 
 
 def test_adding_a_link_moves_no_other_noise() -> None:
@@ -93,8 +93,8 @@ def test_adding_a_link_moves_no_other_noise() -> None:
     assert not np.array_equal(after["first"], after["second"])
 
 
-@pytest.mark.parametrize("seed", [-1, WORD])
+@pytest.mark.parametrize("seed", [-1, SEED_LIMIT])
 def test_seeds_outside_64_bits_are_refused(seed: int) -> None:
-    with pytest.raises(UsageError, match=rf"seed {seed}: expected a whole number from 0 to {WORD - 1}"):
+    with pytest.raises(UsageError, match=rf"seed {seed}: expected a whole number from 0 to {SEED_LIMIT - 1}"):
         check_seed(seed)
-    assert check_seed(WORD - 1) == WORD - 1
+    assert check_seed(SEED_LIMIT - 1) == SEED_LIMIT - 1

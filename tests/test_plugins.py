@@ -19,7 +19,7 @@ from gentext.cli.plugins import plugins as list_plugins
 from gentext.errors import MissingExtra, PluginError, UnknownComponent
 from gentext.hookspecs import hookimpl
 from gentext.manager import BUILTINS, PluginHost
-from gentext.registry import KINDS, Component, Provider, Registry, plural
+from gentext.registry import KINDS, Component, Distribution, Registry, plural
 
 
 @dataclasses.dataclass
@@ -34,11 +34,11 @@ class Point:
 
     @property
     def dist(self) -> Any:
-        return types.SimpleNamespace(name=self.distribution, version=self.version)
+        return types.SimpleNamespace(name=self.name, version=self.version)
 
     @property
     def value(self) -> str:
-        return f"{self.distribution.replace('-', '_')}.plugin"
+        return f"{self.name.replace('-', '_')}.plugin"
 
     def load(self) -> Any:
         self.loads += 1
@@ -91,7 +91,7 @@ def test_builtins_come_through_the_hooks() -> None:
     assert all(full.registry.names(kind) for kind in KINDS)
     assert [plugin.module for plugin in full.plugins] == list(BUILTINS)
     for component in full.registry:
-        assert component.provider.builtin
+        assert component.distribution.builtin
         assert component.load().__doc__
 
 
@@ -110,14 +110,14 @@ def test_builtin_names_are_reserved(install: Install, capsys: pytest.CaptureFixt
     err = capsys.readouterr().err
     assert "'top_k' belongs to gentext itself; gentext-thief 1.2 must register another name" in err
     assert len(err.splitlines()) == 1
-    assert host.registry.find("strategy", "top_k").provider.builtin
+    assert host.registry.find("strategy", "top_k").distribution.builtin
     assert "fine" not in host.registry.names("strategy")  # all or nothing
 
 
 def test_conflict_is_reported_on_use(install: Install, capsys: pytest.CaptureFixture[str]) -> None:
     host = install(Point("gentext-one", registers("same", "other")), Point("gentext-two", registers("same"), "3.4"))
     assert capsys.readouterr().err == ""
-    assert host.registry.find("strategy", "other").provider.distribution == "gentext-one"
+    assert host.registry.find("strategy", "other").distribution.name == "gentext-one"
     with pytest.raises(
         PluginError, match=r"'same': gentext-one 1\.2 and gentext-two 3\.4; uninstall one, or.*GEN_PLUGINS"
     ):
@@ -127,13 +127,13 @@ def test_conflict_is_reported_on_use(install: Install, capsys: pytest.CaptureFix
 @pytest.mark.parametrize("target", ["module", "module:", ":attr", "a b:c", "a..b:c", "a:b.c", 5, None])
 def test_targets_are_checked(target: Any) -> None:
     with pytest.raises(PluginError, match="expected 'module:attribute' or something callable"):
-        Registry().add(Component("model", "name", target, "a summary", Provider("d", "1")))
+        Registry().add(Component("model", "name", target, "a summary", Distribution("d", "1")))
 
 
 @pytest.mark.parametrize(("name", "summary"), [("", "s"), ("a b", "s"), ("a/b", "s"), (None, "s"), ("a", ""), ("a", 5)])
 def test_names_and_summaries_are_checked(name: Any, summary: Any) -> None:
     with pytest.raises(PluginError, match=r"is no name for a model|has no summary"):
-        Registry().add(Component("model", name, "m:a", summary, Provider("d", "1")))
+        Registry().add(Component("model", name, "m:a", summary, Distribution("d", "1")))
 
 
 # -- lazy imports -----------------------------------------------------------------------------
@@ -162,7 +162,7 @@ def test_missing_extra_is_told_for_builtins_only(tmp_path: Path, monkeypatch: py
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(sys.modules, "torch", None)
     for builtin, error, words in ((True, MissingExtra, "pip install"), (False, PluginError, "import of torch")):
-        component = Component("model", "big", "gentext_wants_torch:Big", "s", Provider("d", "1", builtin))
+        component = Component("model", "big", "gentext_wants_torch:Big", "s", Distribution("d", "1", builtin))
         with pytest.raises(error, match=f"the model 'big'.* {words}"):
             component.load()
 

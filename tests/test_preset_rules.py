@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gentext.adjustments import Budget, TrainingFacts
 from gentext.plugins.presets.plugin import adjust_settings
-from gentext.resolve import TrainOptions, adjustable_keys, resolve
+from gentext.resolve import TrainOptions, adjustable_keys, resolve_config
 from gentext.run import Run
 
 
@@ -45,7 +45,7 @@ def changes(
 ) -> dict[str, float]:
     """Return what the rules change, as `gen train` asks them."""
     options = TrainOptions(preset=preset, settings=settings)
-    config, free = resolve(options), adjustable_keys(options)
+    config, free = resolve_config(options), adjustable_keys(options)
     facts = TrainingFacts(symbols, vocab_size, processes, preset, model)
     changes = adjust_settings(config, free, facts)
     for change in changes:

@@ -179,13 +179,13 @@ def test_trial_is_pruned_or_dies(tiny_text: Path, tmp_path: Path, monkeypatch: p
 def test_prospects(tmp_path: Path) -> None:
     study = Study.create(tmp_path / "study.db", {}, {})
     for loss in (1.0, 1.1, 1.2, 1.3):
-        number = study.begin()
+        number = study.begin_trial()
         for tenth in range(1, 11):
-            assert not study.report(number, tenth / 10, loss)
-        study.finish(number, "finished", loss)
-    number = study.begin()
-    assert [study.report(number, share, 2.0) for share in (0.1, 0.2, 0.29)] == [False, False, True]
-    study.finish(number, "pruned")
+            assert not study.report_loss(number, tenth / 10, loss)
+        study.finish_trial(number, "finished", loss)
+    number = study.begin_trial()
+    assert [study.report_loss(number, share, 2.0) for share in (0.1, 0.2, 0.29)] == [False, False, True]
+    study.finish_trial(number, "pruned")
     assert [row.state for row in study.rows()] == ["finished"] * 4 + ["pruned"]
     assert study.rows()[-1].val_loss == 2.0
 
@@ -198,11 +198,11 @@ def test_draws_depend_on_seed_number_and_results(tmp_path: Path) -> None:
         drawn.append([])
         for loss in range(RANDOM_TRIALS + 2):
             study = Study(tmp_path / name) if name == "b" else study  # as after a kill
-            number = study.begin()
-            values = study.values(number, space, seed)
-            assert study.values(number, space, seed) == values
+            number = study.begin_trial()
+            values = study.suggest_values(number, space, seed)
+            assert study.suggest_values(number, space, seed) == values
             assert all(space[key].contains(value) for key, value in values.items())
-            study.finish(number, "finished", 1 + loss / 10)
+            study.finish_trial(number, "finished", 1 + loss / 10)
             drawn[-1].append(values)
     assert drawn[0] == drawn[1] != drawn[2]
     assert [values[0]["model.hidden"] for values in drawn] == [512] * 3

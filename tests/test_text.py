@@ -22,7 +22,7 @@ from gentext.interfaces import Chunk, Finish, Request
 from gentext.manager import host
 from gentext.plugins.tokenizers.byte import ByteTokenizer
 from gentext.plugins.tokenizers.char import CharConfig, CharTokenizer
-from gentext.stepping import stepped
+from gentext.stepping import generate_stepwise
 from gentext.stop import StopAutomaton
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=40)
@@ -264,7 +264,7 @@ def test_rows_with_unequal_primes_write_as_if_alone(primes: list[list[int]], sto
         given = [np.array(primes[row], np.int64) for row in rows]
         stop = StopAutomaton(stops) if stops else None
         request = Request(given, [(3, row) for row in rows], chain, chain.param_arrays(len(rows)), {}, stop, 12)
-        chunks = list(stepped(Sums(), CHARS, request))
+        chunks = list(generate_stepwise(Sums(), CHARS, request))
         tokens, logprobs = (np.concatenate([getattr(c, name) for c in chunks]) for name in ("tokens", "logprobs"))
         return tokens, logprobs, chunks[-1].finish
 

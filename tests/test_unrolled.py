@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from onnx import helper
 
-from gentext.compiled import compiled, next_feeds
+from gentext.compiled import generate_compiled, next_feeds
 from gentext.errors import ExportError, FileFormatError
 from gentext.export.generator.unrolled import make_capturable
 from gentext.plugins.samplers.cuda_generator import UnrolledGenerator, bucket_size
 from gentext.plugins.samplers.onnx import OnnxGenerator
 from gentext.plugins.samplers.session import GeneratorSession, open_file, open_unrolled
-from gentext.stepping import stepped
+from gentext.stepping import generate_stepwise
 from gentext.stop import StopAutomaton
 
 Gen = Callable[..., tuple[int, str, str]]
@@ -42,7 +42,7 @@ def open_generators(compiled_model: CompiledModel) -> Opener:
         opened = compiled_model.open(chain)
         path = opened.session.path.with_name(f"{opened.session.path.stem}-unrolled.onnx")
         if not path.exists():
-            path.write_bytes(compiled_model.compiler(chain).unrolled(K).SerializeToString())
+            path.write_bytes(compiled_model.compiler(chain).compile_unrolled(K).SerializeToString())
         return opened, UnrolledGenerator(opened.session, open_unrolled(opened.session, "cpu"), "cpu")
 
     return open_both
@@ -55,11 +55,11 @@ def test_unrolled_writes_what_the_loop_writes(
 ) -> None:
     opened, model = open_generators(*names)
     sampling = request(compiled_model.chain(*names), rows, 100)
-    compiled_rows = written(compiled(model, opened.bundle, sampling), rows)
+    compiled_rows = written(generate_compiled(model, opened.bundle, sampling), rows)
     assert compiled_rows == written(opened.generate(sampling), rows)
     assert model.positions == K, "it did not fall back"
     if rows == 3:
-        assert compiled_rows[:2] == written(stepped(opened, opened.bundle, sampling), rows)[:2]
+        assert compiled_rows[:2] == written(generate_stepwise(opened, opened.bundle, sampling), rows)[:2]
 
 
 @pytest.mark.parametrize("rows", [1, 3, 64])
@@ -89,7 +89,7 @@ def test_neighbours_and_interruptions_change_nothing(compiled_model: CompiledMod
     chain = compiled_model.chain(*EVERY_LINK)
     requests = [request(chain, 20, 60, seed=1), request(chain, 40, 60, seed=2)]
     alone = [written(opened.generate(sampling), len(sampling.primes)) for sampling in requests]
-    first, second = (compiled(model, opened.bundle, sampling) for sampling in requests)
+    first, second = (generate_compiled(model, opened.bundle, sampling) for sampling in requests)
     assert bucket_size(20) == bucket_size(40)
     first_chunks, second_chunks = [], []
     for first_chunk, second_chunk in zip(first, second, strict=True):
@@ -103,7 +103,9 @@ def test_threads_share_the_buffers(compiled_model: CompiledModel, open_generator
     requests = [request(compiled_model.chain(*EVERY_LINK), rows, 60, seed=rows) for rows in (20, 33, 40, 50)]
     alone = [written(opened.generate(each), len(each.primes)) for each in requests]
     with ThreadPoolExecutor(len(requests)) as threads:
-        texts = threads.map(lambda each: written(compiled(model, opened.bundle, each), len(each.primes)), requests)
+        texts = threads.map(
+            lambda each: written(generate_compiled(model, opened.bundle, each), len(each.primes)), requests
+        )
     assert list(texts) == alone
     assert model.positions == K, "it did not fall back"
 
@@ -112,7 +114,7 @@ def test_stop_strings(compiled_model: CompiledModel, open_generators: Opener) ->
     opened, model = open_generators("temperature")
     for stop in (["e"], ["ab", "a.\n", "never here"]):
         sampling = request(compiled_model.chain("temperature"), 9, 100, stop=StopAutomaton(stop), mixed=False)
-        compiled_rows = written(compiled(model, opened.bundle, sampling), 9)
+        compiled_rows = written(generate_compiled(model, opened.bundle, sampling), 9)
         assert compiled_rows == written(opened.generate(sampling), 9)
         assert "stop" in compiled_rows[1]
 
@@ -125,7 +127,7 @@ def test_a_failure_on_the_way_costs_a_line_and_no_symbol(
 ) -> None:
     opened, model = open_generators("top_k")
     sampling = request(compiled_model.chain("top_k"), 3, 60)
-    chunks = compiled(model, opened.bundle, sampling)
+    chunks = generate_compiled(model, opened.bundle, sampling)
     first = [next(chunks), next(chunks)]
     monkeypatch.setattr(onnxruntime.InferenceSession, "run_with_iobinding", raiser(RuntimeError("out of memory\nat 0")))
     compiled_rows = written(iter([*first, *chunks]), 3)
@@ -140,12 +142,12 @@ def test_a_failure_on_the_way_costs_a_line_and_no_symbol(
 
 def test_nothing_that_a_gpu_refuses_to_capture(compiled_model: CompiledModel) -> None:
     compiler = compiled_model.compiler(compiled_model.chain(*EVERY_LINK))
-    nodes = compiler.unrolled(K).graph.node
+    nodes = compiler.compile_unrolled(K).graph.node
     assert not {node.op_type for node in nodes} & {"If", "Loop", "Scan", "ArgMax"}
     made_by = {name: node.op_type for node in nodes for name in node.output}
     assert {made_by[node.input[1]] for node in nodes if node.op_type == "TopK"} == {"Constant"}
     with pytest.raises(ExportError, match=r"control flow .*Loop"):
-        make_capturable(compiler.looped())
+        make_capturable(compiler.compile_loop())
 
 
 ELEMENTS = {

@@ -20,7 +20,7 @@ from spox import Tensor, Var
 from gentext.bundle import Bundle, StateMeta
 from gentext.chain import Chain, Link, LinkArrays
 from gentext.describe import chain_meta
-from gentext.export.generator.loop import loop
+from gentext.export.generator.loop import build_loop
 from gentext.export.generator.outputs import advance_automaton, end_rows, log_probabilities, run_automaton
 from gentext.export.generator.position import LoopInvariants, LoopState, PositionBuilder, PositionOutput
 from gentext.export.generator.states import merge_states, split_states
@@ -63,9 +63,9 @@ class Compiler:
         card = self.bundle.card | {"fingerprint": self._fingerprint(step)}
         self.bundle = dataclasses.replace(self.bundle, card=card)
         self.signature = signature(self.bundle)
-        self._position = PositionBuilder(step, self.bundle, chain, self.signature)
+        self._position_builder = PositionBuilder(step, self.bundle, chain, self.signature)
 
-    def looped(self) -> onnx.ModelProto:
+    def compile_loop(self) -> onnx.ModelProto:
         """Return the generator for as many positions as its input ``forced`` has.
 
         It has two loops, of which a call runs one. The first is for calls that use exactly the links that the
@@ -73,62 +73,62 @@ class Compiler:
         a branch.
         """
         inputs = self._declare_inputs(None)
-        state, invariants = self._initial_state(inputs), self._invariants(inputs)
-        position_inputs = self._position.position_inputs(inputs["noise"], inputs["forced"])
+        state, invariants = self._initial_loop_state(inputs), self._loop_invariants(inputs)
+        position_inputs = self._position_builder.position_inputs(inputs["noise"], inputs["forced"])
         trips = op.gather(op.shape(inputs["forced"]), op.const(np.int64(0)))
         outputs = []
 
         neutral_links = [link.name for link in self.chain if link.name in invariants.active and _is_neutral(link)]
         if neutral_links:
-            differs = [
+            differs_from_default = [
                 active if name in neutral_links else op.not_(active) for name, active in invariants.active.items()
             ]
-            uses_other_links = _any_true(differs)
-            default_states = {name: arrays for name, arrays in state.chain.items() if name not in neutral_links}
-            default_state, default_outputs = loop(
-                self._position.build,
-                _trips_if(trips, op.not_(uses_other_links)),
-                dataclasses.replace(state, chain=default_states),
+            uses_other_links = _is_any_true(differs_from_default)
+            default_link_states = {name: arrays for name, arrays in state.chain.items() if name not in neutral_links}
+            state_after_default_loop, default_outputs = build_loop(
+                self._position_builder.build,
+                _trips_where(trips, op.not_(uses_other_links)),
+                dataclasses.replace(state, chain=default_link_states),
                 position_inputs,
                 invariants.without_branches(),
             )
             # One of the loops runs no times and hands its initial state on, so they can follow each other.
-            state = dataclasses.replace(default_state, chain=state.chain | default_state.chain)
-            trips = _trips_if(trips, uses_other_links)
+            state = dataclasses.replace(state_after_default_loop, chain=state.chain | state_after_default_loop.chain)
+            trips = _trips_where(trips, uses_other_links)
             outputs.append(default_outputs)
-        state, all_link_outputs = loop(self._position.build, trips, state, position_inputs, invariants)
+        state, all_link_outputs = build_loop(self._position_builder.build, trips, state, position_inputs, invariants)
         outputs.append(all_link_outputs)
 
-        joined = all_link_outputs
+        joined_outputs = all_link_outputs
         if len(outputs) > 1:
-            joined = _concat_loops(outputs, self.bundle.vocab_size, op.shape(inputs["token"]))
+            joined_outputs = _concat_loops(outputs, self.bundle.vocab_size, op.shape(inputs["token"]))
         stopped, stop_state = run_automaton(
-            joined.tokens, self._initial_stop_state(inputs), inputs["stop_table"], inputs["stop_final"]
+            joined_outputs.tokens, self._initial_stop_state(inputs), inputs["stop_table"], inputs["stop_final"]
         )
-        return self._build(inputs, _CallResult(state, joined, stopped, stop_state), "K", self.bundle)
+        return self._build_model(inputs, _CallResult(state, joined_outputs, stopped, stop_state), "K", self.bundle)
 
-    def unrolled(self, positions: int) -> onnx.ModelProto:
+    def compile_unrolled(self, positions: int) -> onnx.ModelProto:
         """Return the generator for a fixed number of positions, without any control flow."""
         inputs = self._declare_inputs(positions)
-        state, invariants = self._initial_state(inputs), self._invariants(inputs).without_branches()
-        position_inputs = self._position.position_inputs(inputs["noise"], inputs["forced"])
+        state, invariants = self._initial_loop_state(inputs), self._loop_invariants(inputs).without_branches()
+        position_inputs = self._position_builder.position_inputs(inputs["noise"], inputs["forced"])
         stop_state = self._initial_stop_state(inputs)
         stop_states: list[Var] = []
         outputs: list[PositionOutput] = []
         for position in range(positions):
-            state, output = self._position.build(
+            state, output = self._position_builder.build(
                 state, position_inputs.select(op.const(np.int64(position))), invariants
             )
             stop_state = advance_automaton(stop_state, output.tokens, inputs["stop_table"])
             outputs.append(output)
             stop_states.append(stop_state)
         flat_outputs = [flatten(output) for output in outputs]
-        stacked = {name: _stack([variables[name] for variables in flat_outputs]) for name in flat_outputs[0]}
-        stopped = op.gather(inputs["stop_final"], _stack(stop_states))
-        result = _CallResult(state, unflatten(outputs[0], stacked), stopped, stop_state)
+        stacked_vars = {name: _stack_vars([variables[name] for variables in flat_outputs]) for name in flat_outputs[0]}
+        stopped = op.gather(inputs["stop_final"], _stack_vars(stop_states))
+        call_result = _CallResult(state, unflatten(outputs[0], stacked_vars), stopped, stop_state)
         card = self.bundle.card | {"positions": positions}
         bundle = dataclasses.replace(self.bundle, kind="unrolled", card=card)
-        return make_capturable(self._build(inputs, result, positions, bundle))
+        return make_capturable(self._build_model(inputs, call_result, positions, bundle))
 
     def _fingerprint(self, step: onnx.ModelProto) -> str:
         """Return a hash that all files of one step, chain and tables share, and no others: SHA-256, hexadecimal."""
@@ -145,21 +145,25 @@ class Compiler:
     def _declare_inputs(self, positions: int | None) -> NamedVars:
         """Return the inputs of the signature; with ``positions``, the axis K has that size."""
         return {
-            port.name: spox.argument(Tensor(np.dtype(port.dtype), _with_positions(port.shape, positions)))
+            port.name: spox.argument(Tensor(np.dtype(port.dtype), _fix_positions(port.shape, positions)))
             for port in self.signature.inputs
         }
 
-    def _build(self, inputs: NamedVars, result: _CallResult, positions: int | str, bundle: Bundle) -> onnx.ModelProto:
+    def _build_model(
+        self, inputs: NamedVars, call_result: _CallResult, positions: int | str, bundle: Bundle
+    ) -> onnx.ModelProto:
         """Return the file with the outputs of the signature, the defaults of the inputs, and the metadata."""
-        outputs = self._outputs(inputs, result)
+        outputs = self._output_vars(inputs, call_result)
         proto = spox.build(inputs, {port.name: outputs[port.name] for port in self.signature.outputs})
         shapes = {port.name: port.shape for port in self.signature.outputs}
-        for value in proto.graph.output:
-            declare_shape(value, [positions if size == "K" else size for size in shapes[value.name]])
-        tables = {f"{link}.{name}": array for link, arrays in self._tables.items() for name, array in arrays.items()}
+        for value_info in proto.graph.output:
+            declare_shape(value_info, [positions if size == "K" else size for size in shapes[value_info.name]])
+        table_defaults = {
+            f"{link}.{name}": array for link, arrays in self._tables.items() for name, array in arrays.items()
+        }
         for port in self.signature.inputs:
             if port.default is not None:
-                array = np.asarray(tables.get(port.name, port.default), port.dtype)
+                array = np.asarray(table_defaults.get(port.name, port.default), port.dtype)
                 proto.graph.initializer.append(numpy_helper.from_array(array, port.name))
         proto.ir_version = IR_VERSION
         proto.producer_name = "gentext"
@@ -167,15 +171,17 @@ class Compiler:
         onnx.checker.check_model(proto, full_check=True)
         return proto
 
-    def _outputs(self, inputs: NamedVars, result: _CallResult) -> NamedVars:
+    def _output_vars(self, inputs: NamedVars, call_result: _CallResult) -> NamedVars:
         """Return the outputs of the signature by name."""
-        state, positions = result.state, result.outputs
+        state, position_outputs = call_result.state, call_result.outputs
         ended_before = op.where(inputs["fresh"], op.const(np.int64(0)), inputs["ended"])
-        tokens, ended = end_rows(positions.tokens, positions.tops, inputs["forced"], ended_before, result.stopped)
-        outputs = {"tokens": tokens, "logprobs": log_probabilities(positions.logits, positions.tokens)}
-        outputs["logits"] = op.gather(positions.logits, op.const(np.int64(-1)), axis=0)
-        outputs |= {"ended_out": ended, "stop_state_out": result.stop_state}
-        model_states = merge_states(state.model, self._position.carried)
+        tokens, ended = end_rows(
+            position_outputs.tokens, position_outputs.tops, inputs["forced"], ended_before, call_result.stopped
+        )
+        outputs = {"tokens": tokens, "logprobs": log_probabilities(position_outputs.logits, position_outputs.tokens)}
+        outputs["logits"] = op.gather(position_outputs.logits, op.const(np.int64(-1)), axis=0)
+        outputs |= {"ended_out": ended, "stop_state_out": call_result.stop_state}
+        model_states = merge_states(state.model, self._position_builder.carried)
         outputs |= {f"{name}_out": var for name, var in model_states.items()}
         for link in self.chain:
             for name in link.strategy.state:
@@ -184,56 +190,58 @@ class Compiler:
 
     # -- the first position ------------------------------------------------------------------
 
-    def _initial_state(self, inputs: NamedVars) -> LoopState:
+    def _initial_loop_state(self, inputs: NamedVars) -> LoopState:
         """Return the state before the first position: of fresh rows the initial one, of the others the input."""
         fresh = inputs["fresh"]
         token = op.where(fresh, op.const(np.int64(self.bundle.start)), inputs["token"])
-        states = {
+        model_states = {
             state.name: op.where(
-                _along_axis(fresh, len(state.shape), state.spec.batch_axis), _initial_row(state), inputs[state.name]
+                _flags_along_axis(fresh, len(state.shape), state.spec.batch_axis),
+                _initial_row(state),
+                inputs[state.name],
             )
             for state in self.bundle.states
         }
-        chain = {link.name: self._initial_link_state(link, inputs) for link in self.chain}
-        return LoopState(token, split_states(states, self._position.carried), chain)
+        link_states = {link.name: self._initial_link_state(link, inputs) for link in self.chain}
+        return LoopState(token, split_states(model_states, self._position_builder.carried), link_states)
 
     def _initial_link_state(self, link: Link, inputs: NamedVars) -> dict[str, Traced]:
-        initial = {
+        initial_arrays = {
             name: Traced(op.const(np.full((1, *spec.shape), spec.initial, spec.dtype)))
             for name, spec in link.strategy.state.items()
         }
-        initial |= call_strategy(link, "start", xp, self._position.link_params(inputs, link))
-        state = {}
+        initial_arrays |= call_strategy(link, "start", xp, self._position_builder.link_params(inputs, link))
+        link_state = {}
         for name, spec in link.strategy.state.items():
-            fresh = _along_axis(inputs["fresh"], 1 + len(spec.shape), 0)
-            state[name] = Traced(op.where(fresh, initial[name].var, inputs[f"{link.name}.{name}"]))
-        return state
+            fresh = _flags_along_axis(inputs["fresh"], 1 + len(spec.shape), 0)
+            link_state[name] = Traced(op.where(fresh, initial_arrays[name].var, inputs[f"{link.name}.{name}"]))
+        return link_state
 
     def _initial_stop_state(self, inputs: NamedVars) -> Var:
         """Return the state of each row's stop automaton before the first position."""
         return op.where(inputs["fresh"], op.const(np.int64(0)), inputs["stop_state"])
 
-    def _invariants(self, inputs: NamedVars) -> LoopInvariants:
+    def _loop_invariants(self, inputs: NamedVars) -> LoopInvariants:
         """Return the values that are the same at every position."""
         params, tables = {}, {}
         for link in self.chain:
-            params[link.name] = self._position.link_params(inputs, link)
+            params[link.name] = self._position_builder.link_params(inputs, link)
             tables[link.name] = {
                 name: Traced(inputs[f"{link.name}.{name}"], shared=True) for name in link.strategy.tables
             }
-        return LoopInvariants(self._position.weights, params, tables, self._active_links(inputs))
+        return LoopInvariants(self._position_builder.weights, params, tables, self._active_links(inputs))
 
     def _active_links(self, inputs: NamedVars) -> NamedVars:
         """Return, for each link with parameters, whether any of them differs from its neutral value in any row."""
-        active = {}
+        active_links = {}
         for link in self.chain:
-            changed = []
+            differences = []
             for name, spec in link.strategy.params.items():
                 differs = op.not_(op.equal(inputs[f"{link.name}.{name}"], _neutral_value(spec)))
-                changed.append(op.reduce_max(op.cast(differs, to=np.uint8), keepdims=0))
-            if changed:
-                active[link.name] = op.cast(op.max(changed), to=np.bool_)
-        return active
+                differences.append(op.reduce_max(op.cast(differs, to=np.uint8), keepdims=0))
+            if differences:
+                active_links[link.name] = op.cast(op.max(differences), to=np.bool_)
+        return active_links
 
 
 def _is_neutral(link: Link) -> bool:
@@ -241,51 +249,51 @@ def _is_neutral(link: Link) -> bool:
     return all(link.defaults[name] == spec.neutral for name, spec in link.strategy.params.items())
 
 
-def _concat_loops(loops: list[PositionOutput], vocab_size: int, rows: Var) -> PositionOutput:
+def _concat_loops(loop_outputs: list[PositionOutput], vocab_size: int, rows: Var) -> PositionOutput:
     """Return the outputs of several loops, one behind another.
 
     An output of a loop without iterations has lost its sizes, so each is reshaped to [K, rows, ...] first.
     """
     row_shapes = {"tokens": (), "logits": (vocab_size,), "tops": (1,)}
-    flat_loops = [flatten(output) for output in loops]
-    joined = {}
+    flat_outputs = [flatten(output) for output in loop_outputs]
+    joined_vars = {}
     for name, row_shape in row_shapes.items():
-        parts = [
+        reshaped_vars = [
             op.reshape(variables[name], op.concat([int_vector(-1), rows, int_vector(*row_shape)], axis=0))
-            for variables in flat_loops
+            for variables in flat_outputs
         ]
-        joined[name] = op.concat(parts, axis=0)
-    return unflatten(loops[0], joined)
+        joined_vars[name] = op.concat(reshaped_vars, axis=0)
+    return unflatten(loop_outputs[0], joined_vars)
 
 
-def _along_axis(flags: Var, ndim: int, axis: int) -> Var:
+def _flags_along_axis(flags: Var, ndim: int, axis: int) -> Var:
     """Return flags [N] as an array of ``ndim`` axes, of which all but ``axis`` have the size 1."""
     if ndim == 1:
         return flags
     return op.unsqueeze(flags, int_vector(*(other_axis for other_axis in range(ndim) if other_axis != axis)))
 
 
-def _any_true(flags: list[Var]) -> Var:
-    return op.cast(op.reduce_max(op.cast(_stack(flags), to=np.uint8), keepdims=0), to=np.bool_)
+def _is_any_true(flags: list[Var]) -> Var:
+    return op.cast(op.reduce_max(op.cast(_stack_vars(flags), to=np.uint8), keepdims=0), to=np.bool_)
 
 
-def _trips_if(trips: Var, condition: Var) -> Var:
+def _trips_where(trips: Var, condition: Var) -> Var:
     """Return the number of iterations, or 0 where the condition is false."""
     return op.mul(trips, op.cast(condition, to=np.int64))
 
 
-def _stack(variables: Sequence[Var]) -> Var:
+def _stack_vars(variables: Sequence[Var]) -> Var:
     return op.concat([op.unsqueeze(var, int_vector(0)) for var in variables], axis=0)
 
 
 def _initial_row(state: StateMeta) -> Var:
     """Return the initial value of a model's state, for one row."""
-    return op.const(np.expand_dims(state.row(), state.spec.batch_axis))
+    return op.const(np.expand_dims(state.initial_row(), state.spec.batch_axis))
 
 
 def _neutral_value(spec: Param) -> Var:
     return op.const(np.array(spec.neutral, spec.dtype))
 
 
-def _with_positions(shape: Sequence[int | str], positions: int | None) -> tuple[int | str, ...]:
+def _fix_positions(shape: Sequence[int | str], positions: int | None) -> tuple[int | str, ...]:
     return tuple(positions if size == "K" and positions is not None else size for size in shape)

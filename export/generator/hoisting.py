@@ -19,45 +19,45 @@ def hoist_invariants(graph: onnx.GraphProto) -> None:
     for node in graph.node:
         if node.op_type == "Loop":
             body = next(subgraphs(node))
-            hoisted = _remove_invariants(body, {value.name for value in body.input})
-            names_read = {name for hoisted_node in hoisted for name in hoisted_node.input}
-            nodes += [*_remove_constants(body, names_read), *hoisted]
+            hoisted_nodes = _remove_invariants(body, {value_info.name for value_info in body.input})
+            names_read = {name for hoisted_node in hoisted_nodes for name in hoisted_node.input}
+            nodes += [*_remove_constants(body, names_read), *hoisted_nodes]
         nodes.append(node)
     replace_nodes(graph, nodes)
 
 
-def _remove_invariants(graph: onnx.GraphProto, changing: set[str]) -> list[onnx.NodeProto]:
-    """Remove and return the nodes that depend on no value in ``changing``, to which the other nodes' outputs are added.
+def _remove_invariants(graph: onnx.GraphProto, changing_names: set[str]) -> list[onnx.NodeProto]:
+    """Remove and return the nodes that depend on no value in ``changing_names``; add to it the other nodes' outputs.
 
     Nodes inside of branches are hoisted as well: to run them once, even if no position takes the branch, costs
     less than to run them at every position that does.
     """
-    hoisted: list[onnx.NodeProto] = []
-    remaining: list[onnx.NodeProto] = []
-    graph_outputs = {value.name for value in graph.output}
+    hoisted_nodes: list[onnx.NodeProto] = []
+    remaining_nodes: list[onnx.NodeProto] = []
+    graph_outputs = {value_info.name for value_info in graph.output}
     for node in graph.node:
         branches = list(subgraphs(node))
         for branch in branches:
-            hoisted += _remove_invariants(branch, changing)
+            hoisted_nodes += _remove_invariants(branch, changing_names)
         if node.op_type == "Constant":
-            remaining.append(node)  # those that hoisted nodes need follow later
-        elif branches or not changing.isdisjoint(node.input) or not graph_outputs.isdisjoint(node.output):
-            remaining.append(node)
-            changing.update(node.output)
+            remaining_nodes.append(node)  # those that hoisted nodes need follow later
+        elif branches or not changing_names.isdisjoint(node.input) or not graph_outputs.isdisjoint(node.output):
+            remaining_nodes.append(node)
+            changing_names.update(node.output)
         else:
-            hoisted.append(copy_node(node))
-    replace_nodes(graph, remaining)
-    return hoisted
+            hoisted_nodes.append(copy_node(node))
+    replace_nodes(graph, remaining_nodes)
+    return hoisted_nodes
 
 
 def _remove_constants(graph: onnx.GraphProto, names: Collection[str]) -> list[onnx.NodeProto]:
     """Remove and return the constants of these names, from a graph and its branches."""
-    removed: list[onnx.NodeProto] = []
-    remaining: list[onnx.NodeProto] = []
+    removed_nodes: list[onnx.NodeProto] = []
+    remaining_nodes: list[onnx.NodeProto] = []
     for node in graph.node:
         for branch in subgraphs(node):
-            removed += _remove_constants(branch, names)
+            removed_nodes += _remove_constants(branch, names)
         is_listed = node.op_type == "Constant" and node.output[0] in names
-        (removed if is_listed else remaining).append(copy_node(node))
-    replace_nodes(graph, remaining)
-    return removed
+        (removed_nodes if is_listed else remaining_nodes).append(copy_node(node))
+    replace_nodes(graph, remaining_nodes)
+    return removed_nodes

@@ -23,10 +23,10 @@ Outputs = TypeVar("Outputs")
 #: Names in the body of a Loop must differ from those in the graph around it, so they begin with this.
 BODY_PREFIX = "position."
 #: Names of the values that every Loop has.
-INDEX, CONDITION, TRIPS = "index", "keep", "trips"
+INDEX_NAME, CONDITION_NAME, TRIPS_NAME = "index", "keep", "trips"
 
 
-def loop(
+def build_loop(
     body: Callable[[State, Inputs, Invariants], tuple[State, Outputs]],
     trips: Var,
     state: State,
@@ -43,22 +43,22 @@ def loop(
     onnxruntime takes less time for an iteration of a Loop, and a Loop may have no iterations at all.)
     """
     state_vars, input_vars, invariant_vars = flatten(state), flatten(inputs), flatten(invariants)
-    arguments = {name: spox.argument(var.unwrap_tensor()) for name, var in (state_vars | invariant_vars).items()}
-    arguments |= {name: spox.argument(_element_type(var)) for name, var in input_vars.items()}
+    argument_vars = {name: spox.argument(var.unwrap_tensor()) for name, var in (state_vars | invariant_vars).items()}
+    argument_vars |= {name: spox.argument(_element_type(var)) for name, var in input_vars.items()}
     next_state, outputs = body(
-        unflatten(state, arguments), unflatten(inputs, arguments), unflatten(invariants, arguments)
+        unflatten(state, argument_vars), unflatten(inputs, argument_vars), unflatten(invariants, argument_vars)
     )
     next_vars = {f"{BODY_PREFIX}0.{name}": var for name, var in flatten(next_state).items()}
     output_vars = {f"{BODY_PREFIX}1.{name}": var for name, var in flatten(outputs).items()}
     # spox's own Loop forgets the ranks of the state, so the body becomes a model of its own first.
-    body_inputs = {name if name in invariant_vars else BODY_PREFIX + name: var for name, var in arguments.items()}
+    body_inputs = {name if name in invariant_vars else BODY_PREFIX + name: var for name, var in argument_vars.items()}
     body_model = spox.build(body_inputs, next_vars | output_vars)
     model = _loop_model(body_model, list(state_vars), list(input_vars), list(next_vars))
-    results = spox.inline(model)(**{TRIPS: trips}, **state_vars, **input_vars, **invariant_vars)
+    results = spox.inline(model)(**{TRIPS_NAME: trips}, **state_vars, **input_vars, **invariant_vars)
     return unflatten(next_state, results, "0"), unflatten(outputs, results, "1")
 
 
-def select(condition: Var, if_true: Tree, if_false: Tree) -> Tree:
+def select_tree(condition: Var, if_true: Tree, if_false: Tree) -> Tree:
     """Return the variables of one of two trees of the same structure, both of which are computed."""
     true_vars, false_vars = flatten(if_true), flatten(if_false)
     results = op.if_(
@@ -77,27 +77,30 @@ def _loop_model(
     ``state_names`` and ``input_names`` are those outside the loop, ``next_state_names`` are outputs of the body.
     """
     graph = body_model.graph
-    body_inputs = {value.name: value for value in graph.input}
-    outputs = [_outer_name(value.name) for value in graph.output]
-    index = helper.make_tensor_value_info(INDEX, TensorProto.INT64, [])
-    condition = helper.make_tensor_value_info(CONDITION, TensorProto.BOOL, [])
-    element_nodes = [helper.make_node("Gather", [name, INDEX], [BODY_PREFIX + name]) for name in input_names]
+    body_inputs = {value_info.name: value_info for value_info in graph.input}
+    output_names = [_outer_name(value_info.name) for value_info in graph.output]
+    index_info = helper.make_tensor_value_info(INDEX_NAME, TensorProto.INT64, [])
+    condition_info = helper.make_tensor_value_info(CONDITION_NAME, TensorProto.BOOL, [])
+    element_nodes = [helper.make_node("Gather", [name, INDEX_NAME], [BODY_PREFIX + name]) for name in input_names]
     body = helper.make_graph(
         [*element_nodes, *graph.node],
         "position",
-        [index, condition, *(body_inputs[BODY_PREFIX + name] for name in state_names)],
-        [condition, *graph.output],
+        [index_info, condition_info, *(body_inputs[BODY_PREFIX + name] for name in state_names)],
+        [condition_info, *graph.output],
         graph.initializer,
     )
     _remove_output_copies(body)
     outer_graph = helper.make_graph(
-        [helper.make_node("Loop", [TRIPS, "", *state_names], outputs, body=body)],
+        [helper.make_node("Loop", [TRIPS_NAME, "", *state_names], output_names, body=body)],
         "positions",
         [
-            helper.make_tensor_value_info(TRIPS, TensorProto.INT64, []),
-            *(_outer_value(value, stacked=_outer_name(name) in input_names) for name, value in body_inputs.items()),
+            helper.make_tensor_value_info(TRIPS_NAME, TensorProto.INT64, []),
+            *(
+                _outer_value_info(value_info, stacked=_outer_name(name) in input_names)
+                for name, value_info in body_inputs.items()
+            ),
         ],
-        [_outer_value(value, stacked=value.name not in next_state_names) for value in graph.output],
+        [_outer_value_info(value_info, stacked=value_info.name not in next_state_names) for value_info in graph.output],
     )
     hoist_invariants(outer_graph)
     return helper.make_model(outer_graph, opset_imports=body_model.opset_import, functions=body_model.functions)
@@ -105,14 +108,14 @@ def _loop_model(
 
 def _remove_output_copies(body: onnx.GraphProto) -> None:
     """Let a node write to an output of the body directly, where spox put an Identity in between."""
-    outputs = {value.name for value in body.output}
-    computed = {name for node in body.node for name in node.output}
+    output_names = {value_info.name for value_info in body.output}
+    computed_names = {name for node in body.node for name in node.output}
     for identity in reversed([node for node in body.node if node.op_type == "Identity"]):
-        source, target = identity.input[0], identity.output[0]
+        source_name, output_name = identity.input[0], identity.output[0]
         # A source that is an output itself, or comes from outside the body, needs its copy.
-        if target in outputs and source in computed - outputs:
+        if output_name in output_names and source_name in computed_names - output_names:
             body.node.remove(identity)
-            rename_in_graph(body, source, target)
+            rename_in_graph(body, source_name, output_name)
 
 
 def rename_in_graph(graph: onnx.GraphProto, old_name: str, new_name: str) -> None:
@@ -122,22 +125,22 @@ def rename_in_graph(graph: onnx.GraphProto, old_name: str, new_name: str) -> Non
         node.output[:] = [new_name if name == old_name else name for name in node.output]
         for branch in subgraphs(node):
             rename_in_graph(branch, old_name, new_name)
-            for value in branch.output:
-                value.name = new_name if value.name == old_name else value.name
+            for value_info in branch.output:
+                value_info.name = new_name if value_info.name == old_name else value_info.name
 
 
 def _outer_name(name: str) -> str:
     return name.removeprefix(BODY_PREFIX)
 
 
-def _outer_value(value: onnx.ValueInfoProto, *, stacked: bool) -> onnx.ValueInfoProto:
+def _outer_value_info(value_info: onnx.ValueInfoProto, *, stacked: bool) -> onnx.ValueInfoProto:
     """Return the value outside the loop for one in its body; ``stacked``: with an axis of all positions in front."""
-    outer_value = onnx.ValueInfoProto()
-    outer_value.CopyFrom(value)
-    outer_value.name = _outer_name(value.name)
+    outer_value_info = onnx.ValueInfoProto()
+    outer_value_info.CopyFrom(value_info)
+    outer_value_info.name = _outer_name(value_info.name)
     if stacked:
-        declare_shape(outer_value, ["K", *declared_shape(value)])
-    return outer_value
+        declare_shape(outer_value_info, ["K", *declared_shape(value_info)])
+    return outer_value_info
 
 
 def _element_type(var: Var) -> Tensor:

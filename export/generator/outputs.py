@@ -9,50 +9,50 @@ import numpy as np
 import spox.opset.ai.onnx.v21 as op
 from spox import Var
 
-from gentext.export.generator.loop import loop, select
+from gentext.export.generator.loop import build_loop, select_tree
 from gentext.export.strategies.indexing import int_vector
-from gentext.signature import FINISH
+from gentext.signature import FINISH_BY_CODE
 
 NamedVars = dict[str, Var]
 
 
 def end_rows(tokens: Var, top_logits: Var, forced: Var, ended: Var, stopped: Var) -> tuple[Var, Var]:
-    """Return the tokens [K, N], with -1 behind a row's end, and how each row ended [N], a code of FINISH.
+    """Return the tokens [K, N], with -1 behind a row's end, and how each row ended [N], a code of FINISH_BY_CODE.
 
     ``tokens`` [K, N] were drawn or forced, ``top_logits`` [K, N, 1] are the largest logits behind the chain,
     ``forced`` [K, N] is -1 where a token was drawn, ``ended`` [N] says how the rows ended before this call, and
     ``stopped`` [K, N] whether a stop string is complete. A forced position neither stops nor ends a row; a
     position with everything masked gives -1.
     """
-    drawn = op.less(forced, op.const(np.int64(0)))
-    finite = op.less(op.abs(op.squeeze(top_logits, int_vector(2))), op.const(np.float32(np.inf)))
-    masked = op.and_(op.not_(finite), drawn)
-    running = op.const(np.int64(FINISH.index("running")))
-    code = op.where(op.and_(stopped, drawn), op.const(np.int64(FINISH.index("stop"))), running)
-    code = op.where(masked, op.const(np.int64(FINISH.index("masked"))), code)
+    is_drawn = op.less(forced, op.const(np.int64(0)))
+    is_finite = op.less(op.abs(op.squeeze(top_logits, int_vector(2))), op.const(np.float32(np.inf)))
+    is_masked = op.and_(op.not_(is_finite), is_drawn)
+    running_code = op.const(np.int64(FINISH_BY_CODE.index("running")))
+    new_codes = op.where(op.and_(stopped, is_drawn), op.const(np.int64(FINISH_BY_CODE.index("stop"))), running_code)
+    new_codes = op.where(is_masked, op.const(np.int64(FINISH_BY_CODE.index("masked"))), new_codes)
     # From here on there are K + 1 positions: the first is the code before this call.
-    codes = op.concat([op.unsqueeze(ended, int_vector(0)), code], axis=0)
-    ends = op.cast(op.greater(codes, running), to=np.int32)
-    ends_before = op.slice(op.cumsum(ends, op.const(np.int64(0))), int_vector(0), int_vector(-1), int_vector(0))
-    silent = op.or_(op.greater(ends_before, op.const(np.int32(0))), masked)
-    first_end = op.arg_max(ends, axis=0, keepdims=1)
+    codes = op.concat([op.unsqueeze(ended, int_vector(0)), new_codes], axis=0)
+    has_ended = op.cast(op.greater(codes, running_code), to=np.int32)
+    ends_before = op.slice(op.cumsum(has_ended, op.const(np.int64(0))), int_vector(0), int_vector(-1), int_vector(0))
+    is_silent = op.or_(op.greater(ends_before, op.const(np.int32(0))), is_masked)
+    first_end = op.arg_max(has_ended, axis=0, keepdims=1)
     next_ended = op.squeeze(op.gather_elements(codes, first_end, axis=0), int_vector(0))
-    return op.where(silent, op.const(np.int64(-1)), tokens), next_ended
+    return op.where(is_silent, op.const(np.int64(-1)), tokens), next_ended
 
 
 def log_probabilities(logits: Var, tokens: Var) -> Var:
     """Return log-softmax of logits [K, N, V] at tokens [K, N]."""
-    picked = op.gather_elements(op.log_softmax(logits, axis=2), op.unsqueeze(tokens, int_vector(2)), axis=2)
-    return op.squeeze(picked, int_vector(2))
+    picked_logprobs = op.gather_elements(op.log_softmax(logits, axis=2), op.unsqueeze(tokens, int_vector(2)), axis=2)
+    return op.squeeze(picked_logprobs, int_vector(2))
 
 
 def advance_automaton(state: Var, token: Var, table: Var) -> Var:
     """Return the stop automaton's states [N] behind tokens [N]; ``table`` is [S, V]."""
-    row = op.gather(table, state, axis=0)
-    return op.squeeze(op.gather_elements(row, op.unsqueeze(token, int_vector(1)), axis=1), int_vector(1))
+    table_rows = op.gather(table, state, axis=0)
+    return op.squeeze(op.gather_elements(table_rows, op.unsqueeze(token, int_vector(1)), axis=1), int_vector(1))
 
 
-def run_automaton(tokens: Var, state: Var, table: Var, final: Var) -> tuple[Var, Var]:
+def run_automaton(tokens: Var, state: Var, table: Var, is_final: Var) -> tuple[Var, Var]:
     """Return where a stop string is complete [K, N], and the automaton's last states [N].
 
     Without stop strings the automaton has one state, and the loop no iterations.
@@ -62,13 +62,13 @@ def run_automaton(tokens: Var, state: Var, table: Var, final: Var) -> tuple[Var,
         next_state = advance_automaton(state["state"], inputs["token"], invariants["table"])
         return {"state": next_state}, {"state": next_state}
 
-    has_strings = op.greater(op.gather(op.shape(final), op.const(np.int64(0))), op.const(np.int64(1)))
+    has_strings = op.greater(op.gather(op.shape(is_final), op.const(np.int64(0))), op.const(np.int64(1)))
     positions = op.gather(op.shape(tokens), op.const(np.int64(0)))
     trips = op.mul(positions, op.cast(has_strings, to=np.int64))
-    last_state, states = loop(advance, trips, {"state": state}, {"token": tokens}, {"table": table})
-    stopped = select(
+    last_state, states = build_loop(advance, trips, {"state": state}, {"token": tokens}, {"table": table})
+    stopped = select_tree(
         has_strings,
-        {"stopped": op.gather(final, states["state"], axis=0)},
+        {"stopped": op.gather(is_final, states["state"], axis=0)},
         {"stopped": op.cast(op.mul(tokens, op.const(np.int64(0))), to=np.bool_)},
     )
     return stopped["stopped"], last_state["state"]

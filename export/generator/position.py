@@ -25,7 +25,7 @@ from gentext.signature import Signature
 #: The largest uniform number of gentext; a larger one, which a foreign caller may feed, could draw a masked symbol.
 LARGEST_UNIFORM = np.float32(1 - 2.0**-24)
 
-Arrays = dict[str, Traced]
+TracedArrays = dict[str, Traced]
 
 
 @dataclasses.dataclass
@@ -36,7 +36,7 @@ class LoopState:
     """The symbol of the position before [N]."""
     model: list[Var]
     """The model's states, as `gentext.export.generator.states` splits them."""
-    chain: dict[str, Arrays]
+    chain: dict[str, TracedArrays]
     """Link -> state -> array."""
 
 
@@ -58,9 +58,9 @@ class LoopInvariants:
 
     weights: dict[str, Var]
     """The constants of the step, by name."""
-    params: dict[str, Arrays]
+    params: dict[str, TracedArrays]
     """Link -> parameter -> array with a row for each row of the batch, even where the input has one for all."""
-    tables: dict[str, Arrays]
+    tables: dict[str, TracedArrays]
     """Link -> table -> array."""
     active: dict[str, Var]
     """Link -> whether any row uses it, so that a branch can leave it out. A link that is missing here always runs."""
@@ -97,52 +97,54 @@ class PositionBuilder:
         self.bundle, self.chain, self.signature = bundle, chain, signature
         split_step, self.carried = split_graph(step, bundle)
         lifted_step, weights = lift_weights(split_step)
-        self._step = spox.inline(lifted_step)
+        self._inlined_step = spox.inline(lifted_step)
         self.weights = {name: op.const(array) for name, array in weights.items()}
 
     def position_inputs(self, noise: Var, forced: Var) -> PositionInput:
         """Return the inputs of all positions from the call's noise [K, N, U] and forced symbols [K, N]."""
         u = self._noise_columns(noise, DRAW)
-        limit = op.const(LARGEST_UNIFORM)
-        u = op.cast(op.where(op.less_or_equal(u, limit), u, limit), to=np.float64)
+        largest_uniform = op.const(LARGEST_UNIFORM)
+        u = op.cast(op.where(op.less_or_equal(u, largest_uniform), u, largest_uniform), to=np.float64)
         # With u = -1 the draw gives 0, so where a symbol is forced it is the larger of the two.
         is_drawn = op.less(op.unsqueeze(forced, int_vector(2)), op.const(np.int64(0)))
         u = op.where(is_drawn, u, op.const(np.float64(-1)))
-        names = [link.name for link in self.chain if link.strategy.uniforms]
-        return PositionInput(forced, u, {name: self._noise_columns(noise, name) for name in names})
+        noise_links = [link.name for link in self.chain if link.strategy.uniforms]
+        return PositionInput(forced, u, {name: self._noise_columns(noise, name) for name in noise_links})
 
     def build(
         self, state: LoopState, inputs: PositionInput, invariants: LoopInvariants
     ) -> tuple[LoopState, PositionOutput]:
         """Return the next state and the output. Only the links whose state is in ``state`` run."""
         # the step
-        names = [tensor.name for tensor in self.carried]
-        model_states = dict(zip(names, state.model, strict=True))
-        results = self._step(tokens=state.token, **model_states, **invariants.weights)
-        next_model_states = [results[f"{name}_out"] for name in names]
+        tensor_names = [tensor.name for tensor in self.carried]
+        model_states = dict(zip(tensor_names, state.model, strict=True))
+        step_results = self._inlined_step(tokens=state.token, **model_states, **invariants.weights)
+        next_model_states = [step_results[f"{name}_out"] for name in tensor_names]
 
         # the chain
-        logits = self._mask_unknown(results["logits"])
+        logits = self._mask_unknown(step_results["logits"])
         link_states, link_outputs = {}, {}
         links = [link for link in self.chain if link.name in state.chain]
         for link in links:
-            logits, link_states[link.name] = self._apply(link, logits, state.chain[link.name], inputs, invariants)
+            logits, link_states[link.name] = self._apply_link(link, logits, state.chain[link.name], inputs, invariants)
             link_outputs[link.name] = logits
 
         # the draw
-        drawn, top = draw(logits, inputs.u)
-        token = op.max([drawn, inputs.forced])
+        drawn_tokens, top_logits = build_draw(logits, inputs.u)
+        token = op.max([drawn_tokens, inputs.forced])
 
         # the update of the links
-        new = op.less(inputs.forced, op.const(np.int64(0)))
+        is_new = op.less(inputs.forced, op.const(np.int64(0)))
         for link in links:
             if link.strategy.accepts:
-                link_states[link.name] = self._accept(
-                    link, token, link_outputs[link.name], link_states[link.name], new, invariants
+                link_states[link.name] = self._accept_token(
+                    link, token, link_outputs[link.name], link_states[link.name], is_new, invariants
                 )
-        return LoopState(token, next_model_states, link_states), PositionOutput(token, results["logits"], top)
+        return LoopState(token, next_model_states, link_states), PositionOutput(
+            token, step_results["logits"], top_logits
+        )
 
-    def link_params(self, inputs: Mapping[str, Var], link: Link) -> Arrays:
+    def link_params(self, inputs: Mapping[str, Var], link: Link) -> TracedArrays:
         """Return a link's parameters with one row for each row of the batch; ``inputs`` are the call's."""
         rows = op.shape(inputs["token"])
         params = {}
@@ -152,36 +154,36 @@ class PositionBuilder:
             params[name] = Traced(op.expand(inputs[f"{link.name}.{name}"], shape))
         return params
 
-    def _apply(
-        self, link: Link, logits: Var, state: Arrays, inputs: PositionInput, invariants: LoopInvariants
-    ) -> tuple[Var, Arrays]:
-        names = list(link.strategy.state)
+    def _apply_link(
+        self, link: Link, logits: Var, state: TracedArrays, inputs: PositionInput, invariants: LoopInvariants
+    ) -> tuple[Var, TracedArrays]:
+        state_names = list(link.strategy.state)
 
-        def run() -> list[Var]:
+        def run_link() -> list[Var]:
             noise = Traced(inputs.noise[link.name]) if link.strategy.uniforms else None
             params, tables = invariants.params[link.name], invariants.tables[link.name]
-            result, next_state = call_strategy(link, "apply", xp, Traced(logits), params, state, noise, tables)
-            return [result.var, *(next_state[name].var for name in names)]
+            new_logits, next_state = call_strategy(link, "apply", xp, Traced(logits), params, state, noise, tables)
+            return [new_logits.var, *(next_state[name].var for name in state_names)]
 
-        unchanged = [logits, *(state[name].var for name in names)]
-        next_logits, *next_state = _run_if_active(link, run, unchanged, invariants)
-        return next_logits, {name: Traced(var) for name, var in zip(names, next_state, strict=True)}
+        unchanged_vars = [logits, *(state[name].var for name in state_names)]
+        next_logits, *next_state = _run_if_active(link, run_link, unchanged_vars, invariants)
+        return next_logits, {name: Traced(var) for name, var in zip(state_names, next_state, strict=True)}
 
-    def _accept(
-        self, link: Link, token: Var, logits: Var, state: Arrays, new: Var, invariants: LoopInvariants
-    ) -> Arrays:
-        names = list(link.strategy.state)
+    def _accept_token(
+        self, link: Link, token: Var, logits: Var, state: TracedArrays, is_new: Var, invariants: LoopInvariants
+    ) -> TracedArrays:
+        state_names = list(link.strategy.state)
 
-        def run() -> list[Var]:
+        def run_link() -> list[Var]:
             params, tables = invariants.params[link.name], invariants.tables[link.name]
-            new_column = Traced(op.unsqueeze(new, int_vector(1)))
+            is_new_column = Traced(op.unsqueeze(is_new, int_vector(1)))
             next_state = call_strategy(
-                link, "accept", xp, Traced(token), Traced(logits), params, state, tables, new_column
+                link, "accept", xp, Traced(token), Traced(logits), params, state, tables, is_new_column
             )
-            return [next_state[name].var for name in names]
+            return [next_state[name].var for name in state_names]
 
-        next_state = _run_if_active(link, run, [state[name].var for name in names], invariants)
-        return {name: Traced(var) for name, var in zip(names, next_state, strict=True)}
+        next_state = _run_if_active(link, run_link, [state[name].var for name in state_names], invariants)
+        return {name: Traced(var) for name, var in zip(state_names, next_state, strict=True)}
 
     def _mask_unknown(self, logits: Var) -> Var:
         """Return logits [N, V] at which the symbol for unknown characters is never drawn."""
@@ -192,33 +194,35 @@ class PositionBuilder:
         mask[0, unknown] = -np.inf
         return op.add(logits, op.const(mask))
 
-    def _noise_columns(self, noise: Var, name: str) -> Var:
+    def _noise_columns(self, noise: Var, link_name: str) -> Var:
         """Return the columns of noise [K, N, U] that belong to a link, or to the draw."""
-        first, count = self.signature.noise[name]
-        return op.slice(noise, int_vector(first), int_vector(first + count), int_vector(2))
+        first_column, column_count = self.signature.noise[link_name]
+        return op.slice(noise, int_vector(first_column), int_vector(first_column + column_count), int_vector(2))
 
 
 def _run_if_active(
-    link: Link, run: Callable[[], list[Var]], unchanged: list[Var], invariants: LoopInvariants
+    link: Link, run_link: Callable[[], list[Var]], unchanged_vars: list[Var], invariants: LoopInvariants
 ) -> list[Var]:
-    """Return the results of ``run``, and at run time ``unchanged`` in their place where no row uses the link."""
-    if link.name not in invariants.active or not unchanged:
-        return run()
-    results = op.if_(
-        invariants.active[link.name], then_branch=run, else_branch=lambda: [op.identity(var) for var in unchanged]
+    """Return the results of ``run_link``; at run time, ``unchanged_vars`` where no row uses the link."""
+    if link.name not in invariants.active or not unchanged_vars:
+        return run_link()
+    branch_results = op.if_(
+        invariants.active[link.name],
+        then_branch=run_link,
+        else_branch=lambda: [op.identity(var) for var in unchanged_vars],
     )
-    return list(results)
+    return list(branch_results)
 
 
-def draw(logits: Var, u: Var) -> tuple[Var, Var]:
-    """Build `gentext.chain.draw`, node for node, for uniform numbers float64 [N, 1] below 1.
+def build_draw(logits: Var, u: Var) -> tuple[Var, Var]:
+    """Build `gentext.draw.draw_tokens`, node for node, for uniform numbers float64 [N, 1] below 1.
 
     Returns tokens [N] and the largest logit of each row [N, 1]. With such a number one of the running sums is
     greater than its share of the total, and the first one that is belongs to a symbol with a positive weight. So
     the reference's rule for a number with which no sum is needs no nodes here.
     """
-    top = op.reduce_max(logits, int_vector(1), keepdims=1)
-    running = op.cumsum(op.cast(op.exp(op.sub(logits, top)), to=np.float64), op.const(np.int64(1)))
-    total = op.gather(running, int_vector(-1), axis=1)
-    over = op.cast(op.greater(running, op.mul(u, total)), to=np.uint8)
-    return op.arg_max(over, axis=1, keepdims=0), top
+    top_logits = op.reduce_max(logits, int_vector(1), keepdims=1)
+    running_sums = op.cumsum(op.cast(op.exp(op.sub(logits, top_logits)), to=np.float64), op.const(np.int64(1)))
+    total_weight = op.gather(running_sums, int_vector(-1), axis=1)
+    is_over = op.cast(op.greater(running_sums, op.mul(u, total_weight)), to=np.uint8)
+    return op.arg_max(is_over, axis=1, keepdims=0), top_logits

@@ -17,7 +17,7 @@ from onnx import helper
 from spox import Var
 
 from gentext.bundle import Bundle, StateMeta
-from gentext.export.proto import copy_model, find_value, initializer_array, int_attribute
+from gentext.export.proto import copy_model, find_value_info, initializer_array, int_attribute
 from gentext.export.strategies.indexing import int_vector
 
 
@@ -72,45 +72,45 @@ def _split_state(graph: onnx.GraphProto, state: StateMeta) -> int | None:
     if state.shape[0] is None:
         return None
     readers = [node for node in graph.node if state.name in node.input]
-    layers_read = [_layer_read(graph, node, state.shape[0]) for node in readers]
-    stacked = _stacked_layers(graph, f"{state.name}_out")
-    if None in layers_read or stacked is None or len(stacked) != state.shape[0]:
+    layers_read = [_find_layer_read(graph, node, state.shape[0]) for node in readers]
+    layer_names = _stacked_layers(graph, f"{state.name}_out")
+    if None in layers_read or layer_names is None or len(layer_names) != state.shape[0]:
         return None
-    for node, layer in zip(readers, layers_read, strict=True):
-        node.CopyFrom(helper.make_node("Identity", [f"{state.name}.{layer}"], list(node.output)))
-    shape = ["N" if size is None else size for size in state.shape[1:]]
+    for node, layer_index in zip(readers, layers_read, strict=True):
+        node.CopyFrom(helper.make_node("Identity", [f"{state.name}.{layer_index}"], list(node.output)))
+    layer_shape = ["N" if size is None else size for size in state.shape[1:]]
     element_type = helper.np_dtype_to_tensor_dtype(np.dtype(state.dtype))
     graph.node.remove(next(node for node in graph.node if f"{state.name}_out" in node.output))
-    graph.input.remove(find_value(graph.input, state.name))
-    graph.output.remove(find_value(graph.output, f"{state.name}_out"))
-    for layer, value in enumerate(stacked):
-        graph.input.append(helper.make_tensor_value_info(f"{state.name}.{layer}", element_type, shape))
-        graph.node.append(helper.make_node("Identity", [value], [f"{state.name}.{layer}_out"]))
-        graph.output.append(helper.make_tensor_value_info(f"{state.name}.{layer}_out", element_type, shape))
-    return len(stacked)
+    graph.input.remove(find_value_info(graph.input, state.name))
+    graph.output.remove(find_value_info(graph.output, f"{state.name}_out"))
+    for layer_index, layer_name in enumerate(layer_names):
+        graph.input.append(helper.make_tensor_value_info(f"{state.name}.{layer_index}", element_type, layer_shape))
+        graph.node.append(helper.make_node("Identity", [layer_name], [f"{state.name}.{layer_index}_out"]))
+        graph.output.append(helper.make_tensor_value_info(f"{state.name}.{layer_index}_out", element_type, layer_shape))
+    return len(layer_names)
 
 
-def _layer_read(graph: onnx.GraphProto, node: onnx.NodeProto, layers: int) -> int | None:
+def _find_layer_read(graph: onnx.GraphProto, node: onnx.NodeProto, layers: int) -> int | None:
     """Return which layer a node takes out of a state, or None where it does anything else."""
     if node.op_type != "Gather" or int_attribute(node, "axis", 0) != 0:
         return None
-    index = initializer_array(graph, node.input[1])
-    return int(index) % layers if index is not None and index.ndim == 0 else None
+    layer_index = initializer_array(graph, node.input[1])
+    return int(layer_index) % layers if layer_index is not None and layer_index.ndim == 0 else None
 
 
 def _stacked_layers(graph: onnx.GraphProto, name: str) -> list[str] | None:
     """Return the values that a Concat stacks along axis 0 to an output, or None where it is computed otherwise."""
-    producers = {output: node for node in graph.node for output in node.output}
-    concat = producers.get(name)
-    if concat is None or concat.op_type != "Concat" or concat.attribute[0].i != 0:
+    producers = {output_name: node for node in graph.node for output_name in node.output}
+    concat_node = producers.get(name)
+    if concat_node is None or concat_node.op_type != "Concat" or concat_node.attribute[0].i != 0:
         return None
-    values = []
-    for layer_name in concat.input:
-        unsqueeze = producers.get(layer_name)
-        if unsqueeze is None or unsqueeze.op_type != "Unsqueeze":
+    layer_names = []
+    for unsqueezed_name in concat_node.input:
+        unsqueeze_node = producers.get(unsqueezed_name)
+        if unsqueeze_node is None or unsqueeze_node.op_type != "Unsqueeze":
             return None
-        axes = initializer_array(graph, unsqueeze.input[1])
+        axes = initializer_array(graph, unsqueeze_node.input[1])
         if axes is None or axes.ravel().tolist() != [0]:
             return None
-        values.append(unsqueeze.input[0])
-    return values
+        layer_names.append(unsqueeze_node.input[0])
+    return layer_names

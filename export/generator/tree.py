@@ -13,34 +13,34 @@ from gentext.export.strategies.traced import Traced
 Tree = TypeVar("Tree")
 
 
-def flatten(tree: Any, name: str = "") -> dict[str, Var]:
+def flatten(tree: Any, path: str = "") -> dict[str, Var]:
     """Return the variables of a tree in order. Their names are the paths to them, such as ``chain.top_k.count``."""
     if isinstance(tree, Var):
-        return {name: tree}
+        return {path: tree}
     if isinstance(tree, Traced):
-        return {name: tree.var}
+        return {path: tree.var}
     variables: dict[str, Var] = {}
     for key, child in _children(tree):
-        variables |= flatten(child, _path(name, key))
+        variables |= flatten(child, _join_path(path, key))
     return variables
 
 
-def unflatten(tree: Tree, variables: Mapping[str, Var], name: str = "") -> Tree:
+def unflatten(tree: Tree, variables: Mapping[str, Var], path: str = "") -> Tree:
     """Return a tree of the same structure with other variables, named as `flatten` names them."""
-    result: Any
+    rebuilt: Any
     if isinstance(tree, Var):
-        result = variables[name]
+        rebuilt = variables[path]
     elif isinstance(tree, Traced):
-        result = Traced(variables[name], shared=tree.shared)
+        rebuilt = Traced(variables[path], shared=tree.shared)
     else:
-        children = {key: unflatten(child, variables, _path(name, key)) for key, child in _children(tree)}
+        children = {key: unflatten(child, variables, _join_path(path, key)) for key, child in _children(tree)}
         if isinstance(tree, list):
-            result = list(children.values())
+            rebuilt = list(children.values())
         elif isinstance(tree, dict):
-            result = children
+            rebuilt = children
         else:
-            result = type(tree)(**children)
-    return result  # type: ignore[no-any-return]
+            rebuilt = type(tree)(**children)
+    return rebuilt  # type: ignore[no-any-return]
 
 
 def _children(tree: Any) -> Iterator[tuple[Any, Any]]:
@@ -52,5 +52,5 @@ def _children(tree: Any) -> Iterator[tuple[Any, Any]]:
         yield from ((field.name, getattr(tree, field.name)) for field in dataclasses.fields(tree))
 
 
-def _path(name: str, key: Any) -> str:
-    return f"{name}.{key}" if name else str(key)
+def _join_path(parent_path: str, key: Any) -> str:
+    return f"{parent_path}.{key}" if parent_path else str(key)

@@ -36,18 +36,23 @@ def make_capturable(model: onnx.ModelProto) -> onnx.ModelProto:
             f"the model's step has control flow ({', '.join(control_flow)}), which no GPU captures; "
             f"export without --unroll"
         )
-    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
-    types = {value.name: value.type.tensor_type for value in [*inferred.value_info, *inferred.input]}
+    inferred_graph = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
+    tensor_types = {
+        value_info.name: value_info.type.tensor_type
+        for value_info in [*inferred_graph.value_info, *inferred_graph.input]
+    }
     # A CUDA graph needs a constant k. A computed k (see keep_largest) becomes the size of the axis, which changes
     # no result.
-    sizes = {node.input[1]: _axis(node, types)[1] for node in model.graph.node if node.op_type == "TopK"}
+    size_by_k_name = {
+        node.input[1]: _reduced_axis(node, tensor_types)[1] for node in model.graph.node if node.op_type == "TopK"
+    }
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
-        result = node.output[0]
+        output_name = node.output[0]
         if node.op_type == "ArgMax":
-            nodes += _first_largest(node, types)
-        elif result in sizes and node.op_type != "Constant":
-            nodes.append(_constant(result, np.array([sizes[result]])))
+            nodes += _first_largest_nodes(node, tensor_types)
+        elif output_name in size_by_k_name and node.op_type != "Constant":
+            nodes.append(_constant_node(output_name, np.array([size_by_k_name[output_name]])))
         else:
             nodes.append(copy_node(node))
     replace_nodes(model.graph, nodes)
@@ -55,37 +60,45 @@ def make_capturable(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def _axis(node: onnx.NodeProto, types: TensorTypes) -> tuple[int, int, int]:
+def _reduced_axis(node: onnx.NodeProto, tensor_types: TensorTypes) -> tuple[int, int, int]:
     """Return the axis that a TopK or ArgMax works along, the size of the axis, and the number of axes."""
-    shape = types[node.input[0]].shape.dim
-    default = -1 if node.op_type == "TopK" else 0
-    axis = int_attribute(node, "axis", default) % len(shape)
-    if not shape[axis].dim_value:
+    dims = tensor_types[node.input[0]].shape.dim
+    default_axis = -1 if node.op_type == "TopK" else 0
+    axis = int_attribute(node, "axis", default_axis) % len(dims)
+    if not dims[axis].dim_value:
         raise ExportError(f"a link has {node.op_type} along an axis of open size, which no GPU captures")
-    return axis, shape[axis].dim_value, len(shape)
+    return axis, dims[axis].dim_value, len(dims)
 
 
-def _first_largest(node: onnx.NodeProto, types: TensorTypes) -> Iterator[onnx.NodeProto]:
+def _first_largest_nodes(node: onnx.NodeProto, tensor_types: TensorTypes) -> Iterator[onnx.NodeProto]:
     """Yield the nodes that replace an ArgMax: the smallest index of an element that equals the largest.
 
     Where none equals it, as among NaN, they give the last index, so that the result is always an index.
     """
-    axis, size, ndim = _axis(node, types)
-    [values], [result] = node.input, node.output
+    axis, size, ndim = _reduced_axis(node, tensor_types)
+    [input_name], [output_name] = node.input, node.output
     shape = [1] * ndim
     shape[axis] = size
-    yield _constant(f"{result}.axis", np.array([axis]))
-    yield _constant(f"{result}.places", np.arange(size).reshape(shape))
-    yield _constant(f"{result}.last", np.array(size - 1))
-    if types[values].elem_type not in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.INT64):
-        yield helper.make_node("Cast", [values], [f"{result}.wide"], to=onnx.TensorProto.INT64)
-        values = f"{result}.wide"
+    yield _constant_node(f"{output_name}.axis", np.array([axis]))
+    yield _constant_node(f"{output_name}.places", np.arange(size).reshape(shape))
+    yield _constant_node(f"{output_name}.last", np.array(size - 1))
+    if tensor_types[input_name].elem_type not in (
+        onnx.TensorProto.FLOAT,
+        onnx.TensorProto.DOUBLE,
+        onnx.TensorProto.INT64,
+    ):
+        yield helper.make_node("Cast", [input_name], [f"{output_name}.wide"], to=onnx.TensorProto.INT64)
+        input_name = f"{output_name}.wide"
     keepdims = int_attribute(node, "keepdims", 1)
-    yield helper.make_node("ReduceMax", [values, f"{result}.axis"], [f"{result}.top"], keepdims=1)
-    yield helper.make_node("Equal", [values, f"{result}.top"], [f"{result}.there"])
-    yield helper.make_node("Where", [f"{result}.there", f"{result}.places", f"{result}.last"], [f"{result}.each"])
-    yield helper.make_node("ReduceMin", [f"{result}.each", f"{result}.axis"], [result], keepdims=keepdims)
+    yield helper.make_node("ReduceMax", [input_name, f"{output_name}.axis"], [f"{output_name}.top"], keepdims=1)
+    yield helper.make_node("Equal", [input_name, f"{output_name}.top"], [f"{output_name}.there"])
+    yield helper.make_node(
+        "Where", [f"{output_name}.there", f"{output_name}.places", f"{output_name}.last"], [f"{output_name}.each"]
+    )
+    yield helper.make_node(
+        "ReduceMin", [f"{output_name}.each", f"{output_name}.axis"], [output_name], keepdims=keepdims
+    )
 
 
-def _constant(name: str, array: NDArray[Any]) -> onnx.NodeProto:
+def _constant_node(name: str, array: NDArray[Any]) -> onnx.NodeProto:
     return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(array))

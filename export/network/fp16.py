@@ -14,31 +14,31 @@ from onnx import TensorProto, helper, numpy_helper
 from gentext.errors import ExportError
 from gentext.export.proto import copy_model, copy_node, replace_initializers, replace_nodes
 
-_PRODUCTS = {"MatMul", "Gemm"}
+_PRODUCT_OPERATORS = {"MatMul", "Gemm"}
 
 
 def to_fp16(step: onnx.ModelProto) -> onnx.ModelProto:
     """Return the step with its matrix products in fp16; raise ExportError where there are none."""
     model = copy_model(step)
     graph = model.graph
-    products = _convertible_products(graph)
-    if not products:
+    product_names = _convertible_products(graph)
+    if not product_names:
         raise ExportError("fp16: the model's step has no matrix product with constant weights before its logits")
-    converted_weights = {node.input[1] for node in graph.node if node.output[0] in products}
+    converted_weights = {node.input[1] for node in graph.node if node.output[0] in product_names}
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
-        nodes += _product_in_fp16(node) if node.output[0] in products else [copy_node(node)]
+        nodes += _product_in_fp16(node) if node.output[0] in product_names else [copy_node(node)]
 
     names_read = {name for node in nodes for name in node.input}
-    constants = []
+    initializers = []
     for tensor in graph.initializer:
         array = numpy_helper.to_array(tensor)
         if tensor.name in converted_weights:
-            constants.append(numpy_helper.from_array(array.astype(np.float16), _fp16_name(tensor.name)))
+            initializers.append(numpy_helper.from_array(array.astype(np.float16), _fp16_name(tensor.name)))
         if tensor.name in names_read:
-            constants.append(numpy_helper.from_array(array, tensor.name))
+            initializers.append(numpy_helper.from_array(array, tensor.name))
     replace_nodes(graph, nodes)
-    replace_initializers(graph, constants)
+    replace_initializers(graph, initializers)
     return model
 
 
@@ -50,49 +50,51 @@ def _convertible_products(graph: onnx.GraphProto) -> set[str]:
         for name, array in weights.items()
         if array.dtype == np.float32 and array.ndim == 2 and np.abs(array).max(initial=0) <= np.finfo(np.float16).max
     }
-    products = {
+    product_names = {
         node.output[0]
         for node in graph.node
-        if node.op_type in _PRODUCTS
+        if node.op_type in _PRODUCT_OPERATORS
         and node.input[1] in convertible_weights
         and not any(attribute.name == "beta" and attribute.f != 1 for attribute in node.attribute)
     }
-    return products - _nearest_products(graph, "logits")
+    return product_names - _nearest_products(graph, "logits")
 
 
-def _nearest_products(graph: onnx.GraphProto, name: str) -> set[str]:
+def _nearest_products(graph: onnx.GraphProto, value_name: str) -> set[str]:
     """Return the outputs of the products that lead to a value without another product in between."""
-    producers = {output: node for node in graph.node for output in node.output}
-    products: set[str] = set()
-    visited: set[str] = set()
-    queue = [name]
-    while queue:
-        value = queue.pop()
-        node = producers.get(value)
-        if node is None or value in visited:
+    producers = {output_name: node for node in graph.node for output_name in node.output}
+    product_names: set[str] = set()
+    visited_names: set[str] = set()
+    names_to_visit = [value_name]
+    while names_to_visit:
+        product_name = names_to_visit.pop()
+        node = producers.get(product_name)
+        if node is None or product_name in visited_names:
             continue
-        visited.add(value)
-        if node.op_type in _PRODUCTS:
-            products.add(value)
+        visited_names.add(product_name)
+        if node.op_type in _PRODUCT_OPERATORS:
+            product_names.add(product_name)
         else:
-            queue += node.input
-    return products
+            names_to_visit += node.input
+    return product_names
 
 
 def _product_in_fp16(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
     """Yield the nodes that compute a product in fp16. A bias is added in fp32."""
-    activation, weight, *optional_bias = node.input
-    result = node.output[0]
-    bias = optional_bias[0] if optional_bias else ""
-    yield helper.make_node("Cast", [activation], [f"{result}.in"], to=TensorProto.FLOAT16)
+    activation_name, weight_name, *optional_bias_name = node.input
+    result_name = node.output[0]
+    bias_name = optional_bias_name[0] if optional_bias_name else ""
+    yield helper.make_node("Cast", [activation_name], [f"{result_name}.in"], to=TensorProto.FLOAT16)
     product = copy_node(node)
-    product.input[:] = [f"{result}.in", _fp16_name(weight)]
-    product.output[:] = [f"{result}.half"]
+    product.input[:] = [f"{result_name}.in", _fp16_name(weight_name)]
+    product.output[:] = [f"{result_name}.half"]
     yield product
-    yield helper.make_node("Cast", [f"{result}.half"], [f"{result}.wide" if bias else result], to=TensorProto.FLOAT)
-    if bias:
-        yield helper.make_node("Add", [f"{result}.wide", bias], [result])
+    yield helper.make_node(
+        "Cast", [f"{result_name}.half"], [f"{result_name}.wide" if bias_name else result_name], to=TensorProto.FLOAT
+    )
+    if bias_name:
+        yield helper.make_node("Add", [f"{result_name}.wide", bias_name], [result_name])
 
 
-def _fp16_name(name: str) -> str:
-    return f"{name}.fp16"
+def _fp16_name(weight_name: str) -> str:
+    return f"{weight_name}.fp16"

@@ -26,7 +26,7 @@ EXAMPLE_ROWS, EXAMPLE_POSITIONS = 3, 5
 class ModelFile(NamedTuple):
     """The bytes of model.onnx, checked."""
 
-    data: bytes
+    model_bytes: bytes
     difference: Difference
     method: str
     """How the graph was made, in words."""
@@ -41,8 +41,8 @@ def export_model(model: ExportableModel, bundle: Bundle) -> ModelFile:
     problems = []
     for method, make_graph in (("whole sequences", trace_forward), ("a scan over steps", scan_steps)):
         try:
-            data = _finish(make_graph(model, bundle), bundle)
-            return ModelFile(data, verify_model(data, model, bundle), method)
+            model_bytes = _serialize_model(make_graph(model, bundle), bundle)
+            return ModelFile(model_bytes, verify_model(model_bytes, model, bundle), method)
         except ExportError as error:
             problems.append(f"{method}: {error}")
         except Exception as error:  # the exporter raises nearly anything
@@ -53,7 +53,7 @@ def export_model(model: ExportableModel, bundle: Bundle) -> ModelFile:
 def trace_forward(model: ExportableModel, bundle: Bundle) -> onnx.ModelProto:
     """Trace ``forward`` over a whole window, with batch and time left open."""
     tokens = torch.zeros((EXAMPLE_ROWS, EXAMPLE_POSITIONS), dtype=torch.int64)
-    return _trace(_Forward(model), tokens, bundle)
+    return _trace_module(_Forward(model), tokens, bundle)
 
 
 def scan_steps(model: ExportableModel, bundle: Bundle) -> onnx.ModelProto:
@@ -63,7 +63,7 @@ def scan_steps(model: ExportableModel, bundle: Bundle) -> onnx.ModelProto:
 
 def trace_step(model: ExportableModel, bundle: Bundle) -> onnx.ModelProto:
     """Trace ``step``: tokens [B] and the states give logits [B, V] and the new states."""
-    return _trace(_Step(model), torch.zeros((EXAMPLE_ROWS,), dtype=torch.int64), bundle)
+    return _trace_module(_Step(model), torch.zeros((EXAMPLE_ROWS,), dtype=torch.int64), bundle)
 
 
 class _Forward(torch.nn.Module):
@@ -86,26 +86,26 @@ class _Step(_Forward):
         return (logits.float(), *next_state)
 
 
-def _trace(module: torch.nn.Module, tokens: Tensor, bundle: Bundle) -> onnx.ModelProto:
+def _trace_module(module: torch.nn.Module, tokens: Tensor, bundle: Bundle) -> onnx.ModelProto:
     """Trace a module for example tokens, all axes of which stay open, as does the batch axis of each state."""
     # PyTorch 2.13 remembers how it traced a recurrent layer, and unrolls the next one: seen as a fixed time axis.
-    for name in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
-        getattr(getattr(torch.ops.aten, name).input, "_dispatch_cache", {}).clear()
-    names = [state.name for state in bundle.states]
-    states = tuple(torch.from_numpy(state.rows(EXAMPLE_ROWS)).clone() for state in bundle.states)
+    for operator_name in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
+        getattr(getattr(torch.ops.aten, operator_name).input, "_dispatch_cache", {}).clear()
+    state_names = [state.name for state in bundle.states]
+    states = tuple(torch.from_numpy(state.initial_rows(EXAMPLE_ROWS)).clone() for state in bundle.states)
     open_axes: dict[str, Any] = {
         "tokens": dict.fromkeys(range(tokens.dim()), torch.export.Dim.DYNAMIC),
         "state": tuple({state.spec.batch_axis: torch.export.Dim.DYNAMIC} for state in bundle.states),
     }
-    with _quiet():
+    with _silence_exporter():
         program = torch.onnx.export(
             module.eval(),
             (tokens, states),
             dynamo=True,
             opset_version=OPSET,
             dynamic_shapes=open_axes,
-            input_names=["tokens", *names],
-            output_names=["logits", *(f"{name}_out" for name in names)],
+            input_names=["tokens", *state_names],
+            output_names=["logits", *(f"{operator_name}_out" for operator_name in state_names)],
             verbose=False,
         )
     assert program is not None
@@ -121,19 +121,19 @@ def remove_annotations(proto: onnx.ModelProto) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _silence_exporter() -> Iterator[None]:
     """Hide the log lines, warnings and prints of PyTorch's exporter; its exceptions still come out."""
-    level = logging.root.manager.disable
+    previous_level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(level)
+        logging.disable(previous_level)
 
 
-def _finish(proto: onnx.ModelProto, bundle: Bundle) -> bytes:
+def _serialize_model(proto: onnx.ModelProto, bundle: Bundle) -> bytes:
     """Declare the interface, attach the metadata, drop the tracer's annotations, and check the graph."""
     proto.ir_version = IR_VERSION
     shapes: dict[str, list[int | str]] = {
@@ -143,13 +143,13 @@ def _finish(proto: onnx.ModelProto, bundle: Bundle) -> bytes:
     for state in bundle.states:
         shape: list[int | str] = ["batch" if size is None else size for size in state.shape]
         shapes[state.name] = shapes[f"{state.name}_out"] = shape
-    for value in [*proto.graph.input, *proto.graph.output]:
-        declare_shape(value, shapes[value.name])
+    for value_info in [*proto.graph.input, *proto.graph.output]:
+        declare_shape(value_info, shapes[value_info.name])
     del proto.metadata_props[:]
     del proto.graph.value_info[:]
     remove_annotations(proto)
     onnx.helper.set_model_props(proto, bundle.to_metadata())
     proto.producer_name, proto.producer_version = "gentext", ""
     onnx.checker.check_model(proto, full_check=True)
-    data: bytes = proto.SerializeToString()
-    return data
+    model_bytes: bytes = proto.SerializeToString()
+    return model_bytes

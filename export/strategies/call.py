@@ -24,49 +24,49 @@ def call_strategy(link: Link, method: Literal["start", "apply", "accept"], *argu
     Raises PluginError naming the link, the author's source line and the rule.
     """
     try:
-        result = getattr(link.strategy, method)(*arguments)
+        returned = getattr(link.strategy, method)(*arguments)
     except Exception as error:
-        location, explanation = _location(error, link.strategy), _explanation(error)
+        location, explanation = _describe_location(error, link.strategy), _explain_error(error)
         raise PluginError(f"the strategy {link.name!r} cannot be compiled: {location}{explanation}") from error
-    states = result
+    states = returned
     if method == "apply":
-        if not (isinstance(result, tuple) and len(result) == 2):
-            raise _wrong_result(link, method, f"returned {type(result).__name__}, expected (logits, state)")
-        logits, states = result
+        if not (isinstance(returned, tuple) and len(returned) == 2):
+            raise _wrong_result(link, method, f"returned {type(returned).__name__}, expected (logits, state)")
+        logits, states = returned
         _check_array(link, method, "logits", logits, np.dtype("float32"), (link.strategy.vocab_size,))
     declared = link.strategy.state
     if not isinstance(states, Mapping):
         raise _wrong_result(link, method, f"returned the state {type(states).__name__}, declared {sorted(declared)}")
-    complete = states.keys() <= declared.keys() if method == "start" else states.keys() == declared.keys()
-    if not complete:
+    names_agree = states.keys() <= declared.keys() if method == "start" else states.keys() == declared.keys()
+    if not names_agree:
         raise _wrong_result(link, method, f"returned the state {sorted(states)}, declared {sorted(declared)}")
     for name, array in states.items():
         spec = declared[name]
         _check_array(link, method, f"state {name!r}", array, np.dtype(spec.dtype), spec.shape)
-    return result
+    return returned
 
 
 def _check_array(
     link: Link, method: str, name: str, array: Any, dtype: np.dtype[Any], row_shape: tuple[int, ...]
 ) -> None:
     """Raise PluginError unless an array is a traced one of that type and of the shape [N, *row_shape]."""
-    expected = f"{dtype}[N{''.join(f', {size}' for size in row_shape)}]"
+    expected_type = f"{dtype}[N{''.join(f', {size}' for size in row_shape)}]"
     if not isinstance(array, Traced):
-        raise _wrong_result(link, method, f"returned {name} as {type(array).__name__}, expected {expected}")
+        raise _wrong_result(link, method, f"returned {name} as {type(array).__name__}, expected {expected_type}")
     sizes_match = len(array.shape) == 1 + len(row_shape) and all(
         size in (declared_size, None) for size, declared_size in zip(array.shape[1:], row_shape, strict=True)
     )
     if array.dtype != dtype or not sizes_match:
-        actual = f"{array.dtype}{list(array.shape)}".replace("None", "N")
+        actual_type = f"{array.dtype}{list(array.shape)}".replace("None", "N")
         hint = " (a float64 constant? write Python numbers)" if array.dtype == np.float64 else ""
-        raise _wrong_result(link, method, f"returned {name} as {actual}, expected {expected}{hint}")
+        raise _wrong_result(link, method, f"returned {name} as {actual_type}, expected {expected_type}{hint}")
 
 
 def _wrong_result(link: Link, method: str, problem: str) -> PluginError:
     return PluginError(f"the strategy {link.name!r} cannot be compiled: {method}() {problem}")
 
 
-def _location(error: BaseException, strategy: Strategy) -> str:
+def _describe_location(error: BaseException, strategy: Strategy) -> str:
     """Return file, line number and text of the author's line on the way to an error, or an empty string."""
     frame = _author_frame(traceback.extract_tb(error.__traceback__)[1:], strategy)  # the first is `call_strategy`
     if frame is None:
@@ -80,9 +80,9 @@ def _author_frame(frames: list[traceback.FrameSummary], strategy: Strategy) -> t
     Where there is none, the innermost one that is neither gentext's nor an installed library's; and the strategy's
     own method where there is none of these either, as when a link of gentext itself fails.
     """
-    packages = {base.__module__.partition(".")[0] for base in type(strategy).__mro__}
-    packages -= {"gentext", *sys.stdlib_module_names}
-    author_files, own_files = _files_of(packages), _files_of({"gentext"})
+    package_names = {base_class.__module__.partition(".")[0] for base_class in type(strategy).__mro__}
+    package_names -= {"gentext", *sys.stdlib_module_names}
+    author_files, own_files = _source_files(package_names), _source_files({"gentext"})
     for frame in reversed(frames):
         if frame.filename in author_files:
             return frame
@@ -92,9 +92,9 @@ def _author_frame(frames: list[traceback.FrameSummary], strategy: Strategy) -> t
     return frames[0] if frames else None
 
 
-def _files_of(packages: set[str]) -> set[str]:
+def _source_files(package_names: set[str]) -> set[str]:
     """Return the source files of all modules of some packages that are imported."""
-    modules = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] in packages]
+    modules = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] in package_names]
     filenames = [getattr(module, "__file__", None) for module in modules]  # a namespace package has none
     return {filename for filename in filenames if filename is not None}
 
@@ -106,7 +106,7 @@ def _is_library(filename: str) -> bool:
     return Path(filename).is_relative_to(sysconfig.get_path("stdlib"))
 
 
-def _explanation(error: BaseException) -> str:
+def _explain_error(error: BaseException) -> str:
     if isinstance(error, RuleBroken):
         return str(error)
     text = str(error)

@@ -17,22 +17,22 @@ from gentext.export.strategies.traced import Traced
 def check_compiles(link: Link) -> None:
     """Trace every method of a link once; raise PluginError with the author's line and the rule."""
     strategy = link.strategy
-    vocab = strategy.vocab_size
+    vocab_size = strategy.vocab_size
     params = {
-        name: _input("N", vocab if param.per_symbol else 1, dtype=param.dtype)
+        name: _traced_input("N", vocab_size if param.per_symbol else 1, dtype=param.dtype)
         for name, param in strategy.params.items()
     }
     tables = {
-        name: _input(*_table_sizes(name, table.dims), dtype=table.dtype, shared=True)
+        name: _traced_input(*_table_sizes(name, table.dims), dtype=table.dtype, shared=True)
         for name, table in strategy.tables.items()
     }
-    state = {name: _input("N", *spec.shape, dtype=spec.dtype) for name, spec in strategy.state.items()}
-    noise = _input("N", strategy.uniforms) if strategy.uniforms else None
+    state = {name: _traced_input("N", *spec.shape, dtype=spec.dtype) for name, spec in strategy.state.items()}
+    noise = _traced_input("N", strategy.uniforms) if strategy.uniforms else None
     call_strategy(link, "start", xp, params)
-    logits, next_state = call_strategy(link, "apply", xp, _input("N", vocab), params, state, noise, tables)
+    logits, next_state = call_strategy(link, "apply", xp, _traced_input("N", vocab_size), params, state, noise, tables)
     if strategy.accepts:
-        token, new = _input("N", dtype="int64"), _input("N", 1, dtype="bool")
-        call_strategy(link, "accept", xp, token, logits, params, next_state, tables, new)
+        token, is_new = _traced_input("N", dtype="int64"), _traced_input("N", 1, dtype="bool")
+        call_strategy(link, "accept", xp, token, logits, params, next_state, tables, is_new)
 
 
 def _table_sizes(name: str, dims: Sequence[int | None]) -> list[int | str]:
@@ -40,5 +40,5 @@ def _table_sizes(name: str, dims: Sequence[int | None]) -> list[int | str]:
     return [f"{name}{axis}" if size is None else size for axis, size in enumerate(dims)]
 
 
-def _input(*sizes: int | str, dtype: str = "float32", shared: bool = False) -> Traced:
+def _traced_input(*sizes: int | str, dtype: str = "float32", shared: bool = False) -> Traced:
     return Traced(spox.argument(Tensor(np.dtype(dtype), sizes)), shared=shared)

@@ -17,12 +17,12 @@ Shape = tuple[int | None, ...]
 LARGEST_INDEX = int(np.iinfo(np.int64).max)
 
 
-def int_vector(*values: int) -> Var:
+def int_vector(*numbers: int) -> Var:
     """Return a constant int64 vector, as ONNX's operators take axes and sizes."""
-    return op.const(np.array(values, np.int64))
+    return op.const(np.array(numbers, np.int64))
 
 
-def index(var: Var, shape: Shape, key: tuple[Any, ...]) -> Var:
+def index_array(var: Var, shape: Shape, key: tuple[Any, ...]) -> Var:
     """Return ``var[key]`` for slices, None, Ellipsis and whole numbers, on any axis but the batch.
 
     ``shape`` is that of ``var``, with None for the batch. Raises RuleBroken.
@@ -31,32 +31,32 @@ def index(var: Var, shape: Shape, key: tuple[Any, ...]) -> Var:
         raise RuleBroken("an array as an index: use xp.where for masks, xp.take or xp.take_along_axis for look-ups")
     key = _without_ellipsis(key, len(shape))
     axis, result_axis = 0, 0
-    squeezed: list[int] = []
-    inserted: list[int] = []
+    squeezed_axes: list[int] = []
+    inserted_axes: list[int] = []
     slices: list[tuple[int, int, int, int]] = []
     for selector in key:
         if selector is None:
-            inserted.append(result_axis)
+            inserted_axes.append(result_axis)
             result_axis += 1
             continue
         if selector != slice(None) and shape[axis] is None:
             raise RuleBroken("an index into axis 0, the batch: every row must be treated alike")
         if isinstance(selector, slice):
             if selector != slice(None):
-                slices.append((axis, *_bounds(selector)))
+                slices.append((axis, *_slice_bounds(selector)))
             result_axis += 1
         else:
-            number = int(selector)
-            slices.append((axis, number, number + 1 if number != -1 else LARGEST_INDEX, 1))
-            squeezed.append(axis)
+            position = int(selector)
+            slices.append((axis, position, position + 1 if position != -1 else LARGEST_INDEX, 1))
+            squeezed_axes.append(axis)
         axis += 1
     if slices:
         sliced_axes, starts, ends, steps = zip(*slices, strict=True)
         var = op.slice(var, int_vector(*starts), int_vector(*ends), int_vector(*sliced_axes), int_vector(*steps))
-    if squeezed:
-        var = op.squeeze(var, int_vector(*squeezed))
-    if inserted:
-        var = op.unsqueeze(var, int_vector(*inserted))
+    if squeezed_axes:
+        var = op.squeeze(var, int_vector(*squeezed_axes))
+    if inserted_axes:
+        var = op.unsqueeze(var, int_vector(*inserted_axes))
     return var
 
 
@@ -67,11 +67,11 @@ def _without_ellipsis(key: tuple[Any, ...], ndim: int) -> tuple[Any, ...]:
         raise RuleBroken(f"{indexed_axes} indices for an array with {ndim} axes")
     if Ellipsis not in key:
         return key
-    place = key.index(Ellipsis)
-    return (*key[:place], *[slice(None)] * (ndim - indexed_axes), *key[place + 1 :])
+    ellipsis_position = key.index(Ellipsis)
+    return (*key[:ellipsis_position], *[slice(None)] * (ndim - indexed_axes), *key[ellipsis_position + 1 :])
 
 
-def _bounds(selector: slice) -> tuple[int, int, int]:
+def _slice_bounds(selector: slice) -> tuple[int, int, int]:
     """Return start, end and step of a slice as ONNX's Slice takes them."""
     step = 1 if selector.step is None else int(selector.step)
     first, last = (0, LARGEST_INDEX) if step > 0 else (LARGEST_INDEX, -LARGEST_INDEX)

@@ -20,41 +20,41 @@ from gentext.export.strategies.traced import (
     DType,
     Operand,
     Traced,
+    apply_logical,
+    apply_numeric,
     astype,
     checked_axis,
     constant,
     divide,
     floor_divide,
-    logical,
-    numeric,
-    operands,
+    matched_operands,
     remainder,
 )
 
 
-def _unary(operator: Callable[[Var], Var]) -> Callable[[Traced], Traced]:
-    return lambda x: Traced(operator(x.var))
+def _make_unary(onnx_operator: Callable[[Var], Var]) -> Callable[[Traced], Traced]:
+    return lambda x: Traced(onnx_operator(x.var))
 
 
-def _in_float64(operator: Callable[[Var], Var]) -> Callable[[Traced], Traced]:
+def _make_float64_unary(onnx_operator: Callable[[Var], Var]) -> Callable[[Traced], Traced]:
     """Compute in float64: in float32, onnxruntime's result depends on where an element stands in the batch."""
-    return lambda x: Traced(op.cast(operator(op.cast(x.var, to=np.float64)), to=x.dtype))
+    return lambda x: Traced(op.cast(onnx_operator(op.cast(x.var, to=np.float64)), to=x.dtype))
 
 
-def _binary(operator: Callable[[Var, Var], Var]) -> Callable[[Operand, Operand], Traced]:
-    return lambda left, right: numeric(operator, left, right)
+def _make_binary(onnx_operator: Callable[[Var, Var], Var]) -> Callable[[Operand, Operand], Traced]:
+    return lambda left, right: apply_numeric(onnx_operator, left, right)
 
 
-def _variadic(operator: Callable[[Sequence[Var]], Var]) -> Callable[[Operand, Operand], Traced]:
+def _make_variadic_binary(onnx_operator: Callable[[Sequence[Var]], Var]) -> Callable[[Operand, Operand], Traced]:
     """Make a function of two arrays of an operator that takes a list of any length."""
-    return lambda left, right: numeric(lambda a, b: operator([a, b]), left, right)
+    return lambda left, right: apply_numeric(lambda a, b: onnx_operator([a, b]), left, right)
 
 
 def where(condition: Traced, x: Operand, y: Operand, /) -> Traced:
     if not isinstance(x, Traced) and not isinstance(y, Traced):
-        kind = np.float32 if isinstance(x, float) or isinstance(y, float) else None
-        x = constant(x, kind)
-    return Traced(op.where(condition.var, *operands(x, y)))
+        dtype = np.float32 if isinstance(x, float) or isinstance(y, float) else None
+        x = constant(x, dtype)
+    return Traced(op.where(condition.var, *matched_operands(x, y)))
 
 
 def cumulative_sum(
@@ -111,7 +111,7 @@ def permute_dims(x: Traced, /, axes: Sequence[int]) -> Traced:
 def reshape(x: Traced, /, shape: Sequence[int], *, copy: bool = False) -> Traced:
     if x.shape and x.shape[0] is None and shape[0] != -1:
         raise RuleBroken("xp.reshape must leave axis 0, the batch: begin the shape with -1")
-    return Traced(op.reshape(x.var, int_vector(*_sizes(shape))))
+    return Traced(op.reshape(x.var, int_vector(*_checked_sizes(shape))))
 
 
 def flip(x: Traced, /, *, axis: int) -> Traced:
@@ -127,17 +127,17 @@ def roll(x: Traced, /, shift: int, *, axis: int) -> Traced:
 
 
 def full_like(x: Traced, /, fill_value: float, *, dtype: DType | None = None) -> Traced:
-    value = np.array([fill_value], x.dtype if dtype is None else dtype)
-    return Traced(op.constant_of_shape(op.shape(x.var), value=value))
+    fill_array = np.array([fill_value], x.dtype if dtype is None else dtype)
+    return Traced(op.constant_of_shape(op.shape(x.var), value=fill_array))
 
 
 def full(shape: int | Sequence[int], fill_value: float, *, dtype: DType | None = None) -> Traced:
-    sizes = _sizes(shape if isinstance(shape, tuple | list) else (shape,))
+    sizes = _checked_sizes(shape if isinstance(shape, tuple | list) else (shape,))
     return constant(np.full(sizes, fill_value), dtype)
 
 
 def broadcast_to(x: Traced, /, shape: Sequence[int]) -> Traced:
-    return Traced(op.expand(x.var, int_vector(*_sizes(shape))))
+    return Traced(op.expand(x.var, int_vector(*_checked_sizes(shape))))
 
 
 def arange(start: int, /, stop: int | None = None, step: int = 1, *, dtype: DType | None = None) -> Traced:
@@ -146,13 +146,13 @@ def arange(start: int, /, stop: int | None = None, step: int = 1, *, dtype: DTyp
     return constant(np.arange(*((start, stop) if stop is not None else (0, start)), step), dtype)
 
 
-def asarray(value: Operand, /, *, dtype: DType | None = None, copy: bool | None = None) -> Traced:
-    if isinstance(value, Traced):
-        return value if dtype is None else astype(value, dtype)
-    return constant(value, dtype)
+def asarray(operand: Operand, /, *, dtype: DType | None = None, copy: bool | None = None) -> Traced:
+    if isinstance(operand, Traced):
+        return operand if dtype is None else astype(operand, dtype)
+    return constant(operand, dtype)
 
 
-def _sizes(shape: Sequence[Any]) -> list[int]:
+def _checked_sizes(shape: Sequence[Any]) -> list[int]:
     if any(not isinstance(size, int) for size in shape):
         raise RuleBroken(
             "a shape with the length of axis 0, the batch, which is not known; use zeros_like or full_like"
@@ -162,8 +162,8 @@ def _sizes(shape: Sequence[Any]) -> list[int]:
 
 def _clip(x: Traced, /, min: Operand = None, max: Operand = None) -> Traced:
     if min is not None:
-        x = numeric(lambda a, b: op.max([a, b]), x, min)
-    return x if max is None else numeric(lambda a, b: op.min([a, b]), x, max)
+        x = apply_numeric(lambda a, b: op.max([a, b]), x, min)
+    return x if max is None else apply_numeric(lambda a, b: op.min([a, b]), x, max)
 
 
 def _isfinite(x: Traced) -> Traced:
@@ -183,43 +183,45 @@ class Namespace:
 _CONSTANTS = {"inf": float("inf"), "nan": float("nan"), "pi": np.pi, "e": np.e, "newaxis": None}
 _DTYPES = {name: np.dtype(name) for name in ("float32", "float64", "int32", "int64", "int8", "uint8", "bool")}
 _UNARY = {
-    "exp": _unary(op.exp),
-    "sqrt": _unary(op.sqrt),
-    "tanh": _unary(op.tanh),
-    "floor": _unary(op.floor),
-    "ceil": _unary(op.ceil),
-    "round": _unary(op.round),
-    "abs": _unary(op.abs),
-    "sign": _unary(op.sign),
-    "negative": _unary(op.neg),
-    "reciprocal": _unary(op.reciprocal),
-    "isnan": _unary(op.isnan),
-    "isinf": _unary(op.isinf),
-    "logical_not": _unary(op.not_),
-    "log": _in_float64(op.log),
-    "sin": _in_float64(op.sin),
-    "cos": _in_float64(lambda x: op.sin(op.add(x, op.const(np.float64(np.pi / 2))))),  # there is no cos of float64
+    "exp": _make_unary(op.exp),
+    "sqrt": _make_unary(op.sqrt),
+    "tanh": _make_unary(op.tanh),
+    "floor": _make_unary(op.floor),
+    "ceil": _make_unary(op.ceil),
+    "round": _make_unary(op.round),
+    "abs": _make_unary(op.abs),
+    "sign": _make_unary(op.sign),
+    "negative": _make_unary(op.neg),
+    "reciprocal": _make_unary(op.reciprocal),
+    "isnan": _make_unary(op.isnan),
+    "isinf": _make_unary(op.isinf),
+    "logical_not": _make_unary(op.not_),
+    "log": _make_float64_unary(op.log),
+    "sin": _make_float64_unary(op.sin),
+    "cos": _make_float64_unary(
+        lambda x: op.sin(op.add(x, op.const(np.float64(np.pi / 2))))
+    ),  # there is no cos of float64
 }
 _BINARY = {
-    "add": _binary(op.add),
-    "subtract": _binary(op.sub),
-    "multiply": _binary(op.mul),
-    "pow": _binary(op.pow),
-    "matmul": _binary(op.matmul),
-    "less": _binary(op.less),
-    "less_equal": _binary(op.less_or_equal),
-    "greater": _binary(op.greater),
-    "greater_equal": _binary(op.greater_or_equal),
-    "maximum": _variadic(op.max),
-    "minimum": _variadic(op.min),
+    "add": _make_binary(op.add),
+    "subtract": _make_binary(op.sub),
+    "multiply": _make_binary(op.mul),
+    "pow": _make_binary(op.pow),
+    "matmul": _make_binary(op.matmul),
+    "less": _make_binary(op.less),
+    "less_equal": _make_binary(op.less_or_equal),
+    "greater": _make_binary(op.greater),
+    "greater_equal": _make_binary(op.greater_or_equal),
+    "maximum": _make_variadic_binary(op.max),
+    "minimum": _make_variadic_binary(op.min),
     "divide": divide,
     "floor_divide": floor_divide,
     "remainder": remainder,
-    "equal": lambda a, b: Traced(op.equal(*operands(a, b))),
-    "not_equal": lambda a, b: Traced(op.not_(op.equal(*operands(a, b)))),
-    "logical_and": lambda a, b: logical(op.and_, op.bitwise_and, a, b),
-    "logical_or": lambda a, b: logical(op.or_, op.bitwise_or, a, b),
-    "logical_xor": lambda a, b: logical(op.xor, op.bitwise_xor, a, b),
+    "equal": lambda a, b: Traced(op.equal(*matched_operands(a, b))),
+    "not_equal": lambda a, b: Traced(op.not_(op.equal(*matched_operands(a, b)))),
+    "logical_and": lambda a, b: apply_logical(op.and_, op.bitwise_and, a, b),
+    "logical_or": lambda a, b: apply_logical(op.or_, op.bitwise_or, a, b),
+    "logical_xor": lambda a, b: apply_logical(op.xor, op.bitwise_xor, a, b),
 }
 #: The argument ``xp`` of every method of a strategy while it is compiled.
 xp: Namespace = Namespace(

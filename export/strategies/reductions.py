@@ -28,51 +28,51 @@ class _IndexReduction(Protocol):
     def __call__(self, data: Var, /, *, axis: int, keepdims: int) -> Var: ...
 
 
-def _checked_axes(x: Traced, axis: Axes, function: str) -> list[int]:
+def _checked_axes(x: Traced, axis: Axes, function_name: str) -> list[int]:
     """Return the axes of a reduction, of which none may be the batch."""
     axes = axis if isinstance(axis, tuple) else (axis,)
-    return [checked_axis(x, each_axis, function) for each_axis in axes]
+    return [checked_axis(x, each_axis, function_name) for each_axis in axes]
 
 
-def _reduction(name: str, operator: _Reduction) -> Callable[..., Traced]:
+def _make_reduction(name: str, onnx_operator: _Reduction) -> Callable[..., Traced]:
     def reduce(x: Traced, /, *, axis: Axes = None, keepdims: bool = False, dtype: DType | None = None) -> Traced:
         axes = _checked_axes(x, axis, name)
         if x.dtype == np.bool_:
             x = astype(x, np.int64)
         if dtype is not None:
             x = astype(x, dtype)
-        return Traced(operator(x.var, int_vector(*axes), keepdims=int(keepdims)))
+        return Traced(onnx_operator(x.var, int_vector(*axes), keepdims=int(keepdims)))
 
     return reduce
 
 
-def _bool_reduction(name: str, operator: _Reduction) -> Callable[..., Traced]:
+def _make_bool_reduction(name: str, onnx_operator: _Reduction) -> Callable[..., Traced]:
     def reduce(x: Traced, /, *, axis: Axes = None, keepdims: bool = False) -> Traced:
         axes = _checked_axes(x, axis, name)
-        reduced = operator(op.cast(x.var, to=np.uint8), int_vector(*axes), keepdims=int(keepdims))
+        reduced = onnx_operator(op.cast(x.var, to=np.uint8), int_vector(*axes), keepdims=int(keepdims))
         return Traced(op.cast(reduced, to=np.bool_))
 
     return reduce
 
 
-def _index_of_extreme(name: str, operator: _IndexReduction) -> Callable[..., Traced]:
+def _make_index_reduction(name: str, onnx_operator: _IndexReduction) -> Callable[..., Traced]:
     def find(x: Traced, /, *, axis: int | None = None, keepdims: bool = False) -> Traced:
         axis = checked_axis(x, axis, name)
         var = op.cast(x.var, to=np.uint8) if x.dtype == np.bool_ else x.var
-        return Traced(operator(var, axis=axis, keepdims=int(keepdims)))
+        return Traced(onnx_operator(var, axis=axis, keepdims=int(keepdims)))
 
     return find
 
 
 #: By their Array API names.
 REDUCTIONS: dict[str, Callable[..., Traced]] = {
-    "max": _reduction("max", op.reduce_max),
-    "min": _reduction("min", op.reduce_min),
-    "sum": _reduction("sum", op.reduce_sum),
-    "prod": _reduction("prod", op.reduce_prod),
-    "mean": _reduction("mean", op.reduce_mean),
-    "any": _bool_reduction("any", op.reduce_max),
-    "all": _bool_reduction("all", op.reduce_min),
-    "argmax": _index_of_extreme("argmax", op.arg_max),
-    "argmin": _index_of_extreme("argmin", op.arg_min),
+    "max": _make_reduction("max", op.reduce_max),
+    "min": _make_reduction("min", op.reduce_min),
+    "sum": _make_reduction("sum", op.reduce_sum),
+    "prod": _make_reduction("prod", op.reduce_prod),
+    "mean": _make_reduction("mean", op.reduce_mean),
+    "any": _make_bool_reduction("any", op.reduce_max),
+    "all": _make_bool_reduction("all", op.reduce_min),
+    "argmax": _make_index_reduction("argmax", op.arg_max),
+    "argmin": _make_index_reduction("argmin", op.arg_min),
 }

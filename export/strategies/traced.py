@@ -14,7 +14,7 @@ import spox.opset.ai.onnx.v21 as op
 from numpy.typing import DTypeLike
 from spox import Var
 
-from gentext.export.strategies.indexing import Shape, index
+from gentext.export.strategies.indexing import Shape, index_array
 from gentext.export.strategies.rules import NO_VALUES, RuleBroken
 
 #: An array or a Python number. Authors may pass anything else, too: that raises RuleBroken.
@@ -75,22 +75,22 @@ class Traced:
     # -- arithmetic -----------------------------------------------------------------------------
 
     def __add__(self, other: Operand) -> Traced:
-        return numeric(op.add, self, other)
+        return apply_numeric(op.add, self, other)
 
     def __radd__(self, other: Operand) -> Traced:
-        return numeric(op.add, other, self)
+        return apply_numeric(op.add, other, self)
 
     def __sub__(self, other: Operand) -> Traced:
-        return numeric(op.sub, self, other)
+        return apply_numeric(op.sub, self, other)
 
     def __rsub__(self, other: Operand) -> Traced:
-        return numeric(op.sub, other, self)
+        return apply_numeric(op.sub, other, self)
 
     def __mul__(self, other: Operand) -> Traced:
-        return numeric(op.mul, self, other)
+        return apply_numeric(op.mul, self, other)
 
     def __rmul__(self, other: Operand) -> Traced:
-        return numeric(op.mul, other, self)
+        return apply_numeric(op.mul, other, self)
 
     def __truediv__(self, other: Operand) -> Traced:
         return divide(self, other)
@@ -105,10 +105,10 @@ class Traced:
         return remainder(self, other)
 
     def __pow__(self, other: Operand) -> Traced:
-        return numeric(op.pow, self, other)
+        return apply_numeric(op.pow, self, other)
 
     def __rpow__(self, other: Operand) -> Traced:
-        return numeric(op.pow, other, self)
+        return apply_numeric(op.pow, other, self)
 
     def __neg__(self) -> Traced:
         return Traced(op.neg(self.var))
@@ -117,36 +117,36 @@ class Traced:
         return Traced(op.abs(self.var))
 
     def __matmul__(self, other: Traced) -> Traced:
-        return numeric(op.matmul, self, other)
+        return apply_numeric(op.matmul, self, other)
 
     # -- comparison and logic ---------------------------------------------------------------
 
     def __lt__(self, other: Operand) -> Traced:
-        return numeric(op.less, self, other)
+        return apply_numeric(op.less, self, other)
 
     def __le__(self, other: Operand) -> Traced:
-        return numeric(op.less_or_equal, self, other)
+        return apply_numeric(op.less_or_equal, self, other)
 
     def __gt__(self, other: Operand) -> Traced:
-        return numeric(op.greater, self, other)
+        return apply_numeric(op.greater, self, other)
 
     def __ge__(self, other: Operand) -> Traced:
-        return numeric(op.greater_or_equal, self, other)
+        return apply_numeric(op.greater_or_equal, self, other)
 
     def __eq__(self, other: object) -> Traced:  # type: ignore[override]
-        return Traced(op.equal(*operands(self, other)))
+        return Traced(op.equal(*matched_operands(self, other)))
 
     def __ne__(self, other: object) -> Traced:  # type: ignore[override]
         return ~(self == other)
 
     def __and__(self, other: Operand) -> Traced:
-        return logical(op.and_, op.bitwise_and, self, other)
+        return apply_logical(op.and_, op.bitwise_and, self, other)
 
     def __or__(self, other: Operand) -> Traced:
-        return logical(op.or_, op.bitwise_or, self, other)
+        return apply_logical(op.or_, op.bitwise_or, self, other)
 
     def __xor__(self, other: Operand) -> Traced:
-        return logical(op.xor, op.bitwise_xor, self, other)
+        return apply_logical(op.xor, op.bitwise_xor, self, other)
 
     __rand__, __ror__, __rxor__ = __and__, __or__, __xor__
 
@@ -156,73 +156,73 @@ class Traced:
     # -- indexing -----------------------------------------------------------------------------
 
     def __getitem__(self, key: Any) -> Traced:
-        return Traced(index(self.var, self.shape, key if isinstance(key, tuple) else (key,)))
+        return Traced(index_array(self.var, self.shape, key if isinstance(key, tuple) else (key,)))
 
 
 def _dtype(var: Var) -> np.dtype[Any]:
     return np.dtype(var.unwrap_tensor().dtype)
 
 
-def constant(value: Any, dtype: DType | None = None) -> Traced:
+def constant(numbers: Any, dtype: DType | None = None) -> Traced:
     """Return a constant of the graph; a Python float becomes float32."""
-    array = np.asarray(value, dtype)
+    array = np.asarray(numbers, dtype)
     if array.dtype == np.float64 and dtype is None:
         array = array.astype(np.float32)
     return Traced(op.const(array))
 
 
-def operands(left: Operand, right: Operand) -> tuple[Var, Var]:
+def matched_operands(left: Operand, right: Operand) -> tuple[Var, Var]:
     """Return two operands in one dtype, by the rules of the Array API; a Python number takes the array's."""
     if isinstance(left, np.ndarray | np.generic):
         left = constant(left, left.dtype)
     if isinstance(right, np.ndarray | np.generic):
         right = constant(right, right.dtype)
     if not isinstance(left, Traced):
-        left = _scalar(left, right)
+        left = _scalar_constant(left, right)
     if not isinstance(right, Traced):
-        right = _scalar(right, left)
-    a, b = left.dtype, right.dtype
-    if a == b:
+        right = _scalar_constant(right, left)
+    left_dtype, right_dtype = left.dtype, right.dtype
+    if left_dtype == right_dtype:
         return left.var, right.var
-    if a.kind != b.kind:
-        raise RuleBroken(f"{a} meets {b}: cast one with xp.astype first")
-    common = np.result_type(a, b)
-    return op.cast(left.var, to=common), op.cast(right.var, to=common)
+    if left_dtype.kind != right_dtype.kind:
+        raise RuleBroken(f"{left_dtype} meets {right_dtype}: cast one with xp.astype first")
+    common_dtype = np.result_type(left_dtype, right_dtype)
+    return op.cast(left.var, to=common_dtype), op.cast(right.var, to=common_dtype)
 
 
-def _scalar(number: Operand, array: Operand) -> Traced:
+def _scalar_constant(number: Operand, array: Operand) -> Traced:
     """Return a Python number as a constant in the dtype of the array that it meets."""
     if not isinstance(number, bool | int | float):
         raise RuleBroken(f"an array meets {type(number).__name__}; use arrays and Python numbers")
     assert isinstance(array, Traced)
-    kind = array.dtype.kind
-    if isinstance(number, float) and kind != "f":
+    dtype_kind = array.dtype.kind
+    if isinstance(number, float) and dtype_kind != "f":
         raise RuleBroken(f"the float {number} meets an array of {array.dtype}: cast it with xp.astype first")
-    if isinstance(number, bool) != (kind == "b"):
+    if isinstance(number, bool) != (dtype_kind == "b"):
         raise RuleBroken(f"{number!r} meets an array of {array.dtype}: cast it with xp.astype first")
     return constant(number, array.dtype)
 
 
-def numeric(operator: Callable[[Var, Var], Var], left: Operand, right: Operand) -> Traced:
+def apply_numeric(onnx_operator: Callable[[Var, Var], Var], left: Operand, right: Operand) -> Traced:
     """Apply an operator of numbers to two operands."""
-    a, b = operands(left, right)
+    a, b = matched_operands(left, right)
     if _dtype(a) == np.bool_:
         raise RuleBroken("arithmetic on booleans: cast with xp.astype first")
-    return Traced(operator(a, b))
+    return Traced(onnx_operator(a, b))
 
 
-def logical(
-    of_bools: Callable[[Var, Var], Var], of_ints: Callable[[Var, Var], Var], left: Operand, right: Operand
+def apply_logical(
+    bool_operator: Callable[[Var, Var], Var], int_operator: Callable[[Var, Var], Var], left: Operand, right: Operand
 ) -> Traced:
     """Apply a logical operator to booleans, or the bitwise operator to integers."""
-    a, b = operands(left, right)
-    operator = of_bools if _dtype(a) == np.bool_ else of_ints
-    return Traced(operator(a, b))
+    a, b = matched_operands(left, right)
+    onnx_operator = bool_operator if _dtype(a) == np.bool_ else int_operator
+    return Traced(onnx_operator(a, b))
 
 
 def divide(left: Operand, right: Operand) -> Traced:
     """Divide floats; ONNX would truncate integers."""
-    a, b = operands(left, right)
+    a, b = matched_operands(left, right)
     if _dtype(a).kind != "f":
         raise RuleBroken("a division of integers: cast with xp.astype first, or use //")
     return Traced(op.div(a, b))
@@ -230,7 +230,7 @@ def divide(left: Operand, right: Operand) -> Traced:
 
 def remainder(left: Operand, right: Operand) -> Traced:
     """Return the remainder with the sign of the divisor, as Python does."""
-    a, b = operands(left, right)
+    a, b = matched_operands(left, right)
     if _dtype(a).kind == "f":
         return Traced(op.sub(a, op.mul(op.floor(op.div(a, b)), b)))
     return Traced(op.mod(a, b))
@@ -238,7 +238,7 @@ def remainder(left: Operand, right: Operand) -> Traced:
 
 def floor_divide(left: Operand, right: Operand) -> Traced:
     """Return the quotient rounded down, as Python does; ONNX would truncate integers."""
-    a, b = operands(left, right)
+    a, b = matched_operands(left, right)
     if _dtype(a).kind == "f":
         return Traced(op.floor(op.div(a, b)))
     return Traced(op.div(op.sub(a, op.mod(a, b)), b))  # an exact division: nothing is truncated
@@ -249,13 +249,13 @@ def astype(x: Traced, dtype: DType, /, *, copy: bool = True) -> Traced:
     return x if x.dtype == np.dtype(dtype) else Traced(op.cast(x.var, to=np.dtype(dtype)))
 
 
-def checked_axis(x: Traced, axis: int | None, function: str) -> int:
+def checked_axis(x: Traced, axis: int | None, function_name: str) -> int:
     """Return the axis counted from the front; raise RuleBroken where it is the batch, or is not named at all."""
     if axis is None:
-        raise RuleBroken(f"xp.{function} without axis would mix the rows of the batch: name axis=1 or later")
-    from_front = int(axis) + (x.ndim if axis < 0 else 0)
-    if not 0 <= from_front < x.ndim:
-        raise RuleBroken(f"xp.{function}: axis {axis} of an array with {x.ndim} axes")
-    if x.shape[from_front] is None:
-        raise RuleBroken(f"xp.{function} over axis {axis}, the batch, would mix rows: use a later axis")
-    return from_front
+        raise RuleBroken(f"xp.{function_name} without axis would mix the rows of the batch: name axis=1 or later")
+    axis_from_front = int(axis) + (x.ndim if axis < 0 else 0)
+    if not 0 <= axis_from_front < x.ndim:
+        raise RuleBroken(f"xp.{function_name}: axis {axis} of an array with {x.ndim} axes")
+    if x.shape[axis_from_front] is None:
+        raise RuleBroken(f"xp.{function_name} over axis {axis}, the batch, would mix rows: use a later axis")
+    return axis_from_front

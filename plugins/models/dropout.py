@@ -25,11 +25,11 @@ class Dropout(nn.Dropout):
         return input * mask.to(input.dtype).mul_(1 / (1 - self.p))
 
 
-def _draw_mask(count: int, p: float) -> Tensor:
+def _draw_mask(element_count: int, p: float) -> Tensor:
     """Return int16 [count]: 0 with probability ``p``, otherwise 1."""
     elements_per_number = BITS_PER_NUMBER // BITS_PER_ELEMENT
-    numbers = torch.empty(-(-count // elements_per_number), dtype=torch.int64).random_(-(1 << 63), None)
-    uniform = numbers.view(torch.int16)[:count]  # every int16 is as likely as any other
+    numbers = torch.empty(-(-element_count // elements_per_number), dtype=torch.int64).random_(-(1 << 63), None)
+    uniform_numbers = numbers.view(torch.int16)[:element_count]  # every int16 is as likely as any other
     lowest, highest = -(1 << BITS_PER_ELEMENT - 1), (1 << BITS_PER_ELEMENT - 1) - 1
     threshold = lowest + round(p * (1 << BITS_PER_ELEMENT))
-    return uniform.ge_(min(highest, threshold))
+    return uniform_numbers.ge_(min(highest, threshold))

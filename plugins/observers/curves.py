@@ -7,51 +7,51 @@ from typing import Any
 from gentext.console import warn
 from gentext.events import Progress
 from gentext.hookspecs import hookimpl
-from gentext.run import CURVES, Run, atomic_write
+from gentext.run import CURVES_FILE, Run, atomic_write
 
 #: Whether this process has warned that matplotlib is missing.
-_warned = False
+_has_warned = False
 
 
 @hookimpl
 def evaluated(run: Run, progress: Progress) -> None:
-    global _warned
+    global _has_warned
     try:
-        _draw(run, run.read_metrics())
+        _draw_chart(run, run.read_metrics())
     except ModuleNotFoundError:
-        if not _warned:
+        if not _has_warned:
             warn("curves.png needs matplotlib, which is not installed: pip install 'gentext[train]'")
-        _warned = True
+        _has_warned = True
 
 
-def _draw(run: Run, rows: list[dict[str, Any]]) -> None:
+def _draw_chart(run: Run, rows: list[dict[str, Any]]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    steps = [row for row in rows if "rate" in row and row.get("loss") is not None]
-    measured = [row for row in rows if row.get("val_loss") is not None and not row.get("finished")]
+    step_rows = [row for row in rows if "rate" in row and row.get("loss") is not None]
+    measured_rows = [row for row in rows if row.get("val_loss") is not None and not row.get("finished")]
     axes.plot(
-        [row["step"] for row in steps],
-        [row["loss"] for row in steps],
+        [row["step"] for row in step_rows],
+        [row["loss"] for row in step_rows],
         color="#9db4c8",
         lw=1,
         label="training (last step)",
     )
     axes.plot(
-        [row["step"] for row in measured],
-        [row["val_loss"] for row in measured],
+        [row["step"] for row in measured_rows],
+        [row["val_loss"] for row in measured_rows],
         "o-",
         color="#c8503c",
         ms=4,
         label="held out",
     )
-    if measured:
-        best = min(measured, key=lambda row: row["val_loss"])
+    if measured_rows:
+        best_row = min(measured_rows, key=lambda row: row["val_loss"])
         axes.annotate(
-            f"{best['val_loss']:.4f}",
-            (best["step"], best["val_loss"]),
+            f"{best_row['val_loss']:.4f}",
+            (best_row["step"], best_row["val_loss"]),
             (0, 8),
             textcoords="offset points",
             ha="center",
@@ -59,5 +59,5 @@ def _draw(run: Run, rows: list[dict[str, Any]]) -> None:
     axes.set(xlabel="step", ylabel="nats a symbol", title=run.path.name)
     axes.grid(alpha=0.3)
     axes.legend()
-    with atomic_write(run.path / CURVES) as file:
+    with atomic_write(run.path / CURVES_FILE) as file:
         FigureCanvasAgg(figure).print_png(file)

@@ -12,7 +12,7 @@ from typing import Any
 from gentext.events import Progress
 from gentext.hookspecs import hookimpl
 from gentext.interfaces import FitResult
-from gentext.run import METRICS, Run, append_line, write_text
+from gentext.run import METRICS_FILE, Run, append_line, write_text
 from gentext.settings import Settings
 
 #: Steps between two lines.
@@ -23,24 +23,24 @@ LOG_EVERY = 10
 def run_started(run: Run, settings: Settings, progress: Progress) -> None:
     """Drop the lines behind the checkpoint from which training goes on."""
     rows = [row for row in run.read_metrics() if row["step"] <= progress.step and not row.get("finished")]
-    write_text(run.path / METRICS, "".join(_line(row) + "\n" for row in rows))
+    write_text(run.path / METRICS_FILE, "".join(_format_line(row) + "\n" for row in rows))
 
 
 @hookimpl
 def step_done(run: Run, progress: Progress) -> None:
     if progress.step % LOG_EVERY == 0:
-        _append(run, _progress_row(progress, rate=progress.rate))
+        _append_row(run, _progress_row(progress, rate=progress.rate))
 
 
 @hookimpl
 def evaluated(run: Run, progress: Progress) -> None:
-    _append(run, _progress_row(progress, val_loss=progress.val_loss))
+    _append_row(run, _progress_row(progress, val_loss=progress.val_loss))
 
 
 @hookimpl
 def checkpoint_saved(run: Run, progress: Progress, path: Path) -> None:
     """Force the lines to the disk: it must not lose them and keep the checkpoint."""
-    with (run.path / METRICS).open("ab") as file:
+    with (run.path / METRICS_FILE).open("ab") as file:
         os.fsync(file.fileno())
 
 
@@ -48,7 +48,7 @@ def checkpoint_saved(run: Run, progress: Progress, path: Path) -> None:
 def run_finished(run: Run, settings: Settings, result: FitResult) -> None:
     row = dataclasses.asdict(result)
     rate = row.pop("symbols_per_second")
-    _append(run, {"step": row.pop("steps"), "finished": True, **row, "symbols_per_second": round(rate)})
+    _append_row(run, {"step": row.pop("steps"), "finished": True, **row, "symbols_per_second": round(rate)})
 
 
 def _progress_row(progress: Progress, **fields: float | None) -> dict[str, Any]:
@@ -62,11 +62,11 @@ def _progress_row(progress: Progress, **fields: float | None) -> dict[str, Any]:
     }
 
 
-def _append(run: Run, row: dict[str, Any]) -> None:
-    append_line(run.path / METRICS, _line(row))
+def _append_row(run: Run, row: dict[str, Any]) -> None:
+    append_line(run.path / METRICS_FILE, _format_line(row))
 
 
-def _line(row: dict[str, Any]) -> str:
+def _format_line(row: dict[str, Any]) -> str:
     """Return a row as JSON, which has no NaN: it becomes null."""
-    is_nan = {key: isinstance(value, float) and math.isnan(value) for key, value in row.items()}
-    return json.dumps({key: None if is_nan[key] else value for key, value in row.items()})
+    is_nan = {key: isinstance(number, float) and math.isnan(number) for key, number in row.items()}
+    return json.dumps({key: None if is_nan[key] else number for key, number in row.items()})

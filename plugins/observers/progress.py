@@ -13,7 +13,7 @@ from gentext.run import Run
 from gentext.settings import Settings
 
 #: rich's progress bar of each run in training, and the id of its task.
-_bars: dict[Run, tuple[Any, Any]] = {}
+_progress_bars: dict[Run, tuple[Any, Any]] = {}
 
 
 @hookimpl
@@ -21,14 +21,14 @@ def run_started(run: Run, settings: Settings, progress: Progress) -> None:
     if progress.step:
         say(f"going on at step {progress.step} of {progress.total_steps}")
     if sys.stderr.isatty() and not is_quiet():
-        _bars[run] = _start_bar(progress)
+        _progress_bars[run] = _start_bar(progress)
 
 
 @hookimpl
 def step_done(run: Run, progress: Progress) -> None:
-    if run in _bars:
-        bar, task = _bars[run]
-        text = f"loss {progress.loss:.3f}  {_rate(progress):,.0f} symbols/s"
+    if run in _progress_bars:
+        bar, task = _progress_bars[run]
+        text = f"loss {progress.loss:.3f}  {_symbols_per_second(progress):,.0f} symbols/s"
         bar.update(task, completed=progress.step, text=text)
 
 
@@ -36,18 +36,18 @@ def step_done(run: Run, progress: Progress) -> None:
 def evaluated(run: Run, progress: Progress) -> None:
     say(
         f"step {progress.step}/{progress.total_steps}  loss {progress.loss:.4f}  held out {progress.val_loss:.4f}  "
-        f"{_rate(progress):,.0f} symbols/s"
+        f"{_symbols_per_second(progress):,.0f} symbols/s"
     )
 
 
 @hookimpl
 def run_closed(run: Run) -> None:
-    if run in _bars:
-        bar, _ = _bars.pop(run)
+    if run in _progress_bars:
+        bar, _ = _progress_bars.pop(run)
         bar.stop()
 
 
-def _rate(progress: Progress) -> float:
+def _symbols_per_second(progress: Progress) -> float:
     """Return symbols a second."""
     return progress.tokens / progress.seconds if progress.seconds else math.nan
 

@@ -7,11 +7,11 @@ import re
 from gentext.console import say
 from gentext.events import Progress
 from gentext.hookspecs import hookimpl
-from gentext.run import SAMPLES, Run, append_line, write_text
+from gentext.run import SAMPLES_FILE, Run, append_line, write_text
 from gentext.settings import Settings
 
 #: Characters of a sample.
-LENGTH = 300
+SAMPLE_LENGTH = 300
 #: Characters of a sample that are printed.
 PRINTED_LENGTH = 100
 HEADER = re.compile(r"^=== step (\d+), held-out loss [\d.]+ ===$", re.MULTILINE)
@@ -20,21 +20,21 @@ HEADER = re.compile(r"^=== step (\d+), held-out loss [\d.]+ ===$", re.MULTILINE)
 @hookimpl
 def run_started(run: Run, settings: Settings, progress: Progress) -> None:
     """Drop the samples behind the checkpoint from which training goes on."""
-    path = run.path / SAMPLES
+    path = run.path / SAMPLES_FILE
     text = path.read_bytes().decode("utf-8", "replace") if path.exists() else ""
-    dropped = [header.start() for header in HEADER.finditer(text) if int(header[1]) > progress.step]
-    write_text(path, text[: dropped[0]] if dropped else text)
+    dropped_positions = [header.start() for header in HEADER.finditer(text) if int(header[1]) > progress.step]
+    write_text(path, text[: dropped_positions[0]] if dropped_positions else text)
 
 
 @hookimpl
 def evaluated(run: Run, progress: Progress) -> None:
     if progress.sample is not None:
-        text = progress.sample(LENGTH)
+        text = progress.sample(SAMPLE_LENGTH)
         # A symbol may be any byte, and a control character could steer the terminal.
         beginning = " ".join(text.split())[:PRINTED_LENGTH]
-        printable = [char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in beginning]
+        printable = [character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in beginning]
         say("    " + "".join(printable))
         append_line(
-            run.path / SAMPLES,
+            run.path / SAMPLES_FILE,
             f"=== step {progress.step}, held-out loss {progress.val_loss:.4f} ===\n{text}\n",
         )

@@ -18,8 +18,8 @@ from gentext.errors import RunError
 from gentext.events import Progress
 from gentext.hookspecs import hookimpl
 from gentext.plugins.observers.metrics import LOG_EVERY
-from gentext.plugins.observers.samples import LENGTH
-from gentext.run import EVENTS, Run
+from gentext.plugins.observers.samples import SAMPLE_LENGTH
+from gentext.run import EVENTS_FOLDER, Run
 from gentext.settings import Settings
 
 #: Name of an event file, with the step at which it begins: TensorBoard reads the files in the order of their names.
@@ -48,7 +48,7 @@ def run_started(run: Run, settings: Settings, progress: Progress) -> None:
     from tensorboard.compat.proto.event_pb2 import SessionLog
     from tensorboard.summary.writer.record_writer import RecordWriter
 
-    folder, name = run.path / EVENTS, FILE_NAME.format(progress.step)
+    folder, name = run.path / EVENTS_FOLDER, FILE_NAME.format(progress.step)
     with _as_run_error(run):
         folder.mkdir(exist_ok=True)
         for file in folder.glob(f"{FILE_NAME.partition('{')[0]}*"):
@@ -56,11 +56,11 @@ def run_started(run: Run, settings: Settings, progress: Progress) -> None:
                 file.unlink()
         writer = RecordWriter((folder / name).open("wb"))
         _event_files[run] = _EventFile(writer, progress.tokens, progress.seconds)
-        _write(run, 0, file_version="brain.Event:2")
+        _write_event(run, 0, file_version="brain.Event:2")
         if progress.step:
-            _write(run, progress.step + 1, session_log=SessionLog(status=SessionLog.START))
+            _write_event(run, progress.step + 1, session_log=SessionLog(status=SessionLog.START))
         else:
-            _write(run, 0, summary=_text("config", json.dumps(run.config, indent=2)))
+            _write_event(run, 0, summary=_text_summary("config", json.dumps(run.config, indent=2)))
 
 
 @hookimpl
@@ -72,15 +72,15 @@ def step_done(run: Run, progress: Progress) -> None:
         if seconds > 0:
             numbers["symbols_per_second"] = (progress.tokens - file.tokens) / seconds
         file.tokens, file.seconds = progress.tokens, progress.seconds
-        _write(run, progress.step, summary=_numbers(numbers))
+        _write_event(run, progress.step, summary=_number_summary(numbers))
 
 
 @hookimpl
 def evaluated(run: Run, progress: Progress) -> None:
     if run in _event_files and progress.val_loss is not None:
-        _write(run, progress.step, summary=_numbers({"loss/held_out": progress.val_loss}))
+        _write_event(run, progress.step, summary=_number_summary({"loss/held_out": progress.val_loss}))
         if progress.sample is not None:
-            _write(run, progress.step, summary=_text("sample", progress.sample(LENGTH)))
+            _write_event(run, progress.step, summary=_text_summary("sample", progress.sample(SAMPLE_LENGTH)))
 
 
 @hookimpl
@@ -98,20 +98,20 @@ def run_closed(run: Run) -> None:
             _event_files.pop(run).writer.close()
 
 
-def _numbers(numbers: dict[str, float]) -> Any:
+def _number_summary(numbers: dict[str, float]) -> Any:
     from tensorboard.compat.proto.summary_pb2 import Summary
 
     return Summary(value=[Summary.Value(tag=tag, simple_value=number) for tag, number in numbers.items()])
 
 
-def _text(tag: str, text: str) -> Any:
+def _text_summary(tag: str, text: str) -> Any:
     """Return a text, indented: TensorBoard reads Markdown, which shows indented lines as they are."""
     from tensorboard.plugins.text.summary_v2 import text_pb
 
     return text_pb(tag, "\n".join(f"    {line}" for line in text.splitlines()))
 
 
-def _write(run: Run, step: int, **content: Any) -> None:
+def _write_event(run: Run, step: int, **content: Any) -> None:
     """Write an event; ``content`` is one of the fields of TensorBoard's protocol buffer `Event`."""
     from tensorboard.compat.proto.event_pb2 import Event
 
@@ -125,5 +125,5 @@ def _as_run_error(run: Run) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        problem = f"{run.path / EVENTS}: cannot be written ({error.strerror}); the last checkpoint is kept"
+        problem = f"{run.path / EVENTS_FOLDER}: cannot be written ({error.strerror}); the last checkpoint is kept"
         raise RunError(problem) from error

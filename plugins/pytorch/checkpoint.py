@@ -80,9 +80,9 @@ def save_checkpoint(run: Run, tensors: Mapping[str, Tensor], meta: Mapping[str, 
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     meta_text = json.dumps(dict(meta))
     metadata = {META_KEY: meta_text, CHECKSUM_KEY: compute_checksum(contiguous, meta_text)}
-    data = safetensors.torch.save(contiguous, metadata=metadata)
+    file_bytes = safetensors.torch.save(contiguous, metadata=metadata)
     with atomic_write(path) as file:
-        file.write(data)
+        file.write(file_bytes)
     if best:
         link_as_best(run, path)
     _remove_old_checkpoints(run)
@@ -107,13 +107,13 @@ def link_as_best(run: Run, path: Path) -> None:
     """Make a ``last`` checkpoint the best one too, and remove the former best."""
     best_path = path.with_name(path.name.replace("last-", "best-", 1))
     if not best_path.exists():
-        temporary = best_path.with_name(f".{best_path.name}.tmp")
-        temporary.unlink(missing_ok=True)
+        temporary_path = best_path.with_name(f".{best_path.name}.tmp")
+        temporary_path.unlink(missing_ok=True)
         try:
-            os.link(path, temporary)
+            os.link(path, temporary_path)
         except OSError:  # a file system without hard links
-            shutil.copyfile(path, temporary)
-        os.replace(temporary, best_path)
+            shutil.copyfile(path, temporary_path)
+        os.replace(temporary_path, best_path)
         sync_folder(run.checkpoints)
     for former_best in find_checkpoints(run, "best"):
         if former_best != best_path:

@@ -44,8 +44,8 @@ def connect_processes(world: World) -> Iterator[None]:
     try:
         store, rank, size = next(iter(rendezvous("env://")))
         store = c10d.PrefixStore("gentext", store)
-        nccl = torch.cuda.is_available() and dist.is_nccl_available()
-        dist.init_process_group("cpu:gloo,cuda:nccl" if nccl else "gloo", store=store, rank=rank, world_size=size)
+        has_nccl = torch.cuda.is_available() and dist.is_nccl_available()
+        dist.init_process_group("cpu:gloo,cuda:nccl" if has_nccl else "gloo", store=store, rank=rank, world_size=size)
         ProcessGroup(world).wait()  # a process that meets an error at once must not end while others still connect
     except (RuntimeError, ValueError) as error:
         console.mute(False)
@@ -57,8 +57,8 @@ def connect_processes(world: World) -> Iterator[None]:
         yield
     except (Exception, KeyboardInterrupt) as error:
         # Every process gets a Ctrl-C, and rank 0 reports it.
-        interrupted = isinstance(error, KeyboardInterrupt)
-        reported_elsewhere = world.rank > 0 if interrupted else not _is_first_error(store)
+        is_interrupt = isinstance(error, KeyboardInterrupt)
+        reported_elsewhere = world.rank > 0 if is_interrupt else not _is_first_error(store)
         if reported_elsewhere:
             raise SystemExit(error.exit_code if isinstance(error, GenError) else 1) from None
         console.mute(False)
@@ -103,10 +103,10 @@ class ProcessGroup:
         """Return rank 0's path."""
         if self.size == 1:
             return path
-        data = str(path).encode()
-        buffer = torch.zeros(self.broadcast_number(len(data)), dtype=torch.uint8)
+        path_bytes = str(path).encode()
+        buffer = torch.zeros(self.broadcast_number(len(path_bytes)), dtype=torch.uint8)
         if self.rank == 0:
-            buffer.copy_(torch.tensor(list(data), dtype=torch.uint8))
+            buffer.copy_(torch.tensor(list(path_bytes), dtype=torch.uint8))
         dist.broadcast(buffer, 0)
         return Path(bytes(buffer.tolist()).decode())
 
@@ -118,14 +118,18 @@ class ProcessGroup:
         if self.size == 1:
             return
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        gradients = [
+            torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter in parameters
+        ]
         has_gradient = torch.tensor([parameter.grad is not None for parameter in parameters])
         # All numbers in one tensor, so that one all-reduce is enough.
-        flat = torch.cat([*(gradient.flatten() for gradient in gradients), has_gradient.to(gradients[0])])
-        dist.all_reduce(flat)
-        *means, has_gradient = (flat / self.size).split([*(p.numel() for p in parameters), len(parameters)])
-        for parameter, mean, share in zip(parameters, means, has_gradient.tolist(), strict=True):
-            parameter.grad = mean.view_as(parameter).to(parameter.dtype) if share else None
+        flat_gradients = torch.cat([*(gradient.flatten() for gradient in gradients), has_gradient.to(gradients[0])])
+        dist.all_reduce(flat_gradients)
+        *means, has_gradient = (flat_gradients / self.size).split(
+            [*(parameter.numel() for parameter in parameters), len(parameters)]
+        )
+        for parameter, mean, gradient_share in zip(parameters, means, has_gradient.tolist(), strict=True):
+            parameter.grad = mean.view_as(parameter).to(parameter.dtype) if gradient_share else None
         self.broadcast(model.buffers())
 
     def sum(self, *numbers: float) -> list[float]:
@@ -153,11 +157,11 @@ class ProcessGroup:
         """Return the tensors of all processes, in the order of ranks, on the CPU. They have one shape and type."""
         if self.size == 1:
             return [tensor]
-        local = tensor.detach().cpu().contiguous()
-        local_bytes = local.flatten().view(torch.uint8)  # bytes can be gathered whatever the type is
-        gathered = [torch.empty_like(local_bytes) for _ in range(self.size)]
-        dist.all_gather(gathered, local_bytes)
-        return [data.view(local.dtype).view(local.shape) for data in gathered]
+        local_tensor = tensor.detach().cpu().contiguous()
+        local_bytes = local_tensor.flatten().view(torch.uint8)  # bytes can be gathered whatever the type is
+        gathered_bytes = [torch.empty_like(local_bytes) for _ in range(self.size)]
+        dist.all_gather(gathered_bytes, local_bytes)
+        return [rank_bytes.view(local_tensor.dtype).view(local_tensor.shape) for rank_bytes in gathered_bytes]
 
     def local_rows(self, rows: int) -> slice:
         """Return which of so many rows are this process's: contiguous ones, as even as possible."""

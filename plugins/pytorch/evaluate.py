@@ -47,7 +47,7 @@ def mean_loss(
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    total_loss, count = 0.0, 0.0
+    total_loss, symbol_count = 0.0, 0.0
     state: tuple[torch.Tensor, ...] | None = None
     with torch.no_grad(), autocast or contextlib.nullcontext():
         for x, y in windows(tokens):
@@ -61,7 +61,7 @@ def mean_loss(
             loss = functional.cross_entropy(
                 logits.float().flatten(0, 1), torch.from_numpy(y).to(device).flatten(), reduction="sum"
             )
-            total_loss, count = total_loss + loss.item(), count + y.size
+            total_loss, symbol_count = total_loss + loss.item(), symbol_count + y.size
     model.train(was_training)
-    total_loss, count = group.sum(total_loss, count)
-    return total_loss / count
+    total_loss, symbol_count = group.sum(total_loss, symbol_count)
+    return total_loss / symbol_count

@@ -18,7 +18,7 @@ from gentext.manager import host
 from gentext.plugins.pytorch.checkpoint import build_model, load_best_checkpoint
 from gentext.plugins.pytorch.device import choose_device
 from gentext.run import Run, open_run
-from gentext.stepping import ModelState, stepped
+from gentext.stepping import ModelState, generate_stepwise
 
 
 class TorchSampler:
@@ -47,7 +47,7 @@ class TorchModel:
         self.device = f"PyTorch on {device}"
 
     def generate(self, request: Request) -> Iterator[Chunk]:
-        return stepped(self, self.bundle, request)
+        return generate_stepwise(self, self.bundle, request)
 
     def initial(self, rows: int) -> ModelState:
         return tuple(self.model.initial_state(rows))
@@ -69,9 +69,9 @@ def preview(model: Model, run: Run, length: int) -> str:
     was_training = model.training
     model.eval()
     bundle = describe(run, model)
-    opened = TorchModel(model, bundle, "")
+    torch_model = TorchModel(model, bundle, "")
     chain = chain_of(bundle, host().registry)
-    [text], pieces = generate(opened, chain, primes=[np.empty(0, np.int64)], seed=0, length=length)
+    [text], pieces = generate(torch_model, chain, primes=[np.empty(0, np.int64)], seed=0, length=length)
     for _ in pieces:  # the text grows as they are read
         pass
     model.train(was_training)

@@ -52,12 +52,12 @@ class ParallelGenerator:
         Raises FileFormatError when the file has changed since it was opened.
         """
         rows = len(feeds["token"])
-        shares = self.share_count(rows)
-        if shares == 1:
+        shares_count = self.share_count(rows)
+        if shares_count == 1:
             return self._session.call(feeds)
         session, executor = self._prepare_shares()
-        edges = [rows * share // shares for share in range(shares + 1)]
-        share_feeds = [self._share_feeds(feeds, begin, end) for begin, end in itertools.pairwise(edges)]
+        row_bounds = [rows * share // shares_count for share in range(shares_count + 1)]
+        share_feeds = [self._share_feeds(feeds, begin, end) for begin, end in itertools.pairwise(row_bounds)]
         results = list(executor.map(session.call, share_feeds))
         return {
             port.name: _join_rows(port, [outputs[port.name] for outputs in results]) for port in self.signature.outputs

@@ -24,7 +24,7 @@ from gentext.plugins.samplers.session import GeneratorSession, open_unrolled
 from gentext.signature import Port
 
 #: Rows that graphs are captured for. A batch takes the smallest of these that holds it, or a multiple of the last.
-BUCKETS = (1, 8, 64, 256, 1024, 4096)
+BUCKET_SIZES = (1, 8, 64, 256, 1024, 4096)
 #: Captured batches that are kept, each for one bucket and one set of shapes of the optional inputs.
 MAX_CAPTURED_BATCHES = 16
 #: States that the host reads and writes between calls. All others stay on the device.
@@ -35,8 +35,8 @@ Feeds = Mapping[str, Any]
 
 def bucket_size(rows: int) -> int:
     """Return the number of rows that a batch is padded to."""
-    multiple_of_last = -(-rows // BUCKETS[-1]) * BUCKETS[-1]
-    return next((size for size in BUCKETS if size >= rows), multiple_of_last)
+    multiple_of_last = -(-rows // BUCKET_SIZES[-1]) * BUCKET_SIZES[-1]
+    return next((size for size in BUCKET_SIZES if size >= rows), multiple_of_last)
 
 
 def open_captured(loop: GeneratorSession, device: str = "cuda") -> UnrolledGenerator | GeneratorSession:
@@ -79,28 +79,28 @@ class UnrolledGenerator:
         with self._lock:
             if self._unrolled is not None:
                 try:
-                    return self._call(self._unrolled, feeds)
+                    return self._run_unrolled(self._unrolled, feeds)
                 except Exception as error:  # onnxruntime's own, as in open_captured
                     self._batches.clear()
                     self._unrolled = None
                     _report_fallback(error)
         return self._loop.call({name: np.asarray(tensor) for name, tensor in feeds.items()})
 
-    def _call(self, unrolled: GeneratorSession, feeds: Feeds) -> Feeds:
-        size = unrolled.positions
-        assert size is not None
+    def _run_unrolled(self, unrolled: GeneratorSession, feeds: Feeds) -> Feeds:
+        positions = unrolled.positions
+        assert positions is not None
         results: Feeds = {}
-        blocks: dict[str, list[NDArray[Any]]] = {"tokens": [], "logprobs": []}
-        for begin in range(0, len(feeds["forced"]), size):
+        block_results: dict[str, list[NDArray[Any]]] = {"tokens": [], "logprobs": []}
+        for begin in range(0, len(feeds["forced"]), positions):
             block_feeds = {**feeds, **(next_feeds(self.signature, results) if results else {})}
-            block_feeds |= {name: feeds[name][begin : begin + size] for name in ("forced", "noise")}
-            if len(block_feeds["forced"]) == size:
+            block_feeds |= {name: feeds[name][begin : begin + positions] for name in ("forced", "noise")}
+            if len(block_feeds["forced"]) == positions:
                 results = self._captured_batch(unrolled, block_feeds).run(block_feeds)
             else:
                 results = self._run_loop(block_feeds)
-            for name, arrays in blocks.items():
+            for name, arrays in block_results.items():
                 arrays.append(results[name])
-        return {**results, **{name: np.concatenate(arrays) for name, arrays in blocks.items()}}
+        return {**results, **{name: np.concatenate(arrays) for name, arrays in block_results.items()}}
 
     def _run_loop(self, feeds: Feeds) -> Feeds:
         """Run fewer positions than the unrolled graph has, in a batch of the same size."""
@@ -111,15 +111,17 @@ class UnrolledGenerator:
 
     def _captured_batch(self, unrolled: GeneratorSession, feeds: Feeds) -> _CapturedBatch:
         """Return the buffers for a batch of this size, made when one first comes."""
-        rows = bucket_size(len(feeds["token"]))
+        padded_rows = bucket_size(len(feeds["token"]))
         optional_ports = [port for port in self.signature.inputs if port.default is not None and port.name in feeds]
-        shapes = {port.name: pad_rows(port, feeds[port.name], rows).shape for port in optional_ports}
-        key = (rows, *sorted(shapes.items()))
-        if key not in self._batches:
+        shapes = {port.name: pad_rows(port, feeds[port.name], padded_rows).shape for port in optional_ports}
+        batch_key = (padded_rows, *sorted(shapes.items()))
+        if batch_key not in self._batches:
             if len(self._batches) == MAX_CAPTURED_BATCHES:
                 self._batches.clear()
-            self._batches[key] = _CapturedBatch(unrolled, rows, shapes, self.device, self._graph_ids, self._lock)
-        return self._batches[key]
+            self._batches[batch_key] = _CapturedBatch(
+                unrolled, padded_rows, shapes, self.device, self._graph_ids, self._lock
+            )
+        return self._batches[batch_key]
 
 
 def _report_fallback(error: Exception) -> None:
@@ -171,13 +173,13 @@ class _InputBuffer:
 
     def __init__(self, tensor: Any) -> None:
         self.tensor = tensor
-        self._contents: NDArray[Any] | None = None
+        self._last_array: NDArray[Any] | None = None
 
     def write(self, array: NDArray[Any]) -> None:
         """Copy an array to the device, unless the buffer has the same contents already."""
-        if self._contents is None or not np.array_equal(self._contents, array):
+        if self._last_array is None or not np.array_equal(self._last_array, array):
             self.tensor.update_inplace(array)
-            self._contents = array
+            self._last_array = array
 
 
 class _CapturedBatch:
@@ -217,45 +219,45 @@ class _CapturedBatch:
             _StateBuffers({name: allocate(self._ports[name]) for name in device_outputs}) for _ in range(2)
         ]
         self._bindings = [self._bind(*self._buffers), self._bind(*reversed(self._buffers))]
-        self._options = [capture_options(next(graph_ids)) for _ in self._bindings]
+        self._run_options = [capture_options(next(graph_ids)) for _ in self._bindings]
 
     def run(self, feeds: Feeds) -> dict[str, Any]:
         """Run the graph once."""
         rows = len(feeds["token"])
-        source = self._load_states(feeds, rows)
-        target = self._buffers[1 - source]
-        target.release()
+        source_index = self._load_states(feeds, rows)
+        target_buffers = self._buffers[1 - source_index]
+        target_buffers.release()
         for name, buffer in self._inputs.items():
             buffer.write(pad_rows(self._ports[name], feeds[name], rows))
-        self._session.run_with_iobinding(self._bindings[source], self._options[source])
+        self._session.run_with_iobinding(self._bindings[source_index], self._run_options[source_index])
         results = {name: trim_rows(self._ports[name], tensor.numpy(), rows) for name, tensor in self._outputs.items()}
-        return results | {name: self._buffered_output(target, name, rows) for name in target.tensors}
+        return results | {name: self._buffered_output(target_buffers, name, rows) for name in target_buffers.tensors}
 
     def _load_states(self, feeds: Feeds, rows: int) -> int:
         """Return the index of the buffers that hold the fed states; copy them into the first where none does."""
         states = {name: feeds[name] for name in self._states}
-        holders = {state.buffers if isinstance(state, BufferedOutput) else None for state in states.values()}
-        for index, buffers in enumerate(self._buffers):
-            if holders == {buffers}:
-                return index
+        holding_buffers = {state.buffers if isinstance(state, BufferedOutput) else None for state in states.values()}
+        for buffers_index, buffers in enumerate(self._buffers):
+            if holding_buffers == {buffers}:
+                return buffers_index
         arrays = {name: pad_rows(self._ports[name], state, rows) for name, state in states.items()}
         self._buffers[0].release()
         for name, array in arrays.items():
             self._buffers[0].tensors[f"{name}_out"].update_inplace(array)
         return 0
 
-    def _buffered_output(self, target: _StateBuffers, name: str, rows: int) -> BufferedOutput:
-        port, tensor = self._ports[name], target.tensors[name]
-        return BufferedOutput(lambda: trim_rows(port, tensor.numpy(), rows), target, self._lock)
+    def _buffered_output(self, buffers: _StateBuffers, name: str, rows: int) -> BufferedOutput:
+        port, tensor = self._ports[name], buffers.tensors[name]
+        return BufferedOutput(lambda: trim_rows(port, tensor.numpy(), rows), buffers, self._lock)
 
-    def _bind(self, source: _StateBuffers, target: _StateBuffers) -> Any:
+    def _bind(self, source_buffers: _StateBuffers, target_buffers: _StateBuffers) -> Any:
         """Return the binding of a run that reads the states from one set of buffers and writes them to the other."""
         binding = self._session.io_binding()
         for name, buffer in self._inputs.items():
             binding.bind_ortvalue_input(name, buffer.tensor)
         for name in self._states:
-            binding.bind_ortvalue_input(name, source.tensors[f"{name}_out"])
-        for name, tensor in (self._outputs | target.tensors).items():
+            binding.bind_ortvalue_input(name, source_buffers.tensors[f"{name}_out"])
+        for name, tensor in (self._outputs | target_buffers.tensors).items():
             binding.bind_ortvalue_output(name, tensor)
         return binding
 

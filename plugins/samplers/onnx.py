@@ -11,15 +11,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from gentext.compiled import GeneratorModel, compiled, start_states
+from gentext.compiled import GeneratorModel, generate_compiled, start_states
 from gentext.console import say
 from gentext.interfaces import Chunk, Request
 from gentext.plugins.samplers.cpu_generator import ParallelGenerator
 from gentext.plugins.samplers.runtime import default_max_threads
 from gentext.plugins.samplers.session import GeneratorSession, Session, open_file
-from gentext.run import GENERATOR, MODEL
+from gentext.run import GENERATOR_FILE, MODEL_FILE
 from gentext.settings import MAX_THREADS
-from gentext.stepping import ModelState, fresh_states, stepped
+from gentext.stepping import ModelState, fresh_states, generate_stepwise
 from gentext.stored import is_compiled
 
 
@@ -46,8 +46,8 @@ class OnnxSampler:
     def open(self, source: Path, device: str) -> OnnxModel | OnnxGenerator:
         """Open a file or a run's folder. Raises FileFormatError for other files, DeviceError without CUDA."""
         if source.is_dir():
-            generator_path = source / GENERATOR
-            source = generator_path if generator_path.is_file() else source / MODEL
+            generator_path = source / GENERATOR_FILE
+            source = generator_path if generator_path.is_file() else source / MODEL_FILE
         session = open_file(source, device, self.config.threads)
         if isinstance(session, Session):
             return OnnxModel(session)
@@ -66,7 +66,7 @@ class OnnxModel:
         self.bundle, self.device = session.bundle, session.device
 
     def generate(self, request: Request) -> Iterator[Chunk]:
-        return stepped(self, self.bundle, request)
+        return generate_stepwise(self, self.bundle, request)
 
     def initial(self, rows: int) -> ModelState:
         return fresh_states(self.bundle, rows)
@@ -85,10 +85,10 @@ class OnnxGenerator:
 
     def generate(self, request: Request) -> Iterator[Chunk]:
         if is_compiled(self.bundle, request.chain):
-            return compiled(self.model, self.bundle, request)
+            return generate_compiled(self.model, self.bundle, request)
         names = ",".join(request.chain.names)
         say(f"this chain is not compiled into the file, so it runs slower; compile it: gen export RUN --chain {names}")
-        return stepped(self, self.bundle, request)
+        return generate_stepwise(self, self.bundle, request)
 
     def initial(self, rows: int) -> ModelState:
         return fresh_states(self.bundle, rows)

@@ -13,7 +13,7 @@ import onnxruntime
 from gentext.errors import DeviceError, FileFormatError, reason
 from gentext.settings import cores
 
-CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+CPU_PROVIDER, CUDA_PROVIDER = "CPUExecutionProvider", "CUDAExecutionProvider"
 #: TF32 would round the factors of matrix products to ten bits.
 CUDA_OPTIONS = {"use_tf32": "0"}
 #: Bytes of a file below which one thread is fastest.
@@ -49,7 +49,7 @@ def _session_options(threads: int) -> Any:
 
 def cuda_problem() -> str | None:
     """Return why no CUDA session can be opened, or None where it is worth a try."""
-    if CUDA not in onnxruntime.get_available_providers():
+    if CUDA_PROVIDER not in onnxruntime.get_available_providers():
         return "this onnxruntime is built without CUDA: pip install 'gentext[cuda]'"
     if not _may_have_gpu():
         return "this machine shows no NVIDIA GPU"
@@ -61,23 +61,23 @@ def cuda_problem() -> str | None:
 def open_session(path: Path, device: str, threads: int) -> tuple[Any, str]:
     """Open a session on cpu or cuda; with auto on CUDA if a session really runs there. Also returns the device."""
     if device == "cpu" or (device == "auto" and not _may_have_gpu()):
-        return create_session(path, [CPU], threads), "onnxruntime on CPU"
+        return create_session(path, [CPU_PROVIDER], threads), "onnxruntime on CPU"
     problem = cuda_problem()
     if problem is None:
         try:
-            session = create_session(path, [(CUDA, CUDA_OPTIONS), CPU], threads)
+            session = create_session(path, [(CUDA_PROVIDER, CUDA_OPTIONS), CPU_PROVIDER], threads)
         except FileFormatError:
             raise
         except Exception as error:  # drivers and libraries that do not fit raise exceptions of many kinds
             problem = reason(error)
         else:
             # CUDA may be listed as available and yet be dropped when a session is created.
-            if session.get_providers()[0] == CUDA:
+            if session.get_providers()[0] == CUDA_PROVIDER:
                 return session, "onnxruntime on CUDA"
             problem = "onnxruntime fell back to the CPU: no usable GPU, driver or CUDA libraries"
     if device == "cuda":
         raise DeviceError(f"--device cuda: {problem}; use --device cpu or auto")
-    return create_session(path, [CPU], threads), f"onnxruntime on CPU ({problem})"
+    return create_session(path, [CPU_PROVIDER], threads), f"onnxruntime on CPU ({problem})"
 
 
 def _may_have_gpu() -> bool:
@@ -91,9 +91,11 @@ def create_session(path: Path, providers: list[Any], threads: int) -> Any:
         return onnxruntime.InferenceSession(path, _session_options(threads), providers=providers)
     except Exception as error:
         message = str(error)
-        if providers != [CPU] and any(word in message for word in ("CUDA", "cuda", "cudnn", "cublas")):
+        if providers != [CPU_PROVIDER] and any(
+            cuda_word in message for cuda_word in ("CUDA", "cuda", "cudnn", "cublas")
+        ):
             raise
-        if any(part in message for part in MISSING_OPERATOR):
+        if any(problem_text in message for problem_text in MISSING_OPERATOR):
             raise FileFormatError(
                 f"{path}: onnxruntime {onnxruntime.__version__} lacks an operator that it needs "
                 f"({first_line(error)}); install a newer one, or export the file again"

@@ -13,9 +13,9 @@ from typing import Any
 from gentext.bundle import Bundle
 from gentext.errors import FileFormatError
 from gentext.plugins.samplers.runtime import (
-    CPU,
-    CUDA,
+    CPU_PROVIDER,
     CUDA_OPTIONS,
+    CUDA_PROVIDER,
     best_threads,
     create_session,
     first_line,
@@ -42,33 +42,36 @@ class _FileSession:
 
     def __init__(self, path: Path, session: Any, device: str, bundle: Bundle) -> None:
         self.path, self.session, self.device, self.bundle = path, session, device, bundle
-        self.on_cuda = session.get_providers()[0] == CUDA
+        self.on_cuda = session.get_providers()[0] == CUDA_PROVIDER
         self.threads: int = session.get_session_options().intra_op_num_threads
 
-    def _run(self, outputs: list[str], feeds: Mapping[str, Any]) -> list[Any]:
+    def _run(self, output_names: list[str], feeds: Mapping[str, Any]) -> list[Any]:
         """Run the graph. Raises FileFormatError where it fails, as with a default value of a wrong shape."""
         try:
-            results: list[Any] = self.session.run(outputs, feeds)
+            results: list[Any] = self.session.run(output_names, feeds)
         except Exception as error:  # onnxruntime has a class for each status, with no common base
             raise FileFormatError(
                 f"{self.path}: onnxruntime cannot run it ({first_line(error)}); export it again"
             ) from error
         return results
 
-    def check(self, inputs: TensorTypes, outputs: TensorTypes) -> None:
+    def check_ports(self, expected_inputs: TensorTypes, expected_outputs: TensorTypes) -> None:
         """Raise FileFormatError when the graph has other inputs or outputs than its metadata describes.
 
         Sizes in the metadata decide how much memory is allocated, so they are checked before that.
         """
-        for ports, expected in ((self.session.get_inputs(), inputs), (self.session.get_outputs(), outputs)):
-            actual = {port.name: (port.type, list(port.shape)) for port in ports}
-            agree = actual.keys() == expected.keys() and all(
-                _type_agrees(actual[name], expected[name]) for name in expected
+        for ports, expected_types in (
+            (self.session.get_inputs(), expected_inputs),
+            (self.session.get_outputs(), expected_outputs),
+        ):
+            actual_types = {port.name: (port.type, list(port.shape)) for port in ports}
+            types_agree = actual_types.keys() == expected_types.keys() and all(
+                _type_agrees(actual_types[name], expected_types[name]) for name in expected_types
             )
-            if not agree:
+            if not types_agree:
                 raise FileFormatError(
                     f"{self.path}: its metadata and its graph disagree "
-                    f"({_format_types(expected)} against {_format_types(actual)}); "
+                    f"({_format_types(expected_types)} against {_format_types(actual_types)}); "
                     f"the file is damaged, export it again"
                 )
 
@@ -82,16 +85,16 @@ class Session(_FileSession):
         logits: TensorTypes = {"logits": (tensor_type("float32"), [None, None, bundle.vocab_size])}
         states: TensorTypes = {state.name: (tensor_type(state.dtype), list(state.shape)) for state in bundle.states}
         new_states = {f"{name}_out": state for name, state in states.items()}
-        self.check(tokens | states, logits | new_states)
-        self._inputs, self._outputs = ["tokens", *states], ["logits", *new_states]
+        self.check_ports(tokens | states, logits | new_states)
+        self._input_names, self._output_names = ["tokens", *states], ["logits", *new_states]
 
     def run(self, tokens: Any, state: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
         """Return logits (float32 [N, T, V]) after each of the tokens (int64 [N, T]), and the new state.
 
         A state is a tuple with an array for each state of the bundle, in its order.
         """
-        logits, *new = self._run(self._outputs, dict(zip(self._inputs, [tokens, *state], strict=True)))
-        return logits, tuple(new)
+        logits, *new_state = self._run(self._output_names, dict(zip(self._input_names, [tokens, *state], strict=True)))
+        return logits, tuple(new_state)
 
 
 class GeneratorSession(_FileSession):
@@ -108,9 +111,9 @@ class GeneratorSession(_FileSession):
         fixed_sizes = {} if self.positions is None else {"K": self.positions}
         required = [port for port in self.signature.inputs if port.default is None]
         optional = [port for port in self.signature.inputs if port.default is not None]
-        self.check(_tensor_types(required, fixed_sizes), _tensor_types(self.signature.outputs, fixed_sizes))
+        self.check_ports(_tensor_types(required, fixed_sizes), _tensor_types(self.signature.outputs, fixed_sizes))
         self._check_optional(_tensor_types(optional, fixed_sizes))
-        self._outputs = [port.name for port in self.signature.outputs]
+        self._output_names = [port.name for port in self.signature.outputs]
 
     def _check_optional(self, expected: TensorTypes) -> None:
         """Raise FileFormatError when the graph has other inputs with a default than its metadata describes.
@@ -127,7 +130,7 @@ class GeneratorSession(_FileSession):
 
     def call(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         """Run the graph for the K positions of ``forced`` [K, N], and return its outputs by name."""
-        return dict(zip(self._outputs, self._run(self._outputs, feeds), strict=True))
+        return dict(zip(self._output_names, self._run(self._output_names, feeds), strict=True))
 
 
 def open_file(path: Path, device: str = "auto", threads: int = 0) -> Session | GeneratorSession:
@@ -165,7 +168,11 @@ def open_unrolled(generator: GeneratorSession, device: str, threads: int = 0) ->
     path = generator.path.with_name(f"{generator.path.stem}-unrolled.onnx")
     if not path.is_file():
         raise FileFormatError(f"{path}: no such file; gen export RUN --unroll 32 makes it")
-    providers = [CPU] if device == "cpu" else [(CUDA, CUDA_OPTIONS | {"enable_cuda_graph": "1"}), CPU]
+    providers = (
+        [CPU_PROVIDER]
+        if device == "cpu"
+        else [(CUDA_PROVIDER, CUDA_OPTIONS | {"enable_cuda_graph": "1"}), CPU_PROVIDER]
+    )
     session = create_session(path, providers, threads)
     bundle = Bundle.from_metadata(session.get_modelmeta().custom_metadata_map, path)
     fingerprint = generator.bundle.card.get("fingerprint")
@@ -194,9 +201,9 @@ def _tensor_types(ports: Iterable[Port], fixed_sizes: Mapping[str, int]) -> Tens
     return types
 
 
-def _type_agrees(actual: tuple[str, list[Any]], expected: tuple[str, list[int | None]]) -> bool:
+def _type_agrees(actual_tensor: tuple[str, list[Any]], expected_tensor: tuple[str, list[int | None]]) -> bool:
     """Compare element type and shape. Where None is expected the graph must have an open size, which is no integer."""
-    (actual_type, actual_shape), (expected_type, expected_shape) = actual, expected
+    (actual_type, actual_shape), (expected_type, expected_shape) = actual_tensor, expected_tensor
     if actual_type != expected_type or len(actual_shape) != len(expected_shape):
         return False
     sizes = [size if isinstance(size, int) else None for size in actual_shape]

@@ -73,10 +73,10 @@ def sweep(
     )
     try:
         from gentext.plugins.sweep.report import format_table, summary
-        from gentext.plugins.sweep.start import SweepOptions, start
+        from gentext.plugins.sweep.start import SweepOptions, start_sweep
     except ModuleNotFoundError as error:
         raise MissingExtra("gen sweep", "train,sweep" if error.name == "tomli_w" else "sweep") from None
-    running_sweep = start(SweepOptions(shared, folder, space, trials, not no_prune, resume))
+    running_sweep = start_sweep(SweepOptions(shared, folder, space, trials, not no_prune, resume))
     running_sweep.work()
     rows = running_sweep.write_report()
     if as_json:

@@ -17,13 +17,13 @@ from gentext.plugins.sweep.study import TrialRow
 from gentext.run import atomic_write, write_text
 
 #: Columns for a trial's details; they follow its number, state, loss and values.
-DETAILS = ("train_loss", "best_step", "steps", "seconds", "symbols_per_second", "reason")
+DETAIL_NAMES = ("train_loss", "best_step", "steps", "seconds", "symbols_per_second", "reason")
 
 
 def write_report(folder: Path, corpus: str, space: Space, rows: Sequence[TrialRow]) -> None:
     """Write the three files; ``rows`` are sorted, the best first."""
     write_text(folder / "sweep.json", json.dumps(summary(folder, corpus, rows), indent=1) + "\n")
-    write_text(folder / "sweep.csv", _csv(space, rows))
+    write_text(folder / "sweep.csv", _format_csv(space, rows))
     _write_picture(folder, space, rows)
 
 
@@ -31,22 +31,24 @@ def summary(folder: Path, corpus: str, rows: Sequence[TrialRow]) -> ConfigTable:
     """Return a sweep as JSON data: its trials, the best first."""
     trials = [
         {"trial": row.number, "state": row.state, "val_loss": row.val_loss, "values": row.values}
-        | {name: row.details.get(name) for name in DETAILS}
+        | {name: row.details.get(name) for name in DETAIL_NAMES}
         for row in rows
     ]
-    best = trials[0]["trial"] if trials and trials[0]["state"] == "finished" else None
-    return {"sweep": str(folder), "corpus": corpus, "best": best, "trials": trials}
+    best_number = trials[0]["trial"] if trials and trials[0]["state"] == "finished" else None
+    return {"sweep": str(folder), "corpus": corpus, "best": best_number, "trials": trials}
 
 
 def format_table(space: Space, rows: Sequence[TrialRow]) -> str:
     """Return the trials as a table for people."""
-    cells = [["trial", "held out", "state", *space]]
+    cell_rows = [["trial", "held out", "state", *space]]
     for row in rows:
         loss = "" if row.val_loss is None else f"{row.val_loss:.4f}"
         values = [format_value(row.values[name]) if name in row.values else "" for name in space]
-        cells.append([str(row.number), loss, row.state, *values])
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells]
+        cell_rows.append([str(row.number), loss, row.state, *values])
+    widths = [max(map(len, column)) for column in zip(*cell_rows, strict=True)]
+    lines = [
+        "  ".join(cell.rjust(width) for cell, width in zip(cell_row, widths, strict=True)) for cell_row in cell_rows
+    ]
     return "\n".join(lines)
 
 
@@ -55,14 +57,14 @@ def format_value(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _csv(space: Space, rows: Sequence[TrialRow]) -> str:
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["trial", "state", "val_loss", *space, *DETAILS])
+def _format_csv(space: Space, rows: Sequence[TrialRow]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["trial", "state", "val_loss", *space, *DETAIL_NAMES])
     for row in rows:
         values = [row.values.get(name) for name in space]
-        writer.writerow([row.number, row.state, row.val_loss, *values, *map(row.details.get, DETAILS)])
-    return file.getvalue()
+        writer.writerow([row.number, row.state, row.val_loss, *values, *map(row.details.get, DETAIL_NAMES)])
+    return buffer.getvalue()
 
 
 # -- the picture ------------------------------------------------------------------------------
@@ -78,15 +80,15 @@ def _write_picture(folder: Path, space: Space, rows: Sequence[TrialRow]) -> None
     line_count = math.ceil(panel_count / column_count)
     figure = Figure(figsize=(4 * column_count, 3.2 * line_count), layout="constrained")
     panels = list(figure.subplots(line_count, column_count, squeeze=False, sharey=True).flat)
-    measured = sorted((row for row in rows if row.val_loss is not None), key=lambda row: row.number)
-    _draw_progress(panels[0], measured)
+    measured_rows = sorted((row for row in rows if row.val_loss is not None), key=lambda row: row.number)
+    _draw_progress(panels[0], measured_rows)
     for panel, (name, distribution) in zip(panels[1:], space.items(), strict=False):
-        _draw_values(panel, name, distribution, [row for row in measured if name in row.values])
+        _draw_values(panel, name, distribution, [row for row in measured_rows if name in row.values])
     for panel in panels[panel_count:]:
         panel.remove()
     for panel in panels[::column_count]:
         panel.set(ylabel="held out, nats a symbol")
-    if measured:
+    if measured_rows:
         panels[0].legend(fontsize="small")
     figure.suptitle(folder.name)
     with atomic_write(folder / "sweep.png") as file:
@@ -96,9 +98,11 @@ def _write_picture(folder: Path, space: Space, rows: Sequence[TrialRow]) -> None
 def _draw_progress(panel: Any, rows: Sequence[TrialRow]) -> None:
     """Draw the losses by trial, and the lowest loss so far."""
     _draw_losses(panel, rows, [row.number for row in rows])
-    finished = [row for row in rows if row.state == "finished"]
-    lowest = list(itertools.accumulate((row.val_loss or 0 for row in finished), min))
-    panel.step([row.number for row in finished], lowest, where="post", color="#c8503c", lw=1, label="best so far")
+    finished_rows = [row for row in rows if row.state == "finished"]
+    lowest_losses = list(itertools.accumulate((row.val_loss or 0 for row in finished_rows), min))
+    panel.step(
+        [row.number for row in finished_rows], lowest_losses, where="post", color="#c8503c", lw=1, label="best so far"
+    )
     panel.set(xlabel="trial")
     panel.xaxis.get_major_locator().set_params(integer=True)
 
@@ -119,12 +123,19 @@ def _draw_values(panel: Any, name: str, distribution: Choices | Range, rows: Seq
 def _draw_losses(panel: Any, rows: Sequence[TrialRow], positions: Sequence[Any]) -> None:
     """Draw the losses of trials over their positions: pruned trials are hollow, the best one is a star."""
     panel.grid(alpha=0.3)
-    best = min((row.val_loss for row in rows if row.state == "finished" and row.val_loss is not None), default=None)
+    best_loss = min(
+        (row.val_loss for row in rows if row.state == "finished" and row.val_loss is not None), default=None
+    )
     losses = [(position, row.val_loss, row.state) for position, row in zip(positions, rows, strict=True)]
-    for state, face in (("finished", "#3c6e96"), ("pruned", "none"), ("running", "#cccccc"), ("failed", "#cccccc")):
+    for state, face_colour in (
+        ("finished", "#3c6e96"),
+        ("pruned", "none"),
+        ("running", "#cccccc"),
+        ("failed", "#cccccc"),
+    ):
         points = [(position, loss) for position, loss, loss_state in losses if loss_state == state]
         if points:
-            panel.scatter(*zip(*points, strict=True), s=24, facecolors=face, edgecolors="#3c6e96", label=state)
-    stars = [(position, loss) for position, loss, state in losses if state == "finished" and loss == best]
-    if stars:
-        panel.scatter(*zip(*stars, strict=True), s=110, marker="*", color="#c8503c", zorder=3)
+            panel.scatter(*zip(*points, strict=True), s=24, facecolors=face_colour, edgecolors="#3c6e96", label=state)
+    best_points = [(position, loss) for position, loss, state in losses if state == "finished" and loss == best_loss]
+    if best_points:
+        panel.scatter(*zip(*best_points, strict=True), s=110, marker="*", color="#c8503c", zorder=3)

@@ -12,18 +12,18 @@ from typing import Any
 
 from gentext.config import ConfigTable, build_config, read_toml, to_table
 from gentext.errors import ConfigError, nearest
-from gentext.resolve import TrainOptions, component, resolve, with_defaults
+from gentext.resolve import TrainOptions, component, resolve_config, with_defaults
 
 #: Sections that may differ between trials. Losses with another tokenizer or held-out text could not be compared.
 SECTIONS = ("batcher", "model", "trainer")
-Value = bool | int | float | str
+SettingValue = bool | int | float | str
 
 
 @dataclasses.dataclass(frozen=True)
 class Choices:
     """A list of values to choose from."""
 
-    choices: list[Value]
+    choices: list[SettingValue]
 
     def __post_init__(self) -> None:
         if not self.choices:
@@ -32,13 +32,13 @@ class Choices:
             raise ValueError("a choice stands twice")
 
     @property
-    def probes(self) -> list[Value]:
+    def probes(self) -> list[SettingValue]:
         """Values to check: when a component accepts them, it accepts all values of the distribution."""
         return self.choices
 
-    def contains(self, value: Any) -> bool:
+    def contains(self, setting: Any) -> bool:
         """Tell whether a value is one of the choices."""
-        return any(value == choice and type(value) is type(choice) for choice in self.choices)
+        return any(setting == choice and type(setting) is type(choice) for choice in self.choices)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,11 +53,11 @@ class Range:
     """Distance between the values; None stands for 1 with whole numbers, and for any distance with others."""
 
     def __post_init__(self) -> None:
-        ends = f"low = {self.low}, high = {self.high}"
+        range_text = f"low = {self.low}, high = {self.high}"
         if not self.low < self.high:
-            raise ValueError(f"{ends}: upside down; expected low below high")
+            raise ValueError(f"{range_text}: upside down; expected low below high")
         if self.log and self.low <= 0:
-            raise ValueError(f"{ends}: a logarithm needs low above 0")
+            raise ValueError(f"{range_text}: a logarithm needs low above 0")
         if self.step is None:
             return
         if self.log:
@@ -73,15 +73,15 @@ class Range:
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     @property
-    def probes(self) -> list[Value]:
+    def probes(self) -> list[SettingValue]:
         """Values to check: when a component accepts them, it accepts all values of the distribution."""
         return [self.low, self.high]
 
-    def contains(self, value: Any) -> bool:
+    def contains(self, setting: Any) -> bool:
         """Tell whether a value lies in the range."""
-        if isinstance(value, bool) or not isinstance(value, int if self.is_integer else int | float):
+        if isinstance(setting, bool) or not isinstance(setting, int if self.is_integer else int | float):
             return False
-        return self.low <= value <= self.high
+        return self.low <= setting <= self.high
 
 
 #: The values to try for each ``section.key``, in the order of the file.
@@ -92,8 +92,8 @@ def read_space(path: Path | None) -> Space:
     """Read a space file, or the built-in one. Raises ConfigError where it is malformed."""
     if path is not None:
         return parse_space(read_toml(path), str(path))
-    with importlib.resources.as_file(importlib.resources.files(__package__) / "default_space.toml") as builtin:
-        return parse_space(read_toml(builtin), "the built-in space")
+    with importlib.resources.as_file(importlib.resources.files(__package__) / "default_space.toml") as builtin_path:
+        return parse_space(read_toml(builtin_path), "the built-in space")
 
 
 def parse_space(table: Mapping[str, Any], source: str) -> Space:
@@ -131,13 +131,13 @@ def space_table(space: Space) -> ConfigTable:
     return table
 
 
-def format_setting(name: str, value: Value) -> str:
+def format_setting(name: str, setting: SettingValue) -> str:
     """Return ``section.key=value`` as ``--set`` takes it."""
-    text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # TOML must escape it, JSON need not
+    text = json.dumps(setting, ensure_ascii=False).replace("\x7f", "\\u007f")  # TOML must escape it, JSON need not
     return f"{name}={text}"
 
 
-def check_space(space: Space, options: TrainOptions) -> dict[str, Value]:
+def check_space(space: Space, options: TrainOptions) -> dict[str, SettingValue]:
     """Check every key and value against its component, and return the values that hold without a sweep.
 
     Raises ConfigError for a key or a value that the component refuses. Where the space has several
@@ -148,16 +148,18 @@ def check_space(space: Space, options: TrainOptions) -> dict[str, Value]:
         component_distribution = space.get(f"{section}.name")
         component_settings = [""]  # the component of the options
         if component_distribution is not None and name != f"{section}.name":
-            component_settings = [format_setting(f"{section}.name", value) for value in component_distribution.probes]
-        for component_setting, value in itertools.product(component_settings, distribution.probes):
-            settings = [*options.settings, component_setting, format_setting(name, value)]
+            component_settings = [
+                format_setting(f"{section}.name", setting) for setting in component_distribution.probes
+            ]
+        for component_setting, setting in itertools.product(component_settings, distribution.probes):
+            settings = [*options.settings, component_setting, format_setting(name, setting)]
             trial_options = dataclasses.replace(options, settings=list(filter(None, settings)))
-            component(resolve(trial_options), section)
-    config = with_defaults(resolve(options))
-    values = {}
+            component(resolve_config(trial_options), section)
+    config = with_defaults(resolve_config(options))
+    first_values = {}
     for name, distribution in space.items():
         section, _, key = name.partition(".")
-        value = config[section].get(key)
-        if distribution.contains(value):
-            values[name] = value
-    return values
+        setting = config[section].get(key)
+        if distribution.contains(setting):
+            first_values[name] = setting
+    return first_values

@@ -12,10 +12,10 @@ from gentext import run as runs
 from gentext.config import ConfigTable, build_config
 from gentext.errors import RunError, UsageError
 from gentext.pipeline import DEFAULT_CORPUS
-from gentext.plugins.sweep.space import Value, check_space, read_space, space_table
+from gentext.plugins.sweep.space import SettingValue, check_space, read_space, space_table
 from gentext.plugins.sweep.study import Study
-from gentext.plugins.sweep.sweep import STUDY, Sweep, SweepSettings
-from gentext.resolve import DEFAULT_PRESET, TrainOptions, resolve, with_defaults
+from gentext.plugins.sweep.sweep import STUDY_FILE, Sweep, SweepSettings
+from gentext.resolve import DEFAULT_PRESET, TrainOptions, resolve_config, with_defaults
 from gentext.settings import Settings, check_extras
 from gentext.text import fingerprint
 
@@ -43,60 +43,60 @@ def sweeps_folder() -> Path:
     return runs.runs_folder().parent / "sweeps"
 
 
-def start(options: SweepOptions) -> Sweep:
+def start_sweep(options: SweepOptions) -> Sweep:
     """Begin a sweep, or go on with one. Raises GenError for every mistake in the options."""
     if options.resume:
-        return _resume(options)
+        return _resume_sweep(options)
     train = dataclasses.replace(
         options.train, corpus=options.train.corpus or DEFAULT_CORPUS, preset=options.train.preset or DEFAULT_PRESET
     )
     if train.corpus == "-":
         raise UsageError("CORPUS -: every trial reads the text anew; put it into a file")
     folder = options.folder or sweeps_folder() / time.strftime("%Y%m%d-%H%M%S")
-    if (folder / STUDY).exists():
+    if (folder / STUDY_FILE).exists():
         raise RunError(f"{folder} is a sweep already; go on with --resume, or name another folder with --sweep")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder} is not an empty folder; name another one with --sweep")
-    settings, first_values = _check(train, options)
+    settings, first_values = _check_options(train, options)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{folder}: cannot be made ({error.strerror}); name another folder with --sweep") from None
     try:
-        return Sweep(folder, Study.create(folder / STUDY, dataclasses.asdict(settings), first_values))
+        return Sweep(folder, Study.create(folder / STUDY_FILE, dataclasses.asdict(settings), first_values))
     except RunError:
         shutil.rmtree(folder, ignore_errors=True)  # nothing of value is in it: it was empty before
         raise
 
 
-def _check(train: TrainOptions, options: SweepOptions) -> tuple[SweepSettings, dict[str, Value]]:
+def _check_options(train: TrainOptions, options: SweepOptions) -> tuple[SweepSettings, dict[str, SettingValue]]:
     """Check the options; return the sweep's settings, and the values of its space that hold without a sweep."""
     space = read_space(options.space)
-    base = resolve(train)
-    with_defaults(base)  # checks the components
-    settings = build_config(Settings, base.get("run", {}), "run")
+    base_config = resolve_config(train)
+    with_defaults(base_config)  # checks the components
+    settings = build_config(Settings, base_config.get("run", {}), "run")
     check_extras(settings)
     first_values = check_space(space, train)
     assert train.corpus is not None and train.preset is not None
     sweep_settings = SweepSettings(
-        corpus=_absolute(train.corpus),
+        corpus=_absolute_path(train.corpus),
         sha256=fingerprint(train.corpus),
         preset=train.preset,
         trials=DEFAULT_TRIALS if options.trials is None else options.trials,
         prune=options.prune,
         seed=settings.seed,
-        base=base,
+        base=base_config,
         space=space_table(space),
     )
     return sweep_settings, first_values
 
 
-def _absolute(corpus: str) -> str:
+def _absolute_path(corpus: str) -> str:
     """Return the absolute path of a text, or its name in the catalogue."""
     return os.path.abspath(corpus) if os.path.exists(corpus) else corpus
 
 
-def _resume(options: SweepOptions) -> Sweep:
+def _resume_sweep(options: SweepOptions) -> Sweep:
     train = options.train
     if train.preset or train.config or train.settings or train.flags or options.space or not options.prune:
         raise UsageError(
@@ -105,19 +105,19 @@ def _resume(options: SweepOptions) -> Sweep:
     folder = options.folder or _newest_folder()
     if not folder.is_dir():
         raise RunError(f"{folder}: no such sweep")
-    sweep = Sweep(folder, Study(folder / STUDY))
-    changed: ConfigTable = {} if options.trials is None else {"trials": options.trials}
+    sweep = Sweep(folder, Study(folder / STUDY_FILE))
+    changed_settings: ConfigTable = {} if options.trials is None else {"trials": options.trials}
     if train.corpus is not None:
-        changed["corpus"] = _absolute(train.corpus)
-    if changed:
-        sweep.change_settings(dataclasses.replace(sweep.settings, **changed))
+        changed_settings["corpus"] = _absolute_path(train.corpus)
+    if changed_settings:
+        sweep.change_settings(dataclasses.replace(sweep.settings, **changed_settings))
     if fingerprint(sweep.settings.corpus) != sweep.settings.sha256:
         raise RunError(f"{folder} was begun with another text than {sweep.settings.corpus} is now; begin a new sweep")
     return sweep
 
 
 def _newest_folder() -> Path:
-    folders = [path.parent for path in sweeps_folder().glob(f"*/{STUDY}")]
+    folders = [path.parent for path in sweeps_folder().glob(f"*/{STUDY_FILE}")]
     if not folders:
         raise RunError(f"nothing to resume: no sweep in {sweeps_folder()}/; name one with --sweep")
-    return max(folders, key=lambda folder: (folder / STUDY).stat().st_mtime_ns)
+    return max(folders, key=lambda folder: (folder / STUDY_FILE).stat().st_mtime_ns)

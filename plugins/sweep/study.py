@@ -23,7 +23,7 @@ from sqlalchemy.pool import NullPool
 
 from gentext.config import ConfigTable
 from gentext.errors import RunError, reason
-from gentext.plugins.sweep.space import Choices, Range, Space, Value
+from gentext.plugins.sweep.space import Choices, Range, SettingValue, Space
 
 STUDY_NAME = "gentext sweep"
 #: Number of the first trials, whose values are drawn at random. Those of later ones follow the results.
@@ -45,7 +45,7 @@ class TrialRow:
     number: int
     state: str
     """running, finished, pruned or failed."""
-    values: dict[str, Value]
+    values: dict[str, SettingValue]
     val_loss: float | None
     """The best held-out loss of a finished trial; the last one of any other trial."""
     details: ConfigTable
@@ -53,7 +53,7 @@ class TrialRow:
 
 
 #: Optuna's states, and their names here.
-STATES = {
+STATE_NAMES = {
     TrialState.RUNNING: "running",
     TrialState.COMPLETE: "finished",
     TrialState.PRUNED: "pruned",
@@ -72,8 +72,8 @@ class Study:
             if new_settings is None:
                 _check_file(path)
             # The seconds to wait for the file: other processes of the sweep lock it for milliseconds.
-            options = {"connect_args": {"timeout": 60}, "poolclass": NullPool}
-            self._storage = optuna.storages.RDBStorage(f"sqlite:///{path.absolute()}", engine_kwargs=options)
+            engine_options = {"connect_args": {"timeout": 60}, "poolclass": NullPool}
+            self._storage = optuna.storages.RDBStorage(f"sqlite:///{path.absolute()}", engine_kwargs=engine_options)
             if new_settings is not None:
                 study = optuna.create_study(storage=self._storage, study_name=STUDY_NAME)
                 study.set_user_attr("sweep", dict(new_settings))
@@ -88,13 +88,13 @@ class Study:
             """The sweep's settings as the file has them: JSON data of any form."""
 
     @classmethod
-    def create(cls, path: Path, settings: Mapping[str, Any], first_values: Mapping[str, Value]) -> Study:
+    def create(cls, path: Path, settings: Mapping[str, Any], first_values: Mapping[str, SettingValue]) -> Study:
         """Make a new file, whole or not at all. The first trial gets ``first_values``; the others are drawn."""
-        temporary = path.with_name(f".{path.name}.tmp")
-        study = cls(temporary, settings)
+        temporary_path = path.with_name(f".{path.name}.tmp")
+        study = cls(temporary_path, settings)
         with study._as_run_error():
             study._study.enqueue_trial(dict(first_values))
-            os.replace(temporary, path)
+            os.replace(temporary_path, path)
         return cls(path)
 
     def set_settings(self, settings: Mapping[str, Any]) -> None:
@@ -106,42 +106,42 @@ class Study:
     def rows(self) -> list[TrialRow]:
         """Return all trials that were begun, in their order."""
         with self._as_run_error():
-            trials = self._study.get_trials(deepcopy=False, states=tuple(STATES))
-        return [_row(trial) for trial in trials]
+            trials = self._study.get_trials(deepcopy=False, states=tuple(STATE_NAMES))
+        return [_trial_row(trial) for trial in trials]
 
-    def begin(self) -> int:
+    def begin_trial(self) -> int:
         """Begin a trial and return its number."""
         with self._as_run_error():
             return self._study.ask().number
 
-    def values(self, number: int, space: Space, seed: int) -> dict[str, Value]:
+    def suggest_values(self, number: int, space: Space, seed: int) -> dict[str, SettingValue]:
         """Return the values that a trial tries; a trial that was begun before keeps its values."""
         with self._as_run_error():
             state = np.random.SeedSequence([seed, number]).generate_state(1)
             self._study.sampler = optuna.samplers.TPESampler(n_startup_trials=RANDOM_TRIALS, seed=int(state[0]))
-            trial = self._trial(number)
-            return {name: _draw(trial, name, distribution) for name, distribution in space.items()}
+            trial = self._load_trial(number)
+            return {name: _suggest_value(trial, name, distribution) for name, distribution in space.items()}
 
-    def report(self, number: int, share: float, val_loss: float) -> bool:
+    def report_loss(self, number: int, share: float, val_loss: float) -> bool:
         """Store a measurement at a share of the budget; return whether the trial should be pruned."""
         tenth = round(share * TENTHS)
         with self._as_run_error():
-            trial = self._trial(number)
+            trial = self._load_trial(number)
             if tenth in self._frozen_trial(number).intermediate_values:  # a trial is compared once in each tenth
                 return False
             trial.report(val_loss, tenth)
             return trial.should_prune()
 
-    def finish(self, number: int, state: str, val_loss: float | None = None, **details: Any) -> None:
+    def finish_trial(self, number: int, state: str, val_loss: float | None = None, **details: Any) -> None:
         """Store the end of a trial: that it is finished, pruned or failed, its loss and other details."""
         with self._as_run_error():
-            trial = self._trial(number)
-            for name, detail in details.items():
-                trial.set_user_attr(name, detail)
-            optuna_state = next(key for key, name in STATES.items() if name == state)
+            trial = self._load_trial(number)
+            for state_name, detail in details.items():
+                trial.set_user_attr(state_name, detail)
+            optuna_state = next(trial_state for trial_state, state_name in STATE_NAMES.items() if state_name == state)
             self._study.tell(number, val_loss, state=optuna_state, skip_if_finished=True)
 
-    def _trial(self, number: int) -> optuna.Trial:
+    def _load_trial(self, number: int) -> optuna.Trial:
         return optuna.Trial(self._study, self._frozen_trial(number)._trial_id)
 
     def _frozen_trial(self, number: int) -> optuna.trial.FrozenTrial:
@@ -171,21 +171,21 @@ def _check_file(path: Path) -> None:
             raise sqlite3.DatabaseError(problem)
 
 
-def _row(trial: optuna.trial.FrozenTrial) -> TrialRow:
+def _trial_row(trial: optuna.trial.FrozenTrial) -> TrialRow:
     curve = trial.intermediate_values
     last_loss = curve[max(curve)] if curve else None
     return TrialRow(
         number=trial.number,
-        state=STATES[trial.state],
+        state=STATE_NAMES[trial.state],
         values=dict(trial.params),
         val_loss=trial.value if trial.state == TrialState.COMPLETE else last_loss,
         details=dict(trial.user_attrs),
     )
 
 
-def _draw(trial: optuna.Trial, name: str, distribution: Choices | Range) -> Value:
+def _suggest_value(trial: optuna.Trial, name: str, distribution: Choices | Range) -> SettingValue:
     if isinstance(distribution, Choices):
-        return cast(Value, trial.suggest_categorical(name, distribution.choices))
-    suggest: Callable[..., Value] = trial.suggest_int if distribution.is_integer else trial.suggest_float
+        return cast(SettingValue, trial.suggest_categorical(name, distribution.choices))
+    suggest: Callable[..., SettingValue] = trial.suggest_int if distribution.is_integer else trial.suggest_float
     step = distribution.step or (1 if distribution.is_integer else None)
     return suggest(name, distribution.low, distribution.high, log=distribution.log, step=step)

@@ -34,7 +34,7 @@ from gentext.run import Run
 from gentext.settings import Settings
 
 #: Names in the sweep's folder.
-STUDY, BASE, SPACE, BEST = "study.db", "base.toml", "space.toml", "best"
+STUDY_FILE, BASE_FILE, SPACE_FILE, BEST_FOLDER = "study.db", "base.toml", "space.toml", "best"
 #: When so many trials failed and none succeeded, the sweep ends.
 MAX_FAILURES = 5
 #: Seconds to wait for another process that holds the lock of the folder; an export holds it for the longest time.
@@ -70,7 +70,7 @@ class Sweep:
         except msgspec.ValidationError as error:
             raise RunError(f"{study.path}: damaged, or not made by gen sweep ({error})") from None
         self.space = parse_space(self.settings.space, str(study.path))
-        for name, table in ((BASE, self.settings.base), (SPACE, self.settings.space)):
+        for name, table in ((BASE_FILE, self.settings.base), (SPACE_FILE, self.settings.space)):
             path = folder / name
             if not path.is_file():
                 runs.write_text(path, tomli_w.dumps(table))
@@ -109,15 +109,15 @@ class Sweep:
         except RunError as error:
             raise RunError(f"{error}. When that is put right, {self.resume_hint}") from error
         if self._interrupts.requested:
-            done = sum(row.state != "running" for row in self.study.rows())
+            done_count = sum(row.state != "running" for row in self.study.rows())
             raise TrainingStopped(
-                f"stopped after {done} of {self.settings.trials} trials, everything is saved; {self.resume_hint}"
+                f"stopped after {done_count} of {self.settings.trials} trials, everything is saved; {self.resume_hint}"
             )
 
     def write_report(self) -> list[TrialRow]:
         """Write table and picture, and return the trials: the best first."""
         with self._folder_lock():
-            rows = sorted(self.study.rows(), key=_rank)
+            rows = sorted(self.study.rows(), key=_ranking_key)
             write_report(self.folder, self.settings.corpus, self.space, rows)
         return rows
 
@@ -130,24 +130,26 @@ class Sweep:
         """
         with self._folder_lock():
             self._copy_best(row)
-            best = Run(self.folder / BEST)
+            best = Run(self.folder / BEST_FOLDER)
             if export:
                 host().hooks.export_run(best, build_config(Settings, best.config.get("run", {}), "run"))
         return best
 
     def _copy_best(self, row: TrialRow) -> None:
-        best, copy, previous = (self.folder / name for name in (BEST, f".{BEST}.new", f".{BEST}.old"))
-        for leftover in (copy, previous):
+        best, new_copy, previous_best = (
+            self.folder / name for name in (BEST_FOLDER, f".{BEST_FOLDER}.new", f".{BEST_FOLDER}.old")
+        )
+        for leftover in (new_copy, previous_best):
             shutil.rmtree(leftover, ignore_errors=True)
         try:
-            shutil.copytree(self.trial_folder(row.number), copy, ignore=shutil.ignore_patterns("last-*", "*.onnx"))
+            shutil.copytree(self.trial_folder(row.number), new_copy, ignore=shutil.ignore_patterns("last-*", "*.onnx"))
             if best.exists():
-                best.rename(previous)
-            copy.rename(best)
+                best.rename(previous_best)
+            new_copy.rename(best)
         except (OSError, shutil.Error) as error:
             trial_folder = self.trial_folder(row.number)
             raise RunError(f"{best}: cannot be written ({error}); the trial itself is {trial_folder}") from None
-        shutil.rmtree(previous, ignore_errors=True)
+        shutil.rmtree(previous_best, ignore_errors=True)
 
     # -- claiming a trial -----------------------------------------------------------------------
 
@@ -158,9 +160,14 @@ class Sweep:
         """
         with self._folder_lock():
             while (number := self._claim_next()) is not None:
-                values = self.study.values(number, self.space, self.settings.seed)
-                say(f"trial {number}: " + " ".join(f"{name}={format_value(value)}" for name, value in values.items()))
-                events = self._spawn(number, [format_setting(name, value) for name, value in values.items()])
+                settings = self.study.suggest_values(number, self.space, self.settings.seed)
+                say(
+                    f"trial {number}: "
+                    + " ".join(f"{name}={format_value(setting)}" for name, setting in settings.items())
+                )
+                events = self._spawn_child(
+                    number, [format_setting(name, setting) for name, setting in settings.items()]
+                )
                 first_event = next(events)
                 if first_event["event"] != "busy":
                     return number, itertools.chain([first_event], events)
@@ -172,20 +179,20 @@ class Sweep:
         """Lock a trial that was cut short, else a new one, and return its number; None when no trial is left."""
         rows = self.study.rows()
         for row in rows:
-            if row.state == "running" and row.number not in self._trained_elsewhere and self._claim(row.number):
+            if row.state == "running" and row.number not in self._trained_elsewhere and self._claim_trial(row.number):
                 if self.study.rows()[row.number].state == "running":
                     return row.number
                 self._trial_lock.release()  # its process finished it before it could be locked here
-        failed = [row for row in rows if row.state == "failed"]
-        if len(failed) >= MAX_FAILURES and len(failed) == len(rows):
-            last_reason = failed[-1].details.get("reason")
-            raise GenError(f"the first {len(failed)} trials failed, the last one so: {last_reason}")
+        failed_rows = [row for row in rows if row.state == "failed"]
+        if len(failed_rows) >= MAX_FAILURES and len(failed_rows) == len(rows):
+            last_reason = failed_rows[-1].details.get("reason")
+            raise GenError(f"the first {len(failed_rows)} trials failed, the last one so: {last_reason}")
         if len(rows) >= self.settings.trials:
             return None
-        number = self.study.begin()
-        return number if self._claim(number) else None
+        number = self.study.begin_trial()
+        return number if self._claim_trial(number) else None
 
-    def _claim(self, number: int) -> bool:
+    def _claim_trial(self, number: int) -> bool:
         """Take a trial's lock, to be held until its end is stored. Returns False when another process has it."""
         self._trial_lock = FileLock(self._lock_path(number, "parent"))
         try:
@@ -194,13 +201,13 @@ class Sweep:
             return False
         return True
 
-    def _spawn(self, number: int, settings: list[str]) -> Iterator[ConfigTable]:
+    def _spawn_child(self, number: int, settings: list[str]) -> Iterator[ConfigTable]:
         """Start a trial's child process and return its events."""
         job = Job(
             corpus=self.settings.corpus,
             run=str(self.trial_folder(number)),
             preset=self.settings.preset,
-            config=str(self.folder / BASE),
+            config=str(self.folder / BASE_FILE),
             settings=settings,
             lock=str(self._lock_path(number, "child")),
         )
@@ -217,11 +224,11 @@ class Sweep:
         try:
             for event in events:
                 if event["event"] == "measured":
-                    hopeless = self.study.report(number, event["share"], event["val_loss"])
+                    is_hopeless = self.study.report_loss(number, event["share"], event["val_loss"])
                     say(f"trial {number}: {event['share']:4.0%}  held out {event['val_loss']:.4f}")
-                    self._trial.answer(prune=hopeless and self.settings.prune and not self._interrupts.requested)
+                    self._trial.answer(prune=is_hopeless and self.settings.prune and not self._interrupts.requested)
                 elif event["event"] in ("finished", "pruned", "failed"):
-                    self._store_end(number, event)
+                    self._store_result(number, event)
         finally:
             self._trial.kill()
             self._trial = None
@@ -231,14 +238,14 @@ class Sweep:
         if self._trial is not None:
             self._trial.stop()
 
-    def _store_end(self, number: int, event: ConfigTable) -> None:
-        state, loss = event["event"], None
+    def _store_result(self, number: int, event: ConfigTable) -> None:
+        state, val_loss = event["event"], None
         details: ConfigTable = {"seconds": _training_seconds(Run(self.trial_folder(number)))}
         if state == "finished":
             result = dict(event["result"])
-            loss = result.pop("val_loss")
+            val_loss = result.pop("val_loss")
             details |= result
-            say(f"trial {number}: finished, held out {loss:.4f}, {details['seconds']:.0f} s of steps")
+            say(f"trial {number}: finished, held out {val_loss:.4f}, {details['seconds']:.0f} s of steps")
         elif state == "failed":
             if event["disk"]:
                 raise RunError(event["reason"])
@@ -246,7 +253,7 @@ class Sweep:
             say(f"trial {number}: failed: {event['reason']}")
         else:
             say(f"trial {number}: pruned")
-        self.study.finish(number, state, loss, **details)
+        self.study.finish_trial(number, state, val_loss, **details)
         self._delete_unneeded_files(self.study.rows()[number])
 
     # -- files --------------------------------------------------------------------------------
@@ -259,7 +266,7 @@ class Sweep:
         for path in run.checkpoints.glob("last-*" if row.state == "finished" else "*"):
             path.unlink(missing_ok=True)
         if row.state != "finished":
-            (run.path / runs.HELD_OUT).unlink(missing_ok=True)
+            (run.path / runs.HELD_OUT_FILE).unlink(missing_ok=True)
 
     def trial_folder(self, number: int) -> Path:
         """Return the folder of a trial's run."""
@@ -278,7 +285,7 @@ class Sweep:
             raise RunError(f"{self.folder}: another process of this sweep does not answer; end it") from None
 
 
-def _rank(row: TrialRow) -> tuple[int, float]:
+def _ranking_key(row: TrialRow) -> tuple[int, float]:
     return STATE_ORDER.index(row.state), float("inf") if row.val_loss is None else row.val_loss
 
 

@@ -48,9 +48,9 @@ class Job:
 class Trial:
     """A child process that trains, and the pipes to it."""
 
-    def __init__(self, job: Job, log: Path) -> None:
-        self._log = log
-        with log.open("ab") as file:
+    def __init__(self, job: Job, log_path: Path) -> None:
+        self._log_path = log_path
+        with log_path.open("ab") as file:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "gentext.plugins.sweep.worker"],
                 stdin=subprocess.PIPE,
@@ -69,7 +69,7 @@ class Trial:
             yield event
         status = self._process.wait()
         if event.get("event") not in LAST_EVENTS:
-            reason = f"{_cause_of_death(status)}; its last words are in {self._log}"
+            reason = f"{_cause_of_death(status)}; its last words are in {self._log_path}"
             yield {"event": "failed", "reason": reason, "disk": False}
 
     def answer(self, *, prune: bool) -> None:

@@ -65,13 +65,13 @@ class _Parent:
 def main() -> None:
     """Train the trial of the job that comes from stdin, and end the process."""
     try:
-        _work()
+        _run_worker()
     finally:
         sys.stderr.flush()
         os._exit(0)  # an ordinary exit would wait for the thread that reads stdin
 
 
-def _work() -> None:
+def _run_worker() -> None:
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # output of plugins goes to stderr, not among the events
     signal.signal(signal.SIGINT, signal.default_int_handler)  # for `interrupt_main`: a shell's background ignores it
@@ -88,13 +88,13 @@ def _work() -> None:
         return
     try:
         parent.send("ready")
-        result = _train(job, parent)
+        result = _train_trial(job, parent)
         parent.send("finished", result=result)
     except BaseException as error:
         _send_failure(parent, error)
 
 
-def _train(job: Job, parent: _Parent) -> ConfigTable:
+def _train_trial(job: Job, parent: _Parent) -> ConfigTable:
     from gentext.pipeline import train
 
     host().observe(parent)

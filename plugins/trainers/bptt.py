@@ -62,13 +62,13 @@ class BPTTTrainer:
     def __init__(self, config: BPTTConfig, settings: Settings) -> None:
         self.config, self.settings = config, settings
         self.compute: Compute
-        self.group = ProcessGroup(World.of_process())
+        self.process_group = ProcessGroup(World.of_process())
 
     def start(self) -> str:
         """Choose device and precision and seed PyTorch. Returns a line that names them."""
         self.compute = choose_compute(self.settings)
         torch.manual_seed(self.settings.seed)
-        processes = f", {self.group.size} processes" if self.group.size > 1 else ""
+        processes = f", {self.process_group.size} processes" if self.process_group.size > 1 else ""
         return self.compute.description + processes
 
     @flush_denormals()
@@ -77,16 +77,18 @@ class BPTTTrainer:
         """Return the steps of the budget and the seconds of one, measured on a copy of the model."""
         parameters = sum(int(parameter.numel()) for parameter in model.parameters())
         check_memory(parameters, TRAINING_BYTES_PER_PARAMETER, self.compute.device, "to train")
-        with torch.random.fork_rng(), self.group.explain_lost_process("nothing was saved yet"):
-            probe = self._learner(copy.deepcopy(model), batcher, train)
+        with torch.random.fork_rng(), self.process_group.explain_lost_process("nothing was saved yet"):
+            probe = self._create_learner(copy.deepcopy(model), batcher, train)
             times: list[float] = []
-            while self.group.broadcast_number(_needs_another_probe(times)):
+            while self.process_group.broadcast_number(_needs_another_probe(times)):
                 began_at = time.perf_counter()
                 probe.step(len(times) % batcher.steps_per_epoch, PROBE_RATE)
                 times.append(time.perf_counter() - began_at)
         # The first step allocates memory and is slower; another program may delay any of them: hence the median.
         seconds = statistics.median(times[1:])
-        return self.group.broadcast_number(budget_steps(self.settings, batcher.steps_per_epoch, seconds)), seconds
+        return self.process_group.broadcast_number(
+            budget_steps(self.settings, batcher.steps_per_epoch, seconds)
+        ), seconds
 
     @flush_denormals()
     @keep_memory()
@@ -104,25 +106,25 @@ class BPTTTrainer:
         """Train up to ``steps``. Raises TrainingStopped when interrupted or when the loss goes astray."""
         if self.config.optimizer == "muon" and not find_hidden_matrices(model):
             warn("the model does not say which its hidden matrices are (hidden_matrices), so AdamW trains all of it")
-        run = Run(self.group.broadcast_path(run.path))
-        with self.group.explain_lost_process(f"go on with: gen train --resume --run {run.path}"):
-            learner = self._learner(model, batcher, train)
+        run = Run(self.process_group.broadcast_path(run.path))
+        with self.process_group.explain_lost_process(f"go on with: gen train --resume --run {run.path}"):
+            learner = self._create_learner(model, batcher, train)
             state = self._initial_state(learner, run, steps, resume)
             self._train(learner, state, val, run, hooks, steps, resume)
-            return self._result(model, train, val, run, state, learner.tokens_per_step)
+            return self._measure_result(model, train, val, run, state, learner.tokens_per_step)
 
-    def _learner(self, model: Model, batcher: Batcher, train: Ids) -> Learner:
-        return Learner(self.config, self.settings, self.compute, self.group, model, batcher, train)
+    def _create_learner(self, model: Model, batcher: Batcher, train: Ids) -> Learner:
+        return Learner(self.config, self.settings, self.compute, self.process_group, model, batcher, train)
 
     def _initial_state(self, learner: Learner, run: Run, steps: int, resume: bool) -> TrainingState:
         """Return how far training is: as far as the newest checkpoint, which is loaded, or at its beginning."""
         if not resume:
-            self.group.seed_other_ranks(self.settings.seed, 0)
+            self.process_group.seed_other_ranks(self.settings.seed, 0)
             return TrainingState()
         checkpoint = load_last_checkpoint(run)
         state = learner.load(checkpoint, steps)
-        self.group.wait()  # until every process has read the checkpoints
-        if self.group.rank == 0:
+        self.process_group.wait()  # until every process has read the checkpoints
+        if self.process_group.rank == 0:
             tidy_checkpoints(run, checkpoint.path, best=state.best_step == state.step > 0)
         return state
 
@@ -136,30 +138,34 @@ class BPTTTrainer:
         saved_at = time.monotonic()
         if not resume:
             self._save(learner, state, steps, run, hooks, progress, best=False)
-        with Interrupts(ignore_repeats=self.group.size > 1) as interrupts:
+        with Interrupts(ignore_repeats=self.process_group.size > 1) as interrupts:
             while state.step < steps and not self._out_of_patience(state):
                 began_at = time.perf_counter()
                 loss = learner.step(state.step, self._rate(state.step, steps))
                 save_due = time.monotonic() - saved_at > SAVE_INTERVAL
-                state.loss, stop_requested, save_due = self.group.combine_step(loss, interrupts.requested, save_due)
+                state.loss, stop_requested, save_due = self.process_group.combine_step(
+                    loss, interrupts.requested, save_due
+                )
                 state.seconds += time.perf_counter() - began_at
                 if not math.isfinite(state.loss):
-                    raise self._diverged(run, f"the loss became {state.loss} at step {state.step + 1}")
+                    raise self._divergence_error(run, f"the loss became {state.loss} at step {state.step + 1}")
                 state.step += 1
                 state.val_loss = None
                 hooks.step_done(run, progress())
 
-                if self.group.size == 1:  # a hook may have asked to stop; several processes agree in the next step
+                if (
+                    self.process_group.size == 1
+                ):  # a hook may have asked to stop; several processes agree in the next step
                     stop_requested = interrupts.requested
                 if state.step % eval_interval == 0 or state.step == steps:
-                    best = self._evaluate(learner, state, val, run, hooks, progress)
-                    self._save(learner, state, steps, run, hooks, progress, best=best)
+                    is_best = self._evaluate(learner, state, val, run, hooks, progress)
+                    self._save(learner, state, steps, run, hooks, progress, best=is_best)
                 elif stop_requested or save_due:
                     self._save(learner, state, steps, run, hooks, progress, best=False)
                 else:
                     continue
                 saved_at = time.monotonic()
-                if self.group.is_true_anywhere(interrupts.requested):
+                if self.process_group.is_true_anywhere(interrupts.requested):
                     raise TrainingStopped(
                         f"stopped at step {state.step} of {steps}, everything is saved; "
                         f"go on with: gen train --resume --run {run.path}"
@@ -196,18 +202,18 @@ class BPTTTrainer:
         progress: Callable[..., Progress],
     ) -> bool:
         """Measure the held-out loss, and return whether it is the lowest so far."""
-        val_loss = mean_loss(learner.model, val, self.compute.autocast(), self.group)
+        val_loss = mean_loss(learner.model, val, self.compute.autocast(), self.process_group)
         if not val_loss < HOPELESS_LOSS:  # NaN, too
-            raise self._diverged(run, f"the held-out loss became {val_loss:.4g} after step {state.step}")
+            raise self._divergence_error(run, f"the held-out loss became {val_loss:.4g} after step {state.step}")
         state.val_loss = val_loss
-        best = state.best_loss is None or val_loss < state.best_loss
-        if best:
+        is_best = state.best_loss is None or val_loss < state.best_loss
+        if is_best:
             state.best_loss, state.best_step, state.evaluations_without_gain = val_loss, state.step, 0
         else:
             state.evaluations_without_gain += 1
         sample = functools.cache(functools.partial(preview, learner.model, run))  # several hooks may want the same text
         hooks.evaluated(run, progress(val_loss=val_loss, sample=sample))
-        return best
+        return is_best
 
     def _save(
         self,
@@ -227,18 +233,18 @@ class BPTTTrainer:
             "precision": self.compute.precision,
             "device": self.compute.device.type,
             "threads": self.compute.threads,
-            "processes": self.group.size,
+            "processes": self.process_group.size,
             "scaler": learner.scaler.state_dict(),
         }
         tensors = learner.tensors()
         weights = [tensor for name, tensor in tensors.items() if name.startswith(MODEL_PREFIX)]
         if not all(bool(tensor.isfinite().all()) for tensor in weights):
-            raise self._diverged(run, f"the weights became infinite or NaN after step {state.step}")
-        if self.group.rank == 0:
+            raise self._divergence_error(run, f"the weights became infinite or NaN after step {state.step}")
+        if self.process_group.rank == 0:
             path = save_checkpoint(run, tensors, meta, best=best)
             hooks.checkpoint_saved(run, progress(), path)
 
-    def _diverged(self, run: Run, problem: str) -> TrainingStopped:
+    def _divergence_error(self, run: Run, problem: str) -> TrainingStopped:
         """Return the error for a loss or weights that went astray."""
         last_step = checkpoint_step(find_checkpoints(run, "last")[0])
         lower_rate = min(self.config.rate / 3, MAX_RECOMMENDED_RATE)
@@ -247,17 +253,17 @@ class BPTTTrainer:
             f"(--set trainer.rate={lower_rate:.2g}) or a smaller trainer.clip"
         )
 
-    def _result(
+    def _measure_result(
         self, model: Model, train: Ids, val: Ids, run: Run, state: TrainingState, tokens_per_step: int
     ) -> FitResult:
         """Measure the best checkpoint in fp32, on the held-out text and on as much training text."""
-        if self.group.rank == 0:
+        if self.process_group.rank == 0:
             load_weights(model, load_best_checkpoint(run))
-        self.group.broadcast(model.state_dict().values())
+        self.process_group.broadcast(model.state_dict().values())
         return FitResult(
             steps=state.step,
-            val_loss=mean_loss(model, val, group=self.group),
-            train_loss=mean_loss(model, train[-len(val) :], group=self.group),
+            val_loss=mean_loss(model, val, group=self.process_group),
+            train_loss=mean_loss(model, train[-len(val) :], group=self.process_group),
             best_step=state.best_step,
             symbols_per_second=state.step * tokens_per_step / max(state.seconds, 1e-9),
         )

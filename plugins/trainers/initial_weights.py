@@ -21,7 +21,7 @@ from gentext.plugins.pytorch.checkpoint import MODEL_PREFIX, load_best_checkpoin
 from gentext.run import Run, open_run
 
 #: The id of each symbol by its bytes; None stands for the unknown symbol.
-Symbols = dict[bytes | None, int]
+TokenBySymbol = dict[bytes | None, int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,25 +44,25 @@ class InitialWeights:
             differing = ", ".join(sorted(old_weights.keys() ^ new_weights.keys()))
             raise RunError(_size_differs(run, f"its tensors {differing[:100]}"))
 
-        old_symbols, new_symbols = _symbols(load_tokenizer(*run.read_tokenizer())), _symbols(tokenizer)
+        old_symbols, new_symbols = _token_by_symbol(load_tokenizer(*run.read_tokenizer())), _token_by_symbol(tokenizer)
         same_symbols = list(old_symbols.items()) == list(new_symbols.items())
-        axes = {} if same_symbols else _symbol_axes(model, config)
-        mapping = _RowMapping(old_symbols, new_symbols)
-        for name, old in old_weights.items():
-            new_weights[name] = mapping.apply(run, name, old, new_weights[name], axes.get(name))
+        symbol_axes = {} if same_symbols else _symbol_axes(model, config)
+        row_mapping = _RowMapping(old_symbols, new_symbols)
+        for name, old_weight in old_weights.items():
+            new_weights[name] = row_mapping.map_rows(run, name, old_weight, new_weights[name], symbol_axes.get(name))
         model.load_state_dict(new_weights)
-        shared = len(mapping.shared)
+        shared_count = len(row_mapping.shared_symbols)
         return (
-            f"begun with the weights of {run.path}, step {checkpoint.meta['step']}: {shared} symbols are known, "
-            f"{len(new_symbols) - shared} are new; the optimizer starts anew"
+            f"begun with the weights of {run.path}, step {checkpoint.meta['step']}: {shared_count} symbols are known, "
+            f"{len(new_symbols) - shared_count} are new; the optimizer starts anew"
         )
 
 
 def _check_names(run: Run, config: ConfigTable) -> None:
     """Raise RunError where tokenizer or model of the run have another name than those of the config."""
-    run_tokenizer, _ = run.read_tokenizer()
-    run_model = run.config.get("model", {}).get("name")
-    for kind, run_name in (("tokenizer", run_tokenizer), ("model", run_model)):
+    run_tokenizer_name, _ = run.read_tokenizer()
+    run_model_name = run.config.get("model", {}).get("name")
+    for kind, run_name in (("tokenizer", run_tokenizer_name), ("model", run_model_name)):
         name = config[kind]["name"]
         if name != run_name:
             raise RunError(
@@ -70,7 +70,7 @@ def _check_names(run: Run, config: ConfigTable) -> None:
             )
 
 
-def _symbols(tokenizer: Tokenizer) -> Symbols:
+def _token_by_symbol(tokenizer: Tokenizer) -> TokenBySymbol:
     tokens = range(tokenizer.vocab_size)
     return {None if token == tokenizer.unknown else tokenizer.token_bytes(token): token for token in tokens}
 
@@ -87,25 +87,27 @@ def _symbol_axes(model: Model, config: ConfigTable) -> dict[str, int]:
 class _RowMapping:
     """Which rows of the old weights become which rows of the new ones."""
 
-    def __init__(self, old_symbols: Symbols, new_symbols: Symbols) -> None:
-        self.shared = [symbol for symbol in new_symbols if symbol in old_symbols]
+    def __init__(self, old_symbols: TokenBySymbol, new_symbols: TokenBySymbol) -> None:
+        self.shared_symbols = [symbol for symbol in new_symbols if symbol in old_symbols]
         self.old_count = len(old_symbols)
-        self.old_tokens = torch.tensor([old_symbols[symbol] for symbol in self.shared], dtype=torch.int64)
-        self.new_tokens = torch.tensor([new_symbols[symbol] for symbol in self.shared], dtype=torch.int64)
+        self.old_tokens = torch.tensor([old_symbols[symbol] for symbol in self.shared_symbols], dtype=torch.int64)
+        self.new_tokens = torch.tensor([new_symbols[symbol] for symbol in self.shared_symbols], dtype=torch.int64)
 
-    def apply(self, run: Run, name: str, old: Tensor, new: Tensor, axis: int | None) -> Tensor:
+    def map_rows(self, run: Run, name: str, old_weight: Tensor, new_weight: Tensor, axis: int | None) -> Tensor:
         """Return a tensor of the new model with what the old one has learned.
 
         ``axis`` is that of the symbols, or None. Raises RunError where the tensors have other sizes along other axes.
         """
-        expected = list(old.shape)
-        if axis is not None and old.dim() > axis and expected[axis] == self.old_count:
-            expected[axis] = new.shape[axis] if new.dim() > axis else self.old_count
-        if expected != list(new.shape):
-            raise RunError(_size_differs(run, f"{name} is {list(old.shape)} there, {list(new.shape)} here"))
+        expected_shape = list(old_weight.shape)
+        if axis is not None and old_weight.dim() > axis and expected_shape[axis] == self.old_count:
+            expected_shape[axis] = new_weight.shape[axis] if new_weight.dim() > axis else self.old_count
+        if expected_shape != list(new_weight.shape):
+            raise RunError(
+                _size_differs(run, f"{name} is {list(old_weight.shape)} there, {list(new_weight.shape)} here")
+            )
         if axis is None:
-            return old
-        return new.index_copy(axis, self.new_tokens, old.index_select(axis, self.old_tokens))
+            return old_weight
+        return new_weight.index_copy(axis, self.new_tokens, old_weight.index_select(axis, self.old_tokens))
 
 
 def _size_differs(run: Run, difference: str) -> str:

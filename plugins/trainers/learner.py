@@ -108,19 +108,25 @@ class Learner:
         config: BPTTConfig,
         settings: Settings,
         compute: Compute,
-        group: ProcessGroup,
+        process_group: ProcessGroup,
         model: Model,
         batcher: Batcher,
         train: Ids,
     ) -> None:
-        self.config, self.compute, self.group, self.batcher, self.train = config, compute, group, batcher, train
+        self.config, self.compute, self.process_group, self.batcher, self.train = (
+            config,
+            compute,
+            process_group,
+            batcher,
+            train,
+        )
         self.seed = settings.seed
         self.model = model.to(compute.device).train()
-        group.broadcast(self.model.state_dict().values())
+        process_group.broadcast(self.model.state_dict().values())
         self.optimizers = _create_optimizers(model, config, compute)
         self.scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
         #: Rows of a batch that are this process's, and symbols of a batch over all processes.
-        self.rows, self.tokens_per_step = batcher.rows // group.size, batcher.rows * batcher.length
+        self.rows, self.tokens_per_step = batcher.rows // process_group.size, batcher.rows * batcher.length
         #: The model's state behind the last window of each row.
         self.carried: TorchState = model.initial_state(self.rows)
         #: Learning rate of the last step.
@@ -129,7 +135,7 @@ class Learner:
     def step(self, step: int, rate: float) -> float:
         """Take optimizer step number ``step`` (from 0) at a learning rate; return the loss of this process's rows."""
         epoch, step_of_epoch = divmod(step, self.batcher.steps_per_epoch)
-        batch = self.batcher.batch(self.train, self.seed, epoch, step_of_epoch, self.group.rank)
+        batch = self.batcher.batch(self.train, self.seed, epoch, step_of_epoch, self.process_group.rank)
         x, y, fresh = (torch.from_numpy(array) for array in batch)
         device, model = self.compute.device, self.model
         self._set_rate(rate)
@@ -144,7 +150,7 @@ class Learner:
 
         # backward
         self.scaler.scale(loss).backward()
-        self.group.average_gradients(model)
+        self.process_group.average_gradients(model)
 
         # update the parameters
         for optimizer in self.optimizers.values():
@@ -171,15 +177,19 @@ class Learner:
         """Return all tensors that a checkpoint needs, those of the other processes too: all of them must call."""
         tensors = {f"{MODEL_PREFIX}{name}": tensor for name, tensor in self.model.state_dict().items()}
         for name, optimizer in self.optimizers.items():
-            for index, state in optimizer.state_dict()["state"].items():
-                tensors |= {f"{name}.{index}.{key}": tensor for key, tensor in state.items()}
+            for parameter_index, state in optimizer.state_dict()["state"].items():
+                tensors |= {f"{name}.{parameter_index}.{key}": tensor for key, tensor in state.items()}
         for spec, carried in zip(self.model.state_spec, self.carried, strict=True):
-            of_ranks = self.group.gather(carried)  # in the order of the text's streams
-            tensors[f"carried.{spec.name}"] = torch.cat(of_ranks, spec.batch_axis) if len(of_ranks) > 1 else carried
-        for rank, random_state in enumerate(self.group.gather(torch.get_rng_state())):
+            rank_tensors = self.process_group.gather(carried)  # in the order of the text's streams
+            tensors[f"carried.{spec.name}"] = (
+                torch.cat(rank_tensors, spec.batch_axis) if len(rank_tensors) > 1 else carried
+            )
+        for rank, random_state in enumerate(self.process_group.gather(torch.get_rng_state())):
             tensors[_random_state_name("cpu", rank)] = random_state
         if self.compute.device.type == "cuda":
-            for rank, random_state in enumerate(self.group.gather(torch.cuda.get_rng_state(self.compute.device))):
+            for rank, random_state in enumerate(
+                self.process_group.gather(torch.cuda.get_rng_state(self.compute.device))
+            ):
                 tensors[_random_state_name("cuda", rank)] = random_state
         return tensors
 
@@ -202,9 +212,9 @@ class Learner:
         return state
 
     def _load_optimizers(self, checkpoint: Checkpoint) -> None:
-        for kind, optimizer in self.optimizers.items():
+        for optimizer_name, optimizer in self.optimizers.items():
             states: dict[int, dict[str, Tensor]] = {}
-            for name, tensor in checkpoint.tensors_under(f"{kind}.").items():
+            for name, tensor in checkpoint.tensors_under(f"{optimizer_name}.").items():
                 index, _, key = name.partition(".")
                 states.setdefault(int(index), {})[key] = tensor
             optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
@@ -212,35 +222,35 @@ class Learner:
     def _load_carried(self, checkpoint: Checkpoint) -> None:
         """Restore the carried state of this process's rows."""
         carried = []
-        for spec, current in zip(self.model.state_spec, self.carried, strict=True):
-            of_all_rows = checkpoint.tensors[f"carried.{spec.name}"]
-            of_this_process = of_all_rows.narrow(spec.batch_axis, self.group.rank * self.rows, self.rows)
-            carried.append(of_this_process.to(current.device, current.dtype))
+        for spec, current_tensor in zip(self.model.state_spec, self.carried, strict=True):
+            all_rows = checkpoint.tensors[f"carried.{spec.name}"]
+            own_rows = all_rows.narrow(spec.batch_axis, self.process_group.rank * self.rows, self.rows)
+            carried.append(own_rows.to(current_tensor.device, current_tensor.dtype))
         self.carried = tuple(carried)
 
     def _load_random_state(self, checkpoint: Checkpoint) -> None:
         """Restore the random state of this process; one that the run did not have before gets a state of its own."""
-        rank, tensors = self.group.rank, checkpoint.tensors
-        self.group.seed_other_ranks(self.seed, checkpoint.meta["step"])
+        rank, tensors = self.process_group.rank, checkpoint.tensors
+        self.process_group.seed_other_ranks(self.seed, checkpoint.meta["step"])
         if _random_state_name("cpu", rank) in tensors:
             torch.set_rng_state(tensors[_random_state_name("cpu", rank)])
         if self.compute.device.type == "cuda" and _random_state_name("cuda", rank) in tensors:
             torch.cuda.set_rng_state(tensors[_random_state_name("cuda", rank)], self.compute.device)
 
     def _warn_of_differences(self, checkpoint: Checkpoint, steps: int) -> None:
-        current = {
+        current_settings = {
             "device": self.compute.device.type,
             "precision": self.compute.precision,
             "threads": self.compute.threads,
-            "processes": self.group.size,
+            "processes": self.process_group.size,
             "steps": steps,
         }
-        stored = {"processes": 1, **checkpoint.meta}  # checkpoints of the first versions do not name it
-        for name, value in current.items():
-            if stored.get(name) != value:
+        stored_settings = {"processes": 1, **checkpoint.meta}  # checkpoints of the first versions do not name it
+        for name, setting in current_settings.items():
+            if stored_settings.get(name) != setting:
                 warn(
-                    f"{name} was {stored.get(name)}, now {value}: training goes on, but not bit for bit as it would "
-                    f"have"
+                    f"{name} was {stored_settings.get(name)}, now {setting}: training goes on, but not bit for bit "
+                    f"as it would have"
                 )
 
 
@@ -272,14 +282,14 @@ def _create_optimizers(model: Model, config: BPTTConfig, compute: Compute) -> di
     """Return the optimizers by their names in a checkpoint; each has its own parameters."""
     matrices_in = find_hidden_matrices(model) if config.optimizer == "muon" else {}
     for_adam = [parameter for name, parameter in model.named_parameters() if name not in matrices_in]
-    groups = [
+    parameter_groups = [
         {"params": [parameter for parameter in for_adam if parameter.dim() > 1], "weight_decay": config.weight_decay},
         {"params": [parameter for parameter in for_adam if parameter.dim() <= 1], "weight_decay": 0.0},
     ]
-    groups = [group for group in groups if group["params"]]
-    adam = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+    parameter_groups = [parameter_group for parameter_group in parameter_groups if parameter_group["params"]]
+    adam_class = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
     optimizers: dict[str, torch.optim.Optimizer] = {
-        "optimizer": adam(groups, lr=config.rate, betas=(0.9, config.beta2), fused=True)
+        "optimizer": adam_class(parameter_groups, lr=config.rate, betas=(0.9, config.beta2), fused=True)
     }
     if matrices_in:
         weights = {model.get_parameter(name): count for name, count in matrices_in.items()}

@@ -39,27 +39,27 @@ class Muon(torch.optim.Optimizer):
 
         An update is ``scale`` times as large as one of Adam would be. ``dtype`` is that of the matrix products.
         """
-        groups = [{"params": [weight], "stacked": stacked} for weight, stacked in matrices.items()]
-        super().__init__(groups, {"lr": rate})
+        parameter_groups = [{"params": [weight], "stacked": stacked} for weight, stacked in matrices.items()]
+        super().__init__(parameter_groups, {"lr": rate})
         self.scale, self.weight_decay, self.dtype = scale, weight_decay, dtype
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]  # nobody asks for a loss
         """Take one step. Weights without a gradient stay."""
-        for group in self.param_groups:
-            (weight,) = group["params"]
+        for parameter_group in self.param_groups:
+            (weight,) = parameter_group["params"]
             gradient = weight.grad
             if gradient is None:
                 continue
             momentum = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
             momentum.lerp_(gradient, 1 - MOMENTUM)
             direction = gradient.lerp(momentum, MOMENTUM)  # Nesterov's momentum
-            rows, columns = len(weight) // group["stacked"], weight.shape[1]
-            matrices = direction.view(group["stacked"], rows, columns)
+            rows, columns = len(weight) // parameter_group["stacked"], weight.shape[1]
+            matrices = direction.view(parameter_group["stacked"], rows, columns)
             update = orthogonalize(matrices.to(self.dtype)).reshape_as(weight)
-            weight.mul_(1 - group["lr"] * self.weight_decay)
-            size = group["lr"] * self.scale * ADAM_RMS * math.sqrt(max(rows, columns))
-            weight.add_(update.to(weight.dtype), alpha=-size)
+            weight.mul_(1 - parameter_group["lr"] * self.weight_decay)
+            update_size = parameter_group["lr"] * self.scale * ADAM_RMS * math.sqrt(max(rows, columns))
+            weight.add_(update.to(weight.dtype), alpha=-update_size)
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:

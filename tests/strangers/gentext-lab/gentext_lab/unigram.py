@@ -8,7 +8,7 @@ from gentext.config import PositiveFloat
 from gentext.describe import tokenizer_of
 from gentext.errors import RunError
 from gentext.plugins.samplers import open_model
-from gentext.stepping import stepped
+from gentext.stepping import generate_stepwise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Frequencies:
         self._logits, self.bundle = logits, bundle
 
     def generate(self, request):
-        return stepped(self, self.bundle, request)
+        return generate_stepwise(self, self.bundle, request)
 
     def initial(self, rows):
         return ()
