@@ -73,7 +73,7 @@ def build(invoked: str | None = None) -> typer.Typer:
 def _add_command(cli: typer.Typer, name: str) -> None:
     """Add a command of this folder; importing its module may take long."""
     module = importlib.import_module(f"gentext.cli.{COMMANDS[name]}")
-    cli.command(name, cls=getattr(module, "COMMAND", None))(getattr(module, COMMANDS[name]))
+    cli.command(name, cls=getattr(module, "COMMAND_CLASS", None))(getattr(module, COMMANDS[name]))
 
 
 def _help_position(command: CommandInfo) -> int:

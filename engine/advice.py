@@ -35,12 +35,13 @@ def before_training(parameters: int, characters: int, held_out: int, options: Co
     if parameters > MAX_RATIO * characters:
         lines.append(
             f"{parameters / max(characters, 1):.0f} parameters a character: the model can learn the text by heart. "
-            f"Watch the held-out loss; a smaller model or more dropout helps{_advise_keys(options, 'hidden', 'dropout')}"
+            f"Watch the held-out loss; a smaller model or more dropout "
+            f"helps{_format_keys(options, 'hidden', 'dropout')}"
         )
     elif characters > MAX_RATIO * parameters:
         lines.append(
             f"{characters / max(parameters, 1):.0f} characters a parameter: "
-            f"the text has room for a larger model{_advise_keys(options, 'hidden', 'layers')}"
+            f"the text has room for a larger model{_format_keys(options, 'hidden', 'layers')}"
         )
     return lines
 
@@ -69,7 +70,7 @@ def after_training(
         dropout = "more dropout (--set model.dropout=0.3), " if "dropout" in options else ""
         verdict = f"over-fitting: {losses}. Try {dropout}a smaller model or more text"
     elif loss_gap < UNDERFITTING_GAP:
-        larger = f"a larger model{_advise_keys(options, 'hidden', 'layers')}"
+        larger = f"a larger model{_format_keys(options, 'hidden', 'layers')}"
         verdict = f"under-fitting: {losses}. Train longer (--epochs), or try {larger}"
     else:
         larger = "A larger model with more dropout" if "dropout" in options else "A larger model"
@@ -80,7 +81,7 @@ def after_training(
     return lines
 
 
-def _advise_keys(options: Collection[str], *names: str) -> str:
+def _format_keys(options: Collection[str], *names: str) -> str:
     """Return `` (model.hidden, ...)`` with those of some options that the model has, or nothing."""
     keys = ", ".join(f"model.{name}" for name in names if name in options)
     return f" ({keys})" if keys else ""

@@ -34,11 +34,11 @@ class Point:
 
     @property
     def dist(self) -> Any:
-        return types.SimpleNamespace(name=self.name, version=self.version)
+        return types.SimpleNamespace(name=self.distribution, version=self.version)
 
     @property
     def value(self) -> str:
-        return f"{self.name.replace('-', '_')}.plugin"
+        return f"{self.distribution.replace('-', '_')}.plugin"
 
     def load(self) -> Any:
         self.loads += 1
