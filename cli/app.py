@@ -146,14 +146,14 @@ def _one_line(error: Any) -> str:
 
     Typer leaves out the value: it is in the validation error that the usage error was raised from.
     """
-    text = " ".join(error.format_message().split()).rstrip(".")
+    message = " ".join(error.format_message().split()).rstrip(".")
     cause: Any = error.__cause__
     if hasattr(cause, "errors"):
         refused = [problem["input"] for problem in cause.errors()]
-        text += f", not {refused[0]!r}" if refused else ""
+        message += f", not {refused[0]!r}" if refused else ""
     context = getattr(error, "ctx", None)
-    end = "" if text.endswith("?") else "."
-    return f"{text}{end} See: {context.command_path} --help" if context is not None else text
+    end = "" if message.endswith("?") else "."
+    return f"{message}{end} See: {context.command_path} --help" if context is not None else message
 
 
 @contextlib.contextmanager

@@ -62,9 +62,9 @@ def _describe_generator(path: Path) -> str:
 
     bundle = open_file(path, "cpu").bundle
     cost = bundle.card.get("precision_loss")
-    measured = f" ({cost:+.4f} nats against fp32)" if isinstance(cost, float) else ""
+    measured_cost = f" ({cost:+.4f} nats against fp32)" if isinstance(cost, float) else ""
     chain = ", ".join(link.name for link in bundle.chain)
-    return f"{bundle.card.get('precision', 'fp32')}{measured}, {path.stat().st_size / 1e6:.1f} MB, chain {chain}"
+    return f"{bundle.card.get('precision', 'fp32')}{measured_cost}, {path.stat().st_size / 1e6:.1f} MB, chain {chain}"
 
 
 def _describe_run(run: Run) -> dict[str, Any]:
@@ -74,13 +74,13 @@ def _describe_run(run: Run) -> dict[str, Any]:
         return facts | ({"generator": _describe_generator(generator)} if generator.is_file() else {})
     config = run.config
     rows = run.read_metrics()
-    losses = [row["val_loss"] for row in rows if row.get("val_loss") is not None]
+    val_losses = [row["val_loss"] for row in rows if row.get("val_loss") is not None]
     return {
         "run": str(run.path),
         "exported": f"no; gen export {run.path}, or gen train --resume --run {run.path}",
         "corpus": config.get("corpus", {}),
         "steps": f"{rows[-1]['step'] if rows else 0} of {_look_up(config, 'run', 'steps') or '?'}",
-        "val_loss": min(losses) if losses else None,
+        "val_loss": min(val_losses) if val_losses else None,
     }
 
 

@@ -151,8 +151,8 @@ def _format_component(row: dict[str, Any]) -> str:
     section = f"chain.{row['name']}" if row["kind"] == "strategy" else row["kind"]
     lines = [f"{row['kind']} {row['name']} ({row['from']}): {row['summary']}"]
     for option in row["options"]:
-        flag = f", {_flag_name(option)}" if option["per_run"] else ""
-        lines.append(f"  {section}.{option['name']}{flag} = {option['default']}  {option['help']}")
+        flag_text = f", {_flag_name(option)}" if option["per_run"] else ""
+        lines.append(f"  {section}.{option['name']}{flag_text} = {option['default']}  {option['help']}")
     for param in row["params"]:
         lines.append(f"  {_flag_name(param)} (default {param['default']:g})  {param['help']}")
     return "\n".join(lines)

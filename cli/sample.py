@@ -95,9 +95,9 @@ def sample(
         _print_when_done(writing, as_json)
     else:
         _print_as_written(text, writing)
-    for written in writing.texts:
-        if written.finish == "masked":
-            warn(f"text {written.stream} ended early: the chain left no symbol to draw")
+    for generated in writing.texts:
+        if generated.finish == "masked":
+            warn(f"text {generated.stream} ended early: the chain left no symbol to draw")
 
 
 def _check_length(length: int, count: int) -> None:

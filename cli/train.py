@@ -65,7 +65,7 @@ def train(
         preset=preset,
         config=config,
         settings=settings or [],
-        flags={key: value for key, value in flags.items() if value is not None},
+        flags={name: flag for name, flag in flags.items() if flag is not None},
         resume=resume,
         initial_weights=initial_weights_loader(init_from),
     )

@@ -84,17 +84,17 @@ class _Decoder:
         )
 
 
-def _decode(file_blocks: Iterable[bytes], filename: str) -> Iterator[str]:
+def _decode_blocks(file_blocks: Iterable[bytes], filename: str) -> Iterator[str]:
     """Yield the blocks of a file as text, with its line ends as they are."""
-    remaining = iter(file_blocks)
+    remaining_blocks = iter(file_blocks)
     head = b""
-    for block in remaining:
+    for block in remaining_blocks:
         head += block
         if len(head) >= _LONGEST_MARK:
             break
     mark, encoding = encoding_of(head)
     decoder = _Decoder(filename, mark, encoding)
-    for block in itertools.chain([head.removeprefix(mark)], remaining):
+    for block in itertools.chain([head.removeprefix(mark)], remaining_blocks):
         yield decoder.feed(block)
     yield decoder.feed(b"", final=True)
 
@@ -114,7 +114,7 @@ def decode_text(file_blocks: Iterable[bytes], filename: str) -> Iterator[str]:
 
     Raises CorpusError with the file's name and the offset of the first byte that is not text.
     """
-    return unix_lines(_decode(file_blocks, filename))
+    return unix_lines(_decode_blocks(file_blocks, filename))
 
 
 def join_files(files: Iterable[Iterable[str]]) -> Iterator[str]:
@@ -122,13 +122,13 @@ def join_files(files: Iterable[Iterable[str]]) -> Iterator[str]:
 
     :param files: the pieces of each text; no piece may be empty.
     """
-    previous = "\n"
+    previous_piece = "\n"
     for pieces in files:
         for index, piece in enumerate(pieces):
-            if index == 0 and not previous.endswith("\n"):
+            if index == 0 and not previous_piece.endswith("\n"):
                 yield "\n"
             yield piece
-            previous = piece
+            previous_piece = piece
 
 
 def _raise_error(error: OSError) -> None:
@@ -142,8 +142,8 @@ def files_below(folder: Path, skipped_names: Collection[str] = ()) -> list[Path]
     followed. Raises OSError when a folder cannot be listed.
     """
     paths_found: list[Path] = []
-    for root, folders, names in os.walk(folder, onerror=_raise_error):
+    for folder_path, folders, file_names in os.walk(folder, onerror=_raise_error):
         folders[:] = [name for name in folders if name not in skipped_names and not name.startswith(".")]
-        paths = (Path(root, name) for name in names if not name.startswith("."))
+        paths = (Path(folder_path, name) for name in file_names if not name.startswith("."))
         paths_found += [path for path in paths if path.is_file()]
     return sorted(paths_found, key=lambda path: path.parts)

@@ -198,12 +198,12 @@ def _read_header(file: IO[bytes], key: EncodingKey) -> tuple[int, int]:
 
 def _read_blocks(file: IO[bytes], key: EncodingKey, length: int) -> Iterator[Ids]:
     """Read ids block by block. Mapping them instead would leave all their pages in memory."""
-    remaining = length * key.dtype.itemsize
-    while remaining:
-        block = file.read(min(BLOCK_SIZE, remaining))
+    bytes_left = length * key.dtype.itemsize
+    while bytes_left:
+        block = file.read(min(BLOCK_SIZE, bytes_left))
         if not block:
             raise _DamagedFileError("it became shorter")
-        remaining -= len(block)
+        bytes_left -= len(block)
         yield np.frombuffer(block, key.dtype)
 
 

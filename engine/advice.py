@@ -64,17 +64,17 @@ def after_training(
     loss_gap = val_loss - train_loss
     losses = f"held-out {val_loss:.4f}, training {train_loss:.4f} (both without dropout)"
     if vocab_size and val_loss > math.log(vocab_size):
-        guessing = f"guessing evenly among {vocab_size} symbols costs {math.log(vocab_size):.4f}"
-        verdict = f"nothing learned: {losses}; {guessing}. Train longer, or with a lower trainer.rate"
+        guessing_loss = f"guessing evenly among {vocab_size} symbols costs {math.log(vocab_size):.4f}"
+        verdict = f"nothing learned: {losses}; {guessing_loss}. Train longer, or with a lower trainer.rate"
     elif loss_gap > OVERFITTING_GAP:
         dropout = "more dropout (--set model.dropout=0.3), " if "dropout" in options else ""
         verdict = f"over-fitting: {losses}. Try {dropout}a smaller model or more text"
     elif loss_gap < UNDERFITTING_GAP:
-        larger = f"a larger model{_format_keys(options, 'hidden', 'layers')}"
-        verdict = f"under-fitting: {losses}. Train longer (--epochs), or try {larger}"
+        larger_model = f"a larger model{_format_keys(options, 'hidden', 'layers')}"
+        verdict = f"under-fitting: {losses}. Train longer (--epochs), or try {larger_model}"
     else:
-        larger = "A larger model with more dropout" if "dropout" in options else "A larger model"
-        verdict = f"well fitted: {losses}. {larger} may still gain"
+        larger_model = "A larger model with more dropout" if "dropout" in options else "A larger model"
+        verdict = f"well fitted: {losses}. {larger_model} may still gain"
     lines = [verdict]
     if 0 < best_step < steps:
         lines.append(f"the best checkpoint is step {best_step} of {steps}: after it the held-out loss rose")

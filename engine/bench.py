@@ -67,7 +67,7 @@ def summarize_rates(rates: list[float]) -> RateSummary:
 
 def median_ratio(rates: list[float], base_rates: list[float]) -> float:
     """Return the median over the turns of the ratio of two rates."""
-    return statistics.median(rate / base for rate, base in zip(rates, base_rates, strict=True))
+    return statistics.median(rate / base_rate for rate, base_rate in zip(rates, base_rates, strict=True))
 
 
 def own_chain(sampler: OpenSampler) -> Chain:

@@ -80,9 +80,9 @@ def build_config(cls: type[ConfigType], table: Mapping[str, Any], section: str, 
             raise ConfigError(f"{section}.{key} = {setting}: expected a finite number")
         # msgspec compares with the next larger float instead. For 0 that is 5e-324, which itself counts as 0 as soon as
         # onnxruntime makes the processor flush tiny numbers to 0.
-        for bound in _exclusive_lower_bounds(cls, key):
-            if isinstance(setting, int | float) and not isinstance(setting, bool) and not setting > bound:
-                raise ConfigError(f"{section}.{key} = {setting!r}: expected a number > {bound}")
+        for lower_bound in _exclusive_lower_bounds(cls, key):
+            if isinstance(setting, int | float) and not isinstance(setting, bool) and not setting > lower_bound:
+                raise ConfigError(f"{section}.{key} = {setting!r}: expected a number > {lower_bound}")
     try:
         with CONVERSION_LOCK:
             return msgspec.convert(dict(table), type=cls, strict=strict)

@@ -15,11 +15,11 @@ _collected_lines: ContextVar[list[str] | None] = ContextVar("collected", default
 def quiet() -> Iterator[list[str]]:
     """Collect the lines of this thread in the list that the context returns, instead of printing them."""
     lines: list[str] = []
-    context_token = _collected_lines.set(lines)
+    reset_handle = _collected_lines.set(lines)
     try:
         yield lines
     finally:
-        _collected_lines.reset(context_token)
+        _collected_lines.reset(reset_handle)
 
 
 def is_quiet() -> bool:

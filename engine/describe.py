@@ -35,9 +35,9 @@ class ChainConfig:
 
 def configured_chain(registry: Registry, table: ConfigTable, vocab_size: int) -> Chain:
     """Build the chain that a config's table ``[chain]`` describes."""
-    options = {name: setting for name, setting in table.items() if isinstance(setting, Mapping)}
-    fields = {name: setting for name, setting in table.items() if name not in options}
-    return build_chain(registry, build_config(ChainConfig, fields, "chain").links, vocab_size, options)
+    link_options = {name: setting for name, setting in table.items() if isinstance(setting, Mapping)}
+    fields = {name: setting for name, setting in table.items() if name not in link_options}
+    return build_chain(registry, build_config(ChainConfig, fields, "chain").links, vocab_size, link_options)
 
 
 def load_tokenizer(name: str, state: Mapping[str, Any]) -> Tokenizer:
@@ -111,12 +111,12 @@ def chain_meta(chain: Chain) -> list[LinkMeta]:
 def card(run: Run, model: Model) -> dict[str, Any]:
     """Return the origin of a run's model: corpus, sizes, losses, config, versions."""
     config = run.config
-    finished: dict[str, Any] = next((row for row in reversed(run.read_metrics()) if row.get("finished")), {})
+    final_row: dict[str, Any] = next((row for row in reversed(run.read_metrics()) if row.get("finished")), {})
     return {
         "corpus": config.get("corpus", {}),
         "parameters": sum(int(parameter.numel()) for parameter in model.parameters()),
-        "steps": finished.get("step"),
-        **{key: finished.get(key) for key in ("val_loss", "train_loss", "best_step")},
+        "steps": final_row.get("step"),
+        **{key: final_row.get(key) for key in ("val_loss", "train_loss", "best_step")},
         "config": config,
         "versions": {name: installed_version(name) for name in ("gentext", "torch", "onnx")}
         | {"python": platform.python_version()},

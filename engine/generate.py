@@ -55,14 +55,14 @@ def generate(
     seed: int,
     streams: Sequence[int] | None = None,
     length: int | None = 200,
-    values: dict[str, dict[str, float]] | None = None,
+    param_values: dict[str, dict[str, float]] | None = None,
     stops: Sequence[str] = (),
     tables: LinkArrays | None = None,
 ) -> tuple[list[GeneratedText], Generator[Piece, None, None]]:
     """Write one text behind each prime, of exactly ``length`` new characters (None: without end).
 
     Row r draws with stream ``streams[r]`` of the seed, r itself by default. The text of a row depends on its prime,
-    the seed and its stream alone, not on the other rows. ``values`` sets parameters of the chain's links, by link
+    the seed and its stream alone, not on the other rows. ``param_values`` sets parameters of the chain's links, by link
     and name. ``tables`` are those of the chain's links; when None, the links make them from their own options.
 
     Returns the texts, which grow while the iterator is consumed, and an iterator over their pieces.
@@ -76,7 +76,7 @@ def generate(
         primes=primes,
         seeds=[(seed, stream) for stream in streams],
         chain=chain,
-        params=chain.param_arrays(len(primes), values),
+        params=chain.param_arrays(len(primes), param_values),
         tables=_make_tables(chain, bundle) if tables is None else tables,
         stop=stop,
         max_tokens=length if length is not None and _has_one_character_symbols(bundle) else None,
@@ -134,17 +134,19 @@ def encode_prime(
     symbol. ``skip_option`` is how messages spell the advice to leave them out. Returns the ids, and a line to show
     when something was left out or replaced.
     """
-    positions = tokenizer.unknown_at(text)
-    if not positions:
+    unknown_positions = tokenizer.unknown_at(text)
+    if not unknown_positions:
         return tokenizer.encode(text), None
-    first_unknown = f"{text[positions[0]]!r} at position {positions[0]}"
+    first_unknown = f"{text[unknown_positions[0]]!r} at position {unknown_positions[0]}"
     if policy == "skip":
-        skipped = set(positions)
-        known_text = "".join(character for position, character in enumerate(text) if position not in skipped)
-        note = f"{len(positions)} characters of the prime are unknown and left out, first {first_unknown}"
+        skipped_positions = set(unknown_positions)
+        known_text = "".join(character for position, character in enumerate(text) if position not in skipped_positions)
+        note = f"{len(unknown_positions)} characters of the prime are unknown and left out, first {first_unknown}"
         return tokenizer.encode(known_text), note
     if policy == "unknown" and tokenizer.unknown is not None:
-        return tokenizer.encode(text), f"{len(positions)} characters of the prime are unknown, first {first_unknown}"
+        return tokenizer.encode(
+            text
+        ), f"{len(unknown_positions)} characters of the prime are unknown, first {first_unknown}"
     if policy == "unknown":
         raise PrimeError(f"the prime has {first_unknown}, and this model has no unknown symbol; use {skip_option}")
     raise PrimeError(

@@ -71,8 +71,8 @@ def open_model(
     sampler_class = host().registry.get("sampler", sampler)
     config = build_config(config_class(sampler_class), options or {}, "sampler")
     source = find_source(path, sources_of(sampler_class, sampler), sampler)
-    opener: Sampler = sampler_class(config)
-    return TextModel(source, opener.open(source, device))
+    sampler_component: Sampler = sampler_class(config)
+    return TextModel(source, sampler_component.open(source, device))
 
 
 class TextModel:

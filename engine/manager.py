@@ -75,7 +75,7 @@ class PluginHost:
         self._manager.add_hookspecs(hookspecs)
         self._builtin_plugins: set[int] = set()
         """Ids of the plugin objects whose errors are not caught."""
-        self._strict = os.environ.get("GEN_PLUGINS_STRICT", "") not in ("", "0")
+        self._raises_failures = os.environ.get("GEN_PLUGINS_STRICT", "") not in ("", "0")
         own_distribution = Distribution("gentext", builtin=True)
         for module in builtins:
             plugin = importlib.import_module(module)
@@ -135,10 +135,10 @@ class PluginHost:
 
     def _load_entry_points(self) -> None:
         """Load the plugins of the installed distributions, or of those that GEN_PLUGINS names."""
-        variable = os.environ.get("GEN_PLUGINS")
+        gen_plugins = os.environ.get("GEN_PLUGINS")
         allowed_names = None
-        if variable is not None:
-            allowed_names = {_normalize_name(name) for name in variable.split(",") if name.strip()}
+        if gen_plugins is not None:
+            allowed_names = {_normalize_name(name) for name in gen_plugins.split(",") if name.strip()}
         installed_names: set[str] = set()
         entry_points = metadata.entry_points(group=ENTRY_POINT_GROUP)
         for entry_point in sorted(entry_points, key=lambda point: (_find_distribution(point).name, point.name)):
@@ -172,8 +172,8 @@ class PluginHost:
                 raise
             self._record_failure(record, error)
             return
-        callers = self._manager.get_hookcallers(plugin) or []
-        record.hooks = sorted(caller.name for caller in callers if caller.has_spec())
+        hook_callers = self._manager.get_hookcallers(plugin) or []
+        record.hooks = sorted(hook_caller.name for hook_caller in hook_callers if hook_caller.has_spec())
         record.components = [f"{component.kind} {component.name}" for component in components]
         self.plugins.append(record)
 
@@ -188,16 +188,16 @@ class PluginHost:
 
     def _check_hook_names(self, plugin: Any, distribution: Distribution) -> None:
         """Warn about functions that are marked as hooks but fit none: pluggy would ignore them silently."""
-        for caller in self._manager.get_hookcallers(plugin) or []:
-            implementations = [hookimpl for hookimpl in caller.get_hookimpls() if hookimpl.plugin is plugin]
-            if any(hookimpl.wrapper or hookimpl.hookwrapper for hookimpl in implementations):
-                raise PluginError(f"its {caller.name} wraps other plugins' hooks; gentext calls plain hooks only")
-            if caller.has_spec():
+        for hook_caller in self._manager.get_hookcallers(plugin) or []:
+            own_implementations = [hookimpl for hookimpl in hook_caller.get_hookimpls() if hookimpl.plugin is plugin]
+            if any(hookimpl.wrapper or hookimpl.hookwrapper for hookimpl in own_implementations):
+                raise PluginError(f"its {hook_caller.name} wraps other plugins' hooks; gentext calls plain hooks only")
+            if hook_caller.has_spec():
                 continue
-            hook_names = [
-                name for name in vars(hookspecs) if hasattr(getattr(hookspecs, name), f"{ENTRY_POINT_GROUP}_spec")
-            ]
-            message = f"{distribution} implements the unknown hook {caller.name!r}.{nearest(caller.name, hook_names)}"
+            spec_attribute = f"{hookspecs.PROJECT}_spec"  # which pluggy gives to each specification
+            hook_names = [name for name in vars(hookspecs) if hasattr(getattr(hookspecs, name), spec_attribute)]
+            advice = nearest(hook_caller.name, hook_names)
+            message = f"{distribution} implements the unknown hook {hook_caller.name!r}.{advice}"
             if distribution.builtin:
                 raise PluginError(message)
             warn(f"{message} It is ignored")
@@ -206,9 +206,9 @@ class PluginHost:
         self.plugins.append(record)
         self._report_left_out(record, error, "it is")
 
-    def _report_left_out(self, record: PluginRecord, error: BaseException, subject: str) -> None:
+    def _report_left_out(self, record: PluginRecord, error: BaseException, part: str) -> None:
         """Warn that a plugin, or a part of it, is left out; raise the error instead with GEN_PLUGINS_STRICT=1."""
-        if self._strict:
+        if self._raises_failures:
             if isinstance(error, GenError):  # shown as one line, which must name the plugin
                 raise PluginError(f"plugin {record.distribution} ({record.module}): {error}") from error
             raise error
@@ -218,7 +218,7 @@ class PluginHost:
             record.error = reason(error)
         line = f"{record.distribution} ({record.module}): {record.error}"
         self.registry.failures.append(line)
-        warn(f"plugin {line}; {subject} left out. See it all with GEN_PLUGINS_STRICT=1")
+        warn(f"plugin {line}; {part} left out. See it all with GEN_PLUGINS_STRICT=1")
 
     def _find_record(self, plugin_name: str) -> PluginRecord:
         return next(record for record in self.plugins if record.name == plugin_name)

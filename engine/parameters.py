@@ -82,14 +82,14 @@ class ChosenChain(NamedTuple):
     """The chain to write with, and the parameters that were set."""
 
     chain: Chain
-    values: ParamValues
+    param_values: ParamValues
     notes: list[str]
     """Remarks about parameters that were set but cannot change the text."""
 
     def numbers_of(self, link_name: str) -> dict[str, float]:
         """Return every parameter of a link with the number that it has: what was set, else the default."""
         link = next(link for link in self.chain if link.name == link_name)
-        return {**link.defaults, **self.values.get(link_name, {})}
+        return {**link.defaults, **self.param_values.get(link_name, {})}
 
 
 def choose_chain(
@@ -114,7 +114,7 @@ def choose_chain(
     if use_compiled and not all(_has_param(chain, link_parameter) for link_parameter in link_parameters.values()):
         # More is asked for than the compiled chain offers as inputs: now the code of its links is needed.
         chain = chain_of(bundle, registry)
-    values: ParamValues = {}
+    param_values: ParamValues = {}
     options: dict[str, dict[str, object]] = {}
     for name, setting in settings.items():
         link_parameter = link_parameters[name]
@@ -123,11 +123,11 @@ def choose_chain(
         if _has_param(chain, link_parameter):
             param = _link_params(chain, link_parameter.link)[link_parameter.parameter]
             number = _number_in_range(name, setting, param, spelling)
-            values.setdefault(link_parameter.link, {})[link_parameter.parameter] = number
+            param_values.setdefault(link_parameter.link, {})[link_parameter.parameter] = number
         else:
             options.setdefault(link_parameter.link, {})[link_parameter.parameter] = setting
     chain = chain.with_options(options)
-    return ChosenChain(chain, values, _notes_on_no_effect(chain, values, spelling))
+    return ChosenChain(chain, param_values, _notes_on_no_effect(chain, param_values, spelling))
 
 
 def builtin_strategies(registry: Registry) -> list[str]:
@@ -161,7 +161,7 @@ def _find_link_parameter(
     matches = [
         link_parameter
         for link_parameter in link_parameters
-        if _spell_alike(name, link_parameter.parameter) or _is_full_name(name, link_parameter)
+        if _is_same_spelling(name, link_parameter.parameter) or _is_full_name(name, link_parameter)
     ]
     full_matches = [link_parameter for link_parameter in matches if _is_full_name(name, link_parameter)]
     best_matches = full_matches or matches
@@ -178,10 +178,10 @@ def _is_full_name(name: str, link_parameter: LinkParameter) -> bool:
         f"{link_parameter.link}_{link_parameter.parameter}",
         f"{link_parameter.link}.{link_parameter.parameter}",
     )
-    return any(_spell_alike(name, full_name) for full_name in full_names)
+    return any(_is_same_spelling(name, full_name) for full_name in full_names)
 
 
-def _spell_alike(name: str, other_name: str) -> bool:
+def _is_same_spelling(name: str, other_name: str) -> bool:
     return name.replace("-", "_") == other_name.replace("-", "_")
 
 
@@ -193,18 +193,18 @@ def _number_in_range(name: str, setting: object, param: Param, spelling: Spellin
     return number
 
 
-def _notes_on_no_effect(chain: Chain, values: ParamValues, spelling: Spelling) -> list[str]:
+def _notes_on_no_effect(chain: Chain, param_values: ParamValues, spelling: Spelling) -> list[str]:
     """Return remarks on parameters that were set in vain, because another link leaves one symbol only."""
     notes = []
-    for decider in chain:
-        numbers_of_decider = {**decider.defaults, **values.get(decider.name, {})}
-        params = decider.strategy.params.items()
-        if not any(numbers_of_decider[name] == param.decisive for name, param in params):
+    for deciding_link in chain:
+        deciding_numbers = {**deciding_link.defaults, **param_values.get(deciding_link.name, {})}
+        params = deciding_link.strategy.params.items()
+        if not any(deciding_numbers[name] == param.decisive for name, param in params):
             continue
         for link in chain:
-            if link.name != decider.name and link.strategy.place != "penalty":
+            if link.name != deciding_link.name and link.strategy.place != "penalty":
                 notes += [
-                    f"{spelling.name(parameter)} has no effect: {decider.name} leaves one symbol"
-                    for parameter in values.get(link.name, {})
+                    f"{spelling.name(parameter)} has no effect: {deciding_link.name} leaves one symbol"
+                    for parameter in param_values.get(link.name, {})
                 ]
     return list(dict.fromkeys(notes))

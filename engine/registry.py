@@ -125,9 +125,9 @@ class Registry:
 
     def discard(self, components: Iterable[Component]) -> None:
         """Remove these very components; equal ones, and others of the same distribution, stay."""
-        discarded = {id(component) for component in components}
+        discarded_ids = {id(component) for component in components}
         for key, same_name in self._components.items():
-            self._components[key] = [component for component in same_name if id(component) not in discarded]
+            self._components[key] = [component for component in same_name if id(component) not in discarded_ids]
 
     def __iter__(self) -> Iterator[Component]:
         for kind, name in sorted(self._components, key=lambda key: (KINDS.index(key[0]), key[1])):
@@ -169,11 +169,11 @@ def _check_component(component: Component) -> None:
         raise PluginError(f"{component.name!r} is no name for a {component.kind}; expected letters, digits, _ or -")
     target = component.target
     if isinstance(target, str):
-        module, colon, attribute = target.partition(":")
-        well_formed = bool(colon) and all(part.isidentifier() for part in [*module.split("."), attribute])
+        module, separator, attribute = target.partition(":")
+        is_well_formed = bool(separator) and all(part.isidentifier() for part in [*module.split("."), attribute])
     else:
-        well_formed = callable(target)
-    if not well_formed:
+        is_well_formed = callable(target)
+    if not is_well_formed:
         raise PluginError(
             f"the {component.kind} {component.name!r} has the target {target!r}; "
             f"expected 'module:attribute' or something callable"

@@ -220,5 +220,5 @@ def newest(exported: bool) -> tuple[Run | None, Run | None]:
         return None, runs[-1]
     newest_exported = max(exported_runs, key=lambda run: run.model.stat().st_mtime_ns)
     unfinished = [run for run in runs if not run.model.is_file()]
-    newer = [run for run in unfinished if began_at[run.path] > began_at[newest_exported.path]]
-    return newest_exported, (newer[-1] if newer else None)
+    newer_run = [run for run in unfinished if began_at[run.path] > began_at[newest_exported.path]]
+    return newest_exported, (newer_run[-1] if newer_run else None)

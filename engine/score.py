@@ -106,9 +106,9 @@ def _as_scored_model(sampler: OpenSampler) -> ScoredModel:
 def window_losses(model: StepModel, tokens: Ids, start: int) -> Iterator[NDArray[np.float64]]:
     """Yield the losses in nats of all tokens, read as one stream after the start token, a window at a time."""
     state = model.initial(1)
-    inputs = np.concatenate([[start], tokens[:-1]]).astype(np.int64)
+    input_tokens = np.concatenate([[start], tokens[:-1]]).astype(np.int64)
     for begin in range(0, len(tokens), WINDOW_LENGTH):
-        logits, state = model.advance(inputs[None, begin : begin + WINDOW_LENGTH], state)
+        logits, state = model.advance(input_tokens[None, begin : begin + WINDOW_LENGTH], state)
         yield _token_losses(logits[0], tokens[begin : begin + WINDOW_LENGTH].astype(np.int64))
 
 

@@ -46,8 +46,8 @@ def _has_same_options(strategy: Strategy, meta: LinkMeta) -> bool:
     if isinstance(strategy, StoredStrategy):
         return True
     # Options that each request may set only change tables, which are inputs of the graph.
-    options = {name: option for name, option in to_table(strategy.config).items() if name not in strategy.per_run}
-    return options == {name: option for name, option in meta.config.items() if name not in strategy.per_run}
+    options = {name: setting for name, setting in to_table(strategy.config).items() if name not in strategy.per_run}
+    return options == {name: setting for name, setting in meta.config.items() if name not in strategy.per_run}
 
 
 def _stored_param(meta: ParamMeta) -> Param:

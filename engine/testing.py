@@ -70,7 +70,7 @@ class _Letters:
 
 def _param_settings(strategy: Strategy, rng: np.random.Generator) -> Iterator[dict[str, NDArray[Any]]]:
     """Yield parameter arrays: the defaults, the ends of each range, and different values in each row."""
-    for pick in ("initial", "low", "high", "mixed"):
+    for choice in ("initial", "low", "high", "mixed"):
         arrays: dict[str, NDArray[Any]] = {}
         for name, param in strategy.params.items():
             low = param.low if np.isfinite(param.low) else param.neutral - 2
@@ -80,7 +80,7 @@ def _param_settings(strategy: Strategy, rng: np.random.Generator) -> Iterator[di
                 "low": np.full(ROWS, low),
                 "high": np.full(ROWS, high),
                 "mixed": rng.uniform(low, min(high, low + 10), ROWS),
-            }[pick]
+            }[choice]
             width = strategy.vocab_size if param.per_symbol else 1
             arrays[name] = np.repeat(numbers.astype(param.dtype)[:, None], width, axis=1)
         yield arrays
@@ -111,23 +111,27 @@ def _run(link: Link, param_arrays: dict[str, NDArray[Any]], rows: slice, seed: i
         name: np.stack([chain.noise(seed, stream, 0, STEPS)[name] for stream in range(ROWS)[rows]], axis=1)
         for name in chain.noise(seed, 0, 0, 1)
     }
-    results = []
+    logits_of_steps = []
     for step in range(STEPS):
-        inputs = _readonly({"logits": logits[step]})
+        readonly_inputs = _readonly({"logits": logits[step]})
         step_noise = _readonly({name: numbers[step] for name, numbers in noise.items()})
         state = {link.name: _readonly(state[link.name])}
         with _explain_readonly(link):
-            link_logits, state, logits_by_link = chain.apply(inputs["logits"], params, state, step_noise, tables)
+            link_logits, state, logits_by_link = chain.apply(
+                readonly_inputs["logits"], params, state, step_noise, tables
+            )
         _check_result(link, logits[step], link_logits, state[link.name])
 
         drawn_tokens, _ = draw_tokens(link_logits, noise["draw"][step])
         is_new = np.full((row_count, 1), step >= STEPS // 2)
-        inputs = _readonly({"token": np.where(is_new[:, 0], drawn_tokens, forced_tokens[step]).astype(np.int64)})
+        readonly_inputs = _readonly(
+            {"token": np.where(is_new[:, 0], drawn_tokens, forced_tokens[step]).astype(np.int64)}
+        )
         with _explain_readonly(link):
-            state = chain.accept(inputs["token"], logits_by_link, params, state, tables, is_new)
+            state = chain.accept(readonly_inputs["token"], logits_by_link, params, state, tables, is_new)
         _check_result(link, logits[step], link_logits, state[link.name])
-        results.append(link_logits)
-    return results
+        logits_of_steps.append(link_logits)
+    return logits_of_steps
 
 
 @contextlib.contextmanager
@@ -157,8 +161,8 @@ def _check_result(link: Link, logits: NDArray[Any], returned_logits: Any, state:
     )
     assert returned_logits.shape == logits.shape, f"{rule}, not {returned_logits.shape}"
     assert not np.isnan(returned_logits).any(), f"{link.name}: the logits have NaN; mask with -inf"
-    unmasked = (logits == -np.inf) & (returned_logits > -np.inf)
-    assert not unmasked.any(), f"{link.name}: a masked symbol came back; links mask or reweight, they never unmask"
+    is_unmasked = (logits == -np.inf) & (returned_logits > -np.inf)
+    assert not is_unmasked.any(), f"{link.name}: a masked symbol came back; links mask or reweight, they never unmask"
     specs = link.strategy.state
     assert state.keys() == specs.keys(), f"{link.name}: state {sorted(state)}, declared {sorted(specs)}"
     for name, spec in specs.items():
@@ -172,14 +176,14 @@ def _check_neutral(link: Link, seed: int) -> None:
     specs = link.strategy.params
     if not specs:
         return
-    neutral = {name: param.neutral for name, param in specs.items()}
+    neutral_values = {name: param.neutral for name, param in specs.items()}
     params = {}
     for name, param in specs.items():
         width = link.strategy.vocab_size if param.per_symbol else 1
         params[name] = np.full((ROWS, width), param.neutral, param.dtype)
     for step, link_logits in enumerate(_run(link, params, slice(None), seed)):
-        unchanged = np.array_equal(link_logits, _logits(link.strategy.vocab_size, seed)[step])
-        assert unchanged, f"{link.name}: changes the logits at its neutral values {neutral}"
+        is_unchanged = np.array_equal(link_logits, _logits(link.strategy.vocab_size, seed)[step])
+        assert is_unchanged, f"{link.name}: changes the logits at its neutral values {neutral_values}"
 
 
 def _check_namespace(link: Link, seed: int) -> None:

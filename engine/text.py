@@ -122,7 +122,7 @@ class _EncodedPieces:
     """The ids of a text's first ``end`` characters, piece by piece, read anew for each iteration."""
 
     def __init__(self, stream: CorpusStream, name: str, tokenizer: Tokenizer, end: int) -> None:
-        self._stream, self._name, self._tokenizer, self._end = stream, name, tokenizer, end
+        self._stream, self._tokenizer_name, self._tokenizer, self._end = stream, name, tokenizer, end
 
     def __iter__(self) -> Iterator[Ids]:
         begin = 0
@@ -155,7 +155,7 @@ class _EncodedPieces:
         is_row_of_integers = ids.ndim == 1 and (ids.dtype.kind in "iu" or not ids.size)
         if not is_row_of_integers or (ids.size and not 0 <= ids.min() <= ids.max() < tokenizer.vocab_size):
             raise PluginError(
-                f"the tokenizer {self._name!r} must encode a text as whole numbers from 0 to "
+                f"the tokenizer {self._tokenizer_name!r} must encode a text as whole numbers from 0 to "
                 f"{tokenizer.vocab_size - 1} in one row, and does not"
             )
         return ids
@@ -170,7 +170,7 @@ def _corpus_table(stream: CorpusStream) -> ConfigTable:
     }
 
 
-def fingerprint(source: str) -> str:
+def corpus_fingerprint(source: str) -> str:
     """Return the sha256 of a text, as a run's config holds it; raises CorpusError as reading it does."""
     from gentext.data.stream import open_corpus
 

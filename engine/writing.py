@@ -124,18 +124,18 @@ def prepare_writing(
     chosen_chain = choose_chain(sampler.bundle, host().registry, options.links, options.parameters, spelling)
     encoded_primes, notes = _encode_primes(sampler, primes, options.unknown, spelling.assignment("unknown", "skip"))
     seed = secrets.randbelow(2**32) if options.seed is None else int(options.seed)
-    rows = range(len(primes) * options.count_per_prime)
+    text_numbers = range(len(primes) * options.count_per_prime)
     texts, pieces = generate(
         sampler,
         chosen_chain.chain,
-        primes=[encoded_primes[row // options.count_per_prime] for row in rows],
+        primes=[encoded_primes[text_number // options.count_per_prime] for text_number in text_numbers],
         seed=seed,
-        streams=[options.first_stream + row for row in rows],
+        streams=[options.first_stream + text_number for text_number in text_numbers],
         length=options.length,
-        values=chosen_chain.values,
+        param_values=chosen_chain.param_values,
         stops=options.stop,
     )
-    row_primes = [primes[row // options.count_per_prime] for row in rows]
+    row_primes = [primes[text_number // options.count_per_prime] for text_number in text_numbers]
     return Writing(row_primes, seed, chosen_chain, [*chosen_chain.notes, *notes], texts, pieces)
 
 

@@ -68,7 +68,7 @@ def write(
     """The texts, and the symbols' log-probabilities to the bit."""
     chain, values = chain_for(sampler, names)
     texts, pieces = generate(
-        sampler, chain, primes=[encode(sampler, prime)] * count, seed=SEED, length=length, values=values
+        sampler, chain, primes=[encode(sampler, prime)] * count, seed=SEED, length=length, param_values=values
     )
     for _ in pieces:
         pass

@@ -237,8 +237,8 @@ class Compiler:
         for link in self.chain:
             differences = []
             for name, spec in link.strategy.params.items():
-                differs = op.not_(op.equal(inputs[f"{link.name}.{name}"], _neutral_value(spec)))
-                differences.append(op.reduce_max(op.cast(differs, to=np.uint8), keepdims=0))
+                differs_from_neutral = op.not_(op.equal(inputs[f"{link.name}.{name}"], _neutral_value(spec)))
+                differences.append(op.reduce_max(op.cast(differs_from_neutral, to=np.uint8), keepdims=0))
             if differences:
                 active_links[link.name] = op.cast(op.max(differences), to=np.bool_)
         return active_links

@@ -54,8 +54,8 @@ def build_loop(
     body_inputs = {name if name in invariant_vars else BODY_PREFIX + name: var for name, var in argument_vars.items()}
     body_model = spox.build(body_inputs, next_vars | output_vars)
     model = _loop_model(body_model, list(state_vars), list(input_vars), list(next_vars))
-    results = spox.inline(model)(**{TRIPS_NAME: trips}, **state_vars, **input_vars, **invariant_vars)
-    return unflatten(next_state, results, "0"), unflatten(outputs, results, "1")
+    loop_results = spox.inline(model)(**{TRIPS_NAME: trips}, **state_vars, **input_vars, **invariant_vars)
+    return unflatten(next_state, loop_results, "0"), unflatten(outputs, loop_results, "1")
 
 
 def select_tree(condition: Var, if_true: Tree, if_false: Tree) -> Tree:
@@ -78,7 +78,7 @@ def _loop_model(
     """
     graph = body_model.graph
     body_inputs = {value_info.name: value_info for value_info in graph.input}
-    output_names = [_outer_name(value_info.name) for value_info in graph.output]
+    output_names = [_name_outside_loop(value_info.name) for value_info in graph.output]
     index_info = helper.make_tensor_value_info(INDEX_NAME, TensorProto.INT64, [])
     condition_info = helper.make_tensor_value_info(CONDITION_NAME, TensorProto.BOOL, [])
     element_nodes = [helper.make_node("Gather", [name, INDEX_NAME], [BODY_PREFIX + name]) for name in input_names]
@@ -96,7 +96,7 @@ def _loop_model(
         [
             helper.make_tensor_value_info(TRIPS_NAME, TensorProto.INT64, []),
             *(
-                _outer_value_info(value_info, stacked=_outer_name(name) in input_names)
+                _outer_value_info(value_info, stacked=_name_outside_loop(name) in input_names)
                 for name, value_info in body_inputs.items()
             ),
         ],
@@ -110,11 +110,11 @@ def _remove_output_copies(body: onnx.GraphProto) -> None:
     """Let a node write to an output of the body directly, where spox put an Identity in between."""
     output_names = {value_info.name for value_info in body.output}
     computed_names = {name for node in body.node for name in node.output}
-    for identity in reversed([node for node in body.node if node.op_type == "Identity"]):
-        source_name, output_name = identity.input[0], identity.output[0]
+    for copy_node in reversed([node for node in body.node if node.op_type == "Identity"]):
+        source_name, output_name = copy_node.input[0], copy_node.output[0]
         # A source that is an output itself, or comes from outside the body, needs its copy.
         if output_name in output_names and source_name in computed_names - output_names:
-            body.node.remove(identity)
+            body.node.remove(copy_node)
             rename_in_graph(body, source_name, output_name)
 
 
@@ -129,7 +129,7 @@ def rename_in_graph(graph: onnx.GraphProto, old_name: str, new_name: str) -> Non
                 value_info.name = new_name if value_info.name == old_name else value_info.name
 
 
-def _outer_name(name: str) -> str:
+def _name_outside_loop(name: str) -> str:
     return name.removeprefix(BODY_PREFIX)
 
 
@@ -137,7 +137,7 @@ def _outer_value_info(value_info: onnx.ValueInfoProto, *, stacked: bool) -> onnx
     """Return the value outside the loop for one in its body; ``stacked``: with an axis of all positions in front."""
     outer_value_info = onnx.ValueInfoProto()
     outer_value_info.CopyFrom(value_info)
-    outer_value_info.name = _outer_name(value_info.name)
+    outer_value_info.name = _name_outside_loop(value_info.name)
     if stacked:
         declare_shape(outer_value_info, ["K", *declared_shape(value_info)])
     return outer_value_info

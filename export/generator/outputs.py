@@ -62,12 +62,12 @@ def run_automaton(tokens: Var, state: Var, table: Var, is_final: Var) -> tuple[V
         next_state = advance_automaton(state["state"], inputs["token"], invariants["table"])
         return {"state": next_state}, {"state": next_state}
 
-    has_strings = op.greater(op.gather(op.shape(is_final), op.const(np.int64(0))), op.const(np.int64(1)))
+    has_stop_strings = op.greater(op.gather(op.shape(is_final), op.const(np.int64(0))), op.const(np.int64(1)))
     positions = op.gather(op.shape(tokens), op.const(np.int64(0)))
-    trips = op.mul(positions, op.cast(has_strings, to=np.int64))
+    trips = op.mul(positions, op.cast(has_stop_strings, to=np.int64))
     last_state, states = build_loop(advance, trips, {"state": state}, {"token": tokens}, {"table": table})
     stopped = select_tree(
-        has_strings,
+        has_stop_strings,
         {"stopped": op.gather(is_final, states["state"], axis=0)},
         {"stopped": op.cast(op.mul(tokens, op.const(np.int64(0))), to=np.bool_)},
     )

@@ -98,7 +98,7 @@ def _trace_module(module: torch.nn.Module, tokens: Tensor, bundle: Bundle) -> on
         "state": tuple({state.spec.batch_axis: torch.export.Dim.DYNAMIC} for state in bundle.states),
     }
     with _silence_exporter():
-        program = torch.onnx.export(
+        onnx_program = torch.onnx.export(
             module.eval(),
             (tokens, states),
             dynamo=True,
@@ -108,8 +108,8 @@ def _trace_module(module: torch.nn.Module, tokens: Tensor, bundle: Bundle) -> on
             output_names=["logits", *(f"{operator_name}_out" for operator_name in state_names)],
             verbose=False,
         )
-    assert program is not None
-    proto: onnx.ModelProto = program.model_proto
+    assert onnx_program is not None
+    proto: onnx.ModelProto = onnx_program.model_proto
     return proto
 
 

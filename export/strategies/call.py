@@ -28,20 +28,28 @@ def call_strategy(link: Link, method: Literal["start", "apply", "accept"], *argu
     except Exception as error:
         location, explanation = _describe_location(error, link.strategy), _explain_error(error)
         raise PluginError(f"the strategy {link.name!r} cannot be compiled: {location}{explanation}") from error
-    states = returned
+    returned_states = returned
     if method == "apply":
         if not (isinstance(returned, tuple) and len(returned) == 2):
             raise _wrong_result(link, method, f"returned {type(returned).__name__}, expected (logits, state)")
-        logits, states = returned
+        logits, returned_states = returned
         _check_array(link, method, "logits", logits, np.dtype("float32"), (link.strategy.vocab_size,))
-    declared = link.strategy.state
-    if not isinstance(states, Mapping):
-        raise _wrong_result(link, method, f"returned the state {type(states).__name__}, declared {sorted(declared)}")
-    names_agree = states.keys() <= declared.keys() if method == "start" else states.keys() == declared.keys()
+    declared_states = link.strategy.state
+    if not isinstance(returned_states, Mapping):
+        raise _wrong_result(
+            link, method, f"returned the state {type(returned_states).__name__}, declared {sorted(declared_states)}"
+        )
+    names_agree = (
+        returned_states.keys() <= declared_states.keys()
+        if method == "start"
+        else returned_states.keys() == declared_states.keys()
+    )
     if not names_agree:
-        raise _wrong_result(link, method, f"returned the state {sorted(states)}, declared {sorted(declared)}")
-    for name, array in states.items():
-        spec = declared[name]
+        raise _wrong_result(
+            link, method, f"returned the state {sorted(returned_states)}, declared {sorted(declared_states)}"
+        )
+    for name, array in returned_states.items():
+        spec = declared_states[name]
         _check_array(link, method, f"state {name!r}", array, np.dtype(spec.dtype), spec.shape)
     return returned
 

@@ -74,7 +74,7 @@ def _without_ellipsis(key: tuple[Any, ...], ndim: int) -> tuple[Any, ...]:
 def _slice_bounds(selector: slice) -> tuple[int, int, int]:
     """Return start, end and step of a slice as ONNX's Slice takes them."""
     step = 1 if selector.step is None else int(selector.step)
-    first, last = (0, LARGEST_INDEX) if step > 0 else (LARGEST_INDEX, -LARGEST_INDEX)
-    start = first if selector.start is None else int(selector.start)
-    end = last if selector.stop is None else int(selector.stop)
+    default_start, default_end = (0, LARGEST_INDEX) if step > 0 else (LARGEST_INDEX, -LARGEST_INDEX)
+    start = default_start if selector.start is None else int(selector.start)
+    end = default_end if selector.stop is None else int(selector.stop)
     return start, end, step

@@ -49,8 +49,8 @@ def _make_reduction(name: str, onnx_operator: _Reduction) -> Callable[..., Trace
 def _make_bool_reduction(name: str, onnx_operator: _Reduction) -> Callable[..., Traced]:
     def reduce(x: Traced, /, *, axis: Axes = None, keepdims: bool = False) -> Traced:
         axes = _checked_axes(x, axis, name)
-        reduced = onnx_operator(op.cast(x.var, to=np.uint8), int_vector(*axes), keepdims=int(keepdims))
-        return Traced(op.cast(reduced, to=np.bool_))
+        reduced_var = onnx_operator(op.cast(x.var, to=np.uint8), int_vector(*axes), keepdims=int(keepdims))
+        return Traced(op.cast(reduced_var, to=np.bool_))
 
     return reduce
 

@@ -38,11 +38,11 @@ class StreamBatcher:
     def __init__(self, config: StreamConfig, n_tokens: int, world: World = World()) -> None:  # noqa: B008
         if config.batch % world.size:
             multiple_below = config.batch // world.size * world.size
-            multiples = (multiple_below, multiple_below + world.size)
-            fitting = " or ".join(str(rows) for rows in multiples if rows)
+            nearest_multiples = (multiple_below, multiple_below + world.size)
+            fitting_batches = " or ".join(str(rows) for rows in nearest_multiples if rows)
             raise ConfigError(
                 f"batcher.batch = {config.batch}: {world.size} processes cannot share {config.batch} rows evenly; "
-                f"take {fitting}, or any other multiple of {world.size}"
+                f"take {fitting_batches}, or any other multiple of {world.size}"
             )
         self.rows, self.length = config.batch, config.length
         #: Rows of this process.
@@ -66,10 +66,10 @@ class StreamBatcher:
         """Return x [B, T], y [B, T], fresh [B] of one step of an epoch, for one rank's rows."""
         begin = step * self.length + self._epoch_offset(seed, epoch)
         rows = range(rank * self._local_rows, (rank + 1) * self._local_rows)
-        window = np.stack([self._window(tokens, row, begin) for row in rows])
-        return window[:, :-1], window[:, 1:], np.full(self._local_rows, step == 0)
+        windows = np.stack([self._cut_window(tokens, row, begin) for row in rows])
+        return windows[:, :-1], windows[:, 1:], np.full(self._local_rows, step == 0)
 
-    def _window(self, tokens: Ids, row: int, begin: int) -> NDArray[np.int64]:
+    def _cut_window(self, tokens: Ids, row: int, begin: int) -> NDArray[np.int64]:
         """Return the T symbols of one row and the one after them."""
         stream_begin = row * self._stride
         window_begin = stream_begin + begin

@@ -84,14 +84,16 @@ class LSTMModel(RecurrentModel):
     def prepare(self, counts: NDArray[np.int64]) -> None:
         """Set the output bias to the logarithms of the symbols' frequencies; counts [V] of the training text."""
         if self.config.tuned_init:
-            smoothed = counts.astype(np.float64) + 1
+            smoothed_counts = counts.astype(np.float64) + 1
             with torch.no_grad():
-                self.head.bias.copy_(torch.from_numpy(np.log(smoothed / smoothed.sum()).astype(np.float32)))
+                self.head.bias.copy_(
+                    torch.from_numpy(np.log(smoothed_counts / smoothed_counts.sum()).astype(np.float32))
+                )
 
     def symbol_axes(self) -> dict[str, int]:
         """Return the axis of the symbols in each tensor that has a row for each; see `SupportsSymbolAxes`."""
-        first = {"lstms.0.weight_ih_l0": 1} if self.embedding is None else {"embedding.weight": 0}
-        return {**first, "head.weight": 0, "head.bias": 0}
+        input_axes = {"lstms.0.weight_ih_l0": 1} if self.embedding is None else {"embedding.weight": 0}
+        return {**input_axes, "head.weight": 0, "head.bias": 0}
 
     def hidden_matrices(self) -> dict[str, int]:
         """Return the weights between hidden units, each with its four gates; see `SupportsHiddenMatrices`.
@@ -107,8 +109,8 @@ class LSTMModel(RecurrentModel):
     def forward(self, tokens: Tensor, state: TorchState) -> tuple[Tensor, TorchState]:
         """tokens [B, T], h and c [layers, B, hidden] give logits [B, T, V] and the new h and c."""
         h, c = state
-        x = self._embed(tokens)
-        total: Tensor | None = None
+        x = self._embed_tokens(tokens)
+        output_sum: Tensor | None = None
         new_h, new_c = [], []
         for layer, (lstm, norm) in enumerate(zip(self.lstms, self.norms, strict=True)):
             x, (h_layer, c_layer) = lstm(
@@ -116,10 +118,10 @@ class LSTMModel(RecurrentModel):
                 (h[layer : layer + 1], c[layer : layer + 1]),
             )
             x = norm(x)
-            total = x if total is None or not self.config.skip else total + x
+            output_sum = x if output_sum is None or not self.config.skip else output_sum + x
             new_h.append(h_layer)
             new_c.append(c_layer)
-        logits = self.head(self.dropout(total))
+        logits = self.head(self.dropout(output_sum))
         return logits, (torch.cat(new_h), torch.cat(new_c))
 
     def step(self, tokens: Tensor, state: TorchState) -> tuple[Tensor, TorchState]:
@@ -128,7 +130,7 @@ class LSTMModel(RecurrentModel):
         What depends on weights alone (the gates' order, the table of layer 0) an export computes once.
         """
         h, c = state
-        total: Tensor | None = None
+        output_sum: Tensor | None = None
         x: Tensor | None = None
         new_h, new_c = [], []
         for layer, (lstm, norm) in enumerate(zip(self.lstms, self.norms, strict=True)):
@@ -137,8 +139,8 @@ class LSTMModel(RecurrentModel):
             )
             bias = bias_in + bias_state
             if x is None:
-                rows = functional.embedding(tokens, self._input_rows(w_in) + bias)
-                gates = torch.addmm(rows, h[layer], w_state.t())
+                input_rows = functional.embedding(tokens, self._input_rows(w_in) + bias)
+                gates = torch.addmm(input_rows, h[layer], w_state.t())
             else:
                 weights = torch.cat([w_in, w_state], dim=1)
                 gates = functional.linear(torch.cat([x, h[layer]], dim=1), weights, bias)
@@ -147,12 +149,12 @@ class LSTMModel(RecurrentModel):
             c_layer = f * c[layer] + i * torch.tanh(g)
             h_layer = o * torch.tanh(c_layer)
             x = norm(h_layer)
-            total = x if total is None or not self.config.skip else total + x
+            output_sum = x if output_sum is None or not self.config.skip else output_sum + x
             new_h.append(h_layer)
             new_c.append(c_layer)
-        return self.head(total), (torch.stack(new_h), torch.stack(new_c))
+        return self.head(output_sum), (torch.stack(new_h), torch.stack(new_c))
 
-    def _embed(self, tokens: Tensor) -> Tensor:
+    def _embed_tokens(self, tokens: Tensor) -> Tensor:
         """Return the input of the first layer [B, T, embedding], or [B, T, V] without an embedding."""
         if self.embedding is None:
             return functional.one_hot(tokens, self.vocab_size).to(self.head.weight.dtype)

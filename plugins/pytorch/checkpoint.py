@@ -196,8 +196,8 @@ def load_weights(model: Model, checkpoint: Checkpoint) -> None:
         raise RunError(f"{checkpoint.path}: does not fit the run's model ({problem})") from None
 
 
-def tidy_checkpoints(run: Run, newest: Path, *, best: bool) -> None:
-    """Remove what a kill or a damaged file left behind; ``newest`` is the checkpoint that training goes on from.
+def tidy_checkpoints(run: Run, newest_path: Path, *, best: bool) -> None:
+    """Remove what a kill or a damaged file left behind; ``newest_path`` is the checkpoint that training goes on from.
 
     ``best`` tells that it has the lowest loss so far: a kill may have come before it was made the best one.
     """
@@ -206,8 +206,8 @@ def tidy_checkpoints(run: Run, newest: Path, *, best: bool) -> None:
             path.unlink(missing_ok=True)
     for path in [*find_checkpoints(run, "last"), *find_checkpoints(run, "best")]:
         # A newer checkpoint is damaged, or it is the best one of steps that will be taken once more.
-        if checkpoint_step(path) > checkpoint_step(newest):
+        if checkpoint_step(path) > checkpoint_step(newest_path):
             path.unlink(missing_ok=True)
     _remove_old_checkpoints(run)
     if best:
-        link_as_best(run, newest)
+        link_as_best(run, newest_path)

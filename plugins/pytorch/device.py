@@ -96,11 +96,11 @@ def memory_size(device: torch.device) -> int | None:
 
 def check_memory(parameters: int, bytes_per_parameter: int, device: torch.device, purpose: str) -> None:
     """Raise ConfigError for a model that cannot fit, before memory is allocated."""
-    needed, available = parameters * bytes_per_parameter, memory_size(device)
-    if available is not None and needed > available:
+    needed_bytes, available_bytes = parameters * bytes_per_parameter, memory_size(device)
+    if available_bytes is not None and needed_bytes > available_bytes:
         raise ConfigError(
-            f"{parameters:,} parameters need {needed / 1e9:,.0f} GB {purpose}, and this machine has "
-            f"{available / 1e9:,.0f} GB; choose a smaller model (model.hidden, model.layers, model.embedding)"
+            f"{parameters:,} parameters need {needed_bytes / 1e9:,.0f} GB {purpose}, and this machine has "
+            f"{available_bytes / 1e9:,.0f} GB; choose a smaller model (model.hidden, model.layers, model.embedding)"
         )
 
 

@@ -125,11 +125,13 @@ class ProcessGroup:
         # All numbers in one tensor, so that one all-reduce is enough.
         flat_gradients = torch.cat([*(gradient.flatten() for gradient in gradients), has_gradient.to(gradients[0])])
         dist.all_reduce(flat_gradients)
-        *means, has_gradient = (flat_gradients / self.size).split(
+        *mean_gradients, has_gradient = (flat_gradients / self.size).split(
             [*(parameter.numel() for parameter in parameters), len(parameters)]
         )
-        for parameter, mean, gradient_share in zip(parameters, means, has_gradient.tolist(), strict=True):
-            parameter.grad = mean.view_as(parameter).to(parameter.dtype) if gradient_share else None
+        for parameter, mean_gradient, gradient_share in zip(
+            parameters, mean_gradients, has_gradient.tolist(), strict=True
+        ):
+            parameter.grad = mean_gradient.view_as(parameter).to(parameter.dtype) if gradient_share else None
         self.broadcast(model.buffers())
 
     def sum(self, *numbers: float) -> list[float]:

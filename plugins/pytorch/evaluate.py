@@ -15,10 +15,12 @@ from gentext.interfaces import Ids, Model, World
 from gentext.plugins.pytorch.distributed import ProcessGroup
 
 #: Streams that are read side by side, and symbols of each that the model reads at a time.
-ROWS, LENGTH = 128, 100
+MAX_ROWS, WINDOW_LENGTH = 128, 100
 
 
-def windows(tokens: Ids, rows: int = ROWS, length: int = LENGTH) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+def windows(
+    tokens: Ids, rows: int = MAX_ROWS, length: int = WINDOW_LENGTH
+) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
     """Cut a text into parallel streams; yield x [R, T] and the true next symbols y [R, T].
 
     Fewer rows where the text is short; the last window may be shorter. All but the last few

@@ -95,6 +95,6 @@ def _slice_rows(port: Port, tensor: Any, begin: int, end: int) -> Any:
     return np.ascontiguousarray(np.asarray(tensor)[(slice(None),) * axis + (slice(begin, end),)])
 
 
-def _join_rows(port: Port, shares: list[Any]) -> Any:
+def _join_rows(port: Port, share_outputs: list[Any]) -> Any:
     axis = port.row_axis
-    return shares[0] if axis is None else np.concatenate(shares, axis)
+    return share_outputs[0] if axis is None else np.concatenate(share_outputs, axis)

@@ -163,8 +163,8 @@ class _StateBuffers:
 
     def release(self) -> None:
         """Copy all outputs out of the buffers, so that they can be overwritten."""
-        for output in list(self.outputs):
-            output.copy_out()
+        for buffered_output in list(self.outputs):
+            buffered_output.copy_out()
         self.outputs.clear()
 
 
@@ -230,8 +230,12 @@ class _CapturedBatch:
         for name, buffer in self._inputs.items():
             buffer.write(pad_rows(self._ports[name], feeds[name], rows))
         self._session.run_with_iobinding(self._bindings[source_index], self._run_options[source_index])
-        results = {name: trim_rows(self._ports[name], tensor.numpy(), rows) for name, tensor in self._outputs.items()}
-        return results | {name: self._buffered_output(target_buffers, name, rows) for name in target_buffers.tensors}
+        host_results = {
+            name: trim_rows(self._ports[name], tensor.numpy(), rows) for name, tensor in self._outputs.items()
+        }
+        return host_results | {
+            name: self._buffered_output(target_buffers, name, rows) for name in target_buffers.tensors
+        }
 
     def _load_states(self, feeds: Feeds, rows: int) -> int:
         """Return the index of the buffers that hold the fed states; copy them into the first where none does."""
@@ -275,8 +279,8 @@ def pad_rows(port: Port, tensor: Any, rows: int) -> NDArray[Any]:
     axis = _padded_axis(port)
     if axis is None:
         return array.copy()
-    size = 1 << (len(array) - 1).bit_length() if port.shape[axis] == "S" else bucket_size(rows)
-    padding = np.repeat(array.take([-1], axis), size - array.shape[axis], axis)
+    padded_size = 1 << (len(array) - 1).bit_length() if port.shape[axis] == "S" else bucket_size(rows)
+    padding = np.repeat(array.take([-1], axis), padded_size - array.shape[axis], axis)
     if port.name == "fresh":
         padding = np.ones_like(padding)
     return np.concatenate([array, padding], axis)

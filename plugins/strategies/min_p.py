@@ -22,5 +22,5 @@ class MinP(Strategy):
         self, xp: Any, logits: Array, params: Arrays, state: Arrays, noise: Array | None, tables: Arrays
     ) -> tuple[Array, Arrays]:
         p = params["min_p"]
-        top = xp.max(logits, axis=1, keepdims=True)
-        return xp.where((logits >= top + xp.log(p)) | (p == 0.0), logits, -xp.inf), state
+        top_logit = xp.max(logits, axis=1, keepdims=True)
+        return xp.where((logits >= top_logit + xp.log(p)) | (p == 0.0), logits, -xp.inf), state

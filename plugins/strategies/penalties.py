@@ -47,9 +47,9 @@ class Penalties(Strategy):
         self, xp: Any, logits: Array, params: Arrays, state: Arrays, noise: Array | None, tables: Arrays
     ) -> tuple[Array, Arrays]:
         counts = state["counts"]
-        repeat = params["repeat_penalty"]
-        scaled = xp.where(logits > 0.0, logits / repeat, logits * repeat)
-        penalised = scaled - counts * params["frequency_penalty"] - params["presence_penalty"]
+        repeat_penalty = params["repeat_penalty"]
+        repeat_penalised = xp.where(logits > 0.0, logits / repeat_penalty, logits * repeat_penalty)
+        penalised = repeat_penalised - counts * params["frequency_penalty"] - params["presence_penalty"]
         return xp.where((counts > 0.0) & (logits > -xp.inf), penalised, logits), state
 
     def accept(
@@ -64,9 +64,9 @@ class Penalties(Strategy):
     ) -> Arrays:
         symbols = xp.arange(self.vocab_size, dtype=xp.int64)[None, :]
         window = state["window"]
-        entering = xp.astype(symbols == token[:, None], xp.float32)
-        leaving = xp.astype(symbols == window[:, :1], xp.float32)
+        entering_counts = xp.astype(symbols == token[:, None], xp.float32)
+        leaving_counts = xp.astype(symbols == window[:, :1], xp.float32)
         return {
             "window": xp.concat([window[:, 1:], token[:, None]], axis=1),
-            "counts": state["counts"] + entering - leaving,
+            "counts": state["counts"] + entering_counts - leaving_counts,
         }

@@ -25,11 +25,11 @@ class Temperature(Strategy):
         self, xp: Any, logits: Array, params: Arrays, state: Arrays, noise: Array | None, tables: Arrays
     ) -> tuple[Array, Arrays]:
         t = params["temperature"]
-        top = xp.max(logits, axis=1, keepdims=True)
+        top_logit = xp.max(logits, axis=1, keepdims=True)
         # Dividing the distance to the largest logit gives 0 or a negative number, so that a tiny temperature
         # leads to -inf and never to infinity minus infinity.
-        scaled = xp.where(logits == -xp.inf, logits, (logits - top) / xp.where(t == 0.0, 1.0, t))
-        best = xp.argmax(logits, axis=1, keepdims=True)
+        scaled_logits = xp.where(logits == -xp.inf, logits, (logits - top_logit) / xp.where(t == 0.0, 1.0, t))
+        best_symbol = xp.argmax(logits, axis=1, keepdims=True)
         symbols = xp.arange(self.vocab_size, dtype=xp.int64)[None, :]
-        greedy = xp.where(symbols == best, logits, -xp.inf)
-        return xp.where(t == 0.0, greedy, xp.where(t == 1.0, logits, scaled)), state
+        greedy_logits = xp.where(symbols == best_symbol, logits, -xp.inf)
+        return xp.where(t == 0.0, greedy_logits, xp.where(t == 1.0, logits, scaled_logits)), state

@@ -26,11 +26,11 @@ class TopP(Strategy):
     ) -> tuple[Array, Arrays]:
         p = params["top_p"]
         order = xp.argsort(-logits, axis=1, stable=True)
-        ranked = xp.take_along_axis(logits, order, axis=1)
-        weights = xp.exp(ranked - ranked[:, :1])
-        running = xp.cumulative_sum(weights, axis=1)
+        ranked_logits = xp.take_along_axis(logits, order, axis=1)
+        ranked_weights = xp.exp(ranked_logits - ranked_logits[:, :1])
+        running_sums = xp.cumulative_sum(ranked_weights, axis=1)
         # A symbol stays when those before it have less than p together: so the symbol that crosses p stays, and
         # the first symbol, before which there is none, stays with p = 0 too.
-        ranked_mask = ((running - weights) < p * running[:, -1:]) | (running == weights)
+        ranked_mask = ((running_sums - ranked_weights) < p * running_sums[:, -1:]) | (running_sums == ranked_weights)
         mask = xp.take_along_axis(ranked_mask, xp.argsort(order, axis=1, stable=True), axis=1)
         return xp.where(mask | (p == 1.0), logits, -xp.inf), state

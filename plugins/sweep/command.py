@@ -64,19 +64,19 @@ def sweep(
         "precision": precision,
         "seed": seed,
     }
-    shared = TrainOptions(
+    shared_options = TrainOptions(
         corpus=corpus,
         preset=preset,
         config=config,
         settings=settings or [],
-        flags={key: value for key, value in flags.items() if value is not None},
+        flags={key: flag for key, flag in flags.items() if flag is not None},
     )
     try:
         from gentext.plugins.sweep.report import format_table, summary
         from gentext.plugins.sweep.start import SweepOptions, start_sweep
     except ModuleNotFoundError as error:
         raise MissingExtra("gen sweep", "train,sweep" if error.name == "tomli_w" else "sweep") from None
-    running_sweep = start_sweep(SweepOptions(shared, folder, space, trials, not no_prune, resume))
+    running_sweep = start_sweep(SweepOptions(shared_options, folder, space, trials, not no_prune, resume))
     running_sweep.work()
     rows = running_sweep.write_report()
     if as_json:
@@ -88,18 +88,18 @@ def sweep(
 
 def _keep_best(sweep: Sweep, rows: list[TrialRow], export: bool) -> None:
     """Make the best trial a run of its own, unless another process is still at work."""
-    running = sum(row.state == "running" for row in rows)
-    if running:
-        say(f"{running} trials are still at work in another process; the process that ends last keeps the best")
+    running_count = sum(row.state == "running" for row in rows)
+    if running_count:
+        say(f"{running_count} trials are still at work in another process; the process that ends last keeps the best")
         return
-    best = rows[0]
-    if best.state != "finished" or best.val_loss is None:
+    best_row = rows[0]
+    if best_row.state != "finished" or best_row.val_loss is None:
         raise GenError(f"no trial was finished; see {sweep.folder / 'sweep.csv'} for the reasons")
-    run = sweep.keep_best(best, export=export)
-    details, model_options = best.details, run.config.get("model", {})
+    run = sweep.keep_best(best_row, export=export)
+    details, model_options = best_row.details, run.config.get("model", {})
     for line in after_training(
-        details["train_loss"], best.val_loss, details["best_step"], details["steps"], model_options
+        details["train_loss"], best_row.val_loss, details["best_step"], details["steps"], model_options
     ):
         say(line)
-    say(f"the best is trial {best.number}; table and picture are in {sweep.folder}")
+    say(f"the best is trial {best_row.number}; table and picture are in {sweep.folder}")
     say(f"next: gen {'sample' if export else 'export'} {run.path}")

@@ -43,8 +43,8 @@ def format_table(space: Space, rows: Sequence[TrialRow]) -> str:
     cell_rows = [["trial", "held out", "state", *space]]
     for row in rows:
         loss = "" if row.val_loss is None else f"{row.val_loss:.4f}"
-        values = [format_value(row.values[name]) if name in row.values else "" for name in space]
-        cell_rows.append([str(row.number), loss, row.state, *values])
+        settings = [format_setting_value(row.values[name]) if name in row.values else "" for name in space]
+        cell_rows.append([str(row.number), loss, row.state, *settings])
     widths = [max(map(len, column)) for column in zip(*cell_rows, strict=True)]
     lines = [
         "  ".join(cell.rjust(width) for cell, width in zip(cell_row, widths, strict=True)) for cell_row in cell_rows
@@ -52,9 +52,9 @@ def format_table(space: Space, rows: Sequence[TrialRow]) -> str:
     return "\n".join(lines)
 
 
-def format_value(value: Any) -> str:
+def format_setting_value(setting: Any) -> str:
     """Return a value for people to read: a fraction has at most four digits."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{setting:.4g}" if isinstance(setting, float) else str(setting)
 
 
 def _format_csv(space: Space, rows: Sequence[TrialRow]) -> str:
@@ -62,8 +62,8 @@ def _format_csv(space: Space, rows: Sequence[TrialRow]) -> str:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["trial", "state", "val_loss", *space, *DETAIL_NAMES])
     for row in rows:
-        values = [row.values.get(name) for name in space]
-        writer.writerow([row.number, row.state, row.val_loss, *values, *map(row.details.get, DETAIL_NAMES)])
+        settings = [row.values.get(name) for name in space]
+        writer.writerow([row.number, row.state, row.val_loss, *settings, *map(row.details.get, DETAIL_NAMES)])
     return buffer.getvalue()
 
 

@@ -17,7 +17,7 @@ from gentext.plugins.sweep.study import Study
 from gentext.plugins.sweep.sweep import STUDY_FILE, Sweep, SweepSettings
 from gentext.resolve import DEFAULT_PRESET, TrainOptions, resolve_config, with_defaults
 from gentext.settings import Settings, check_extras
-from gentext.text import fingerprint
+from gentext.text import corpus_fingerprint
 
 DEFAULT_TRIALS = 20
 
@@ -80,7 +80,7 @@ def _check_options(train: TrainOptions, options: SweepOptions) -> tuple[SweepSet
     assert train.corpus is not None and train.preset is not None
     sweep_settings = SweepSettings(
         corpus=_absolute_path(train.corpus),
-        sha256=fingerprint(train.corpus),
+        sha256=corpus_fingerprint(train.corpus),
         preset=train.preset,
         trials=DEFAULT_TRIALS if options.trials is None else options.trials,
         prune=options.prune,
@@ -111,7 +111,7 @@ def _resume_sweep(options: SweepOptions) -> Sweep:
         changed_settings["corpus"] = _absolute_path(train.corpus)
     if changed_settings:
         sweep.change_settings(dataclasses.replace(sweep.settings, **changed_settings))
-    if fingerprint(sweep.settings.corpus) != sweep.settings.sha256:
+    if corpus_fingerprint(sweep.settings.corpus) != sweep.settings.sha256:
         raise RunError(f"{folder} was begun with another text than {sweep.settings.corpus} is now; begin a new sweep")
     return sweep
 

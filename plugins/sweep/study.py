@@ -172,8 +172,8 @@ def _check_file(path: Path) -> None:
 
 
 def _trial_row(trial: optuna.trial.FrozenTrial) -> TrialRow:
-    curve = trial.intermediate_values
-    last_loss = curve[max(curve)] if curve else None
+    loss_by_tenth = trial.intermediate_values
+    last_loss = loss_by_tenth[max(loss_by_tenth)] if loss_by_tenth else None
     return TrialRow(
         number=trial.number,
         state=STATE_NAMES[trial.state],
@@ -186,6 +186,6 @@ def _trial_row(trial: optuna.trial.FrozenTrial) -> TrialRow:
 def _suggest_value(trial: optuna.Trial, name: str, distribution: Choices | Range) -> SettingValue:
     if isinstance(distribution, Choices):
         return cast(SettingValue, trial.suggest_categorical(name, distribution.choices))
-    suggest: Callable[..., SettingValue] = trial.suggest_int if distribution.is_integer else trial.suggest_float
+    suggest_number: Callable[..., SettingValue] = trial.suggest_int if distribution.is_integer else trial.suggest_float
     step = distribution.step or (1 if distribution.is_integer else None)
-    return suggest(name, distribution.low, distribution.high, log=distribution.log, step=step)
+    return suggest_number(name, distribution.low, distribution.high, log=distribution.log, step=step)

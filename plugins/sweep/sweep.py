@@ -26,7 +26,7 @@ from gentext.console import say
 from gentext.errors import GenError, RunError, TrainingStopped
 from gentext.interrupts import Interrupts
 from gentext.manager import host
-from gentext.plugins.sweep.report import format_value, write_report
+from gentext.plugins.sweep.report import format_setting_value, write_report
 from gentext.plugins.sweep.space import format_setting, parse_space
 from gentext.plugins.sweep.study import Study, TrialRow
 from gentext.plugins.sweep.trial import Job, Trial
@@ -103,8 +103,8 @@ class Sweep:
         say(f"sweep: {self.settings.trials} trials of {self.settings.corpus} in {self.folder}")
         try:
             with self._interrupts:
-                while not self._interrupts.requested and (started := self._start_trial()):
-                    self._follow_trial(*started)
+                while not self._interrupts.requested and (started_trial := self._start_trial()):
+                    self._follow_trial(*started_trial)
                     self.write_report()
         except RunError as error:
             raise RunError(f"{error}. When that is put right, {self.resume_hint}") from error
@@ -129,26 +129,26 @@ class Sweep:
         :param export: call the hook that exports a run.
         """
         with self._folder_lock():
-            self._copy_best(row)
-            best = Run(self.folder / BEST_FOLDER)
+            self._copy_best_run(row)
+            best_run = Run(self.folder / BEST_FOLDER)
             if export:
-                host().hooks.export_run(best, build_config(Settings, best.config.get("run", {}), "run"))
-        return best
+                host().hooks.export_run(best_run, build_config(Settings, best_run.config.get("run", {}), "run"))
+        return best_run
 
-    def _copy_best(self, row: TrialRow) -> None:
-        best, new_copy, previous_best = (
+    def _copy_best_run(self, row: TrialRow) -> None:
+        best_folder, new_copy, previous_best = (
             self.folder / name for name in (BEST_FOLDER, f".{BEST_FOLDER}.new", f".{BEST_FOLDER}.old")
         )
-        for leftover in (new_copy, previous_best):
-            shutil.rmtree(leftover, ignore_errors=True)
+        for leftover_folder in (new_copy, previous_best):
+            shutil.rmtree(leftover_folder, ignore_errors=True)
         try:
             shutil.copytree(self.trial_folder(row.number), new_copy, ignore=shutil.ignore_patterns("last-*", "*.onnx"))
-            if best.exists():
-                best.rename(previous_best)
-            new_copy.rename(best)
+            if best_folder.exists():
+                best_folder.rename(previous_best)
+            new_copy.rename(best_folder)
         except (OSError, shutil.Error) as error:
             trial_folder = self.trial_folder(row.number)
-            raise RunError(f"{best}: cannot be written ({error}); the trial itself is {trial_folder}") from None
+            raise RunError(f"{best_folder}: cannot be written ({error}); the trial itself is {trial_folder}") from None
         shutil.rmtree(previous_best, ignore_errors=True)
 
     # -- claiming a trial -----------------------------------------------------------------------
@@ -163,7 +163,7 @@ class Sweep:
                 settings = self.study.suggest_values(number, self.space, self.settings.seed)
                 say(
                     f"trial {number}: "
-                    + " ".join(f"{name}={format_value(setting)}" for name, setting in settings.items())
+                    + " ".join(f"{name}={format_setting_value(setting)}" for name, setting in settings.items())
                 )
                 events = self._spawn_child(
                     number, [format_setting(name, setting) for name, setting in settings.items()]

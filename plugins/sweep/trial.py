@@ -58,7 +58,7 @@ class Trial:
                 stderr=file,
                 start_new_session=True,  # a Ctrl-C reaches the parent alone, which calls `stop`
             )
-        self._send(json.dumps(dataclasses.asdict(job)))
+        self._send_line(json.dumps(dataclasses.asdict(job)))
 
     def events(self) -> Iterator[ConfigTable]:
         """Yield the child's events, up to its end; a child that dies without a last event has failed."""
@@ -67,34 +67,34 @@ class Trial:
         for line in self._process.stdout:
             event = json.loads(line)
             yield event
-        status = self._process.wait()
+        exit_status = self._process.wait()
         if event.get("event") not in LAST_EVENTS:
-            reason = f"{_cause_of_death(status)}; its last words are in {self._log_path}"
+            reason = f"{_cause_of_death(exit_status)}; its last words are in {self._log_path}"
             yield {"event": "failed", "reason": reason, "disk": False}
 
     def answer(self, *, prune: bool) -> None:
         """Answer a measurement."""
-        self._send("prune" if prune else "go")
+        self._send_line("prune" if prune else "go")
 
     def stop(self) -> None:
         """Ask the child to save and to end."""
-        self._send("stop")
+        self._send_line("stop")
 
     def kill(self) -> None:
         """End the child at once, if it has not ended yet."""
         self._process.kill()
         self._process.communicate()
 
-    def _send(self, line: str) -> None:
+    def _send_line(self, line: str) -> None:
         assert self._process.stdin is not None
-        unsent = line.encode() + b"\n"
+        unsent_bytes = line.encode() + b"\n"
         with contextlib.suppress(OSError):  # the child has died, which `events` reports
             # Not through the buffer of stdin: a Ctrl-C may call `stop` while another line is being written to it.
-            while unsent:
-                unsent = unsent[os.write(self._process.stdin.fileno(), unsent) :]
+            while unsent_bytes:
+                unsent_bytes = unsent_bytes[os.write(self._process.stdin.fileno(), unsent_bytes) :]
 
 
-def _cause_of_death(status: int) -> str:
-    if status == -getattr(signal, "SIGKILL", 9):
+def _cause_of_death(exit_status: int) -> str:
+    if exit_status == -getattr(signal, "SIGKILL", 9):
         return "killed, as systems do when memory is short"
-    return f"ended by signal {-status}" if status < 0 else f"ended with status {status}"
+    return f"ended by signal {-exit_status}" if exit_status < 0 else f"ended with status {exit_status}"

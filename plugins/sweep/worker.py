@@ -35,30 +35,30 @@ DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 class _Parent:
     """The pipes to the parent. As a plugin, it sends each measurement and waits for the answer."""
 
-    def __init__(self, channel: IO[str]) -> None:
-        self.pruned = self.stopping = False
-        self._channel = channel
-        self._answers: queue.Queue[str] = queue.Queue()
+    def __init__(self, event_stream: IO[str]) -> None:
+        self.is_pruned = self.stop_requested = False
+        self._event_stream = event_stream
+        self._parent_answers: queue.Queue[str] = queue.Queue()
 
     def listen(self) -> None:
         """Read the parent's lines, in a thread of its own."""
         for line in sys.stdin:
             if line.strip() == "stop":
-                self.stopping = True
+                self.stop_requested = True
                 _thread.interrupt_main()
             else:
-                self._answers.put(line.strip())
+                self._parent_answers.put(line.strip())
         os._exit(1)  # the parent has died. A run may be cut short at any moment, so this loses nothing
 
-    def send(self, event: str, **fields: Any) -> None:
-        print(json.dumps({"event": event, **fields}), file=self._channel, flush=True)
+    def send_event(self, event: str, **fields: Any) -> None:
+        print(json.dumps({"event": event, **fields}), file=self._event_stream, flush=True)
 
     @hookimpl
     def evaluated(self, progress: Progress) -> None:
         share = progress.step / progress.total_steps
-        self.send("measured", step=progress.step, share=share, val_loss=progress.val_loss)
-        if self._answers.get() == "prune":
-            self.pruned = True
+        self.send_event("measured", step=progress.step, share=share, val_loss=progress.val_loss)
+        if self._parent_answers.get() == "prune":
+            self.is_pruned = True
             raise TrainingStopped("pruned: other trials were better at this point")
 
 
@@ -72,10 +72,10 @@ def main() -> None:
 
 
 def _run_worker() -> None:
-    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    event_stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # output of plugins goes to stderr, not among the events
     signal.signal(signal.SIGINT, signal.default_int_handler)  # for `interrupt_main`: a shell's background ignores it
-    parent = _Parent(channel)
+    parent = _Parent(event_stream)
     job = Job(**json.loads(sys.stdin.readline()))
     threading.Thread(target=parent.listen, daemon=True).start()
     from filelock import FileLock, Timeout
@@ -84,12 +84,12 @@ def _run_worker() -> None:
     try:
         lock.acquire(timeout=LOCK_TIMEOUT)
     except Timeout:
-        parent.send("busy")
+        parent.send_event("busy")
         return
     try:
-        parent.send("ready")
+        parent.send_event("ready")
         result = _train_trial(job, parent)
-        parent.send("finished", result=result)
+        parent.send_event("finished", result=result)
     except BaseException as error:
         _send_failure(parent, error)
 
@@ -118,17 +118,17 @@ def _train_trial(job: Job, parent: _Parent) -> ConfigTable:
 
 def _send_failure(parent: _Parent, error: BaseException) -> None:
     """Send the event that says why training ended early; a traceback or an error line goes to the log."""
-    if parent.pruned and isinstance(error, TrainingStopped):
-        parent.send("pruned")
-    elif parent.stopping and isinstance(error, TrainingStopped | KeyboardInterrupt):
-        parent.send("stopped")
+    if parent.is_pruned and isinstance(error, TrainingStopped):
+        parent.send_event("pruned")
+    elif parent.stop_requested and isinstance(error, TrainingStopped | KeyboardInterrupt):
+        parent.send_event("stopped")
     else:
         if isinstance(error, GenError):
             say(f"gen: error: {error}")
         else:
             traceback.print_exception(error)
         disk_problem = _disk_problem(error)
-        parent.send("failed", reason=disk_problem or reason(error), disk=disk_problem is not None)
+        parent.send_event("failed", reason=disk_problem or reason(error), disk=disk_problem is not None)
 
 
 def _disk_problem(error: BaseException) -> str | None:

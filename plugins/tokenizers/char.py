@@ -35,8 +35,8 @@ class CharTokenizer:
         self.unknown = len(symbols) if with_unknown else None
         self.vocab_size = len(symbols) + with_unknown
         #: Code point -> id; len(symbols) for those without a symbol, also in the last element, for all beyond it.
-        self._table = np.full(ord(symbols[-1]) + 2, len(symbols), np.min_scalar_type(len(symbols)))
-        self._table[_code_points(symbols)] = np.arange(len(symbols))
+        self._id_by_code_point = np.full(ord(symbols[-1]) + 2, len(symbols), np.min_scalar_type(len(symbols)))
+        self._id_by_code_point[_code_points(symbols)] = np.arange(len(symbols))
 
     @classmethod
     def build(cls, chunks: Iterable[str], config: CharConfig) -> CharTokenizer:
@@ -45,11 +45,11 @@ class CharTokenizer:
         for chunk in chunks:
             chunk_counts = np.bincount(_code_points(chunk))
             counts[: len(chunk_counts)] += chunk_counts
-        frequent = np.flatnonzero(counts >= config.min_count)
-        if not len(frequent):
+        frequent_code_points = np.flatnonzero(counts >= config.min_count)
+        if not len(frequent_code_points):
             raise CorpusError(f"no character stands {config.min_count} times in the text; lower tokenizer.min_count")
-        rare = (counts > 0) & (counts < config.min_count)
-        return cls("".join(map(chr, frequent)), with_unknown=bool(rare.any()))
+        is_rare = (counts > 0) & (counts < config.min_count)
+        return cls("".join(map(chr, frequent_code_points)), with_unknown=bool(is_rare.any()))
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> CharTokenizer:
@@ -64,23 +64,23 @@ class CharTokenizer:
         return {"symbols": self._symbols, "unknown": self.unknown is not None}
 
     def encode(self, text: str) -> Ids:
-        ids = self._look_up(text)
+        ids = self._look_up_ids(text)
         if self.unknown is None:
-            without_symbol = ids == len(self._symbols)
-            if without_symbol.any():
-                first = int(without_symbol.argmax())
+            is_unknown = ids == len(self._symbols)
+            if is_unknown.any():
+                first_position = int(is_unknown.argmax())
                 raise PrimeError(
-                    f"{int(without_symbol.sum())} characters are not among the model's {self.vocab_size} symbols, "
-                    f"first {text[first]!r} at position {first}"
+                    f"{int(is_unknown.sum())} characters are not among the model's {self.vocab_size} symbols, "
+                    f"first {text[first_position]!r} at position {first_position}"
                 )
         return ids.astype(np.min_scalar_type(self.vocab_size - 1), copy=False)
 
     def unknown_at(self, text: str) -> list[int]:
-        return [int(position) for position in np.flatnonzero(self._look_up(text) == len(self._symbols))]
+        return [int(position) for position in np.flatnonzero(self._look_up_ids(text) == len(self._symbols))]
 
-    def _look_up(self, text: str) -> Ids:
+    def _look_up_ids(self, text: str) -> Ids:
         """Return ids [len], with len(symbols) for every character that has none."""
-        return self._table.take(_code_points(text), mode="clip")
+        return self._id_by_code_point.take(_code_points(text), mode="clip")
 
     def token_bytes(self, token: int) -> bytes:
         return (REPLACEMENT if token == self.unknown else self._symbols[token]).encode()

@@ -79,13 +79,13 @@ class BPTTTrainer:
         check_memory(parameters, TRAINING_BYTES_PER_PARAMETER, self.compute.device, "to train")
         with torch.random.fork_rng(), self.process_group.explain_lost_process("nothing was saved yet"):
             probe = self._create_learner(copy.deepcopy(model), batcher, train)
-            times: list[float] = []
-            while self.process_group.broadcast_number(_needs_another_probe(times)):
+            step_seconds: list[float] = []
+            while self.process_group.broadcast_number(_needs_another_probe(step_seconds)):
                 began_at = time.perf_counter()
-                probe.step(len(times) % batcher.steps_per_epoch, PROBE_RATE)
-                times.append(time.perf_counter() - began_at)
+                probe.step(len(step_seconds) % batcher.steps_per_epoch, PROBE_RATE)
+                step_seconds.append(time.perf_counter() - began_at)
         # The first step allocates memory and is slower; another program may delay any of them: hence the median.
-        seconds = statistics.median(times[1:])
+        seconds = statistics.median(step_seconds[1:])
         return self.process_group.broadcast_number(
             budget_steps(self.settings, batcher.steps_per_epoch, seconds)
         ), seconds
@@ -237,8 +237,8 @@ class BPTTTrainer:
             "scaler": learner.scaler.state_dict(),
         }
         tensors = learner.tensors()
-        weights = [tensor for name, tensor in tensors.items() if name.startswith(MODEL_PREFIX)]
-        if not all(bool(tensor.isfinite().all()) for tensor in weights):
+        weight_tensors = [tensor for name, tensor in tensors.items() if name.startswith(MODEL_PREFIX)]
+        if not all(bool(tensor.isfinite().all()) for tensor in weight_tensors):
             raise self._divergence_error(run, f"the weights became infinite or NaN after step {state.step}")
         if self.process_group.rank == 0:
             path = save_checkpoint(run, tensors, meta, best=best)
@@ -269,11 +269,11 @@ class BPTTTrainer:
         )
 
 
-def _needs_another_probe(times: list[float]) -> bool:
+def _needs_another_probe(step_seconds: list[float]) -> bool:
     """Return whether more steps must be timed, given the seconds of those so far."""
-    if len(times) < PROBE_MIN_STEPS:
+    if len(step_seconds) < PROBE_MIN_STEPS:
         return True
-    return len(times) < PROBE_MAX_STEPS and sum(times) < PROBE_SECONDS
+    return len(step_seconds) < PROBE_MAX_STEPS and sum(step_seconds) < PROBE_SECONDS
 
 
 def _progress(
