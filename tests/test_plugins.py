@@ -310,7 +310,7 @@ def test_check_names_the_line_that_fails(
     strategy: type[Strategy], fragment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plugin_host = PluginHost(entry_points=False)
-    plugin_host.registry.add(Component("strategy", "wrong", strategy, "a strategy", Provider("elsewhere", "1")))
+    plugin_host.registry.add(Component("strategy", "wrong", strategy, "a strategy", Distribution("elsewhere", "1")))
     monkeypatch.setattr("gentext.cli.plugins.host", lambda: plugin_host)
     with pytest.raises(PluginError, match=r"^the strategy 'wrong' fails on NumPy: test_plugins\.py:\d+ " + fragment):
         list_plugins("wrong", check=True)
