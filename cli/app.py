@@ -137,11 +137,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not hasattr(error, "format_message"):
             raise
         if str(error):  # without a message, it comes from a ``gen`` without arguments, which has shown the help
-            say(f"gen: error: {_one_line(error)}")
+            say(f"gen: error: {_format_usage_error(error)}")
         return int(getattr(error, "exit_code", 2))
 
 
-def _one_line(error: Any) -> str:
+def _format_usage_error(error: Any) -> str:
     """Return click's usage error as one line, with the refused value and where to read on.
 
     Typer leaves out the value: it is in the validation error that the usage error was raised from.
@@ -151,9 +151,9 @@ def _one_line(error: Any) -> str:
     if hasattr(cause, "errors"):
         refused = [problem["input"] for problem in cause.errors()]
         message += f", not {refused[0]!r}" if refused else ""
-    context = getattr(error, "ctx", None)
+    click_context = getattr(error, "ctx", None)
     end = "" if message.endswith("?") else "."
-    return f"{message}{end} See: {context.command_path} --help" if context is not None else message
+    return f"{message}{end} See: {click_context.command_path} --help" if click_context is not None else message
 
 
 @contextlib.contextmanager

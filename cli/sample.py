@@ -175,7 +175,7 @@ def _describe_chain(chosen_chain: ChosenChain) -> str:
     """Return the chain in words: each link with the numbers that it will use."""
     links = []
     for link in chosen_chain.chain:
-        numbers = chosen_chain.numbers_of(link.name)
+        numbers = chosen_chain.param_numbers(link.name)
         params = ", ".join(f"{param}={numbers[param]:g}" for param in link.strategy.params)
         links.append(f"{link.name}({params})")
     return " -> ".join([*links, "draw"])

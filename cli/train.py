@@ -13,7 +13,7 @@ from gentext.errors import MissingExtra
 from gentext.interfaces import World
 from gentext.pipeline import DEFAULT_CORPUS
 from gentext.pipeline import train as run_training
-from gentext.resolve import DEFAULT_PRESET, TrainOptions, presets
+from gentext.resolve import DEFAULT_PRESET, TrainOptions, preset_names
 from gentext.training import describe_result, initial_weights_loader
 
 
@@ -25,7 +25,7 @@ def train(
     run: Annotated[Path | None, typer.Option(help="Folder of the run. Default: a new one in runs/.")] = None,
     preset: Annotated[
         str | None,
-        typer.Option(help=f"{', '.join(presets())}. Default: {DEFAULT_PRESET}.", show_default=False),
+        typer.Option(help=f"{', '.join(preset_names())}. Default: {DEFAULT_PRESET}.", show_default=False),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file, over the preset.")] = None,
     settings: Annotated[

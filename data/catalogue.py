@@ -127,7 +127,7 @@ def _python_stdlib() -> Iterator[str]:
     return join_files(_read_source(path) for path in sources)
 
 
-_EMBEDDED: dict[str, Callable[[], Iterator[str]]] = {
+_EMBEDDED_READERS: dict[str, Callable[[], Iterator[str]]] = {
     "python-docs": _python_docs,
     "python-stdlib": _python_stdlib,
 }
@@ -135,7 +135,7 @@ _EMBEDDED: dict[str, Callable[[], Iterator[str]]] = {
 
 def read_embedded(entry: CatalogueEntry) -> Iterator[str]:
     """Return the pieces of a text that Python brings along."""
-    return _EMBEDDED[entry.name]()
+    return _EMBEDDED_READERS[entry.name]()
 
 
 def data_dir() -> Path:
@@ -148,7 +148,7 @@ def data_dir() -> Path:
     return Path(pooch.os_cache("gentext"))
 
 
-def _sha256(path: Path) -> str:
+def _file_sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
         for block in read_blocks(file):
@@ -162,7 +162,7 @@ def is_available(entry: CatalogueEntry) -> bool:
         return True
     path = data_dir() / entry.filename
     try:
-        return path.is_file() and _sha256(path) == entry.sha256
+        return path.is_file() and _file_sha256(path) == entry.sha256
     except OSError:
         return False
 
@@ -176,7 +176,7 @@ def fetch_file(entry: CatalogueEntry) -> Path:
     if not path.exists():
         return _download_file(entry, path)
     try:
-        sha256 = _sha256(path)
+        sha256 = _file_sha256(path)
     except OSError as error:
         raise CorpusError(f"{path}: cannot be read ({error.strerror}); it should be {entry.name}") from None
     if sha256 != entry.sha256:

@@ -30,11 +30,11 @@ from gentext.run import atomic_write
 
 #: Version of the file. It is a part of the key, so a file of another version is never read.
 FORMAT_VERSION = 1
-#: Magic, key, number of symbols, number of ids, CRC-32 of everything behind the header. `_CRC` follows.
-_HEADER = struct.Struct("<12s32sQQI")
+#: Magic, key, number of symbols, number of ids, CRC-32 of everything behind the header. `_CHECKSUM_FORMAT` follows.
+_HEADER_FORMAT = struct.Struct("<12s32sQQI")
 _MAGIC = b"gentext ids\n"
 #: CRC-32 of the header.
-_CRC = struct.Struct("<I")
+_CHECKSUM_FORMAT = struct.Struct("<I")
 #: Offset of the ids, in bytes; behind the header the file has zeros up to here.
 IDS_OFFSET = 128
 FILE_SUFFIX = ".ids"
@@ -103,16 +103,19 @@ def encode_cached(key: EncodingKey, id_blocks: Iterable[Ids]) -> EncodedText:
     except (FileNotFoundError, NotADirectoryError):
         pass
     except (OSError, _DamagedFileError) as error:
-        say(f"{path}: cannot be used ({_explain(error)}); the text is encoded anew")
+        say(f"{path}: cannot be used ({_describe_error(error)}); the text is encoded anew")
     try:
         return _write_to_cache(path, key, id_blocks)
     except (OSError, RunError) as error:
-        say(f"{folder}: cannot be written ({_explain(error)}); the encoded text goes into a temporary file this time")
+        say(
+            f"{folder}: cannot be written ({_describe_error(error)}); "
+            f"the encoded text goes into a temporary file this time"
+        )
     try:
         with tempfile.TemporaryFile() as temporary_file:
             return _map_ids(temporary_file, key, *_write_ids(temporary_file, key, id_blocks))
     except OSError as error:
-        say(f"no temporary file can be written ({_explain(error)}); the encoded text is kept in memory")
+        say(f"no temporary file can be written ({_describe_error(error)}); the encoded text is kept in memory")
     try:
         memory_file = io.BytesIO()
         length, counts = _write_ids(memory_file, key, id_blocks)
@@ -123,7 +126,7 @@ def encode_cached(key: EncodingKey, id_blocks: Iterable[Ids]) -> EncodedText:
         ) from None
 
 
-def _explain(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     cause = error.__cause__ if isinstance(error, RunError) else error
     return getattr(cause, "strerror", None) or str(error)
 
@@ -153,8 +156,8 @@ def _write_ids(file: IO[bytes], key: EncodingKey, id_blocks: Iterable[Ids]) -> t
         counts += np.bincount(id_block, minlength=len(counts))
     file.write(counts.data)
     file.seek(0)
-    header = _HEADER.pack(_MAGIC, key.digest, key.vocab_size, length, zlib.crc32(counts.data, checksum))
-    file.write(header + _CRC.pack(zlib.crc32(header)))
+    header = _HEADER_FORMAT.pack(_MAGIC, key.digest, key.vocab_size, length, zlib.crc32(counts.data, checksum))
+    file.write(header + _CHECKSUM_FORMAT.pack(zlib.crc32(header)))
     file.flush()
     return length, counts.astype(np.int64)
 
@@ -183,10 +186,10 @@ def _read_ids(path: Path, key: EncodingKey) -> EncodedText:
 
 def _read_header(file: IO[bytes], key: EncodingKey) -> tuple[int, int]:
     """Return the number of ids in a file, and its checksum."""
-    header, crc = file.read(_HEADER.size), file.read(_CRC.size)
-    if crc != _CRC.pack(zlib.crc32(header)):
+    header, header_checksum = file.read(_HEADER_FORMAT.size), file.read(_CHECKSUM_FORMAT.size)
+    if header_checksum != _CHECKSUM_FORMAT.pack(zlib.crc32(header)):
         raise _DamagedFileError("its header is damaged")
-    magic, digest, vocab_size, length, checksum = _HEADER.unpack(header)
+    magic, digest, vocab_size, length, checksum = _HEADER_FORMAT.unpack(header)
     if (magic, digest, vocab_size) != (_MAGIC, key.digest, key.vocab_size):
         raise _DamagedFileError("it is about another text")
     expected_size = IDS_OFFSET + length * key.dtype.itemsize + 8 * vocab_size

@@ -89,14 +89,14 @@ __all__ = [
 ]
 
 #: Names that are imported when they are first used, so that a plugin's `import gentext` stays fast, and their modules.
-_LAZY = dict.fromkeys(("TextModel", "TextStream", "WrittenText", "load"), "gentext.library")
-_LAZY |= {"Score": "gentext.score", "train": "gentext.training"}
+_MODULE_BY_NAME = dict.fromkeys(("TextModel", "TextStream", "WrittenText", "load"), "gentext.library")
+_MODULE_BY_NAME |= {"Score": "gentext.score", "train": "gentext.training"}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+    if name not in _MODULE_BY_NAME:
         raise AttributeError(f"module 'gentext' has no attribute {name!r}")
-    return getattr(importlib.import_module(_LAZY[name]), name)
+    return getattr(importlib.import_module(_MODULE_BY_NAME[name]), name)
 
 
 def __dir__() -> list[str]:

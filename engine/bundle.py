@@ -63,7 +63,7 @@ class StateMeta:
         return np.ascontiguousarray(np.repeat(np.expand_dims(self.initial_row(), axis), count, axis=axis))
 
     @classmethod
-    def of(cls, spec: StateSpec, row: NDArray[Any]) -> StateMeta:
+    def from_row(cls, spec: StateSpec, row: NDArray[Any]) -> StateMeta:
         """Describe a state tensor whose rows all start as ``row``."""
         flat_row = np.asarray(row).ravel()
         if flat_row.size and (flat_row == flat_row[0]).all() and np.isfinite(flat_row[0]):  # JSON has no infinity

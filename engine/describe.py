@@ -89,8 +89,8 @@ def describe_model(run: Run, model: Model, tokenizer: Tokenizer, chain: Chain) -
         token_bytes=symbols,
         states=_describe_states(model),
         start=start,
-        chain=chain_meta(chain),
-        card=card(run, model),
+        chain=describe_links(chain),
+        card=make_card(run, model),
     )
 
 
@@ -98,17 +98,17 @@ def _describe_states(model: Model) -> list[StateMeta]:
     states = []
     for spec, tensor in zip(model.state_spec, model.initial_state(1), strict=True):
         row = np.take(tensor.detach().cpu().numpy(), 0, axis=spec.batch_axis)
-        states.append(StateMeta.of(spec, row))
+        states.append(StateMeta.from_row(spec, row))
     return states
 
 
-def chain_meta(chain: Chain) -> list[LinkMeta]:
+def describe_links(chain: Chain) -> list[LinkMeta]:
     """Return a chain as a file's metadata stores it."""
     with CONVERSION_LOCK:
         return msgspec.convert([link.describe() for link in chain], list[LinkMeta])
 
 
-def card(run: Run, model: Model) -> dict[str, Any]:
+def make_card(run: Run, model: Model) -> dict[str, Any]:
     """Return the origin of a run's model: corpus, sizes, losses, config, versions."""
     config = run.config
     final_row: dict[str, Any] = next((row for row in reversed(run.read_metrics()) if row.get("finished")), {})
@@ -132,11 +132,11 @@ def chain_of(bundle: Bundle, registry: Registry, names: Sequence[str] | None = N
     """
     file_links = {link.name: link for link in bundle.chain}
     names = list(file_links) if names is None else list(names)
-    options = {name: _options(registry, file_links[name]) for name in names if name in file_links}
+    options = {name: _checked_options(registry, file_links[name]) for name in names if name in file_links}
     return build_chain(registry, names, bundle.vocab_size, options)
 
 
-def _options(registry: Registry, meta: LinkMeta) -> dict[str, Any]:
+def _checked_options(registry: Registry, meta: LinkMeta) -> dict[str, Any]:
     """Return a stored link's options and defaults, checked against the installed strategy."""
     installed_params = registry.get("strategy", meta.name).params
     for name in meta.params:

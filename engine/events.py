@@ -85,27 +85,27 @@ class Hooks:
         return proposals
 
     def run_started(self, run: Run, settings: Settings, progress: Progress) -> None:
-        self._notify("run_started", run=run, settings=settings, progress=progress)
+        self._call_hook("run_started", run=run, settings=settings, progress=progress)
 
     def step_done(self, run: Run, progress: Progress) -> None:
-        self._notify("step_done", run=run, progress=progress)
+        self._call_hook("step_done", run=run, progress=progress)
 
     def evaluated(self, run: Run, progress: Progress) -> None:
-        self._notify("evaluated", run=run, progress=progress)
+        self._call_hook("evaluated", run=run, progress=progress)
 
     def checkpoint_saved(self, run: Run, progress: Progress, path: Path) -> None:
-        self._notify("checkpoint_saved", run=run, progress=progress, path=path)
+        self._call_hook("checkpoint_saved", run=run, progress=progress, path=path)
 
     def run_finished(self, run: Run, settings: Settings, result: FitResult) -> None:
-        self._notify("run_finished", run=run, settings=settings, result=result)
+        self._call_hook("run_finished", run=run, settings=settings, result=result)
 
     def export_run(self, run: Run, settings: Settings) -> None:
-        self._notify("export_run", run=run, settings=settings)
+        self._call_hook("export_run", run=run, settings=settings)
 
     def run_closed(self, run: Run) -> None:
-        self._notify("run_closed", run=run)
+        self._call_hook("run_closed", run=run)
 
-    def _notify(self, hook: str, **arguments: Any) -> None:
+    def _call_hook(self, hook: str, **arguments: Any) -> None:
         """Call a life-cycle hook of every plugin in which it has not failed yet."""
         for impl in self._implementations(hook):
             if id(impl) in self._failed_implementations:
@@ -133,5 +133,5 @@ class SilentHooks(Hooks):
     def __init__(self) -> None:
         pass
 
-    def _notify(self, hook: str, **arguments: Any) -> None:
+    def _call_hook(self, hook: str, **arguments: Any) -> None:
         pass

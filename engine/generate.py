@@ -177,7 +177,7 @@ class _RowDecoder:
         self._symbols = bundle.token_bytes
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._length = length
-        self._stop = stop
+        self._stop_automaton = stop
         self._pending = ""
         self._stop_state = 0
         if stop is not None:
@@ -202,13 +202,13 @@ class _RowDecoder:
         for character in characters:
             self._pending += character
             pending_length = 0
-            if self._stop is not None:
-                self._stop_state = self._stop.advance(self._stop_state, character.encode())
-                stop_length = int(self._stop.matched[self._stop_state])
+            if self._stop_automaton is not None:
+                self._stop_state = self._stop_automaton.advance(self._stop_state, character.encode())
+                stop_length = int(self._stop_automaton.matched[self._stop_state])
                 if stop_length:
                     self._pending = self._pending[: max(0, len(self._pending) - stop_length)]
                     return released + self._finish_row("stop", released)
-                pending_length = int(self._stop.pending[self._stop_state])
+                pending_length = int(self._stop_automaton.pending[self._stop_state])
             ready_count = len(self._pending) - min(pending_length, len(self._pending))
             released += self._pending[:ready_count]
             self._pending = self._pending[ready_count:]

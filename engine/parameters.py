@@ -86,7 +86,7 @@ class ChosenChain(NamedTuple):
     notes: list[str]
     """Remarks about parameters that were set but cannot change the text."""
 
-    def numbers_of(self, link_name: str) -> dict[str, float]:
+    def param_numbers(self, link_name: str) -> dict[str, float]:
         """Return every parameter of a link with the number that it has: what was set, else the default."""
         link = next(link for link in self.chain if link.name == link_name)
         return {**link.defaults, **self.param_values.get(link_name, {})}

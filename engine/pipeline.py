@@ -23,12 +23,12 @@ from gentext.resolve import (
     InitialWeightsLoader,
     TrainOptions,
     adjustable_keys,
-    component,
+    configured_component,
     resolve_config,
     with_defaults,
 )
 from gentext.run import Run
-from gentext.settings import BUDGETS, Settings, check_extras
+from gentext.settings import BUDGET_UNITS, Settings, check_extras
 from gentext.text import ResumedRun, SplitText, read_text
 
 DEFAULT_CORPUS = "python-docs"
@@ -40,7 +40,7 @@ def train(options: TrainOptions) -> tuple[Run, FitResult]:
         raise UsageError("standard input serves one process only: with torchrun, name a file or a folder")
     if options.resume and options.initial_weights:
         raise UsageError("--init-from begins a new run, --resume goes on with one: give one of them")
-    return _train(_resumed_training(options) if options.resume else _new_training(options))
+    return _run_training(_resumed_training(options) if options.resume else _new_training(options))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +77,7 @@ def _resumed_training(options: TrainOptions) -> _Training:
     """Find the run to go on with, and check that its config names all that it needs."""
     if options.preset or options.config or options.settings or options.flags:
         raise UsageError("--resume goes on with the settings of the run; leave out everything but CORPUS and --run")
-    run = runs.open_run(options.run) if options.run else runs.newest(exported=False)[0]
+    run = runs.open_run(options.run) if options.run else runs.newest_run(exported=False)[0]
     if run is None:
         raise RunError(f"nothing to resume: no run in {runs.runs_folder()}/; name one with --run")
     config = run.config
@@ -95,11 +95,11 @@ def _resumed_training(options: TrainOptions) -> _Training:
     return _Training(config, corpus, run.path, ResumedRun(run, corpus_table))
 
 
-def _train(training: _Training) -> tuple[Run, FitResult]:
+def _run_training(training: _Training) -> tuple[Run, FitResult]:
     config = with_defaults(training.config)
     settings = build_config(Settings, config.get("run", {}), "run")
     check_extras(settings)
-    text = read_text(training.corpus, component(config, "tokenizer"), settings.val_frac, training.resumed)
+    text = read_text(training.corpus, configured_component(config, "tokenizer"), settings.val_frac, training.resumed)
     configured_chain(host().registry, config.get("chain", {}), text.tokenizer.vocab_size)  # raises where it is wrong
     prepared = plan_training(config, text, settings, training.preset, training.adjustable)
     weights_note = _prepare_weights(training, prepared, text)
@@ -109,7 +109,7 @@ def _train(training: _Training) -> tuple[Run, FitResult]:
         if note:
             say(note)
     _describe_training(run, prepared, text)
-    return run, _fit(run, prepared, text, settings, resume=training.resumed is not None)
+    return run, _fit_model(run, prepared, text, settings, resume=training.resumed is not None)
 
 
 def _prepare_weights(training: _Training, prepared: PreparedTraining, text: SplitText) -> str:
@@ -126,8 +126,8 @@ def _create_run(path: Path | None, prepared: PreparedTraining, text: SplitText, 
     """Create the folder of a new run, and write what it holds before its first step."""
     if World.of_process().rank:  # rank 0 creates it
         return Run(path or runs.runs_folder())
-    run = runs.create(path, text.corpus["name"])
-    run_table = {key: value for key, value in to_table(settings).items() if key not in BUDGETS}
+    run = runs.create_run(path, text.corpus["name"])
+    run_table = {key: setting for key, setting in to_table(settings).items() if key not in BUDGET_UNITS}
     run_table["steps"], _ = prepared.plan()
     _write_first_files(run, {**prepared.config, "run": run_table, "corpus": text.corpus}, text)
     return run
@@ -175,7 +175,7 @@ def _format_duration(seconds: float) -> str:
     return f"{minutes} min {seconds_left:02d} s" if minutes else f"{seconds_left} s"
 
 
-def _fit(run: Run, prepared: PreparedTraining, text: SplitText, settings: Settings, resume: bool) -> FitResult:
+def _fit_model(run: Run, prepared: PreparedTraining, text: SplitText, settings: Settings, resume: bool) -> FitResult:
     """Train, export where that is asked for, and tell how to go on where training ends early."""
     rank = World.of_process().rank
     hooks = SilentHooks() if rank else host().hooks

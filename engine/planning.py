@@ -19,7 +19,7 @@ from gentext.config import ConfigTable
 from gentext.errors import ConfigError, PluginError, reason
 from gentext.interfaces import Batcher, Ids, Model, Trainer, World
 from gentext.manager import host
-from gentext.resolve import ConfiguredComponent, component, with_defaults
+from gentext.resolve import ConfiguredComponent, configured_component, with_defaults
 from gentext.settings import Settings
 from gentext.text import SplitText
 
@@ -62,14 +62,14 @@ def plan_training(
     """
     if not adjustable:
         return prepare_training(config, text, settings)
-    symbols, vocab_size = len(text.train), text.tokenizer.vocab_size
-    model = component(config, "model").target
-    facts = TrainingFacts(symbols, vocab_size, World.of_process().size, preset, model)
+    symbol_count, vocab_size = len(text.train), text.tokenizer.vocab_size
+    model = configured_component(config, "model").target
+    facts = TrainingFacts(symbol_count, vocab_size, World.of_process().size, preset, model)
     adjuster = _SettingsAdjuster(with_defaults(config), adjustable, facts)
     adjuster.apply_changes(adjuster.ask_plugins(None))
     if settings.minutes is None:
         epochs = settings.epochs or 1.0
-        adjuster.apply_changes(adjuster.ask_plugins(Budget(settings.steps, round(epochs * symbols), timed=False)))
+        adjuster.apply_changes(adjuster.ask_plugins(Budget(settings.steps, round(epochs * symbol_count), timed=False)))
         prepared = prepare_training(adjuster.config, text, settings)
     else:
         prepared = _adjust_to_minutes(adjuster, text, settings)
@@ -80,11 +80,13 @@ def plan_training(
 def prepare_training(config: ConfigTable, text: SplitText, settings: Settings) -> PreparedTraining:
     """Create the batcher, start the trainer and create the model that a config names."""
     config = with_defaults(config)
-    batcher = create_batcher(component(config, "batcher"), component(config, "trainer"), text.train, settings.seed)
-    trainer: Trainer = component(config, "trainer").create(settings)
+    batcher = create_batcher(
+        configured_component(config, "batcher"), configured_component(config, "trainer"), text.train, settings.seed
+    )
+    trainer: Trainer = configured_component(config, "trainer").create(settings)
     device_description = trainer.start()
     with explain_memory_shortage():
-        model: Model = component(config, "model").create(text.tokenizer.vocab_size)
+        model: Model = configured_component(config, "model").create(text.tokenizer.vocab_size)
     return PreparedTraining(config, trainer, device_description, model, batcher, text.train)
 
 
@@ -102,10 +104,10 @@ def create_batcher(batcher: ConfiguredComponent, trainer: ConfiguredComponent, t
             f"the trainer {trainer.name!r} works alone, but there are {world.size} processes; "
             f"train without torchrun, or with trainer.name=bptt"
         )
-    rows = len(created_batcher.batch(train, seed, 0, 0, world.rank)[0])
-    if rows * world.size != created_batcher.rows:
+    local_rows = len(created_batcher.batch(train, seed, 0, 0, world.rank)[0])
+    if local_rows * world.size != created_batcher.rows:
         raise PluginError(
-            f"the batcher {batcher.name!r} gave each of {world.size} processes {rows} of {created_batcher.rows} "
+            f"the batcher {batcher.name!r} gave each of {world.size} processes {local_rows} of {created_batcher.rows} "
             f"rows; expected an equal part. Choose another size of batch, or train without torchrun"
         )
     return created_batcher

@@ -14,7 +14,7 @@ from gentext.config import ConfigTable, build_config, config_class, merge, parse
 from gentext.errors import ConfigError, nearest
 from gentext.interfaces import Model, Tokenizer
 from gentext.manager import host
-from gentext.settings import BUDGETS
+from gentext.settings import BUDGET_UNITS
 
 #: Components that a config chooses by name, and the built-in ones that serve when it does not.
 SECTIONS = {"tokenizer": "char", "batcher": "stream", "model": "lstm", "trainer": "bptt"}
@@ -60,12 +60,12 @@ class ConfiguredComponent:
         """Return ``target(options, ...)``; the arguments are those of its kind, see `gentext.interfaces`."""
         return self.target(self.options, *arguments)
 
-    def table(self) -> ConfigTable:
+    def to_table(self) -> ConfigTable:
         """Return the component's table of a config file, with every option."""
         return {"name": self.name, **to_table(self.options)}
 
 
-def component(config: ConfigTable, kind: str) -> ConfiguredComponent:
+def configured_component(config: ConfigTable, kind: str) -> ConfiguredComponent:
     """Return the component that a config names for a kind. Raises ConfigError where its options are wrong."""
     table = dict(config[kind])
     name = table.pop("name")
@@ -77,10 +77,10 @@ def component(config: ConfigTable, kind: str) -> ConfiguredComponent:
 
 def with_defaults(config: ConfigTable) -> ConfigTable:
     """Return a copy of a config in which every option of its components is written out; checks all of them."""
-    return {**merge(config), **{kind: component(config, kind).table() for kind in SECTIONS}}
+    return {**merge(config), **{kind: configured_component(config, kind).to_table() for kind in SECTIONS}}
 
 
-def presets() -> list[str]:
+def preset_names() -> list[str]:
     """Return the names of the presets."""
     paths = _preset_folder().iterdir()
     return sorted(path.name.removesuffix(".toml") for path in paths if path.name.endswith(".toml"))
@@ -88,8 +88,8 @@ def presets() -> list[str]:
 
 def read_preset(name: str) -> ConfigTable:
     """Read a preset, or raise ConfigError naming those there are."""
-    if name not in presets():
-        raise ConfigError(f"no preset {name!r}. Available: {', '.join(presets())}.{nearest(name, presets())}")
+    if name not in preset_names():
+        raise ConfigError(f"no preset {name!r}. Available: {', '.join(preset_names())}.{nearest(name, preset_names())}")
     with importlib.resources.as_file(_preset_folder() / f"{name}.toml") as path:
         return read_toml(path)
 
@@ -146,6 +146,6 @@ def _merge_layer(config: ConfigTable, layer: Mapping[str, Any]) -> ConfigTable:
         name = layer.get(section, {}).get("name")
         if name is not None and name != config.get(section, {}).get("name"):
             config[section] = {}
-    if any(budget_unit in layer.get("run", {}) for budget_unit in BUDGETS):
-        config["run"] = {key: value for key, value in config.get("run", {}).items() if key not in BUDGETS}
+    if any(budget_unit in layer.get("run", {}) for budget_unit in BUDGET_UNITS):
+        config["run"] = {key: setting for key, setting in config.get("run", {}).items() if key not in BUDGET_UNITS}
     return merge(config, layer)

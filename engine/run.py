@@ -41,7 +41,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary_path, 0o666 & ~_umask())
+        os.chmod(temporary_path, 0o666 & ~_read_umask())
         os.replace(temporary_path, path)
         sync_folder(path.parent)
     except OSError as error:
@@ -75,7 +75,7 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _umask() -> int:
+def _read_umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
@@ -83,7 +83,7 @@ def _umask() -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run directory. Use `create`, `open_run` or `newest` to get a Run."""
+    """A run directory. Use `create_run`, `open_run` or `newest_run` to get a Run."""
 
     path: Path
 
@@ -99,8 +99,8 @@ class Run:
     def config(self) -> ConfigTable:
         """The resolved config: tables by section. Raises ConfigError or RunError when it is damaged."""
         table = read_toml(self.path / CONFIG_FILE)
-        for section, value in table.items():
-            if not isinstance(value, dict):
+        for section, section_table in table.items():
+            if not isinstance(section_table, dict):
                 raise RunError(f"{self.path / CONFIG_FILE}: damaged, {section} is no table; train the run again")
         return table
 
@@ -137,7 +137,7 @@ def _is_measurement(row: Any) -> bool:
     return (
         isinstance(row, dict)
         and isinstance(row.get("step"), int)
-        and all(value is None or isinstance(value, int | float) for value in row.values())
+        and all(figure is None or isinstance(figure, int | float) for figure in row.values())
     )
 
 
@@ -150,7 +150,7 @@ def append_line(path: Path, line: str) -> None:
         raise RunError(f"{path}: cannot be written ({error.strerror}); the last checkpoint is kept") from error
 
 
-def create(path: Path | None, corpus: str) -> Run:
+def create_run(path: Path | None, corpus: str) -> Run:
     """Make a new run directory; without a path, one named after the corpus and the time.
 
     Raises RunError when the folder holds something already, or cannot be made.
@@ -201,7 +201,7 @@ def open_run(path: Path) -> Run:
     return Run(path)
 
 
-def newest(exported: bool) -> tuple[Run | None, Run | None]:
+def newest_run(exported: bool) -> tuple[Run | None, Run | None]:
     """Return the newest run (the newest exported one, if asked), and a newer unfinished one.
 
     Runs are looked for in `runs_folder`; age is that of the exported file, or of the config.
@@ -220,5 +220,5 @@ def newest(exported: bool) -> tuple[Run | None, Run | None]:
         return None, runs[-1]
     newest_exported = max(exported_runs, key=lambda run: run.model.stat().st_mtime_ns)
     unfinished = [run for run in runs if not run.model.is_file()]
-    newer_run = [run for run in unfinished if began_at[run.path] > began_at[newest_exported.path]]
-    return newest_exported, (newer_run[-1] if newer_run else None)
+    newer_runs = [run for run in unfinished if began_at[run.path] > began_at[newest_exported.path]]
+    return newest_exported, (newer_runs[-1] if newer_runs else None)

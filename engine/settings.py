@@ -20,7 +20,7 @@ MAX_MINUTES = 1e6
 #: More threads than a machine has cores.
 MAX_THREADS = 1024
 #: The units of a budget, which are fields of `Settings`; at most one of them is set.
-BUDGETS = ("epochs", "steps", "minutes")
+BUDGET_UNITS = ("epochs", "steps", "minutes")
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]

@@ -10,7 +10,7 @@ from gentext.console import say
 from gentext.errors import FileFormatError, PluginError, RunError, UsageError
 from gentext.interfaces import DeclaresSources, SourceKind
 from gentext.opening import FILE_SAMPLER
-from gentext.run import MODEL_FILE, newest, open_run, runs_folder
+from gentext.run import MODEL_FILE, newest_run, open_run, runs_folder
 
 #: The sampler that runs the checkpoint of a run that was not exported. It needs PyTorch.
 CHECKPOINT_SAMPLER = "torch"
@@ -64,7 +64,7 @@ def find_source(
 
 def _newest_run(exported: bool) -> Path:
     """Return the folder of the newest run, and tell the user which it is."""
-    run, newer_unfinished = newest(exported)
+    run, newer_unfinished = newest_run(exported)
     if run is None:
         advice = "make one with: gen train"
         if newer_unfinished is not None:

@@ -24,7 +24,7 @@ class StopAutomaton:
     stop string that ends in state s, or 0. Raises UsageError for a stop string that cannot occur.
     """
 
-    START = 0
+    START_STATE = 0
 
     def __init__(self, stops: Sequence[str]) -> None:
         for stop in stops:
@@ -52,7 +52,7 @@ class StopAutomaton:
 
     def state_after_prime(self, prime: bytes) -> int:
         """Return the state after a prime: a stop string may begin in a prime, but one that ends in it is ignored."""
-        state = self.START
+        state = self.START_STATE
         for byte in prime:
             state = int(self._transitions[state, byte])
         return state
@@ -69,7 +69,7 @@ class StopAutomaton:
         """Return int64 [states, V]: the state after each token of V, from each state."""
         # A symbol without bytes changes no state. From a final state, which only the prime can lead to, it returns
         # to the start, so that a stop string of the prime does not match.
-        states_without_bytes = [self.START if matched else state for state, matched in enumerate(self.matched)]
+        states_without_bytes = [self.START_STATE if matched else state for state, matched in enumerate(self.matched)]
         table = [
             [self.advance(state, symbol) if symbol else states_without_bytes[state] for symbol in token_bytes]
             for state in range(len(self.pending))

@@ -35,9 +35,9 @@ def check_strategy(cls: type[Strategy], config: Any = None, vocab_size: int = 13
     strategy = cls(config_class(cls)() if config is None else config, vocab_size)
     link = Link(cls.__name__.lower(), strategy, {name: param.initial for name, param in strategy.params.items()})
     for params in _param_settings(strategy, np.random.default_rng(seed)):
-        batch_results = _run(link, params, slice(None), seed)
+        batch_results = _run_link(link, params, slice(None), seed)
         for row in range(ROWS):
-            row_results = _run(link, params, slice(row, row + 1), seed)
+            row_results = _run_link(link, params, slice(row, row + 1), seed)
             for step, (batch_logits, row_logits) in enumerate(zip(batch_results, row_results, strict=True)):
                 is_equal = np.array_equal(batch_logits[row : row + 1], row_logits, equal_nan=True)
                 assert is_equal, f"row {row} differs at step {step} when it runs alone: never mix rows (axis 0)"
@@ -46,7 +46,7 @@ def check_strategy(cls: type[Strategy], config: Any = None, vocab_size: int = 13
         _check_namespace(link, seed)
 
 
-class _Letters:
+class _LetterTokenizer:
     """A tokenizer for `make_tables`: newline, then one letter a symbol."""
 
     unknown: int | None = None
@@ -86,7 +86,7 @@ def _param_settings(strategy: Strategy, rng: np.random.Generator) -> Iterator[di
         yield arrays
 
 
-def _logits(vocab_size: int, seed: int) -> NDArray[np.float32]:
+def _make_logits(vocab_size: int, seed: int) -> NDArray[np.float32]:
     """Return [STEPS, ROWS, V]: row 1 has many ties, row 2 has every other symbol masked."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(0, 3, (STEPS, ROWS, vocab_size)).astype(np.float32)
@@ -95,15 +95,15 @@ def _logits(vocab_size: int, seed: int) -> NDArray[np.float32]:
     return logits
 
 
-def _run(link: Link, param_arrays: dict[str, NDArray[Any]], rows: slice, seed: int) -> list[NDArray[Any]]:
+def _run_link(link: Link, param_arrays: dict[str, NDArray[Any]], rows: slice, seed: int) -> list[NDArray[Any]]:
     """Run some rows for all steps, with read-only inputs, and return the logits after the link at each step.
 
     The tokens of the first half of the steps are forced, those of the second half are drawn.
     """
     chain = Chain([link])
-    params = {link.name: _readonly({name: array[rows] for name, array in param_arrays.items()})}
-    tables = chain.table_arrays(_Letters(link.strategy.vocab_size))
-    logits = _logits(link.strategy.vocab_size, seed)[:, rows]
+    params = {link.name: _readonly_copies({name: array[rows] for name, array in param_arrays.items()})}
+    tables = chain.table_arrays(_LetterTokenizer(link.strategy.vocab_size))
+    logits = _make_logits(link.strategy.vocab_size, seed)[:, rows]
     row_count = logits.shape[1]
     state = chain.initial_state(row_count, params)
     forced_tokens = np.random.default_rng(seed + 1).integers(0, link.strategy.vocab_size, (STEPS, ROWS))[:, rows]
@@ -113,9 +113,9 @@ def _run(link: Link, param_arrays: dict[str, NDArray[Any]], rows: slice, seed: i
     }
     logits_of_steps = []
     for step in range(STEPS):
-        readonly_inputs = _readonly({"logits": logits[step]})
-        step_noise = _readonly({name: numbers[step] for name, numbers in noise.items()})
-        state = {link.name: _readonly(state[link.name])}
+        readonly_inputs = _readonly_copies({"logits": logits[step]})
+        step_noise = _readonly_copies({name: numbers[step] for name, numbers in noise.items()})
+        state = {link.name: _readonly_copies(state[link.name])}
         with _explain_readonly(link):
             link_logits, state, logits_by_link = chain.apply(
                 readonly_inputs["logits"], params, state, step_noise, tables
@@ -124,7 +124,7 @@ def _run(link: Link, param_arrays: dict[str, NDArray[Any]], rows: slice, seed: i
 
         drawn_tokens, _ = draw_tokens(link_logits, noise["draw"][step])
         is_new = np.full((row_count, 1), step >= STEPS // 2)
-        readonly_inputs = _readonly(
+        readonly_inputs = _readonly_copies(
             {"token": np.where(is_new[:, 0], drawn_tokens, forced_tokens[step]).astype(np.int64)}
         )
         with _explain_readonly(link):
@@ -145,7 +145,7 @@ def _explain_readonly(link: Link) -> Iterator[None]:
         raise AssertionError(f"{link.name}: changes an array in place; return a new one") from error
 
 
-def _readonly(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def _readonly_copies(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """Return copies of arrays that raise ValueError when they are changed in place."""
     copies = {name: np.array(array) for name, array in arrays.items()}
     for copy in copies.values():
@@ -181,8 +181,8 @@ def _check_neutral(link: Link, seed: int) -> None:
     for name, param in specs.items():
         width = link.strategy.vocab_size if param.per_symbol else 1
         params[name] = np.full((ROWS, width), param.neutral, param.dtype)
-    for step, link_logits in enumerate(_run(link, params, slice(None), seed)):
-        is_unchanged = np.array_equal(link_logits, _logits(link.strategy.vocab_size, seed)[step])
+    for step, link_logits in enumerate(_run_link(link, params, slice(None), seed)):
+        is_unchanged = np.array_equal(link_logits, _make_logits(link.strategy.vocab_size, seed)[step])
         assert is_unchanged, f"{link.name}: changes the logits at its neutral values {neutral_values}"
 
 
@@ -196,9 +196,9 @@ def _check_namespace(link: Link, seed: int) -> None:
     strategy, chain = link.strategy, Chain([link])
     arrays = chain.param_arrays(ROWS)
     params = to_strict(arrays[link.name])
-    tables = to_strict(chain.table_arrays(_Letters(link.strategy.vocab_size))[link.name])
+    tables = to_strict(chain.table_arrays(_LetterTokenizer(link.strategy.vocab_size))[link.name])
     noise = strict.zeros((ROWS, strategy.uniforms), dtype=strict.float32) if strategy.uniforms else None
-    logits = strict.asarray(_logits(strategy.vocab_size, seed)[0])
+    logits = strict.asarray(_make_logits(strategy.vocab_size, seed)[0])
     token, is_new = strict.zeros((ROWS,), dtype=strict.int64), strict.ones((ROWS, 1), dtype=strict.bool)
     try:
         with np.errstate(all="ignore"):

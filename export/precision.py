@@ -22,7 +22,7 @@ PRECISIONS, CUDA_PRECISIONS = ("fp32", "int8"), ("fp16",)
 #: Symbols that are measured at most, and the number below which the figure is marked as noisy.
 MAX_SYMBOLS, NOISY_BELOW_SYMBOLS = 100_000, 20_000
 #: Streams that the text is read as, and positions of one call.
-STREAMS, POSITIONS = 64, 256
+STREAM_COUNT, POSITIONS_PER_CALL = 64, 256
 
 
 class ExportedFile(NamedTuple):
@@ -60,7 +60,7 @@ class LossReport:
         return self.loss - self.reference_loss
 
     @property
-    def noisy(self) -> bool:
+    def is_noisy(self) -> bool:
         return self.symbols < NOISY_BELOW_SYMBOLS
 
     def card(self) -> dict[str, Any]:
@@ -68,11 +68,11 @@ class LossReport:
         return {
             "precision_loss": round(self.cost, 6),
             "precision_symbols": self.symbols,
-            "precision_noisy": self.noisy,
+            "precision_noisy": self.is_noisy,
         }
 
     def __str__(self) -> str:
-        warning = ", noisy: few symbols" if self.noisy else ""
+        warning = ", noisy: few symbols" if self.is_noisy else ""
         return f"{self.cost:+.4f} nats a symbol against fp32 over {self.symbols:,} held-out symbols{warning}"
 
 
@@ -86,13 +86,13 @@ def compare_losses(lowered_bytes: bytes, reference_bytes: bytes, tokens: NDArray
 def _mean_loss(generator_bytes: bytes, tokens: NDArray[np.int64]) -> float:
     """Return a generator's nats a symbol over a text that is read as parallel streams, all symbols forced."""
     session = _open_generator(generator_bytes)
-    rows = max(1, min(STREAMS, len(tokens) // POSITIONS))
+    rows = max(1, min(STREAM_COUNT, len(tokens) // POSITIONS_PER_CALL))
     streams = tokens[: len(tokens) // rows * rows].reshape(rows, -1).T
     feeds = start_states(session.signature, rows)
     feeds |= {"token": np.zeros(rows, np.int64), "fresh": np.ones(rows, np.bool_)}
     total_loss = 0.0
-    for begin in range(0, len(streams), POSITIONS):
-        forced = np.ascontiguousarray(streams[begin : begin + POSITIONS])
+    for begin in range(0, len(streams), POSITIONS_PER_CALL):
+        forced = np.ascontiguousarray(streams[begin : begin + POSITIONS_PER_CALL])
         noise = np.zeros((*forced.shape, session.signature.columns), np.float32)
         results = session.call(feeds | {"forced": forced, "noise": noise})
         total_loss -= float(results["logprobs"].sum(dtype=np.float64))

@@ -18,8 +18,8 @@ from gentext.describe import ChainConfig
 from gentext.errors import ConfigError
 from gentext.manager import PluginHost
 from gentext.plugins.models.lstm import LSTMConfig
-from gentext.resolve import DEFAULT_PRESET, SECTIONS, TrainOptions, presets, read_preset, resolve_config
-from gentext.settings import BUDGETS, Settings, budget_steps
+from gentext.resolve import DEFAULT_PRESET, SECTIONS, TrainOptions, preset_names, read_preset, resolve_config
+from gentext.settings import BUDGET_UNITS, Settings, budget_steps
 
 BUILTIN = PluginHost(entry_points=False).registry
 VALUES = st.integers(-5, 5) | st.booleans() | st.text("ab", max_size=2)
@@ -66,7 +66,7 @@ def test_another_component_drops_the_weaker_options(tmp_path: Path) -> None:
 def test_a_budget_replaces_the_weaker_one(tmp_path: Path, unit: str, value: float) -> None:
     file = write(tmp_path / "c.toml", {"run": {"minutes": 3.0, "val_frac": 0.2}})
     for table in (resolved(config=file, **{unit: value}), resolved(f"run.{unit}={value}", config=file)):
-        assert {key: table["run"][key] for key in BUDGETS if key in table["run"]} == {unit: value}
+        assert {key: table["run"][key] for key in BUDGET_UNITS if key in table["run"]} == {unit: value}
         assert table["run"]["val_frac"] == 0.2
 
 
@@ -184,7 +184,7 @@ def test_settings_that_are_no_toml_are_text(raw: str, value: str) -> None:
 # -- presets and built-in options -------------------------------------------------------------
 
 
-@pytest.mark.parametrize("preset", presets())
+@pytest.mark.parametrize("preset", preset_names())
 def test_presets_name_what_there_is(preset: str) -> None:
     table = resolved(preset=preset)
     for kind in SECTIONS:

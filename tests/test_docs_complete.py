@@ -23,7 +23,7 @@ from gentext.data.catalogue import CATALOGUE
 from gentext.describe import ChainConfig
 from gentext.manager import forget_plugins, host
 from gentext.plugins.sweep.space import Choices, Range, read_space
-from gentext.resolve import TrainOptions, presets, resolve_config
+from gentext.resolve import TrainOptions, preset_names, resolve_config
 from gentext.settings import Settings
 
 ROOT = Path(__file__).parent.parent
@@ -92,7 +92,7 @@ def test_presets() -> None:
     rows = table(section(read("docs/commands.md"), "### Presets"))
     documented = {row[0]: [json.loads(cell) for cell in row[1:]] for row in rows}
     names = ["small", "base", "notebook"]
-    assert sorted(names) == presets()
+    assert sorted(names) == preset_names()
     for column, name in enumerate(names):
         config = resolve_config(TrainOptions(preset=name))
         given = {(kind, key) for kind, values in config.items() for key in values if kind != "chain"}
@@ -266,4 +266,4 @@ def test_readme() -> None:
     }
     assert {row[0].rstrip("/") for row in table(section(text, "## Map"))} >= folders
     assert all(f"docs/{path.name}" in text for path in (ROOT / "docs").glob("*.md"))
-    assert all(f"`{name}`" in text for name in presets())
+    assert all(f"`{name}`" in text for name in preset_names())

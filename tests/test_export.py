@@ -83,7 +83,7 @@ def bundle_for(model: Any) -> Bundle:
         kind="model",
         tokenizer=TokenizerMeta("char", {"symbols": "äbcdefghi"}, unknown=8),
         token_bytes=[char.encode() for char in "äbcdefghi"],
-        states=[StateMeta.of(spec, row) for spec, row in zip(model.state_spec, rows, strict=True)],
+        states=[StateMeta.from_row(spec, row) for spec, row in zip(model.state_spec, rows, strict=True)],
         start=2,
         chain=links,
         card={"corpus": {"name": "a name"}, "val_loss": 1.25, "none": None},
@@ -94,7 +94,7 @@ def export(model: Any, path: Path) -> tuple[Bundle, str]:
     bundle = bundle_for(model)
     with torch.no_grad():
         exported = model_export.export_model(model, bundle)
-    path.write_bytes(exported.data)
+    path.write_bytes(exported.model_bytes)
     return bundle, exported.method
 
 
@@ -310,7 +310,7 @@ VALUES = {"float32": FLOATS, "float16": FLOATS, "int64": st.integers(-(2**63), 2
 def test_initial_state_survives_the_metadata(dtype: str, constant: bool, data: Any) -> None:
     row: NDArray[Any] = data.draw(arrays(dtype, (2, 3), elements=VALUES[dtype]))
     row = np.full_like(row, row[0, 0]) if constant else row
-    meta = StateMeta.of(StateSpec("s", (2, None, 3), dtype), row)
+    meta = StateMeta.from_row(StateSpec("s", (2, None, 3), dtype), row)
     bundle = Bundle("model", TokenizerMeta("t", {}), [b"a", b"\xff", b""], [meta], 1, [], {})
     read_bundle = Bundle.from_metadata(bundle.to_metadata(), Path("a file"))
     assert read_bundle == bundle

@@ -19,7 +19,7 @@ from spox import Tensor, Var
 
 from gentext.bundle import Bundle, StateMeta
 from gentext.chain import Chain, Link, LinkArrays
-from gentext.describe import chain_meta
+from gentext.describe import describe_links
 from gentext.export.generator.loop import build_loop
 from gentext.export.generator.outputs import advance_automaton, end_rows, log_probabilities, run_automaton
 from gentext.export.generator.position import LoopInvariants, LoopState, PositionBuilder, PositionOutput
@@ -57,7 +57,7 @@ class Compiler:
 
     def __init__(self, step: onnx.ModelProto, bundle: Bundle, chain: Chain, tables: LinkArrays) -> None:
         """``tables`` are the default values of the inputs of the links' tables."""
-        self.bundle = dataclasses.replace(bundle, kind="generator", chain=chain_meta(chain))
+        self.bundle = dataclasses.replace(bundle, kind="generator", chain=describe_links(chain))
         self.chain = chain
         self._tables = tables
         card = self.bundle.card | {"fingerprint": self._fingerprint(step)}

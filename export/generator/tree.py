@@ -20,7 +20,7 @@ def flatten(tree: Any, path: str = "") -> dict[str, Var]:
     if isinstance(tree, Traced):
         return {path: tree.var}
     variables: dict[str, Var] = {}
-    for key, child in _children(tree):
+    for key, child in _tree_children(tree):
         variables |= flatten(child, _join_path(path, key))
     return variables
 
@@ -33,7 +33,7 @@ def unflatten(tree: Tree, variables: Mapping[str, Var], path: str = "") -> Tree:
     elif isinstance(tree, Traced):
         rebuilt = Traced(variables[path], shared=tree.shared)
     else:
-        children = {key: unflatten(child, variables, _join_path(path, key)) for key, child in _children(tree)}
+        children = {key: unflatten(child, variables, _join_path(path, key)) for key, child in _tree_children(tree)}
         if isinstance(tree, list):
             rebuilt = list(children.values())
         elif isinstance(tree, dict):
@@ -43,7 +43,7 @@ def unflatten(tree: Tree, variables: Mapping[str, Var], path: str = "") -> Tree:
     return rebuilt  # type: ignore[no-any-return]
 
 
-def _children(tree: Any) -> Iterator[tuple[Any, Any]]:
+def _tree_children(tree: Any) -> Iterator[tuple[Any, Any]]:
     if isinstance(tree, dict):
         yield from tree.items()
     elif isinstance(tree, list):

@@ -182,7 +182,7 @@ class Namespace:
 
 _CONSTANTS = {"inf": float("inf"), "nan": float("nan"), "pi": np.pi, "e": np.e, "newaxis": None}
 _DTYPES = {name: np.dtype(name) for name in ("float32", "float64", "int32", "int64", "int8", "uint8", "bool")}
-_UNARY = {
+_UNARY_FUNCTIONS = {
     "exp": _make_unary(op.exp),
     "sqrt": _make_unary(op.sqrt),
     "tanh": _make_unary(op.tanh),
@@ -202,7 +202,7 @@ _UNARY = {
         lambda x: op.sin(op.add(x, op.const(np.float64(np.pi / 2))))
     ),  # there is no cos of float64
 }
-_BINARY = {
+_BINARY_FUNCTIONS = {
     "add": _make_binary(op.add),
     "subtract": _make_binary(op.sub),
     "multiply": _make_binary(op.mul),
@@ -227,8 +227,8 @@ _BINARY = {
 xp: Namespace = Namespace(
     _CONSTANTS
     | _DTYPES
-    | _UNARY
-    | _BINARY
+    | _UNARY_FUNCTIONS
+    | _BINARY_FUNCTIONS
     | REDUCTIONS
     | {
         function.__name__: function

@@ -36,7 +36,7 @@ class Traced:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return _dtype(self.var)
+        return _numpy_dtype(self.var)
 
     @property
     def shape(self) -> Shape:
@@ -159,7 +159,7 @@ class Traced:
         return Traced(index_array(self.var, self.shape, key if isinstance(key, tuple) else (key,)))
 
 
-def _dtype(var: Var) -> np.dtype[Any]:
+def _numpy_dtype(var: Var) -> np.dtype[Any]:
     return np.dtype(var.unwrap_tensor().dtype)
 
 
@@ -206,7 +206,7 @@ def _scalar_constant(number: Operand, array: Operand) -> Traced:
 def apply_numeric(onnx_operator: Callable[[Var, Var], Var], left: Operand, right: Operand) -> Traced:
     """Apply an operator of numbers to two operands."""
     a, b = matched_operands(left, right)
-    if _dtype(a) == np.bool_:
+    if _numpy_dtype(a) == np.bool_:
         raise RuleBroken("arithmetic on booleans: cast with xp.astype first")
     return Traced(onnx_operator(a, b))
 
@@ -216,14 +216,14 @@ def apply_logical(
 ) -> Traced:
     """Apply a logical operator to booleans, or the bitwise operator to integers."""
     a, b = matched_operands(left, right)
-    onnx_operator = bool_operator if _dtype(a) == np.bool_ else int_operator
+    onnx_operator = bool_operator if _numpy_dtype(a) == np.bool_ else int_operator
     return Traced(onnx_operator(a, b))
 
 
 def divide(left: Operand, right: Operand) -> Traced:
     """Divide floats; ONNX would truncate integers."""
     a, b = matched_operands(left, right)
-    if _dtype(a).kind != "f":
+    if _numpy_dtype(a).kind != "f":
         raise RuleBroken("a division of integers: cast with xp.astype first, or use //")
     return Traced(op.div(a, b))
 
@@ -231,7 +231,7 @@ def divide(left: Operand, right: Operand) -> Traced:
 def remainder(left: Operand, right: Operand) -> Traced:
     """Return the remainder with the sign of the divisor, as Python does."""
     a, b = matched_operands(left, right)
-    if _dtype(a).kind == "f":
+    if _numpy_dtype(a).kind == "f":
         return Traced(op.sub(a, op.mul(op.floor(op.div(a, b)), b)))
     return Traced(op.mod(a, b))
 
@@ -239,7 +239,7 @@ def remainder(left: Operand, right: Operand) -> Traced:
 def floor_divide(left: Operand, right: Operand) -> Traced:
     """Return the quotient rounded down, as Python does; ONNX would truncate integers."""
     a, b = matched_operands(left, right)
-    if _dtype(a).kind == "f":
+    if _numpy_dtype(a).kind == "f":
         return Traced(op.floor(op.div(a, b)))
     return Traced(op.div(op.sub(a, op.mod(a, b)), b))  # an exact division: nothing is truncated
 

@@ -14,7 +14,7 @@ from gentext.settings import Settings
 SAMPLE_LENGTH = 300
 #: Characters of a sample that are printed.
 PRINTED_LENGTH = 100
-HEADER = re.compile(r"^=== step (\d+), held-out loss [\d.]+ ===$", re.MULTILINE)
+HEADER_PATTERN = re.compile(r"^=== step (\d+), held-out loss [\d.]+ ===$", re.MULTILINE)
 
 
 @hookimpl
@@ -22,7 +22,7 @@ def run_started(run: Run, settings: Settings, progress: Progress) -> None:
     """Drop the samples behind the checkpoint from which training goes on."""
     path = run.path / SAMPLES_FILE
     text = path.read_bytes().decode("utf-8", "replace") if path.exists() else ""
-    dropped_positions = [header.start() for header in HEADER.finditer(text) if int(header[1]) > progress.step]
+    dropped_positions = [header.start() for header in HEADER_PATTERN.finditer(text) if int(header[1]) > progress.step]
     write_text(path, text[: dropped_positions[0]] if dropped_positions else text)
 
 

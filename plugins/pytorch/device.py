@@ -120,13 +120,13 @@ def choose_compute(settings: Settings) -> Compute:
     return Compute(device, _choose_precision(settings.precision, device), torch.get_num_threads())
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(device_name: str) -> torch.device:
     """Return the device for auto, cpu or cuda. Raises DeviceError for ``cuda`` where there is none."""
     has_cuda = torch.cuda.is_available()
-    if name == "cuda" and not has_cuda:
+    if device_name == "cuda" and not has_cuda:
         problem = "PyTorch sees no GPU" if torch.backends.cuda.is_built() else "this PyTorch is built without CUDA"
         raise DeviceError(f"--device cuda: {problem}; use --device cpu or auto")
-    return torch.device("cuda" if has_cuda and name != "cpu" else "cpu")
+    return torch.device("cuda" if has_cuda and device_name != "cpu" else "cpu")
 
 
 def bf16_on_cpu() -> bool:

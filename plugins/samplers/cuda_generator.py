@@ -218,7 +218,7 @@ class _CapturedBatch:
         self._buffers = [
             _StateBuffers({name: allocate(self._ports[name]) for name in device_outputs}) for _ in range(2)
         ]
-        self._bindings = [self._bind(*self._buffers), self._bind(*reversed(self._buffers))]
+        self._bindings = [self._bind_buffers(*self._buffers), self._bind_buffers(*reversed(self._buffers))]
         self._run_options = [capture_options(next(graph_ids)) for _ in self._bindings]
 
     def run(self, feeds: Feeds) -> dict[str, Any]:
@@ -254,7 +254,7 @@ class _CapturedBatch:
         port, tensor = self._ports[name], buffers.tensors[name]
         return BufferedOutput(lambda: trim_rows(port, tensor.numpy(), rows), buffers, self._lock)
 
-    def _bind(self, source_buffers: _StateBuffers, target_buffers: _StateBuffers) -> Any:
+    def _bind_buffers(self, source_buffers: _StateBuffers, target_buffers: _StateBuffers) -> Any:
         """Return the binding of a run that reads the states from one set of buffers and writes them to the other."""
         binding = self._session.io_binding()
         for name, buffer in self._inputs.items():

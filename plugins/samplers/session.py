@@ -45,7 +45,7 @@ class _FileSession:
         self.on_cuda = session.get_providers()[0] == CUDA_PROVIDER
         self.threads: int = session.get_session_options().intra_op_num_threads
 
-    def _run(self, output_names: list[str], feeds: Mapping[str, Any]) -> list[Any]:
+    def _run_graph(self, output_names: list[str], feeds: Mapping[str, Any]) -> list[Any]:
         """Run the graph. Raises FileFormatError where it fails, as with a default value of a wrong shape."""
         try:
             results: list[Any] = self.session.run(output_names, feeds)
@@ -93,7 +93,9 @@ class Session(_FileSession):
 
         A state is a tuple with an array for each state of the bundle, in its order.
         """
-        logits, *new_state = self._run(self._output_names, dict(zip(self._input_names, [tokens, *state], strict=True)))
+        logits, *new_state = self._run_graph(
+            self._output_names, dict(zip(self._input_names, [tokens, *state], strict=True))
+        )
         return logits, tuple(new_state)
 
 
@@ -130,7 +132,7 @@ class GeneratorSession(_FileSession):
 
     def call(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         """Run the graph for the K positions of ``forced`` [K, N], and return its outputs by name."""
-        return dict(zip(self._output_names, self._run(self._output_names, feeds), strict=True))
+        return dict(zip(self._output_names, self._run_graph(self._output_names, feeds), strict=True))
 
 
 def open_file(path: Path, device: str = "auto", threads: int = 0) -> Session | GeneratorSession:

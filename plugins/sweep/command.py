@@ -12,7 +12,7 @@ from gentext.advice import after_training
 from gentext.console import say
 from gentext.errors import GenError, MissingExtra
 from gentext.pipeline import DEFAULT_CORPUS
-from gentext.resolve import DEFAULT_PRESET, TrainOptions, presets
+from gentext.resolve import DEFAULT_PRESET, TrainOptions, preset_names
 
 if TYPE_CHECKING:
     from gentext.plugins.sweep.study import TrialRow
@@ -30,7 +30,7 @@ def sweep(
     trials: Annotated[int | None, typer.Option(min=1, help="How many settings to try. Default: 20.")] = None,
     preset: Annotated[
         str | None,
-        typer.Option(help=f"What the trials share: {', '.join(presets())}. Default: {DEFAULT_PRESET}."),
+        typer.Option(help=f"What the trials share: {', '.join(preset_names())}. Default: {DEFAULT_PRESET}."),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file, over the preset.")] = None,
     settings: Annotated[
@@ -72,15 +72,15 @@ def sweep(
         flags={key: flag for key, flag in flags.items() if flag is not None},
     )
     try:
-        from gentext.plugins.sweep.report import format_table, summary
+        from gentext.plugins.sweep.report import format_table, summarize_sweep
         from gentext.plugins.sweep.start import SweepOptions, start_sweep
     except ModuleNotFoundError as error:
         raise MissingExtra("gen sweep", "train,sweep" if error.name == "tomli_w" else "sweep") from None
     running_sweep = start_sweep(SweepOptions(shared_options, folder, space, trials, not no_prune, resume))
-    running_sweep.work()
+    running_sweep.run_trials()
     rows = running_sweep.write_report()
     if as_json:
-        print(json.dumps(summary(running_sweep.folder, running_sweep.settings.corpus, rows), indent=1))
+        print(json.dumps(summarize_sweep(running_sweep.folder, running_sweep.settings.corpus, rows), indent=1))
     else:
         print(format_table(running_sweep.space, rows))
     _keep_best(running_sweep, rows, export=not no_export)

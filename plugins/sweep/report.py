@@ -22,12 +22,12 @@ DETAIL_NAMES = ("train_loss", "best_step", "steps", "seconds", "symbols_per_seco
 
 def write_report(folder: Path, corpus: str, space: Space, rows: Sequence[TrialRow]) -> None:
     """Write the three files; ``rows`` are sorted, the best first."""
-    write_text(folder / "sweep.json", json.dumps(summary(folder, corpus, rows), indent=1) + "\n")
+    write_text(folder / "sweep.json", json.dumps(summarize_sweep(folder, corpus, rows), indent=1) + "\n")
     write_text(folder / "sweep.csv", _format_csv(space, rows))
     _write_picture(folder, space, rows)
 
 
-def summary(folder: Path, corpus: str, rows: Sequence[TrialRow]) -> ConfigTable:
+def summarize_sweep(folder: Path, corpus: str, rows: Sequence[TrialRow]) -> ConfigTable:
     """Return a sweep as JSON data: its trials, the best first."""
     trials = [
         {"trial": row.number, "state": row.state, "val_loss": row.val_loss, "values": row.values}

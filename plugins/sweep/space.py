@@ -12,7 +12,7 @@ from typing import Any
 
 from gentext.config import ConfigTable, build_config, read_toml, to_table
 from gentext.errors import ConfigError, nearest
-from gentext.resolve import TrainOptions, component, resolve_config, with_defaults
+from gentext.resolve import TrainOptions, configured_component, resolve_config, with_defaults
 
 #: Sections that may differ between trials. Losses with another tokenizer or held-out text could not be compared.
 SECTIONS = ("batcher", "model", "trainer")
@@ -154,7 +154,7 @@ def check_space(space: Space, options: TrainOptions) -> dict[str, SettingValue]:
         for component_setting, setting in itertools.product(component_settings, distribution.probes):
             settings = [*options.settings, component_setting, format_setting(name, setting)]
             trial_options = dataclasses.replace(options, settings=list(filter(None, settings)))
-            component(resolve_config(trial_options), section)
+            configured_component(resolve_config(trial_options), section)
     config = with_defaults(resolve_config(options))
     first_values = {}
     for name, distribution in space.items():

@@ -95,7 +95,7 @@ class Sweep:
         self.settings = settings
         self.study.set_settings(dataclasses.asdict(settings))
 
-    def work(self) -> None:
+    def run_trials(self) -> None:
         """Train until no trial is left. Raises TrainingStopped when interrupted.
 
         Trials that other processes train may still be running then.

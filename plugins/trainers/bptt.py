@@ -110,7 +110,7 @@ class BPTTTrainer:
         with self.process_group.explain_lost_process(f"go on with: gen train --resume --run {run.path}"):
             learner = self._create_learner(model, batcher, train)
             state = self._initial_state(learner, run, steps, resume)
-            self._train(learner, state, val, run, hooks, steps, resume)
+            self._run_steps(learner, state, val, run, hooks, steps, resume)
             return self._measure_result(model, train, val, run, state, learner.tokens_per_step)
 
     def _create_learner(self, model: Model, batcher: Batcher, train: Ids) -> Learner:
@@ -128,20 +128,20 @@ class BPTTTrainer:
             tidy_checkpoints(run, checkpoint.path, best=state.best_step == state.step > 0)
         return state
 
-    def _train(
+    def _run_steps(
         self, learner: Learner, state: TrainingState, val: Ids, run: Run, hooks: Hooks, steps: int, resume: bool
     ) -> None:
         """Take step after step, and measure and save in between."""
-        progress = functools.partial(_progress, state, learner, steps, state.step)
+        progress = functools.partial(_make_progress, state, learner, steps, state.step)
         hooks.run_started(run, self.settings, progress())
         eval_interval = self._eval_interval(steps, learner.tokens_per_step, len(val))
         saved_at = time.monotonic()
         if not resume:
-            self._save(learner, state, steps, run, hooks, progress, best=False)
+            self._save_checkpoint(learner, state, steps, run, hooks, progress, best=False)
         with Interrupts(ignore_repeats=self.process_group.size > 1) as interrupts:
             while state.step < steps and not self._out_of_patience(state):
                 began_at = time.perf_counter()
-                loss = learner.step(state.step, self._rate(state.step, steps))
+                loss = learner.step(state.step, self._learning_rate(state.step, steps))
                 save_due = time.monotonic() - saved_at > SAVE_INTERVAL
                 state.loss, stop_requested, save_due = self.process_group.combine_step(
                     loss, interrupts.requested, save_due
@@ -158,10 +158,10 @@ class BPTTTrainer:
                 ):  # a hook may have asked to stop; several processes agree in the next step
                     stop_requested = interrupts.requested
                 if state.step % eval_interval == 0 or state.step == steps:
-                    is_best = self._evaluate(learner, state, val, run, hooks, progress)
-                    self._save(learner, state, steps, run, hooks, progress, best=is_best)
+                    is_best = self._evaluate_model(learner, state, val, run, hooks, progress)
+                    self._save_checkpoint(learner, state, steps, run, hooks, progress, best=is_best)
                 elif stop_requested or save_due:
-                    self._save(learner, state, steps, run, hooks, progress, best=False)
+                    self._save_checkpoint(learner, state, steps, run, hooks, progress, best=False)
                 else:
                     continue
                 saved_at = time.monotonic()
@@ -171,7 +171,7 @@ class BPTTTrainer:
                         f"go on with: gen train --resume --run {run.path}"
                     )
 
-    def _rate(self, step: int, steps: int) -> float:
+    def _learning_rate(self, step: int, steps: int) -> float:
         """Return the learning rate of a step (from 0)."""
         config = self.config
         rate = config.rate * min(1.0, (step + 1) / config.warmup if config.warmup else 1.0)
@@ -192,7 +192,7 @@ class BPTTTrainer:
             return self.config.eval_every
         return max(1, min(steps, max(math.ceil(steps / 10), math.ceil(3.3 * val_tokens / tokens_per_step))))
 
-    def _evaluate(
+    def _evaluate_model(
         self,
         learner: Learner,
         state: TrainingState,
@@ -215,7 +215,7 @@ class BPTTTrainer:
         hooks.evaluated(run, progress(val_loss=val_loss, sample=sample))
         return is_best
 
-    def _save(
+    def _save_checkpoint(
         self,
         learner: Learner,
         state: TrainingState,
@@ -276,7 +276,7 @@ def _needs_another_probe(step_seconds: list[float]) -> bool:
     return len(step_seconds) < PROBE_MAX_STEPS and sum(step_seconds) < PROBE_SECONDS
 
 
-def _progress(
+def _make_progress(
     state: TrainingState,
     learner: Learner,
     steps: int,

@@ -69,14 +69,14 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     0.49 to 1.51 where it is at least 0.02 of its block's Schatten 4-norm (the fourth root of the sum of all values to
     the power of 4).
     """
-    n, rows, columns = matrices.shape
+    matrix_count, rows, columns = matrices.shape
     if rows > columns:  # the products below are rows x rows: the smaller square is the cheaper one
         return orthogonalize(matrices.mT).mT
-    blocks = math.ceil(rows / MAX_BLOCK_ROWS)
-    block_rows = math.ceil(rows / blocks)
+    block_count = math.ceil(rows / MAX_BLOCK_ROWS)
+    block_rows = math.ceil(rows / block_count)
     # Rows of zeros fill the last block: they stay zeros and change no other row.
-    padded = functional.pad(matrices, (0, 0, 0, blocks * block_rows - rows))
-    x = padded.reshape(n * blocks, block_rows, columns)
+    padded_matrices = functional.pad(matrices, (0, 0, 0, block_count * block_rows - rows))
+    x = padded_matrices.reshape(matrix_count * block_count, block_rows, columns)
     square = x @ x.mT
     # The Schatten norm is never below the largest singular value, and nearer to it than the Frobenius norm. It costs
     # nothing: the square is needed anyway.
@@ -86,4 +86,4 @@ def orthogonalize(matrices: Tensor) -> Tensor:
         if index > 0:
             square = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
-    return x.view(n, blocks * block_rows, columns)[:, :rows]
+    return x.view(matrix_count, block_count * block_rows, columns)[:, :rows]
