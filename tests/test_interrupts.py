@@ -102,7 +102,7 @@ def test_signal_stops_after_its_step(
         ("gentext.plugins.trainers.bptt.BPTTTrainer.plan", "stopped by Ctrl-C"),
         ("gentext.plugins.trainers.bptt.save_checkpoint", "nothing was saved yet"),
         ("gentext.plugins.trainers.learner.Learner.step", "go on with: gen train --resume --run "),
-        ("gentext.plugins.trainers.bptt.BPTTTrainer._result", "go on with: gen train --resume --run "),
+        ("gentext.plugins.trainers.bptt.BPTTTrainer._measure_result", "go on with: gen train --resume --run "),
         ("gentext.export.exporter.export_run", "go on with: gen train --resume --run "),
     ],
 )
