@@ -31,7 +31,7 @@ def read_blocks(stream: IO[bytes], size: int = BLOCK_SIZE) -> Iterator[bytes]:
     return iter(lambda: stream.read(size), b"")
 
 
-def encoding_of(head: bytes) -> tuple[bytes, str]:
+def detect_encoding(head: bytes) -> tuple[bytes, str]:
     """Return the byte order mark at the beginning of a file and its encoding; without a mark, empty and UTF-8."""
     for mark, encoding in _BYTE_ORDER_MARKS:
         if head.startswith(mark):
@@ -41,7 +41,7 @@ def encoding_of(head: bytes) -> tuple[bytes, str]:
 
 def looks_binary(head: bytes) -> bool:
     """Tell whether the beginning of a file has NUL bytes although it is not UTF-16 or UTF-32."""
-    return encoding_of(head)[1] == "utf-8" and b"\0" in head
+    return detect_encoding(head)[1] == "utf-8" and b"\0" in head
 
 
 class _Decoder:
@@ -92,7 +92,7 @@ def _decode_blocks(file_blocks: Iterable[bytes], filename: str) -> Iterator[str]
         head += block
         if len(head) >= _LONGEST_MARK:
             break
-    mark, encoding = encoding_of(head)
+    mark, encoding = detect_encoding(head)
     decoder = _Decoder(filename, mark, encoding)
     for block in itertools.chain([head.removeprefix(mark)], remaining_blocks):
         yield decoder.feed(block)

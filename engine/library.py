@@ -20,7 +20,7 @@ from gentext.manager import host
 from gentext.opening import FILE_SAMPLER
 from gentext.parameters import KeywordSpelling, Spelling
 from gentext.settings import check_device, check_threads
-from gentext.source import find_source, sources_of
+from gentext.source import find_source, openable_sources
 from gentext.writing import Writing, WritingOptions, WrittenText, prepare_writing
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def open_model(
     """Open a model as `load` does, but print on stderr which one, and what the user should know about it."""
     sampler_class = host().registry.get("sampler", sampler)
     config = build_config(config_class(sampler_class), options or {}, "sampler")
-    source = find_source(path, sources_of(sampler_class, sampler), sampler)
+    source = find_source(path, openable_sources(sampler_class, sampler), sampler)
     sampler_component: Sampler = sampler_class(config)
     return TextModel(source, sampler_component.open(source, device))
 

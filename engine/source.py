@@ -20,7 +20,7 @@ EXPORTED_SOURCES: Collection[SourceKind] = ("exported run", "onnx file")
 UNDECLARED_SOURCES: Collection[SourceKind] = ("run", "any file")
 
 
-def sources_of(sampler_class: object, name: str) -> Collection[SourceKind]:
+def openable_sources(sampler_class: object, name: str) -> Collection[SourceKind]:
     """Return what a sampler opens: its class attribute ``opens``, or any run and any file.
 
     Raises PluginError for a word that `gentext.interfaces.SourceKind` does not have.

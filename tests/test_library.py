@@ -31,7 +31,7 @@ from gentext.errors import (
 )
 from gentext.interfaces import SourceKind
 from gentext.run import GENERATOR_FILE, HELD_OUT_FILE, MODEL_FILE
-from gentext.source import find_source, sources_of
+from gentext.source import find_source, openable_sources
 
 Gen = Callable[..., tuple[int, str, str]]
 
@@ -333,9 +333,9 @@ def declared(*opens: Any) -> Any:
 def test_what_a_sampler_opens(tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = tmp_path / "model.bin"
     other.write_bytes(b"")
-    assert set(sources_of(object, "plain")) == {"run", "any file"}
+    assert set(openable_sources(object, "plain")) == {"run", "any file"}
     with pytest.raises(PluginError, match="'torch' declares that it opens 'folder'; expected some of run, exported"):
-        sources_of(declared("folder"), "torch")
+        openable_sources(declared("folder"), "torch")
 
     def opened(path: Path | None, *opens: SourceKind) -> Path | str:
         try:

@@ -60,7 +60,7 @@ class Compiler:
         self.bundle = dataclasses.replace(bundle, kind="generator", chain=describe_links(chain))
         self.chain = chain
         self._tables = tables
-        card = self.bundle.card | {"fingerprint": self._fingerprint(step)}
+        card = self.bundle.card | {"fingerprint": self._compute_fingerprint(step)}
         self.bundle = dataclasses.replace(self.bundle, card=card)
         self.signature = signature(self.bundle)
         self._position_builder = PositionBuilder(step, self.bundle, chain, self.signature)
@@ -130,7 +130,7 @@ class Compiler:
         bundle = dataclasses.replace(self.bundle, kind="unrolled", card=card)
         return make_capturable(self._build_model(inputs, call_result, positions, bundle))
 
-    def _fingerprint(self, step: onnx.ModelProto) -> str:
+    def _compute_fingerprint(self, step: onnx.ModelProto) -> str:
         """Return a hash that all files of one step, chain and tables share, and no others: SHA-256, hexadecimal."""
         digest = hashlib.sha256(step.SerializeToString(deterministic=True))
         for name, text in sorted(self.bundle.to_metadata().items()):
