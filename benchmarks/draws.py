@@ -36,7 +36,7 @@ EXTREMES = (0.0, 1 - 2.0**-24, 1.0)
 
 
 class Context:
-    """A file's states behind a short text, for any number of rows."""
+    """A file's states after a short text, for any number of rows."""
 
     def __init__(self, generator: OnnxGenerator) -> None:
         self.generator, self.chain = generator, common.chain(generator)

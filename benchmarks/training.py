@@ -29,7 +29,7 @@ from gentext.errors import GenError
 from gentext.events import Progress
 from gentext.hookspecs import hookimpl
 from gentext.manager import host
-from gentext.pipeline import train
+from gentext.pipeline import run_training
 from gentext.plugins.pytorch import build_model, load_best_checkpoint
 from gentext.plugins.pytorch.checkpoint import read_checkpoint
 from gentext.plugins.pytorch.sampler import TorchModel
@@ -92,7 +92,7 @@ def notebook_loss_rows(options: argparse.Namespace, text: Path, folder: Path) ->
         rate = notebook_rate(text, options.notebook_steps)
         flags = {"steps": steps, "seed": seed, "export": False}
         observer.points.clear()
-        train(TrainOptions(str(text), folder / str(seed), options.preset, settings=settings, flags=flags))
+        run_training(TrainOptions(str(text), folder / str(seed), options.preset, settings=settings, flags=flags))
         reached = next((point for point in observer.points if point[2] <= options.target), None)
         notebook_seconds = NOTEBOOK_STEPS * NOTEBOOK_CHARACTERS / rate
         rows.append(

@@ -1,1 +1,1 @@
-"""The command line: options to config to pipeline. `app.main` is the only place that prints errors."""
+"""The commands of ``gen``, one file each. `app.main` is the only place that prints errors."""

@@ -1,4 +1,4 @@
-"""``python -m gentext.cli`` is ``gen``: what torchrun is given."""
+"""``python -m gentext.cli`` runs ``gen``. torchrun, which starts modules, uses this one."""
 
 from gentext.cli.app import script
 

@@ -36,12 +36,12 @@ COMMANDS = {
     "doctor": "doctor",
 }
 #: All commands of gentext in the order of the help; a built-in plugin adds those that are not of this folder.
-#: Commands of other distributions come behind them, and may not take their names.
+#: Commands of other distributions come after them, and may not take their names.
 COMMAND_ORDER = ["train", "sweep", *(name for name in COMMANDS if name != "train")]
-#: Errors of the operating system that are the machine's fault, not the program's.
+#: Errors of the operating system whose cause is the machine, not the program.
 MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}
 MACHINE_ERRORS |= {errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE, errno.ENFILE, errno.ENODEV, errno.ENXIO}
-#: Characters that would break the one line of an error, or steer a terminal: a file's name or metadata may hold them.
+#: Control characters, which could break the line of an error or change a terminal. A file's name may contain some.
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 #: The exit status into which Typer turns Ctrl-C.
 INTERRUPTED_STATUS = 130
@@ -50,8 +50,8 @@ INTERRUPTED_STATUS = 130
 def build(invoked: str | None = None) -> typer.Typer:
     """Return the application with gentext's own commands and those of plugins.
 
-    :param invoked: the first word of the command line. Where it is the name of an own command, the other own
-        commands are left out: importing their modules would double the time that a short command takes.
+    :param invoked: the first word of the command line. If it is the name of one of gentext's commands, the others are
+        left out: importing their modules would double the time that a short command takes.
     """
     cli = typer.Typer(
         name="gen",
@@ -87,7 +87,7 @@ def _show_version(version: bool = typer.Option(False, "--version", help="Show th
 
 
 def script() -> int:
-    """Run ``gen`` as a process of its own, and return its exit status."""
+    """Run ``gen`` as the whole process, and return its exit status. The entry point of the command."""
     exit_status = main()
     # The operating system takes back all memory. Without this, Python would search it for cycles first: 25 ms.
     gc.freeze()
@@ -175,6 +175,6 @@ def _lasting_interrupts() -> Iterator[None]:
 
 
 def _silence_stdout() -> None:
-    """Point stdout at the null device, since nobody reads it: Python's last flush then raises no error."""
+    """Redirect stdout to the null device: else Python's last flush would raise the error again."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""``gen corpora``: the texts that are known by name."""
+"""``gen corpora``: lists the texts that have a name."""
 
 from __future__ import annotations
 

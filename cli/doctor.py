@@ -1,4 +1,4 @@
-"""``gen doctor``: is everything in place on this machine?"""
+"""``gen doctor``: shows versions, devices and folders, and problems of this machine."""
 
 from __future__ import annotations
 

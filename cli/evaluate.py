@@ -10,7 +10,7 @@ import typer
 
 from gentext.console import say
 from gentext.errors import CorpusError
-from gentext.library import open_model
+from gentext.library import open_text_model
 from gentext.run import HELD_OUT_FILE
 from gentext.settings import check_device
 
@@ -33,7 +33,7 @@ def evaluate(
     from gentext.data.corpus import read_corpus
 
     check_device(device)
-    model = open_model(source, device)
+    model = open_text_model(source, device)
     if text is None:
         text = model.path / HELD_OUT_FILE
         if not text.is_file():

@@ -1,4 +1,4 @@
-"""``gen export``: a run to ONNX."""
+"""``gen export``: exports a run to ONNX."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from gentext.cli.links import split_names
 from gentext.console import say
 from gentext.errors import MissingExtra, RunError, UsageError
 from gentext.run import open_run
@@ -50,6 +51,6 @@ def export(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"-o {folder}: cannot be made ({error.strerror}); name another folder") from None
-    links = None if chain is None else [name.strip() for name in chain.split(",") if name.strip()]
-    for line in export_run(source, folder, ExportOptions(precision, links, limit, unroll=unroll)):
+    options = ExportOptions(precision, split_names(chain), limit, unroll=unroll)
+    for line in export_run(source, folder, options):
         say(line)

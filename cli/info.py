@@ -1,4 +1,4 @@
-"""``gen info``: what a run or a file is."""
+"""``gen info``: describes a run or an exported file."""
 
 from __future__ import annotations
 

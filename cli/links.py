@@ -9,7 +9,7 @@ from gentext.errors import PluginError, UsageError, nearest
 from gentext.parameters import builtin_strategies
 from gentext.registry import Registry
 
-#: Option without dashes in front -> the text behind it.
+#: Name of an option, without the leading dashes -> its value, as text.
 ChainFlags = dict[str, str]
 
 

@@ -14,10 +14,11 @@ from gentext.cli.links import FlagSpelling, describe_flags, extract_flags, split
 from gentext.config import merge, parse_setting
 from gentext.console import say, warn
 from gentext.errors import PrimeError, UsageError
-from gentext.library import open_model
+from gentext.library import open_text_model
 from gentext.manager import host
 from gentext.parameters import ChosenChain
 from gentext.settings import check_device, check_threads
+from gentext.source import FILE_SAMPLER
 from gentext.writing import Writing, WritingOptions, WrittenText, check_options
 
 
@@ -34,7 +35,7 @@ class SampleCommand(TyperCommand):
         return super().get_help(ctx) + "\n" + describe_flags(host().registry)
 
 
-#: The class that the command gets.
+#: `gentext.cli.app` builds the command with this class.
 COMMAND_CLASS = SampleCommand
 
 
@@ -53,7 +54,7 @@ def sample(
     unknown: Annotated[
         str, typer.Option(help="Characters of the prime that are unknown: error, skip or unknown.")
     ] = "error",
-    sampler: Annotated[str, typer.Option(help="onnx or torch, or a plugin's.")] = "onnx",
+    sampler: Annotated[str, typer.Option(help="onnx or torch, or a plugin's.")] = FILE_SAMPLER,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="sampler.KEY=VALUE", help="One option of the sampler.")
     ] = None,
@@ -70,7 +71,15 @@ def sample(
     # check the arguments before anything is opened
     spelling = ctx.meta["spelling"]
     _check_length(length, count)
-    options = WritingOptions(count, length or None, seed, 0, stop or (), unknown, split_names(chain), ctx.meta["flags"])
+    options = WritingOptions(
+        count_per_prime=count,
+        length=length or None,
+        seed=seed,
+        stop=stop or (),
+        unknown=unknown,
+        links=split_names(chain),
+        parameters=ctx.meta["flags"],
+    )
     check_options(options, spelling)
     check_device(device)
     check_threads(threads)
@@ -79,7 +88,7 @@ def sample(
     sampler_options = _sampler_options(settings or [])
     if threads:
         sampler_options["threads"] = threads
-    model = open_model(source, device, sampler, sampler_options)
+    model = open_text_model(source, device, sampler, sampler_options)
     # prepare the texts
     writing = model.prepare_writing([text], options, spelling)
     for note in writing.notes:

@@ -11,9 +11,8 @@ import typer
 from gentext.console import say
 from gentext.errors import MissingExtra
 from gentext.interfaces import World
-from gentext.pipeline import DEFAULT_CORPUS
-from gentext.pipeline import train as run_training
-from gentext.resolve import DEFAULT_PRESET, TrainOptions, preset_names
+from gentext.pipeline import DEFAULT_CORPUS, run_training
+from gentext.resolve import DEFAULT_PRESET, TrainOptions, collect_flags, preset_names
 from gentext.training import describe_result, initial_weights_loader
 
 
@@ -48,24 +47,24 @@ def train(
 
     Without arguments it learns from the Python language reference that every Python carries.
     """
-    flags = {
-        "epochs": epochs,
-        "steps": steps,
-        "minutes": minutes,
-        "val_frac": val_frac,
-        "device": device,
-        "precision": precision,
-        "seed": seed,
-        "export": False if no_export else None,
-        "tensorboard": tensorboard or None,
-    }
+    flags = collect_flags(
+        epochs=epochs,
+        steps=steps,
+        minutes=minutes,
+        val_frac=val_frac,
+        device=device,
+        precision=precision,
+        seed=seed,
+        export=False if no_export else None,
+        tensorboard=tensorboard or None,
+    )
     options = TrainOptions(
         corpus=corpus,
         run=run,
         preset=preset,
         config=config,
         settings=settings or [],
-        flags={name: flag for name, flag in flags.items() if flag is not None},
+        flags=flags,
         resume=resume,
         initial_weights=initial_weights_loader(init_from),
     )

@@ -1,1 +1,1 @@
-"""Texts to learn from: the catalogue of corpora, and how a text is read."""
+"""Texts to learn from: the catalogue of texts with a name, and how a text is read, decoded and encoded."""

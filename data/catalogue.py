@@ -1,6 +1,6 @@
-"""The catalogue: texts with a name, which come with Python or are downloaded.
+"""The catalogue: texts with a name, which are part of Python or are downloaded.
 
-A downloaded file lies under its own name in the folder that ``GEN_DATA_DIR`` names, else in
+A downloaded file is stored under its own name in the folder that ``GEN_DATA_DIR`` names, else in
 the user's cache. A file that is already there, with the right sha256, is used as it is: without a
 network, and without writing into the folder.
 """
@@ -134,7 +134,7 @@ _EMBEDDED_READERS: dict[str, Callable[[], Iterator[str]]] = {
 
 
 def read_embedded(entry: CatalogueEntry) -> Iterator[str]:
-    """Return the pieces of a text that Python brings along."""
+    """Return the pieces of a text that is part of Python."""
     return _EMBEDDED_READERS[entry.name]()
 
 
@@ -157,7 +157,7 @@ def _file_sha256(path: Path) -> str:
 
 
 def is_available(entry: CatalogueEntry) -> bool:
-    """Tell whether the text can be read without a network."""
+    """Return whether the text can be read without a network."""
     if entry.filename is None:
         return True
     path = data_dir() / entry.filename

@@ -1,7 +1,7 @@
-"""A text to learn from: a file, a folder, standard input, or a name of the catalogue.
+"""Reads a text to learn from: a file, a folder, standard input, or a name of the catalogue.
 
-Any Unicode text in UTF-8 will do; UTF-16 and UTF-32 are read where a byte order mark says so.
-Line ends become LF. Nothing else is changed.
+A text is Unicode in UTF-8, or in UTF-16 or UTF-32 if it begins with a byte order mark. Line ends become LF; nothing
+else is changed.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def _is_in_catalogue(source: str) -> bool:
 
 
 def is_read_once(source: str) -> bool:
-    """Tell whether a text can be read only once: standard input, a pipe."""
+    """Return whether a text can be read only once: standard input, a pipe."""
     return source == "-" or (os.path.exists(source) and not os.path.isfile(source) and not os.path.isdir(source))
 
 

@@ -40,7 +40,7 @@ def detect_encoding(head: bytes) -> tuple[bytes, str]:
 
 
 def looks_binary(head: bytes) -> bool:
-    """Tell whether the beginning of a file has NUL bytes although it is not UTF-16 or UTF-32."""
+    """Return whether the beginning of a file has NUL bytes although it is not UTF-16 or UTF-32."""
     return detect_encoding(head)[1] == "utf-8" and b"\0" in head
 
 
@@ -100,7 +100,7 @@ def _decode_blocks(file_blocks: Iterable[bytes], filename: str) -> Iterator[str]
 
 
 def unix_lines(pieces: Iterable[str]) -> Iterator[str]:
-    """Turn CRLF and CR into LF, also where a CRLF lies across two pieces. Yields no empty piece."""
+    """Turn CRLF and CR into LF, also where two pieces share a CRLF. Yields no empty piece."""
     newlines = io.IncrementalNewlineDecoder(None, translate=True)
     for piece in pieces:
         if text := newlines.decode(piece):

@@ -1,4 +1,4 @@
-"""A text as ids in a file that is mapped into memory. It is written once, and later runs find it in a cache.
+"""The ids of a text, in a file that is mapped into memory. It is written once, into a cache for later runs.
 
 The file holds a header, the ids in the smallest unsigned type, and how often each occurs among
 them. docs/formats.md has the bytes.
@@ -30,12 +30,12 @@ from gentext.run import atomic_write
 
 #: Version of the file. It is a part of the key, so a file of another version is never read.
 FORMAT_VERSION = 1
-#: Magic, key, number of symbols, number of ids, CRC-32 of everything behind the header. `_CHECKSUM_FORMAT` follows.
+#: Magic, key, number of symbols, number of ids, CRC-32 of everything after the header. `_CHECKSUM_FORMAT` follows.
 _HEADER_FORMAT = struct.Struct("<12s32sQQI")
 _MAGIC = b"gentext ids\n"
 #: CRC-32 of the header.
 _CHECKSUM_FORMAT = struct.Struct("<I")
-#: Offset of the ids, in bytes; behind the header the file has zeros up to here.
+#: Offset of the ids, in bytes; after the header the file has zeros up to here.
 IDS_OFFSET = 128
 FILE_SUFFIX = ".ids"
 #: Number of bytes that are checked at once.
@@ -75,7 +75,7 @@ class EncodingKey:
 
 
 class _DamagedFileError(Exception):
-    """A file of the cache cannot be used; the message says why."""
+    """A file of the cache cannot be used; the message is the reason."""
 
 
 def cache_folder() -> Path:
@@ -91,8 +91,8 @@ def cache_folder() -> Path:
 def encode_cached(key: EncodingKey, id_blocks: Iterable[Ids]) -> EncodedText:
     """Return a text's ids from the cache; where it has none, write them to it first.
 
-    Where the cache cannot be written, the ids go into a temporary file, else into memory, and a line
-    on stderr says so. Raises CorpusError when they fit nowhere.
+    If the cache cannot be written, the ids go into a temporary file, or else into memory, and a line is printed on
+    stderr. Raises CorpusError when memory is too small as well.
 
     :param id_blocks: the ids, block by block. It is iterated over once for each place that is tried.
     """

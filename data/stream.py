@@ -23,9 +23,9 @@ MAX_BYTES_IN_MEMORY = 1 << 24
 
 
 class CorpusStream:
-    """The pieces of a text; its length and hash are known once it was read to the end.
+    """An iterable over the pieces of a text; `open_corpus` returns one. It may be iterated over several times.
 
-    It may be iterated over several times; `open_corpus` makes one. How a text is cut into pieces
+    The length and the hash of the text are known once it was read to the end. How a text is cut into pieces
     depends on the text alone: see `cut_pieces`. Iterating raises CorpusError as `iter_text` does, and
     at the end when the text is not the one that was read before.
     """
@@ -75,7 +75,7 @@ class CorpusStream:
 def cut_pieces(text: Iterable[str], size: int) -> Iterator[str]:
     """Cut a text into pieces of at most ``size`` characters. The blocks in which it comes make no difference.
 
-    A piece ends behind the last line end among the next ``size`` characters; without a line end, behind the
+    A piece ends after the last line end among the next ``size`` characters; without a line end, after the
     last space; without a space, after ``size`` characters.
     """
     buffer = ""

@@ -1,54 +1,55 @@
 """gentext: train small text models, export them to ONNX, write text anywhere onnxruntime runs.
 
-This package is the engine; `gentext.data`, `gentext.plugins`, `gentext.export` and `gentext.cli` are its rooms. Each
-module imports from its own group below and from those above it: contracts <- files <- data <- sampling <- training
-<- library <- plugins <- export <- cli. Importing the package imports no machine-learning library.
+This package is the engine. Its subpackages are `gentext.data`, `gentext.plugins`, `gentext.export` and `gentext.cli`.
+The modules of the engine are listed here by layer, and a module imports only from its own layer and from earlier ones:
+contracts, files, data, sampling, training, library, plugins, export, cli. Importing the package imports no
+machine-learning library.
 
 Contracts
     versions  the versions of installed distributions
-    errors  every error that a user is meant to read
-    console  the one way to say something to a person
-    interrupts  notes a Ctrl-C until everything can be saved
+    errors  every error that is shown to the user as one line
+    console  lines on stderr for the user
+    interrupts  Ctrl-C during training, which stops it once everything is saved
     config  options of a component: a dataclass filled from presets, TOML and the command line
     settings  the settings of a run that belong to no component
-    strategy  one link of the sampling chain
-    interfaces  what each kind of plugin must offer
+    strategy  the base class of a link of the sampling chain
+    interfaces  what each kind of component must offer, as Protocols
     capabilities  what models and trainers may offer beyond that
-    adjustments  what plugins may know and change before training
-    hookspecs  the hooks
+    adjustments  what the hook `adjust_settings` gets and returns
+    hookspecs  the hooks that plugins may implement
     registry  components by kind and name
-    events  the life of a run, and how its hooks are called
+    events  the progress of a run, and how its hooks are called
     manager  loads plugins
-    noise  the uniform numbers behind every draw
+    noise  the uniform random numbers from which tokens are drawn
     stop  stop strings as an automaton
-    chain  links in order, in NumPy
-    draw  how a token is chosen from logits
+    chain  the links of a sampling chain in order, run with NumPy
+    draw  chooses a token from logits and a uniform number
 
 Files
-    run  a run directory, and writes that are whole or not there at all
-    bundle  the description that an exported file carries
+    run  a run folder, and atomic writes
+    bundle  the metadata of an exported file
     signature  inputs and outputs of a compiled generator
 
 Sampling
-    source  the run or file that a path, or none, stands for
+    source  finds the run or the file to open; without a path, the newest run
     describe  from a run to a bundle, and from a bundle to its tokenizer and chain
     opening  opens an exported file with the built-in sampler
-    stored  the chain that is compiled into a file
+    stored  the chain that is compiled into a file, from its metadata
     stepping  generation one position at a time: the reference
-    compiled  generation many positions a call, inside the graph
-    generate  tokens to text
+    compiled  generation with a compiled generator, many positions in a call
+    generate  from the tokens of a sampler to text
     parameters  parameters of the chain's links, set by flags or by keyword arguments
-    writing  a request for texts, checked and started
+    writing  checks a request for texts, and prepares them
     score  the loss of a model on a text
     bench  how fast a file writes
     testing  the test kit for strategies
 
 Training
-    resolve  presets, files and options to one config
-    text  a corpus as symbols, cut into what is learned and what is held out
-    advice  what the notebook tells its readers to watch
-    planning  settings adjusted to the text and the budget, and the budget as a number of steps
-    pipeline  the story of a training run
+    resolve  the config of a run, from presets, files and options
+    text  a corpus as ids, split into the part to learn from and the held-out part
+    advice  advice about over-fitting and under-fitting
+    planning  creates the components of a run, and turns its budget into steps
+    pipeline  a training run from its options to the exported files
 
 Library
     library  opens a trained model, and writes with it

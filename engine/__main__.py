@@ -1,4 +1,4 @@
-"""``python -m gentext`` is ``gen``."""
+"""``python -m gentext`` runs ``gen``."""
 
 from gentext.cli.app import script
 

@@ -1,4 +1,4 @@
-"""What plugins may know and change before training: the contract of the hook `adjust_settings`."""
+"""What the hook `adjust_settings` gets and returns: what plugins may know and change before training."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class Budget:
     steps: int | None
     """Optimizer steps, where the user gave the budget as steps."""
     symbols: int
-    """Symbols that training will read. With a budget of steps, which may read any number, it is those of one pass."""
+    """Symbols that training will read. With a budget of steps, it is the number of one pass over the text."""
     timed: bool
-    """Whether the symbols were measured: those that a number of minutes is enough for on this machine."""
+    """Whether the budget is in minutes: then ``symbols`` was measured on this machine."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingFacts:
-    """What is known of a new run before it trains."""
+    """What a plugin may know about a new run before it trains."""
 
     symbols: int
     """How many symbols of text there are to learn from."""
@@ -37,7 +37,7 @@ class TrainingFacts:
     preset: str
     """The preset that the run begins with."""
     model: Callable[..., Model]
-    """What the name of the model stands for: usually its class."""
+    """What is registered under the name of the model: usually its class."""
     budget: Budget | None = None
     """None in the first call, which comes before a budget in minutes is measured."""
 
@@ -51,4 +51,4 @@ class Change:
     value: Any
     """The new value, as a config file would have it."""
     reason: str
-    """Why, in a few words that are printed behind the value."""
+    """Why, in a few words that are printed after the value."""

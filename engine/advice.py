@@ -1,4 +1,4 @@
-"""The notebook's advice to its readers, printed by the program where it applies.
+"""Advice about over-fitting and under-fitting, which the notebook gives to its readers and gentext prints.
 
 Karpathy's tips, as the notebook quotes them: parameters and characters should be of about the
 same order of magnitude; a training loss far below the held-out loss means over-fitting (a smaller

@@ -1,4 +1,4 @@
-"""How fast a file writes on this machine: medians of several measurements, which take turns."""
+"""How fast a file writes on this machine: medians of several measurements, which are run in turn."""
 
 from __future__ import annotations
 

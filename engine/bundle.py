@@ -1,7 +1,7 @@
-"""The description that an exported file carries in its ``metadata_props``: docs/formats.md is its reference.
+"""The metadata of an exported file, which is stored in its ``metadata_props``: docs/formats.md is the reference.
 
-The export writes it, every sampler reads it. A file may come from a stranger, so each field is
-checked against the others before memory is allocated for it.
+The export writes it, and every sampler reads it. A file may come from anywhere, so its fields are checked before memory
+is allocated for them.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class LinkMeta:
 
 @dataclasses.dataclass(frozen=True)
 class Bundle:
-    """The description of an exported model.
+    """The metadata of an exported model: its symbols, states, default chain and origin.
 
     Raises FileFormatError when its fields contradict each other.
     """

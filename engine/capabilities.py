@@ -20,7 +20,7 @@ class SupportsPrepare(Protocol):
 
 @runtime_checkable
 class SupportsSymbolAxes(Protocol):
-    """A model whose weights another run may begin with, even where its text has other symbols."""
+    """A model whose weights can be loaded into a model for other symbols, by ``gen train --init-from``."""
 
     def symbol_axes(self) -> Mapping[str, int]:
         """Return the axis of the symbols for each tensor of the state dict that has a row for each symbol.

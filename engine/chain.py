@@ -1,8 +1,7 @@
 """The sampling chain: links in order. The reference implementation, in NumPy.
 
-Links mask or reweight symbols; only `gentext.draw`, which follows the last link, chooses one. NumPy
-2.1 is itself an Array API namespace, so strategies get it as ``xp`` without an adapter (importing one
-would add 65 ms to every start).
+Links mask or reweight symbols; `gentext.draw`, after the last link, chooses one. NumPy 2.1 is itself an Array API
+namespace, so strategies get it as ``xp`` without an adapter (importing one would add 65 ms to every start).
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ DEFAULT_CHAIN = ("top_k", "top_p", "min_p", "temperature")
 
 #: Arrays of all links, to read: link -> name of one of its parameters, states or tables -> array.
 LinkArrays = Mapping[str, Mapping[str, NDArray[Any]]]
-#: The same, to fill.
+#: The same, as dicts that can be filled.
 LinkArraysDict = dict[str, dict[str, NDArray[Any]]]
 
 

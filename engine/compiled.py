@@ -30,14 +30,14 @@ Feeds = dict[str, Any]
 
 
 class GeneratorModel(Protocol):
-    """A backend that runs the graph of a generator: enough for `generate_compiled`."""
+    """A backend that runs the graph of a generator: all that `generate_compiled` needs."""
 
     signature: Signature
     """The inputs and outputs of the graph, with their shapes."""
 
     @property
     def positions(self) -> int | None:
-        """The number of positions K of a call that draws; None: any number is as good."""
+        """The number of positions K of a call that draws tokens; None: any number."""
         ...
 
     def call(self, feeds: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -83,7 +83,7 @@ def next_feeds(signature: Signature, results: Mapping[str, Any]) -> Feeds:
 
 
 class _CompiledRows:
-    """The rows of one request between calls.
+    """The rows of one request: what is known of them between two calls of the graph.
 
     Positions count from the first token of the primes, which all rows begin together.
     """

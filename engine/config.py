@@ -1,7 +1,7 @@
 """Typed options: one frozen dataclass for each component, filled from presets, TOML and the command line.
 
-Who wins, from weakest to strongest: class default, preset, ``--config`` file, ``--set``, flag.
-msgspec converts and checks; this file adds the merging and the wording of errors.
+A value comes from the strongest of these that has it, from weakest to strongest: class default, preset, ``--config``
+file, ``--set``, flag. msgspec converts and checks; this module adds the merging and the wording of errors.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class NoConfig:
 
 
 def per_run(default: Any) -> Any:
-    """Return a field of a strategy's Config that each ``gen sample`` may set anew: ``--FIELD TEXT``.
+    """Return a field of a strategy's Config that each request may set, with ``gen sample --FIELD TEXT``.
 
     Only `Strategy.make_tables` may read such a field: nothing else of the link may depend on it.
     """
@@ -66,9 +66,9 @@ def config_class(component: Any) -> type[Any]:
 def build_config(cls: type[ConfigType], table: Mapping[str, Any], section: str, *, strict: bool = True) -> ConfigType:
     """Turn a table into ``cls``, checking names, types and ranges.
 
-    ``section`` is the table's name in messages, for example ``model``. Without ``strict``, numbers may
-    come as text.
-    Raises ConfigError naming the key, its value and what was expected.
+    ``section`` is the table's name in messages, for example ``model``. With ``strict`` false, a number may be given as
+    text.
+    Raises ConfigError with the key, its value and what was expected.
     """
     keys = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     for key in table:
@@ -97,7 +97,7 @@ def build_config(cls: type[ConfigType], table: Mapping[str, Any], section: str, 
 
 
 def _field_types(cls: type[Any], key: str) -> list[Any]:
-    """Return the type of a field, and behind it, for a union such as ``Positive | None``, its members."""
+    """Return the type of a field and, if it is a union such as ``Positive | None``, the members of the union."""
     annotation = typing.get_type_hints(cls, include_extras=True).get(key)
     return [annotation, *typing.get_args(annotation)]
 

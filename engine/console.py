@@ -1,4 +1,4 @@
-"""The one way to show a line to the user: on stderr. Only text that a model writes goes to stdout."""
+"""Lines for the user, on stderr. Commands print only their results on stdout: a model's text, tables, JSON."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def is_quiet() -> bool:
 
 
 def mute(is_muted: bool) -> None:
-    """Stop printing lines in this thread, or start again: of several processes that train together one prints."""
+    """Stop printing lines in this thread, or start again. Of several processes that train together, one prints."""
     _collected_lines.set([] if is_muted else None)
 
 

@@ -73,7 +73,7 @@ def describe(run: Run, model: Model) -> Bundle:
 
 
 def describe_model(run: Run, model: Model, tokenizer: Tokenizer, chain: Chain) -> Bundle:
-    """Do what `describe` does for a run whose tokenizer and chain are built already."""
+    """Return what `describe` returns, for a run whose tokenizer and chain are built already."""
     name, state = run.read_tokenizer()
     start = json.loads((run.path / TOKENIZER_FILE).read_text(encoding="utf-8")).get("start")
     if not isinstance(start, int):

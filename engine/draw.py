@@ -1,4 +1,4 @@
-"""The draw at the end of every chain: which token is chosen, given logits and a uniform number."""
+"""The draw after the last link of every chain: chooses a token from logits and a uniform number."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Every error that a user is meant to read.
+"""Every error that is shown to the user as one line.
 
 GenError                 base: one line on stderr, exit status 1
-├── UsageError           the command line itself is wrong; exit status 2
+├── UsageError           an option, or an argument of a function, is wrong; exit status 2
 ├── ConfigError          a setting has an unknown name, a wrong type or an impossible value
 ├── CorpusError          a text is missing, unreadable, or too small to learn from
 ├── PluginError          a plugin failed to load, clashes, or breaks its contract
@@ -14,8 +14,8 @@ GenError                 base: one line on stderr, exit status 1
 ├── TrainingStopped      training ended early (Ctrl-C, a loss that is not a number); work is saved
 └── MissingExtra         an optional dependency is not installed
 
-A message says what gentext got, what it expected, and what to do. An exception that is not a
-GenError is a bug and keeps its traceback.
+A message has what gentext got, what it expected, and what to do. An exception that is not a GenError is a bug, and is
+shown with its traceback.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class GenError(Exception):
 
 
 class UsageError(GenError):
-    """The command line is wrong: an unknown option, a value that makes no sense there."""
+    """An option of a command, or an argument of a function, is unknown or has an impossible value."""
 
     exit_code = 2
 

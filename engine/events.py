@@ -1,7 +1,7 @@
-"""What happens in the life of a run, and how the hooks of a run are called.
+"""The progress of a run, and how the hooks of a run are called.
 
-A life-cycle hook of another distribution that raises is reported once and left out from then on: a broken
-progress display must not cost anybody a trained model. Built-in hooks raise.
+If a life-cycle hook of another distribution raises, that is reported once and it is not called again: a broken
+progress display must not cost anybody a trained model. An exception in a built-in hook ends the run.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["Hooks", "Progress", "SilentHooks"]
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """Where a training run stands."""
+    """How far a training run is."""
 
     step: int
     """Steps done, from 0."""
@@ -65,7 +65,7 @@ class Hooks:
     def adjust_settings(
         self, config: ConfigTable, free: Collection[str], facts: TrainingFacts
     ) -> list[tuple[str, Change]]:
-        """Return each change that the plugins ask for, behind the name of its plugin.
+        """Return the name of a plugin and a change that it proposes, for each change.
 
         Each plugin gets a copy of the config. Raises PluginError naming the plugin that fails.
         """
@@ -121,14 +121,14 @@ class Hooks:
     def _implementations(self, hook: str) -> Iterator[pluggy.HookImpl]:
         """Yield the implementations in the order of loading, the built-ins first.
 
-        Those that are marked with pluggy's tryfirst come before all others, those with trylast behind them.
+        Those marked with pluggy's tryfirst come before all others, those marked with trylast after all others.
         """
         impls = getattr(self._manager.hook, hook).get_hookimpls()
         yield from sorted(impls, key=lambda impl: impl.trylast - impl.tryfirst)
 
 
 class SilentHooks(Hooks):
-    """Life-cycle hooks that call nobody: of several processes that train together, rank 0 alone has observers."""
+    """Hooks that do nothing, for all but rank 0 of several processes that train together."""
 
     def __init__(self) -> None:
         pass

@@ -23,7 +23,7 @@ class GeneratedText:
     """The text that one row has written so far, without its prime."""
 
     stream: int
-    """Which of the seed's streams of random numbers the row draws with."""
+    """Number of the stream of random numbers, among those of the seed, that the row draws with."""
     text: str = ""
     finish: Finish = "running"
     """Why the row has ended: ``length``, ``stop``, or ``masked`` when the chain left no symbol to draw."""
@@ -59,7 +59,7 @@ def generate(
     stops: Sequence[str] = (),
     tables: LinkArrays | None = None,
 ) -> tuple[list[GeneratedText], Generator[Piece, None, None]]:
-    """Write one text behind each prime, of exactly ``length`` new characters (None: without end).
+    """Write one text after each prime, of exactly ``length`` new characters (None: without end).
 
     Row r draws with stream ``streams[r]`` of the seed, r itself by default. The text of a row depends on its prime,
     the seed and its stream alone, not on the other rows. ``param_values`` sets parameters of the chain's links, by link
@@ -219,7 +219,7 @@ class _RowDecoder:
         return released
 
     def _finish_row(self, finish: Finish, released: str = "") -> str:
-        """Finish the row: record what was released and what is pending, and return the latter."""
+        """Finish the row: add the released and the pending characters to its text, and return the pending ones."""
         pending, self._pending = self._pending, ""
         self.result.text += released + pending
         self.result.finish = finish

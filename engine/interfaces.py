@@ -1,7 +1,7 @@
-"""What each kind of plugin must offer. Nothing here imports torch, onnx or onnxruntime when it runs.
+"""What each kind of component must offer, as Protocols. This module imports no torch, onnx or onnxruntime at run time.
 
 Shapes: N or B rows of a batch, T positions in time, V symbols of the vocabulary, K positions
-that were generated in one piece.
+that were generated in one call.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ SourceKind = Literal["run", "exported run", "onnx file", "any file"]
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """Text to ids. Decoding needs no plugin: it joins `token_bytes` and reads UTF-8.
+    """Turns text into ids. Decoding needs no plugin: gentext joins the `token_bytes` and reads them as UTF-8.
 
     The class also has ``build(chunks, config)``, which learns a vocabulary from pieces of text,
     and ``from_state(state)``, the inverse of `state`; see `TokenizerClass`.
@@ -86,26 +86,28 @@ class Tokenizer(Protocol):
         ...
 
     def state(self) -> dict[str, Any]:
-        """Return what JSON can hold and ``from_state`` understands."""
+        """Return the tokenizer's state as JSON data, from which ``from_state`` builds it again."""
         ...
 
 
 class TokenizerClass(Protocol):
-    """How tokenizers come to be: what is registered."""
+    """The class that a plugin registers as a tokenizer."""
 
     def build(self, chunks: Iterable[str], config: Any) -> Tokenizer:
-        """Learn from a text, in the pieces in which `Tokenizer.encode` will see it.
+        """Learn a vocabulary from a text, in the pieces in which `Tokenizer.encode` will get it.
 
         ``chunks`` may be iterated over more than once: each time the text is read anew.
         """
         ...
 
-    def from_state(self, state: Mapping[str, Any]) -> Tokenizer: ...
+    def from_state(self, state: Mapping[str, Any]) -> Tokenizer:
+        """Build the tokenizer whose `Tokenizer.state` that is."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """The processes that train together. This one has the rows rank * N / size and those that follow, of N rows."""
+    """The processes that train together. Of N rows of a batch, this one has N / size, from row rank * N / size on."""
 
     rank: int = 0
     """Number of this process, from 0."""
@@ -130,7 +132,7 @@ class Batcher(Protocol):
     """Cuts a text into batches. Pure: the same arguments give the same batch.
 
     The text's ids are mapped from a file that may be larger than memory: read-only, and of the
-    smallest unsigned type. Cut the windows first, then turn them into int64.
+    smallest unsigned type. So cut the windows first, and convert only them to int64.
 
     Constructed as ``Batcher(config, n_tokens, world)``; raises CorpusError when the text is too
     short for one batch.
@@ -145,7 +147,7 @@ class Batcher(Protocol):
     def batch(
         self, tokens: Ids, seed: int, epoch: int, step: int, rank: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-        """Return x [B, T], y [B, T] and fresh [B] (rows whose carried state must start anew)."""
+        """Return inputs x [B, T], targets y [B, T], and fresh [B]: the rows whose carried state must start anew."""
         ...
 
 
@@ -175,8 +177,8 @@ class StateSpec:
 class Model(Protocol):
     """A ``torch.nn.Module``, constructed as ``Model(config, vocab_size)``.
 
-    The first four are a plugin's to write; the others, which gentext calls too, come from ``torch.nn.Module``.
-    What is optional stands in `gentext.capabilities`.
+    A plugin writes the first four members. The others, which gentext uses too, come from ``torch.nn.Module``.
+    Optional methods are in `gentext.capabilities`.
     """
 
     state_spec: Sequence[StateSpec]
@@ -210,7 +212,7 @@ class Model(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class FitResult:
-    """How training ended."""
+    """The result of training."""
 
     steps: int
     val_loss: float
@@ -255,8 +257,8 @@ class Trainer(Protocol):
     ) -> FitResult:
         """Train up to ``steps``, writing checkpoints into the run and calling the hooks of its life.
 
-        `run_started` to `checkpoint_saved` are the trainer's to call, those behind them are not.
-        With ``resume`` it goes on from the run's newest checkpoint. Raises TrainingStopped.
+        The trainer calls the hooks from `run_started` to `checkpoint_saved`; `gentext.pipeline` calls the later ones.
+        With ``resume`` it continues from the run's newest checkpoint. Raises TrainingStopped.
         """
         ...
 
@@ -313,7 +315,7 @@ class OpenSampler(Protocol):
 class Sampler(Protocol):
     """Opens a trained model for sampling. Constructed as ``Sampler(config)``.
 
-    Optional: the class attribute ``opens`` declares what that is, see `DeclaresSources`.
+    Optional: the class attribute ``opens`` declares what it can open, see `DeclaresSources`.
     """
 
     def open(self, source: Path, device: str) -> OpenSampler:
@@ -326,7 +328,7 @@ class Sampler(Protocol):
 
 @runtime_checkable
 class DeclaresSources(Protocol):
-    """A sampler's class that declares what it opens; another one gets any run folder and any file.
+    """A sampler's class that declares what it opens. A class without ``opens`` gets any run folder and any file.
 
     ``opens = ("exported run", "onnx file")``: without a path, the newest exported run is taken; a run that was
     not exported, or a file of another kind, is refused with a message before the sampler sees it.

@@ -1,4 +1,4 @@
-"""Ctrl-C during training: it is only noted at first, and the program stops where everything can be saved."""
+"""Ctrl-C during training: the first one only sets a flag, and training stops at a point where everything is saved."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-#: Ctrl-C, a polite kill, and a terminal that was closed.
+#: The signals of Ctrl-C, of the command ``kill``, and of a terminal that is closed.
 STOP_SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 
 
@@ -16,8 +16,8 @@ class Interrupts:
     """A context in which the first of `STOP_SIGNALS` only sets ``requested``; a second one raises KeyboardInterrupt.
 
     :param on_request: called when the first signal comes.
-    :param ignore_repeats: a second signal does nothing. For torchrun, which may repeat the first one, and kills the
-        process itself in the end.
+    :param ignore_repeats: a second signal does nothing. For torchrun, which may repeat the first one, and kills a
+        process that does not end in time.
     """
 
     def __init__(self, on_request: Callable[[], None] = lambda: None, *, ignore_repeats: bool = False) -> None:

@@ -1,6 +1,6 @@
-"""gentext as a library: open a trained model, and write with it. `gen sample` and `gen eval` do it the same way.
+"""gentext as a library: open a trained model, and write with it. `gen sample` and `gen eval` use the same functions.
 
-Nothing is printed: what the commands would say on stderr is in `TextModel.messages`.
+Nothing is printed: the lines that the commands print on stderr are in `TextModel.messages`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ from gentext.errors import UsageError
 from gentext.generate import Piece
 from gentext.interfaces import OpenSampler, Sampler
 from gentext.manager import host
-from gentext.opening import FILE_SAMPLER
 from gentext.parameters import KeywordSpelling, Spelling
 from gentext.settings import check_device, check_threads
-from gentext.source import find_source, openable_sources
+from gentext.source import FILE_SAMPLER, find_source, openable_sources
 from gentext.writing import Writing, WritingOptions, WrittenText, prepare_writing
 
 if TYPE_CHECKING:
@@ -56,18 +55,18 @@ def load(
     if threads:
         sampler_options["threads"] = threads
     with console.quiet() as messages:
-        model = open_model(None if path is None else Path(path), device, sampler, sampler_options)
+        model = open_text_model(None if path is None else Path(path), device, sampler, sampler_options)
     model.add_messages(messages)
     return model
 
 
-def open_model(
+def open_text_model(
     path: Path | None,
     device: str = "auto",
     sampler: str = FILE_SAMPLER,
     options: Mapping[str, Any] | None = None,
 ) -> TextModel:
-    """Open a model as `load` does, but print on stderr which one, and what the user should know about it."""
+    """Open a model as `load` does, but print the messages on stderr, as the commands do."""
     sampler_class = host().registry.get("sampler", sampler)
     config = build_config(config_class(sampler_class), options or {}, "sampler")
     source = find_source(path, openable_sources(sampler_class, sampler), sampler)
@@ -76,9 +75,9 @@ def open_model(
 
 
 class TextModel:
-    """A trained model that writes text. Get one from `gentext.load` or `gentext.train`.
+    """A trained model that writes text. `gentext.load` and `gentext.train` return one.
 
-    Several threads may use one model at a time; each text is the one that it would be alone.
+    Several threads may use one model at a time, which does not change their texts.
     """
 
     def __init__(self, path: Path, sampler: OpenSampler) -> None:
@@ -103,7 +102,7 @@ class TextModel:
 
     @property
     def vocab_size(self) -> int:
-        """How many different symbols the model has."""
+        """Number of different symbols that the model knows."""
         return self.bundle.vocab_size
 
     @property
@@ -145,20 +144,19 @@ class TextModel:
     ) -> str:
         """Write one text that goes on from the prime, and return its new characters.
 
-        ``length`` is how many characters at most. The same ``seed``, and stream of it, gives the same text; None
-        takes a fresh seed, which `stream` and `write_many` return. The text ends before the first ``stop`` string.
-        ``unknown`` decides about characters of the prime that the model does not know: ``error``; ``skip`` leaves
-        them out; ``unknown`` takes the model's unknown symbol. ``chain`` names the links of another sampling chain
-        than the model's own.
+        ``length`` is how many characters at most. The same ``seed`` and ``stream`` give the same text; with None a new
+        seed is drawn, which the results of `stream` and `write_many` show. The text ends before the first ``stop``
+        string. ``unknown`` decides about characters of the prime that the model does not know: ``error``; ``skip``
+        leaves them out; ``unknown`` takes the model's unknown symbol. ``chain`` names the links of another sampling
+        chain than the model's own.
 
         Other keyword arguments are parameters of the chain's links, such as ``temperature=0.8``. Where several links
         have a parameter of the same name, or an argument of this method has it, write ``LINK_PARAM=...``, or
         ``params={"LINK.PARAM": ...}``.
 
-        Raises UsageError for an argument or a parameter that cannot be, PrimeError for an unknown character.
+        Raises UsageError for an impossible argument or parameter, PrimeError for an unknown character of the prime.
         """
-        settings = _link_settings(params, parameters)
-        options = _writing_options(1, length, seed, stream, stop, unknown, chain, settings)
+        options = _writing_options(1, length, seed, stream, stop, unknown, chain, params, parameters)
         return self._write_all([prime], options)[0].text
 
     def write_many(
@@ -182,8 +180,7 @@ class TextModel:
         """
         if isinstance(primes, str):
             raise UsageError(f"primes = {primes!r}: expected a list of texts")
-        settings = _link_settings(params, parameters)
-        options = _writing_options(count, length, seed, stream, stop, unknown, chain, settings)
+        options = _writing_options(count, length, seed, stream, stop, unknown, chain, params, parameters)
         return self._write_all(list(primes), options) if len(primes) else []
 
     def stream(
@@ -203,8 +200,7 @@ class TextModel:
 
         Its attribute ``seed`` is the seed. Other arguments, and errors, are those of `write`.
         """
-        settings = _link_settings(params, parameters)
-        options = _writing_options(1, length, seed, stream, stop, unknown, chain, settings)
+        options = _writing_options(1, length, seed, stream, stop, unknown, chain, params, parameters)
         with console.quiet() as messages:
             writing = self.prepare_writing([prime], options)
         self.add_messages([*messages, *writing.notes])
@@ -229,7 +225,7 @@ class TextModel:
     def prepare_writing(
         self, primes: Sequence[str], options: WritingOptions, spelling: Spelling = KEYWORD_SPELLING
     ) -> Writing:
-        """Check a request and prepare its texts, printing what the user should know. See `prepare_writing`."""
+        """Check a request and prepare its texts; messages are printed on stderr. See `prepare_writing`."""
         return prepare_writing(self._sampler, primes, options, spelling)
 
     def notebook_score(self, text: str) -> float | None:
@@ -256,7 +252,7 @@ class TextModel:
 
 
 class TextStream(Iterator[str]):
-    """The pieces of one text, each written when it is asked for, by one thread. Get one from `TextModel.stream`."""
+    """The pieces of one text, each written when it is read, by one thread. `TextModel.stream` returns an instance."""
 
     def __init__(self, writing: Writing, next_piece: Callable[[Writing], Piece]) -> None:
         self._writing = writing
@@ -269,7 +265,7 @@ class TextStream(Iterator[str]):
 
     @property
     def result(self) -> WrittenText:
-        """The text as far as it is written."""
+        """The text that is written so far."""
         return self._writing.results()[0]
 
     def __next__(self) -> str:
@@ -283,13 +279,6 @@ class TextStream(Iterator[str]):
         self._writing.close()
 
 
-def _link_settings(params: Mapping[str, object] | None, parameters: Mapping[str, object]) -> dict[str, object]:
-    """Return the parameters of links, from the argument ``params`` and from the keyword arguments."""
-    if not isinstance(params, Mapping | None):
-        raise UsageError(f"params = {params!r}: expected a dict such as {{'top_k.top_k': 5}}")
-    return {**(params or {}), **parameters}
-
-
 def _writing_options(
     count: int,
     length: int | None,
@@ -298,12 +287,16 @@ def _writing_options(
     stop: str | Sequence[str],
     unknown: str,
     chain: Sequence[str] | None,
-    settings: Mapping[str, object],
+    params: Mapping[str, object] | None,
+    parameters: Mapping[str, object],
 ) -> WritingOptions:
+    """Return the arguments of `TextModel.write` as options; ``params`` and ``parameters`` both set those of links."""
+    if not isinstance(params, Mapping | None):
+        raise UsageError(f"params = {params!r}: expected a dict such as {{'top_k.top_k': 5}}")
     if isinstance(chain, str):
         raise UsageError(f"chain = {chain!r}: expected a list of links")
     if not isinstance(stop, Iterable):
         raise UsageError(f"stop = {stop!r}: expected a text, or a list of texts")
     stops = (stop,) if isinstance(stop, str) else tuple(stop)
     links = None if chain is None else list(chain)
-    return WritingOptions(count, length, seed, stream, stops, unknown, links, settings)
+    return WritingOptions(count, length, seed, stream, stops, unknown, links, {**(params or {}), **parameters})

@@ -1,6 +1,6 @@
 """Loads plugins: the built-ins first, then those of every installed distribution, one at a time.
 
-A plugin that fails costs one line on stderr and nothing else. Environment variables:
+A plugin that fails is reported in one line on stderr and left out. Environment variables:
 ``GEN_PLUGINS=""`` loads no other distribution's, ``GEN_PLUGINS=a,b`` only those of these distributions (the others
 are not even imported), ``GEN_PLUGINS_STRICT=1`` raises where a failure would only be reported.
 """
@@ -89,9 +89,9 @@ class PluginHost:
         return id(plugin) in self._builtin_plugins
 
     def observe(self, plugin: Any) -> None:
-        """Let an object of this process see the life of its runs, after all other plugins.
+        """Register an object of this process as a plugin, which is called after all others.
 
-        What the object raises ends the run, as with a built-in plugin.
+        An exception in one of its hooks ends the run, as in a built-in plugin.
         """
         self._builtin_plugins.add(id(plugin))
         self._manager.register(plugin)
@@ -100,11 +100,11 @@ class PluginHost:
         """Let every plugin add its commands to the Typer application.
 
         Each plugin gets an empty application to fill, so that a plugin that fails, or takes the name of another
-        command, leaves nothing behind.
+        command, adds no command at all.
 
         :param reserved: the names of gentext's own commands, which no other distribution may take.
-        :param builtins: whether the built-in plugins are called too. Importing their commands takes time, which a
-            command that is none of theirs can do without.
+        :param builtins: whether the built-in plugins are called too. Importing their commands takes time, so they are
+            left out when the command is known to be none of theirs.
         """
         import typer.main
 
@@ -158,7 +158,7 @@ class PluginHost:
             warn(f"GEN_PLUGINS names {missing_name!r}, but no installed distribution of that name offers a plugin")
 
     def _add_plugin(self, plugin: Any, record: PluginRecord) -> None:
-        """Register one plugin and collect its components; on any failure leave no trace of it."""
+        """Register one plugin and collect its components; if anything fails, nothing of it stays registered."""
         components: list[Component] = []
         try:
             self._manager.register(plugin, name=record.name)
@@ -187,7 +187,7 @@ class PluginHost:
                     implementation.function(*(register for _ in implementation.argnames))
 
     def _check_hook_names(self, plugin: Any, distribution: Distribution) -> None:
-        """Warn about functions that are marked as hooks but fit none: pluggy would ignore them silently."""
+        """Warn about functions marked as hooks whose name is not a hook: pluggy would ignore them silently."""
         for hook_caller in self._manager.get_hookcallers(plugin) or []:
             own_implementations = [hookimpl for hookimpl in hook_caller.get_hookimpls() if hookimpl.plugin is plugin]
             if any(hookimpl.wrapper or hookimpl.hookwrapper for hookimpl in own_implementations):
@@ -212,7 +212,7 @@ class PluginHost:
             if isinstance(error, GenError):  # shown as one line, which must name the plugin
                 raise PluginError(f"plugin {record.distribution} ({record.module}): {error}") from error
             raise error
-        if isinstance(error, pluggy.PluginValidationError):  # the lines behind the first say what is wrong
+        if isinstance(error, pluggy.PluginValidationError):  # the reason is in the lines after the first
             record.error = " ".join(str(error).split())
         else:
             record.error = reason(error)
@@ -240,7 +240,7 @@ def host() -> PluginHost:
 
 
 def forget_plugins() -> None:
-    """Load the plugins anew when they are next needed. For tests that install some or change GEN_PLUGINS."""
+    """Load the plugins again when they are next needed. For tests that install some or change GEN_PLUGINS."""
     _load_plugins.cache_clear()
 
 

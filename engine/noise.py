@@ -1,7 +1,7 @@
-"""The uniform numbers behind every draw, reproducible in any language.
+"""The uniform random numbers from which tokens are drawn, reproducible in any language.
 
 Philox4x64-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) with
-key = (seed, stream). A link that asks for n uniforms at each position owns the counter plane
+key = (seed, stream). A link that needs n uniforms at each position owns the counter plane
 H = the first eight bytes of SHA-256 of its name, read little-endian. Its number j at position p
 has the index i = p * n + j: it is the top 24 bits of output word i mod 4 of the block at counter
 (i div 4 + 1, 0, H, 0), times 2**-24, so that it is exact in float32 and below 1. Position 0 is

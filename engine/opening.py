@@ -1,4 +1,4 @@
-"""Opens a run's exported file with the built-in sampler."""
+"""Opens an exported file with the built-in sampler."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from pathlib import Path
 from gentext.config import build_config, config_class
 from gentext.interfaces import OpenSampler, Sampler
 from gentext.manager import host
-
-#: The sampler that runs exported files, as `gentext.plugins.builtin` registers it.
-FILE_SAMPLER = "onnx"
+from gentext.source import FILE_SAMPLER
 
 
 def open_exported(path: Path, device: str, threads: int = 0) -> OpenSampler:

@@ -1,7 +1,7 @@
-"""The parameters of a chain's links, as somebody sets them who writes text: by flags or by keyword arguments.
+"""The parameters of a chain's links, as a user sets them to write text: by flags or by keyword arguments.
 
-Which parameters exist depends on the model's file, on the chain and on the installed links. `choose_chain` serves
-the command line and the library alike; a `Spelling` is what differs between them.
+Which parameters exist depends on the model's file, on the chain and on the installed links. The command line and the
+library both call `choose_chain`, each with its own `Spelling` of parameters.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ ParamValues = dict[str, dict[str, float]]
 
 
 class Spelling(Protocol):
-    """How messages spell parameters, and how values come: as text from flags, as objects from Python."""
+    """How parameters are spelled in messages, and how their values are read: text from flags, objects from Python."""
 
     def name(self, parameter: str) -> str:
         """Return a parameter as the user writes it: ``--top-k``, or ``top_k``."""
         ...
 
     def full_name(self, link: str, parameter: str) -> str:
-        """Return how to name a parameter of one link where several have it."""
+        """Return the unambiguous name of a parameter, for one that several links have."""
         ...
 
     def assignment(self, parameter: str, setting: object) -> str:
@@ -72,7 +72,7 @@ class KeywordSpelling:
 
 
 class LinkParameter(NamedTuple):
-    """What a name stands for: a parameter of a link, or an option of it that is set for each run."""
+    """The parameter of a link that a name refers to, or the option of a link that each request may set."""
 
     link: str
     parameter: str
@@ -87,7 +87,7 @@ class ChosenChain(NamedTuple):
     """Remarks about parameters that were set but cannot change the text."""
 
     def param_numbers(self, link_name: str) -> dict[str, float]:
-        """Return every parameter of a link with the number that it has: what was set, else the default."""
+        """Return the numbers of a link's parameters: what was set, else the default."""
         link = next(link for link in self.chain if link.name == link_name)
         return {**link.defaults, **self.param_values.get(link_name, {})}
 
@@ -112,7 +112,7 @@ def choose_chain(
         name: _find_link_parameter(name, chain, registry, bundle.vocab_size, spelling) for name in settings
     }
     if use_compiled and not all(_has_param(chain, link_parameter) for link_parameter in link_parameters.values()):
-        # More is asked for than the compiled chain offers as inputs: now the code of its links is needed.
+        # A setting is no input of the compiled chain, so the installed code of its links is needed.
         chain = chain_of(bundle, registry)
     param_values: ParamValues = {}
     options: dict[str, dict[str, object]] = {}
@@ -131,7 +131,7 @@ def choose_chain(
 
 
 def builtin_strategies(registry: Registry) -> list[str]:
-    """Return the built-in links. Plugins' links are imported only when the chain or the file names them."""
+    """Return the names of the built-in links. A plugin's link is imported only when the chain or the file names it."""
     return [component.name for component in registry if component.kind == "strategy" and component.distribution.builtin]
 
 
@@ -146,7 +146,7 @@ def _has_param(chain: Chain, link_parameter: LinkParameter) -> bool:
 def _find_link_parameter(
     name: str, chain: Chain, registry: Registry, vocab_size: int, spelling: Spelling
 ) -> LinkParameter:
-    """Return what a name stands for among the chain's links and the built-in ones."""
+    """Return the parameter or option that a name refers to, among the chain's links and the built-in ones."""
     links = list(chain)
     links += [
         build_link(registry, strategy_name, vocab_size)
@@ -194,7 +194,7 @@ def _number_in_range(name: str, setting: object, param: Param, spelling: Spellin
 
 
 def _notes_on_no_effect(chain: Chain, param_values: ParamValues, spelling: Spelling) -> list[str]:
-    """Return remarks on parameters that were set in vain, because another link leaves one symbol only."""
+    """Return remarks on parameters that have no effect, because another link leaves only one symbol."""
     notes = []
     for deciding_link in chain:
         deciding_numbers = {**deciding_link.defaults, **param_values.get(deciding_link.name, {})}

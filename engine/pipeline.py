@@ -1,4 +1,4 @@
-"""The story of training: options, text, symbols, batches, model, fit. What `gen train` calls."""
+"""A training run from its options to the exported files. `gen train` and `gentext.train` call `run_training`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gentext.errors import MissingExtra, RunError, TrainingStopped, UsageError
 from gentext.events import SilentHooks
 from gentext.interfaces import FitResult, World
 from gentext.manager import host
-from gentext.planning import PreparedTraining, explain_memory_shortage, plan_training
+from gentext.planning import PreparedTraining, adjust_and_prepare, explain_memory_shortage
 from gentext.resolve import (
     SECTIONS,
     InitialWeightsLoader,
@@ -34,8 +34,8 @@ from gentext.text import ResumedRun, SplitText, read_text
 DEFAULT_CORPUS = "python-docs"
 
 
-def train(options: TrainOptions) -> tuple[Run, FitResult]:
-    """Train as the options say, and export at the end unless `Settings.export` is false."""
+def run_training(options: TrainOptions) -> tuple[Run, FitResult]:
+    """Train a model as the options say, and export it unless `Settings.export` is false."""
     if options.corpus == "-" and World.of_process().size > 1:
         raise UsageError("standard input serves one process only: with torchrun, name a file or a folder")
     if options.resume and options.initial_weights:
@@ -45,7 +45,7 @@ def train(options: TrainOptions) -> tuple[Run, FitResult]:
 
 @dataclasses.dataclass(frozen=True)
 class _Training:
-    """What to train: a new run, or one that goes on."""
+    """The settings of a new run, or of a run that is resumed."""
 
     config: ConfigTable
     corpus: str
@@ -74,7 +74,7 @@ def _new_training(options: TrainOptions) -> _Training:
 
 
 def _resumed_training(options: TrainOptions) -> _Training:
-    """Find the run to go on with, and check that its config names all that it needs."""
+    """Find the run to resume, and check that its config names its text and its components."""
     if options.preset or options.config or options.settings or options.flags:
         raise UsageError("--resume goes on with the settings of the run; leave out everything but CORPUS and --run")
     run = runs.open_run(options.run) if options.run else runs.newest_run(exported=False)[0]
@@ -101,9 +101,9 @@ def _run_training(training: _Training) -> tuple[Run, FitResult]:
     check_extras(settings)
     text = read_text(training.corpus, configured_component(config, "tokenizer"), settings.val_frac, training.resumed)
     configured_chain(host().registry, config.get("chain", {}), text.tokenizer.vocab_size)  # raises where it is wrong
-    prepared = plan_training(config, text, settings, training.preset, training.adjustable)
+    prepared = adjust_and_prepare(config, text, settings, training.preset, training.adjustable)
     weights_note = _prepare_weights(training, prepared, text)
-    prepared.plan()  # what is wrong with the budget shows before the run has a folder
+    prepared.plan()  # an error in the budget must come before the run has a folder
     run = training.resumed.run if training.resumed else _create_run(training.path, prepared, text, settings)
     for note in (weights_note, prepared.adjustment_note):
         if note:
@@ -113,7 +113,7 @@ def _run_training(training: _Training) -> tuple[Run, FitResult]:
 
 
 def _prepare_weights(training: _Training, prepared: PreparedTraining, text: SplitText) -> str:
-    """Let a new model begin near its text, or with another run's weights; return a line about these, or nothing."""
+    """Adapt a new model's weights to its text, or load those of another run; return a line about these, or nothing."""
     model = prepared.model
     if not training.resumed and isinstance(model, SupportsPrepare):
         model.prepare(text.counts)
@@ -123,7 +123,7 @@ def _prepare_weights(training: _Training, prepared: PreparedTraining, text: Spli
 
 
 def _create_run(path: Path | None, prepared: PreparedTraining, text: SplitText, settings: Settings) -> Run:
-    """Create the folder of a new run, and write what it holds before its first step."""
+    """Create the folder of a new run, with the tokenizer, the held-out text and the config."""
     if World.of_process().rank:  # rank 0 creates it
         return Run(path or runs.runs_folder())
     run = runs.create_run(path, text.corpus["name"])
@@ -151,7 +151,7 @@ def _write_first_files(run: Run, config: ConfigTable, text: SplitText) -> None:
 
 
 def _describe_training(run: Run, prepared: PreparedTraining, text: SplitText) -> None:
-    """Tell the user about device, text, model and budget, and warn of what does not fit together."""
+    """Print device, text, model and budget, and warn where these do not suit each other."""
     steps, seconds_per_step = prepared.plan()
     parameters = sum(int(parameter.numel()) for parameter in prepared.model.parameters())
     say(f"device: {prepared.device_description}")
@@ -176,7 +176,7 @@ def _format_duration(seconds: float) -> str:
 
 
 def _fit_model(run: Run, prepared: PreparedTraining, text: SplitText, settings: Settings, resume: bool) -> FitResult:
-    """Train, export where that is asked for, and tell how to go on where training ends early."""
+    """Train, and export the model if the settings say so. An error message says how to resume the run."""
     rank = World.of_process().rank
     hooks = SilentHooks() if rank else host().hooks
     steps, _ = prepared.plan()
@@ -202,7 +202,7 @@ def _fit_model(run: Run, prepared: PreparedTraining, text: SplitText, settings: 
 
 
 def _advice_to_resume(run: Run) -> str:
-    """Return what to do after training was cut short."""
+    """Return the advice for a run whose training ended early."""
     if not any(run.checkpoints.glob("*.safetensors")):
         return "train anew in another folder: nothing was saved yet"
     return f"go on with: gen train --resume --run {run.path}"

@@ -23,19 +23,19 @@ from gentext.resolve import ConfiguredComponent, configured_component, with_defa
 from gentext.settings import Settings
 from gentext.text import SplitText
 
-#: What PyTorch says when memory is short.
+#: Parts of PyTorch's messages about a shortage of memory.
 OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate|not enough memory", re.IGNORECASE)
 
 
 @dataclasses.dataclass
 class PreparedTraining:
-    """A trainer that has started, and what it is to train."""
+    """The components of a run, created and ready to train."""
 
     config: ConfigTable
     """With every option of the components, as the run stores it."""
     trainer: Trainer
     device_description: str
-    """One line of the trainer: device and precision."""
+    """Device and precision in one line, as `Trainer.start` returned it."""
     model: Model
     batcher: Batcher
     train: Ids
@@ -45,20 +45,23 @@ class PreparedTraining:
     _measured_plan: tuple[int, float] | None = None
 
     def plan(self) -> tuple[int, float]:
-        """Return the steps of the budget and about how many seconds one takes. Measures in the first call only."""
+        """Return the steps of the whole budget, and about how many seconds a step takes.
+
+        The trainer times some steps in the first call; later calls return the same numbers.
+        """
         if self._measured_plan is None:
             with explain_memory_shortage():
                 self._measured_plan = self.trainer.plan(self.model, self.batcher, self.train)
         return self._measured_plan
 
 
-def plan_training(
+def adjust_and_prepare(
     config: ConfigTable, text: SplitText, settings: Settings, preset: str, adjustable: Collection[str]
 ) -> PreparedTraining:
-    """Adjust a config to the text and the budget, and create what it names.
+    """Let plugins adjust a config to the text and the budget, and prepare training with it as `prepare_training` does.
 
     ``adjustable`` are the keys, as ``section.name``, that plugins may change; where there are none, as in a run that
-    is resumed, no plugin is asked. Raises PluginError where plugins change something else, or one key twice.
+    is resumed, the hook is not called. Raises PluginError where plugins change something else, or one key twice.
     """
     if not adjustable:
         return prepare_training(config, text, settings)
@@ -66,10 +69,11 @@ def plan_training(
     model = configured_component(config, "model").target
     facts = TrainingFacts(symbol_count, vocab_size, World.of_process().size, preset, model)
     adjuster = _SettingsAdjuster(with_defaults(config), adjustable, facts)
-    adjuster.apply_changes(adjuster.ask_plugins(None))
+    adjuster.apply_changes(adjuster.collect_changes(None))
     if settings.minutes is None:
         epochs = settings.epochs or 1.0
-        adjuster.apply_changes(adjuster.ask_plugins(Budget(settings.steps, round(epochs * symbol_count), timed=False)))
+        budget = Budget(settings.steps, round(epochs * symbol_count), timed=False)
+        adjuster.apply_changes(adjuster.collect_changes(budget))
         prepared = prepare_training(adjuster.config, text, settings)
     else:
         prepared = _adjust_to_minutes(adjuster, text, settings)
@@ -93,7 +97,7 @@ def prepare_training(config: ConfigTable, text: SplitText, settings: Settings) -
 def create_batcher(batcher: ConfiguredComponent, trainer: ConfiguredComponent, train: Ids, seed: int) -> Batcher:
     """Return the batcher of this process.
 
-    Raises PluginError where there are several processes, and trainer or batcher do not know how to share a batch.
+    Raises PluginError if there are several processes, and the trainer or the batcher cannot share a batch.
     """
     world = World.of_process()
     created_batcher: Batcher = batcher.create(len(train), world)
@@ -114,16 +118,16 @@ def create_batcher(batcher: ConfiguredComponent, trainer: ConfiguredComponent, t
 
 
 def _adjust_to_minutes(adjuster: _SettingsAdjuster, text: SplitText, settings: Settings) -> PreparedTraining:
-    """Adjust settings to the symbols that a number of minutes reads, and return what was created last."""
+    """Let plugins adjust settings to a budget in minutes; return the components with the settings of the last call."""
     prepared = prepare_training(adjuster.config, text, settings)
-    changes = adjuster.ask_plugins(_measured_budget(prepared))
+    changes = adjuster.collect_changes(_measured_budget(prepared))
     batcher_changes = [change for change in changes if change.key.startswith("batcher.")]
     if batcher_changes:
         # Another batch is read faster or slower, which changes what the other settings are adjusted to.
         adjuster.apply_changes(batcher_changes)
         adjuster.adjustable -= {change.key for change in batcher_changes}
         prepared = prepare_training(adjuster.config, text, settings)
-        changes = adjuster.ask_plugins(_measured_budget(prepared))
+        changes = adjuster.collect_changes(_measured_budget(prepared))
     if not changes:
         return prepared
     adjuster.apply_changes(changes)
@@ -136,7 +140,7 @@ def _measured_budget(prepared: PreparedTraining) -> Budget:
 
 
 class _SettingsAdjuster:
-    """A config that plugins adjust, in one call after the other."""
+    """A config that plugins adjust, in several calls of the hook `adjust_settings`."""
 
     def __init__(self, config: ConfigTable, adjustable: Collection[str], facts: TrainingFacts) -> None:
         self.config = config
@@ -146,8 +150,8 @@ class _SettingsAdjuster:
         #: Name of the plugin that changed a key.
         self._plugin_by_key: dict[str, str] = {}
 
-    def ask_plugins(self, budget: Budget | None) -> list[Change]:
-        """Return the changes that the plugins ask for. Raises PluginError where they are not allowed."""
+    def collect_changes(self, budget: Budget | None) -> list[Change]:
+        """Call the hook, and return the changes of all plugins. Raises PluginError for one that is not allowed."""
         facts = dataclasses.replace(self._text_facts, budget=budget)
         proposals = host().hooks.adjust_settings(self.config, self.adjustable, facts)
         for plugin, change in proposals:
@@ -162,7 +166,7 @@ class _SettingsAdjuster:
             self._applied_changes[change.key] = change
 
     def describe_changes(self) -> str:
-        """Return one line about all changes, or nothing; of several changes of a key the last counts."""
+        """Return one line about the settings that were changed, or an empty text."""
         if not self._applied_changes:
             return ""
         changes = [
@@ -171,7 +175,7 @@ class _SettingsAdjuster:
         return f"for this text and budget: {', '.join(changes)}; --set takes another value"
 
     def _check_change(self, plugin: str, change: Any) -> None:
-        """Raise PluginError for what is no change, for a key that is not free, and where another plugin changed it."""
+        """Raise PluginError for anything but a Change, for a key that may not change, and for one of another plugin."""
         if not isinstance(change, Change):
             raise PluginError(
                 f"the hook adjust_settings of plugin {plugin} returned {change!r}; "
@@ -198,7 +202,7 @@ def _format_setting(setting: Any) -> str:
 
 @contextlib.contextmanager
 def explain_memory_shortage() -> Iterator[None]:
-    """Raise ConfigError, one line, when a model or its batches do not fit; PyTorch raises RuntimeError."""
+    """Raise PyTorch's RuntimeError about a shortage of memory as a ConfigError of one line."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:

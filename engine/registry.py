@@ -1,4 +1,4 @@
-"""Named components of six kinds, each imported on first use.
+"""The registered components: six kinds, each component with a name. A component is imported when it is first used.
 
 Registering imports nothing: a target is ``"module:attr"`` and stays a string until the component is used.
 Built-in names are reserved. Two plugins that register the same name do not stop the program: the
@@ -48,7 +48,7 @@ class Distribution:
 
 @dataclasses.dataclass(frozen=True)
 class Component:
-    """A registered name, and where the component of that name is."""
+    """A component as a plugin has registered it."""
 
     kind: str
     name: str

@@ -1,4 +1,4 @@
-"""What a run is to do: presets, files and options laid over each other, and the components that they name."""
+"""The config of a run, merged from a preset, a file and options, and the components that it names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gentext.interfaces import Model, Tokenizer
 from gentext.manager import host
 from gentext.settings import BUDGET_UNITS
 
-#: Components that a config chooses by name, and the built-in ones that serve when it does not.
+#: Kinds of components that a config chooses by name, and the component of each kind when it does not.
 SECTIONS = {"tokenizer": "char", "batcher": "stream", "model": "lstm", "trainer": "bptt"}
 DEFAULT_PRESET = "small"
 
@@ -26,7 +26,7 @@ InitialWeightsLoader = Callable[[Model, Tokenizer, ConfigTable], str]
 
 @dataclasses.dataclass(frozen=True)
 class TrainOptions:
-    """What the command line says about a training run."""
+    """The options of a training run, from the command line or from the arguments of `gentext.train`."""
 
     corpus: str | None = None
     run: Path | None = None
@@ -35,15 +35,20 @@ class TrainOptions:
     settings: Sequence[str] = ()
     """``section.key=value`` texts."""
     flags: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """Fields of `Settings` that were typed."""
+    """Fields of `Settings` that the user has set, see `collect_flags`."""
     resume: bool = False
     initial_weights: InitialWeightsLoader | None = None
-    """Where a new model's weights come from; None: from chance."""
+    """Source of a new model's weights; None: random weights."""
 
     @property
     def preset_name(self) -> str:
         """The preset that a new run begins with."""
         return DEFAULT_PRESET if self.preset is None else self.preset
+
+
+def collect_flags(**flags: Any) -> dict[str, Any]:
+    """Return the flags that the user has set; those that are None are left out."""
+    return {name: flag for name, flag in flags.items() if flag is not None}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,12 +130,12 @@ def adjustable_keys(options: TrainOptions) -> set[str]:
         if typed_table.get("name", preset_table.get("name")) == preset_table.get("name"):
             keys |= {f"{section}.{key}" for key in preset_table.keys() - typed_table.keys() - {"name"}}
     if options.initial_weights:
-        keys.discard("model.hidden")  # the weights to begin with have a size
+        keys.discard("model.hidden")  # it must be the size of the weights that are loaded
     return keys
 
 
 def _typed_layers(options: TrainOptions) -> list[ConfigTable]:
-    """Return what the user has typed, the strongest layer last."""
+    """Return the settings that the user has given, the strongest layer last."""
     layers = [read_toml(options.config)] if options.config else []
     layers.append(merge(*map(parse_setting, options.settings)))  # one layer: their order does not matter
     return [*layers, {"run": dict(options.flags)}]

@@ -1,4 +1,4 @@
-"""A run directory: where it is, what is in it, and writes that are whole or not there at all."""
+"""A run's folder: where it is, what is in it, and atomic writes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def runs_folder() -> Path:
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """Write a file that appears whole, or not at all: temporary file, fsync, rename.
+    """Write a file that is complete, or not there at all: temporary file, fsync, rename.
 
     Raises RunError when the disk is full or the folder cannot be written.
     """
@@ -133,7 +133,7 @@ class Run:
 
 
 def _is_measurement(row: Any) -> bool:
-    """Return whether a line is what the metrics plugin writes: a step, and numbers under names."""
+    """Return whether a line is one that the metrics plugin writes: a step and other numbers, by name."""
     return (
         isinstance(row, dict)
         and isinstance(row.get("step"), int)

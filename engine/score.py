@@ -25,7 +25,7 @@ WINDOW_LENGTH = 512
 
 @runtime_checkable
 class ScoredModel(StepModel, Protocol):
-    """An opened sampler whose loss can be measured: it gives logits step by step, and knows its tokens."""
+    """An opened sampler whose loss can be measured: it returns logits for given tokens, and has a bundle."""
 
     bundle: Bundle
 
@@ -59,7 +59,7 @@ class Score:
 
     @property
     def perplexity(self) -> float:
-        """Among how many equally probable characters the model would have to guess with this loss."""
+        """The number of equally probable characters among which guessing would have the same loss."""
         return float(np.exp(self.nats_per_character))
 
 

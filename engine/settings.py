@@ -17,7 +17,7 @@ __all__ = ["Settings", "budget_steps"]
 MAX_STEPS = 10**9
 #: The largest budget in minutes: two years.
 MAX_MINUTES = 1e6
-#: More threads than a machine has cores.
+#: The largest number of threads that may be set.
 MAX_THREADS = 1024
 #: The units of a budget, which are fields of `Settings`; at most one of them is set.
 BUDGET_UNITS = ("epochs", "steps", "minutes")

@@ -1,7 +1,7 @@
 """The inputs and outputs of generator.onnx, for the export that writes it and the samplers that run it.
 
-Open sizes: N rows, K positions, S states of the stop automaton. V is the number of symbols. Every
-name is a tensor of the graph.
+Sizes that each call may choose: N rows, K positions, S states of the stop automaton. V is the number of symbols. The
+name of an input or output is that of its tensor in the graph.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Size = int | str
 
 @dataclasses.dataclass(frozen=True)
 class Port:
-    """One input or output of the graph. A size that is a word is open: each call may choose it."""
+    """One input or output of the graph. A size that is a word, such as ``N``, may differ from call to call."""
 
     name: str
     dtype: str

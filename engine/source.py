@@ -1,4 +1,4 @@
-"""Which run or file is meant by a path, or by none: what a sampler can open decides."""
+"""Finds the run or the file to open; without a path, the newest run that the sampler can open."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from typing import get_args
 from gentext.console import say
 from gentext.errors import FileFormatError, PluginError, RunError, UsageError
 from gentext.interfaces import DeclaresSources, SourceKind
-from gentext.opening import FILE_SAMPLER
 from gentext.run import MODEL_FILE, newest_run, open_run, runs_folder
 
+#: The sampler that runs exported files, as `gentext.plugins.builtin` registers it.
+FILE_SAMPLER = "onnx"
 #: The sampler that runs the checkpoint of a run that was not exported. It needs PyTorch.
 CHECKPOINT_SAMPLER = "torch"
-#: What the commands and functions open that need an exported model.
+#: Sources that have an exported model.
 EXPORTED_SOURCES: Collection[SourceKind] = ("exported run", "onnx file")
-#: What a sampler is taken to open that does not declare it.
+#: Sources of a sampler that does not declare what it opens.
 UNDECLARED_SOURCES: Collection[SourceKind] = ("run", "any file")
 
 
 def openable_sources(sampler_class: object, name: str) -> Collection[SourceKind]:
     """Return what a sampler opens: its class attribute ``opens``, or any run and any file.
 
-    Raises PluginError for a word that `gentext.interfaces.SourceKind` does not have.
+    Raises PluginError for a kind of source that is not in `gentext.interfaces.SourceKind`.
     """
     if not isinstance(sampler_class, DeclaresSources):
         return UNDECLARED_SOURCES
@@ -63,7 +64,7 @@ def find_source(
 
 
 def _newest_run(exported: bool) -> Path:
-    """Return the folder of the newest run, and tell the user which it is."""
+    """Return the folder of the newest run, and print which one it is."""
     run, newer_unfinished = newest_run(exported)
     if run is None:
         advice = "make one with: gen train"

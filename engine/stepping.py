@@ -31,7 +31,7 @@ ModelState = tuple[Any, ...]
 
 @runtime_checkable
 class StepModel(Protocol):
-    """A model that maps tokens to logits and carries a state: enough for `generate_stepwise`."""
+    """A model that maps tokens and a state to logits: all that `generate_stepwise` needs."""
 
     def initial(self, rows: int) -> ModelState:
         """Return the state of ``rows`` rows that have read nothing yet."""
@@ -76,7 +76,7 @@ def generate_stepwise(model: StepModel, bundle: Bundle, request: Request) -> Ite
 
 
 class _SteppedRows:
-    """The rows of one request between positions.
+    """The rows of one request: what is known of them between two positions.
 
     An index counts the tokens of a row from its start token, which has index 0.
     """

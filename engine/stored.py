@@ -1,4 +1,4 @@
-"""The chain that is compiled into a file, from the file's metadata alone: no plugin is imported for it."""
+"""The chain that is compiled into a file, built from the file's metadata alone, without importing a plugin."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gentext.strategy import Param, Strategy
 
 
 class StoredStrategy(Strategy):
-    """A link as a file describes it: all but its code, which is part of the file's graph."""
+    """A link as a file's metadata describes it, without code to run: its code is in the file's graph."""
 
     def __init__(self, meta: LinkMeta, vocab_size: int) -> None:
         super().__init__(NoConfig(), vocab_size)
@@ -26,7 +26,7 @@ class StoredStrategy(Strategy):
 
 
 def stored_chain(bundle: Bundle) -> Chain:
-    """Return a file's own chain; only the file's graph can run it."""
+    """Return the chain that is compiled into a file; only the file's graph can run it."""
     links = []
     for meta in bundle.chain:
         defaults = {name: param.default for name, param in meta.params.items()}
@@ -35,7 +35,7 @@ def stored_chain(bundle: Bundle) -> Chain:
 
 
 def is_compiled(bundle: Bundle, chain: Chain) -> bool:
-    """Tell whether a chain is the one that is compiled into a file: the same links in order, with equal options."""
+    """Return whether a chain is the one that is compiled into a file: the same links in order, with equal options."""
     if bundle.kind != "generator" or chain.names != [meta.name for meta in bundle.chain]:
         return False
     return all(_has_same_options(link.strategy, meta) for link, meta in zip(chain, bundle.chain, strict=True))

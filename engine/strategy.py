@@ -1,4 +1,4 @@
-"""One link of the sampling chain: what an author of a strategy writes.
+"""The base class of a link of the sampling chain, and what its author declares: parameters, states and tables.
 
 A strategy is written once against the Array API (https://data-apis.org/array-api). NumPy runs
 it as the reference; the rules in docs/strategies.md keep it traceable into an ONNX graph.
@@ -44,7 +44,7 @@ class Param:
     """The value when neither the request nor the chain's config sets one; the neutral one when None."""
     per_symbol: bool = False
     decisive: float | None = None
-    """The value at which one symbol is left, so that no later link or draw matters. Only messages use it."""
+    """The value at which only one symbol is left, so that no later link has an effect. Only messages use it."""
 
     @property
     def initial(self) -> float:
@@ -65,7 +65,7 @@ class State:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """An array shared by all rows, filled on the host by ``make_tables``."""
+    """An array shared by all rows, which ``make_tables`` fills in Python."""
 
     dims: tuple[int | None, ...]
     """Its shape; None where the size depends on the options."""

@@ -1,4 +1,4 @@
-"""A test kit for authors of strategies: ``check_strategy(MyStrategy)`` in a test of your own.
+"""A test kit for authors of strategies: call ``check_strategy(MyStrategy)`` in a test of your own.
 
 It runs the strategy on NumPy as gentext does, and raises AssertionError that names the broken rule:
 see docs/strategies.md. With array-api-strict installed it also rejects functions that are not in

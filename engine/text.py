@@ -1,4 +1,4 @@
-"""A corpus as symbols: the part that is learned from, and the part that is held out."""
+"""Reads a corpus as ids, split into the part to learn from and the part that is held out."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HELD_OUT_LIMIT = 1_000_000
 
 @dataclasses.dataclass(frozen=True)
 class SplitText:
-    """A corpus as symbols, cut into the part that is learned and the part that is held out."""
+    """A corpus as ids, split into the part to learn from and the part that is held out."""
 
     tokenizer: Tokenizer
     train: Ids
@@ -37,16 +37,16 @@ class SplitText:
     counts: NDArray[np.int64]
     """How often each symbol occurs in ``train``: int64 [V]."""
     characters: int
-    """How many are learned from; a symbol may be several of them, or a part of one."""
+    """Number of characters to learn from; a symbol may be several characters, or a part of one."""
     held_out: str
-    """The end of what is held out, `HELD_OUT_LIMIT` characters at most."""
+    """The last characters of the held-out part, at most `HELD_OUT_LIMIT`."""
     corpus: ConfigTable
     """The config's table ``[corpus]``."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ResumedRun:
-    """A run that training goes on with."""
+    """A run that is resumed."""
 
     run: Run
     corpus: ConfigTable
@@ -54,17 +54,17 @@ class ResumedRun:
 
 
 def read_text(source: str, tokenizer: ConfiguredComponent, val_frac: float, resumed: ResumedRun | None) -> SplitText:
-    """Read a text, twice, and turn it into ids.
+    """Read a text, and turn it into ids.
 
-    A new run's tokenizer learns its symbols from the whole text; that of a run which is resumed is
-    loaded. Raises CorpusError when the text cannot be read or is too short, RunError when it is
-    not the run's.
+    The text is read twice, since it may be larger than memory: once for the tokenizer, once to encode it. A new run's
+    tokenizer learns its symbols from the whole text; the tokenizer of a run that is resumed is loaded. Raises
+    CorpusError when the text cannot be read or is too short, RunError when it is not the text of the run.
     """
     from gentext.data.stream import open_corpus
 
     with open_corpus(source, HELD_OUT_LIMIT) as stream:
         learned = _load_tokenizer(stream, resumed) if resumed else _build_tokenizer(stream, tokenizer)
-        if not stream.sha256:  # a tokenizer need not look at the text
+        if not stream.sha256:  # the tokenizer did not read the text, so its hash is not known yet
             stream.read_through()
         return _split_and_encode(stream, tokenizer.name, learned, val_frac)
 
@@ -105,7 +105,7 @@ def _split_and_encode(stream: CorpusStream, name: str, tokenizer: Tokenizer, val
     held_out = stream.tail[len(stream.tail) - (stream.characters - val_begin) :]
     pieces = _EncodedPieces(stream, name, tokenizer, train_end)
     val = pieces.encode(held_out, val_begin)
-    # All that the ids depend on: with the same facts, the cache has them already.
+    # Everything that the ids depend on: the key of the cache.
     distribution = str(host().registry.find("tokenizer", name).distribution)
     key_parts = [stream.sha256, train_end, name, distribution, tokenizer.state()]
     first_ids = pieces.encode(stream.first_piece[:train_end], 0)
@@ -127,12 +127,13 @@ class _EncodedPieces:
     def __iter__(self) -> Iterator[Ids]:
         begin = 0
         pieces = iter(self._stream)
-        for piece in pieces:  # to the end: only there the stream can tell whether the text has changed
+        for piece in pieces:  # to the end, where the stream raises an error if the text has changed
             if begin < self._end:
                 try:
                     yield self.encode(piece[: self._end - begin], begin)
                 except CorpusError:
-                    collections.deque(pieces, maxlen=0)  # reads to the end: that the text has changed matters more
+                    # Read to the end: if the text has changed, that is the better error.
+                    collections.deque(pieces, maxlen=0)
                     raise
             begin += len(piece)
 

@@ -1,4 +1,4 @@
-"""Training as a function: `gentext.train`."""
+"""`gentext.train`: trains a model, and opens it. `gen train` shares its loading of weights and its last lines."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ from gentext.advice import after_training
 from gentext.describe import load_tokenizer
 from gentext.errors import ConfigError, MissingExtra, UsageError
 from gentext.interfaces import FitResult, World
-from gentext.library import TextModel, open_model
-from gentext.opening import FILE_SAMPLER
-from gentext.pipeline import train as run_training
-from gentext.resolve import InitialWeightsLoader, TrainOptions
+from gentext.library import TextModel, open_text_model
+from gentext.pipeline import run_training
+from gentext.resolve import InitialWeightsLoader, TrainOptions, collect_flags
 from gentext.run import Run
-from gentext.source import CHECKPOINT_SAMPLER
+from gentext.source import CHECKPOINT_SAMPLER, FILE_SAMPLER
 
 __all__ = ["train"]
 
@@ -63,24 +62,24 @@ def train(
     UsageError when another run trains in this process, and other subclasses of `gentext.GenError` as the command
     has errors.
     """
-    flags = {
-        "epochs": epochs,
-        "steps": steps,
-        "minutes": minutes,
-        "val_frac": val_frac,
-        "device": device,
-        "precision": precision,
-        "seed": seed,
-        "export": None if export else False,
-        "tensorboard": tensorboard or None,
-    }
+    flags = collect_flags(
+        epochs=epochs,
+        steps=steps,
+        minutes=minutes,
+        val_frac=val_frac,
+        device=device,
+        precision=precision,
+        seed=seed,
+        export=None if export else False,
+        tensorboard=tensorboard or None,
+    )
     train_options = TrainOptions(
         corpus=None if text is None else os.fspath(text),
         run=None if run is None else Path(run),
         preset=preset,
         config=None if config is None else Path(config),
         settings=[_format_setting(key, setting) for key, setting in (settings or {}).items()],
-        flags={name: flag for name, flag in flags.items() if flag is not None},
+        flags=flags,
         resume=resume,
         initial_weights=initial_weights_loader(None if init_from is None else Path(init_from)),
     )
@@ -91,7 +90,7 @@ def train(
         for line in describe_result(trained_run, result):
             console.say(line)
         exported = trained_run.model.is_file()
-        model = open_model(trained_run.path, sampler=FILE_SAMPLER if exported else CHECKPOINT_SAMPLER)
+        model = open_text_model(trained_run.path, sampler=FILE_SAMPLER if exported else CHECKPOINT_SAMPLER)
     model.add_messages(lines or [])
     return model
 

@@ -1,4 +1,4 @@
-"""A request for texts, from what the user asks for to the texts: what `gen sample` and the library share."""
+"""Checks a request for texts and prepares them, for `gen sample` and the library alike."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ UNKNOWN_POLICIES = ("error", "skip", "unknown")
 
 @dataclasses.dataclass(frozen=True)
 class WrittenText:
-    """One text that a model has written, and how it came about."""
+    """One text that a model has written, with what is needed to write it again."""
 
     prime: str
-    """The text that it goes on from; it is not part of ``text``."""
+    """The text that it continues; it is not part of ``text``."""
     text: str
     finish: Finish
     """Why it ended: ``length``, ``stop``, or ``masked`` when the chain left no symbol to draw; else ``running``."""
@@ -45,14 +45,14 @@ class WrittenText:
 
 
 class WritingOptions(NamedTuple):
-    """What the user asks for, besides the primes. Defaults are those of the commands."""
+    """The options of a request, besides the primes. The defaults are those of ``gen sample``."""
 
     count_per_prime: int = 1
     """How many texts to write of each prime."""
     length: int | None = 500
     """New characters of each text; None: without end."""
     seed: int | None = None
-    """None: a fresh one."""
+    """None: a new one is drawn."""
     first_stream: int = 0
     """Text i of prime j is written with stream ``first_stream + count_per_prime * j + i`` of the seed."""
     stop: Sequence[str] = ()
@@ -112,10 +112,10 @@ class Writing(Iterator[Piece]):
 def prepare_writing(
     sampler: OpenSampler, primes: Sequence[str], options: WritingOptions, spelling: Spelling
 ) -> Writing:
-    """Check what the user asks for, and prepare the texts; the model computes when the result is iterated over.
+    """Check a request and prepare its texts. The model computes when the result is iterated over.
 
-    Raises UsageError for an option that cannot be, spelled as ``spelling`` does, and PrimeError for a prime with
-    characters that the model does not know.
+    Raises UsageError for an impossible option, in the words of ``spelling``, and PrimeError for a prime with characters
+    that the model does not know.
     """
     for prime in primes:
         if not isinstance(prime, str):
@@ -140,7 +140,7 @@ def prepare_writing(
 
 
 def check_options(options: WritingOptions, spelling: Spelling, primes: int = 1) -> None:
-    """Raise UsageError for options that make no sense with so many primes, whatever the model is."""
+    """Raise UsageError for options that no model can fulfil with that number of primes."""
     count, max_count = options.count_per_prime, MAX_TEXTS // max(primes, 1)
     if not _is_whole(count) or not 1 <= count <= max_count:
         raise UsageError(

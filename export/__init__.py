@@ -1,17 +1,17 @@
-"""A trained model to ONNX files, each of which is checked against the model before it is kept. (torch, onnx, spox)
+"""Exports a trained model to ONNX files, each of which is checked against the model first. (torch, onnx, spox)
 
 exporter
-    From a run to its files.
+    Exports a run: calls all the others.
 precision
-    What a lower precision costs, and which is fastest on this machine.
+    The loss that a lower precision costs, and the precision that is fastest on this machine.
 verify
-    Exported files against PyTorch, and against the chain in NumPy.
+    Compares exported files with PyTorch, and with the chain in NumPy.
 proto
     Small operations on ONNX protobufs.
 network
-    The model by itself: ``model.onnx``, and one step of it in three precisions.
+    The model without a chain: ``model.onnx``, and the graph of one step in fp32, fp16 and int8.
 strategies
-    The links of a sampling chain, written against the Array API, as nodes of a graph.
+    Compiles the links of a sampling chain, which are written against the Array API, to nodes of a graph.
 generator
-    Step and chain in one graph that writes text: ``generator.onnx``.
+    Joins step and chain in one graph that writes text: ``generator.onnx``.
 """

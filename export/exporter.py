@@ -1,4 +1,4 @@
-"""A run to its files: model.onnx for anybody's loop, generator.onnx that writes by itself. (torch, onnx)"""
+"""Exports a run: model.onnx, from tokens to logits, and generator.onnx, which writes text by itself. (torch, onnx)"""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from gentext.export.precision import (
     compare_losses,
     fastest_precision,
 )
-from gentext.export.verify import ExportableModel, verify_generator, verify_unrolled
-from gentext.interfaces import Tokenizer
+from gentext.export.verify import verify_generator, verify_unrolled
+from gentext.interfaces import Model, Tokenizer
 from gentext.manager import host
 from gentext.plugins.pytorch.checkpoint import build_model, load_best_checkpoint
 from gentext.plugins.samplers.runtime import cuda_problem
@@ -46,7 +46,7 @@ UNROLLED_POSITIONS = 32
 
 @dataclasses.dataclass(frozen=True)
 class ExportOptions:
-    """The choices that ``gen export`` offers."""
+    """The options of ``gen export``."""
 
     precision: str = "fp32"
     """Arithmetic of the matrix products: one of PRECISIONS or CUDA_PRECISIONS, or auto for the fastest here."""
@@ -62,11 +62,11 @@ class ExportOptions:
 
 @dataclasses.dataclass(frozen=True)
 class ExportJob:
-    """A run's best checkpoint and everything that its files are made from, each loaded or built once."""
+    """A run's best checkpoint and everything else that its files are built from, loaded once."""
 
     run: Run
     options: ExportOptions
-    model: ExportableModel
+    model: Model
     bundle: Bundle
     tokenizer: Tokenizer
     chain: Chain
@@ -74,7 +74,7 @@ class ExportJob:
 
     @classmethod
     def load(cls, run: Run, options: ExportOptions) -> ExportJob:
-        """Load what a run has. Raises RunError, ConfigError or PluginError."""
+        """Load the model, the tokenizer and the chain of a run. Raises RunError, ConfigError or PluginError."""
         checkpoint = load_best_checkpoint(run)
         tokenizer = load_tokenizer(*run.read_tokenizer())
         model = build_model(run, checkpoint, tokenizer.vocab_size)
@@ -94,9 +94,9 @@ class ExportJob:
         """The tables of the chain's links. Raises PluginError."""
         return self.chain.table_arrays(self.tokenizer)
 
-    def compiler(self, step: onnx.ModelProto, facts: dict[str, Any]) -> Compiler:
-        """Return the compiler of a step and the job's chain; ``facts`` become entries of the file's card."""
-        bundle = dataclasses.replace(self.bundle, card=self.bundle.card | facts)
+    def compiler(self, step: onnx.ModelProto, card_entries: dict[str, Any]) -> Compiler:
+        """Return the compiler of a step and the job's chain; ``card_entries`` are added to the card of the file."""
+        bundle = dataclasses.replace(self.bundle, card=self.bundle.card | card_entries)
         return Compiler(step, bundle, self.chain, self.tables)
 
     def held_out_tokens(self) -> NDArray[np.int64]:
@@ -154,7 +154,7 @@ def _build_generator(job: ExportJob) -> tuple[BuiltGenerator, list[str]]:
 
 
 def _build_precision(job: ExportJob, precision: str, limit: float) -> BuiltGenerator:
-    """Return the generator in one precision, checked; in fp32 where the model cannot have the other one.
+    """Return the generator in one precision, checked; in fp32 if the model cannot be converted to that precision.
 
     Raises ExportError where the precision costs more than ``limit`` nats a symbol.
     """

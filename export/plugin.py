@@ -1,4 +1,4 @@
-"""The export as a plugin: the best checkpoint of a run becomes model.onnx and generator.onnx."""
+"""The export as a plugin: writes model.onnx and generator.onnx from the best checkpoint of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lower precisions of a generator: what each costs on the held-out text, and which is fastest on this machine."""
+"""Compares precisions of a generator: their losses on the held-out text, and their speed on this machine."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def fastest_precision(
     measurements: list[_Measurement] = []
     for precision in precisions:
         generator = build(precision)
-        # A precision that the model cannot have falls back to fp32, which is measured already.
+        # A precision to which the model cannot be converted becomes fp32, which is measured already.
         if all(generator.precision != measurement.generator.precision for measurement in measurements):
             measurements.append(_Measurement(generator, *_measure_rate(generator)))
     affordable = [measurement for measurement in measurements if measurement.generator.cost <= limit]

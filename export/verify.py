@@ -6,12 +6,11 @@ import dataclasses
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from gentext.bundle import Bundle, StateMeta
 from gentext.chain import Chain, LinkArrays
@@ -32,18 +31,10 @@ POSITIONS = 12
 BATCH_SIZES = (1, 3)
 SYMBOLS_PER_ROW = 40
 
-TorchStates = tuple[Tensor, ...]
-
-
-class ExportableModel(Model, Protocol):
-    """A model as PyTorch calls it: calling the module calls its ``forward``."""
-
-    def __call__(self, tokens: Tensor, state: TorchStates) -> tuple[Tensor, TorchStates]: ...
-
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """How far a file is from PyTorch."""
+    """How much the results of a file differ from PyTorch's."""
 
     largest: float
     compared_count: int
@@ -53,7 +44,7 @@ class Difference:
         return f"differs from PyTorch by {self.largest:.1e} at most, over {self.compared_count:,} values"
 
 
-def verify_model(model_bytes: bytes, model: ExportableModel, bundle: Bundle) -> Difference:
+def verify_model(model_bytes: bytes, model: Model, bundle: Bundle) -> Difference:
     """Compare a model file with its model over fed-back steps; raise ExportError where they differ.
 
     Batches 1 and 3, windows of several lengths, states that are random, distinct and not zero:
@@ -75,7 +66,7 @@ def verify_model(model_bytes: bytes, model: ExportableModel, bundle: Bundle) -> 
             for name, array, reference_array in zip(names, [logits, *next_states], reference_arrays, strict=True):
                 largest = max(largest, _check_difference(name, array, reference_array, rows, tokens.shape[1]))
                 compared_count += array.size
-            # The next window begins with the most probable symbol and goes on with random ones.
+            # The next window begins with the most probable symbol, and random ones follow.
             best_tokens = logits[:, -1].argmax(axis=1)[:, None]
             tokens = np.concatenate([best_tokens, rng.integers(0, bundle.vocab_size, (rows, next_length - 1))], axis=1)
             states = next_states
@@ -83,7 +74,7 @@ def verify_model(model_bytes: bytes, model: ExportableModel, bundle: Bundle) -> 
 
 
 def verify_generator(
-    generator_bytes: bytes, model: ExportableModel, chain: Chain, tables: LinkArrays, *, compare_logits: bool
+    generator_bytes: bytes, model: Model, chain: Chain, tables: LinkArrays, *, compare_logits: bool
 ) -> str:
     """Check that a compiled generator writes what its chain does in NumPy, on the file's own logits.
 
@@ -123,8 +114,8 @@ def _open_generator(folder: Path, generator_bytes: bytes) -> OnnxGenerator:
     return generator
 
 
-def _run_torch(model: ExportableModel, tokens: NDArray[np.int64], states: tuple[Any, ...]) -> list[NDArray[Any]]:
-    """Return the logits of tokens [N, T] and the states behind them, from PyTorch."""
+def _run_torch(model: Model, tokens: NDArray[np.int64], states: tuple[Any, ...]) -> list[NDArray[Any]]:
+    """Return PyTorch's logits after each of the tokens [N, T], and its states after the last."""
     with torch.no_grad():
         logits, next_states = model(torch.from_numpy(tokens), tuple(torch.from_numpy(state) for state in states))
     return [logits.float().numpy(), *(state.numpy() for state in next_states)]

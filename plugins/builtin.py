@@ -1,7 +1,4 @@
-"""The built-in components: their names, and the modules in which they are.
-
-They are registered through the same hooks as those of any other plugin.
-"""
+"""Registers the built-in components, through the same hooks as any other plugin."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The step of a model and its sampling chain in one graph that writes text."""
+"""generator.onnx: the step of a model and its sampling chain in one graph that writes text."""

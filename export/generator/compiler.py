@@ -1,7 +1,8 @@
-"""generator.onnx: the step of a model and the entire sampling chain in one graph that writes text. (spox)
+"""Builds generator.onnx: the step of a model and the entire sampling chain in one graph that writes text. (spox)
 
-One iteration of the loop runs the step on a token of each row, runs the chain on the logits, draws a symbol with
-uniform numbers that are an input, and shows it to every link. docs/formats.md lists the interface.
+One iteration of the loop runs the step on a token of each row, runs the chain on the logits, draws a token with
+uniform numbers that are an input, and calls `accept` of every link with it. docs/formats.md lists the inputs and
+outputs.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from gentext.bundle import Bundle, StateMeta
 from gentext.chain import Chain, Link, LinkArrays
 from gentext.describe import describe_links
 from gentext.export.generator.loop import build_loop
-from gentext.export.generator.outputs import advance_automaton, end_rows, log_probabilities, run_automaton
+from gentext.export.generator.outputs import NamedVars, advance_automaton, end_rows, log_probabilities, run_automaton
 from gentext.export.generator.position import LoopInvariants, LoopState, PositionBuilder, PositionOutput
 from gentext.export.generator.states import merge_states, split_states
 from gentext.export.generator.tree import flatten, unflatten
@@ -34,22 +35,19 @@ from gentext.export.strategies.traced import Traced
 from gentext.signature import signature
 from gentext.strategy import Param
 
-#: Variables by the name of their input or output.
-NamedVars = dict[str, Var]
-
 
 @dataclasses.dataclass(frozen=True)
 class _CallResult:
     """The results of all positions of a call."""
 
     state: LoopState
-    """Behind the last position."""
+    """The state after the last position."""
     outputs: PositionOutput
-    """Of all positions: K in front."""
+    """Of all positions, stacked along a first axis of size K."""
     stopped: Var
     """Whether a stop string is complete at a position [K, N]."""
     stop_state: Var
-    """Of the stop automaton, behind the last position [N]."""
+    """The state of the stop automaton after the last position [N]."""
 
 
 class Compiler:
@@ -92,7 +90,7 @@ class Compiler:
                 position_inputs,
                 invariants.without_branches(),
             )
-            # One of the loops runs no times and hands its initial state on, so they can follow each other.
+            # One of the two loops runs no times and returns its initial state, so they can follow each other.
             state = dataclasses.replace(state_after_default_loop, chain=state.chain | state_after_default_loop.chain)
             trips = _trips_where(trips, uses_other_links)
             outputs.append(default_outputs)
@@ -245,14 +243,15 @@ class Compiler:
 
 
 def _is_neutral(link: Link) -> bool:
-    """Tell whether a link changes nothing with its default parameters."""
+    """Return whether a link changes nothing with its default parameters."""
     return all(link.defaults[name] == spec.neutral for name, spec in link.strategy.params.items())
 
 
 def _concat_loops(loop_outputs: list[PositionOutput], vocab_size: int, rows: Var) -> PositionOutput:
-    """Return the outputs of several loops, one behind another.
+    """Return the outputs of several loops, concatenated along the positions.
 
-    An output of a loop without iterations has lost its sizes, so each is reshaped to [K, rows, ...] first.
+    onnxruntime does not keep the sizes of an output of a loop that ran no times, so each is reshaped to
+    [K, rows, ...] first.
     """
     row_shapes = {"tokens": (), "logits": (vocab_size,), "tops": (1,)}
     flat_outputs = [flatten(output) for output in loop_outputs]

@@ -1,4 +1,4 @@
-"""Moves nodes that compute the same at every position out of a generator's loop. (onnx)
+"""Moves nodes whose result is the same at every position out of a generator's loop. (onnx)
 
 Parameters and tables do not change from one position to the next, so neither does anything that a link
 computes from them alone. spox puts a node where its result is used, which is inside the loop.
@@ -40,7 +40,7 @@ def _remove_invariants(graph: onnx.GraphProto, changing_names: set[str]) -> list
         for branch in branches:
             hoisted_nodes += _remove_invariants(branch, changing_names)
         if node.op_type == "Constant":
-            remaining_nodes.append(node)  # those that hoisted nodes need follow later
+            remaining_nodes.append(node)  # `hoist_invariants` moves those that hoisted nodes need
         elif branches or not changing_names.isdisjoint(node.input) or not graph_outputs.isdisjoint(node.output):
             remaining_nodes.append(node)
             changing_names.update(node.output)

@@ -1,4 +1,4 @@
-"""A loop and a branch over trees of variables. (spox, onnx)"""
+"""Builds the operators Loop and If, whose inputs and outputs are trees of variables. (spox, onnx)"""
 
 from __future__ import annotations
 

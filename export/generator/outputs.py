@@ -13,16 +13,17 @@ from gentext.export.generator.loop import build_loop, select_tree
 from gentext.export.strategies.indexing import int_vector
 from gentext.signature import FINISH_BY_CODE
 
+#: Variables by the name of their input or output.
 NamedVars = dict[str, Var]
 
 
 def end_rows(tokens: Var, top_logits: Var, forced: Var, ended: Var, stopped: Var) -> tuple[Var, Var]:
-    """Return the tokens [K, N], with -1 behind a row's end, and how each row ended [N], a code of FINISH_BY_CODE.
+    """Return the tokens [K, N], with -1 after a row's end, and how each row ended [N], a code of FINISH_BY_CODE.
 
-    ``tokens`` [K, N] were drawn or forced, ``top_logits`` [K, N, 1] are the largest logits behind the chain,
-    ``forced`` [K, N] is -1 where a token was drawn, ``ended`` [N] says how the rows ended before this call, and
-    ``stopped`` [K, N] whether a stop string is complete. A forced position neither stops nor ends a row; a
-    position with everything masked gives -1.
+    ``tokens`` [K, N] were drawn or forced, ``top_logits`` [K, N, 1] are the largest logits after the chain,
+    ``forced`` [K, N] is -1 where a token was drawn, ``ended`` [N] is how the rows ended before this call, and
+    ``stopped`` [K, N] is whether a stop string is complete. A forced position never ends a row; a position at which
+    every symbol is masked gives -1.
     """
     is_drawn = op.less(forced, op.const(np.int64(0)))
     is_finite = op.less(op.abs(op.squeeze(top_logits, int_vector(2))), op.const(np.float32(np.inf)))
@@ -47,7 +48,7 @@ def log_probabilities(logits: Var, tokens: Var) -> Var:
 
 
 def advance_automaton(state: Var, token: Var, table: Var) -> Var:
-    """Return the stop automaton's states [N] behind tokens [N]; ``table`` is [S, V]."""
+    """Return the stop automaton's states [N] after tokens [N]; ``table`` is [S, V]."""
     table_rows = op.gather(table, state, axis=0)
     return op.squeeze(op.gather_elements(table_rows, op.unsqueeze(token, int_vector(1)), axis=1), int_vector(1))
 

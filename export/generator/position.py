@@ -1,4 +1,4 @@
-"""One position of a generator: the step, the chain, the draw, and the links' update with the chosen symbol. (spox)"""
+"""One position of a generator: the step, the chain, the draw, and `accept` of the links. (spox)"""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TracedArrays = dict[str, Traced]
 
 @dataclasses.dataclass
 class LoopState:
-    """The values that one position hands to the next."""
+    """The values that one position passes to the next."""
 
     token: Var
     """The symbol of the position before [N]."""
@@ -49,7 +49,7 @@ class PositionOutput:
     logits: Var
     """Of the step, before the chain [N, V]."""
     tops: Var
-    """The largest logit behind the chain [N, 1]: not finite where everything is masked."""
+    """The largest logit after the chain [N, 1]: not finite where every symbol is masked."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +91,7 @@ class PositionInput:
 
 
 class PositionBuilder:
-    """Builds the nodes of one position, as often as it is called."""
+    """Builds the nodes of one position; `build` may be called several times."""
 
     def __init__(self, step: onnx.ModelProto, bundle: Bundle, chain: Chain, signature: Signature) -> None:
         self.bundle, self.chain, self.signature = bundle, chain, signature

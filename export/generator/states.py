@@ -1,8 +1,8 @@
-"""The states of a step, cut into the tensors that its graph works on. (onnx, spox)
+"""Splits the states of a step into layers. (onnx, spox)
 
-A model of several layers stacks their states into one tensor, and every position of a generator would
-take it apart and put it together again. Where a graph does nothing else with a state, its layers are
-carried from position to position one by one.
+A model of several layers stacks their states into one tensor, which the step takes apart at every position and then
+stacks again. Where a graph does nothing else with a state, its layers are carried from position to position as separate
+tensors, without the nodes that split and stack them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gentext.export.strategies.indexing import int_vector
 
 @dataclasses.dataclass(frozen=True)
 class CarriedTensor:
-    """A tensor that a position hands to the next one: a state of the model, or one layer of it."""
+    """A tensor that a position passes to the next one: a state of the model, or one layer of it."""
 
     name: str
     state: StateMeta

@@ -1,1 +1,1 @@
-"""The model by itself as a graph: whole windows (model.onnx), or one step in fp32, fp16 or int8."""
+"""The graph of a model without a chain: over whole windows (model.onnx), or one step in fp32, fp16 or int8."""

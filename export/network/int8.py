@@ -1,4 +1,4 @@
-"""A step graph in 8 bits: matrix products on integers, each row by itself. (onnx)
+"""A step graph in 8 bits: matrix products of integers. (onnx)
 
 Weights get one scale a column, in 7 bits: on CPUs with AVX2 and without VNNI, sums of two products of 8-bit
 numbers saturate, and those of 7-bit numbers cannot (255 * 63 * 2 < 2**15). The scale of an activation never depends
@@ -99,10 +99,10 @@ def find_bounded_values(graph: onnx.GraphProto, bundle: Bundle) -> set[str]:
 
 
 def _is_bounded(node: onnx.NodeProto, bounded_names: set[str]) -> bool:
-    """Tell whether a node's results lie in [-1, 1] when the values in ``bounded_names`` do."""
+    """Return whether a node's results lie in [-1, 1] when the values in ``bounded_names`` do."""
     input_names = [name for name in node.input if name]
     if node.op_type in _MOVING_OPERATORS:
-        # Apart from Concat, the inputs behind the first are indices and sizes.
+        # Of all of these but Concat, the inputs after the first are indices and sizes.
         moved_names = input_names if node.op_type == "Concat" else input_names[:1]
         return all(name in bounded_names for name in moved_names)
     if node.op_type == "Mul":

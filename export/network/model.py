@@ -1,4 +1,4 @@
-"""model.onnx: a trained model with its recurrent state as explicit inputs and outputs. (torch, onnx)"""
+"""Builds model.onnx: a trained model with its recurrent state as explicit inputs and outputs. (torch, onnx)"""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from gentext.bundle import Bundle
 from gentext.errors import ExportError, reason
 from gentext.export.network.scan import scan_over_time
 from gentext.export.proto import IR_VERSION, OPSET, declare_shape
-from gentext.export.verify import Difference, ExportableModel, TorchStates, verify_model
+from gentext.export.verify import Difference, verify_model
+from gentext.interfaces import Model
+from gentext.plugins.pytorch.recurrent import TorchState
 
 #: Rows and positions of the example that is traced: no two sizes alike, none of them 1.
 EXAMPLE_ROWS, EXAMPLE_POSITIONS = 3, 5
@@ -32,11 +34,11 @@ class ModelFile(NamedTuple):
     """How the graph was made, in words."""
 
 
-def export_model(model: ExportableModel, bundle: Bundle) -> ModelFile:
+def export_model(model: Model, bundle: Bundle) -> ModelFile:
     """Return a model file that agrees with its model. Raises ExportError.
 
-    A forward that bakes its time into the graph (a Python loop over time does, silently) fails
-    the check at other lengths; such a model is exported as a scan over its ``step``.
+    The tracer unrolls a Python loop over time without a warning, so the graph is correct for one length only and
+    fails the check at other lengths. Such a model is exported as a scan over its ``step``.
     """
     problems = []
     for method, make_graph in (("whole sequences", trace_forward), ("a scan over steps", scan_steps)):
@@ -50,45 +52,45 @@ def export_model(model: ExportableModel, bundle: Bundle) -> ModelFile:
     raise ExportError(f"the model cannot be exported. {'; '.join(problems)}")
 
 
-def trace_forward(model: ExportableModel, bundle: Bundle) -> onnx.ModelProto:
+def trace_forward(model: Model, bundle: Bundle) -> onnx.ModelProto:
     """Trace ``forward`` over a whole window, with batch and time left open."""
     tokens = torch.zeros((EXAMPLE_ROWS, EXAMPLE_POSITIONS), dtype=torch.int64)
     return _trace_module(_Forward(model), tokens, bundle)
 
 
-def scan_steps(model: ExportableModel, bundle: Bundle) -> onnx.ModelProto:
+def scan_steps(model: Model, bundle: Bundle) -> onnx.ModelProto:
     """Trace ``step`` and let ONNX repeat it over time."""
     return scan_over_time(trace_step(model, bundle), bundle)
 
 
-def trace_step(model: ExportableModel, bundle: Bundle) -> onnx.ModelProto:
+def trace_step(model: Model, bundle: Bundle) -> onnx.ModelProto:
     """Trace ``step``: tokens [B] and the states give logits [B, V] and the new states."""
     return _trace_module(_Step(model), torch.zeros((EXAMPLE_ROWS,), dtype=torch.int64), bundle)
 
 
 class _Forward(torch.nn.Module):
-    """``forward`` under the argument names that the dynamic shapes use."""
+    """A model's ``forward``, with the names of arguments that the exporter's dynamic shapes refer to."""
 
-    def __init__(self, model: ExportableModel) -> None:
+    def __init__(self, model: Model) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, tokens: Tensor, state: TorchStates) -> TorchStates:
+    def forward(self, tokens: Tensor, state: TorchState) -> TorchState:
         logits, next_state = self.model(tokens, state)
         return (logits.float(), *next_state)
 
 
 class _Step(_Forward):
-    """``step`` under the same names."""
+    """A model's ``step``, with the same names of arguments."""
 
-    def forward(self, tokens: Tensor, state: TorchStates) -> TorchStates:
+    def forward(self, tokens: Tensor, state: TorchState) -> TorchState:
         logits, next_state = self.model.step(tokens, state)
         return (logits.float(), *next_state)
 
 
 def _trace_module(module: torch.nn.Module, tokens: Tensor, bundle: Bundle) -> onnx.ModelProto:
     """Trace a module for example tokens, all axes of which stay open, as does the batch axis of each state."""
-    # PyTorch 2.13 remembers how it traced a recurrent layer, and unrolls the next one: seen as a fixed time axis.
+    # PyTorch 2.13 caches how it traced a recurrent layer, and then traces the next one with a fixed time axis.
     for operator_name in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
         getattr(getattr(torch.ops.aten, operator_name).input, "_dispatch_cache", {}).clear()
     state_names = [state.name for state in bundle.states]

@@ -1,4 +1,4 @@
-"""A step graph repeated over time by ONNX itself. (onnx)"""
+"""Repeats a step graph over time with ONNX's operator Scan. (onnx)"""
 
 from __future__ import annotations
 

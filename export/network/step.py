@@ -1,4 +1,4 @@
-"""The step of a model as a graph of its own, ready to be repeated. (torch, onnx)"""
+"""The graph of one step of a model, which a generator repeats. (torch, onnx)"""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from gentext.bundle import Bundle
 from gentext.errors import ExportError, reason
 from gentext.export.network.model import remove_annotations, trace_step
 from gentext.export.proto import copy_model, replace_initializers
-from gentext.export.verify import ExportableModel
+from gentext.interfaces import Model
 
 #: Elements from which a constant counts as a weight.
 MIN_WEIGHT_SIZE = 256
 
 
-def step_graph(model: ExportableModel, bundle: Bundle) -> onnx.ModelProto:
+def step_graph(model: Model, bundle: Bundle) -> onnx.ModelProto:
     """Trace ``step`` and fold what depends on weights alone; raise ExportError where it cannot be traced."""
     try:
         proto = trace_step(model, bundle)

@@ -1,1 +1,1 @@
-"""The links of a sampling chain as nodes of a graph."""
+"""Compiles the links of a sampling chain: runs their methods on arrays that record ONNX nodes."""

@@ -108,7 +108,7 @@ def _source_files(package_names: set[str]) -> set[str]:
 
 
 def _is_library(filename: str) -> bool:
-    """Tell whether a file belongs to Python itself, or to an installed distribution."""
+    """Return whether a file belongs to Python itself, or to an installed distribution."""
     if {"site-packages", "dist-packages"} & set(Path(filename).parts) or filename.startswith("<frozen "):
         return True
     return Path(filename).is_relative_to(sysconfig.get_path("stdlib"))

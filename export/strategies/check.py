@@ -1,4 +1,4 @@
-"""Whether a strategy can be compiled: it is traced alone, without any model, for `gen plugins --check`. (spox)"""
+"""Checks whether a strategy can be compiled: traces it alone, without a model, for `gen plugins --check`. (spox)"""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def check_compiles(link: Link) -> None:
 
 
 def _table_sizes(name: str, dims: Sequence[int | None]) -> list[int | str]:
-    """Return the sizes of a table; one that depends on the options is open, under a name of its own."""
+    """Return the sizes of a table; a size that depends on the options is open, and gets a name."""
     return [f"{name}{axis}" if size is None else size for axis, size in enumerate(dims)]
 
 

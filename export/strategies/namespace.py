@@ -37,7 +37,7 @@ def _make_unary(onnx_operator: Callable[[Var], Var]) -> Callable[[Traced], Trace
 
 
 def _make_float64_unary(onnx_operator: Callable[[Var], Var]) -> Callable[[Traced], Traced]:
-    """Compute in float64: in float32, onnxruntime's result depends on where an element stands in the batch."""
+    """Compute in float64: in float32, onnxruntime's result depends on the position of an element in the batch."""
     return lambda x: Traced(op.cast(onnx_operator(op.cast(x.var, to=np.float64)), to=x.dtype))
 
 

@@ -1,1 +1,1 @@
-"""How a long text becomes batches."""
+"""Batchers: cut a long text into batches."""

@@ -1,4 +1,4 @@
-"""stream: the text as parallel streams, read window by window."""
+"""The batcher stream: cuts the text into parallel streams, which are read window by window."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class StreamBatcher:
     """The notebook's ``get_batches``: N contiguous streams, windows of T, targets shifted by one.
 
     Each row carries its state from window to window, so row r reads one unbroken N-th of the text.
-    The streams are cut as in the notebook, but the last target of a stream is the true next symbol
-    (only the very last one of an evenly divided text has none, and wraps to its stream's first), and
-    a text that divides evenly is not lost.
+    The streams are cut as in the notebook, with two differences. The last target of a stream is the true
+    next symbol; only at the end of an evenly divided text there is none, and it is the stream's first
+    symbol. And the notebook drops a text that divides evenly.
     """
 
     Config = StreamConfig
@@ -52,7 +52,7 @@ class StreamBatcher:
             self.steps_per_epoch -= 1
         #: Symbols from the beginning of a stream to that of the next.
         self._stride = self.steps_per_epoch * self.length
-        #: Symbols behind the last stream: all streams together may move by so many.
+        #: Symbols after the last stream, by which all streams together may be moved.
         self._max_offset = max(0, n_tokens - self.rows * self._stride - 1) if config.offset else 0
         if self.steps_per_epoch < 1:
             raise CorpusError(
@@ -76,7 +76,7 @@ class StreamBatcher:
         window = tokens[window_begin : window_begin + self.length + 1].astype(np.int64)
         if len(window) > self.length:
             return window
-        return np.append(window, np.int64(tokens[stream_begin]))  # the text ends: its last target wraps
+        return np.append(window, np.int64(tokens[stream_begin]))  # at the end of the text there is no next symbol
 
     def _epoch_offset(self, seed: int, epoch: int) -> int:
         """Return by how much an epoch's windows are moved, the same for all rows and ranks."""

@@ -1,1 +1,1 @@
-"""Recurrent networks over symbols. (torch)"""
+"""Models: recurrent networks over symbols. (torch)"""

@@ -1,4 +1,4 @@
-"""Dropout whose mask is cheap on a CPU. (torch)"""
+"""Dropout with a mask that is fast to draw on a CPU. (torch)"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""lstm: stacked LSTM layers, as the notebook has them, and as a better recipe has them. (torch)"""
+"""The model lstm: stacked LSTM layers, as in the notebook, with options that improve on it. (torch)"""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class LSTMModel(RecurrentModel):
     def hidden_matrices(self) -> dict[str, int]:
         """Return the weights between hidden units, each with its four gates; see `SupportsHiddenMatrices`.
 
-        The first layer's input weights are among them behind an embedding; without one they are an embedding.
+        The first layer's input weights are among them if the model has an embedding; else they act as the embedding.
         """
         parameters = self.lstms.named_parameters(prefix="lstms")
         names = [name for name, parameter in parameters if parameter.dim() == 2]

@@ -1,4 +1,4 @@
-"""The size of an `lstm`, before it is built. Without PyTorch."""
+"""The number of weights of the model lstm, computed without building it and without PyTorch."""
 
 from __future__ import annotations
 

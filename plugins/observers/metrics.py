@@ -21,7 +21,7 @@ LOG_EVERY = 10
 
 @hookimpl
 def run_started(run: Run, settings: Settings, progress: Progress) -> None:
-    """Drop the lines behind the checkpoint from which training goes on."""
+    """Drop the lines of steps after the checkpoint from which training continues."""
     rows = [row for row in run.read_metrics() if row["step"] <= progress.step and not row.get("finished")]
     write_text(run.path / METRICS_FILE, "".join(_format_line(row) + "\n" for row in rows))
 

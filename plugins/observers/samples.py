@@ -19,7 +19,7 @@ HEADER_PATTERN = re.compile(r"^=== step (\d+), held-out loss [\d.]+ ===$", re.MU
 
 @hookimpl
 def run_started(run: Run, settings: Settings, progress: Progress) -> None:
-    """Drop the samples behind the checkpoint from which training goes on."""
+    """Drop the samples of steps after the checkpoint from which training continues."""
     path = run.path / SAMPLES_FILE
     text = path.read_bytes().decode("utf-8", "replace") if path.exists() else ""
     dropped_positions = [header.start() for header in HEADER_PATTERN.finditer(text) if int(header[1]) > progress.step]

@@ -1,7 +1,7 @@
 """Writes event files into RUN/tensorboard, if `run.tensorboard` is true. (tensorboard)
 
-The numbers are those of metrics.jsonl. A resumed run begins another file, which tells TensorBoard to drop
-the points of earlier files from that step on: it shows no point twice.
+The numbers are those of metrics.jsonl. A resumed run begins another file, with an event that makes TensorBoard drop
+the points of earlier files from that step on, so that it shows no point twice.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def run_started(run: Run, settings: Settings, progress: Progress) -> None:
     with _as_run_error(run):
         folder.mkdir(exist_ok=True)
         for file in folder.glob(f"{FILE_NAME.partition('{')[0]}*"):
-            if file.name >= name:  # it begins at or behind the checkpoint, so all of it is written again
+            if file.name >= name:  # it begins at or after the checkpoint, so all of it is written again
                 file.unlink()
         writer = RecordWriter((folder / name).open("wb"))
         _event_files[run] = _EventFile(writer, progress.tokens, progress.seconds)

@@ -17,15 +17,16 @@ from gentext.capabilities import SupportsHiddenMatrices
 from gentext.config import ConfigTable
 from gentext.plugins.models.lstm_size import lstm_parameters
 
-#: Units to which a layer is made smaller at most.
+#: Smallest number of units to which a layer is reduced.
 MIN_HIDDEN = 64
 #: Steps of the shortest run measured: one pass over 0.4 MB in batches of 16 x 100.
 MIN_STEPS = 220
-#: More steps than those of 21 passes over 1.8 MB: a batch is doubled, which costs no loss and is faster.
+#: With more steps than these, which are those of 21 passes over 1.8 MB, a batch is doubled: it costs no loss and is
+#: faster.
 MAX_STEPS = 24_000
 #: The same in a budget of minutes, where larger batches read more text.
 MAX_TIMED_STEPS = 1_000
-#: Windows that a stream must last for, or its carried state is always fresh.
+#: Smallest number of windows of a stream: with fewer, the carried state would be reset all the time.
 MIN_WINDOWS = 10
 #: Rows of a batch that the rules choose at least and at most; at most in a budget of minutes.
 MIN_BATCH, MAX_BATCH, MAX_TIMED_BATCH = 4, 128, 64
@@ -35,17 +36,18 @@ MEASURED_BATCH = 16
 MIN_RATE_FACTOR, MAX_RATE_FACTOR = 0.5, 2.0
 #: Passes up to which the presets were measured, without dropout.
 MAX_PASSES_WITHOUT_DROPOUT = 5.0
-#: Passes at which the dropout would be 0 if it began at once; each doubling from here adds a tenth.
+#: Passes at which the formula of the dropout gives 0; each doubling of the passes adds a tenth.
 ZERO_DROPOUT_PASSES = 3.0
 MAX_DROPOUT = 0.5
-#: Parameters a symbol of the presets on the texts they were measured with: what ZERO_DROPOUT_PASSES holds for.
+#: Parameters a symbol of the runs in which ZERO_DROPOUT_PASSES was measured.
 MEASURED_PARAMETERS_PER_SYMBOL = 2.0
-#: Passes from which Muon's steps, all of one size, make the weights too large, and the decay that limits them.
+#: Passes from which the weight decay is raised, and its value then. Muon's steps all have the same size, so in long
+#: runs the weights would grow too large.
 MIN_DECAY_PASSES, WEIGHT_DECAY = 2.0, 1.0
 
 
 def adjust_to_text(config: ConfigTable, free: Collection[str], facts: TrainingFacts) -> list[Change]:
-    """Return what the length of the text alone asks for; ``free`` are the keys that may change."""
+    """Return the changes that follow from the length of the text alone; ``free`` are the keys that may change."""
     changes = []
     if "model.hidden" in free:
         preset_hidden = config["model"]["hidden"]
@@ -61,7 +63,7 @@ def adjust_to_text(config: ConfigTable, free: Collection[str], facts: TrainingFa
 
 
 def adjust_to_budget(config: ConfigTable, free: Collection[str], facts: TrainingFacts, budget: Budget) -> list[Change]:
-    """Return what the budget asks for; nothing for a batcher without ``batch`` and ``length``."""
+    """Return the changes that follow from the budget; none for a batcher without ``batch`` and ``length``."""
     batcher, trainer, model = config["batcher"], config["trainer"], config["model"]
     if "batch" not in batcher or "length" not in batcher:
         return []

@@ -1,7 +1,7 @@
-"""What authors of models and trainers may build on. (torch)
+"""Tools for authors of models and trainers. (torch)
 
-These names are public and stay; what else the modules of this folder have is gentext's own. A module inside this folder
-imports the others by their full names, never through the package.
+The names in ``__all__`` are public. All other names of the modules in this folder are internal and may change. A module
+inside this folder imports the others by their full names, never through the package.
 """
 
 from gentext.plugins.pytorch.checkpoint import (

@@ -1,9 +1,9 @@
-"""Checkpoints: everything that training needs to go on exactly, in one safetensors file. (torch)
+"""Checkpoints: everything that training needs to continue exactly, in one safetensors file. (torch)
 
-The name of a file shows its step and its loss: ``last-step000200-val1.4321.safetensors``. The newest
-``last`` file is where a resume begins, the one before it serves in case that is damaged, and
-``best`` is the one with the lowest loss on the held-out text. Trainers of other plugins may use `save_checkpoint`,
-`load_last_checkpoint` and `load_weights` as they are: tensors under ``model.`` are the weights.
+The name of a file shows its step and its loss: ``last-step000200-val1.4321.safetensors``. A resume begins with the
+newest ``last`` file, or with the one before it if that is damaged. ``best`` is the one with the lowest loss on the
+held-out text. Trainers of other plugins may use `save_checkpoint`, `load_last_checkpoint` and `load_weights` as they
+are: tensors whose names begin with ``model.`` are the weights.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def save_checkpoint(run: Run, tensors: Mapping[str, Tensor], meta: Mapping[str, 
     """Write a ``last`` checkpoint, and a ``best`` one beside it when it is; remove the older ones.
 
     ``meta`` is plain JSON data with at least ``step``; ``val_loss``, where it is known, goes into
-    the name. Raises RunError when the disk is full; what was there before stays.
+    the name. Raises RunError when the disk is full; older checkpoints stay then.
     """
     step, val_loss = int(meta["step"]), meta.get("val_loss")
     loss_in_name = "" if val_loss is None else f"-val{val_loss:.4f}"
@@ -129,7 +129,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
                 raise RunError(f"{path}: not made by gentext; expected a checkpoint that gen train wrote")
             meta = json.loads(metadata[META_KEY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        # The first checkpoints had no checksum, and no other key either: one under another name is a damaged one.
+        # The first versions of gentext wrote one key and no checksum. A file with two keys has a checksum: if it is not
+        # under its key, the file is damaged.
         has_checksum = len(metadata) > 1
         if has_checksum and compute_checksum(tensors, metadata[META_KEY]) != metadata.get(CHECKSUM_KEY):
             raise ValueError("its content does not fit its checksum")
@@ -197,9 +198,9 @@ def load_weights(model: Model, checkpoint: Checkpoint) -> None:
 
 
 def tidy_checkpoints(run: Run, newest_path: Path, *, best: bool) -> None:
-    """Remove what a kill or a damaged file left behind; ``newest_path`` is the checkpoint that training goes on from.
+    """Remove files of a killed process and damaged ones; training continues from the checkpoint ``newest_path``.
 
-    ``best`` tells that it has the lowest loss so far: a kill may have come before it was made the best one.
+    ``best``: it has the lowest loss so far, so it must be linked as the best one, in case a kill prevented that.
     """
     for folder in (run.path, run.checkpoints):
         for path in folder.glob(".*.tmp"):  # written in part

@@ -1,4 +1,4 @@
-"""Which device and which arithmetic training uses on this machine. (torch)"""
+"""Chooses the device and the precision of training, and sets up memory and denormals. (torch)"""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ class Compute:
 
 @contextlib.contextmanager
 def flush_denormals() -> Iterator[None]:
-    """Compute with 0 for numbers below 1e-38, which is many times as fast.
+    """Treat numbers below 1e-38 as 0, which is many times as fast.
 
-    The setting belongs to the thread, whoever computes in it: it is reset afterwards.
+    The setting holds for everything that the thread computes, so it is reset afterwards.
     """
     torch.set_flush_denormal(True)
     try:
@@ -63,8 +63,8 @@ def keep_memory() -> Iterator[None]:
 
     With another C library nothing happens.
 
-    By default every large tensor is mapped anew and its pages are cleared as they are first touched, step after
-    step: about a fifth of the time of a step. In return the peak of memory rises, by up to a half.
+    By default the memory of every large tensor is mapped again in each step, and its pages are cleared when they are
+    first written: about a fifth of the time of a step. The cost is a peak of memory that is higher by up to a half.
     """
     try:
         library = ctypes.CDLL(None)

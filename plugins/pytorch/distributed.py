@@ -1,4 +1,4 @@
-"""Training by several processes, each with a part of every batch: what they must do together. (torch)
+"""Training by several processes, each with a part of every batch: how they communicate. (torch)
 
 torchrun starts them and torch.distributed connects them: gloo between CPUs, NCCL between GPUs. After each backward
 pass one all-reduce averages the gradients, so all processes have the same weights at every step. What passes between
@@ -28,7 +28,7 @@ from gentext import console
 from gentext.errors import DeviceError, GenError, TrainingStopped, reason
 from gentext.interfaces import Model, World
 
-#: What gloo and NCCL say when another process has ended.
+#: Parts of the messages of gloo and NCCL when another process has ended.
 PROCESS_LOST = re.compile(r"gloo|nccl|connection|broken pipe|timed out|socket", re.IGNORECASE)
 
 
@@ -71,14 +71,14 @@ def _is_first_error(store: c10d.Store) -> bool:
     """Return whether no other process has met an error before this one."""
     try:
         return bool(store.add("error", 1) == 1)
-    except RuntimeError:  # the store has ended with the process that has it
+    except RuntimeError:  # the process that hosts the store has ended
         return True
 
 
 class ProcessGroup:
-    """The processes that train together. Where there is one only, every method does nothing and costs nothing.
+    """The processes that train together. With one process, every method returns at once.
 
-    What one process calls, all of them must call, in the same order.
+    All processes must call the same methods in the same order.
     """
 
     def __init__(self, world: World) -> None:

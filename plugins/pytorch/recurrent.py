@@ -1,4 +1,4 @@
-"""What recurrent models have in common. Plugin authors may use the base class, or not. (torch)"""
+"""A base class for recurrent models, which a plugin's model may use, and the reset of their states. (torch)"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""torch: sample from a run's best checkpoint with PyTorch. (torch)"""
+"""The sampler torch: writes text with a run's best checkpoint, in PyTorch. (torch)"""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from gentext.stepping import ModelState, generate_stepwise
 
 
 class TorchSampler:
-    """Opens run directories."""
+    """Opens the best checkpoint of a run."""
 
     Config = NoConfig
     opens = ("run",)
@@ -40,7 +40,7 @@ class TorchSampler:
 
 
 class TorchModel:
-    """A model in memory that writes text."""
+    """An opened sampler that runs a PyTorch model."""
 
     def __init__(self, model: Model, bundle: Bundle, device: str) -> None:
         self.model, self.bundle = model, bundle
@@ -60,9 +60,9 @@ class TorchModel:
 
 
 def preview(model: Model, run: Run, length: int) -> str:
-    """Return ``length`` characters that a model writes in its present state, always from the same seed.
+    """Return ``length`` characters that a model writes with its current weights, always from the same seed.
 
-    The model is left as it was, and so is its mode, training or evaluation.
+    The model is in the same mode afterwards, training or evaluation.
     """
     from gentext.generate import generate
 

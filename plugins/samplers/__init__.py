@@ -1,7 +1,7 @@
-"""How exported files are opened and run with onnxruntime. (onnxruntime)
+"""Opens exported files and runs them with onnxruntime. (onnxruntime)
 
-For authors of samplers: `open_model` opens a ``model.onnx``, from tokens to logits, and `open_file` that or a
-``generator.onnx``. With `gentext.stepping.generate_stepwise` a model becomes a sampler.
+For authors of samplers: `open_model` opens a ``model.onnx``, from tokens to logits, and `open_file` opens that or a
+``generator.onnx``. `gentext.stepping.generate_stepwise` writes text with an opened model.
 """
 
 from gentext.plugins.samplers.session import GeneratorSession, Session, open_file, open_model

@@ -1,8 +1,8 @@
-"""A compiled generator on a CPU with several cores: each core writes a share of the rows by itself.
+"""A compiled generator on a CPU with several cores: each core runs the graph for a share of the rows.
 
 Within one run of a session all threads work on one node of the graph at a time, and wait for each other
 after it. With many rows these waits, and arrays that move from one core's cache to another's, cost a
-good part of the time. Rows do not depend on each other, so separate runs need none of this.
+good part of the time. Rows do not depend on each other, so each core can run the session for its own rows instead.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from gentext.signature import Port
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-#: Rows of a share, at least: fewer rows take about as long as these.
+#: Smallest number of rows of a share: fewer rows take about as long.
 MIN_SHARE_ROWS = 8
-#: Bytes of a file, at most, for shares to pay: with a larger one every core waits for the weights that it reads.
+#: Largest file, in bytes, for which shares are faster: with a larger one every core waits for weights from memory.
 MAX_FILE_BYTES = 8_000_000
 
 Feeds = Mapping[str, Any]

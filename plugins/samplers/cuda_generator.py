@@ -1,4 +1,4 @@
-"""A compiled generator on a GPU: many positions in one launch, between buffers that never move.
+"""A compiled generator on a GPU: many positions in one launch, with inputs and outputs in fixed buffers.
 
 onnxruntime captures the graph of ``generator-unrolled.onnx`` once for each size of batch, and replays it from
 then on: one launch, where the loop of ``generator.onnx`` needs one for each node at each position. A captured
@@ -52,7 +52,7 @@ class UnrolledGenerator:
     """Runs the unrolled graph as often as it fits into a call, and the loop for the remaining positions.
 
     Both run the batch padded to the same size, so that a row meets the same arithmetic however its text is cut
-    into calls. When the unrolled graph fails, the loop goes on from the same states. Several threads may call it
+    into calls. When the unrolled graph fails, the loop continues from the same states. Several threads may call it
     at a time: they take turns, since they share the buffers.
     """
 

@@ -1,4 +1,4 @@
-"""onnx: sample from an exported file with onnxruntime. Needs no PyTorch."""
+"""The sampler onnx: writes text with an exported file, in onnxruntime. Needs no PyTorch."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class OnnxSampler:
 
 
 class OnnxModel:
-    """A ``model.onnx``, run once a symbol, with the chain in NumPy."""
+    """An opened ``model.onnx``: runs the model once for each position, and the chain in NumPy."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -76,7 +76,7 @@ class OnnxModel:
 
 
 class OnnxGenerator:
-    """A ``generator.onnx``: its own chain runs inside the graph; any other chain in NumPy, on the graph's logits."""
+    """An opened ``generator.onnx``: runs its own chain in the graph, any other chain in NumPy on the graph's logits."""
 
     def __init__(self, session: GeneratorSession, model: GeneratorModel | None = None) -> None:
         """``model`` runs the graph when the chain is the file's own; None: the session does."""

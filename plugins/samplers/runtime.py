@@ -1,4 +1,4 @@
-"""How onnxruntime is set up: devices, threads, sessions, tensors on a device. No other module creates sessions."""
+"""Sets up onnxruntime: devices, threads, sessions, tensors on a device. No other module creates sessions."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def open_session(path: Path, device: str, threads: int) -> tuple[Any, str]:
 
 
 def _may_have_gpu() -> bool:
-    """Tell whether there are device files of an NVIDIA GPU. Asking CUDA itself is slow and prints errors."""
+    """Return whether there are device files of an NVIDIA GPU. Asking CUDA itself is slow and prints errors."""
     return sys.platform == "win32" or any(map(os.path.exists, ("/dev/nvidia0", "/dev/nvidiactl", "/dev/dxg")))
 
 

@@ -1,6 +1,6 @@
 """Opens exported files, checks that a file's metadata and its graph agree, and runs the graph.
 
-Several threads may run one opened file at a time: onnxruntime allows it, and nothing here changes with a run.
+Several threads may run one opened file at a time: onnxruntime allows it, and a run changes no attribute here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""min_p: keep the symbols whose probability is large enough relative to the most probable one."""
+"""The link min_p: keep the symbols whose probability is large enough relative to the most probable one."""
 
 from __future__ import annotations
 

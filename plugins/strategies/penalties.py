@@ -1,4 +1,4 @@
-"""penalties: make symbols less probable that occurred recently in the text."""
+"""The link penalties: make symbols less probable that occurred recently in the text."""
 
 from __future__ import annotations
 

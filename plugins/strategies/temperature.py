@@ -1,4 +1,4 @@
-"""temperature: bolder or more careful text."""
+"""The link temperature: bolder or more careful text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""top_k: keep the k most probable symbols."""
+"""The link top_k: keep the k most probable symbols."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""top_p: keep the smallest set of symbols whose probabilities add up to p."""
+"""The link top_p: keep the smallest set of symbols whose probabilities add up to p."""
 
 from __future__ import annotations
 

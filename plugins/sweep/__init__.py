@@ -6,7 +6,7 @@ start  checks the options, and makes the folder of a new sweep or opens that of 
 space  the values to try, as a TOML file has them; default_space.toml is the built-in one
 sweep  the loop over the trials, shared by several processes
 study  the file with all trials; draws their values and decides which are pruned
-trial  one trial as its parent sees it: a child process
+trial  starts the child process of a trial, and exchanges lines with it
 worker  the child process, which trains the trial
 report  table and picture
 """

@@ -12,7 +12,7 @@ from gentext.advice import after_training
 from gentext.console import say
 from gentext.errors import GenError, MissingExtra
 from gentext.pipeline import DEFAULT_CORPUS
-from gentext.resolve import DEFAULT_PRESET, TrainOptions, preset_names
+from gentext.resolve import DEFAULT_PRESET, TrainOptions, collect_flags, preset_names
 
 if TYPE_CHECKING:
     from gentext.plugins.sweep.study import TrialRow
@@ -55,21 +55,21 @@ def sweep(
 
     What is tried comes from a TOML file, or from the built-in space: sizes, layers, dropout, batches and rates.
     """
-    flags = {
-        "epochs": epochs,
-        "steps": steps,
-        "minutes": minutes,
-        "val_frac": val_frac,
-        "device": device,
-        "precision": precision,
-        "seed": seed,
-    }
+    flags = collect_flags(
+        epochs=epochs,
+        steps=steps,
+        minutes=minutes,
+        val_frac=val_frac,
+        device=device,
+        precision=precision,
+        seed=seed,
+    )
     shared_options = TrainOptions(
         corpus=corpus,
         preset=preset,
         config=config,
         settings=settings or [],
-        flags={key: flag for key, flag in flags.items() if flag is not None},
+        flags=flags,
     )
     try:
         from gentext.plugins.sweep.report import format_table, summarize_sweep
@@ -87,7 +87,7 @@ def sweep(
 
 
 def _keep_best(sweep: Sweep, rows: list[TrialRow], export: bool) -> None:
-    """Make the best trial a run of its own, unless another process is still at work."""
+    """Copy the best trial to the folder ``best``, unless another process still trains some."""
     running_count = sum(row.state == "running" for row in rows)
     if running_count:
         say(f"{running_count} trials are still at work in another process; the process that ends last keeps the best")

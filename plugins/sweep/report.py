@@ -1,4 +1,4 @@
-"""Shows a sweep: a table for people, and sweep.json, sweep.csv and sweep.png in its folder. (matplotlib)"""
+"""Reports on a sweep: a table for the terminal, and sweep.json, sweep.csv and sweep.png in its folder. (matplotlib)"""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class Choices:
         return self.choices
 
     def contains(self, setting: Any) -> bool:
-        """Tell whether a value is one of the choices."""
+        """Return whether a value is one of the choices."""
         return any(setting == choice and type(setting) is type(choice) for choice in self.choices)
 
 
@@ -78,7 +78,7 @@ class Range:
         return [self.low, self.high]
 
     def contains(self, setting: Any) -> bool:
-        """Tell whether a value lies in the range."""
+        """Return whether a value lies in the range."""
         if isinstance(setting, bool) or not isinstance(setting, int if self.is_integer else int | float):
             return False
         return self.low <= setting <= self.high
@@ -138,10 +138,10 @@ def format_setting(name: str, setting: SettingValue) -> str:
 
 
 def check_space(space: Space, options: TrainOptions) -> dict[str, SettingValue]:
-    """Check every key and value against its component, and return the values that hold without a sweep.
+    """Check every key and value against its component, and return the values of the config that lie in the space.
 
-    Raises ConfigError for a key or a value that the component refuses. Where the space has several
-    components in ``section.name``, each of them must have the other keys of the section.
+    The first trial tries these values. Raises ConfigError for a key or a value that the component refuses. Where the
+    space has several components in ``section.name``, each of them must have the other keys of the section.
     """
     for name, distribution in space.items():
         section = name.partition(".")[0]

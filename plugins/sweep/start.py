@@ -1,4 +1,4 @@
-"""Begins a sweep or goes on with one: checks the options, and makes or opens the folder."""
+"""Begins or resumes a sweep: checks the options, and makes or opens the folder."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def sweeps_folder() -> Path:
 
 
 def start_sweep(options: SweepOptions) -> Sweep:
-    """Begin a sweep, or go on with one. Raises GenError for every mistake in the options."""
+    """Begin a sweep, or resume one. Raises a GenError for any mistake in the options."""
     if options.resume:
         return _resume_sweep(options)
     train = dataclasses.replace(
@@ -70,7 +70,7 @@ def start_sweep(options: SweepOptions) -> Sweep:
 
 
 def _check_options(train: TrainOptions, options: SweepOptions) -> tuple[SweepSettings, dict[str, SettingValue]]:
-    """Check the options; return the sweep's settings, and the values of its space that hold without a sweep."""
+    """Check the options; return the sweep's settings, and the values that the first trial tries, see `check_space`."""
     space = read_space(options.space)
     base_config = resolve_config(train)
     with_defaults(base_config)  # checks the components

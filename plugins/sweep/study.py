@@ -30,11 +30,11 @@ STUDY_NAME = "gentext sweep"
 RANDOM_TRIALS = 6
 #: Trials are compared at tenths of their budgets: each is measured at about the same ones.
 TENTHS = 10
-#: A trial may be pruned when so many trials are finished,
+#: A trial may be pruned when at least this number of trials are finished,
 PRUNE_MIN_TRIALS = 4
-#: so many tenths of its budget are spent,
+#: when this number of tenths of its budget are spent,
 PRUNE_MIN_TENTHS = 3
-#: and so many other trials were measured at the same tenth.
+#: and when this number of other trials were measured at the same tenth.
 PRUNE_MIN_RIVALS = 3
 
 
@@ -49,7 +49,7 @@ class TrialRow:
     val_loss: float | None
     """The best held-out loss of a finished trial; the last one of any other trial."""
     details: ConfigTable
-    """The details that `Study.finish` stored: seconds, reason and so on."""
+    """The details that `Study.finish_trial` stored: seconds, reason and so on."""
 
 
 #: Optuna's states, and their names here.
@@ -115,7 +115,7 @@ class Study:
             return self._study.ask().number
 
     def suggest_values(self, number: int, space: Space, seed: int) -> dict[str, SettingValue]:
-        """Return the values that a trial tries; a trial that was begun before keeps its values."""
+        """Return the values that a trial tries; a trial that is resumed keeps its values."""
         with self._as_run_error():
             state = np.random.SeedSequence([seed, number]).generate_state(1)
             self._study.sampler = optuna.samplers.TPESampler(n_startup_trials=RANDOM_TRIALS, seed=int(state[0]))
@@ -161,7 +161,7 @@ class Study:
 def _check_file(path: Path) -> None:
     """Raise sqlite3.Error for a file that is damaged, RunError where there is none.
 
-    Opening it also rolls back what a process left half done when it was killed.
+    Opening it also rolls back a transaction that a killed process has left unfinished.
     """
     if not path.is_file():
         raise RunError(f"{path.parent} is no sweep: it has no {path.name}")

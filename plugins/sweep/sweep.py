@@ -2,8 +2,8 @@
 
 `SWEEP/study.db` holds the trials and their results. Each trial is an ordinary run in `SWEEP/trial-NNN`, trained by
 a child process. The process that holds a trial's lock trains it, and keeps the lock until the end of the trial is
-stored: a trial that is running and not locked was cut short, and goes on from its checkpoint. The child has a lock
-of its own, since it may live a moment longer than a parent that was killed.
+stored. A trial that is recorded as running, but is not locked, was interrupted: the next process resumes it from its
+checkpoint. The child has another lock, since it may live a moment longer than a parent that was killed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from gentext.settings import Settings
 
 #: Names in the sweep's folder.
 STUDY_FILE, BASE_FILE, SPACE_FILE, BEST_FOLDER = "study.db", "base.toml", "space.toml", "best"
-#: When so many trials failed and none succeeded, the sweep ends.
+#: The sweep ends when its first trials, this number of them, have all failed.
 MAX_FAILURES = 5
 #: Seconds to wait for another process that holds the lock of the folder; an export holds it for the longest time.
 LOCK_TIMEOUT = 600
@@ -61,7 +61,7 @@ class SweepSettings:
 
 
 class Sweep:
-    """A sweep's folder and its file."""
+    """A sweep's folder and its study: trains the trials, and keeps the best."""
 
     def __init__(self, folder: Path, study: Study) -> None:
         self.folder, self.study = folder, study
@@ -79,6 +79,9 @@ class Sweep:
         for name in ("locks", "logs"):
             (folder / name).mkdir(exist_ok=True)
         self._trial: Trial | None = None
+        """The trial that this process trains at the moment."""
+        self._trial_lock: FileLock
+        """The lock of that trial, which `_claim_trial` takes."""
         self._interrupts = Interrupts(self._stop_trial)
         self._trained_elsewhere: set[int] = set()
         """Numbers of trials whose child process still lives although its parent was killed."""
@@ -96,9 +99,9 @@ class Sweep:
         self.study.set_settings(dataclasses.asdict(settings))
 
     def run_trials(self) -> None:
-        """Train until no trial is left. Raises TrainingStopped when interrupted.
+        """Train trials until none is left to begin; other processes of the sweep may still train some.
 
-        Trials that other processes train may still be running then.
+        Raises TrainingStopped when interrupted.
         """
         say(f"sweep: {self.settings.trials} trials of {self.settings.corpus} in {self.folder}")
         try:
@@ -154,7 +157,7 @@ class Sweep:
     # -- claiming a trial -----------------------------------------------------------------------
 
     def _start_trial(self) -> tuple[int, Iterator[ConfigTable]] | None:
-        """Start the child process of a new trial, or of one that was cut short.
+        """Start the child process of a new trial, or of one that was interrupted.
 
         Returns the number of the trial and the child's events; None when no trial is left.
         """
@@ -176,7 +179,7 @@ class Sweep:
         return None
 
     def _claim_next(self) -> int | None:
-        """Lock a trial that was cut short, else a new one, and return its number; None when no trial is left."""
+        """Lock a trial that was interrupted, else a new one, and return its number; None when no trial is left."""
         rows = self.study.rows()
         for row in rows:
             if row.state == "running" and row.number not in self._trained_elsewhere and self._claim_trial(row.number):
@@ -219,7 +222,7 @@ class Sweep:
     # -- following a trial ----------------------------------------------------------------------
 
     def _follow_trial(self, number: int, events: Iterator[ConfigTable]) -> None:
-        """Answer a child until it ends, and store the end of the trial."""
+        """Answer the events of a child process until it ends, and store the end of the trial."""
         assert self._trial is not None
         try:
             for event in events:
@@ -277,7 +280,7 @@ class Sweep:
 
     @contextlib.contextmanager
     def _folder_lock(self) -> Iterator[None]:
-        """Keep the sweep's other processes from starting trials and from writing files."""
+        """Hold the lock with which only one process of the sweep starts trials and writes files."""
         try:
             with FileLock(self.folder / "locks" / "study.lock", timeout=LOCK_TIMEOUT):
                 yield

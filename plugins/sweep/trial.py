@@ -1,8 +1,8 @@
 """One trial of a sweep, as its parent sees it: a child process that runs `gentext.plugins.sweep.worker`.
 
-Each trial has a process of its own, so that all of its memory is given back, however it ends. The parent writes lines
-to the child's stdin: first the job, as JSON, then ``go`` or ``prune`` in answer to each measurement, and ``stop`` at
-any time. When stdin ends, the parent has died, and the child ends at once. The child writes JSON objects to its stdout,
+Each trial runs in its own process, so that all of its memory is freed, however it ends. The parent writes lines to the
+child's stdin: first the job, as JSON, then ``go`` or ``prune`` as the answer to each measurement, and ``stop`` at any
+time. When stdin ends, the parent has died, and the child ends at once. The child writes JSON objects to its stdout,
 one a line, whose ``event`` is one of
 
 - ``ready``: the child holds the trial's lock; or ``busy``: another process trains this trial

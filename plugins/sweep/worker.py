@@ -33,7 +33,7 @@ DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
 class _Parent:
-    """The pipes to the parent. As a plugin, it sends each measurement and waits for the answer."""
+    """The pipes to the parent. It is also a plugin, which sends each measurement and waits for the answer."""
 
     def __init__(self, event_stream: IO[str]) -> None:
         self.is_pruned = self.stop_requested = False
@@ -41,14 +41,14 @@ class _Parent:
         self._parent_answers: queue.Queue[str] = queue.Queue()
 
     def listen(self) -> None:
-        """Read the parent's lines, in a thread of its own."""
+        """Read the parent's lines until it ends; runs in a separate thread."""
         for line in sys.stdin:
             if line.strip() == "stop":
                 self.stop_requested = True
                 _thread.interrupt_main()
             else:
                 self._parent_answers.put(line.strip())
-        os._exit(1)  # the parent has died. A run may be cut short at any moment, so this loses nothing
+        os._exit(1)  # the parent has died; a run can be resumed from its checkpoint, so ending at once is safe
 
     def send_event(self, event: str, **fields: Any) -> None:
         print(json.dumps({"event": event, **fields}), file=self._event_stream, flush=True)
@@ -95,7 +95,7 @@ def _run_worker() -> None:
 
 
 def _train_trial(job: Job, parent: _Parent) -> ConfigTable:
-    from gentext.pipeline import train
+    from gentext.pipeline import run_training
 
     host().observe(parent)
     run = runs.Run(Path(job.run))
@@ -112,7 +112,7 @@ def _train_trial(job: Job, parent: _Parent) -> ConfigTable:
             settings=job.settings,
             flags={"export": False},
         )
-    _, result = train(options)
+    _, result = run_training(options)
     return dataclasses.asdict(result)
 
 

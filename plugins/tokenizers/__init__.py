@@ -1,1 +1,1 @@
-"""Text to tokens, and the bytes of each token."""
+"""Tokenizers: turn text into tokens, and know the bytes of each token."""

@@ -1,4 +1,4 @@
-"""byte: the 256 values of a byte of UTF-8. Knows every text there is."""
+"""The tokenizer byte: one symbol for each byte of UTF-8, so that it can encode any text."""
 
 from __future__ import annotations
 

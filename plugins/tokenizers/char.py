@@ -1,4 +1,4 @@
-"""char: one symbol for each Unicode code point, sorted."""
+"""The tokenizer char: one symbol for each Unicode code point of the text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gentext.config import Positive
 from gentext.errors import CorpusError, PrimeError, RunError
 from gentext.interfaces import Ids
 
-#: The text of the unknown symbol, should it ever be written.
+#: The text of the unknown symbol.
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 

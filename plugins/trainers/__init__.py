@@ -1,1 +1,1 @@
-"""How a model is fitted. (torch)"""
+"""Trainers: fit a model to a text. (torch)"""

@@ -1,12 +1,13 @@
-"""bptt: truncated back-propagation through time with carried state. (torch)
+"""The trainer bptt: truncated back-propagation through time with carried state. (torch)
 
-Everything that happens in a step depends on (seed, step) and on what a checkpoint holds, so a
-run that was killed goes on as if nothing had happened.
+A step depends only on the seed, on its number and on what a checkpoint holds. So a run that was killed and resumed
+has the same losses and weights as one that was not.
 """
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import math
 import statistics
@@ -38,19 +39,51 @@ from gentext.plugins.trainers.learner import BPTTConfig, Learner, TrainingState,
 from gentext.run import Run
 from gentext.settings import Settings, budget_steps
 
-#: Steps are timed, to turn minutes into steps and to tell how long training takes: for so many seconds, and at least
-#: and at most so many steps.
+#: Some steps are timed before training, to turn minutes into steps and to show how long training will take: for this
+#: number of seconds, but at least and at most these numbers of steps.
 PROBE_SECONDS, PROBE_MIN_STEPS, PROBE_MAX_STEPS = 2.0, 3, 30
-#: A rate at which the timed steps change next to nothing.
+#: Learning rate of the timed steps, which change a copy of the model.
 PROBE_RATE = 1e-9
 #: Seconds after which a checkpoint is written even without an evaluation.
 SAVE_INTERVAL = 60.0
-#: Nats a symbol from which training does not come back; guessing evenly among all of Unicode costs 14.
+#: Held-out loss, in nats a symbol, at which training is given up; guessing evenly among all of Unicode costs 14.
 HOPELESS_LOSS = 100.0
-#: The highest rate that is recommended after the loss went astray.
+#: The highest learning rate that is recommended after the loss diverged.
 MAX_RECOMMENDED_RATE = 3e-3
 #: Bytes of a parameter while the probe runs: two copies, a gradient, and Adam's two moments, of 4 bytes each.
 TRAINING_BYTES_PER_PARAMETER = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class _Fit:
+    """What one call of `BPTTTrainer.fit` works with."""
+
+    learner: Learner
+    state: TrainingState
+    """Changes with every step."""
+    val: Ids
+    run: Run
+    hooks: Hooks
+    steps: int
+    """Steps of the whole budget."""
+    first_step: int
+    """The step at which this process began."""
+
+    def progress(self, val_loss: float | None = None, sample: Callable[[int], str] | None = None) -> Progress:
+        """Return how far training is, as hooks get it; ``sample`` writes that many characters with the model."""
+        learner, state = self.learner, self.state
+        return Progress(
+            step=state.step,
+            total_steps=self.steps,
+            epoch=max(0, state.step - 1) // learner.batcher.steps_per_epoch,
+            loss=state.loss,
+            rate=learner.rate,
+            tokens=state.step * learner.tokens_per_step,
+            seconds=state.seconds,
+            first_step=self.first_step,
+            val_loss=val_loss,
+            sample=sample,
+        )
 
 
 class BPTTTrainer:
@@ -103,15 +136,16 @@ class BPTTTrainer:
         steps: int,
         resume: bool,
     ) -> FitResult:
-        """Train up to ``steps``. Raises TrainingStopped when interrupted or when the loss goes astray."""
+        """Train up to ``steps``. Raises TrainingStopped when interrupted or when the loss diverges."""
         if self.config.optimizer == "muon" and not find_hidden_matrices(model):
             warn("the model does not say which its hidden matrices are (hidden_matrices), so AdamW trains all of it")
         run = Run(self.process_group.broadcast_path(run.path))
         with self.process_group.explain_lost_process(f"go on with: gen train --resume --run {run.path}"):
             learner = self._create_learner(model, batcher, train)
             state = self._initial_state(learner, run, steps, resume)
-            self._run_steps(learner, state, val, run, hooks, steps, resume)
-            return self._measure_result(model, train, val, run, state, learner.tokens_per_step)
+            fit = _Fit(learner, state, val, run, hooks, steps, first_step=state.step)
+            self._run_steps(fit, resume)
+            return self._measure_result(fit, train)
 
     def _create_learner(self, model: Model, batcher: Batcher, train: Ids) -> Learner:
         return Learner(self.config, self.settings, self.compute, self.process_group, model, batcher, train)
@@ -128,16 +162,14 @@ class BPTTTrainer:
             tidy_checkpoints(run, checkpoint.path, best=state.best_step == state.step > 0)
         return state
 
-    def _run_steps(
-        self, learner: Learner, state: TrainingState, val: Ids, run: Run, hooks: Hooks, steps: int, resume: bool
-    ) -> None:
+    def _run_steps(self, fit: _Fit, resume: bool) -> None:
         """Take step after step, and measure and save in between."""
-        progress = functools.partial(_make_progress, state, learner, steps, state.step)
-        hooks.run_started(run, self.settings, progress())
-        eval_interval = self._eval_interval(steps, learner.tokens_per_step, len(val))
+        learner, state, run, hooks, steps = fit.learner, fit.state, fit.run, fit.hooks, fit.steps
+        hooks.run_started(run, self.settings, fit.progress())
+        eval_interval = self._eval_interval(steps, learner.tokens_per_step, len(fit.val))
         saved_at = time.monotonic()
         if not resume:
-            self._save_checkpoint(learner, state, steps, run, hooks, progress, best=False)
+            self._save_checkpoint(fit, best=False)
         with Interrupts(ignore_repeats=self.process_group.size > 1) as interrupts:
             while state.step < steps and not self._out_of_patience(state):
                 began_at = time.perf_counter()
@@ -151,17 +183,17 @@ class BPTTTrainer:
                     raise self._divergence_error(run, f"the loss became {state.loss} at step {state.step + 1}")
                 state.step += 1
                 state.val_loss = None
-                hooks.step_done(run, progress())
+                hooks.step_done(run, fit.progress())
 
                 if (
                     self.process_group.size == 1
                 ):  # a hook may have asked to stop; several processes agree in the next step
                     stop_requested = interrupts.requested
                 if state.step % eval_interval == 0 or state.step == steps:
-                    is_best = self._evaluate_model(learner, state, val, run, hooks, progress)
-                    self._save_checkpoint(learner, state, steps, run, hooks, progress, best=is_best)
+                    is_best = self._evaluate_model(fit)
+                    self._save_checkpoint(fit, best=is_best)
                 elif stop_requested or save_due:
-                    self._save_checkpoint(learner, state, steps, run, hooks, progress, best=False)
+                    self._save_checkpoint(fit, best=False)
                 else:
                     continue
                 saved_at = time.monotonic()
@@ -192,17 +224,10 @@ class BPTTTrainer:
             return self.config.eval_every
         return max(1, min(steps, max(math.ceil(steps / 10), math.ceil(3.3 * val_tokens / tokens_per_step))))
 
-    def _evaluate_model(
-        self,
-        learner: Learner,
-        state: TrainingState,
-        val: Ids,
-        run: Run,
-        hooks: Hooks,
-        progress: Callable[..., Progress],
-    ) -> bool:
+    def _evaluate_model(self, fit: _Fit) -> bool:
         """Measure the held-out loss, and return whether it is the lowest so far."""
-        val_loss = mean_loss(learner.model, val, self.compute.autocast(), self.process_group)
+        state, model, run = fit.state, fit.learner.model, fit.run
+        val_loss = mean_loss(model, fit.val, self.compute.autocast(), self.process_group)
         if not val_loss < HOPELESS_LOSS:  # NaN, too
             raise self._divergence_error(run, f"the held-out loss became {val_loss:.4g} after step {state.step}")
         state.val_loss = val_loss
@@ -211,25 +236,16 @@ class BPTTTrainer:
             state.best_loss, state.best_step, state.evaluations_without_gain = val_loss, state.step, 0
         else:
             state.evaluations_without_gain += 1
-        sample = functools.cache(functools.partial(preview, learner.model, run))  # several hooks may want the same text
-        hooks.evaluated(run, progress(val_loss=val_loss, sample=sample))
+        sample = functools.cache(functools.partial(preview, model, run))  # several hooks may want the same text
+        fit.hooks.evaluated(run, fit.progress(val_loss=val_loss, sample=sample))
         return is_best
 
-    def _save_checkpoint(
-        self,
-        learner: Learner,
-        state: TrainingState,
-        steps: int,
-        run: Run,
-        hooks: Hooks,
-        progress: Callable[..., Progress],
-        *,
-        best: bool,
-    ) -> None:
+    def _save_checkpoint(self, fit: _Fit, *, best: bool) -> None:
         """Write a checkpoint. Raises TrainingStopped, and writes none, where the weights are no numbers."""
+        learner, state, run = fit.learner, fit.state, fit.run
         meta = {
             **state.to_meta(),
-            "steps": steps,
+            "steps": fit.steps,
             "precision": self.compute.precision,
             "device": self.compute.device.type,
             "threads": self.compute.threads,
@@ -242,10 +258,10 @@ class BPTTTrainer:
             raise self._divergence_error(run, f"the weights became infinite or NaN after step {state.step}")
         if self.process_group.rank == 0:
             path = save_checkpoint(run, tensors, meta, best=best)
-            hooks.checkpoint_saved(run, progress(), path)
+            fit.hooks.checkpoint_saved(run, fit.progress(), path)
 
     def _divergence_error(self, run: Run, problem: str) -> TrainingStopped:
-        """Return the error for a loss or weights that went astray."""
+        """Return the error for a loss or weights that diverged."""
         last_step = checkpoint_step(find_checkpoints(run, "last")[0])
         lower_rate = min(self.config.rate / 3, MAX_RECOMMENDED_RATE)
         return TrainingStopped(
@@ -253,19 +269,18 @@ class BPTTTrainer:
             f"(--set trainer.rate={lower_rate:.2g}) or a smaller trainer.clip"
         )
 
-    def _measure_result(
-        self, model: Model, train: Ids, val: Ids, run: Run, state: TrainingState, tokens_per_step: int
-    ) -> FitResult:
+    def _measure_result(self, fit: _Fit, train: Ids) -> FitResult:
         """Measure the best checkpoint in fp32, on the held-out text and on as much training text."""
+        model, state, val = fit.learner.model, fit.state, fit.val
         if self.process_group.rank == 0:
-            load_weights(model, load_best_checkpoint(run))
+            load_weights(model, load_best_checkpoint(fit.run))
         self.process_group.broadcast(model.state_dict().values())
         return FitResult(
             steps=state.step,
             val_loss=mean_loss(model, val, group=self.process_group),
             train_loss=mean_loss(model, train[-len(val) :], group=self.process_group),
             best_step=state.best_step,
-            symbols_per_second=state.step * tokens_per_step / max(state.seconds, 1e-9),
+            symbols_per_second=state.step * fit.learner.tokens_per_step / max(state.seconds, 1e-9),
         )
 
 
@@ -274,25 +289,3 @@ def _needs_another_probe(step_seconds: list[float]) -> bool:
     if len(step_seconds) < PROBE_MIN_STEPS:
         return True
     return len(step_seconds) < PROBE_MAX_STEPS and sum(step_seconds) < PROBE_SECONDS
-
-
-def _make_progress(
-    state: TrainingState,
-    learner: Learner,
-    steps: int,
-    first_step: int,
-    val_loss: float | None = None,
-    sample: Callable[[int], str] | None = None,
-) -> Progress:
-    return Progress(
-        step=state.step,
-        total_steps=steps,
-        epoch=max(0, state.step - 1) // learner.batcher.steps_per_epoch,
-        loss=state.loss,
-        rate=learner.rate,
-        tokens=state.step * learner.tokens_per_step,
-        seconds=state.seconds,
-        first_step=first_step,
-        val_loss=val_loss,
-        sample=sample,
-    )

@@ -1,7 +1,7 @@
-"""Begins a run with the weights of another one, whose text may have had other symbols. (torch)
+"""Loads the weights of another run into a new model; the two texts may have different symbols. (torch)
 
-Symbols are recognised by their bytes. Those that both texts have keep their rows of the weights; the new ones keep the
-fresh rows that the new model was made with.
+Symbols are identified by their bytes. A symbol of both texts keeps its rows of the loaded weights. The rows of a new
+symbol stay as the new model was initialized.
 """
 
 from __future__ import annotations
@@ -26,15 +26,16 @@ TokenBySymbol = dict[bytes | None, int]
 
 @dataclasses.dataclass(frozen=True)
 class InitialWeights:
-    """The run that ``--init-from`` names."""
+    """Loads the weights of a run into a new model: the option ``--init-from``."""
 
     path: Path
+    """Folder of the run."""
 
     def __call__(self, model: Model, tokenizer: Tokenizer, config: ConfigTable) -> str:
         """Put the run's best weights into a new model, and return a line about it.
 
         Raises RunError where tokenizer or model are of another kind or size, and PluginError where the symbols differ
-        and the model does not say which tensors have a row for each.
+        and the model does not name the tensors that have a row for each symbol.
         """
         run = open_run(self.path)
         _check_names(run, config)
@@ -85,7 +86,7 @@ def _symbol_axes(model: Model, config: ConfigTable) -> dict[str, int]:
 
 
 class _RowMapping:
-    """Which rows of the old weights become which rows of the new ones."""
+    """Copies the rows of shared symbols from the tensors of an old model into those of a new one."""
 
     def __init__(self, old_symbols: TokenBySymbol, new_symbols: TokenBySymbol) -> None:
         self.shared_symbols = [symbol for symbol in new_symbols if symbol in old_symbols]

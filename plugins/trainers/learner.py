@@ -1,7 +1,7 @@
-"""One optimizer step at a time: the model, its optimizers and the state that is carried along. (torch)
+"""Takes optimizer steps: the model, its optimizers and the state that is carried from window to window. (torch)
 
-What a step does depends on (seed, step) and on what `Learner.tensors` returns, and nothing else:
-that is why a killed run can go on exactly.
+A step depends only on the seed, on its number and on the tensors that `Learner.tensors` returns. So a run that was
+killed can be resumed exactly from a checkpoint.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class BPTTConfig:
 
 @dataclasses.dataclass
 class TrainingState:
-    """How far training is; with the tensors, all that a checkpoint holds."""
+    """How far training is: with `Learner.tensors`, everything that a checkpoint holds."""
 
     step: int = 0
     """Optimizer steps done."""
@@ -70,7 +70,7 @@ class TrainingState:
     """The lowest held-out loss so far, and the step at which it was measured."""
     best_step: int = 0
     evaluations_without_gain: int = 0
-    """Measurements since then."""
+    """Measurements of the held-out loss since then."""
     val_loss: float | None = None
     """The held-out loss, where it was measured after the last step."""
 
@@ -101,7 +101,7 @@ class TrainingState:
 
 
 class Learner:
-    """Model, optimizers and carried state; takes one optimizer step at a time."""
+    """The model, its optimizers and the carried state; `step` takes one optimizer step."""
 
     def __init__(
         self,
@@ -125,9 +125,9 @@ class Learner:
         process_group.broadcast(self.model.state_dict().values())
         self.optimizers = _create_optimizers(model, config, compute)
         self.scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
-        #: Rows of a batch that are this process's, and symbols of a batch over all processes.
+        #: Rows of a batch in this process, and symbols of a batch in all processes together.
         self.rows, self.tokens_per_step = batcher.rows // process_group.size, batcher.rows * batcher.length
-        #: The model's state behind the last window of each row.
+        #: The model's state after the last window of each row.
         self.carried: TorchState = model.initial_state(self.rows)
         #: Learning rate of the last step.
         self.rate = 0.0
@@ -174,7 +174,7 @@ class Learner:
                 parameter_group["lr"] = rate
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all tensors that a checkpoint needs, those of the other processes too: all of them must call."""
+        """Return all tensors that a checkpoint needs, those of other processes too. Every process must call this."""
         tensors = {f"{MODEL_PREFIX}{name}": tensor for name, tensor in self.model.state_dict().items()}
         for name, optimizer in self.optimizers.items():
             for parameter_index, state in optimizer.state_dict()["state"].items():
@@ -229,7 +229,7 @@ class Learner:
         self.carried = tuple(carried)
 
     def _load_random_state(self, checkpoint: Checkpoint) -> None:
-        """Restore the random state of this process; one that the run did not have before gets a state of its own."""
+        """Restore the random state of this process, or seed it if the run had fewer processes before."""
         rank, tensors = self.process_group.rank, checkpoint.tensors
         self.process_group.seed_other_ranks(self.seed, checkpoint.meta["step"])
         if _random_state_name("cpu", rank) in tensors:
@@ -260,9 +260,10 @@ def _random_state_name(device: str, rank: int) -> str:
 
 
 def find_hidden_matrices(model: Model) -> dict[str, int]:
-    """Return what Muon trains of a model, see `SupportsHiddenMatrices`: nothing where the model does not name it.
+    """Return the matrices that Muon trains, see `SupportsHiddenMatrices`; empty for a model that names none.
 
-    Raises PluginError where the model names what is no matrix, or cannot be cut as it says.
+    Raises PluginError where the model names a parameter that is no matrix, or whose height is no multiple of the
+    number of matrices in it.
     """
     if not isinstance(model, SupportsHiddenMatrices):
         return {}

@@ -19,7 +19,7 @@ from torch.nn import Parameter, functional
 MOMENTUM = 0.95
 #: Root mean square of the elements of an update at a rate of 1: about Adam's, so that both can share a rate.
 ADAM_RMS = 0.2
-#: Rows of a block at most: each block of a matrix is made orthogonal for itself.
+#: Largest number of rows of a block; each block of a matrix is made orthogonal separately.
 MAX_BLOCK_ROWS = 128
 #: Factors of x, x^3 and x^5 in each round. Minimax coefficients for two rounds: singular values in [0.02, 1] end in
 #: [0.49, 1.51]. Computed as in N. Amsel and others, "The Polar Express", 2025.
@@ -35,16 +35,16 @@ class Muon(torch.optim.Optimizer):
     def __init__(
         self, matrices: Mapping[Parameter, int], rate: float, scale: float, weight_decay: float, dtype: torch.dtype
     ) -> None:
-        """``matrices``: each weight [n * rows, columns], and how many matrices n lie in it below one another.
+        """``matrices`` maps each weight [n * rows, columns] to n, the number of matrices that are stacked in it.
 
-        An update is ``scale`` times as large as one of Adam would be. ``dtype`` is that of the matrix products.
+        An update is about ``scale`` times as large as Adam's. ``dtype`` is that of the matrix products.
         """
         parameter_groups = [{"params": [weight], "stacked": stacked} for weight, stacked in matrices.items()]
         super().__init__(parameter_groups, {"lr": rate})
         self.scale, self.weight_decay, self.dtype = scale, weight_decay, dtype
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # nobody asks for a loss
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # returns no loss
         """Take one step. Weights without a gradient stay."""
         for parameter_group in self.param_groups:
             (weight,) = parameter_group["params"]
