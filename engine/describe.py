@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import platform
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -110,6 +109,8 @@ def describe_links(chain: Chain) -> list[LinkMeta]:
 
 def make_card(run: Run, model: Model) -> dict[str, Any]:
     """Return the origin of a run's model: corpus, sizes, losses, config, versions."""
+    import platform  # only an export needs it, and importing it takes time at every start
+
     config = run.config
     final_row: dict[str, Any] = next((row for row in reversed(run.read_metrics()) if row.get("finished")), {})
     return {

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from gentext.adjustments import Change, TrainingFacts
 from gentext.console import warn
 from gentext.errors import GenError, PluginError, reason
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from gentext.adjustments import Change, TrainingFacts
     from gentext.config import ConfigTable
     from gentext.interfaces import FitResult
     from gentext.run import Run

@@ -57,7 +57,9 @@ def _remove_constants(graph: onnx.GraphProto, names: Collection[str]) -> list[on
     for node in graph.node:
         for branch in subgraphs(node):
             removed_nodes += _remove_constants(branch, names)
-        is_listed = node.op_type == "Constant" and node.output[0] in names
-        (removed_nodes if is_listed else remaining_nodes).append(copy_node(node))
+        if node.op_type == "Constant" and node.output[0] in names:
+            removed_nodes.append(copy_node(node))
+        else:
+            remaining_nodes.append(copy_node(node))
     replace_nodes(graph, remaining_nodes)
     return removed_nodes

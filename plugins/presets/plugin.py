@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
-from gentext.adjustments import Change, TrainingFacts
 from gentext.config import ConfigTable
 from gentext.hookspecs import hookimpl
+
+if TYPE_CHECKING:  # every command imports this file
+    from gentext.adjustments import Change, TrainingFacts
 
 PRESETS_WITH_RULES = ("small", "base")
 

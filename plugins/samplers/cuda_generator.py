@@ -8,6 +8,7 @@ graph reads and writes fixed addresses, so its inputs and outputs are buffers th
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 import weakref
 from collections.abc import Callable, Mapping
@@ -35,8 +36,11 @@ Feeds = Mapping[str, Any]
 
 def bucket_size(rows: int) -> int:
     """Return the number of rows that a batch is padded to."""
-    multiple_of_last = -(-rows // BUCKET_SIZES[-1]) * BUCKET_SIZES[-1]
-    return next((size for size in BUCKET_SIZES if size >= rows), multiple_of_last)
+    for size in BUCKET_SIZES:
+        if rows <= size:
+            return size
+    largest = BUCKET_SIZES[-1]
+    return math.ceil(rows / largest) * largest
 
 
 def open_captured(loop: GeneratorSession, device: str = "cuda") -> UnrolledGenerator | GeneratorSession:
