@@ -20,7 +20,6 @@ shown with its traceback.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 
@@ -107,6 +106,8 @@ class MissingExtra(GenError):
 
 def nearest(name: str, candidates: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` with the candidate that is most like the name, or an empty string."""
+    import difflib  # only messages need it, and importing it takes time at every start
+
     matches = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.5)
     return f" Did you mean {matches[0]!r}?" if matches else ""
 
