@@ -16,6 +16,9 @@ from collections.abc import Iterator, Sequence
 from importlib import metadata
 from typing import Any
 
+# All commands need NumPy. It is imported here, where few calls are under way: imported from within a command it took
+# 9 ms longer with CPython 3.11, probably because calls then cross a boundary of the interpreter's stack over and over.
+import numpy  # noqa: F401
 import typer
 from typer.models import CommandInfo
 
@@ -88,9 +91,6 @@ def _show_version(version: bool = typer.Option(False, "--version", help="Show th
 
 def script() -> int:
     """Run ``gen`` as the whole process, and return its exit status. The entry point of the command."""
-    # Imports create some hundred thousand objects that live as long as the process. With Python's own threshold, 700
-    # new objects, it searches them for cycles again and again: a fiftieth of the time of a short command.
-    gc.set_threshold(50_000, 10, 10)
     exit_status = main()
     # The operating system takes back all memory. Without this, Python would search it for cycles first: 25 ms.
     gc.freeze()
