@@ -68,11 +68,13 @@ def _describe_generator(path: Path) -> str:
 
 
 def _describe_run(run: Run) -> dict[str, Any]:
+    config = run.config
     if run.model.is_file():
         facts = {"run": str(run.path), **_describe_file(run.path / MODEL_FILE)}
+        if "corpus" in config:
+            facts["corpus"] = config["corpus"]  # with the origin, which an exported file does not have
         generator_path = run.path / GENERATOR_FILE
         return facts | ({"generator": _describe_generator(generator_path)} if generator_path.is_file() else {})
-    config = run.config
     rows = run.read_metrics()
     val_losses = [row["val_loss"] for row in rows if row.get("val_loss") is not None]
     return {

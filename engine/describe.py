@@ -112,13 +112,16 @@ def make_card(run: Run, model: Model) -> dict[str, Any]:
     import platform  # only an export needs it, and importing it takes time at every start
 
     config = run.config
+    corpus_table = config.get("corpus", {})
+    # Not its origin: a stranger who gets the file must not learn the folders of this machine.
+    corpus = {key: corpus_table[key] for key in ("name", "sha256", "characters") if key in corpus_table}
     final_row: dict[str, Any] = next((row for row in reversed(run.read_metrics()) if row.get("finished")), {})
     return {
-        "corpus": config.get("corpus", {}),
+        "corpus": corpus,
         "parameters": sum(int(parameter.numel()) for parameter in model.parameters()),
         "steps": final_row.get("step"),
         **{key: final_row.get(key) for key in ("val_loss", "train_loss", "best_step")},
-        "config": config,
+        "config": {**config, "corpus": corpus},
         "versions": {name: installed_version(name) for name in ("gentext", "torch", "onnx")}
         | {"python": platform.python_version()},
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import onnx
@@ -16,13 +16,17 @@ from torch import Tensor
 from gentext.bundle import Bundle
 from gentext.errors import ExportError, reason
 from gentext.export.network.scan import scan_over_time
-from gentext.export.proto import IR_VERSION, OPSET, declare_shape
+from gentext.export.proto import IR_VERSION, OPSET, declare_shape, subgraphs
 from gentext.export.verify import Difference, verify_model
 from gentext.interfaces import Model
 from gentext.plugins.pytorch.recurrent import TorchState
 
 #: Rows and positions of the example that is traced: no two sizes alike, none of them 1.
 EXAMPLE_ROWS, EXAMPLE_POSITIONS = 3, 5
+#: The parts of a file on which the tracer leaves notes.
+_Annotated = (
+    onnx.ModelProto | onnx.GraphProto | onnx.FunctionProto | onnx.NodeProto | onnx.ValueInfoProto | onnx.TensorProto
+)
 
 
 class ModelFile(NamedTuple):
@@ -116,10 +120,30 @@ def _trace_module(module: torch.nn.Module, tokens: Tensor, bundle: Bundle) -> on
 
 
 def remove_annotations(proto: onnx.ModelProto) -> None:
-    """Remove the tracer's notes on each node, such as lines and paths of the source that it comes from."""
-    for node in proto.graph.node:
-        del node.metadata_props[:]
-        node.ClearField("doc_string")
+    """Remove the tracer's notes on all parts of a model, such as lines and paths of the source of a node."""
+    _clear_annotations(proto)
+    _remove_graph_annotations(proto.graph)
+    for function in proto.functions:
+        _clear_annotations(function)
+        _remove_node_annotations(function.node)
+
+
+def _remove_graph_annotations(graph: onnx.GraphProto) -> None:
+    for annotated in (graph, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        _clear_annotations(annotated)
+    _remove_node_annotations(graph.node)
+
+
+def _remove_node_annotations(nodes: Iterable[onnx.NodeProto]) -> None:
+    for node in nodes:
+        _clear_annotations(node)
+        for graph in subgraphs(node):
+            _remove_graph_annotations(graph)
+
+
+def _clear_annotations(annotated: _Annotated) -> None:
+    del annotated.metadata_props[:]
+    annotated.ClearField("doc_string")
 
 
 @contextlib.contextmanager
@@ -147,7 +171,6 @@ def _serialize_model(proto: onnx.ModelProto, bundle: Bundle) -> bytes:
         shapes[state.name] = shapes[f"{state.name}_out"] = shape
     for value_info in [*proto.graph.input, *proto.graph.output]:
         declare_shape(value_info, shapes[value_info.name])
-    del proto.metadata_props[:]
     del proto.graph.value_info[:]
     remove_annotations(proto)
     onnx.helper.set_model_props(proto, bundle.to_metadata())
