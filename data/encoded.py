@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import struct
 import tempfile
 import time
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 from gentext.console import say
 from gentext.errors import CorpusError, RunError
 from gentext.interfaces import Ids
+from gentext.removal import find_gentext_files
 from gentext.run import atomic_write
 
 #: Version of the file. It is a part of the key, so a file of another version is never read.
@@ -38,6 +40,10 @@ _CHECKSUM_FORMAT = struct.Struct("<I")
 #: Offset of the ids, in bytes; after the header the file has zeros up to here.
 IDS_OFFSET = 128
 FILE_SUFFIX = ".ids"
+#: Name of a file: the key's digest in hexadecimal, and the suffix.
+_FILE_NAME = re.compile(rf"[0-9a-f]{{64}}{re.escape(FILE_SUFFIX)}")
+#: The folder of the files. It is gentext's own, unlike the folder that ``GEN_CACHE_DIR`` names.
+CACHE_FOLDER = "encoded"
 #: Number of bytes that are checked at once.
 BLOCK_SIZE = 1 << 22
 #: Seconds after which a file that no run has used is removed.
@@ -79,13 +85,13 @@ class _DamagedFileError(Exception):
 
 
 def cache_folder() -> Path:
-    """Return the folder of encoded texts: ``GEN_CACHE_DIR``, else in the user's cache; it need not exist."""
-    folder = os.environ.get("GEN_CACHE_DIR")
-    if folder:
-        return Path(folder).expanduser()
+    """Return the folder of encoded texts, in ``GEN_CACHE_DIR`` or else in the user's cache; it need not exist."""
+    parent_folder = os.environ.get("GEN_CACHE_DIR")
+    if parent_folder:
+        return Path(parent_folder).expanduser() / CACHE_FOLDER
     import pooch  # type: ignore[import-untyped]
 
-    return Path(pooch.os_cache("gentext")) / "encoded"
+    return Path(pooch.os_cache("gentext")) / CACHE_FOLDER
 
 
 def encode_cached(key: EncodingKey, id_blocks: Iterable[Ids]) -> EncodedText:
@@ -221,8 +227,7 @@ def _map_ids(file: IO[bytes], key: EncodingKey, length: int, counts: NDArray[np.
 def _remove_old_files(folder: Path) -> None:
     """Remove files that no run has used for a long time, and temporary files of runs that were killed."""
     oldest_time = time.time() - MAX_AGE_SECONDS
-    for path in folder.iterdir():
-        if FILE_SUFFIX in path.name:
-            with contextlib.suppress(OSError):
-                if path.stat().st_mtime < oldest_time:
-                    path.unlink()
+    for path in find_gentext_files(folder, _FILE_NAME):
+        with contextlib.suppress(OSError):
+            if path.stat().st_mtime < oldest_time:
+                path.unlink()

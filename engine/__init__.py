@@ -27,6 +27,7 @@ Contracts
 
 Files
     run  a run folder, and atomic writes
+    removal  removes files that gentext made, and no others
     bundle  the metadata of an exported file
     signature  inputs and outputs of a compiled generator
 

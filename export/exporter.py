@@ -14,7 +14,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from gentext.bundle import Bundle
+from gentext.bundle import METADATA_PREFIX, Bundle
 from gentext.chain import Chain, LinkArrays
 from gentext.console import warn
 from gentext.describe import chain_of, configured_chain, describe_model, load_tokenizer
@@ -133,13 +133,27 @@ def export_run(run: Run, folder: Path, options: ExportOptions = ExportOptions())
     for name in (GENERATOR_FILE, UNROLLED_FILE):
         exported_file = generator.files.get(name) if generator else None
         if exported_file is None:
-            (folder / name).unlink(missing_ok=True)  # no older file beside a newer model
+            _remove_older_export(folder / name)  # a newer model must not stand beside it
             continue
         write_bytes(folder / name, exported_file.file_bytes)
         lines.append(
             f"exported {folder / name} ({len(exported_file.file_bytes) / 1e6:.1f} MB): {'; '.join(exported_file.facts)}"
         )
     return lines
+
+
+def _remove_older_export(path: Path) -> None:
+    """Remove a file of an earlier export. A file of that name that gentext did not make stays, with a warning."""
+    if not path.is_file():
+        return
+    try:
+        metadata = onnx.load(path, load_external_data=False).metadata_props
+    except Exception:  # protobuf raises errors of its own for a file that is no ONNX
+        metadata = []
+    if any(entry.key.startswith(METADATA_PREFIX) for entry in metadata):
+        path.unlink(missing_ok=True)
+    else:
+        warn(f"{path} stays, and does not belong to the new {MODEL_FILE}: gentext did not make it, or it is damaged")
 
 
 def _build_generator(job: ExportJob) -> tuple[BuiltGenerator, list[str]]:

@@ -85,9 +85,10 @@ def test_cache_whose_disk_is_full(
     monkeypatch.setenv("GEN_CACHE_DIR", str(folder))
     code, _, err = gen("train", tiny_text, "--run", tmp_path / "run", *tiny_options, "--steps", 4, "--no-export")
     assert code == 0, err
-    line = f"{folder}: cannot be written (No space left on device); the encoded text goes into a temporary file"
+    cache = folder / "encoded"
+    line = f"{cache}: cannot be written (No space left on device); the encoded text goes into a temporary file"
     assert line in err
-    assert list(folder.iterdir()) == []
+    assert list(cache.iterdir()) == []
     names = [next(run.glob("checkpoints/best-*")).name for run in (tmp_path / "run", tiny_run)]
     assert names[0] == names[1]  # with the loss in it
 

@@ -37,7 +37,7 @@ ALPHABET = st.text("ab \n\u00e9\U0001f642", min_size=1, max_size=300)
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a text, and a cache of its own in ``cache``."""
+    """A folder with a text, and a cache of its own below ``cache``."""
     monkeypatch.setenv("GEN_CACHE_DIR", str(tmp_path / "cache"))
     (tmp_path / "text.txt").write_text(LINES)
     return tmp_path
@@ -53,7 +53,7 @@ def component(cls: Any, config: Any = None) -> ConfiguredComponent:
 
 
 def cached(place: Path) -> list[Path]:
-    return list((place / "cache").iterdir())
+    return list((place / "cache" / "encoded").iterdir())
 
 
 # -- pieces -----------------------------------------------------------------------------------
@@ -181,11 +181,41 @@ def test_cache_knows_what_it_is_about(place: Path) -> None:
     assert len(cached(place)) == 4
     old_file = cached(place)[0]
     os.utime(old_file, (0, time.time() - encoded.MAX_AGE_SECONDS - 60))
-    (place / "cache" / "mine.txt").write_text("not of the cache")
-    os.utime(place / "cache" / "mine.txt", (0, 0))
     (place / "text.txt").write_text(LINES * 2)
     read(place)
-    assert old_file not in cached(place) and len(cached(place)) == 5
+    assert old_file not in cached(place) and len(cached(place)) == 4
+
+
+def test_only_files_of_the_cache_are_removed(place: Path) -> None:
+    """``GEN_CACHE_DIR`` may name a folder of one's own, and even the cache may hold what gentext did not write."""
+    read(place)
+    digest = "0123456789abcdef" * 4
+    cache_names = [f"{digest}.ids", f".{digest}.ids.a_b2c3d4.tmp"]
+    foreign_names = [
+        *("my.ids", "thesis.ids.txt", "notes.ids2024.csv", ".ids", ".my.ids.a_b2c3d4.tmp"),
+        *(f"{digest}.ids.txt", f"{digest}.ids.tmp", f"my-{digest}.ids", f"{digest}0.ids", f"{digest[1:]}.ids"),
+        *(f"{digest.upper()}.ids", f"{digest}.idsx", f"{digest}_ids", f"{digest}.ids\n"),
+        *(f".{digest}.ids.tmp", f".{digest}.ids.short.tmp", f".{digest}.ids.a_b2c3d4.tmp.txt", f".{digest}.ids"),
+    ]
+    parent_folder, folder = place / "cache", place / "cache" / "encoded"
+    old_time = time.time() - 40 * 24 * 3600
+    for path in [folder / name for name in cache_names + foreign_names] + [
+        parent_folder / name for name in cache_names + foreign_names
+    ]:
+        path.write_text("a year of work")
+        os.utime(path, (old_time, old_time))
+    subfolder = folder / f"{digest[::-1]}.ids"
+    subfolder.mkdir()
+    (subfolder / f"{digest}.ids").write_text("a year of work")
+    for path in (subfolder / f"{digest}.ids", subfolder):
+        os.utime(path, (old_time, old_time))
+    (place / "text.txt").write_text(LINES * 2)
+    read(place)
+    assert {path.name for path in parent_folder.iterdir()} == {"encoded", *cache_names, *foreign_names}
+    remaining_names = {path.name for path in folder.iterdir()}
+    assert remaining_names.isdisjoint(cache_names)
+    assert remaining_names >= {*foreign_names, subfolder.name} and len(remaining_names) == len(foreign_names) + 3
+    assert [path.name for path in subfolder.iterdir()] == [f"{digest}.ids"]
 
 
 def test_cache_that_cannot_be_written(

@@ -7,6 +7,8 @@ import itertools
 import json
 import re
 import shutil
+import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,10 +24,11 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+import gentext
 from gentext import bench
 from gentext.bundle import Bundle, LinkMeta, ParamMeta, StateMeta, TokenizerMeta
 from gentext.errors import ExportError
-from gentext.export import precision
+from gentext.export import exporter, precision
 from gentext.export.exporter import ExportOptions, export_run
 from gentext.export.network import model as model_export
 from gentext.export.precision import BuiltGenerator, ExportedFile, fastest_precision
@@ -281,6 +284,81 @@ def test_no_precision_is_taken_above_the_limit(
     fastest, table = fastest_precision(build, list(rates), 0.005)
     assert fastest.precision == expected
     assert [line.split()[0] for line in table if "taken" in line] == [expected]
+
+
+def paths_of_this_machine(*paths: Path) -> set[str]:
+    """Return the folders from which a stranger could learn whose machine this is, and these paths."""
+    sources = [Path(module.__file__ or "").parent for module in (torch, onnx, gentext, model_export)]
+    folders = {Path.home(), Path.cwd(), Path(sys.prefix), Path(tempfile.gettempdir()), *sources, *paths}
+    folders |= {folder.resolve() for folder in folders}
+    return {str(folder) for folder in folders if len(folder.parts) > 1}  # the root is in every path of a graph
+
+
+def assert_no_path(content: bytes, paths: set[str]) -> None:
+    for path in paths:
+        for spelling in (path, json.dumps(path)[1:-1], path.replace("/", "\\/")):
+            for encoding in ("utf-8", "utf-16-le"):
+                assert spelling.encode(encoding) not in content, path
+
+
+def test_exported_files_hold_no_path(tmp_path: Path, tiny_text: Path, gen: Callable[..., Any]) -> None:
+    """The run remembers where its text is; whoever gets an exported file does not learn it."""
+    run = tmp_path / "run"
+    sizes = ("--set", "model.hidden=64", "--set", "run.threads=1", "--steps", 2)
+    assert tiny_text.is_absolute()
+    assert gen("train", tiny_text, "--run", run, *sizes)[0] == 0
+    for folder, options in (("int8", ("--precision", "int8")), ("unrolled", ("--unroll", 2))):
+        code, _, err = gen("export", run, "-o", tmp_path / folder, "--limit", 10, *options)
+        assert code == 0, err
+    paths = paths_of_this_machine(tiny_text, tiny_text.parent, run, tmp_path)
+    files = sorted(tmp_path.glob("*/*.onnx"))
+    assert len(files) == 2 + 2 + 3
+    for path in files:
+        assert_no_path(path.read_bytes(), paths)
+        if path.name == "generator-unrolled.onnx":  # gen info does not open it
+            continue
+        code, out, err = gen("info", path, "--json")
+        assert code == 0, err
+        assert json.loads(out)["corpus"].keys() == {"name", "sha256", "characters"}
+        assert "origin" not in out and str(tiny_text) not in out
+    assert open_file(tmp_path / "int8" / "generator.onnx", "cpu").bundle.card["precision"] == "int8"
+    config = open_run(run).config
+    assert config["corpus"]["origin"] == str(tiny_text)
+    card = open_model(run / "model.onnx", "cpu").bundle.card
+    assert card["corpus"] == {key: fact for key, fact in config["corpus"].items() if key != "origin"}
+    assert card["config"] == {**config, "corpus": card["corpus"]}
+    assert json.loads(gen("info", run, "--json")[1])["corpus"] == config["corpus"]
+
+
+@pytest.mark.parametrize("method", [model_export.trace_forward, model_export.scan_steps])
+def test_tracer_leaves_no_path(method: Callable[..., onnx.ModelProto]) -> None:
+    """The tracer notes the stack at each node: a path of the environment, or of the model's source."""
+    model = lstm(LSTMConfig(hidden=8))
+    bundle = bundle_for(model)
+    proto, paths = method(model, bundle), paths_of_this_machine()
+    with pytest.raises(AssertionError):
+        assert_no_path(proto.SerializeToString(), paths)
+    model_export.remove_annotations(proto)
+    assert_no_path(proto.SerializeToString(), paths)
+
+
+def test_export_removes_only_its_own_files(tmp_path: Path, tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own_file, folder = (tiny_run / "generator.onnx").read_bytes(), tmp_path / "folder"
+    folder.mkdir()
+    path = folder / "generator-unrolled.onnx"
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["a"], ["b"])], "somebody's", [], [])
+    foreign_model = onnx.helper.make_model(graph)
+    onnx.helper.set_model_props(foreign_model, {"gentex": "1", "author": "somebody"})
+    for content in (foreign_model.SerializeToString(), b"", b"a year of work", own_file[: len(own_file) // 2]):
+        path.write_bytes(content)
+        exporter._remove_older_export(path)
+        assert path.read_bytes() == content
+        assert f"gen: warning: {path} stays" in capsys.readouterr().err
+    export_run(open_run(tiny_run), folder)
+    assert path.read_bytes() == own_file[: len(own_file) // 2]
+    path.write_bytes(own_file)
+    export_run(open_run(tiny_run), folder)
+    assert not path.exists()
 
 
 def test_file_needs_nothing_but_onnxruntime(tiny_run: Path, gen: Callable[..., Any]) -> None:

@@ -69,6 +69,11 @@ def trials(folder: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key not in ("seconds", "symbols_per_second")} for row in rows]
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return the files below a folder by their paths in it."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def test_best_is_kept(reference: Path) -> None:
     rows = trials(reference)
     losses = [row["val_loss"] for row in rows]
@@ -113,13 +118,18 @@ def test_more_trials_and_the_best_is_ready(reference: Path, gen: Gen, tmp_path: 
     folder = shutil.copytree(reference, tmp_path / "sweep")
     result = gen("sweep", "--resume", "--sweep", folder, "--space", space)
     fails(2, result, "--resume goes on with the settings of the sweep")
+    (folder / "best" / "plots").mkdir()
+    for name in ("notes.txt", "plots/loss.svg"):
+        (folder / "best" / name).write_text("a year of work")
     code, out, err = gen("sweep", "--resume", "--sweep", folder, "--trials", TRIALS + 1, "--json")
     assert code == 0, err
+    assert contents(folder / "best-kept") == dict.fromkeys(["notes.txt", "plots/loss.svg"], b"a year of work")
     rows = json.loads(out)["trials"]
     assert len(rows) == TRIALS + 1
     assert err.count(": finished") == 1
     best = folder / "best"
     assert {"model.onnx", "generator.onnx"} <= {path.name for path in best.iterdir()}
+    assert not [*folder.glob(".best*")]
     for words in (["sample", best, "--length", 9, "--seed", 1], ["eval", best, "--json"]):
         code, out, err = gen(*words)
         assert code == 0, err
@@ -137,6 +147,15 @@ def test_failing_trials(gen: Gen, tiny_text: Path, tiny_options: tuple[str, ...]
     reasons = [row["reason"] for row in sorted(rows, key=lambda row: row["trial"])]
     assert reasons[0] is None and "the loss became" in reasons[1] and "this machine has" in reasons[2], reasons
     assert [path.parent.parent.name for path in (tmp_path / "some").glob("trial*/checkpoints/*")] == ["trial-000"]
+    failed = tmp_path / "some" / "trial-001" / "checkpoints"
+    failed.mkdir(parents=True, exist_ok=True)
+    own_names = ["last-step000002.safetensors", ".best-step000002-val1.2345.safetensors.a_b2c3d4.tmp"]
+    foreign_names = ["mine.safetensors", "last-notes.txt", ".notes.tmp", "last-step000002.safetensors.txt"]
+    for name in own_names + foreign_names:
+        (failed / name).write_text("a year of work")
+    code, _, err = gen("sweep", "--resume", "--no-export", "--sweep", tmp_path / "some")
+    assert code == 0, err
+    assert sorted(contents(failed)) == sorted(foreign_names)
     space.write_text("[trainer.rate]\nchoices = [1e38]\n")
     result = gen(*common, "--sweep", tmp_path / "none", "--trials", 1)
     fails(1, result, "no trial was finished", "sweep.csv")
@@ -171,6 +190,45 @@ def test_trial_is_pruned_or_dies(tiny_text: Path, tmp_path: Path, monkeypatch: p
     [*_, event] = waiting.events()
     waiting.kill()
     assert event["event"] == "failed" and "killed" in event["reason"] and not event["disk"]
+
+
+def test_trial_that_begins_again_keeps_what_is_not_its_own(tiny_text: Path, tmp_path: Path) -> None:
+    """A trial was killed before its first checkpoint, and somebody has put files into its folder."""
+    folder = tmp_path / "run"
+    (folder / "checkpoints").mkdir(parents=True)
+    foreign_names = ["notes.txt", "checkpoints/mine.safetensors", ".draft.txt.a_b2c3d4.tmp", "config.toml.bak"]
+    for name in ["config.toml", ".held_out.txt.a_b2c3d4.tmp", *foreign_names]:
+        (folder / name).write_text("a year of work")
+    for attempt in ("run-kept", "run-kept-1"):
+        trial = Trial(job(tmp_path, tiny_text), tmp_path / "log")
+        for event in trial.events():
+            if event["event"] == "measured":
+                trial.answer(prune=True)
+        trial.kill()
+        assert event["event"] == "pruned"
+        assert contents(tmp_path / attempt) == dict.fromkeys(foreign_names, b"a year of work")
+        assert f"{tmp_path / attempt}: kept" in (tmp_path / "log").read_text()
+        shutil.rmtree(folder)
+        shutil.copytree(tmp_path / attempt, folder)
+    assert contents(folder).keys() == set(foreign_names)
+
+
+@pytest.mark.parametrize("foreign_names", [[], ["notes.txt"]])
+def test_sweep_that_cannot_begin_removes_only_what_it_wrote(
+    foreign_names: list[str], gen: Gen, command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "sweep"
+
+    def fail(path: Path, *_: object) -> None:
+        for name in [".study.db.tmp", ".study.db.tmp-journal", "base.toml", *foreign_names]:
+            (path.parent / name).write_text("a year of work")
+        (path.parent / "locks").mkdir()
+        raise RunError("the disk is full")
+
+    monkeypatch.setattr(Study, "create", fail)
+    fails(1, gen(*command, folder), "the disk is full")
+    assert folder.exists() == bool(foreign_names)
+    assert sorted(contents(folder)) == foreign_names
 
 
 # -- the study ----------------------------------------------------------------------------------

@@ -58,8 +58,14 @@ def test_numbers_are_those_of_the_log(
     jobs += [(["train", "--resume", "--run", str(killed)], "step_done", step) for step in (25, 28)]
     done = subprocess.run([sys.executable, KILLED], input=json.dumps(jobs), capture_output=True, text=True)
     assert done.stdout.split() == ["-9"] * 3, done.stderr
+    notes = [killed / "tensorboard" / f"events.tfevents.{name}" for name in ("notes", "9999999999.txt")]
+    for path in notes:
+        path.write_text("no events")
     code, _, err = gen("train", "--resume", "--run", killed)
     assert code == 0, err
+    for path in notes:
+        assert path.read_text() == "no events"
+        path.unlink()  # TensorBoard would read it
     actual = points(killed)
     assert [step for step, _ in actual.pop("config")] == [step for step, _ in expected.pop("config")] == [0]
     assert actual == expected

@@ -19,7 +19,8 @@ from gentext.events import Progress
 from gentext.hookspecs import hookimpl
 from gentext.plugins.observers.metrics import LOG_EVERY
 from gentext.plugins.observers.samples import SAMPLE_LENGTH
-from gentext.run import EVENTS_FOLDER, Run
+from gentext.removal import find_gentext_files
+from gentext.run import EVENT_FILE_NAME, EVENTS_FOLDER, Run
 from gentext.settings import Settings
 
 #: Name of an event file, with the step at which it begins: TensorBoard reads the files in the order of their names.
@@ -51,7 +52,7 @@ def run_started(run: Run, settings: Settings, progress: Progress) -> None:
     folder, name = run.path / EVENTS_FOLDER, FILE_NAME.format(progress.step)
     with _as_run_error(run):
         folder.mkdir(exist_ok=True)
-        for file in folder.glob(f"{FILE_NAME.partition('{')[0]}*"):
+        for file in find_gentext_files(folder, EVENT_FILE_NAME):
             if file.name >= name:  # it begins at or after the checkpoint, so all of it is written again
                 file.unlink()
         writer = RecordWriter((folder / name).open("wb"))

@@ -12,7 +12,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,9 +28,9 @@ from gentext.describe import load_tokenizer
 from gentext.errors import RunError
 from gentext.interfaces import Model
 from gentext.manager import host
-from gentext.run import Run, atomic_write, sync_folder
+from gentext.removal import remove_temporary_files
+from gentext.run import CHECKPOINT_NAME, Run, atomic_write, sync_folder
 
-FILE_NAME = re.compile(r"(last|best)-step(\d+)(?:-val(\d+\.\d+))?\.safetensors")
 #: How many ``last`` checkpoints a run has at most.
 MAX_LAST_CHECKPOINTS = 2
 #: How the names of tensors that are weights begin.
@@ -57,13 +56,13 @@ class Checkpoint:
 
 def find_checkpoints(run: Run, role: str) -> list[Path]:
     """Return a run's checkpoints of one role (last or best), the newest step first."""
-    paths = [path for path in run.checkpoints.glob(f"{role}-*.safetensors") if FILE_NAME.fullmatch(path.name)]
+    paths = [path for path in run.checkpoints.glob(f"{role}-*.safetensors") if CHECKPOINT_NAME.fullmatch(path.name)]
     return sorted(paths, key=lambda path: (checkpoint_step(path), path), reverse=True)
 
 
 def checkpoint_step(path: Path) -> int:
     """Return the step in the name of a checkpoint."""
-    match = FILE_NAME.fullmatch(path.name)
+    match = CHECKPOINT_NAME.fullmatch(path.name)
     assert match is not None
     return int(match[2])
 
@@ -107,7 +106,8 @@ def link_as_best(run: Run, path: Path) -> None:
     """Make a ``last`` checkpoint the best one too, and remove the former best."""
     best_path = path.with_name(path.name.replace("last-", "best-", 1))
     if not best_path.exists():
-        temporary_path = best_path.with_name(f".{best_path.name}.tmp")
+        # One of the names that `atomic_write` chooses from, by which `tidy_checkpoints` recognizes it after a kill.
+        temporary_path = best_path.with_name(f".{best_path.name}.new_best.tmp")
         temporary_path.unlink(missing_ok=True)
         try:
             os.link(path, temporary_path)
@@ -202,9 +202,7 @@ def tidy_checkpoints(run: Run, newest_path: Path, *, best: bool) -> None:
 
     ``best``: it has the lowest loss so far, so it must be linked as the best one, in case a kill prevented that.
     """
-    for folder in (run.path, run.checkpoints):
-        for path in folder.glob(".*.tmp"):  # written in part
-            path.unlink(missing_ok=True)
+    remove_temporary_files(run.path)
     for path in [*find_checkpoints(run, "last"), *find_checkpoints(run, "best")]:
         # A newer checkpoint is damaged, or it is the best one of steps that will be taken once more.
         if checkpoint_step(path) > checkpoint_step(newest_path):

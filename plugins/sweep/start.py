@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
-import shutil
 import time
 from pathlib import Path
 
@@ -13,8 +13,8 @@ from gentext.config import ConfigTable, build_config
 from gentext.errors import RunError, UsageError
 from gentext.pipeline import DEFAULT_CORPUS
 from gentext.plugins.sweep.space import SettingValue, check_space, read_space, space_table
-from gentext.plugins.sweep.study import Study
-from gentext.plugins.sweep.sweep import STUDY_FILE, Sweep, SweepSettings
+from gentext.plugins.sweep.study import Study, temporary_study_path
+from gentext.plugins.sweep.sweep import BASE_FILE, SPACE_FILE, STUDY_FILE, Sweep, SweepSettings
 from gentext.resolve import DEFAULT_PRESET, TrainOptions, resolve_config, with_defaults
 from gentext.settings import Settings, check_extras
 from gentext.text import corpus_fingerprint
@@ -65,8 +65,21 @@ def start_sweep(options: SweepOptions) -> Sweep:
     try:
         return Sweep(folder, Study.create(folder / STUDY_FILE, dataclasses.asdict(settings), first_values))
     except RunError:
-        shutil.rmtree(folder, ignore_errors=True)  # nothing of value is in it: it was empty before
+        _remove_new_sweep(folder)
         raise
+
+
+def _remove_new_sweep(folder: Path) -> None:
+    """Remove the files with which a sweep begins, and its folder, unless something else is in it."""
+    study_path = folder / STUDY_FILE
+    databases = [study_path, temporary_study_path(study_path)]
+    journals = [path.with_name(f"{path.name}-journal") for path in databases]  # SQLite's, of a transaction
+    for path in [*databases, *journals, folder / BASE_FILE, folder / SPACE_FILE]:
+        with contextlib.suppress(OSError):
+            path.unlink()
+    for empty_folder in (folder / "locks", folder / "logs", folder):
+        with contextlib.suppress(OSError):
+            empty_folder.rmdir()
 
 
 def _check_options(train: TrainOptions, options: SweepOptions) -> tuple[SweepSettings, dict[str, SettingValue]]:

@@ -90,7 +90,7 @@ class Study:
     @classmethod
     def create(cls, path: Path, settings: Mapping[str, Any], first_values: Mapping[str, SettingValue]) -> Study:
         """Make a new file, whole or not at all. The first trial gets ``first_values``; the others are drawn."""
-        temporary_path = path.with_name(f".{path.name}.tmp")
+        temporary_path = temporary_study_path(path)
         study = cls(temporary_path, settings)
         with study._as_run_error():
             study._study.enqueue_trial(dict(first_values))
@@ -156,6 +156,11 @@ class Study:
             cause = error.__cause__ if isinstance(error.__cause__, SQLAlchemyError) else error
             problem = str(getattr(cause, "orig", None) or reason(cause))
             raise RunError(f"{self.path}: cannot be used ({problem})") from error
+
+
+def temporary_study_path(path: Path) -> Path:
+    """Return the path of the file that `Study.create` renames when it is whole."""
+    return path.with_name(f".{path.name}.tmp")
 
 
 def _check_file(path: Path) -> None:

@@ -30,11 +30,12 @@ from gentext.plugins.sweep.report import format_setting_value, write_report
 from gentext.plugins.sweep.space import format_setting, parse_space
 from gentext.plugins.sweep.study import Study, TrialRow
 from gentext.plugins.sweep.trial import Job, Trial
-from gentext.run import Run
+from gentext.removal import discard_run, find_gentext_files
+from gentext.run import CHECKPOINT_NAME, Run
 from gentext.settings import Settings
 
 #: Names in the sweep's folder.
-STUDY_FILE, BASE_FILE, SPACE_FILE, BEST_FOLDER = "study.db", "base.toml", "space.toml", "best"
+STUDY_FILE, BASE_FILE, SPACE_FILE, BEST_FOLDER, KEPT_FOLDER = "study.db", "base.toml", "space.toml", "best", "best-kept"
 #: The sweep ends when its first trials, this number of them, have all failed.
 MAX_FAILURES = 5
 #: Seconds to wait for another process that holds the lock of the folder; an export holds it for the longest time.
@@ -142,9 +143,9 @@ class Sweep:
         best_folder, new_copy, previous_best = (
             self.folder / name for name in (BEST_FOLDER, f".{BEST_FOLDER}.new", f".{BEST_FOLDER}.old")
         )
-        for leftover_folder in (new_copy, previous_best):
-            shutil.rmtree(leftover_folder, ignore_errors=True)
+        shutil.rmtree(new_copy, ignore_errors=True)  # left by a process that was killed; all in it are copies
         try:
+            discard_run(previous_best, KEPT_FOLDER)
             shutil.copytree(self.trial_folder(row.number), new_copy, ignore=shutil.ignore_patterns("last-*", "*.onnx"))
             if best_folder.exists():
                 best_folder.rename(previous_best)
@@ -152,7 +153,8 @@ class Sweep:
         except (OSError, shutil.Error) as error:
             trial_folder = self.trial_folder(row.number)
             raise RunError(f"{best_folder}: cannot be written ({error}); the trial itself is {trial_folder}") from None
-        shutil.rmtree(previous_best, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            discard_run(previous_best, KEPT_FOLDER)
 
     # -- claiming a trial -----------------------------------------------------------------------
 
@@ -266,8 +268,9 @@ class Sweep:
         if row.state == "running":
             return
         run = Run(self.trial_folder(row.number))
-        for path in run.checkpoints.glob("last-*" if row.state == "finished" else "*"):
-            path.unlink(missing_ok=True)
+        for path in find_gentext_files(run.checkpoints, CHECKPOINT_NAME):
+            if row.state != "finished" or path.name.startswith("last-"):
+                path.unlink(missing_ok=True)
         if row.state != "finished":
             (run.path / runs.HELD_OUT_FILE).unlink(missing_ok=True)
 

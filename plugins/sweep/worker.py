@@ -8,7 +8,6 @@ import errno
 import json
 import os
 import queue
-import shutil
 import signal
 import sys
 import threading
@@ -24,6 +23,7 @@ from gentext.events import Progress
 from gentext.hookspecs import hookimpl
 from gentext.manager import host
 from gentext.plugins.sweep.trial import Job
+from gentext.removal import discard_run
 from gentext.resolve import TrainOptions
 
 #: Seconds to wait for the lock: the child of a parent that was just killed may need them to end.
@@ -103,7 +103,7 @@ def _train_trial(job: Job, parent: _Parent) -> ConfigTable:
         options = TrainOptions(corpus=job.corpus, run=run.path, resume=True)
     else:
         if run.path.exists():  # it was killed before its first checkpoint
-            shutil.rmtree(run.path)
+            discard_run(run.path, f"{run.path.name}-kept")
         options = TrainOptions(
             corpus=job.corpus,
             run=run.path,

@@ -1,0 +1,72 @@
+"""Removes files that gentext made, and no others: a file is recognized by its exact name."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from pathlib import Path
+
+from gentext.console import say
+from gentext.run import (
+    CHECKPOINT_NAME,
+    CHECKPOINTS_FOLDER,
+    EVENT_FILE_NAME,
+    EVENTS_FOLDER,
+    RUN_FILES,
+    temporary_file_target,
+)
+
+#: The names of all files that gentext writes into a run's folder, by subfolder; the folder itself comes last.
+_NAMES_BY_FOLDER = {
+    CHECKPOINTS_FOLDER: CHECKPOINT_NAME,
+    EVENTS_FOLDER: EVENT_FILE_NAME,
+    "": re.compile("|".join(map(re.escape, RUN_FILES))),
+}
+
+
+def find_gentext_files(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
+    """Return the files of a folder whose whole name matches a pattern, and the temporary files of such files.
+
+    A folder that does not exist has none.
+    """
+    if not folder.is_dir():
+        return []
+    paths = [path for path in folder.iterdir() if pattern.fullmatch(temporary_file_target(path.name) or path.name)]
+    return [path for path in paths if not path.is_dir()]
+
+
+def remove_temporary_files(run_folder: Path) -> None:
+    """Remove the files of a run that a killed process wrote in part."""
+    for name, pattern in _NAMES_BY_FOLDER.items():
+        for path in find_gentext_files(run_folder / name, pattern):
+            if temporary_file_target(path.name):
+                path.unlink(missing_ok=True)
+
+
+def discard_run(run_folder: Path, kept_name: str) -> None:
+    """Remove a run's folder, which need not exist.
+
+    If it holds files that gentext did not write, they stay in it, and it is renamed to ``kept_name``, with a number
+    where that is taken; a line on stderr mentions it. Raises OSError when the folder cannot be changed.
+    """
+    for name, pattern in _NAMES_BY_FOLDER.items():
+        folder = run_folder / name
+        if run_folder.is_symlink() or folder.is_symlink():  # the user has put the files elsewhere
+            continue
+        for path in find_gentext_files(folder, pattern):
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it is not empty
+            folder.rmdir()
+    if run_folder.exists():
+        kept_folder = _free_path(run_folder.with_name(kept_name))
+        run_folder.rename(kept_folder)
+        say(f"{kept_folder}: kept, because gentext did not write what is in it")
+
+
+def _free_path(path: Path) -> Path:
+    """Return the path, or with the first number after it that makes it one that does not exist."""
+    free_path, number = path, 0
+    while free_path.exists():
+        number += 1
+        free_path = path.with_name(f"{path.name}-{number}")
+    return free_path
