@@ -23,7 +23,7 @@ import typer
 from typer.models import CommandInfo
 
 from gentext.console import say
-from gentext.errors import GenError
+from gentext.errors import GenError, exit_error, reason, text_of
 from gentext.manager import host
 
 #: The commands of this folder, and the names of their module and function.
@@ -104,8 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A character that stdout cannot encode, such as half a surrogate pair, becomes a question mark.
         sys.stdout.reconfigure(errors="replace")
+    argument_list = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        argument_list = sys.argv[1:] if arguments is None else list(arguments)
         with _lasting_interrupts():
             application = build(argument_list[0] if argument_list else None)
             # Without arguments, Typer reads those of the process: on Windows it also expands their wildcards.
@@ -116,8 +116,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if exit_status == INTERRUPTED_STATUS:
             raise KeyboardInterrupt
         return exit_status if isinstance(exit_status, int) else 0
+    except SystemExit as error:
+        # A plugin's own command may end with a status of its own. Within gentext's commands, a plugin's code may not:
+        # training would seem to have succeeded.
+        plugin = host().find_plugin(error) if argument_list and argument_list[0] in COMMAND_ORDER else None
+        if plugin is None:
+            raise
+        say(f"gen: error: {exit_error(f'plugin {plugin}', error)}")
+        return 1
     except GenError as error:
-        say(f"gen: error: {CONTROL_CHARACTERS.sub(' ', str(error))}")
+        say(f"gen: error: {CONTROL_CHARACTERS.sub(' ', text_of(error) or reason(error))}")
         return error.exit_code
     except BrokenPipeError:
         _silence_stdout()

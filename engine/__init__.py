@@ -19,6 +19,7 @@ Contracts
     hookspecs  the hooks that plugins may implement
     registry  components by kind and name
     events  the progress of a run, and how its hooks are called
+    handover  checks what components hand over: logits, states, chunks of tokens, symbols
     manager  loads plugins
     noise  the uniform random numbers from which tokens are drawn
     stop  stop strings as an automaton

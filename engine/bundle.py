@@ -140,10 +140,8 @@ class Bundle:
             unknown is None or 0 <= unknown < symbol_count,
             f"unknown symbol {unknown} outside the {symbol_count} symbols",
         )
-        _check_unique("state", [state.name for state in self.states])
+        check_states(self.states)
         _check_unique("link", [link.name for link in self.chain])
-        for state in self.states:
-            _check_state(state)
         for link in self.chain:
             _check_link(link)
 
@@ -210,6 +208,13 @@ def _check_size(name: str, shape: Sequence[int | None]) -> None:
     fixed_sizes = [size for size in shape if size is not None]
     _require(all(size > 0 for size in fixed_sizes), f"{name} has the shape {shape}")
     _require(math.prod(fixed_sizes) <= MAX_ELEMENTS, f"{name} is too large: {shape}")
+
+
+def check_states(states: Sequence[StateMeta]) -> None:
+    """Raise FileFormatError for states that no file can hold: wrong names, shapes, types or initial values."""
+    _check_unique("state", [state.name for state in states])
+    for state in states:
+        _check_state(state)
 
 
 def _check_state(state: StateMeta) -> None:

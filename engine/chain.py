@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gentext import handover
 from gentext.config import build_config, config_class, to_table
-from gentext.errors import ConfigError, PluginError, reason
+from gentext.errors import ConfigError, PluginError, exit_error, reason, refuse_exit
 from gentext.noise import DRAW, uniforms
 from gentext.registry import Registry
-from gentext.strategy import PLACES, Param, Strategy, Table, range_problem
+from gentext.strategy import PLACES, Param, Strategy, range_problem
 
 if TYPE_CHECKING:
     from gentext.interfaces import Tokenizer
@@ -47,7 +48,9 @@ class Link:
         strategy_class = type(self.strategy)
         table = to_table(self.strategy.config) | dict(options)
         config = build_config(config_class(strategy_class), table, f"chain.{self.name}", strict=False)
-        return dataclasses.replace(self, strategy=strategy_class(config, self.strategy.vocab_size))
+        with refuse_exit(f"the link {self.name}"):
+            strategy = strategy_class(config, self.strategy.vocab_size)
+        return dataclasses.replace(self, strategy=strategy)
 
     def describe(self) -> dict[str, Any]:
         """Return the link as a file's metadata stores it, so that its options can be listed without its code."""
@@ -102,7 +105,8 @@ def build_link(registry: Registry, name: str, vocab_size: int, options: Mapping[
             raise ConfigError(f"chain.{name}.{param} = {number!r}: expected a number")
     config = build_config(config_class(strategy_class), options, f"chain.{name}")
     try:
-        strategy = strategy_class(config, vocab_size)
+        with refuse_exit(f"the strategy {name!r}"):
+            strategy = strategy_class(config, vocab_size)
     except (TypeError, ValueError) as error:
         raise PluginError(f"the strategy {name!r} cannot be built for {vocab_size} symbols: {reason(error)}") from error
     names = [*strategy.params, *strategy.state, *strategy.tables]
@@ -197,14 +201,8 @@ class Chain:
         """
         arrays: LinkArraysDict = {}
         for link in self.links:
-            declared = link.strategy.tables
-            tables = link.strategy.make_tables(tokenizer, link.strategy.config)
-            for name in tables.keys() - declared.keys():
-                names = ", ".join(declared) or "none"
-                raise PluginError(f"the link {link.name} makes a table {name!r} that it does not declare ({names})")
-            arrays[link.name] = {
-                name: _table_array(f"{link.name}.{name}", spec, tables.get(name)) for name, spec in declared.items()
-            }
+            with refuse_exit(f"the link {link.name}"):
+                arrays[link.name] = handover.table_arrays(link.name, link.strategy, tokenizer)
         return arrays
 
     def active(self, params: LinkArrays) -> Chain:
@@ -212,14 +210,11 @@ class Chain:
         return Chain([link for link in self.links if not _is_neutral(link, params[link.name])])
 
     def initial_state(self, rows: int, params: LinkArrays) -> LinkArraysDict:
-        """Return the state of every link before a row's first position."""
+        """Return the state of every link before a row's first position. Raises PluginError as `apply` does."""
         states: LinkArraysDict = {}
         for link in self.links:
-            initial_arrays = {
-                name: np.full((rows, *spec.shape), spec.initial, spec.dtype)
-                for name, spec in link.strategy.state.items()
-            }
-            states[link.name] = initial_arrays | link.strategy.start(np, params[link.name])
+            with refuse_exit(f"the link {link.name}"):
+                states[link.name] = handover.start_states(link.name, link.strategy, params[link.name], rows)
         return states
 
     def noise(self, seed: int, stream: int, position: int, count: int) -> dict[str, NDArray[np.float32]]:
@@ -241,17 +236,21 @@ class Chain:
     ) -> tuple[NDArray[np.float32], LinkArraysDict, dict[str, NDArray[np.float32]]]:
         """Run every link's ``apply`` on logits [N, V].
 
-        Returns the final logits, the new states, and the logits after each link, by link, for `accept`.
+        Returns the final logits, the new states, and the logits after each link, by link, for `accept`. Raises
+        PluginError for a link that returns arrays of another shape or type than declared, or NaN.
         """
         states: LinkArraysDict = {}
         link_logits: dict[str, NDArray[np.float32]] = {}
         with np.errstate(all="ignore"):  # masked symbols have -inf, and NumPy warns of arithmetic on it
             for link in self.links:
-                name = link.name
-                logits, new_state = link.strategy.apply(
-                    np, logits, params[name], state[name], noise.get(name), tables.get(name, {})
-                )
-                states[name] = dict(new_state)
+                name, strategy = link.name, link.strategy
+                try:
+                    returned = strategy.apply(
+                        np, logits, params[name], state[name], noise.get(name), tables.get(name, {})
+                    )
+                except SystemExit as error:
+                    raise exit_error(f"the link {name}", error) from error
+                logits, states[name] = handover.check_applied(name, strategy, returned, logits)
                 link_logits[name] = logits
         return logits, states, link_logits
 
@@ -266,32 +265,23 @@ class Chain:
     ) -> LinkArraysDict:
         """Run every link's ``accept`` on the chosen token [N], and return the new states.
 
-        ``link_logits`` is what `apply` returned; ``is_new`` [N, 1] is false for a token of the prime.
+        ``link_logits`` is what `apply` returned; ``is_new`` [N, 1] is false for a token of the prime. Raises
+        PluginError as `apply` does.
         """
         states: LinkArraysDict = {link: dict(arrays) for link, arrays in state.items()}
         with np.errstate(all="ignore"):
             for link in self.links:
-                name = link.name
-                if link.strategy.accepts:
-                    states[name] = dict(
-                        link.strategy.accept(
-                            np, token, link_logits[name], params[name], state[name], tables.get(name, {}), is_new
-                        )
+                name, strategy = link.name, link.strategy
+                if not strategy.accepts:
+                    continue
+                try:
+                    returned = strategy.accept(
+                        np, token, link_logits[name], params[name], state[name], tables.get(name, {}), is_new
                     )
+                except SystemExit as error:
+                    raise exit_error(f"the link {name}", error) from error
+                states[name] = handover.check_link_states(name, strategy, "accept", returned, len(token))
         return states
-
-
-def _table_array(name: str, spec: Table, table: Any) -> NDArray[Any]:
-    """Return a table as an array of its declared type, the neutral one when it is None."""
-    dims = tuple(spec.dims)
-    if table is None:
-        return np.full([1 if size is None else size for size in dims], spec.neutral, spec.dtype)
-    array = np.asarray(table, spec.dtype)
-    if array.ndim != len(dims) or any(
-        size not in (None, actual) for size, actual in zip(dims, array.shape, strict=True)
-    ):
-        raise PluginError(f"the table {name} was made with the shape {array.shape}; declared: {dims}")
-    return array
 
 
 def _is_neutral(link: Link, params: Mapping[str, NDArray[Any]]) -> bool:

@@ -11,17 +11,21 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from gentext.bundle import Bundle, LinkMeta, StateMeta, TokenizerMeta
+from gentext.bundle import Bundle, LinkMeta, StateMeta, TokenizerMeta, check_states
 from gentext.chain import DEFAULT_CHAIN, Chain, build_chain
 from gentext.config import CONVERSION_LOCK, ConfigTable, build_config
-from gentext.errors import FileFormatError, RunError, nearest
-from gentext.interfaces import Model, Tokenizer
+from gentext.errors import FileFormatError, PluginError, RunError, nearest, reason, refuse_exit
+from gentext.handover import read_symbols
+from gentext.interfaces import Model, StateSpec, Tokenizer
 from gentext.manager import host
 from gentext.registry import Registry
 from gentext.run import TOKENIZER_FILE, Run
 from gentext.versions import installed_version
 
 __all__ = ["tokenizer_of"]
+
+#: Rows of the initial state with which a model is checked. Two, which shows where the batch axis is.
+CHECKED_ROWS = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +47,8 @@ def load_tokenizer(name: str, state: Mapping[str, Any]) -> Tokenizer:
     """Build a tokenizer from its stored state, or raise RunError when that is damaged."""
     tokenizer_class = host().registry.get("tokenizer", name)
     try:
-        tokenizer: Tokenizer = tokenizer_class.from_state(state)
+        with refuse_exit(f"the tokenizer {name!r}"):
+            tokenizer: Tokenizer = tokenizer_class.from_state(state)
     except (KeyError, TypeError, ValueError, RunError) as error:
         raise RunError(f"the stored state of tokenizer {name!r} is damaged ({error}); train the run again") from None
     return tokenizer
@@ -52,7 +57,8 @@ def load_tokenizer(name: str, state: Mapping[str, Any]) -> Tokenizer:
 def tokenizer_of(bundle: Bundle) -> Tokenizer:
     """Build the tokenizer of a file. Raises FileFormatError when its symbols are not those of the file."""
     tokenizer = load_tokenizer(bundle.tokenizer.name, bundle.tokenizer.state)
-    symbols = [tokenizer.token_bytes(token) for token in range(tokenizer.vocab_size)]
+    with refuse_exit(f"the tokenizer {bundle.tokenizer.name!r}"):
+        symbols = read_symbols(bundle.tokenizer.name, tokenizer)
     if symbols != bundle.token_bytes or tokenizer.unknown != bundle.tokenizer.unknown:
         raise FileFormatError(
             f"the file's tokenizer {bundle.tokenizer.name!r} and its {bundle.vocab_size} symbols disagree; "
@@ -77,7 +83,7 @@ def describe_model(run: Run, model: Model, tokenizer: Tokenizer, chain: Chain) -
     start = json.loads((run.path / TOKENIZER_FILE).read_text(encoding="utf-8")).get("start")
     if not isinstance(start, int):
         raise RunError(f"{run.path / TOKENIZER_FILE}: damaged, it names no start symbol; train the run again")
-    symbols = [tokenizer.token_bytes(token) for token in range(tokenizer.vocab_size)]
+    symbols = read_symbols(name, tokenizer)
     if not 0 <= start < len(symbols):
         raise RunError(
             f"{run.path / TOKENIZER_FILE}: damaged, start symbol {start} of {len(symbols)}; train the run again"
@@ -91,6 +97,33 @@ def describe_model(run: Run, model: Model, tokenizer: Tokenizer, chain: Chain) -
         chain=describe_links(chain),
         card=make_card(run, model),
     )
+
+
+def check_model(name: str, model: Model) -> None:
+    """Raise PluginError for states of a model that cannot be exported, before hours of training are spent on it."""
+    try:
+        specs: object = model.state_spec
+        if not isinstance(specs, Sequence) or not all(isinstance(spec, StateSpec) for spec in specs):
+            raise PluginError(f"the state_spec of the model {name!r} must be a tuple of StateSpec, not {specs!r}")
+        check_states([StateMeta(spec.name, list(spec.shape), spec.dtype) for spec in specs])
+    except (FileFormatError, AttributeError, TypeError) as error:
+        raise PluginError(f"the state_spec of the model {name!r} is wrong: {reason(error)}") from error
+    declared = [f"{spec.name} {spec.dtype} {spec.with_batch(CHECKED_ROWS)}" for spec in specs]
+    states: object = model.initial_state(CHECKED_ROWS)
+    if not isinstance(states, tuple | list) or len(states) != len(specs):
+        raise PluginError(f"initial_state of the model {name!r} must return a tuple of {len(specs)} tensors")
+    try:
+        returned = [
+            f"{spec.name} {str(state.dtype).removeprefix('torch.')} {tuple(state.shape)}"
+            for spec, state in zip(specs, states, strict=True)
+        ]
+    except AttributeError as error:
+        raise PluginError(f"initial_state of the model {name!r} must return tensors: {reason(error)}") from error
+    if returned != declared:
+        raise PluginError(
+            f"initial_state({CHECKED_ROWS}) of the model {name!r} returned {', '.join(returned)}; "
+            f"its state_spec declares {', '.join(declared)}"
+        )
 
 
 def _describe_states(model: Model) -> list[StateMeta]:

@@ -20,8 +20,9 @@ shown with its traceback.
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 __all__ = [
     "ConfigError",
@@ -112,8 +113,40 @@ def nearest(name: str, candidates: Iterable[str]) -> str:
     return f" Did you mean {matches[0]!r}?" if matches else ""
 
 
+def text_of(error: BaseException) -> str:
+    """Return the text of an exception; an empty one where its class, which may be a plugin's, fails to give it."""
+    try:
+        return str(error)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        return ""
+
+
 def reason(error: BaseException) -> str:
     """Return an exception as one short line: the first line of its text, or its type."""
-    text = COLOUR_CODES.sub("", str(error)).strip()
+    text = COLOUR_CODES.sub("", text_of(error)).strip()
     first_line = text.splitlines()[0] if text else ""
-    return first_line if isinstance(error, GenError) else f"{type(error).__name__}: {first_line}".rstrip(": ")
+    if isinstance(error, GenError) and first_line:
+        return first_line
+    return f"{type(error).__name__}: {first_line}".rstrip(": ")
+
+
+def exit_error(component: str, error: SystemExit) -> PluginError:
+    """Return the error for a component that raised SystemExit, which would end the program without a word.
+
+    ``component`` names it in the message, as in "the tokenizer 'words'".
+    """
+    return PluginError(
+        f"{component} ended the program ({reason(error)}); only the commands of a plugin may do so, its other code "
+        f"must raise another exception"
+    )
+
+
+@contextlib.contextmanager
+def refuse_exit(component: str) -> Iterator[None]:
+    """Raise `exit_error` where the code of a component raises SystemExit."""
+    try:
+        yield
+    except SystemExit as error:
+        raise exit_error(component, error) from error

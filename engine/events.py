@@ -75,7 +75,9 @@ class Hooks:
             try:
                 changes: Any = impl.function(*(arguments[name] for name in impl.argnames))
                 proposals += [(impl.plugin_name, change) for change in changes or ()]
-            except Exception as error:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
                 if self._is_builtin(impl.plugin) or isinstance(error, GenError):
                     raise
                 raise PluginError(
@@ -112,7 +114,9 @@ class Hooks:
                 continue
             try:
                 impl.function(*(arguments[name] for name in impl.argnames))
-            except Exception as error:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # SystemExit too, which would end a run in the middle
                 if self._is_builtin(impl.plugin) or isinstance(error, GenError):
                     raise
                 self._failed_implementations.add(id(impl))

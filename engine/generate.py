@@ -6,12 +6,13 @@ import codecs
 import contextlib
 import dataclasses
 from collections.abc import Generator, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 from gentext.bundle import Bundle
 from gentext.chain import Chain, LinkArrays
 from gentext.describe import tokenizer_of
 from gentext.errors import PrimeError
+from gentext.handover import checked_chunks
 from gentext.interfaces import Chunk, Finish, Ids, OpenSampler, Request, Tokenizer
 from gentext.noise import check_seed
 from gentext.stop import StopAutomaton
@@ -38,13 +39,6 @@ class Piece(NamedTuple):
     row: int
     text: str
     done: bool
-
-
-@runtime_checkable
-class _Closable(Protocol):
-    """An iterator that releases what it holds when it is closed, as a generator does."""
-
-    def close(self) -> None: ...
 
 
 def generate(
@@ -89,10 +83,7 @@ def generate(
 
 
 def _decode_chunks(sampler: OpenSampler, request: Request, decoders: list[_RowDecoder]) -> Generator[Piece, None, None]:
-    with contextlib.ExitStack() as stack:
-        chunks = sampler.generate(request)
-        if isinstance(chunks, _Closable):  # a plugin may return another iterator than a generator
-            stack.callback(chunks.close)
+    with contextlib.closing(checked_chunks(sampler, request)) as chunks:
         for chunk in chunks:
             for row, decoder in enumerate(decoders):
                 if decoder.done:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from gentext import console
 from gentext.bundle import Bundle, readable_symbol
 from gentext.config import build_config, config_class
-from gentext.errors import UsageError
+from gentext.errors import UsageError, refuse_exit
 from gentext.generate import Piece
 from gentext.interfaces import OpenSampler, Sampler
 from gentext.manager import host
@@ -70,8 +70,10 @@ def open_text_model(
     sampler_class = host().registry.get("sampler", sampler)
     config = build_config(config_class(sampler_class), options or {}, "sampler")
     source = find_source(path, openable_sources(sampler_class, sampler), sampler)
-    sampler_component: Sampler = sampler_class(config)
-    return TextModel(source, sampler_component.open(source, device))
+    with refuse_exit(f"the sampler {sampler!r}"):
+        sampler_component: Sampler = sampler_class(config)
+        opened_sampler = sampler_component.open(source, device)
+    return TextModel(source, opened_sampler)
 
 
 class TextModel:

@@ -21,7 +21,7 @@ import pluggy
 
 from gentext import hookspecs
 from gentext.console import warn
-from gentext.errors import GenError, PluginError, nearest, reason
+from gentext.errors import GenError, PluginError, nearest, reason, text_of
 from gentext.events import Hooks
 from gentext.registry import KINDS, Component, Distribution, Registry, plural
 
@@ -88,6 +88,31 @@ class PluginHost:
     def _is_builtin(self, plugin: object) -> bool:
         return id(plugin) in self._builtin_plugins
 
+    def find_plugin(self, error: BaseException) -> str | None:
+        """Return the other distribution whose code an exception came through.
+
+        None where there is no such code, and where gentext's own code raised the exception.
+        """
+        distribution_by_package: dict[str, Distribution] = {}
+        for record in self.plugins:
+            if not record.distribution.builtin:
+                distribution_by_package[re.split("[.:]", record.module)[0]] = record.distribution
+        for component in self.registry:
+            if not component.distribution.builtin:
+                distribution_by_package[component.module.partition(".")[0]] = component.distribution
+        packages: list[str] = []
+        """The package of each function on the way to the exception, from the outside in."""
+        level = error.__traceback__
+        while level is not None:
+            packages.append(str(level.tb_frame.f_globals.get("__name__")).partition(".")[0])
+            level = level.tb_next
+        if packages[-1:] == ["gentext"]:
+            return None
+        for package in reversed(packages):
+            if package in distribution_by_package:
+                return str(distribution_by_package[package])
+        return None
+
     def observe(self, plugin: Any) -> None:
         """Register an object of this process as a plugin, which is called after all others.
 
@@ -125,7 +150,9 @@ class PluginHost:
                             f"its command {min(command_names & used_names)!r} exists already; name it otherwise"
                         )
                     used_names |= command_names
-            except Exception as error:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
                 if is_builtin:
                     raise
                 self._report_left_out(record, error, "its commands are")
@@ -150,7 +177,9 @@ class PluginHost:
             record = PluginRecord(distribution, entry_point.value)
             try:
                 plugin = entry_point.load()
-            except (Exception, SystemExit) as error:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # SystemExit, asyncio.CancelledError and others are no Exception
                 self._record_failure(record, error)
                 continue
             self._add_plugin(plugin, record)
@@ -164,7 +193,9 @@ class PluginHost:
             self._manager.register(plugin, name=record.name)
             self._check_hook_names(plugin, record.distribution)
             self._collect_components(plugin, record.distribution, components)
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             if self._manager.is_registered(plugin):
                 self._manager.unregister(plugin)
             self.registry.discard(components)
@@ -209,11 +240,12 @@ class PluginHost:
     def _report_left_out(self, record: PluginRecord, error: BaseException, part: str) -> None:
         """Warn that a plugin, or a part of it, is left out; raise the error instead with GEN_PLUGINS_STRICT=1."""
         if self._raises_failures:
-            if isinstance(error, GenError):  # shown as one line, which must name the plugin
-                raise PluginError(f"plugin {record.distribution} ({record.module}): {error}") from error
+            # Shown as one line, which must name the plugin. SystemExit itself would end the program without a word.
+            if isinstance(error, GenError | SystemExit):
+                raise PluginError(f"plugin {record.distribution} ({record.module}): {reason(error)}") from error
             raise error
         if isinstance(error, pluggy.PluginValidationError):  # the reason is in the lines after the first
-            record.error = " ".join(str(error).split())
+            record.error = " ".join(text_of(error).split())
         else:
             record.error = reason(error)
         line = f"{record.distribution} ({record.module}): {record.error}"

@@ -15,6 +15,7 @@ from gentext.console import say, warn
 from gentext.describe import configured_chain
 from gentext.errors import MissingExtra, RunError, TrainingStopped, UsageError
 from gentext.events import SilentHooks
+from gentext.handover import read_symbols
 from gentext.interfaces import FitResult, World
 from gentext.manager import host
 from gentext.planning import PreparedTraining, adjust_and_prepare, explain_memory_shortage
@@ -139,9 +140,10 @@ def _write_first_files(run: Run, config: ConfigTable, text: SplitText) -> None:
     except ModuleNotFoundError:
         raise MissingExtra("training", "train") from None
     tokenizer = text.tokenizer
-    symbols = [tokenizer.token_bytes(token) for token in range(tokenizer.vocab_size)]
+    name = config["tokenizer"]["name"]
+    symbols = read_symbols(name, tokenizer)
     state = {
-        "name": config["tokenizer"]["name"],
+        "name": name,
         "state": tokenizer.state(),
         "start": choose_start(symbols, text.counts, tokenizer.unknown),
     }

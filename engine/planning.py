@@ -16,6 +16,7 @@ from typing import Any
 from gentext.adjustments import Budget, Change, TrainingFacts
 from gentext.capabilities import SupportsProcesses
 from gentext.config import ConfigTable
+from gentext.describe import check_model
 from gentext.errors import ConfigError, PluginError, reason
 from gentext.interfaces import Batcher, Ids, Model, Trainer, World
 from gentext.manager import host
@@ -82,7 +83,10 @@ def adjust_and_prepare(
 
 
 def prepare_training(config: ConfigTable, text: SplitText, settings: Settings) -> PreparedTraining:
-    """Create the batcher, start the trainer and create the model that a config names."""
+    """Create the batcher, start the trainer and create the model that a config names.
+
+    Raises PluginError where a component breaks its contract.
+    """
     config = with_defaults(config)
     batcher = create_batcher(
         configured_component(config, "batcher"), configured_component(config, "trainer"), text.train, settings.seed
@@ -90,7 +94,9 @@ def prepare_training(config: ConfigTable, text: SplitText, settings: Settings) -
     trainer: Trainer = configured_component(config, "trainer").create(settings)
     device_description = trainer.start()
     with explain_memory_shortage():
-        model: Model = configured_component(config, "model").create(text.tokenizer.vocab_size)
+        configured_model = configured_component(config, "model")
+        model: Model = configured_model.create(text.tokenizer.vocab_size)
+        check_model(configured_model.name, model)
     return PreparedTraining(config, trainer, device_description, model, batcher, text.train)
 
 

@@ -58,6 +58,11 @@ class Component:
     """One line of text."""
     distribution: Distribution
 
+    @property
+    def module(self) -> str:
+        """The dotted name of the module that defines the target."""
+        return self.target.partition(":")[0] if isinstance(self.target, str) else self.target.__module__
+
     def load(self) -> Any:
         """Import and return the target.
 
@@ -72,10 +77,12 @@ class Component:
             if self.distribution.builtin and (error.name or "").split(".")[0] in TRAIN_MODULES:
                 raise MissingExtra(f"the {self.kind} {self.name!r}", "train") from None
             raise self._load_error(error) from error
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise self._load_error(error) from error
 
-    def _load_error(self, error: Exception) -> PluginError:
+    def _load_error(self, error: BaseException) -> PluginError:
         return PluginError(
             f"the {self.kind} {self.name!r} of {self.distribution} cannot be loaded from {self.target!r}: "
             f"{reason(error)}"

@@ -11,7 +11,7 @@ from typing import Any
 
 from gentext.chain import DEFAULT_CHAIN
 from gentext.config import ConfigTable, build_config, config_class, merge, parse_setting, read_toml, to_table
-from gentext.errors import ConfigError, nearest
+from gentext.errors import ConfigError, nearest, refuse_exit
 from gentext.interfaces import Model, Tokenizer
 from gentext.manager import host
 from gentext.settings import BUDGET_UNITS
@@ -63,7 +63,8 @@ class ConfiguredComponent:
 
     def create(self, *arguments: Any) -> Any:
         """Return ``target(options, ...)``; the arguments are those of its kind, see `gentext.interfaces`."""
-        return self.target(self.options, *arguments)
+        with refuse_exit(f"the component {self.name!r}"):
+            return self.target(self.options, *arguments)
 
     def to_table(self) -> ConfigTable:
         """Return the component's table of a config file, with every option."""

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from gentext.bundle import Bundle, readable_symbol
 from gentext.describe import tokenizer_of
-from gentext.errors import CorpusError, PluginError
-from gentext.interfaces import Ids, OpenSampler
+from gentext.errors import CorpusError, PluginError, refuse_exit
+from gentext.handover import check_ids, describe_sampler
+from gentext.interfaces import Ids, OpenSampler, Tokenizer
 from gentext.stepping import StepModel
 
 __all__ = ["Score"]
@@ -71,16 +72,18 @@ def score_text(sampler: OpenSampler, text: str, name: str = "the text") -> Score
     """
     model = _as_scored_model(sampler)
     tokenizer = tokenizer_of(model.bundle)
-    unknown_positions = tokenizer.unknown_at(text)
+    with refuse_exit(f"the tokenizer {model.bundle.tokenizer.name!r}"):
+        unknown_positions = tokenizer.unknown_at(text)
     if unknown_positions and tokenizer.unknown is None:
         raise CorpusError(
             f"{name}: {len(unknown_positions)} characters are not among the model's {tokenizer.vocab_size} symbols, "
             f"first {text[unknown_positions[0]]!r} at position {unknown_positions[0]}; leave them out of the text"
         )
-    tokens = tokenizer.encode(text)
+    tokens = encode_text(model.bundle, tokenizer, text)
     if not len(tokens):
         raise CorpusError(f"{name}: no text to measure")
-    windows = list(window_losses(model, tokens, model.bundle.start))
+    with refuse_exit(describe_sampler(sampler)):
+        windows = list(window_losses(model, tokens, model.bundle.start))
     vocabulary = [readable_symbol(symbol) for symbol in model.bundle.token_bytes]
     symbols = [vocabulary[token] for token in tokens.tolist()]
     return Score(text, symbols, -np.concatenate(windows), _sum_losses(windows), len(unknown_positions))
@@ -89,9 +92,17 @@ def score_text(sampler: OpenSampler, text: str, name: str = "the text") -> Score
 def notebook_score(sampler: OpenSampler, text: str) -> float | None:
     """Return the notebook's validation loss (see `notebook_loss`) on a text, in nats a character."""
     model = _as_scored_model(sampler)
-    tokens = tokenizer_of(model.bundle).encode(text)
-    loss = notebook_loss(model, tokens)
+    tokens = encode_text(model.bundle, tokenizer_of(model.bundle), text)
+    with refuse_exit(describe_sampler(sampler)):
+        loss = notebook_loss(model, tokens)
     return None if loss is None else loss * len(tokens) / len(text)
+
+
+def encode_text(bundle: Bundle, tokenizer: Tokenizer, text: str) -> Ids:
+    """Return a text as the ids of a file's tokenizer. Raises PluginError where these are none."""
+    name = bundle.tokenizer.name
+    with refuse_exit(f"the tokenizer {name!r}"):
+        return check_ids(name, tokenizer.encode(text), bundle.vocab_size)
 
 
 def _as_scored_model(sampler: OpenSampler) -> ScoredModel:

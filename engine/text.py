@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from gentext.config import ConfigTable
 from gentext.describe import load_tokenizer
-from gentext.errors import CorpusError, PluginError, PrimeError, RunError
+from gentext.errors import CorpusError, PrimeError, RunError, refuse_exit
+from gentext.handover import check_ids, check_tokenizer
 from gentext.interfaces import Ids, Tokenizer, TokenizerClass
 from gentext.manager import host
 from gentext.resolve import ConfiguredComponent
@@ -58,14 +59,16 @@ def read_text(source: str, tokenizer: ConfiguredComponent, val_frac: float, resu
 
     The text is read twice, since it may be larger than memory: once for the tokenizer, once to encode it. A new run's
     tokenizer learns its symbols from the whole text; the tokenizer of a run that is resumed is loaded. Raises
-    CorpusError when the text cannot be read or is too short, RunError when it is not the text of the run.
+    CorpusError when the text cannot be read or is too short, RunError when it is not the text of the run, PluginError
+    when the tokenizer breaks its contract.
     """
     from gentext.data.stream import open_corpus
 
-    with open_corpus(source, HELD_OUT_LIMIT) as stream:
+    with open_corpus(source, HELD_OUT_LIMIT) as stream, refuse_exit(f"the tokenizer {tokenizer.name!r}"):
         learned = _load_tokenizer(stream, resumed) if resumed else _build_tokenizer(stream, tokenizer)
         if not stream.sha256:  # the tokenizer did not read the text, so its hash is not known yet
             stream.read_through()
+        check_tokenizer(tokenizer.name, learned)
         return _split_and_encode(stream, tokenizer.name, learned, val_frac)
 
 
@@ -144,7 +147,7 @@ class _EncodedPieces:
         """
         tokenizer = self._tokenizer
         try:
-            ids = np.asarray(tokenizer.encode(text))
+            ids = tokenizer.encode(text)
         except PrimeError as error:
             position = next(iter(tokenizer.unknown_at(text)), None)
             if position is None:
@@ -153,13 +156,7 @@ class _EncodedPieces:
                 f"{self._stream.name}: {text[position]!r} at character {begin + position} is not among the "
                 f"{tokenizer.vocab_size} symbols; leave such characters out of the text"
             ) from error
-        is_row_of_integers = ids.ndim == 1 and (ids.dtype.kind in "iu" or not ids.size)
-        if not is_row_of_integers or (ids.size and not 0 <= ids.min() <= ids.max() < tokenizer.vocab_size):
-            raise PluginError(
-                f"the tokenizer {self._tokenizer_name!r} must encode a text as whole numbers from 0 to "
-                f"{tokenizer.vocab_size - 1} in one row, and does not"
-            )
-        return ids
+        return check_ids(self._tokenizer_name, ids, tokenizer.vocab_size)
 
 
 def _corpus_table(stream: CorpusStream) -> ConfigTable:

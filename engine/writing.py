@@ -12,8 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from gentext.describe import tokenizer_of
-from gentext.errors import UsageError
+from gentext.errors import UsageError, refuse_exit
 from gentext.generate import GeneratedText, Piece, encode_prime, generate
+from gentext.handover import check_ids
 from gentext.interfaces import Finish, Ids, OpenSampler
 from gentext.manager import host
 from gentext.noise import SEED_LIMIT
@@ -181,7 +182,9 @@ def _encode_primes(
     for prime in primes:
         ids: Ids = np.empty(0, np.int64)
         if tokenizer is not None and prime:
-            ids, note = encode_prime(tokenizer, prime, policy, skip_option)
+            with refuse_exit(f"the tokenizer {sampler.bundle.tokenizer.name!r}"):
+                ids, note = encode_prime(tokenizer, prime, policy, skip_option)
+            ids = check_ids(sampler.bundle.tokenizer.name, ids, sampler.bundle.vocab_size)
             notes += [] if note is None else [note]
         encoded_primes.append(ids)
     return encoded_primes, notes

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import sys
 import types
 from collections.abc import Callable
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -69,6 +71,47 @@ def test_broken_hook_is_left_out_once(monkeypatch: pytest.MonkeyPatch, capsys: p
     [line] = capsys.readouterr().err.splitlines()
     assert "the hook step_done of plugin a (a.plugin) failed and is left out" in line
     assert "RuntimeError: no display" in line
+
+
+@pytest.mark.parametrize("error", [SystemExit(0), asyncio.CancelledError()])
+def test_exit_in_a_hook_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException
+) -> None:
+    def fail() -> None:
+        raise error
+
+    calls: list[str] = []
+    names = ("run_started", "step_done", "evaluated", "checkpoint_saved", "run_finished", "export_run", "run_closed")
+    bad = plugin(**{name: lambda run: fail() for name in names}, adjust_settings=lambda config: fail())
+    hooks = start(monkeypatch, a=bad, b=plugin(step_done=lambda run: calls.append("good")))
+    result: Any = None
+    for _ in range(2):
+        hooks.run_started(RUN, result, PROGRESS)
+        hooks.step_done(RUN, PROGRESS)
+        hooks.evaluated(RUN, PROGRESS)
+        hooks.checkpoint_saved(RUN, PROGRESS, Path("file"))
+        hooks.run_finished(RUN, result, result)
+        hooks.export_run(RUN, result)
+        hooks.run_closed(RUN)
+    assert calls == ["good", "good"]
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == len(names)
+    for name, line in zip(names, lines, strict=True):
+        assert f"the hook {name} of plugin a (a.plugin) failed and is left out: {type(error).__name__}" in line
+    with pytest.raises(PluginError, match=rf"adjust_settings of plugin a .* failed: {type(error).__name__}"):
+        hooks.adjust_settings({}, [], result)
+
+
+def test_interrupt_in_a_hook_gets_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise KeyboardInterrupt
+
+    hooks = start(monkeypatch, a=plugin(step_done=lambda run: fail(), adjust_settings=lambda config: fail()))
+    with pytest.raises(KeyboardInterrupt):
+        hooks.step_done(RUN, PROGRESS)
+    facts: Any = None
+    with pytest.raises(KeyboardInterrupt):
+        hooks.adjust_settings({}, [], facts)
 
 
 def test_errors_for_the_user_and_of_builtins_get_through(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import sys
 import types
@@ -14,9 +15,9 @@ import pytest
 import typer
 
 from gentext import Param, Strategy
-from gentext.cli.app import COMMAND_ORDER, build
+from gentext.cli.app import COMMAND_ORDER, build, main
 from gentext.cli.plugins import plugins as list_plugins
-from gentext.errors import MissingExtra, PluginError, UnknownComponent
+from gentext.errors import GenError, MissingExtra, PluginError, UnknownComponent, reason
 from gentext.hookspecs import hookimpl
 from gentext.manager import BUILTINS, PluginHost
 from gentext.registry import KINDS, Component, Distribution, Registry, plural
@@ -157,6 +158,17 @@ def test_target_that_cannot_be_imported_names_its_plugin(install: Install) -> No
         registry.get("strategy", "gone")
 
 
+@pytest.mark.parametrize("line", ["raise SystemExit(0)", "import asyncio; raise asyncio.CancelledError"])
+def test_target_that_ends_the_program_names_its_plugin(
+    install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    (tmp_path / "gentext_leaving_target.py").write_text(line)
+    monkeypatch.syspath_prepend(tmp_path)
+    registry = install(Point("gentext-a", registers("leaving", target="gentext_leaving_target:Model"))).registry
+    with pytest.raises(PluginError, match=r"'leaving' of gentext-a 1\.2 cannot be loaded .*: (SystemExit|Cancelled)"):
+        registry.get("strategy", "leaving")
+
+
 def test_missing_extra_is_told_for_builtins_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "gentext_wants_torch.py").write_text("import torch\n")
     monkeypatch.syspath_prepend(tmp_path)
@@ -181,6 +193,7 @@ def raises(register: Any) -> None:
 BAD = {
     "import": (ImportError("no module named spam"), "ImportError: no module named spam"),
     "exit": (SystemExit("bye"), "SystemExit: bye"),
+    "cancelled": (asyncio.CancelledError("torn down"), "CancelledError: torn down"),
     "hook": (module(register_strategies=raises), "RuntimeError: out of order"),
     "parameter": (module(register_strategies=wrong_parameter), "registre"),
 }
@@ -204,8 +217,67 @@ def test_bad_plugin_costs_one_line(install: Install, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize("bad", BAD)
 def test_strict_raises(install: Install, monkeypatch: pytest.MonkeyPatch, bad: str) -> None:
     monkeypatch.setenv("GEN_PLUGINS_STRICT", "1")
-    with pytest.raises((Exception, SystemExit), match=BAD[bad][1].partition(": ")[2] or BAD[bad][1]):
+    with pytest.raises((Exception, asyncio.CancelledError), match=BAD[bad][1].partition(": ")[2] or BAD[bad][1]):
         install(Point("gentext-a", BAD[bad][0]))
+
+
+class SpeechlessError(Exception):
+    """Cannot be turned into text."""
+
+    def __str__(self) -> str:
+        raise AttributeError("no text")
+
+
+class NoTextError(Exception):
+    """Gives a text that is none."""
+
+    def __str__(self) -> str:
+        return None  # type: ignore[return-value]
+
+
+class SpeechlessGenError(SpeechlessError, GenError):
+    """The same, as an error for the user."""
+
+
+def fails(error: BaseException) -> Callable[[Any], None]:
+    """Return a hook that raises an error."""
+
+    def hook(register: Any) -> None:
+        raise error
+
+    return hook
+
+
+@pytest.mark.parametrize("error", [SpeechlessError(), NoTextError(), SpeechlessGenError(), SystemExit(0)])
+def test_errors_without_a_text_cost_one_line(
+    install: Install, capsys: pytest.CaptureFixture[str], error: BaseException
+) -> None:
+    host = install(Point("gentext-a", error), Point("gentext-b", module(register_models=fails(error))))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    for line, name in zip(lines, "ab", strict=True):
+        assert f"gentext-{name} 1.2 (gentext_{name}.plugin): {type(error).__name__}" in line
+    assert "top_k" in host.registry.names("strategy")
+
+
+def test_exit_is_no_success_where_failures_are_raised(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GEN_PLUGINS_STRICT", "1")
+    with pytest.raises(PluginError, match=r"^plugin gentext-a 1\.2 \(gentext_a\.plugin\): SystemExit: 0$"):
+        install(Point("gentext-a", SystemExit(0)))
+
+
+def test_interrupt_is_never_swallowed(install: Install) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        install(Point("gentext-a", KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        install(Point("gentext-a", module(register_models=fails(KeyboardInterrupt()))))
+
+    def register_commands(cli: Any) -> None:
+        raise KeyboardInterrupt
+
+    host = install(Point("gentext-a", module(register_commands=register_commands)))
+    with pytest.raises(KeyboardInterrupt):
+        host.add_commands(typer.Typer(), [])
 
 
 @pytest.mark.parametrize(
@@ -246,13 +318,50 @@ def test_misspelt_hook_is_named(
 def test_failing_commands_leave_nothing_behind(install: Install, capsys: pytest.CaptureFixture[str]) -> None:
     def register_commands(cli: Any) -> None:
         cli.command("half")(lambda: None)
-        raise RuntimeError("no more")
+        raise error
+
+    for error in (RuntimeError("no more"), SystemExit(0), SpeechlessError()):
+        host = install(Point("gentext-a", module(register_commands=register_commands)))
+        cli = typer.Typer()
+        host.add_commands(cli, [])
+        assert cli.registered_commands == []
+        assert f"gentext-a 1.2 (gentext_a.plugin): {reason(error)}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), typer.Exit(3)])
+def test_command_of_a_plugin_has_its_own_exit_status(
+    install: Install, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def register_commands(cli: Any) -> None:
+        @cli.command()
+        def leave() -> None:
+            raise error
 
     host = install(Point("gentext-a", module(register_commands=register_commands)))
-    cli = typer.Typer()
-    host.add_commands(cli, [])
-    assert cli.registered_commands == []
-    assert "gentext-a 1.2 (gentext_a.plugin): RuntimeError: no more" in capsys.readouterr().err
+    monkeypatch.setattr("gentext.cli.app.host", lambda: host)
+    if isinstance(error, SystemExit):
+        with pytest.raises(SystemExit) as caught:
+            main(["leave"])
+        assert caught.value.code == 3
+    else:
+        assert main(["leave"]) == 3
+
+
+def test_exit_in_a_command_of_gentext_is_an_error(
+    install: Install, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A trainer that ends the program would seem to have trained."""
+    trainer: dict[str, Any] = {"__name__": "gentext_a.trainer"}
+    exec("def fit():\n    raise SystemExit(0)\n", trainer)
+    host = install(Point("gentext-a", module()))
+    monkeypatch.setattr("gentext.cli.app.host", lambda: host)
+    monkeypatch.setattr("gentext.cli.app._add_command", lambda cli, name: cli.command(name)(lambda: trainer["fit"]()))
+    assert main(["train"]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("gen: error: plugin gentext-a 1.2 ended the program (SystemExit: 0)")
+    trainer["__name__"] = "elsewhere"  # such as gentext's own processes that train together
+    with pytest.raises(SystemExit):
+        main(["train"])
 
 
 def test_names_of_built_in_commands_are_reserved(install: Install, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,7 +25,7 @@ def call_strategy(link: Link, method: Literal["start", "apply", "accept"], *argu
     """
     try:
         returned = getattr(link.strategy, method)(*arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         location, explanation = _describe_location(error, link.strategy), _explain_error(error)
         raise PluginError(f"the strategy {link.name!r} cannot be compiled: {location}{explanation}") from error
     returned_states = returned

@@ -25,9 +25,12 @@ from gentext.run import Run
 BROKEN = {
     "fine": "its command 'train' exists already",
     "nonsense": "has the target 'gentext_broken.models.Nonsense'; expected 'module:attribute'",
+    "quitting": "SystemExit: 0",
     "raising": "RuntimeError: out of order",
     "silent": "the batcher 'silent' has no summary",
+    "speechless": "SpeechlessError",
     "taken": "the model name 'lstm' belongs to gentext itself; gentext-broken 6.6.6 must register another name",
+    "torn": "CancelledError: torn down",
     "wrong_argument": "Argument(s) {'registry'} are declared in the hookimpl but can not be found in the hookspec",
 }
 
@@ -135,6 +138,7 @@ def test_run_of_strangers_alone(environment: Any, story: dict[str, Any]) -> None
     assert "a scan over steps" in done.err
     assert done.err.count("step 1 was too much") == 1  # a hook that raises is left out from then on
     assert "step 2 was too much" not in done.err
+    assert "the hook evaluated of plugin gentext-broken 6.6.6 (gentext_broken.fine) failed and is left out" in done.err
     assert not any(option in done.err for option in ("model.hidden", "model.layers", "model.dropout"))
     assert "held-out text has only 2,000 characters" in done.err
     names = {path.name for path in (environment.folder / "strange").iterdir()}
