@@ -122,7 +122,7 @@ def _type_of(array: object) -> str:
 # -- samplers ---------------------------------------------------------------------------------
 
 
-def describe_sampler(sampler: OpenSampler) -> str:
+def describe_sampler(sampler: object) -> str:
     """Return how messages name an opened sampler: by its class, since it does not know its component's name."""
     return f"the sampler {type(sampler).__module__}.{type(sampler).__qualname__}"
 
@@ -152,6 +152,14 @@ def checked_chunks(sampler: OpenSampler, request: Request) -> Generator[Chunk, N
             if problem:
                 raise PluginError(f"{name}: {problem}")
             yield chunk
+
+
+def check_model_logits(sampler: object, logits: object, shape: tuple[int, ...]) -> None:
+    """Check the logits [N, T, V] that a sampler's ``advance`` returned, before the links of the chain get them."""
+    if not _has_type(logits, shape, np.dtype(np.float32)):
+        raise PluginError(
+            f"{describe_sampler(sampler)}: advance must return float32 logits of shape {shape}, not {_type_of(logits)}"
+        )
 
 
 def _chunk_problem(chunk: object, rows: int, vocab_size: int) -> str | None:

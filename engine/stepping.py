@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from gentext.bundle import Bundle
 from gentext.draw import draw_tokens
+from gentext.handover import check_model_logits
 from gentext.interfaces import Chunk, Finish, Request
 from gentext.noise import DRAW
 
@@ -45,7 +46,8 @@ class StepModel(Protocol):
 def generate_stepwise(model: StepModel, bundle: Bundle, request: Request) -> Iterator[Chunk]:
     """Generate the rows of a request, in chunks of one position.
 
-    Raises ConfigError for parameters of another shape or out of range.
+    Raises ConfigError for parameters of another shape or out of range, PluginError for logits or states of another
+    shape or type than declared.
     """
     rows = _SteppedRows(bundle, request)
     state = model.initial(rows.count)
@@ -57,6 +59,7 @@ def generate_stepwise(model: StepModel, bundle: Bundle, request: Request) -> Ite
         end = min(begin + PREFILL_POSITIONS, common_length)
         tokens = np.stack([forced_tokens[begin:end] for forced_tokens in rows.forced_tokens])
         block_logits, state = model.advance(tokens, state)
+        check_model_logits(model, block_logits, (*tokens.shape, bundle.vocab_size))
         logits = block_logits[:, -1]
         if rows.chain.follows_text:
             # The logits after the token at index - 1 are those of the token at index. Those of the token
@@ -72,6 +75,7 @@ def generate_stepwise(model: StepModel, bundle: Bundle, request: Request) -> Ite
             if all(finish != "running" for finish in chunk.finish):
                 return
         block_logits, state = model.advance(np.maximum(tokens, 0)[:, None], state)
+        check_model_logits(model, block_logits, (rows.count, 1, bundle.vocab_size))
         logits = block_logits[:, -1]
 
 

@@ -18,6 +18,7 @@ from gentext.errors import PluginError
 from gentext.generate import generate
 from gentext.handover import check_ids, check_tokenizer
 from gentext.interfaces import Chunk, Request, StateSpec
+from gentext.stepping import generate_stepwise
 from gentext.strategy import State, Strategy, Table
 
 N, V = 3, 5
@@ -202,6 +203,22 @@ def test_sampler_is_closed_when_its_chunk_is_refused() -> None:
     with pytest.raises(PluginError):
         write(chunks)
     assert closed == [True]
+
+
+@pytest.mark.parametrize(
+    ("logits", "message"),
+    [
+        (np.zeros((1, 1, 2)), "not float64 "),
+        (np.zeros((1, 1, 3), np.float32), "not float32 "),
+        (np.zeros((1, 2), np.float32), "not float32 "),
+        (None, "not NoneType"),
+    ],
+)
+def test_logits_of_a_sampler_are_checked(logits: Any, message: str) -> None:
+    model = types.SimpleNamespace(initial=lambda rows: (), advance=lambda tokens, state: (logits, state))
+    request = Request([np.empty(0, np.int64)], [(0, 0)], Chain([]), {}, max_tokens=3)
+    with pytest.raises(PluginError, match=rf"advance must return float32 logits of shape \(1, 1, 2\), {message}"):
+        list(generate_stepwise(model, Parrot.bundle, request))
 
 
 # -- tokenizers -------------------------------------------------------------------------------
