@@ -111,8 +111,9 @@ def test_good_strategy_passes() -> None:
     ],
 )
 def test_strategy_is_checked(method: str, returns: Callable[..., Any], message: str) -> None:
-    with pytest.raises(PluginError, match=f"lazy.*{message}") as caught:
+    with pytest.raises(PluginError, match=message) as caught:
         run_position(**{method: returns})
+    assert "lazy" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -187,7 +188,7 @@ def test_good_chunks_pass() -> None:
     ],
 )
 def test_chunks_are_checked(chunks: Any, message: str) -> None:
-    with pytest.raises(PluginError, match=rf"^the sampler .*test_handover\.Parrot:? {message}"):
+    with pytest.raises(PluginError, match=rf"^the sampler .*test_handover\.Parrot.*{message}"):
         write(chunks)
 
 
@@ -291,7 +292,7 @@ def test_good_model_passes() -> None:
         (model(StateSpec("h", (3,)), states=()), "state 'h' must have one batch axis"),
         (model(StateSpec("h", (None, 0))), r"state 'h' has the shape \[None, 0\]"),
         (model(StateSpec("h", (None, 3), "float64")), "state type 'float64'"),
-        (model(StateSpec(5, (None, 3)), states=()), "is wrong: AttributeError"),  # type: ignore[arg-type]
+        (model(StateSpec(5, (None, 3)), states=()), "is wrong: TypeError"),  # type: ignore[arg-type]
         (model(StateSpec("h", 5), states=()), "is wrong: TypeError"),  # type: ignore[arg-type]
         (model(StateSpec("h", (None, 3)), states=()), "must return a tuple of 1 tensors"),
         (model(StateSpec("h", (None, 3)), states=(5,)), "must return tensors: AttributeError"),
