@@ -7,21 +7,25 @@ import re
 from pathlib import Path
 
 from gentext.console import say
-from gentext.run import (
-    CHECKPOINT_NAME,
-    CHECKPOINTS_FOLDER,
-    EVENT_FILE_NAME,
-    EVENTS_FOLDER,
-    RUN_FILES,
-    temporary_file_target,
-)
+from gentext.run import CHECKPOINTS_FOLDER, EVENTS_FOLDER, RUN_FILES
 
+#: The names of the files in a run's two subfolders. A checkpoint has a role, a step, and a loss where it was measured.
+CHECKPOINT_NAME = re.compile(r"(last|best)-step([0-9]{6,})(?:-val([0-9]+\.[0-9]{4}))?\.safetensors")
+EVENT_FILE_NAME = re.compile(r"events\.tfevents\.[0-9]{10,}")
+#: Name of the temporary file in which `atomic_write` writes a file; `tempfile.mkstemp` chooses the eight characters.
+_TEMPORARY_NAME = re.compile(r"\.(.+)\.[a-z0-9_]{8}\.tmp", re.DOTALL)
 #: The names of all files that gentext writes into a run's folder, by subfolder; the folder itself comes last.
 _NAMES_BY_FOLDER = {
     CHECKPOINTS_FOLDER: CHECKPOINT_NAME,
     EVENTS_FOLDER: EVENT_FILE_NAME,
     "": re.compile("|".join(map(re.escape, RUN_FILES))),
 }
+
+
+def temporary_file_target(name: str) -> str | None:
+    """Return the name of the file that a temporary file was to become; None if the name is not that of one."""
+    match = _TEMPORARY_NAME.fullmatch(name)
+    return match[1] if match else None
 
 
 def find_gentext_files(folder: Path, pattern: re.Pattern[str]) -> list[Path]:

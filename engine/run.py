@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -27,11 +26,6 @@ RUN_FILES = (
     *(CONFIG_FILE, TOKENIZER_FILE, METRICS_FILE, SAMPLES_FILE, HELD_OUT_FILE, CURVES_FILE),
     *(MODEL_FILE, GENERATOR_FILE, UNROLLED_FILE),
 )
-#: The names of the files in the two folders. A checkpoint has a role, a step, and a loss where it was measured.
-CHECKPOINT_NAME = re.compile(r"(last|best)-step([0-9]{6,})(?:-val([0-9]+\.[0-9]{4}))?\.safetensors")
-EVENT_FILE_NAME = re.compile(r"events\.tfevents\.[0-9]{10,}")
-#: Name of the temporary file in which `atomic_write` writes a file; `tempfile.mkstemp` chooses the eight characters.
-_TEMPORARY_NAME = re.compile(r"\.(.+)\.[a-z0-9_]{8}\.tmp", re.DOTALL)
 
 
 def runs_folder() -> Path:
@@ -64,12 +58,6 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         if temporary_path is not None:
             with contextlib.suppress(OSError):
                 temporary_path.unlink(missing_ok=True)
-
-
-def temporary_file_target(name: str) -> str | None:
-    """Return the name of the file that a temporary file was to become; None if the name is not that of one."""
-    match = _TEMPORARY_NAME.fullmatch(name)
-    return match[1] if match else None
 
 
 def write_bytes(path: Path, content: bytes) -> None:

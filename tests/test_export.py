@@ -8,7 +8,6 @@ import json
 import re
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -289,7 +288,7 @@ def test_no_precision_is_taken_above_the_limit(
 def paths_of_this_machine(*paths: Path) -> set[str]:
     """Return the folders from which a stranger could learn whose machine this is, and these paths."""
     sources = [Path(module.__file__ or "").parent for module in (torch, onnx, gentext, model_export)]
-    folders = {Path.home(), Path.cwd(), Path(sys.prefix), Path(tempfile.gettempdir()), *sources, *paths}
+    folders = {Path.home(), Path.cwd(), Path(sys.prefix), *sources, *paths}
     folders |= {folder.resolve() for folder in folders}
     return {str(folder) for folder in folders if len(folder.parts) > 1}  # the root is in every path of a graph
 

@@ -10,8 +10,8 @@ import pytest
 
 from gentext import run as runs
 from gentext.plugins.pytorch.checkpoint import find_checkpoints, link_as_best, tidy_checkpoints
-from gentext.removal import discard_run
-from gentext.run import Run, atomic_write, temporary_file_target
+from gentext.removal import discard_run, temporary_file_target
+from gentext.run import Run, atomic_write
 
 #: Files that somebody has put into a run, by path.
 FOREIGN_NAMES = (

@@ -19,8 +19,8 @@ from gentext.events import Progress
 from gentext.hookspecs import hookimpl
 from gentext.plugins.observers.metrics import LOG_EVERY
 from gentext.plugins.observers.samples import SAMPLE_LENGTH
-from gentext.removal import find_gentext_files
-from gentext.run import EVENT_FILE_NAME, EVENTS_FOLDER, Run
+from gentext.removal import EVENT_FILE_NAME, find_gentext_files
+from gentext.run import EVENTS_FOLDER, Run
 from gentext.settings import Settings
 
 #: Name of an event file, with the step at which it begins: TensorBoard reads the files in the order of their names.

@@ -28,8 +28,8 @@ from gentext.describe import load_tokenizer
 from gentext.errors import RunError
 from gentext.interfaces import Model
 from gentext.manager import host
-from gentext.removal import remove_temporary_files
-from gentext.run import CHECKPOINT_NAME, Run, atomic_write, sync_folder
+from gentext.removal import CHECKPOINT_NAME, remove_temporary_files
+from gentext.run import Run, atomic_write, sync_folder
 
 #: How many ``last`` checkpoints a run has at most.
 MAX_LAST_CHECKPOINTS = 2

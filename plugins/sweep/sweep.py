@@ -30,8 +30,8 @@ from gentext.plugins.sweep.report import format_setting_value, write_report
 from gentext.plugins.sweep.space import format_setting, parse_space
 from gentext.plugins.sweep.study import Study, TrialRow
 from gentext.plugins.sweep.trial import Job, Trial
-from gentext.removal import discard_run, find_gentext_files
-from gentext.run import CHECKPOINT_NAME, Run
+from gentext.removal import CHECKPOINT_NAME, discard_run, find_gentext_files
+from gentext.run import Run
 from gentext.settings import Settings
 
 #: Names in the sweep's folder.
