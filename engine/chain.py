@@ -237,7 +237,7 @@ class Chain:
         """Run every link's ``apply`` on logits [N, V].
 
         Returns the final logits, the new states, and the logits after each link, by link, for `accept`. Raises
-        PluginError for a link that returns arrays of another shape or type than declared, or NaN.
+        PluginError for a link that returns arrays of another shape or type than declared.
         """
         states: LinkArraysDict = {}
         link_logits: dict[str, NDArray[np.float32]] = {}
@@ -250,7 +250,7 @@ class Chain:
                     )
                 except SystemExit as error:
                     raise exit_error(f"the link {name}", error) from error
-                logits, states[name] = handover.check_applied(name, strategy, returned, logits)
+                logits, states[name] = handover.check_applied(name, strategy, returned, logits, state[name])
                 link_logits[name] = logits
         return logits, states, link_logits
 

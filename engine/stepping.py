@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gentext.bundle import Bundle
 from gentext.draw import draw_tokens
-from gentext.handover import check_model_logits
+from gentext.handover import check_model_logits, check_nan
 from gentext.interfaces import Chunk, Finish, Request
 from gentext.noise import DRAW
 
@@ -23,6 +23,9 @@ __all__ = ["ModelState", "StepModel", "fresh_states", "generate_stepwise"]
 
 #: Positions of a prime that are fed to the model in one call.
 PREFILL_POSITIONS = 256
+#: The first positions, at which all logits are searched for NaN. Later on only NaN that reaches the draw is noticed,
+#: because searching costs more than a hundredth of the time of a small model.
+NAN_CHECKED_POSITIONS = 16
 #: Positions whose noise is computed in one piece.
 NOISE_POSITIONS = 256
 
@@ -122,6 +125,7 @@ class _SteppedRows:
             [tokens[index] if index < len(tokens) else -1 for tokens in self.forced_tokens], np.int64
         )
         is_new = forced_tokens < 0
+        chain_logits = logits
         noise = self._noise_at(index)
         logits, link_states, link_logits = chain.apply(logits, request.params, self.link_states, noise, request.tables)
         drawn_tokens, all_masked = draw_tokens(logits, noise[DRAW])
@@ -132,6 +136,9 @@ class _SteppedRows:
         if not is_new.any():
             return tokens, None
         emitted_tokens = self._record_tokens(tokens, all_masked, is_new)
+        # A row in which NaN reached the draw ends as masked.
+        if index < NAN_CHECKED_POSITIONS or "masked" in self.finish:
+            check_nan(chain_logits, link_logits)
         chunk = Chunk(emitted_tokens[None], _logprobs(model_logits, emitted_tokens)[None], tuple(self.finish))
         return tokens, chunk
 

@@ -19,6 +19,7 @@ from gentext.chain import Chain, Link
 from gentext.config import config_class
 from gentext.draw import draw_tokens
 from gentext.errors import PluginError, reason
+from gentext.handover import check_nan
 from gentext.strategy import Strategy
 
 __all__ = ["check_strategy"]
@@ -122,6 +123,7 @@ def _run_link(link: Link, param_arrays: dict[str, NDArray[Any]], rows: slice, se
             link_logits, state, logits_by_link = chain.apply(
                 readonly_inputs["logits"], params, state, step_noise, tables
             )
+            check_nan(logits[step], logits_by_link)
         is_unmasked = (logits[step] == -np.inf) & (link_logits > -np.inf)
         assert not is_unmasked.any(), (
             f"{link.name}: a masked symbol came back; links mask or reweight, they never unmask"

@@ -16,7 +16,7 @@ from gentext.config import NoConfig
 from gentext.describe import check_model
 from gentext.errors import PluginError
 from gentext.generate import generate
-from gentext.handover import check_ids, check_tokenizer
+from gentext.handover import check_ids, check_nan, check_tokenizer
 from gentext.interfaces import Chunk, Request, StateSpec
 from gentext.stepping import generate_stepwise
 from gentext.strategy import State, Strategy, Table
@@ -66,6 +66,7 @@ def run_position(logits: NDArray[np.float32] = LOGITS, **methods: Callable[..., 
     tables = chain.table_arrays(None)
     state = chain.initial_state(N, params)
     changed_logits, state, link_logits = chain.apply(logits, params, state, {}, tables)
+    check_nan(logits, link_logits)
     chain.accept(np.zeros(N, np.int64), link_logits, params, state, tables, np.ones((N, 1), np.bool_))
     return changed_logits
 
@@ -121,6 +122,26 @@ def test_nan_of_the_model_is_not_the_fault_of_a_link() -> None:
     logits = LOGITS.copy()
     logits[1, 2] = np.nan
     assert run_position(logits) is logits
+
+
+def test_nan_at_a_late_position_is_noticed_before_it_is_drawn() -> None:
+    calls: list[int] = []
+
+    def apply(logits: NDArray[np.float32], state: Any) -> Any:
+        calls.append(len(calls))
+        return logits * np.float32("nan" if len(calls) > 40 else 1), state
+
+    link = Link("late", Lazy(apply=apply), {})
+    model = types.SimpleNamespace(
+        initial=lambda rows: (), advance=lambda tokens, state: (np.zeros((1, 1, V), np.float32), state)
+    )
+    bundle = Bundle("model", TokenizerMeta("byte", {}), [b"a", b"b", b"c", b"d", b"e"], [], 0, [], {})
+    request = Request([np.empty(0, np.int64)], [(0, 0)], Chain([link]), {"late": {}}, max_tokens=50)
+    chunks = generate_stepwise(model, bundle, request)
+    for _ in range(40):
+        next(chunks)
+    with pytest.raises(PluginError, match="the link late: the logits have NaN"):
+        next(chunks)
 
 
 def test_interrupt_in_a_strategy_gets_through() -> None:
