@@ -11,10 +11,11 @@ from gentext.cli.links import split_names
 from gentext.console import say
 from gentext.errors import MissingExtra, RunError, UsageError
 from gentext.run import open_run
+from gentext.source import find_source
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    run: Annotated[Path | None, typer.Argument(help="Folder of a run. Default: the newest run.")] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder to write to. Default: the run's own.")
     ] = None,
@@ -28,7 +29,7 @@ def export(
     ] = 0,
 ) -> None:
     """Export a run's best checkpoint to model.onnx and generator.onnx, and check them against PyTorch."""
-    source = open_run(run)
+    source = open_run(find_source(None, opens=("run",)) if run is None else run)
     try:
         from gentext.export.exporter import ExportOptions, export_run
         from gentext.export.precision import CUDA_PRECISIONS, PRECISIONS

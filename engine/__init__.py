@@ -29,7 +29,9 @@ Contracts
 Files
     run  a run folder, and atomic writes
     removal  removes files that gentext made, and no others
+    lock  the lock of a run, which one training at a time holds
     bundle  the metadata of an exported file
+    onnx_file  reads the metadata of an .onnx file quickly, without onnxruntime
     signature  inputs and outputs of a compiled generator
 
 Sampling

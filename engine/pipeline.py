@@ -17,6 +17,7 @@ from gentext.errors import MissingExtra, RunError, TrainingStopped, UsageError
 from gentext.events import SilentHooks
 from gentext.handover import read_symbols
 from gentext.interfaces import FitResult, World
+from gentext.lock import RunLock
 from gentext.manager import host
 from gentext.planning import PreparedTraining, adjust_and_prepare, explain_memory_shortage
 from gentext.resolve import (
@@ -41,7 +42,8 @@ def run_training(options: TrainOptions) -> tuple[Run, FitResult]:
         raise UsageError("standard input serves one process only: with torchrun, name a file or a folder")
     if options.resume and options.initial_weights:
         raise UsageError("--init-from begins a new run, --resume goes on with one: give one of them")
-    return _run_training(_resumed_training(options) if options.resume else _new_training(options))
+    with RunLock() as lock:
+        return _run_training(_resumed_training(options, lock) if options.resume else _new_training(options), lock)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,13 +76,14 @@ def _new_training(options: TrainOptions) -> _Training:
     )
 
 
-def _resumed_training(options: TrainOptions) -> _Training:
-    """Find the run to resume, and check that its config names its text and its components."""
+def _resumed_training(options: TrainOptions, lock: RunLock) -> _Training:
+    """Find and lock the run to resume, and check that its config names its text and its components."""
     if options.preset or options.config or options.settings or options.flags:
         raise UsageError("--resume goes on with the settings of the run; leave out everything but CORPUS and --run")
     run = runs.open_run(options.run) if options.run else runs.newest_run(exported=False)[0]
     if run is None:
         raise RunError(f"nothing to resume: no run in {runs.runs_folder()}/; name one with --run")
+    lock.acquire(run.path)
     config = run.config
     corpus_table = config.pop("corpus", {})
     nameless_sections = [kind for kind in SECTIONS if "name" not in config.get(kind, {})]
@@ -96,7 +99,7 @@ def _resumed_training(options: TrainOptions) -> _Training:
     return _Training(config, corpus, run.path, ResumedRun(run, corpus_table))
 
 
-def _run_training(training: _Training) -> tuple[Run, FitResult]:
+def _run_training(training: _Training, lock: RunLock) -> tuple[Run, FitResult]:
     config = with_defaults(training.config)
     settings = build_config(Settings, config.get("run", {}), "run")
     check_extras(settings)
@@ -105,7 +108,7 @@ def _run_training(training: _Training) -> tuple[Run, FitResult]:
     prepared = adjust_and_prepare(config, text, settings, training.preset, training.adjustable)
     weights_note = _prepare_weights(training, prepared, text)
     prepared.plan()  # an error in the budget must come before the run has a folder
-    run = training.resumed.run if training.resumed else _create_run(training.path, prepared, text, settings)
+    run = training.resumed.run if training.resumed else _create_run(training.path, prepared, text, settings, lock)
     for note in (weights_note, prepared.adjustment_note):
         if note:
             say(note)
@@ -123,11 +126,14 @@ def _prepare_weights(training: _Training, prepared: PreparedTraining, text: Spli
     return training.initial_weights(model, text.tokenizer, prepared.config)
 
 
-def _create_run(path: Path | None, prepared: PreparedTraining, text: SplitText, settings: Settings) -> Run:
-    """Create the folder of a new run, with the tokenizer, the held-out text and the config."""
+def _create_run(
+    path: Path | None, prepared: PreparedTraining, text: SplitText, settings: Settings, lock: RunLock
+) -> Run:
+    """Create and lock the folder of a new run, and write the tokenizer, the held-out text and the config."""
     if World.of_process().rank:  # rank 0 creates it
         return Run(path or runs.runs_folder())
     run = runs.create_run(path, text.corpus["name"])
+    lock.acquire(run.path)
     run_table = {key: setting for key, setting in to_table(settings).items() if key not in BUDGET_UNITS}
     run_table["steps"], _ = prepared.plan()
     _write_first_files(run, {**prepared.config, "run": run_table, "corpus": text.corpus}, text)

@@ -12,7 +12,7 @@ from gentext.run import CHECKPOINTS_FOLDER, EVENTS_FOLDER, RUN_FILES
 #: The names of the files in a run's two subfolders. A checkpoint has a role, a step, and a loss where it was measured.
 CHECKPOINT_NAME = re.compile(r"(last|best)-step([0-9]{6,})(?:-val([0-9]+\.[0-9]{4}))?\.safetensors")
 EVENT_FILE_NAME = re.compile(r"events\.tfevents\.[0-9]{10,}")
-#: Name of the temporary file in which `atomic_write` writes a file; `tempfile.mkstemp` chooses the eight characters.
+#: Name of the temporary file in which `atomic_write` writes a file, with eight random characters.
 _TEMPORARY_NAME = re.compile(r"\.(.+)\.[a-z0-9_]{8}\.tmp", re.DOTALL)
 #: The names of all files that gentext writes into a run's folder, by subfolder; the folder itself comes last.
 _NAMES_BY_FOLDER = {

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
-import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,11 +20,12 @@ __all__ = ["Run", "append_line", "atomic_write", "open_run", "runs_folder", "wri
 CONFIG_FILE, TOKENIZER_FILE, METRICS_FILE = "config.toml", "tokenizer.json", "metrics.jsonl"
 SAMPLES_FILE, HELD_OUT_FILE, CURVES_FILE, EVENTS_FOLDER = "samples.txt", "held_out.txt", "curves.png", "tensorboard"
 MODEL_FILE, GENERATOR_FILE, UNROLLED_FILE = "model.onnx", "generator.onnx", "generator-unrolled.onnx"
-CHECKPOINTS_FOLDER = "checkpoints"
+#: The lock file is empty, and stays there after training: only the lock on it counts, see `gentext.lock`.
+LOCK_FILE, CHECKPOINTS_FOLDER = ".lock", "checkpoints"
 #: The files that lie in the run's folder itself.
 RUN_FILES = (
     *(CONFIG_FILE, TOKENIZER_FILE, METRICS_FILE, SAMPLES_FILE, HELD_OUT_FILE, CURVES_FILE),
-    *(MODEL_FILE, GENERATOR_FILE, UNROLLED_FILE),
+    *(MODEL_FILE, GENERATOR_FILE, UNROLLED_FILE, LOCK_FILE),
 )
 
 
@@ -39,25 +40,64 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
     Raises RunError when the disk is full or the folder cannot be written.
     """
-    temporary_path: Path | None = None
-    try:
-        descriptor, temporary_name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        temporary_path = Path(temporary_name)
-        with os.fdopen(descriptor, "wb") as file:
+    with _temporary_paths(path) as [temporary_path], _explain_failed_write(path):
+        with _open_synced(temporary_path) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary_path, 0o666 & ~_read_umask())
         os.replace(temporary_path, path)
         sync_folder(path.parent)
+
+
+def atomic_write_all(contents: Mapping[Path, bytes | None]) -> None:
+    """Replace files of one folder that belong together: all are complete on the disk before the first is renamed.
+
+    None stands for a file that is removed. Raises RunError when the disk is full or the folder cannot be written; then
+    all files are as they were, unless a rename itself fails.
+    """
+    with _temporary_paths(*contents) as temporary_paths:
+        replacements = dict(zip(contents, temporary_paths, strict=True))
+        for path, content in contents.items():
+            if content is not None:
+                with _explain_failed_write(path), _open_synced(replacements[path]) as file:
+                    file.write(content)
+        for path, content in contents.items():
+            with _explain_failed_write(path):
+                if content is None:
+                    path.unlink(missing_ok=True)
+                else:
+                    os.replace(replacements[path], path)
+                sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def _temporary_paths(*paths: Path) -> Iterator[list[Path]]:
+    """Return the path of a temporary file beside each path. Those that were not renamed are removed at the end."""
+    temporary_paths = [path.parent / f".{path.name}.{os.urandom(4).hex()}.tmp" for path in paths]
+    try:
+        yield temporary_paths
+    finally:
+        for temporary_path in temporary_paths:
+            with contextlib.suppress(OSError):
+                temporary_path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _open_synced(path: Path) -> Iterator[IO[bytes]]:
+    """Create a file to write to, and force its content to the disk at the end."""
+    with path.open("xb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def _explain_failed_write(path: Path) -> Iterator[None]:
+    """Turn an OSError into a RunError that names the file."""
+    try:
+        yield
     except OSError as error:
         raise RunError(
             f"{path}: cannot be written ({error.strerror or error}); what was there before is kept"
         ) from error
-    finally:
-        if temporary_path is not None:
-            with contextlib.suppress(OSError):
-                temporary_path.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -79,12 +119,6 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def _read_umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,23 +193,33 @@ def append_line(path: Path, line: str) -> None:
 def create_run(path: Path | None, corpus: str) -> Run:
     """Make a new run directory; without a path, one named after the corpus and the time.
 
-    Raises RunError when the folder holds something already, or cannot be made.
+    Raises RunError when the folder holds something already, or cannot be made. Of several processes that create the
+    same run at a time, one succeeds.
     """
-    if path is None:
-        safe_name = "".join(character if character.isalnum() or character in "-_." else "-" for character in corpus)
-        stem = safe_name.strip("-.") or "text"
-        base = runs_folder() / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-        names = [base.name, *(f"{base.name}-{number}" for number in range(1, 10_000))]
-        path = next(path for path in map(base.with_name, names) if not path.exists())
-    check_free(path)
-    run = Run(path)
     try:
-        run.checkpoints.mkdir(parents=True, exist_ok=True)
+        run = Run(_make_named_folder(corpus) if path is None else path)
+        check_free(run.path)
+        run.checkpoints.mkdir(parents=True)
+    except FileExistsError:  # since the check
+        raise RunError(f"{path}: another process just began a run in it; name another folder with --run") from None
     except OSError as error:
         raise RunError(
-            f"{path}: cannot be made ({error.strerror}); name a folder that can be written, with --run"
+            f"{path or runs_folder()}: cannot be made ({error.strerror}); name a folder that can be written, with --run"
         ) from error
     return run
+
+
+def _make_named_folder(corpus: str) -> Path:
+    """Make a new folder for a run, named after the corpus and the time, and with a number where that is taken."""
+    safe_name = "".join(character if character.isalnum() or character in "-_." else "-" for character in corpus)
+    stem = safe_name.strip("-.") or "text"
+    path = base = runs_folder() / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    for number in itertools.count(1):
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(parents=True)
+            break
+        path = base.with_name(f"{base.name}-{number}")
+    return path
 
 
 def check_free(path: Path | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,10 @@ from gentext.export.precision import (
 from gentext.export.verify import verify_generator, verify_unrolled
 from gentext.interfaces import Model, Tokenizer
 from gentext.manager import host
+from gentext.onnx_file import read_metadata
 from gentext.plugins.pytorch.checkpoint import build_model, load_best_checkpoint
 from gentext.plugins.samplers.runtime import cuda_problem
-from gentext.run import GENERATOR_FILE, HELD_OUT_FILE, MODEL_FILE, UNROLLED_FILE, Run, write_bytes
+from gentext.run import GENERATOR_FILE, HELD_OUT_FILE, MODEL_FILE, UNROLLED_FILE, Run, atomic_write_all
 
 #: Positions of the unrolled generator that is exported at the end of a training on a GPU.
 UNROLLED_POSITIONS = 32
@@ -68,6 +70,7 @@ class ExportJob:
     options: ExportOptions
     model: Model
     bundle: Bundle
+    """Its card has a random id in ``export``, by which files that were written together are recognized."""
     tokenizer: Tokenizer
     chain: Chain
     """The chain that is compiled into the generator."""
@@ -81,6 +84,7 @@ class ExportJob:
         registry = host().registry
         run_chain = configured_chain(registry, run.config.get("chain", {}), tokenizer.vocab_size)
         bundle = describe_model(run, model, tokenizer, run_chain)
+        bundle = dataclasses.replace(bundle, card=bundle.card | {"export": os.urandom(8).hex()})
         chain = run_chain if options.chain is None else chain_of(bundle, registry, options.chain)
         return cls(run, options, model, bundle, tokenizer, chain)
 
@@ -115,7 +119,9 @@ def export_run(run: Run, folder: Path, options: ExportOptions = ExportOptions())
     """Export a run's best checkpoint to ``folder``: model.onnx, and the files of its generator, each checked.
 
     Returns the lines to show to the user. Raises ExportError or PluginError where a file cannot be made or does
-    not agree with PyTorch, and then leaves the files in the folder as they were.
+    not agree with PyTorch, RunError where the files cannot be written, and then leaves the files in the folder as they
+    were. An export that is killed between two renames leaves files with different ids, which
+    `gentext.onnx_file.check_same_export` notices.
     """
     job = ExportJob.load(run, options)
     with torch.no_grad():
@@ -129,31 +135,32 @@ def export_run(run: Run, folder: Path, options: ExportOptions = ExportOptions())
             warn(f"no {GENERATOR_FILE}: {error}; gen sample takes {MODEL_FILE}, which is slower")
             generator, table_lines = None, []
     lines += table_lines
-    write_bytes(folder / MODEL_FILE, model_bytes)
+    contents: dict[Path, bytes | None] = {folder / MODEL_FILE: model_bytes}
     for name in (GENERATOR_FILE, UNROLLED_FILE):
         exported_file = generator.files.get(name) if generator else None
         if exported_file is None:
-            _remove_older_export(folder / name)  # a newer model must not stand beside it
+            if _is_older_export(folder / name):
+                contents[folder / name] = None  # a newer model must not stand beside it
             continue
-        write_bytes(folder / name, exported_file.file_bytes)
+        contents[folder / name] = exported_file.file_bytes
         lines.append(
             f"exported {folder / name} ({len(exported_file.file_bytes) / 1e6:.1f} MB): {'; '.join(exported_file.facts)}"
         )
+    atomic_write_all(contents)
     return lines
 
 
-def _remove_older_export(path: Path) -> None:
-    """Remove a file of an earlier export. A file of that name that gentext did not make stays, with a warning."""
+def _is_older_export(path: Path) -> bool:
+    """Return whether there is a file of an earlier export. Of a file that gentext did not make, warn that it stays."""
     if not path.is_file():
-        return
+        return False
     try:
-        metadata = onnx.load(path, load_external_data=False).metadata_props
-    except Exception:  # protobuf raises errors of its own for a file that is no ONNX
-        metadata = []
-    if any(entry.key.startswith(METADATA_PREFIX) for entry in metadata):
-        path.unlink(missing_ok=True)
-    else:
+        is_own_file = any(key.startswith(METADATA_PREFIX) for key in read_metadata(path))
+    except (OSError, ValueError):
+        is_own_file = False
+    if not is_own_file:
         warn(f"{path} stays, and does not belong to the new {MODEL_FILE}: gentext did not make it, or it is damaged")
+    return is_own_file
 
 
 def _build_generator(job: ExportJob) -> tuple[BuiltGenerator, list[str]]:

@@ -72,6 +72,27 @@ def test_disk_that_is_full(
     assert [row["step"] for row in Run(run).read_metrics() if row.get("finished")] == [6]
 
 
+def test_disk_that_is_full_between_two_exported_files(
+    gen: Gen, tiny_run: Path, tmp_path: Path, operators: None, disk: Callable[[str], Path]
+) -> None:
+    """The new model would fit, the generator would not: both stay as they were, and go on to fit each other."""
+    exported = Path(shutil.copytree(tiny_run, disk("size=4m") / "run"))
+    files = {path: path.read_bytes() for path in exported.rglob("*") if path.is_file()}
+    occupied = sum(-(-len(content) // 4096) for content in files.values())
+    new_model = -(-(exported / "model.onnx").stat().st_size // 4096)
+    disk(f"size={4 * (occupied + new_model + 4)}k")
+    code, _, err = gen("export", exported)
+    assert code == 1
+    one_line(err, f"{exported / 'generator.onnx'}: cannot be written (No space left on device)", "is kept")
+    assert {path: path.read_bytes() for path in exported.rglob("*") if path.is_file()} == files
+    assert gen("sample", exported, "--length", 5)[0] == 0
+    disk("size=4m")
+    code, _, err = gen("export", exported)
+    assert code == 0, err
+    assert all((exported / name).read_bytes() != files[exported / name] for name in ("model.onnx", "generator.onnx"))
+    assert gen("sample", exported, "--length", 5)[0] == 0
+
+
 def test_cache_whose_disk_is_full(
     gen: Gen,
     tiny_text: Path,

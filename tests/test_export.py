@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import os
 import re
 import shutil
 import sys
@@ -17,6 +18,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from helpers import fails
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -26,16 +28,17 @@ from onnx import numpy_helper
 import gentext
 from gentext import bench
 from gentext.bundle import Bundle, LinkMeta, ParamMeta, StateMeta, TokenizerMeta
-from gentext.errors import ExportError
+from gentext.errors import ExportError, FileFormatError
 from gentext.export import exporter, precision
 from gentext.export.exporter import ExportOptions, export_run
 from gentext.export.network import model as model_export
 from gentext.export.precision import BuiltGenerator, ExportedFile, fastest_precision
 from gentext.interfaces import StateSpec
+from gentext.onnx_file import check_same_export, read_export_id, read_metadata
 from gentext.plugins.models.lstm import LSTMConfig, LSTMModel
 from gentext.plugins.pytorch.recurrent import RecurrentModel
 from gentext.plugins.samplers.session import Session, open_file, open_model
-from gentext.run import open_run
+from gentext.run import atomic_write_all, open_run
 
 pytestmark = pytest.mark.usefixtures("operators")
 V = 9
@@ -249,6 +252,115 @@ def trace_once(trace: Callable[..., onnx.ModelProto]) -> Callable[..., onnx.Mode
     return trace_first
 
 
+EXPORTED_FILES = ("model.onnx", "generator.onnx", "generator-unrolled.onnx")
+
+
+@pytest.fixture(scope="module")
+def exported_twice(
+    tmp_path_factory: pytest.TempPathFactory, tiny_run: Path, gen: Callable[..., Any]
+) -> tuple[Path, Path]:
+    """A run, and a copy of it that was exported once more, with an unrolled generator."""
+    copy_path = tmp_path_factory.mktemp("twice") / "run"
+    shutil.copytree(tiny_run, copy_path)
+    code, _, err = gen("export", copy_path, "--unroll", 2)
+    assert code == 0, err
+    return tiny_run, copy_path
+
+
+def test_files_of_one_export_have_one_id(exported_twice: tuple[Path, Path]) -> None:
+    first, second = exported_twice
+    ids = {read_export_id(second / name) for name in EXPORTED_FILES}
+    assert len(ids) == 1 and ids != {None} != {read_export_id(first / "model.onnx")} != ids
+    for name in EXPORTED_FILES:
+        assert read_metadata(second / name) == {
+            entry.key: entry.value for entry in onnx.load(second / name).metadata_props
+        }
+
+
+def test_files_of_two_exports_are_refused(
+    tmp_path: Path, exported_twice: tuple[Path, Path], gen: Callable[..., Any]
+) -> None:
+    first, second = exported_twice
+    run = Path(shutil.copytree(first, tmp_path / "run"))
+    shutil.copy(second / "model.onnx", run)  # as if a power cut had come before the second rename
+    for command in ("sample", "eval"):
+        fails(1, gen(command, run), f"{run}: model.onnx and generator.onnx come from two exports", f"gen export {run}")
+    for name in ("model.onnx", "generator.onnx"):  # each alone is whole
+        assert gen("sample", run / name, "--length", 3)[0] == 0
+    shutil.copy(second / "generator.onnx", run)
+    assert gen("sample", run, "--length", 3)[0] == 0
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "generator.onnx"])
+def test_file_without_an_id_passes(
+    name: str, tmp_path: Path, exported_twice: tuple[Path, Path], gen: Callable[..., Any]
+) -> None:
+    first, second = exported_twice
+    run = Path(shutil.copytree(first, tmp_path / "run"))
+    proto = onnx.load(second / name)
+    for entry in proto.metadata_props:
+        if entry.key == "gentext.card":
+            card = json.loads(entry.value)
+            del card["export"]
+            entry.value = json.dumps(card)
+    (run / name).write_bytes(proto.SerializeToString())
+    assert read_export_id(run / name) is None
+    assert gen("sample", run, "--length", 3)[0] == 0
+
+
+@settings(max_examples=100, deadline=1000)
+@given(st.data())
+def test_damaged_metadata_are_no_id(data: Any, tmp_path_factory: pytest.TempPathFactory, tiny_run: Path) -> None:
+    """Whatever is in a file, looking for its id takes no time worth mentioning, and raises nothing."""
+    content = bytearray((tiny_run / "model.onnx").read_bytes())
+    path = tmp_path_factory.getbasetemp() / "damaged.onnx"
+    ends = st.integers(0, 100) | st.integers(len(content) - 4000, len(content) - 1)
+    for index in data.draw(st.lists(ends, min_size=1, max_size=5)):
+        content[index] = data.draw(st.integers(0, 255))
+    path.write_bytes(content[: data.draw(st.just(len(content)) | ends)])
+    read_export_id(path)
+    path.write_bytes(data.draw(st.binary(max_size=100)) + bytes([data.draw(st.integers(0, 255))]) * 10**5)
+    read_export_id(path)
+
+
+def test_export_killed_between_two_renames(
+    tmp_path: Path, exported_twice: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the first rename all files are complete on the disk; after it the mixed pair is noticed."""
+    first, second = exported_twice
+    run = Path(shutil.copytree(first, tmp_path / "run"))
+    contents = {run / name: (second / name).read_bytes() for name in EXPORTED_FILES[:2]}
+    replace, renamed_sizes = os.replace, []
+
+    def rename_and_die(source: Path, target: Path) -> None:
+        renamed_sizes.append({path.stat().st_size for path in run.glob("*.tmp")})
+        replace(source, target)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.replace", rename_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        atomic_write_all(contents)
+    assert renamed_sizes == [{len(content) for content in contents.values()}]
+    assert not [*run.glob("*.tmp")]
+    with pytest.raises(FileFormatError, match="two exports"):
+        check_same_export(run)
+
+
+def test_newest_run_is_exported_by_default(
+    tmp_path: Path, tiny_run: Path, gen: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GEN_RUNS", str(tmp_path))
+    fails(1, gen("export"), f"no run in {tmp_path}/; make one with: gen train")
+    for age, name in enumerate(("newest", "older")):
+        run = Path(shutil.copytree(tiny_run, tmp_path / name, ignore=shutil.ignore_patterns("*.onnx")))
+        os.utime(run / "config.toml", (1e9 - age, 1e9 - age))
+    code, _, err = gen("export")
+    assert code == 0, err
+    assert err.splitlines()[0] == f"run: {tmp_path / 'newest'}"
+    assert f"exported {tmp_path / 'newest' / 'model.onnx'}" in err
+    assert not (tmp_path / "older" / "model.onnx").exists()
+
+
 def raising(*_: object) -> None:
     raise ExportError("no step")
 
@@ -350,8 +462,7 @@ def test_export_removes_only_its_own_files(tmp_path: Path, tiny_run: Path, capsy
     onnx.helper.set_model_props(foreign_model, {"gentex": "1", "author": "somebody"})
     for content in (foreign_model.SerializeToString(), b"", b"a year of work", own_file[: len(own_file) // 2]):
         path.write_bytes(content)
-        exporter._remove_older_export(path)
-        assert path.read_bytes() == content
+        assert not exporter._is_older_export(path)
         assert f"gen: warning: {path} stays" in capsys.readouterr().err
     export_run(open_run(tiny_run), folder)
     assert path.read_bytes() == own_file[: len(own_file) // 2]

@@ -230,7 +230,7 @@ def gen_program(words: list[str], forbidden: set[str]) -> Program:
 
 def test_little_is_loaded_for_little(tiny_run: Path) -> None:
     no_training = {"gentext.cli.train", "gentext.cli.bench", "gentext.pipeline", "gentext.plugins.sweep.command"}
-    sampling_libraries = HEAVY - {"onnxruntime"}
+    sampling_libraries = HEAVY - {"onnxruntime"} | {"filelock"}
     files = [str(tiny_run / name) for name in ("model.onnx", "generator.onnx")]
     programs = [
         Program("import gentext", HEAVY | {"typer", "rich", "pooch"}),

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from helpers import one_line
 
 from gentext.errors import PluginError, UsageError
 from gentext.interfaces import World
+from gentext.lock import RunLock
 from gentext.planning import create_batcher
 from gentext.plugins.batchers.stream import StreamBatcher, StreamConfig
 from gentext.plugins.trainers.bptt import BPTTTrainer
@@ -120,13 +122,24 @@ def test_an_error_of_all_is_told_once(results: dict[str, Any], folder: Path) -> 
     one_line(results["taken"][1], "is not empty; go on with --resume")
 
 
+def test_run_that_others_train_is_refused_once(results: dict[str, Any], folder: Path) -> None:
+    assert results["two"][0] == [0, 0]
+    job = ["train", "--resume", "--run", str(folder / "two")], 2, None, 0
+    with RunLock() as run_lock:
+        run_lock.acquire(folder / "two")
+        done = subprocess.run([sys.executable, RANKS], input=json.dumps([job]), capture_output=True, text=True)
+    [[codes, err]] = json.loads(done.stdout)
+    assert codes == [1, 1]
+    one_line(err, f"{folder / 'two'}: another process trains this run")
+
+
 def test_only_one_tells_the_story(results: dict[str, Any]) -> None:
     err = results["two"][1]
     assert "device: CPU, 1 threads, fp32, 2 processes" in err
     assert [line.split()[1] for line in err.splitlines() if line.startswith("step ")] == ["6/18", "12/18", "18/18"]
 
 
-def test_torchrun_saves_when_it_is_told_to_end(tmp_path: Path, tiny_text: Path) -> None:
+def test_torchrun_saves_when_it_is_told_to_end(tmp_path: Path, tiny_text: Path, gen: Callable[..., Any]) -> None:
     run = tmp_path / "run"
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "--", "gentext.cli"]
     words = [
@@ -145,6 +158,9 @@ def test_torchrun_saves_when_it_is_told_to_end(tmp_path: Path, tiny_text: Path) 
     while not list(run.glob("checkpoints/last-*")):  # written just before the signals are listened for
         assert time.monotonic() < end and process.poll() is None
         time.sleep(0.05)
+    code, _, resume_err = gen("train", "--resume", "--run", run)
+    assert code == 1
+    one_line(resume_err, f"{run}: another process trains this run")  # rank 0 holds its lock
     time.sleep(0.5)
     process.send_signal(signal.SIGTERM)
     err = process.communicate(timeout=60)[1]

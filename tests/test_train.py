@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
-from helpers import one_line
+from helpers import one_line, raiser, start
+
+from gentext import lock
+from gentext.errors import MissingExtra, RunError
+from gentext.lock import RunLock
+from gentext.run import create_run
 
 pytestmark = pytest.mark.usefixtures("warm_processes")
 #: Two epochs, with all that a checkpoint must bring back: dropout, offsets, a warm-up, two moments.
@@ -142,6 +150,98 @@ def test_early_stop_resumes_too(gen: Callable[..., Any], strayed: Path, killed: 
         code, _, err = gen("train", "--resume", "--run", killed["strays"])
         assert code == 0, err
         assert_same(killed["strays"], strayed)
+
+
+def unfinished(reference: Path, run: Path) -> Path:
+    """A copy of a run without its last checkpoint: ten of its steps must be taken once more."""
+    shutil.copytree(reference, run)
+    for path in run.glob("checkpoints/*step000040*"):
+        path.unlink()
+    return run
+
+
+def test_two_at_once_write_one_log(tmp_path: Path, reference: Path) -> None:
+    run = unfinished(reference, tmp_path / "run")
+    processes = [start("train", "--resume", "--run", run) for _ in range(2)]
+    errors = [process.communicate(timeout=60)[1].decode() for process in processes]
+    codes = [process.returncode for process in processes]
+    assert 0 in codes, errors
+    for code, err in zip(codes, errors, strict=True):
+        if code:  # else it waited a moment, and found nothing left to do
+            one_line(err, f"{run}: another process trains this run")
+    assert_same(run, reference)
+
+
+def test_run_in_training_is_refused_until_its_process_ends(
+    tmp_path: Path, gen: Callable[..., Any], text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    process = start("train", text, "--run", run, *OPTIONS, "--steps", 100_000)
+    try:
+        end = time.monotonic() + 60
+        while not [*run.glob("checkpoints/last-*")]:
+            assert time.monotonic() < end and process.poll() is None
+            time.sleep(0.05)
+        with monkeypatch.context() as patch:
+            patch.setattr(lock, "LOCK_TIMEOUT", 0)
+            for arguments in (["--run", run], [text, "--run", run]):
+                code, _, err = gen("train", "--resume", *arguments)
+                assert code == 1
+                one_line(err, f"{run}: another process trains this run; wait for its end, or name another folder")
+        assert process.poll() is None
+    finally:
+        process.kill()  # as the system does: nothing can be tidied up
+        process.communicate()
+    with RunLock() as run_lock:
+        run_lock.acquire(run)
+
+
+def test_lock_is_taken_before_anything_is_read(
+    tmp_path: Path, gen: Callable[..., Any], reference: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "LOCK_TIMEOUT", 0)
+    run = unfinished(reference, tmp_path / "run")
+    (run / "config.toml").write_text("damaged")
+    files = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with RunLock() as run_lock:
+        run_lock.acquire(run)
+        code, _, err = gen("train", "--resume", "--run", run)
+        assert code == 1
+        one_line(err, "another process trains this run")
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == files
+    code, _, err = gen("train", "--resume", "--run", run)
+    assert code == 1
+    one_line(err, "config.toml: not valid TOML")
+
+
+def test_file_system_without_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for error in (OSError(errno.ENOLCK, "No locks available"), NotImplementedError("no flock")):
+        monkeypatch.setattr("filelock.FileLock.acquire", raiser(error))
+        with RunLock() as run_lock:
+            run_lock.acquire(tmp_path)
+        assert f"gen: warning: {tmp_path}: this file system has no locks" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "filelock", None)
+    with RunLock() as run_lock, pytest.raises(MissingExtra, match=r"gentext\[train\]"):
+        run_lock.acquire(tmp_path)
+
+
+def test_each_of_many_new_runs_has_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GEN_RUNS", str(tmp_path / "runs"))
+    with ThreadPoolExecutor(8) as threads:
+        runs = [*threads.map(lambda _: create_run(None, "text"), range(8))]
+    assert len({run.path for run in runs}) == 8
+
+    def create(_: int) -> bool:
+        try:
+            create_run(tmp_path / "run", "text")
+        except RunError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sum(threads.map(create, range(8))) == 1
 
 
 def test_damaged_checkpoint_falls_back(tmp_path: Path, gen: Callable[..., Any], reference: Path) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from gentext.compiled import GeneratorModel, generate_compiled, start_states
 from gentext.console import say
 from gentext.interfaces import Chunk, Request
+from gentext.onnx_file import check_same_export
 from gentext.plugins.samplers.cpu_generator import ParallelGenerator
 from gentext.plugins.samplers.runtime import default_max_threads
 from gentext.plugins.samplers.session import GeneratorSession, Session, open_file
@@ -44,10 +45,15 @@ class OnnxSampler:
         self.config = config
 
     def open(self, source: Path, device: str) -> OnnxModel | OnnxGenerator:
-        """Open a file or a run's folder. Raises FileFormatError for other files, DeviceError without CUDA."""
+        """Open a file or a run's folder.
+
+        Raises FileFormatError for other files and for files of two exports, DeviceError without CUDA.
+        """
         if source.is_dir():
-            generator_path = source / GENERATOR_FILE
-            source = generator_path if generator_path.is_file() else source / MODEL_FILE
+            has_generator = (source / GENERATOR_FILE).is_file()
+            if has_generator:
+                check_same_export(source)
+            source = source / (GENERATOR_FILE if has_generator else MODEL_FILE)
         session = open_file(source, device, self.config.threads)
         if isinstance(session, Session):
             return OnnxModel(session)

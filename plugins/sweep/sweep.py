@@ -40,6 +40,8 @@ STUDY_FILE, BASE_FILE, SPACE_FILE, BEST_FOLDER, KEPT_FOLDER = "study.db", "base.
 MAX_FAILURES = 5
 #: Seconds to wait for another process that holds the lock of the folder; an export holds it for the longest time.
 LOCK_TIMEOUT = 600
+#: Files of the best trial that its copy in SWEEP/best does not need.
+FILES_NOT_COPIED = ("last-*", "*.onnx", runs.LOCK_FILE)
 #: The states of a trial, the best first.
 STATE_ORDER = ("finished", "pruned", "running", "failed")
 
@@ -146,7 +148,7 @@ class Sweep:
         shutil.rmtree(new_copy, ignore_errors=True)  # left by a process that was killed; all in it are copies
         try:
             discard_run(previous_best, KEPT_FOLDER)
-            shutil.copytree(self.trial_folder(row.number), new_copy, ignore=shutil.ignore_patterns("last-*", "*.onnx"))
+            shutil.copytree(self.trial_folder(row.number), new_copy, ignore=shutil.ignore_patterns(*FILES_NOT_COPIED))
             if best_folder.exists():
                 best_folder.rename(previous_best)
             new_copy.rename(best_folder)
