@@ -29,7 +29,9 @@ def export(
     ] = 0,
 ) -> None:
     """Export a run's best checkpoint to model.onnx and generator.onnx, and check them against PyTorch."""
-    source = open_run(find_source(None, opens=("run",)) if run is None else run)
+    if run is None:
+        run = find_source(None, opens=("run",))
+    source = open_run(run)
     try:
         from gentext.export.exporter import ExportOptions, export_run
         from gentext.export.precision import CUDA_PRECISIONS, PRECISIONS

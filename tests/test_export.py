@@ -309,7 +309,7 @@ def test_file_without_an_id_passes(
 
 
 @settings(max_examples=100, deadline=1000)
-@given(st.data())
+@given(data=st.data())
 def test_damaged_metadata_are_no_id(data: Any, tmp_path_factory: pytest.TempPathFactory, tiny_run: Path) -> None:
     """Whatever is in a file, looking for its id takes no time worth mentioning, and raises nothing."""
     content = bytearray((tiny_run / "model.onnx").read_bytes())
