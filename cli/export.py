@@ -30,7 +30,7 @@ def export(
 ) -> None:
     """Export a run's best checkpoint to model.onnx and generator.onnx, and check them against PyTorch."""
     if run is None:
-        run = find_source(None, opens=("run",))
+        run = find_source(None, opens=["run"])
     source = open_run(run)
     try:
         from gentext.export.exporter import ExportOptions, export_run
