@@ -24,6 +24,7 @@ from typer.models import CommandInfo
 
 from gentext.console import say
 from gentext.errors import GenError, exit_error, reason, text_of
+from gentext.interrupts import EndedByUser
 from gentext.manager import host
 
 #: The commands of this folder, and the names of their module and function.
@@ -46,7 +47,7 @@ MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROF
 MACHINE_ERRORS |= {errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE, errno.ENFILE, errno.ENODEV, errno.ENXIO}
 #: Control characters, which could break the line of an error or change a terminal. A file's name may contain some.
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
-#: The exit status into which Typer turns Ctrl-C.
+#: The exit status of a command that Ctrl-C has ended, by convention. Typer turns each Ctrl-C into it.
 INTERRUPTED_STATUS = 130
 
 
@@ -130,6 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _silence_stdout()
         return 1
+    except EndedByUser:
+        return INTERRUPTED_STATUS
     except KeyboardInterrupt:
         say("gen: error: stopped by Ctrl-C; what was written before is kept")
         return 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -9,6 +10,11 @@ from gentext.errors import PluginError, UsageError, nearest
 from gentext.parameters import builtin_strategies
 from gentext.registry import Registry
 
+#: Escapes of Python's strings: of one letter or quote, octal up to 377, and hexadecimal.
+ESCAPE = re.compile(
+    r"""\\(?:[\\abfnrtv'"]|[0-3][0-7]{2}|[0-7]{1,2}"""
+    r"|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U00(?:0[0-9a-fA-F]|10)[0-9a-fA-F]{4})"
+)
 #: Name of an option, without the leading dashes -> its value, as text.
 ChainFlags = dict[str, str]
 
@@ -78,6 +84,11 @@ class FlagSpelling:
 def split_names(text: str | None) -> list[str] | None:
     """Return the names of an option that has them with commas, or None without the option."""
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def decode_escapes(text: str) -> str:
+    r"""Replace escapes as Python has them, such as ``\n`` and ``\u00e9``; others stay as they are typed."""
+    return ESCAPE.sub(lambda escape: escape[0].encode("ascii").decode("unicode_escape"), text)
 
 
 def describe_flags(registry: Registry) -> str:

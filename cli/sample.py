@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from typer.core import TyperCommand
 
-from gentext.cli.links import FlagSpelling, describe_flags, extract_flags, split_names
+from gentext.cli.links import FlagSpelling, decode_escapes, describe_flags, extract_flags, split_names
 from gentext.config import merge, parse_setting
 from gentext.console import say, warn
 from gentext.errors import PrimeError, UsageError
+from gentext.interrupts import EndedByUser
 from gentext.library import open_text_model
 from gentext.manager import host
 from gentext.parameters import ChosenChain
 from gentext.settings import check_device, check_threads
 from gentext.source import FILE_SAMPLER
-from gentext.writing import Writing, WritingOptions, WrittenText, check_options
+from gentext.writing import TextBatch, WritingOptions, WrittenText, check_options
 
 
 class SampleCommand(TyperCommand):
@@ -39,6 +41,23 @@ class SampleCommand(TyperCommand):
 COMMAND_CLASS = SampleCommand
 
 
+class Separation(NamedTuple):
+    """How texts are kept apart on stdout."""
+
+    text_end: str
+    """Follows each text."""
+    between: str
+    """Precedes each text but the first."""
+
+    def occurs_in(self, text: str) -> bool:
+        """Return whether the text has a separator within itself, so that it would be taken for two."""
+        return bool(self.between) and self.text_end + self.between in self.text_end + text + self.text_end
+
+
+#: Without --separator, each text ends its line, and a line of its own stands between two texts.
+SEPARATOR_LINES = Separation("\n", "%%%\n")
+
+
 def sample(
     ctx: typer.Context,
     source: Annotated[
@@ -48,8 +67,14 @@ def sample(
     prime_file: Annotated[str | None, typer.Option(help="The same from a file, or from - .")] = None,
     length: Annotated[int, typer.Option(help="New characters; 0: without end.")] = 500,
     count: Annotated[int, typer.Option(help="How many texts to write, all from one seed.")] = 1,
+    separator: Annotated[
+        str | None,
+        typer.Option(help="What to print between two texts, such as '\\0', and nothing else. Default: a line %%%."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same text. Default: a fresh one.")] = None,
-    stop: Annotated[list[str] | None, typer.Option(help="Stop before this text; may be repeated.")] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option(help="Stop before this text, such as '\\n\\n'; may be repeated.")
+    ] = None,
     chain: Annotated[str | None, typer.Option(help="Links in order, with commas. Default: the file's.")] = None,
     unknown: Annotated[
         str, typer.Option(help="Characters of the prime that are unknown: error, skip or unknown.")
@@ -71,11 +96,12 @@ def sample(
     # check the arguments before anything is opened
     spelling = ctx.meta["spelling"]
     _check_length(length, count)
+    separation = _parse_separator(separator, as_json)
     options = WritingOptions(
         count_per_prime=count,
         length=length or None,
         seed=seed,
-        stop=stop or (),
+        stop=[decode_escapes(text) for text in stop or ()],
         unknown=unknown,
         links=split_names(chain),
         parameters=ctx.meta["flags"],
@@ -83,14 +109,14 @@ def sample(
     check_options(options, spelling)
     check_device(device)
     check_threads(threads)
-    text = _read_prime(prime, prime_file)
+    prime_text = _read_prime(prime, prime_file)
     # open the model
     sampler_options = _sampler_options(settings or [])
     if threads:
         sampler_options["threads"] = threads
     model = open_text_model(source, device, sampler, sampler_options)
     # prepare the texts
-    writing = model.prepare_writing([text], options, spelling)
+    writing = model.prepare_writing([prime_text], options, spelling)
     for note in writing.notes:
         warn(note)
     if device == "auto":
@@ -100,13 +126,20 @@ def sample(
     if seed is None:
         say(f"seed: {writing.seed}")
     # write them
-    if as_json or count > 1 or no_stream:
-        _print_when_done(writing, as_json)
-    else:
-        _print_as_written(text, writing)
-    for generated in writing.texts:
-        if generated.finish == "masked":
-            warn(f"text {generated.stream} ended early: the chain left no symbol to draw")
+    try:
+        if as_json:
+            masked_streams = _print_json(writing.texts())
+        elif count > 1 or no_stream:
+            masked_streams = _print_texts(writing.texts(), count, separation)
+        else:
+            [batch] = writing.batches()
+            masked_streams = _print_as_written(prime_text, batch, separation)
+    except KeyboardInterrupt:
+        if length == 0:
+            raise EndedByUser from None
+        raise
+    for stream in masked_streams:
+        warn(f"text {stream} ended early: the chain left no symbol to draw")
 
 
 def _check_length(length: int, count: int) -> None:
@@ -114,6 +147,19 @@ def _check_length(length: int, count: int) -> None:
         raise UsageError(f"--length {length}: expected 0 (without end) or more")
     if length == 0 and count > 1:
         raise UsageError(f"--length 0 writes without end, which one text can, but not --count {count}")
+
+
+def _parse_separator(separator: str | None, as_json: bool) -> Separation:
+    if separator is None:
+        return SEPARATOR_LINES
+    if as_json:
+        raise UsageError("--separator and --json: expected one of them; --json prints each text as one line")
+    between = decode_escapes(separator)
+    try:
+        between.encode()
+    except UnicodeEncodeError:  # an argument of a command line may have half a surrogate pair
+        raise UsageError(f"--separator {separator!r}: not text in UTF-8") from None
+    return Separation("", between)
 
 
 def _sampler_options(settings: list[str]) -> dict[str, Any]:
@@ -142,29 +188,51 @@ def _read_prime(prime: str | None, prime_file: str | None) -> str:
         ) from None
 
 
-def _print_when_done(writing: Writing, as_json: bool) -> None:
-    for _ in writing:
-        pass
-    for written in writing.results():
-        print(_format_json(written) if as_json else written.prime + written.text, flush=True)
+def _print_json(texts: Iterable[WrittenText]) -> list[int]:
+    """Print each text as soon as it comes; return the streams of those that the chain left no symbol for."""
+    masked_streams = []
+    for written in texts:
+        print(_format_json(written), flush=True)
+        masked_streams += _masked_streams(written)
+    return masked_streams
 
 
-def _print_as_written(prime: str, writing: Writing) -> None:
-    """Print characters as they come, until the text ends or nobody reads stdout any longer."""
+def _print_texts(texts: Iterable[WrittenText], count: int, separation: Separation) -> list[int]:
+    """Print texts as `_print_json` does, but as they are, and warn of the first that has a separator within itself."""
+    masked_streams = []
+    is_ambiguous = False
+    for number, written in enumerate(texts):
+        text = written.prime + written.text
+        sys.stdout.write((separation.between if number else "") + text + separation.text_end)
+        sys.stdout.flush()
+        masked_streams += _masked_streams(written)
+        if count > 1 and not is_ambiguous and separation.occurs_in(text):
+            is_ambiguous = True
+            warn(f"text {written.stream} has a separator within itself; use another --separator, or --json")
+    return masked_streams
+
+
+def _print_as_written(prime: str, batch: TextBatch, separation: Separation) -> list[int]:
+    """Print the characters of one text as they come, until it ends or nobody reads stdout any longer."""
     write, flush = sys.stdout.write, sys.stdout.flush
     write(prime)
     flush()
     try:
-        for piece in writing:
+        for piece in batch:
             write(piece.text)
             flush()
     except KeyboardInterrupt:
-        if sys.stdout.isatty():  # the error that follows begins on a line of its own
+        if sys.stdout.isatty():  # what follows begins on a line of its own
             write("\n")
         raise
     finally:
-        writing.close()
-    write("\n")
+        batch.close()
+    write(separation.text_end)
+    return _masked_streams(batch.result())
+
+
+def _masked_streams(written: WrittenText) -> list[int]:
+    return [written.stream] if written.finish == "masked" else []
 
 
 def _format_json(written: WrittenText) -> str:

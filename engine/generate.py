@@ -71,7 +71,7 @@ def generate(
         seeds=[(seed, stream) for stream in streams],
         chain=chain,
         params=chain.param_arrays(len(primes), param_values),
-        tables=_make_tables(chain, bundle) if tables is None else tables,
+        tables=make_tables(chain, bundle) if tables is None else tables,
         stop=stop,
         max_tokens=length if length is not None and _has_one_character_symbols(bundle) else None,
     )
@@ -105,7 +105,7 @@ def _decode_row(chunk: Chunk, row: int, decoder: _RowDecoder) -> str:
     return text
 
 
-def _make_tables(chain: Chain, bundle: Bundle) -> LinkArrays:
+def make_tables(chain: Chain, bundle: Bundle) -> LinkArrays:
     """Return the tables of a chain's links.
 
     Only links that have tables need the tokenizer, whose plugin may not be installed. The links of a compiled file

@@ -1,4 +1,7 @@
-"""Ctrl-C during training: the first one only sets a flag, and training stops at a point where everything is saved."""
+"""Ctrl-C: what it means to training, and to a text without end.
+
+During training the first one only sets a flag, and training stops at a point where everything is saved.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,10 @@ from typing import Any
 
 #: The signals of Ctrl-C, of the command ``kill``, and of a terminal that is closed.
 STOP_SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+
+
+class EndedByUser(Exception):
+    """The user has ended with Ctrl-C what has no other end: no error, but exit status 130."""
 
 
 class Interrupts:

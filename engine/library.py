@@ -20,7 +20,7 @@ from gentext.manager import host
 from gentext.parameters import KeywordSpelling, Spelling
 from gentext.settings import check_device, check_threads
 from gentext.source import FILE_SAMPLER, find_source, openable_sources
-from gentext.writing import Writing, WritingOptions, WrittenText, prepare_writing
+from gentext.writing import TextBatch, Writing, WritingOptions, WrittenText, prepare_writing
 
 if TYPE_CHECKING:
     from gentext.score import Score
@@ -175,7 +175,7 @@ class TextModel:
         params: Mapping[str, object] | None = None,
         **parameters: object,
     ) -> list[WrittenText]:
-        """Write ``count`` texts of each prime side by side, which is much faster than one after the other.
+        """Write ``count`` texts of each prime, many side by side, which is much faster than one after the other.
 
         Text i of prime j is number ``count * j + i`` of the result, and uses that stream of the seed: `write` gives
         the same text with that seed and stream. Other arguments, and errors, are those of `write`.
@@ -205,8 +205,9 @@ class TextModel:
         options = _writing_options(1, length, seed, stream, stop, unknown, chain, params, parameters)
         with console.quiet() as messages:
             writing = self.prepare_writing([prime], options)
+            [batch] = writing.batches()
         self.add_messages([*messages, *writing.notes])
-        return TextStream(writing, self._next_piece)
+        return TextStream(batch, self._next_piece)
 
     def score(self, text: str, name: str = "the text") -> Score:
         """Measure how well the model predicts a text: the log-probability of each symbol, and bits a character.
@@ -241,14 +242,13 @@ class TextModel:
             raise UsageError("length = None: only the method stream writes without end; give a number of characters")
         with console.quiet() as messages:
             writing = self.prepare_writing(primes, options)
-            for _ in writing:
-                pass
+            texts = list(writing.texts())
         self.add_messages([*messages, *writing.notes])
-        return writing.results()
+        return texts
 
-    def _next_piece(self, writing: Writing) -> Piece:
+    def _next_piece(self, batch: TextBatch) -> Piece:
         with console.quiet() as messages:
-            piece = next(writing)
+            piece = next(batch)
         self.add_messages(messages)
         return piece
 
@@ -256,29 +256,29 @@ class TextModel:
 class TextStream(Iterator[str]):
     """The pieces of one text, each written when it is read, by one thread. `TextModel.stream` returns an instance."""
 
-    def __init__(self, writing: Writing, next_piece: Callable[[Writing], Piece]) -> None:
-        self._writing = writing
+    def __init__(self, batch: TextBatch, next_piece: Callable[[TextBatch], Piece]) -> None:
+        self._batch = batch
         self._next_piece = next_piece
 
     @property
     def seed(self) -> int:
         """The seed that gives the same text again."""
-        return self._writing.seed
+        return self._batch.seed
 
     @property
     def result(self) -> WrittenText:
         """The text that is written so far."""
-        return self._writing.results()[0]
+        return self._batch.result()
 
     def __next__(self) -> str:
         while True:
-            piece = self._next_piece(self._writing)
+            piece = self._next_piece(self._batch)
             if piece.text:
                 return piece.text
 
     def close(self) -> None:
         """End the text early and release what the sampler holds for it."""
-        self._writing.close()
+        self._batch.close()
 
 
 def _writing_options(

@@ -6,7 +6,7 @@ the text read so far that is a prefix of some stop string. A state in which a st
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,6 +86,26 @@ def stop_problem(stop: str) -> str | None:
     except UnicodeEncodeError:  # an argument of a command line may have half a surrogate pair
         return "not text in UTF-8, so it would never be found"
     return None
+
+
+def find_unwritable(stops: Sequence[str], symbols: Iterable[bytes]) -> dict[str, str]:
+    """Return the stop strings that no text of these symbols contains, each with its first character that they lack.
+
+    A symbol may be a part of a character: such a character counts as written where its bytes occur in such symbols.
+    """
+    whole_characters: set[str] = set()
+    fragment_bytes: set[int] = set()
+    for symbol in symbols:
+        try:
+            whole_characters.update(symbol.decode())
+        except UnicodeDecodeError:
+            fragment_bytes.update(symbol)
+    unwritable: dict[str, str] = {}
+    for stop in stops:
+        for character in stop:
+            if character not in whole_characters and not fragment_bytes.issuperset(character.encode()):
+                unwritable.setdefault(stop, character)
+    return unwritable
 
 
 def _count_characters(prefix: bytes) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import math
 import numbers
 import secrets
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -11,18 +13,26 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gentext.bundle import Bundle
+from gentext.chain import LinkArrays
 from gentext.describe import tokenizer_of
 from gentext.errors import UsageError, refuse_exit
-from gentext.generate import GeneratedText, Piece, encode_prime, generate
+from gentext.generate import GeneratedText, Piece, encode_prime, generate, make_tables
 from gentext.handover import check_ids
 from gentext.interfaces import Finish, Ids, OpenSampler
 from gentext.manager import host
 from gentext.noise import SEED_LIMIT
 from gentext.parameters import ChosenChain, Spelling, choose_chain
-from gentext.stop import stop_problem
+from gentext.stop import find_unwritable, stop_problem
 
-#: Texts that are written side by side at most; each takes some memory.
+#: Texts of one request at most: the library returns all of them in one list.
 MAX_TEXTS = 100_000
+#: Characters of one batch at most, with its primes. Until its text is printed, each new one takes about 40 bytes of
+#: memory: 8 for the token, 32 for the log-probability, which makes 80 MB. With 1,000 rows or more, a step of the
+#: model takes so long that larger batches are hardly faster.
+BATCH_CHARACTERS = 2**21
+#: Numbers of one batch at most, in all states and in the logits of one position: 64 MB of float32.
+BATCH_NUMBERS = 2**24
 #: What may be done about characters of a prime that the model does not know.
 UNKNOWN_POLICIES = ("error", "skip", "unknown")
 
@@ -66,25 +76,19 @@ class WritingOptions(NamedTuple):
     """Parameters of the chain's links, see `gentext.parameters.choose_chain`."""
 
 
-class Writing(Iterator[Piece]):
-    """Texts that are being written: an iterator over their pieces."""
+class TextBatch(Iterator[Piece]):
+    """Texts that are written side by side: an iterator over their pieces."""
 
     def __init__(
         self,
         primes: Sequence[str],
         seed: int,
-        chosen_chain: ChosenChain,
-        notes: list[str],
         texts: list[GeneratedText],
         pieces: Generator[Piece, None, None],
     ) -> None:
         self.seed = seed
-        self.chosen_chain = chosen_chain
-        self.notes = notes
-        """Remarks that the user should read before the text."""
-        self.texts = texts
-        """What each row has written so far."""
         self._primes = primes
+        self._texts = texts
         self._pieces = pieces
 
     def __next__(self) -> Piece:
@@ -94,26 +98,93 @@ class Writing(Iterator[Piece]):
         """End all texts early, and release what the sampler holds for them."""
         self._pieces.close()
 
-    def results(self) -> list[WrittenText]:
-        """Return the texts as they are now."""
-        return [
-            WrittenText(
-                prime,
-                generated.text,
-                generated.finish,
-                tuple(generated.tokens),
-                tuple(generated.logprobs),
-                self.seed,
-                generated.stream,
-            )
-            for prime, generated in zip(self._primes, self.texts, strict=True)
-        ]
+    def result(self, row: int = 0) -> WrittenText:
+        """Return the text of a row as it is now."""
+        generated = self._texts[row]
+        return WrittenText(
+            self._primes[row],
+            generated.text,
+            generated.finish,
+            tuple(generated.tokens),
+            tuple(generated.logprobs),
+            self.seed,
+            generated.stream,
+        )
+
+    def complete_texts(self) -> Iterator[WrittenText]:
+        """Write all texts; yield them in their order, each as soon as it and all before it are complete."""
+        row_count, next_row = len(self._texts), 0
+        with contextlib.closing(self):
+            for piece in self:
+                if not piece.done:
+                    continue
+                while next_row < row_count and self._texts[next_row].finish != "running":
+                    yield self.result(next_row)
+                    next_row += 1
+        for row in range(next_row, row_count):  # a sampler may stop before it has ended its rows
+            yield self.result(row)
+
+
+@dataclasses.dataclass(frozen=True)
+class Writing:
+    """A checked request for texts. The model computes when the texts, or the pieces of a batch, are iterated over."""
+
+    sampler: OpenSampler
+    primes: Sequence[str]
+    encoded_primes: Sequence[Ids]
+    options: WritingOptions
+    chosen_chain: ChosenChain
+    tables: LinkArrays
+    seed: int
+    notes: list[str]
+    """Remarks that the user should read before the text."""
+
+    def texts(self) -> Iterator[WrittenText]:
+        """Write all texts, batch by batch; yield them in their order, each as soon as it can be."""
+        for batch in self.batches():
+            yield from batch.complete_texts()
+
+    def batches(self) -> Iterator[TextBatch]:
+        """Yield the batches in which the texts are written, each ready to be iterated over."""
+        text_count = len(self.primes) * self.options.count_per_prime
+        longest_prime = max(len(ids) for ids in self.encoded_primes)
+        max_rows = _max_batch_rows(self.sampler.bundle, longest_prime + (self.options.length or 0))
+        # Batches of one size: a GPU prepares for each size anew, and a small last batch would be slow.
+        batch_rows = math.ceil(text_count / math.ceil(text_count / max_rows))
+        for first_text in range(0, text_count, batch_rows):
+            yield self._begin_batch(range(first_text, min(first_text + batch_rows, text_count)))
+
+    def _begin_batch(self, text_numbers: range) -> TextBatch:
+        options = self.options
+        prime_numbers = [text_number // options.count_per_prime for text_number in text_numbers]
+        texts, pieces = generate(
+            self.sampler,
+            self.chosen_chain.chain,
+            primes=[self.encoded_primes[prime_number] for prime_number in prime_numbers],
+            seed=self.seed,
+            streams=[options.first_stream + text_number for text_number in text_numbers],
+            length=options.length,
+            param_values=self.chosen_chain.param_values,
+            stops=options.stop,
+            tables=self.tables,
+        )
+        return TextBatch([self.primes[prime_number] for prime_number in prime_numbers], self.seed, texts, pieces)
+
+
+def _max_batch_rows(bundle: Bundle, row_characters: int) -> int:
+    """Return how many rows of so many characters, and of the model's states, fit into a batch; at least 1."""
+    state_numbers = sum(math.prod(size for size in state.shape if size is not None) for state in bundle.states)
+    row_limit = min(
+        BATCH_CHARACTERS // max(row_characters, 1),
+        BATCH_NUMBERS // (state_numbers + bundle.vocab_size),
+    )
+    return max(row_limit, 1)
 
 
 def prepare_writing(
     sampler: OpenSampler, primes: Sequence[str], options: WritingOptions, spelling: Spelling
 ) -> Writing:
-    """Check a request and prepare its texts. The model computes when the result is iterated over.
+    """Check a request and prepare its texts.
 
     Raises UsageError for an impossible option, in the words of ``spelling``, and PrimeError for a prime with characters
     that the model does not know.
@@ -125,19 +196,9 @@ def prepare_writing(
     chosen_chain = choose_chain(sampler.bundle, host().registry, options.links, options.parameters, spelling)
     encoded_primes, notes = _encode_primes(sampler, primes, options.unknown, spelling.assignment("unknown", "skip"))
     seed = secrets.randbelow(2**32) if options.seed is None else int(options.seed)
-    text_numbers = range(len(primes) * options.count_per_prime)
-    texts, pieces = generate(
-        sampler,
-        chosen_chain.chain,
-        primes=[encoded_primes[text_number // options.count_per_prime] for text_number in text_numbers],
-        seed=seed,
-        streams=[options.first_stream + text_number for text_number in text_numbers],
-        length=options.length,
-        param_values=chosen_chain.param_values,
-        stops=options.stop,
-    )
-    row_primes = [primes[text_number // options.count_per_prime] for text_number in text_numbers]
-    return Writing(row_primes, seed, chosen_chain, [*chosen_chain.notes, *notes], texts, pieces)
+    notes = [*chosen_chain.notes, *notes, *_stop_notes(sampler.bundle, options.stop, spelling)]
+    tables = make_tables(chosen_chain.chain, sampler.bundle)
+    return Writing(sampler, primes, encoded_primes, options, chosen_chain, tables, seed, notes)
 
 
 def check_options(options: WritingOptions, spelling: Spelling, primes: int = 1) -> None:
@@ -163,6 +224,18 @@ def check_options(options: WritingOptions, spelling: Spelling, primes: int = 1) 
             raise UsageError(f"{spelling.assignment('stop', stop)}: {problem}")
     if options.unknown not in UNKNOWN_POLICIES:
         raise UsageError(f"{spelling.assignment('unknown', options.unknown)}: expected error, skip or unknown")
+
+
+def _stop_notes(bundle: Bundle, stops: Sequence[str], spelling: Spelling) -> list[str]:
+    """Return a remark for each stop string that the model cannot write."""
+    if not stops:
+        return []
+    unknown = bundle.tokenizer.unknown  # a symbol that is never drawn
+    symbols = [symbol for token, symbol in enumerate(bundle.token_bytes) if token != unknown]
+    return [
+        f"{spelling.assignment('stop', stop)} is never found: the model cannot write {character!r}"
+        for stop, character in find_unwritable(stops, symbols).items()
+    ]
 
 
 def _is_whole(number: object) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import GEN, one_line, read_until, start
+from helpers import GEN, one_line, raiser, read_until, start
 
 from gentext.interrupts import Interrupts
 from gentext.plugins.trainers.bptt import BPTTTrainer
@@ -163,14 +163,36 @@ def test_ignored_signals_stay_ignored() -> None:
                 os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_ctrl_c_while_text_is_written(tiny_run: Path) -> None:
-    process = start("sample", tiny_run, "--length", 0, "--seed", 1)
+def interrupt_writing(*options: object) -> tuple[int, str]:
+    """Interrupt `gen sample` while it prints a text, and return its exit status and its stderr."""
+    process = start("sample", *options, "--seed", 1)
     out = read_until(process.stdout, b" ")
     process.send_signal(signal.SIGINT)
     remaining_out, err = process.communicate(timeout=60)
-    assert process.returncode == 1
-    one_line(err.decode(), "stopped by Ctrl-C")
     assert (out + remaining_out).isascii()
+    return process.returncode, err.decode()
+
+
+def test_ctrl_c_while_text_is_written(tiny_run: Path) -> None:
+    exit_status, err = interrupt_writing(tiny_run, "--length", 10**8)
+    assert exit_status == 1
+    one_line(err, "stopped by Ctrl-C")
+
+
+@pytest.mark.parametrize("options", [[], ["--separator", ""], ["--stop", "abcabcabc"]])
+def test_ctrl_c_is_the_end_of_a_text_without_end(options: list[str], tiny_run: Path) -> None:
+    assert interrupt_writing(tiny_run, "--length", 0, "--device", "cpu", *options) == (130, "")
+
+
+@pytest.mark.parametrize("option", ["--json", "--no-stream"])
+def test_ctrl_c_ends_a_text_that_is_not_printed_yet(option: str, gen: Gen, tiny_run: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gentext.writing.TextBatch.__next__", raiser(KeyboardInterrupt()))
+        endless = ("sample", tiny_run, "--length", 0, "--seed", 1, "--device", "cpu", option)
+        assert gen(*endless) == (130, "", "")
+        code, out, err = gen("sample", tiny_run, "--length", 5, "--seed", 1, "--device", "cpu", option)
+    assert (code, out) == (1, "")
+    one_line(err, "stopped by Ctrl-C")
 
 
 # -- pipes ------------------------------------------------------------------------------------

@@ -88,12 +88,19 @@ class OnnxGenerator:
         """``model`` runs the graph when the chain is the file's own; None: the session does."""
         self.session, self.model = session, model or session
         self.bundle, self.device = session.bundle, session.device
+        self._reported_chains: set[str] = set()
+        """Chains, by the names of their links, that the user knows not to be compiled."""
 
     def generate(self, request: Request) -> Iterator[Chunk]:
         if is_compiled(self.bundle, request.chain):
             return generate_compiled(self.model, self.bundle, request)
         names = ",".join(request.chain.names)
-        say(f"this chain is not compiled into the file, so it runs slower; compile it: gen export RUN --chain {names}")
+        if names not in self._reported_chains:  # the texts of one command may come in several requests
+            self._reported_chains.add(names)
+            say(
+                "this chain is not compiled into the file, so it runs slower; "
+                f"compile it: gen export RUN --chain {names}"
+            )
         return generate_stepwise(self, self.bundle, request)
 
     def initial(self, rows: int) -> ModelState:
