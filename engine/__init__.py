@@ -9,7 +9,7 @@ Contracts
     versions  the versions of installed distributions
     errors  every error that is shown to the user as one line
     console  lines on stderr for the user
-    interrupts  Ctrl-C during training, which stops it once everything is saved
+    interrupts  Ctrl-C, which stops training once everything is saved, and ends a text that has no other end
     config  options of a component: a dataclass filled from presets, TOML and the command line
     settings  the settings of a run that belong to no component
     strategy  the base class of a link of the sampling chain
