@@ -64,7 +64,6 @@ USAGE = [
     ("train --resume --run {run} --preset small", "leave out everything but CORPUS and --run"),
     ("train --resume --run {run} --epochs 2", "--resume", "settings of the run"),
     ("train --resume --run {run} --set model.hidden=3", "--resume"),
-    ("export", "Missing argument", "gen export --help"),
     ("export {run} --precision int3 -o {base}/new", "--precision int3: expected"),
     ("export {run} --limit nan", "--limit nan: expected 0 or more"),
     ("bench {run} --device gpu", "--device gpu: expected auto, cpu or cuda"),
@@ -106,6 +105,7 @@ USAGE = [
 
 #: Commands that end with status 1, and what their line says.
 ERRORS = [
+    ("export", "no run in", "make one with: gen train"),
     # texts
     ("train {base}/missing.txt", "missing.txt: no such file, and no corpus of that name"),
     ("train ''", "'': no such file"),
