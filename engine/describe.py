@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,6 +27,8 @@ __all__ = ["tokenizer_of"]
 
 #: Rows of the initial state with which a model is checked. Two, which shows where the batch axis is.
 CHECKED_ROWS = 2
+#: Measurements of a run that its card has at most.
+MAX_CARD_MEASUREMENTS = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,11 +157,20 @@ def make_card(run: Run, model: Model) -> dict[str, Any]:
         "parameters": sum(int(parameter.numel()) for parameter in model.parameters()),
         "steps": final_row.get("step"),
         **{key: final_row.get(key) for key in ("val_loss", "train_loss", "best_step")},
+        "curve": _card_curve(run),
         "config": {**config, "corpus": corpus},
         "versions": {name: installed_version(name) for name in ("gentext", "torch", "onnx")}
         | {"python": platform.python_version()},
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def _card_curve(run: Run) -> list[dict[str, float | None]]:
+    """Return the measurements of a run, thinned out evenly where they are many; JSON has no NaN: it becomes null."""
+    curve = run.read_curve()
+    thinned = curve[:: -max(1, math.ceil(len(curve) / MAX_CARD_MEASUREMENTS))][::-1]  # the last one is always there
+    rows = [dataclasses.asdict(measurement) for measurement in thinned]
+    return [{name: None if math.isnan(number) else number for name, number in row.items()} for row in rows]
 
 
 def chain_of(bundle: Bundle, registry: Registry, names: Sequence[str] | None = None) -> Chain:

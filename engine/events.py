@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from gentext.adjustments import Change, TrainingFacts
     from gentext.config import ConfigTable
-    from gentext.interfaces import FitResult
+    from gentext.interfaces import FitResult, Measurement
     from gentext.run import Run
     from gentext.settings import Settings
 
@@ -46,10 +46,15 @@ class Progress:
     """Time spent in training steps, over all resumed parts."""
     first_step: int = 0
     """The step at which this process began; above 0 after a resume."""
-    val_loss: float | None = None
-    """Nats a symbol on the held-out text; set when it was measured at this step."""
+    measurement: Measurement | None = None
+    """The losses at this step; set when they were measured."""
     sample: Callable[[int], str] | None = None
-    """Writes that many characters with the model as it is now; set when val_loss is."""
+    """Writes that many characters with the model as it is now; set when ``measurement`` is."""
+
+    @property
+    def val_loss(self) -> float | None:
+        """Nats a symbol on the held-out text, where it was measured at this step."""
+        return self.measurement.val_loss if self.measurement else None
 
 
 class Hooks:

@@ -148,7 +148,7 @@ def step_done(run: Run, progress: Progress) -> None:
 
 @hookspec
 def evaluated(run: Run, progress: Progress) -> None:
-    """The held-out text was measured; ``progress.val_loss`` is set.
+    """The losses were measured; ``progress.measurement`` is set.
 
     :param run: the run directory.
     :param progress: also carries ``sample``, which writes text with the model as it is.

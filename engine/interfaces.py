@@ -7,6 +7,7 @@ that were generated in one call.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -34,6 +35,7 @@ __all__ = [
     "Finish",
     "FitResult",
     "Ids",
+    "Measurement",
     "Model",
     "OpenSampler",
     "Request",
@@ -211,6 +213,24 @@ class Model(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
+class Measurement:
+    """The losses at one step, in nats a symbol, in evaluation mode: without dropout."""
+
+    step: int
+    """Optimizer steps done."""
+    symbols: int
+    """Symbols of the training text read so far, all passes together."""
+    val_loss: float
+    """Loss on the held-out text."""
+    train_loss: float = math.nan
+    """Loss on stretches spread evenly over the training text, together as long; NaN where it was not measured."""
+    val_error: float = math.nan
+    """Standard error of ``val_loss``, from the differences between the stretches; NaN where it is not known."""
+    train_error: float = math.nan
+    """The same of ``train_loss``."""
+
+
+@dataclasses.dataclass(frozen=True)
 class FitResult:
     """The result of training."""
 
@@ -218,9 +238,11 @@ class FitResult:
     val_loss: float
     """Nats a symbol on the held-out text, of the best checkpoint; NaN when it was never measured."""
     train_loss: float
-    """The same model on an equal stretch of training text, without dropout."""
+    """The same model on stretches of the training text, together as long, without dropout."""
     best_step: int
     symbols_per_second: float
+    curve: tuple[Measurement, ...] = ()
+    """The measurements of the whole run, also of the parts before a resume, in the order of steps."""
 
 
 class Trainer(Protocol):

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ from typing import IO, Any
 
 from gentext.config import ConfigTable, read_toml
 from gentext.errors import RunError
+from gentext.interfaces import Measurement
 
 __all__ = ["Run", "append_line", "atomic_write", "open_run", "runs_folder", "write_bytes", "write_text"]
 
@@ -167,18 +169,33 @@ class Run:
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             with contextlib.suppress(ValueError, RecursionError):
                 row = json.loads(line)
-                if _is_measurement(row):
+                if _is_metrics_row(row):
                     rows.append(row)
         return rows
 
+    def read_curve(self, last_step: float = math.inf) -> tuple[Measurement, ...]:
+        """Return the measurements in metrics.jsonl up to a step, in the order of steps; a null is read as NaN."""
+        return tuple(
+            _read_measurement(row)
+            for row in self.read_metrics()
+            if row["step"] <= last_step and row.get("val_loss") is not None and not row.get("finished")
+        )
 
-def _is_measurement(row: Any) -> bool:
+
+def _is_metrics_row(row: Any) -> bool:
     """Return whether a line is one that the metrics plugin writes: a step and other numbers, by name."""
     return (
         isinstance(row, dict)
         and isinstance(row.get("step"), int)
         and all(figure is None or isinstance(figure, int | float) for figure in row.values())
     )
+
+
+def _read_measurement(row: Mapping[str, Any]) -> Measurement:
+    """Return the measurement in a row of metrics.jsonl. Older runs have the held-out loss alone."""
+    losses = {name: row.get(name) for name in ("val_loss", "train_loss", "val_error", "train_error")}
+    numbers = {name: math.nan if loss is None else float(loss) for name, loss in losses.items()}
+    return Measurement(row["step"], int(row.get("symbols") or 0), **numbers)
 
 
 def append_line(path: Path, line: str) -> None:

@@ -106,18 +106,24 @@ def test_a_sampler_without_logits_is_refused() -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.integers(2, 3000), st.integers(1, 12), st.integers(1, 40))
-def test_held_out_loss_covers_all_but_the_last_few(count: int, rows: int, length: int) -> None:
+@given(st.integers(2, 3000), st.integers(1, 12), st.integers(1, 40), st.none() | st.integers(1, 4000))
+def test_streams_are_spread_over_the_text(count: int, rows: int, length: int, symbols: int | None) -> None:
     tokens = np.arange(count)
-    cut = list(windows(tokens, rows, length))
+    cut = list(windows(tokens, rows, length, symbols))
     used = len(cut[0][0])
     for x, y in cut:
         assert np.array_equal(y, x + 1)  # the true next symbols
         assert x.shape[1] <= length
     read = np.concatenate([y for _, y in cut], axis=1)
-    assert np.array_equal(read.ravel(), 1 + np.arange(read.size))  # contiguous streams, nothing twice
-    assert count - 1 - used < read.size <= count - 1
+    asked = min(count - 1, symbols or count)  # all but the last few of what was asked for
+    assert asked - used < read.size <= asked
     assert used <= rows
+    gaps = np.diff(read[:, 0]) - read.shape[1]
+    assert (gaps >= 0).all()  # no symbol is read twice
+    assert np.ptp(gaps) <= 1 if used > 1 else True  # evenly spread, from the first symbol to the last
+    assert read[0, 0] == 1
+    assert used == 1 or read[-1, -1] == count - 1
+    assert (np.diff(read, axis=1) == 1).all()
 
 
 def test_mean_loss_is_the_mean_over_the_windows(model: LSTMModel) -> None:

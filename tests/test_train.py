@@ -20,9 +20,11 @@ import torch
 from helpers import one_line, raiser, start
 
 from gentext import lock
+from gentext.describe import make_card
 from gentext.errors import MissingExtra, RunError
 from gentext.lock import RunLock
-from gentext.run import create_run
+from gentext.plugins.models.lstm import LSTMConfig, LSTMModel
+from gentext.run import Run, create_run
 
 pytestmark = pytest.mark.usefixtures("warm_processes")
 #: Two epochs, with all that a checkpoint must bring back: dropout, offsets, a warm-up, two moments.
@@ -150,6 +152,17 @@ def test_early_stop_resumes_too(gen: Callable[..., Any], strayed: Path, killed: 
         code, _, err = gen("train", "--resume", "--run", killed["strays"])
         assert code == 0, err
         assert_same(killed["strays"], strayed)
+
+
+def test_curve_has_both_losses_and_their_errors(reference: Path) -> None:
+    curve = Run(reference).read_curve()
+    assert [measurement.step for measurement in curve] == [15, 30, 40]
+    assert [measurement.symbols for measurement in curve] == [1500, 3000, 4000]
+    for measurement in curve:
+        assert abs(measurement.train_loss - measurement.val_loss) < 0.5
+        assert 0 < measurement.train_error < 0.5
+    assert Run(reference).read_curve(30) == curve[:2]
+    assert (make_card(Run(reference), LSTMModel(LSTMConfig(hidden=8), 9))["curve"])[-1]["step"] == 40
 
 
 def unfinished(reference: Path, run: Path) -> Path:

@@ -34,7 +34,8 @@ def step_done(run: Run, progress: Progress) -> None:
 
 @hookimpl
 def evaluated(run: Run, progress: Progress) -> None:
-    _append_row(run, _progress_row(progress, val_loss=progress.val_loss))
+    if progress.measurement is not None:
+        _append_row(run, {**_progress_row(progress), **dataclasses.asdict(progress.measurement)})
 
 
 @hookimpl
@@ -47,6 +48,7 @@ def checkpoint_saved(run: Run, progress: Progress, path: Path) -> None:
 @hookimpl
 def run_finished(run: Run, settings: Settings, result: FitResult) -> None:
     row = dataclasses.asdict(result)
+    del row["curve"]  # each of its measurements has a line
     rate = row.pop("symbols_per_second")
     _append_row(run, {"step": row.pop("steps"), "finished": True, **row, "symbols_per_second": round(rate)})
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,17 +20,30 @@ from gentext.plugins.pytorch.distributed import ProcessGroup
 MAX_ROWS, WINDOW_LENGTH = 128, 100
 
 
+@dataclasses.dataclass(frozen=True)
+class TextLoss:
+    """The loss of a model on a text."""
+
+    mean: float
+    """Nats a symbol."""
+    error: float
+    """Standard error of the mean, from the differences between the streams; NaN for a single stream."""
+
+
 def windows(
-    tokens: Ids, rows: int = MAX_ROWS, length: int = WINDOW_LENGTH
+    tokens: Ids, rows: int = MAX_ROWS, length: int = WINDOW_LENGTH, symbols: int | None = None
 ) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
     """Cut a text into parallel streams; yield x [R, T] and the true next symbols y [R, T].
 
-    Fewer rows where the text is short; the last window may be shorter. All but the last few
-    symbols of the text are covered.
+    The streams have about so many ``symbols`` together, by default as many as the text, and are spread evenly over it,
+    from its beginning to its end. Fewer rows where they would be short; the last window may be shorter.
     """
-    rows = max(1, min(rows, (len(tokens) - 1) // length))
-    stride = (len(tokens) - 1) // rows
-    streams = np.stack([tokens[row * stride : row * stride + stride + 1] for row in range(rows)]).astype(np.int64)
+    symbols = min(len(tokens) - 1, symbols or len(tokens))
+    rows = max(1, min(rows, symbols // length))
+    stride = symbols // rows
+    last_begin = len(tokens) - 1 - stride
+    begins = [row * last_begin // max(1, rows - 1) for row in range(rows)]
+    streams = np.stack([tokens[begin : begin + stride + 1] for begin in begins]).astype(np.int64)
     for begin in range(0, stride, length):
         end = min(begin + length, stride)
         yield streams[:, begin:end], streams[:, begin + 1 : end + 1]
@@ -44,26 +59,48 @@ def mean_loss(
 
     The processes of a group share the streams: all must call, and all get the same loss. NaN for a text of one symbol.
     """
+    return measure_loss(model, tokens, autocast, group).mean
+
+
+def measure_loss(
+    model: Model,
+    tokens: Ids,
+    autocast: contextlib.AbstractContextManager[Any] | None = None,
+    group: ProcessGroup = ProcessGroup(World()),  # noqa: B008
+    symbols: int | None = None,
+) -> TextLoss:
+    """Return the loss as `mean_loss` does, and its standard error.
+
+    With ``symbols``, about so many of them are read, in streams that are spread evenly over the text.
+    """
     if len(tokens) < 2:
-        return float("nan")
+        return TextLoss(math.nan, math.nan)
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    total_loss, symbol_count = 0.0, 0.0
+    row_losses, symbol_count = np.zeros(0), 0
     state: tuple[torch.Tensor, ...] | None = None
     with torch.no_grad(), autocast or contextlib.nullcontext():
-        for x, y in windows(tokens):
+        for x, y in windows(tokens, symbols=symbols):
             rows = group.local_rows(len(x))
             x, y = x[rows], y[rows]
             if not len(x):  # a text so short that there are fewer streams than processes
                 break
             if state is None:
-                state = model.initial_state(len(x))
+                state, row_losses = model.initial_state(len(x)), np.zeros(len(x))
             logits, state = model(torch.from_numpy(x).to(device), state)
-            loss = functional.cross_entropy(
-                logits.float().flatten(0, 1), torch.from_numpy(y).to(device).flatten(), reduction="sum"
+            losses = functional.cross_entropy(
+                logits.float().flatten(0, 1), torch.from_numpy(y).to(device).flatten(), reduction="none"
             )
-            total_loss, symbol_count = total_loss + loss.item(), symbol_count + y.size
+            row_losses += losses.view(y.shape).sum(1, dtype=torch.float64).cpu().numpy()
+            symbol_count += y.shape[1]
     model.train(was_training)
-    total_loss, symbol_count = group.sum(total_loss, symbol_count)
-    return total_loss / symbol_count
+    return _mean_of_rows(row_losses / max(1, symbol_count), group)
+
+
+def _mean_of_rows(row_means: NDArray[np.float64], group: ProcessGroup) -> TextLoss:
+    """Return the mean over the rows of all processes, which are equally long, and its standard error."""
+    row_count, total = group.sum(len(row_means), float(row_means.sum()))
+    mean = total / row_count
+    [squares] = group.sum(float(((row_means - mean) ** 2).sum()))
+    return TextLoss(mean, math.sqrt(squares / (row_count - 1) / row_count) if row_count > 1 else math.nan)

@@ -19,7 +19,7 @@ import torch
 from gentext.console import warn
 from gentext.errors import TrainingStopped
 from gentext.events import Hooks, Progress
-from gentext.interfaces import Batcher, FitResult, Ids, Model, World
+from gentext.interfaces import Batcher, FitResult, Ids, Measurement, Model, World
 from gentext.interrupts import Interrupts
 from gentext.plugins.pytorch.checkpoint import (
     MODEL_PREFIX,
@@ -33,7 +33,7 @@ from gentext.plugins.pytorch.checkpoint import (
 )
 from gentext.plugins.pytorch.device import Compute, check_memory, choose_compute, flush_denormals, keep_memory
 from gentext.plugins.pytorch.distributed import ProcessGroup
-from gentext.plugins.pytorch.evaluate import mean_loss
+from gentext.plugins.pytorch.evaluate import mean_loss, measure_loss
 from gentext.plugins.pytorch.sampler import preview
 from gentext.plugins.trainers.learner import BPTTConfig, Learner, TrainingState, find_hidden_matrices
 from gentext.run import Run
@@ -61,6 +61,7 @@ class _Fit:
     learner: Learner
     state: TrainingState
     """Changes with every step."""
+    train: Ids
     val: Ids
     run: Run
     hooks: Hooks
@@ -69,7 +70,7 @@ class _Fit:
     first_step: int
     """The step at which this process began."""
 
-    def progress(self, val_loss: float | None = None, sample: Callable[[int], str] | None = None) -> Progress:
+    def progress(self, measurement: Measurement | None = None, sample: Callable[[int], str] | None = None) -> Progress:
         """Return how far training is, as hooks get it; ``sample`` writes that many characters with the model."""
         learner, state = self.learner, self.state
         return Progress(
@@ -81,7 +82,7 @@ class _Fit:
             tokens=state.step * learner.tokens_per_step,
             seconds=state.seconds,
             first_step=self.first_step,
-            val_loss=val_loss,
+            measurement=measurement,
             sample=sample,
         )
 
@@ -143,9 +144,9 @@ class BPTTTrainer:
         with self.process_group.explain_lost_process(f"go on with: gen train --resume --run {run.path}"):
             learner = self._create_learner(model, batcher, train)
             state = self._initial_state(learner, run, steps, resume)
-            fit = _Fit(learner, state, val, run, hooks, steps, first_step=state.step)
+            fit = _Fit(learner, state, train, val, run, hooks, steps, first_step=state.step)
             self._run_steps(fit, resume)
-            return self._measure_result(fit, train)
+            return self._measure_result(fit)
 
     def _create_learner(self, model: Model, batcher: Batcher, train: Ids) -> Learner:
         return Learner(self.config, self.settings, self.compute, self.process_group, model, batcher, train)
@@ -225,9 +226,10 @@ class BPTTTrainer:
         return max(1, min(steps, max(math.ceil(steps / 10), math.ceil(3.3 * val_tokens / tokens_per_step))))
 
     def _evaluate_model(self, fit: _Fit) -> bool:
-        """Measure the held-out loss, and return whether it is the lowest so far."""
+        """Measure both losses, and return whether the held-out loss is the lowest so far."""
         state, model, run = fit.state, fit.learner.model, fit.run
-        val_loss = mean_loss(model, fit.val, self.compute.autocast(), self.process_group)
+        val = measure_loss(model, fit.val, self.compute.autocast(), self.process_group)
+        val_loss = val.mean
         if not val_loss < HOPELESS_LOSS:  # NaN, too
             raise self._divergence_error(run, f"the held-out loss became {val_loss:.4g} after step {state.step}")
         state.val_loss = val_loss
@@ -236,8 +238,11 @@ class BPTTTrainer:
             state.best_loss, state.best_step, state.evaluations_without_gain = val_loss, state.step, 0
         else:
             state.evaluations_without_gain += 1
+        train = measure_loss(model, fit.train, self.compute.autocast(), self.process_group, symbols=len(fit.val))
+        symbols = state.step * fit.learner.tokens_per_step
+        measurement = Measurement(state.step, symbols, val_loss, train.mean, val.error, train.error)
         sample = functools.cache(functools.partial(preview, model, run))  # several hooks may want the same text
-        fit.hooks.evaluated(run, fit.progress(val_loss=val_loss, sample=sample))
+        fit.hooks.evaluated(run, fit.progress(measurement, sample))
         return is_best
 
     def _save_checkpoint(self, fit: _Fit, *, best: bool) -> None:
@@ -269,18 +274,20 @@ class BPTTTrainer:
             f"(--set trainer.rate={lower_rate:.2g}) or a smaller trainer.clip"
         )
 
-    def _measure_result(self, fit: _Fit, train: Ids) -> FitResult:
+    def _measure_result(self, fit: _Fit) -> FitResult:
         """Measure the best checkpoint in fp32, on the held-out text and on as much training text."""
         model, state, val = fit.learner.model, fit.state, fit.val
         if self.process_group.rank == 0:
             load_weights(model, load_best_checkpoint(fit.run))
         self.process_group.broadcast(model.state_dict().values())
+        train_loss = measure_loss(model, fit.train, group=self.process_group, symbols=len(val)).mean
         return FitResult(
             steps=state.step,
             val_loss=mean_loss(model, val, group=self.process_group),
-            train_loss=mean_loss(model, train[-len(val) :], group=self.process_group),
+            train_loss=train_loss,
             best_step=state.best_step,
             symbols_per_second=state.step * fit.learner.tokens_per_step / max(state.seconds, 1e-9),
+            curve=fit.run.read_curve(state.step) if self.process_group.rank == 0 else (),
         )
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional
 from gentext.config import PositiveFloat
 from gentext.errors import DeviceError
 from gentext.events import Progress
-from gentext.interfaces import FitResult
+from gentext.interfaces import FitResult, Measurement
 from gentext.plugins.pytorch import load_last_checkpoint, load_weights, mean_loss, preview, save_checkpoint
 from gentext.settings import budget_steps
 
@@ -75,12 +75,15 @@ class PlainSGD:
             hooks.step_done(run, progress(step + 1, loss.item()))
         val_loss = mean_loss(model, val)
         last_loss = loss.item() if steps > first_step else float("nan")
-        end = progress(steps, last_loss, val_loss=val_loss)
+        end = progress(steps, last_loss)
+        measurement = Measurement(steps, end.tokens, val_loss, mean_loss(model, train[-len(val) :]))
+        end = dataclasses.replace(end, measurement=measurement)
         hooks.evaluated(run, dataclasses.replace(end, sample=functools.partial(preview, model, run)))
         weights = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
         meta = {"step": steps, "val_loss": val_loss, "seconds": end.seconds}
         hooks.checkpoint_saved(run, end, save_checkpoint(run, weights, meta, best=True))
-        return FitResult(steps, val_loss, mean_loss(model, train[-len(val) :]), steps, end.tokens / end.seconds)
+        rate = end.tokens / end.seconds
+        return FitResult(steps, val_loss, measurement.train_loss, steps, rate, (measurement,))
 
     def _loss(self, model, batcher, train, step):
         epoch, step_of_epoch = divmod(step, batcher.steps_per_epoch)
