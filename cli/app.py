@@ -9,7 +9,6 @@ import gc
 import importlib
 import io
 import os
-import re
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -22,7 +21,7 @@ import numpy  # noqa: F401
 import typer
 from typer.models import CommandInfo
 
-from gentext.console import say
+from gentext.console import escape_on_terminal, report_error
 from gentext.errors import GenError, exit_error, reason, text_of
 from gentext.interrupts import EndedByUser
 from gentext.manager import host
@@ -45,8 +44,6 @@ COMMAND_ORDER = ["train", "sweep", *(name for name in COMMANDS if name != "train
 #: Errors of the operating system whose cause is the machine, not the program.
 MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}
 MACHINE_ERRORS |= {errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE, errno.ENFILE, errno.ENODEV, errno.ENXIO}
-#: Control characters, which could break the line of an error or change a terminal. A file's name may contain some.
-CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 #: The exit status of a command that Ctrl-C has ended, by convention. Typer turns each Ctrl-C into it.
 INTERRUPTED_STATUS = 130
 
@@ -107,6 +104,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A character that stdout cannot encode, such as half a surrogate pair, becomes a question mark.
         sys.stdout.reconfigure(errors="replace")
+    sys.stdout = escape_on_terminal(sys.stdout)
+    if sys.stderr is not None:
+        sys.stderr = escape_on_terminal(sys.stderr)
     argument_list = sys.argv[1:] if arguments is None else list(arguments)
     try:
         with _lasting_interrupts():
@@ -125,10 +125,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plugin = host().find_plugin(error) if argument_list and argument_list[0] in COMMAND_ORDER else None
         if plugin is None:
             raise
-        say(f"gen: error: {exit_error(f'plugin {plugin}', error)}")
+        report_error(str(exit_error(f"plugin {plugin}", error)))
         return 1
     except GenError as error:
-        say(f"gen: error: {CONTROL_CHARACTERS.sub(' ', text_of(error) or reason(error))}")
+        report_error(text_of(error) or reason(error))
         return error.exit_code
     except BrokenPipeError:
         _silence_stdout()
@@ -136,15 +136,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EndedByUser:
         return INTERRUPTED_STATUS
     except KeyboardInterrupt:
-        say("gen: error: stopped by Ctrl-C; what was written before is kept")
+        report_error("stopped by Ctrl-C; what was written before is kept")
         return 1
     except MemoryError as error:
-        say(f"gen: error: not enough memory{f' ({error})' if str(error) else ''}; ask for less at once")
+        report_error(f"not enough memory{f' ({error})' if str(error) else ''}; ask for less at once")
         return 1
     except OSError as error:
         if error.errno not in MACHINE_ERRORS:
             raise
-        say(f"gen: error: {error.filename or 'the output'}: {error.strerror}; what was written before is kept")
+        report_error(f"{error.filename or 'the output'}: {error.strerror}; what was written before is kept")
         if error.filename is None:  # it was stdout: the rest of its buffer cannot be written either
             _silence_stdout()
         return 1
@@ -153,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not hasattr(error, "format_message"):
             raise
         if str(error):  # without a message, it comes from a ``gen`` without arguments, which has shown the help
-            say(f"gen: error: {_format_usage_error(error)}")
+            report_error(_format_usage_error(error))
         return int(getattr(error, "exit_code", 2))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Iterable
@@ -13,7 +14,7 @@ from typer.core import TyperCommand
 
 from gentext.cli.links import FlagSpelling, decode_escapes, describe_flags, extract_flags, split_names
 from gentext.config import merge, parse_setting
-from gentext.console import say, warn
+from gentext.console import raw_stdout, say, warn
 from gentext.errors import PrimeError, UsageError
 from gentext.interrupts import EndedByUser
 from gentext.library import open_text_model
@@ -87,6 +88,7 @@ def sample(
     threads: Annotated[int, typer.Option(help="Threads; the text is the same. Default: by the size of the file.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a text.")] = False,
     no_stream: Annotated[bool, typer.Option("--no-stream", help="Print when all is written.")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Send control characters to the terminal as they are.")] = False,
     show_chain: Annotated[bool, typer.Option("--show-chain", help="Say which links run, with their values.")] = False,
 ) -> None:
     """Write text: the prime, then exactly LENGTH new characters.
@@ -127,13 +129,14 @@ def sample(
         say(f"seed: {writing.seed}")
     # write them
     try:
-        if as_json:
-            masked_streams = _print_json(writing.texts())
-        elif count > 1 or no_stream:
-            masked_streams = _print_texts(writing.texts(), count, separation)
-        else:
-            [batch] = writing.batches()
-            masked_streams = _print_as_written(prime_text, batch, separation)
+        with contextlib.redirect_stdout(raw_stdout() if raw else sys.stdout):
+            if as_json:
+                masked_streams = _print_json(writing.texts())
+            elif count > 1 or no_stream:
+                masked_streams = _print_texts(writing.texts(), count, separation)
+            else:
+                [batch] = writing.batches()
+                masked_streams = _print_as_written(prime_text, batch, separation)
     except KeyboardInterrupt:
         if length == 0:
             raise EndedByUser from None

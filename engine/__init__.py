@@ -8,7 +8,7 @@ machine-learning library.
 Contracts
     versions  the versions of installed distributions
     errors  every error that is shown to the user as one line
-    console  lines on stderr for the user
+    console  lines and progress bars on stderr for the user, and what a terminal may be shown
     interrupts  Ctrl-C, which stops training once everything is saved, and ends a text that has no other end
     config  options of a component: a dataclass filled from presets, TOML and the command line
     settings  the settings of a run that belong to no component

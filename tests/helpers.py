@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,23 @@ def read_until(stream: Any, text: bytes, seconds: float = 60) -> bytes:
         assert block, seen
         seen += block
     return seen
+
+
+def run_on_terminal(*arguments: object, streams: Collection[str] = ("stdin", "stdout", "stderr")) -> tuple[int, str]:
+    """Run ``gen`` with some of its streams on a terminal; return its exit status and what the terminal was sent."""
+    import pty  # not on Windows
+
+    master, slave = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
+    process = start(*arguments, **{"stdin": slave, **dict.fromkeys(streams, slave)}, env=environment)
+    os.close(slave)
+    output = b""
+    with contextlib.suppress(OSError):  # on Linux, when the other end is closed
+        while block := os.read(master, 65536):
+            output += block
+    os.close(master)
+    process.communicate()
+    return process.returncode, output.decode().replace("\r\n", "\n")
 
 
 def spelled(command: str, place: dict[str, Path]) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from helpers import one_line, start
+from helpers import one_line, run_on_terminal
 
 from gentext.run import Run
 
@@ -165,24 +165,9 @@ def test_disk_that_is_full_of_trials(
 def test_bar_on_a_terminal_leaves_nothing_behind(
     tiny_text: Path, tiny_options: tuple[str, ...], tmp_path: Path
 ) -> None:
-    import pty
-
-    master, slave = pty.openpty()
     arguments = ("train", tiny_text, "--run", tmp_path / "run", *tiny_options, "--steps", 200, "--no-export")
-    process = start(*arguments, stdin=slave, stdout=slave, stderr=slave, env={**os.environ, "TERM": "xterm"})
-    os.close(slave)
-    output = b""
-    while True:
-        try:
-            block = os.read(master, 65536)
-        except OSError:  # on Linux: the other end is closed
-            break
-        if not block:
-            break
-        output += block
-    os.close(master)
-    assert process.wait(60) == 0
-    text = output.decode()
+    code, text = run_on_terminal(*arguments)
+    assert code == 0, text
     assert "step 0/200" in text and "nan" not in text
     assert text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1  # the cursor is hidden, and comes back
     behind_the_bar = text.rpartition("\x1b[2K")[2]  # the last time that the bar was erased

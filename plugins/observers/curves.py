@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from gentext.console import warn
@@ -56,8 +57,10 @@ def _draw_chart(run: Run, rows: list[dict[str, Any]]) -> None:
             textcoords="offset points",
             ha="center",
         )
-    axes.set(xlabel="step", ylabel="nats a symbol", title=run.path.name)
+    axes.set(xlabel="step", ylabel="nats a symbol")
+    axes.set_title(run.path.name, parse_math=False)
     axes.grid(alpha=0.3)
     axes.legend()
-    with atomic_write(run.path / CURVES_FILE) as file:
+    with warnings.catch_warnings(), atomic_write(run.path / CURVES_FILE) as file:
+        warnings.filterwarnings("ignore", "Glyph ")  # a run may be named in a script that matplotlib's font lacks
         FigureCanvasAgg(figure).print_png(file)

@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -90,8 +91,9 @@ def _write_picture(folder: Path, space: Space, rows: Sequence[TrialRow]) -> None
         panel.set(ylabel="held out, nats a symbol")
     if measured_rows:
         panels[0].legend(fontsize="small")
-    figure.suptitle(folder.name)
-    with atomic_write(folder / "sweep.png") as file:
+    figure.suptitle(folder.name, parse_math=False)
+    with warnings.catch_warnings(), atomic_write(folder / "sweep.png") as file:
+        warnings.filterwarnings("ignore", "Glyph ")  # a sweep may be named in a script that matplotlib's font lacks
         FigureCanvasAgg(figure).print_png(file)
 
 

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from gentext import run as runs
 from gentext.config import ConfigTable
-from gentext.console import say
+from gentext.console import report_error
 from gentext.errors import GenError, TrainingStopped, reason
 from gentext.events import Progress
 from gentext.hookspecs import hookimpl
@@ -124,7 +124,7 @@ def _send_failure(parent: _Parent, error: BaseException) -> None:
         parent.send_event("stopped")
     else:
         if isinstance(error, GenError):
-            say(f"gen: error: {error}")
+            report_error(str(error))
         else:
             traceback.print_exception(error)
         disk_problem = _disk_problem(error)
