@@ -32,6 +32,7 @@ def bench(
     picture: Annotated[Path | None, typer.Option(help="Draw the rates into this PNG file.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int, typer.Option(help="Threads. Default: at each batch those that are fastest, measured.")] = 0,
+    no_verify: Annotated[bool, typer.Option("--no-verify", help="Open a file that does not fit its check.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Measure characters a second at several batch sizes, the time to the first, and the whole process.
@@ -47,11 +48,11 @@ def bench(
         file_reports: list[dict[str, Any]] = []
         for name, file in _files_to_measure(path, Path(folder)).items():
             say(f"preparing {name}")
-            by_batch, file_report = _prepare_file(file, device, threads)
+            by_batch, file_report = _prepare_file(file, device, threads, not no_verify)
             file_reports.append({"name": name} | file_report)
             measurements |= {(name, batch): measurement for batch, measurement in by_batch.items()}
         if baseline:
-            measurements[NOTEBOOK_LABEL], report["notebook"] = _prepare_notebook(path, device)
+            measurements[NOTEBOOK_LABEL], report["notebook"] = _prepare_notebook(path, device, not no_verify)
         say(f"measuring all in turn, {measure.REPEATS} times")
         rates = measure.measure_in_turn(measurements, measure.REPEATS)
         for file_report in file_reports:
@@ -59,7 +60,7 @@ def bench(
                 batch_report | _summarize(rates, (file_report["name"], batch_report["batch"]))
                 for batch_report in file_report["rates"]
             ]
-        process_seconds, import_seconds = measure.time_whole_process(path)
+        process_seconds, import_seconds = measure.time_whole_process(path, not no_verify)
     report["files"] = file_reports
     report["whole_process_seconds"] = {"gen sample": process_seconds, "import numpy, onnxruntime": import_seconds}
     if baseline:
@@ -98,11 +99,15 @@ def _files_to_measure(path: Path, folder: Path) -> dict[str, Path]:
     return files | {"model, step by step": existing_files[MODEL_FILE]}
 
 
-def _prepare_file(file: Path, device: str, threads: int) -> tuple[dict[int, measure.Measurement], dict[str, Any]]:
+def _prepare_file(
+    file: Path, device: str, threads: int, verify: bool
+) -> tuple[dict[int, measure.Measurement], dict[str, Any]]:
     """Return a measurement for each size of batch, and the part of the file's report that is measured already."""
-    open_with = functools.cache(lambda count: open_exported(file, device, count))
+    open_with = functools.cache(lambda count: open_exported(file, device, count, verify))
     threads_by_batch = {batch: threads or measure.fastest_threads(open_with, batch)[0] for batch in measure.BATCH_SIZES}
-    open_seconds, first_seconds = measure.time_first_character(lambda: open_exported(file, device, threads_by_batch[1]))
+    open_seconds, first_seconds = measure.time_first_character(
+        lambda: open_exported(file, device, threads_by_batch[1], verify)
+    )
     measurements = {
         batch: measure.prepare_measurement(open_with(count), batch) for batch, count in threads_by_batch.items()
     }
@@ -115,14 +120,14 @@ def _prepare_file(file: Path, device: str, threads: int) -> tuple[dict[int, meas
     return measurements, file_report
 
 
-def _prepare_notebook(path: Path, device: str) -> tuple[measure.Measurement, dict[str, Any]]:
+def _prepare_notebook(path: Path, device: str, verify: bool) -> tuple[measure.Measurement, dict[str, Any]]:
     """Return a measurement of the notebook's loop on a network of the same size, and the threads it is fastest with."""
     import gentext
 
     script_path = Path(gentext.__file__).parent.parent / "benchmarks" / "notebook.py"
     if not script_path.is_file():
         raise UsageError("--baseline needs benchmarks/notebook.py: run it from a checkout of the project")
-    bundle = open_exported(path, device).bundle
+    bundle = open_exported(path, device, verify=verify).bundle
     model = bundle.card.get("config", {}).get("model", {})
     if not all(isinstance(model.get(size_name), int) for size_name in ("hidden", "layers")):
         raise UsageError("--baseline: the notebook's network has the sizes hidden and layers; this model has not both")

@@ -23,6 +23,7 @@ def evaluate(
         Path | None, typer.Argument(metavar="[TEXT FILE]", help="Default: the run's held-out text.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    no_verify: Annotated[bool, typer.Option("--no-verify", help="Open a file that does not fit its check.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Measure the loss on a text: nats and bits a character, and perplexity.
@@ -33,7 +34,7 @@ def evaluate(
     from gentext.data.corpus import read_corpus
 
     check_device(device)
-    model = open_text_model(source, device)
+    model = open_text_model(source, device, options={"verify": False} if no_verify else None)
     if text is None:
         text = model.path / HELD_OUT_FILE
         if not text.is_file():

@@ -15,11 +15,12 @@ from gentext.source import find_source
 
 def info(
     source: Annotated[Path | None, typer.Argument(metavar="[RUN | FILE.onnx]", help="Default: the newest run.")] = None,
+    no_verify: Annotated[bool, typer.Option("--no-verify", help="Open a file that does not fit its check.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Show where a model comes from, its sizes and losses, its chain, and what to try next."""
     path = find_source(source, opens=("run", "onnx file"))
-    facts = _describe_file(path) if path.is_file() else _describe_run(Run(path))
+    facts = _describe_file(path, not no_verify) if path.is_file() else _describe_run(Run(path), not no_verify)
     if as_json:
         print(json.dumps(facts, indent=1, ensure_ascii=False))
         return
@@ -35,10 +36,10 @@ def _format_fact(fact: Any) -> list[Any]:
     return fact if isinstance(fact, list) else [fact]
 
 
-def _describe_file(path: Path) -> dict[str, Any]:
+def _describe_file(path: Path, verify: bool) -> dict[str, Any]:
     from gentext.plugins.samplers.session import open_file
 
-    bundle = open_file(path, "cpu").bundle
+    bundle = open_file(path, "cpu", verify=verify).bundle
     card = bundle.card
     chain = []
     for link in bundle.chain:
@@ -56,25 +57,25 @@ def _describe_file(path: Path) -> dict[str, Any]:
     }
 
 
-def _describe_generator(path: Path) -> str:
+def _describe_generator(path: Path, verify: bool) -> str:
     """Return in one line what a run's compiled generator is."""
     from gentext.plugins.samplers.session import open_file
 
-    bundle = open_file(path, "cpu").bundle
+    bundle = open_file(path, "cpu", verify=verify).bundle
     cost = bundle.card.get("precision_loss")
     measured_cost = f" ({cost:+.4f} nats against fp32)" if isinstance(cost, float) else ""
     chain = ", ".join(link.name for link in bundle.chain)
     return f"{bundle.card.get('precision', 'fp32')}{measured_cost}, {path.stat().st_size / 1e6:.1f} MB, chain {chain}"
 
 
-def _describe_run(run: Run) -> dict[str, Any]:
+def _describe_run(run: Run, verify: bool) -> dict[str, Any]:
     config = run.config
     if run.model.is_file():
-        facts = {"run": str(run.path), **_describe_file(run.path / MODEL_FILE)}
+        facts = {"run": str(run.path), **_describe_file(run.path / MODEL_FILE, verify)}
         if "corpus" in config:
             facts["corpus"] = config["corpus"]  # with the origin, which an exported file does not have
         generator_path = run.path / GENERATOR_FILE
-        return facts | ({"generator": _describe_generator(generator_path)} if generator_path.is_file() else {})
+        return facts | ({"generator": _describe_generator(generator_path, verify)} if generator_path.is_file() else {})
     rows = run.read_metrics()
     val_losses = [row["val_loss"] for row in rows if row.get("val_loss") is not None]
     return {

@@ -86,6 +86,7 @@ def sample(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int, typer.Option(help="Threads; the text is the same. Default: by the size of the file.")] = 0,
+    no_verify: Annotated[bool, typer.Option("--no-verify", help="Open a file that does not fit its check.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a text.")] = False,
     no_stream: Annotated[bool, typer.Option("--no-stream", help="Print when all is written.")] = False,
     raw: Annotated[bool, typer.Option("--raw", help="Send control characters to the terminal as they are.")] = False,
@@ -116,6 +117,8 @@ def sample(
     sampler_options = _sampler_options(settings or [])
     if threads:
         sampler_options["threads"] = threads
+    if no_verify:
+        sampler_options["verify"] = False
     model = open_text_model(source, device, sampler, sampler_options)
     # prepare the texts
     writing = model.prepare_writing([prime_text], options, spelling)

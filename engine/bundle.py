@@ -22,7 +22,8 @@ from gentext.errors import FileFormatError
 from gentext.interfaces import STATE_DTYPES, StateSpec
 from gentext.strategy import MAX_NUMBER, State, Table
 
-FORMAT_VERSION = 1
+#: Every change of what a file holds raises it. 2 added the check of the whole file, see `gentext.onnx_file`.
+FORMAT_VERSION = 2
 #: ``model``: tokens to logits. ``generator``: the chain and the draw inside, for any number of positions a call.
 #: ``unrolled``: the same for a fixed number of positions, in a file beside the generator.
 FileKind = Literal["model", "generator", "unrolled"]
@@ -160,16 +161,10 @@ class Bundle:
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], path: Path) -> Bundle:
         """Read the metadata_props of a file, or raise FileFormatError naming its path."""
+        check_format(metadata, path)
         properties = {
             key.removeprefix(METADATA_PREFIX): text for key, text in metadata.items() if key.startswith(METADATA_PREFIX)
         }
-        if "format" not in properties:
-            raise FileFormatError(f"{path}: not made by gentext (no gentext metadata); expected a file from gen export")
-        if properties["format"] != str(FORMAT_VERSION):
-            raise FileFormatError(
-                f"{path}: format version {properties['format'][:20]}, this gentext reads {FORMAT_VERSION}; "
-                f"export it again, or use the version of gentext that made it"
-            )
         try:
             with CONVERSION_LOCK:
                 fields: dict[str, Any] = {"kind": msgspec.convert(properties["kind"], FileKind)}
@@ -192,6 +187,17 @@ _JSON_FIELDS: dict[str, Any] = {
     "chain": list[LinkMeta],
     "card": dict[str, Any],
 }
+
+
+def check_format(metadata: Mapping[str, str], path: Path) -> None:
+    """Raise FileFormatError for the metadata_props of a file that gentext did not make, or made in another format."""
+    version = metadata.get(f"{METADATA_PREFIX}format")
+    if version is None:
+        raise FileFormatError(f"{path}: not made by gentext (no gentext metadata); expected a file from gen export")
+    if version != str(FORMAT_VERSION):
+        raise FileFormatError(
+            f"{path}: file format {version[:20]}, this gentext reads {FORMAT_VERSION}; export it again: gen export RUN"
+        )
 
 
 def _require(condition: bool, problem: str) -> None:

@@ -37,12 +37,13 @@ def load(
     threads: int = 0,
     sampler: str = FILE_SAMPLER,
     options: Mapping[str, Any] | None = None,
+    verify: bool = True,
 ) -> TextModel:
     """Open a trained model: a run folder or an .onnx file; None: the newest exported run.
 
     ``device`` is auto, cpu or cuda. ``threads`` is how many the computation may use at most, 0 for the number that
     suits the model; the text is the same. ``sampler`` names the component that runs the model, and ``options`` sets
-    options of it.
+    options of it. ``verify=False`` opens a file that was changed on purpose, whose bytes do not fit its check.
 
     Raises a subclass of `gentext.GenError`: RunError when there is no such run or when it was not exported,
     FileFormatError for a file that is damaged or not from gentext, DeviceError for a device that cannot be used.
@@ -54,6 +55,8 @@ def load(
     sampler_options = dict(options or {})
     if threads:
         sampler_options["threads"] = threads
+    if not verify:
+        sampler_options["verify"] = False
     with console.quiet() as messages:
         model = open_text_model(None if path is None else Path(path), device, sampler, sampler_options)
     model.add_messages(messages)

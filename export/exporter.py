@@ -34,6 +34,7 @@ from gentext.export.precision import (
     compare_losses,
     fastest_precision,
 )
+from gentext.export.proto import serialize_model
 from gentext.export.verify import verify_generator, verify_unrolled
 from gentext.interfaces import Model, Tokenizer
 from gentext.manager import host
@@ -189,8 +190,8 @@ def _build_precision(job: ExportJob, precision: str, limit: float) -> BuiltGener
         return BuiltGenerator("fp32", _build_checked_files(job, fp32_compiler, ["fp32"], compare_logits=True))
     lowered_compiler = job.compiler(step, {})
     report = compare_losses(
-        lowered_compiler.compile_loop().SerializeToString(),
-        fp32_compiler.compile_loop().SerializeToString(),
+        serialize_model(lowered_compiler.compile_loop()),
+        serialize_model(fp32_compiler.compile_loop()),
         job.held_out_tokens(),
     )
     _check_limit(precision, report, limit)
@@ -204,7 +205,7 @@ def _build_checked_files(
     job: ExportJob, compiler: Compiler, facts: Sequence[str], *, compare_logits: bool
 ) -> dict[str, ExportedFile]:
     """Return the files of a compiler once they are checked; the first of ``facts`` names the precision."""
-    generator_bytes = compiler.compile_loop().SerializeToString()
+    generator_bytes = serialize_model(compiler.compile_loop())
     agreement = verify_generator(generator_bytes, job.model, job.chain, job.tables, compare_logits=compare_logits)
     title = f"{facts[0]}, chain {', '.join(job.chain.names)}"
     files = {GENERATOR_FILE: ExportedFile(generator_bytes, [title, *facts[1:], agreement])}
@@ -212,7 +213,7 @@ def _build_checked_files(
     if not positions:
         return files
     try:
-        unrolled_bytes = compiler.compile_unrolled(positions).SerializeToString()
+        unrolled_bytes = serialize_model(compiler.compile_unrolled(positions))
         agreement = verify_unrolled(generator_bytes, unrolled_bytes, job.chain, job.tables)
     except ExportError as error:
         if job.options.generator_required:

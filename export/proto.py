@@ -6,12 +6,35 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import onnx
+from google.protobuf.message import EncodeError
 from numpy.typing import NDArray
 from onnx import numpy_helper
+
+from gentext.errors import ExportError, reason
+from gentext.onnx_file import CHECK_KEY, ZERO_DIGITS, write_check
 
 #: Versions of the operators and of the file format that all exported files use.
 OPSET = 21
 IR_VERSION = 10
+
+
+def check_graph(proto: onnx.ModelProto) -> None:
+    """Have onnx check a file with all shapes inferred. Raises ExportError for one that is too large.
+
+    Protobuf, and so one file, ends at 2 GiB. A larger model would need further files, which the check of the first one
+    does not cover; gentext writes none.
+    """
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except (ValueError, EncodeError) as error:
+        raise ExportError(f"the model is too large for one file of 2 GiB ({reason(error)})") from None
+
+
+def serialize_model(proto: onnx.ModelProto) -> bytes:
+    """Return the bytes of a file with a new check, see `gentext.onnx_file`."""
+    metadata = {entry.key: entry.value for entry in proto.metadata_props}
+    onnx.helper.set_model_props(proto, metadata | {CHECK_KEY: ZERO_DIGITS})
+    return write_check(proto.SerializeToString())
 
 
 def declare_shape(value_info: onnx.ValueInfoProto, shape: Sequence[int | str | None]) -> None:

@@ -19,6 +19,7 @@ from gentext.export.generator.compiler import Compiler
 from gentext.export.network.fp16 import to_fp16
 from gentext.export.network.int8 import to_int8
 from gentext.export.network.step import step_graph
+from gentext.export.proto import serialize_model
 from gentext.interfaces import Chunk, Request
 from gentext.manager import host
 from gentext.plugins.pytorch import build_model, load_best_checkpoint
@@ -58,7 +59,7 @@ class CompiledModel:
     def open(self, chain: Chain, precision: str = "fp32") -> OnnxGenerator:
         path = self.folder / f"{'-'.join(chain.names)}-{precision}.onnx"
         if not path.exists():
-            path.write_bytes(self.compiler(chain, precision).compile_loop().SerializeToString())
+            path.write_bytes(serialize_model(self.compiler(chain, precision).compile_loop()))
         opened = OnnxSampler().open(path, "cpu")
         assert isinstance(opened, OnnxGenerator)
         return opened

@@ -12,6 +12,8 @@ import pytest
 from helpers import fails
 from onnx import TensorProto, helper
 
+from gentext.export.proto import serialize_model
+
 Gen = Callable[..., tuple[int, str, str]]
 
 
@@ -36,7 +38,8 @@ def first(key: str, value: Any) -> Callable[[str], str]:
 
 #: What a file's metadata may say falsely: entry, how it is changed, what the line says.
 LIES: list[tuple[str, Callable[[str], str | None], str]] = [
-    ("format", lambda _: "2", "format version 2, this gentext reads 1"),
+    ("format", lambda _: "1", "file format 1, this gentext reads 2; export it again: gen export RUN"),
+    ("format", lambda _: "3", "file format 3"),
     ("format", lambda _: None, "not made by gentext"),
     ("kind", lambda _: "other", "damaged metadata"),
     ("kind", lambda _: "generator", "metadata and its graph disagree"),
@@ -65,13 +68,13 @@ LIES: list[tuple[str, Callable[[str], str | None], str]] = [
 
 
 def rewritten(source: Path, target: Path, name: str, change: Callable[[str], str | None]) -> Path:
-    """Write a model file with one entry of its metadata changed, or removed."""
+    """Write a model file with one entry of its metadata changed, or removed, and a check that fits."""
     proto = onnx.load(source)
     entries = {prop.key: prop.value for prop in proto.metadata_props}
     value = change(entries.pop(f"gentext.{name}"))
     del proto.metadata_props[:]
     helper.set_model_props(proto, entries if value is None else entries | {f"gentext.{name}": value})
-    target.write_bytes(proto.SerializeToString())
+    target.write_bytes(serialize_model(proto))
     return target
 
 
@@ -109,7 +112,7 @@ def test_file_that_is_damaged(name: str, gen: Gen, tiny_run: Path, tmp_path: Pat
     path = tmp_path / "cuda.onnx"  # a name that must not be taken for a problem of the driver
     for content in (b"", data[:100], data[: len(data) // 2], data[:-1], b"once upon a time\n" * 50):
         path.write_bytes(content)
-        fails(1, gen("sample", path), "cuda.onnx: onnxruntime cannot load it", "expected an .onnx file from gen export")
+        fails(1, gen("sample", path), "cuda.onnx: damaged, or no .onnx file", "expected an .onnx file from gen export")
 
 
 @pytest.mark.parametrize("domain", ["", "com.strange"])
@@ -119,7 +122,7 @@ def test_file_that_needs_other_operators(gen: Gen, tiny_run: Path, tmp_path: Pat
     node.op_type, node.domain = "Unheard", domain
     if domain:
         proto.opset_import.append(helper.make_opsetid(domain, 1))
-    onnx.save(proto, tmp_path / "new.onnx")
+    (tmp_path / "new.onnx").write_bytes(serialize_model(proto))
     fails(1, gen("sample", tmp_path / "new.onnx"), "new.onnx: onnxruntime", "lacks an operator", "install a newer one")
 
 
@@ -134,5 +137,5 @@ def test_file_of_somebody_else(gen: Gen, tiny_run: Path, tiny_text: Path, tmp_pa
     for name in ("model.onnx", "generator.onnx"):  # with the metadata of a real one
         del proto.metadata_props[:]
         proto.metadata_props.extend(onnx.load(tiny_run / name).metadata_props)
-        path.write_bytes(proto.SerializeToString())
+        path.write_bytes(serialize_model(proto))
         fails(1, gen("sample", path), "its metadata and its graph disagree")

@@ -12,6 +12,7 @@ import torch
 from compiled_model import EVERY_LINK, CompiledModel, request, written
 
 from gentext.compiled import generate_compiled
+from gentext.export.proto import serialize_model
 from gentext.plugins.samplers.cuda_generator import UnrolledGenerator
 from gentext.plugins.samplers.onnx import OnnxGenerator, OnnxSampler
 from gentext.plugins.samplers.runtime import cuda_problem
@@ -51,8 +52,8 @@ def test_sampling_on_the_gpu(name: str, gen: Gen, tiny_run: Path) -> None:
 def captured(compiled_model: CompiledModel) -> OnnxGenerator:
     """A generator that captures its graphs."""
     compiler = compiled_model.compiler(compiled_model.chain(*EVERY_LINK))
-    (compiled_model.folder / "captured.onnx").write_bytes(compiler.compile_loop().SerializeToString())
-    (compiled_model.folder / "captured-unrolled.onnx").write_bytes(compiler.compile_unrolled(32).SerializeToString())
+    (compiled_model.folder / "captured.onnx").write_bytes(serialize_model(compiler.compile_loop()))
+    (compiled_model.folder / "captured-unrolled.onnx").write_bytes(serialize_model(compiler.compile_unrolled(32)))
     opened = OnnxSampler().open(compiled_model.folder / "captured.onnx", "cuda")
     assert isinstance(opened, OnnxGenerator) and isinstance(opened.model, UnrolledGenerator)
     return opened

@@ -194,7 +194,7 @@ def test_metadata(tiny_run: Path) -> None:
     shown = next(one for one in re.findall(r"```json\n(.*?)```", text, re.DOTALL) if '"gentext.chain"' in one)
     example = json.loads(shown)
     assert written and all(one.keys() == documented == example.keys() for one in written)
-    plain = ("gentext.format", "gentext.kind")
+    plain = ("gentext.format", "gentext.kind", "gentext.check")
     entries = {key: value if key in plain else json.dumps(value) for key, value in example.items()}
     bundle = Bundle.from_metadata(entries, Path("the example of docs/formats.md"))
     assert bundle.states[1].initial_row().tolist() == [[0, 1], [0, 1]]

@@ -33,6 +33,7 @@ from gentext.export import exporter, precision
 from gentext.export.exporter import ExportOptions, export_run
 from gentext.export.network import model as model_export
 from gentext.export.precision import BuiltGenerator, ExportedFile, fastest_precision
+from gentext.export.proto import serialize_model
 from gentext.interfaces import StateSpec
 from gentext.onnx_file import check_same_export, read_export_id, read_metadata
 from gentext.plugins.models.lstm import LSTMConfig, LSTMModel
@@ -303,7 +304,7 @@ def test_file_without_an_id_passes(
             card = json.loads(entry.value)
             del card["export"]
             entry.value = json.dumps(card)
-    (run / name).write_bytes(proto.SerializeToString())
+    (run / name).write_bytes(serialize_model(proto))
     assert read_export_id(run / name) is None
     assert gen("sample", run, "--length", 3)[0] == 0
 

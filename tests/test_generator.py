@@ -18,6 +18,7 @@ from gentext.errors import ConfigError
 from gentext.export.generator.compiler import Compiler
 from gentext.export.network.fp16 import to_fp16
 from gentext.export.network.int8 import find_bounded_values, to_int8
+from gentext.export.proto import serialize_model
 from gentext.plugins.samplers.onnx import OnnxGenerator, OnnxSampler
 from gentext.registry import Distribution, Registry
 from gentext.stepping import generate_stepwise
@@ -174,7 +175,7 @@ def test_strategies_of_other_authors_compile(
     tables = chain.table_arrays(tokenizer)
     path = compiled_model.folder / f"{name}.onnx"
     path.write_bytes(
-        Compiler(compiled_model.step, compiled_model.bundle, chain, tables).compile_loop().SerializeToString()
+        serialize_model(Compiler(compiled_model.step, compiled_model.bundle, chain, tables).compile_loop())
     )
     opened = OnnxSampler().open(path, "cpu")
     assert isinstance(opened, OnnxGenerator)

@@ -22,6 +22,7 @@ from onnx import helper
 from gentext.compiled import generate_compiled, next_feeds
 from gentext.errors import ExportError, FileFormatError
 from gentext.export.generator.unrolled import make_capturable
+from gentext.export.proto import serialize_model
 from gentext.plugins.samplers.cuda_generator import UnrolledGenerator, bucket_size
 from gentext.plugins.samplers.onnx import OnnxGenerator
 from gentext.plugins.samplers.session import GeneratorSession, open_file, open_unrolled
@@ -42,7 +43,7 @@ def open_generators(compiled_model: CompiledModel) -> Opener:
         opened = compiled_model.open(chain)
         path = opened.session.path.with_name(f"{opened.session.path.stem}-unrolled.onnx")
         if not path.exists():
-            path.write_bytes(compiled_model.compiler(chain).compile_unrolled(K).SerializeToString())
+            path.write_bytes(serialize_model(compiled_model.compiler(chain).compile_unrolled(K)))
         return opened, UnrolledGenerator(opened.session, open_unrolled(opened.session, "cpu"), "cpu")
 
     return open_both
@@ -232,7 +233,7 @@ def test_a_file_that_lies_about_its_positions(run: Path, gen: Gen) -> None:
         [card] = [entry for entry in changed.metadata_props if entry.key == "gentext.card"]
         assert '"positions":3' in card.value
         card.value = card.value.replace('"positions":3', f'"positions":{lie}')
-        path.write_bytes(changed.SerializeToString())
+        path.write_bytes(serialize_model(changed))
         with pytest.raises(FileFormatError, match=r"positions, expected 1 to|disagree"):
             open_unrolled(opened(run), "cpu")
 

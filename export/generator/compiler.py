@@ -27,7 +27,7 @@ from gentext.export.generator.position import LoopInvariants, LoopState, Positio
 from gentext.export.generator.states import merge_states, split_states
 from gentext.export.generator.tree import flatten, unflatten
 from gentext.export.generator.unrolled import make_capturable
-from gentext.export.proto import IR_VERSION, declare_shape
+from gentext.export.proto import IR_VERSION, check_graph, declare_shape
 from gentext.export.strategies.call import call_strategy
 from gentext.export.strategies.indexing import int_vector
 from gentext.export.strategies.namespace import xp
@@ -166,7 +166,7 @@ class Compiler:
         proto.ir_version = IR_VERSION
         proto.producer_name = "gentext"
         helper.set_model_props(proto, bundle.to_metadata())
-        onnx.checker.check_model(proto, full_check=True)
+        check_graph(proto)
         return proto
 
     def _output_vars(self, inputs: NamedVars, call_result: _CallResult) -> NamedVars:

@@ -16,7 +16,7 @@ from torch import Tensor
 from gentext.bundle import Bundle
 from gentext.errors import ExportError, reason
 from gentext.export.network.scan import scan_over_time
-from gentext.export.proto import IR_VERSION, OPSET, declare_shape, subgraphs
+from gentext.export.proto import IR_VERSION, OPSET, check_graph, declare_shape, serialize_model, subgraphs
 from gentext.export.verify import Difference, verify_model
 from gentext.interfaces import Model
 from gentext.plugins.pytorch.recurrent import TorchState
@@ -175,6 +175,5 @@ def _serialize_model(proto: onnx.ModelProto, bundle: Bundle) -> bytes:
     remove_annotations(proto)
     onnx.helper.set_model_props(proto, bundle.to_metadata())
     proto.producer_name, proto.producer_version = "gentext", ""
-    onnx.checker.check_model(proto, full_check=True)
-    model_bytes: bytes = proto.SerializeToString()
-    return model_bytes
+    check_graph(proto)
+    return serialize_model(proto)

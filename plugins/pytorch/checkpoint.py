@@ -129,10 +129,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
                 raise RunError(f"{path}: not made by gentext; expected a checkpoint that gen train wrote")
             meta = json.loads(metadata[META_KEY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        # The first versions of gentext wrote one key and no checksum. A file with two keys has a checksum: if it is not
-        # under its key, the file is damaged.
-        has_checksum = len(metadata) > 1
-        if has_checksum and compute_checksum(tensors, metadata[META_KEY]) != metadata.get(CHECKSUM_KEY):
+        if CHECKSUM_KEY not in metadata:
+            raise ValueError(f"it has no {CHECKSUM_KEY}")
+        if compute_checksum(tensors, metadata[META_KEY]) != metadata[CHECKSUM_KEY]:
             raise ValueError("its content does not fit its checksum")
     except FileNotFoundError:
         raise RunError(f"{path}: no such checkpoint") from None

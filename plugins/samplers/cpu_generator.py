@@ -71,7 +71,7 @@ class ParallelGenerator:
         """Return the session with one thread and the executor for the shares, made in the first call."""
         with self._lock:
             if self._share_session is None:
-                session = open_file(self._session.path, "cpu", 1)
+                session = open_file(self._session.path, "cpu", 1, self._session.verify)
                 if not isinstance(session, GeneratorSession) or session.bundle != self._session.bundle:
                     raise FileFormatError(f"{self._session.path}: has changed since it was opened; open it again")
                 self._share_session = session

@@ -30,6 +30,8 @@ class OnnxConfig:
 
     threads: Annotated[int, msgspec.Meta(ge=0, le=MAX_THREADS)] = 0
     """Threads at most; 0: as many as a file of that size is fastest with. The text is the same."""
+    verify: bool = True
+    """Whether the bytes of a file must fit its check; false for a file that was changed on purpose."""
 
 
 class OnnxSampler:
@@ -54,7 +56,7 @@ class OnnxSampler:
             if has_generator:
                 check_same_export(source)
             source = source / (GENERATOR_FILE if has_generator else MODEL_FILE)
-        session = open_file(source, device, self.config.threads)
+        session = open_file(source, device, self.config.threads, self.config.verify)
         if isinstance(session, Session):
             return OnnxModel(session)
         if not session.on_cuda:

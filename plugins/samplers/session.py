@@ -12,6 +12,7 @@ from typing import Any
 
 from gentext.bundle import Bundle
 from gentext.errors import FileFormatError
+from gentext.onnx_file import read_checked_metadata
 from gentext.plugins.samplers.runtime import (
     CPU_PROVIDER,
     CUDA_OPTIONS,
@@ -37,11 +38,13 @@ def tensor_type(dtype: str) -> str:
 class _FileSession:
     """An onnxruntime session of a file, with the Bundle that the file carries.
 
-    ``device`` names the device that runs it in one line. Several threads may run it at a time.
+    ``device`` names the device that runs it in one line. ``verify`` is whether the bytes of the file were compared with
+    its check. Several threads may run it at a time.
     """
 
-    def __init__(self, path: Path, session: Any, device: str, bundle: Bundle) -> None:
+    def __init__(self, path: Path, session: Any, device: str, bundle: Bundle, verify: bool) -> None:
         self.path, self.session, self.device, self.bundle = path, session, device, bundle
+        self.verify = verify
         self.on_cuda = session.get_providers()[0] == CUDA_PROVIDER
         self.threads: int = session.get_session_options().intra_op_num_threads
 
@@ -79,8 +82,8 @@ class _FileSession:
 class Session(_FileSession):
     """A ``model.onnx``: from tokens to logits."""
 
-    def __init__(self, path: Path, session: Any, device: str, bundle: Bundle) -> None:
-        super().__init__(path, session, device, bundle)
+    def __init__(self, path: Path, session: Any, device: str, bundle: Bundle, verify: bool) -> None:
+        super().__init__(path, session, device, bundle, verify)
         tokens: TensorTypes = {"tokens": (tensor_type("int64"), [None, None])}
         logits: TensorTypes = {"logits": (tensor_type("float32"), [None, None, bundle.vocab_size])}
         states: TensorTypes = {state.name: (tensor_type(state.dtype), list(state.shape)) for state in bundle.states}
@@ -106,8 +109,8 @@ class GeneratorSession(_FileSession):
     for ``generator.onnx``, whose calls may have any number.
     """
 
-    def __init__(self, path: Path, session: Any, device: str, bundle: Bundle) -> None:
-        super().__init__(path, session, device, bundle)
+    def __init__(self, path: Path, session: Any, device: str, bundle: Bundle, verify: bool) -> None:
+        super().__init__(path, session, device, bundle, verify)
         self.signature = signature(bundle)
         self.positions = _unrolled_positions(path, bundle) if bundle.kind == "unrolled" else None
         fixed_sizes = {} if self.positions is None else {"K": self.positions}
@@ -135,8 +138,10 @@ class GeneratorSession(_FileSession):
         return dict(zip(self._output_names, self._run_graph(self._output_names, feeds), strict=True))
 
 
-def open_file(path: Path, device: str = "auto", threads: int = 0) -> Session | GeneratorSession:
+def open_file(path: Path, device: str = "auto", threads: int = 0, verify: bool = True) -> Session | GeneratorSession:
     """Open an exported file; ``threads`` 0: as many as a file of its size is fastest with.
+
+    :param verify: whether the bytes of the file must fit its check.
 
     Raises FileFormatError for anything but a model or a generator that gentext has exported, and
     DeviceError when ``device`` is cuda and there is none.
@@ -145,17 +150,19 @@ def open_file(path: Path, device: str = "auto", threads: int = 0) -> Session | G
         raise FileFormatError(f"{path} is a folder; expected an .onnx file")
     if not path.is_file():
         raise FileFormatError(f"{path}: no such file; expected an .onnx file from gen export")
-    session, device = open_session(path, device, threads or best_threads(path.stat().st_size))
-    bundle = Bundle.from_metadata(session.get_modelmeta().custom_metadata_map, path)
+    metadata = read_checked_metadata(path, verify=verify)
+    bundle = Bundle.from_metadata(metadata, path)
     if bundle.kind == "unrolled":
         raise FileFormatError(f"{path}: the part of a generator that a GPU captures; expected generator.onnx")
+    session, device = open_session(path, device, threads or best_threads(path.stat().st_size))
+    _check_metadata(session, metadata, path)
     session_class = Session if bundle.kind == "model" else GeneratorSession
-    return session_class(path, session, device, bundle)
+    return session_class(path, session, device, bundle, verify)
 
 
-def open_model(path: Path, device: str = "auto", threads: int = 0) -> Session:
+def open_model(path: Path, device: str = "auto", threads: int = 0, verify: bool = True) -> Session:
     """Open a ``model.onnx`` as `open_file` does; FileFormatError for a compiled generator."""
-    session = open_file(path, device, threads)
+    session = open_file(path, device, threads, verify)
     if not isinstance(session, Session):
         raise FileFormatError(f"{path}: a compiled generator; expected model.onnx")
     return session
@@ -170,19 +177,27 @@ def open_unrolled(generator: GeneratorSession, device: str, threads: int = 0) ->
     path = generator.path.with_name(f"{generator.path.stem}-unrolled.onnx")
     if not path.is_file():
         raise FileFormatError(f"{path}: no such file; gen export RUN --unroll 32 makes it")
+    metadata = read_checked_metadata(path, verify=generator.verify)
+    bundle = Bundle.from_metadata(metadata, path)
+    fingerprint = generator.bundle.card.get("fingerprint")
+    same_model = dataclasses.replace(bundle, kind="generator", card=generator.bundle.card) == generator.bundle
+    same_export = fingerprint is not None and bundle.card.get("fingerprint") == fingerprint
+    if not (bundle.kind == "unrolled" and same_model and same_export):
+        raise FileFormatError(f"{path}: made with another {generator.path.name}; gen export RUN --unroll 32 makes both")
     providers = (
         [CPU_PROVIDER]
         if device == "cpu"
         else [(CUDA_PROVIDER, CUDA_OPTIONS | {"enable_cuda_graph": "1"}), CPU_PROVIDER]
     )
     session = create_session(path, providers, threads)
-    bundle = Bundle.from_metadata(session.get_modelmeta().custom_metadata_map, path)
-    fingerprint = generator.bundle.card.get("fingerprint")
-    same_model = dataclasses.replace(bundle, kind="generator", card=generator.bundle.card) == generator.bundle
-    same_export = fingerprint is not None and bundle.card.get("fingerprint") == fingerprint
-    if not (bundle.kind == "unrolled" and same_model and same_export):
-        raise FileFormatError(f"{path}: made with another {generator.path.name}; gen export RUN --unroll 32 makes both")
-    return GeneratorSession(path, session, generator.device, bundle)
+    _check_metadata(session, metadata, path)
+    return GeneratorSession(path, session, generator.device, bundle, generator.verify)
+
+
+def _check_metadata(session: Any, metadata: Mapping[str, str], path: Path) -> None:
+    """Raise FileFormatError when onnxruntime has opened another file than the one whose metadata were checked."""
+    if session.get_modelmeta().custom_metadata_map != metadata:
+        raise FileFormatError(f"{path}: has changed while it was opened; open it again")
 
 
 def _unrolled_positions(path: Path, bundle: Bundle) -> int:
