@@ -24,7 +24,7 @@ from typer.models import CommandInfo
 from gentext.console import escape_on_terminal, report_error
 from gentext.errors import GenError, exit_error, reason, text_of
 from gentext.interrupts import EndedByUser
-from gentext.manager import host
+from gentext.manager import host, is_strict
 
 #: The commands of this folder, and the names of their module and function.
 COMMANDS = {
@@ -143,18 +143,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         if error.errno not in MACHINE_ERRORS:
-            raise
+            return _report_plugin_error(error)
         report_error(f"{error.filename or 'the output'}: {error.strerror}; what was written before is kept")
         if error.filename is None:  # it was stdout: the rest of its buffer cannot be written either
             _silence_stdout()
         return 1
-    except Exception as error:
+    except BaseException as error:
         # Typer may carry a copy of click of its own, so the class of a usage error cannot be imported from click.
         if not hasattr(error, "format_message"):
-            raise
+            return _report_plugin_error(error)
         if str(error):  # without a message, it comes from a ``gen`` without arguments, which has shown the help
             report_error(_format_usage_error(error))
         return int(getattr(error, "exit_code", 2))
+
+
+def _report_plugin_error(error: BaseException) -> int:
+    """Print an error that came from a plugin's code as one line, and return the exit status; raise any other error."""
+    plugin = None if is_strict() else host().find_plugin(error)
+    if plugin is None:
+        raise error
+    report_error(f"plugin {plugin} failed: {reason(error)}; GEN_PLUGINS_STRICT=1 shows where")
+    return 1
 
 
 def _format_usage_error(error: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 from typing import Annotated, Any
@@ -10,6 +11,7 @@ import typer
 
 from gentext.data.encoded import cache_folder
 from gentext.manager import host
+from gentext.registry import TRAIN_MODULES
 from gentext.run import runs_folder
 from gentext.settings import cores
 from gentext.versions import installed_version
@@ -53,7 +55,7 @@ def _collect_facts() -> dict[str, Any]:
         "python": f"{platform.python_version()} on {platform.platform()}",
         "cores": cores(),
         "packages": ", ".join(f"{name} {version}" for name, version in versions.items()),
-        "train": "yes" if "torch" in versions else "no: pip install 'gentext[train]'",
+        "train": "yes" if _can_train() else "no: pip install 'gentext[train]'",
         "cuda": _cuda_status(),
         "bf16 on cpu": _bf16_status(),
         "runs": str(runs_folder().absolute()),
@@ -86,9 +88,14 @@ def _cuda_status() -> str:
     return cuda_problem() or "onnxruntime offers it; gen sample --device cuda tells whether a GPU answers"
 
 
-def _bf16_status() -> str:
-    if not installed_version("torch"):
-        return "unknown without torch"
-    from gentext.plugins.pytorch.device import bf16_on_cpu
+def _can_train() -> bool:
+    """Return whether the packages of the train extra are there: PyTorch alone may be, for other programs."""
+    return all(importlib.util.find_spec(module) is not None for module in TRAIN_MODULES)
 
+
+def _bf16_status() -> str:
+    try:
+        from gentext.plugins.pytorch.device import bf16_on_cpu
+    except ImportError:
+        return "unknown without the packages for training"
     return "yes" if bf16_on_cpu() else "no: training takes fp32"

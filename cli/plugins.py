@@ -17,7 +17,7 @@ from gentext.errors import GenError, PluginError, UnknownComponent, UsageError, 
 from gentext.export.strategies.rules import NO_VALUES
 from gentext.manager import PluginRecord, host
 from gentext.registry import Component
-from gentext.strategy import Strategy
+from gentext.strategy import Param, Strategy, mapping_problem
 
 #: Size of the vocabulary that a strategy is checked with.
 CHECK_VOCAB_SIZE = 13
@@ -126,9 +126,12 @@ def _component_row(component: Component) -> dict[str, Any]:
         }
         for field in dataclasses.fields(config)
     ]
+    declared_params = getattr(target, "params", {}) if component.kind == "strategy" else {}
+    if problem := mapping_problem("params", declared_params, Param):
+        raise PluginError(f"the strategy {component.name!r}: {problem}")
     params = [
         {"name": name, "default": param.initial, "neutral": param.neutral, "help": param.help}
-        for name, param in getattr(target, "params", {}).items()
+        for name, param in declared_params.items()
     ]
     return {
         "kind": component.kind,

@@ -18,7 +18,7 @@ from gentext.config import build_config, config_class, to_table
 from gentext.errors import ConfigError, PluginError, exit_error, reason, refuse_exit
 from gentext.noise import DRAW, uniforms
 from gentext.registry import Registry
-from gentext.strategy import PLACES, Param, Strategy, range_problem
+from gentext.strategy import PLACES, Param, Strategy, declaration_problem, mapping_problem, range_problem
 
 if TYPE_CHECKING:
     from gentext.interfaces import Tokenizer
@@ -99,6 +99,8 @@ def build_link(registry: Registry, name: str, vocab_size: int, options: Mapping[
     if not (isinstance(strategy_class, type) and issubclass(strategy_class, Strategy)):
         raise PluginError(f"the strategy {name!r} is no subclass of gentext.Strategy: {strategy_class!r}")
     options = dict(options or {})
+    if problem := mapping_problem("params", strategy_class.params, Param):
+        raise PluginError(f"the strategy {name!r}: {problem}")
     defaults = {param: options.pop(param) for param in strategy_class.params if param in options}
     for param, number in defaults.items():
         if isinstance(number, bool) or not isinstance(number, int | float):
@@ -109,6 +111,8 @@ def build_link(registry: Registry, name: str, vocab_size: int, options: Mapping[
             strategy = strategy_class(config, vocab_size)
     except (TypeError, ValueError) as error:
         raise PluginError(f"the strategy {name!r} cannot be built for {vocab_size} symbols: {reason(error)}") from error
+    if problem := declaration_problem(strategy):
+        raise PluginError(f"the strategy {name!r}: {problem}")
     names = [*strategy.params, *strategy.state, *strategy.tables]
     if len(set(names)) < len(names):
         raise PluginError(f"the strategy {name!r} gives one name to two of its parameters, states and tables")

@@ -14,8 +14,8 @@ GenError                 base: one line on stderr, exit status 1
 ├── TrainingStopped      training ended early (Ctrl-C, a loss that is not a number); work is saved
 └── MissingExtra         an optional dependency is not installed
 
-A message has what gentext got, what it expected, and what to do. An exception that is not a GenError is a bug, and is
-shown with its traceback.
+A message has what gentext got, what it expected, and what to do. An exception that is not a GenError is a bug: one line
+where the code of a plugin raised it, and a traceback otherwise.
 """
 
 from __future__ import annotations

@@ -65,6 +65,11 @@ class PluginRecord:
         return f"{self.distribution.name} ({self.module})"
 
 
+def is_strict() -> bool:
+    """Return whether GEN_PLUGINS_STRICT asks for failures of plugins as they are, and not as one line."""
+    return os.environ.get("GEN_PLUGINS_STRICT", "") not in ("", "0")
+
+
 class PluginHost:
     """The plugins of this process, what they register, and their life-cycle hooks."""
 
@@ -75,7 +80,6 @@ class PluginHost:
         self._manager.add_hookspecs(hookspecs)
         self._builtin_plugins: set[int] = set()
         """Ids of the plugin objects whose errors are not caught."""
-        self._raises_failures = os.environ.get("GEN_PLUGINS_STRICT", "") not in ("", "0")
         own_distribution = Distribution("gentext", builtin=True)
         for module in builtins:
             plugin = importlib.import_module(module)
@@ -239,7 +243,7 @@ class PluginHost:
 
     def _report_left_out(self, record: PluginRecord, error: BaseException, part: str) -> None:
         """Warn that a plugin, or a part of it, is left out; raise the error instead with GEN_PLUGINS_STRICT=1."""
-        if self._raises_failures:
+        if is_strict():
             # Shown as one line, which must name the plugin. SystemExit itself would end the program without a word.
             if isinstance(error, GenError | SystemExit):
                 raise PluginError(f"plugin {record.distribution} ({record.module}): {reason(error)}") from error

@@ -18,7 +18,7 @@ from gentext.versions import installed_version
 KINDS = ("tokenizer", "batcher", "model", "trainer", "sampler", "strategy")
 
 #: Top-level modules that come with the `train` extra.
-TRAIN_MODULES = {"torch", "safetensors", "onnx", "onnxscript", "matplotlib", "tomli_w"}
+TRAIN_MODULES = {"torch", "safetensors", "onnx", "onnxscript", "spox", "matplotlib", "tomli_w", "filelock"}
 
 
 def plural(kind: str) -> str:

@@ -29,6 +29,8 @@ def openable_sources(sampler_class: object, name: str) -> Collection[SourceKind]
     if not isinstance(sampler_class, DeclaresSources):
         return UNDECLARED_SOURCES
     opens = sampler_class.opens
+    if not isinstance(opens, Collection) or isinstance(opens, str):
+        raise PluginError(f"the sampler {name!r} declares opens = {opens!r}; expected a tuple of kinds of sources")
     for kind in opens:
         if kind not in get_args(SourceKind):
             expected = ", ".join(get_args(SourceKind))

@@ -159,6 +159,29 @@ class Strategy:
         return type(self).accept is not Strategy.accept
 
 
+def mapping_problem(attribute: str, declared: object, declaration_class: type) -> str | None:
+    """Return what is wrong with an attribute that must map names to Param, State or Table objects, or None."""
+    expected = f"expected a dict of names and {declaration_class.__name__} objects"
+    if not isinstance(declared, Mapping):
+        return f"{attribute} is {type(declared).__name__}; {expected}"
+    for name, declaration in declared.items():
+        if not (isinstance(name, str) and name.isidentifier() and isinstance(declaration, declaration_class)):
+            return f"{attribute} has {name!r}: {type(declaration).__name__}; {expected}"
+    return None
+
+
+def declaration_problem(strategy: Strategy) -> str | None:
+    """Return what is wrong with the parameters, states, tables or uniforms that a strategy declares, or None."""
+    uniforms: object = strategy.uniforms
+    if isinstance(uniforms, bool) or not isinstance(uniforms, int) or uniforms < 0:
+        return f"uniforms is {uniforms!r}; expected a whole number from 0"
+    return (
+        mapping_problem("params", strategy.params, Param)
+        or mapping_problem("state", strategy.state, State)
+        or mapping_problem("tables", strategy.tables, Table)
+    )
+
+
 def keep_largest(xp: Any, values: Array, count: Array) -> Array:
     """Return which values [N, V] are among the ``count`` (int64 [N, 1], at least 1) largest of their row.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,3 +71,12 @@ def test_training_that_does_not_fit(
     monkeypatch.setattr(generate, "Request", raiser(MemoryError("Unable to allocate 9 TiB")))
     fails(1, gen("sample", tiny_run, "--seed", 1), "not enough memory (Unable to allocate 9 TiB)")
     assert not no_run.exists()
+
+
+@pytest.mark.parametrize("module", ["torch", "safetensors"])
+def test_doctor_where_a_package_of_the_train_extra_is_missing(module: str) -> None:
+    code = f"import sys; sys.modules[{module!r}] = None; from gentext.cli.app import main; sys.exit(main(['doctor']))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "no: pip install 'gentext[train]'" in result.stdout
+    assert "unknown without the packages for training" in result.stdout

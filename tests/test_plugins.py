@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import re
 import sys
 import types
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ import pytest
 import typer
 
 from gentext import Param, Strategy
+from gentext.chain import build_link
 from gentext.cli.app import COMMAND_ORDER, build, main
 from gentext.cli.plugins import plugins as list_plugins
 from gentext.errors import GenError, MissingExtra, PluginError, UnknownComponent, reason
@@ -362,6 +364,45 @@ def test_exit_in_a_command_of_gentext_is_an_error(
     trainer["__name__"] = "elsewhere"  # such as gentext's own processes that train together
     with pytest.raises(SystemExit):
         main(["train"])
+
+
+@pytest.mark.parametrize("error", ["ValueError('a\\nb')", "FileNotFoundError(2, 'a')", "asyncio.CancelledError('a')"])
+def test_error_in_the_code_of_a_plugin_is_one_line(
+    error: str, install: Install, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sampler: dict[str, Any] = {"__name__": "gentext_a.sampler", "asyncio": asyncio}
+    exec(f"def open():\n    raise {error}\n", sampler)
+    host = install(Point("gentext-a", module()))
+    monkeypatch.setattr("gentext.cli.app.host", lambda: host)
+    monkeypatch.setattr("gentext.cli.app._add_command", lambda cli, name: cli.command(name)(lambda: sampler["open"]()))
+    error_class = type(eval(error))
+    assert main(["sample"]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"gen: error: plugin gentext-a 1.2 failed: {error_class.__name__}: ")
+    with monkeypatch.context() as patch, pytest.raises(error_class):  # for its author
+        patch.setenv("GEN_PLUGINS_STRICT", "1")
+        main(["sample"])
+    sampler["__name__"] = "elsewhere"  # a defect of gentext itself
+    with pytest.raises(error_class):
+        main(["sample"])
+
+
+@pytest.mark.parametrize(
+    ("attribute", "declared", "fragment"),
+    [
+        ("params", None, "params is NoneType; expected a dict of names and Param objects"),
+        ("params", {"a b": Param(0.0, "help")}, "params has 'a b': Param"),
+        ("state", [], "state is list; expected a dict of names and State objects"),
+        ("tables", {"bias": (None,)}, "tables has 'bias': tuple; expected a dict of names and Table objects"),
+        ("uniforms", -1, "uniforms is -1; expected a whole number from 0"),
+    ],
+)
+def test_what_a_strategy_declares_is_checked(attribute: str, declared: Any, fragment: str) -> None:
+    strategy = type("Wrong", (Strategy,), {attribute: declared})
+    registry = Registry()
+    registry.add(Component("strategy", "wrong", strategy, "a strategy", Distribution("elsewhere", "1")))
+    with pytest.raises(PluginError, match=re.escape(f"the strategy 'wrong': {fragment}")):
+        build_link(registry, "wrong", 5)
 
 
 def test_names_of_built_in_commands_are_reserved(install: Install, capsys: pytest.CaptureFixture[str]) -> None:
