@@ -37,6 +37,11 @@ TINY = (
 LONGEST = ("test_docs", "test_export", "test_sweep", "test_imports", "test_strangers", "test_ranks", "test_library")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fuzz-minutes", type=float, default=0, help="fuzz so long, with new examples: see tests/fuzz")
+    parser.addoption("--fuzz-seed", type=int, default=0, help="seed of the first examples of --fuzz-minutes")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.option.loadscopereorder = False  # pytest-xdist would begin with the files that have the most tests
 
