@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib.util
 import json
 import tempfile
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from gentext import bench as measure
+from gentext.completion import complete_runs
 from gentext.console import say
 from gentext.errors import MissingExtra, UsageError
 from gentext.opening import open_exported
@@ -24,7 +26,10 @@ NOTEBOOK_LABEL = "the notebook, in PyTorch"
 
 def bench(
     source: Annotated[
-        Path | None, typer.Argument(metavar="[RUN | FILE.onnx]", help="Default: the newest exported run.")
+        Path | None,
+        typer.Argument(
+            metavar="[RUN | FILE.onnx]", help="Default: the newest exported run.", autocompletion=complete_runs
+        ),
     ] = None,
     baseline: Annotated[
         bool, typer.Option("--baseline", help="Also run the notebook's way of sampling, in PyTorch, and show ratios.")
@@ -41,18 +46,20 @@ def bench(
     """
     check_device(device)
     check_threads(threads)
+    if picture is not None:
+        _check_picture(picture)
     path = find_source(source)
     report: dict[str, Any] = {"source": str(path), "machine": measure.describe_machine()}
     with tempfile.TemporaryDirectory() as folder:
         measurements: dict[Any, measure.Measurement] = {}
         file_reports: list[dict[str, Any]] = []
+        if baseline:  # first, since this is what may be impossible
+            measurements[NOTEBOOK_LABEL], report["notebook"] = _prepare_notebook(path, device, not no_verify)
         for name, file in _files_to_measure(path, Path(folder)).items():
             say(f"preparing {name}")
             by_batch, file_report = _prepare_file(file, device, threads, not no_verify)
             file_reports.append({"name": name} | file_report)
             measurements |= {(name, batch): measurement for batch, measurement in by_batch.items()}
-        if baseline:
-            measurements[NOTEBOOK_LABEL], report["notebook"] = _prepare_notebook(path, device, not no_verify)
         say(f"measuring all in turn, {measure.REPEATS} times")
         rates = measure.measure_in_turn(measurements, measure.REPEATS)
         for file_report in file_reports:
@@ -132,8 +139,6 @@ def _prepare_notebook(path: Path, device: str, verify: bool) -> tuple[measure.Me
     if not all(isinstance(model.get(size_name), int) for size_name in ("hidden", "layers")):
         raise UsageError("--baseline: the notebook's network has the sizes hidden and layers; this model has not both")
     try:
-        import importlib.util
-
         module_spec = importlib.util.spec_from_file_location("notebook", script_path)
         assert module_spec is not None and module_spec.loader is not None
         notebook = importlib.util.module_from_spec(module_spec)
@@ -171,12 +176,18 @@ def _format_table(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _check_picture(path: Path) -> None:
+    """Raise the error that drawing would raise, before minutes are spent on measuring."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise MissingExtra("--picture", "train")
+    if not path.absolute().parent.is_dir() or path.is_dir():
+        raise UsageError(f"--picture {path}: expected the name of a new PNG file in a folder that exists")
+
+
 def _draw_chart(report: dict[str, Any], path: Path) -> None:
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise MissingExtra("--picture", "train") from None
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     from gentext.run import atomic_write
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from gentext.completion import complete_runs
 from gentext.console import say
 from gentext.errors import CorpusError
 from gentext.library import open_text_model
@@ -17,7 +18,10 @@ from gentext.settings import check_device
 
 def evaluate(
     source: Annotated[
-        Path | None, typer.Argument(metavar="[RUN | FILE.onnx]", help="Default: the newest exported run.")
+        Path | None,
+        typer.Argument(
+            metavar="[RUN | FILE.onnx]", help="Default: the newest exported run.", autocompletion=complete_runs
+        ),
     ] = None,
     text: Annotated[
         Path | None, typer.Argument(metavar="[TEXT FILE]", help="Default: the run's held-out text.")
@@ -40,7 +44,7 @@ def evaluate(
         if not text.is_file():
             raise CorpusError(f"{model.path} has no held-out text beside it; name a text file")
     corpus = read_corpus(str(text))
-    score = model.score(corpus.text, corpus.name)
+    score = model.score(corpus.text, corpus.name, progress=True)
     notebook_loss = model.notebook_score(corpus.text)
     if as_json:
         report = {

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from gentext.cli.links import split_names
+from gentext.completion import complete_runs
 from gentext.console import say
 from gentext.errors import MissingExtra, RunError, UsageError
 from gentext.run import open_run
@@ -15,7 +16,9 @@ from gentext.source import find_source
 
 
 def export(
-    run: Annotated[Path | None, typer.Argument(help="Folder of a run. Default: the newest run.")] = None,
+    run: Annotated[
+        Path | None, typer.Argument(help="Folder of a run. Default: the newest run.", autocompletion=complete_runs)
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder to write to. Default: the run's own.")
     ] = None,

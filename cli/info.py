@@ -9,12 +9,16 @@ from typing import Annotated, Any
 import typer
 
 from gentext.advice import after_training, before_training
+from gentext.completion import complete_runs
 from gentext.run import GENERATOR_FILE, MODEL_FILE, Run
 from gentext.source import find_source
 
 
 def info(
-    source: Annotated[Path | None, typer.Argument(metavar="[RUN | FILE.onnx]", help="Default: the newest run.")] = None,
+    source: Annotated[
+        Path | None,
+        typer.Argument(metavar="[RUN | FILE.onnx]", help="Default: the newest run.", autocompletion=complete_runs),
+    ] = None,
     no_verify: Annotated[bool, typer.Option("--no-verify", help="Open a file that does not fit its check.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
@@ -29,11 +33,20 @@ def info(
             print(f"{heading + ':':<12} {line}")
 
 
-def _format_fact(fact: Any) -> list[Any]:
-    """Return the lines of a fact: one for each element of a list, one for all names and values of a table."""
+def _format_fact(fact: Any) -> list[str]:
+    """Return the lines of a fact: one for each element of a list, one for a table's names and values, none for None."""
     if isinstance(fact, dict):
-        return [", ".join(f"{name} {figure}" for name, figure in fact.items() if not isinstance(figure, dict))]
-    return fact if isinstance(fact, list) else [fact]
+        shown_facts = {name: part for name, part in fact.items() if part is not None and not isinstance(part, dict)}
+        return [", ".join(f"{name} {_format_number(part)}" for name, part in shown_facts.items())]
+    facts = fact if isinstance(fact, list) else [fact]
+    return [_format_number(part) for part in facts if part is not None]
+
+
+def _format_number(fact: Any) -> str:
+    """Return a fact as text; a fraction has the digits that say something, as in 1.3888 and 0.00012346."""
+    if isinstance(fact, float):
+        return f"{fact:.5g}" if abs(fact) < 1e5 else f"{fact:,.0f}"
+    return str(fact)
 
 
 def _describe_file(path: Path, verify: bool) -> dict[str, Any]:
@@ -50,7 +63,7 @@ def _describe_file(path: Path, verify: bool) -> dict[str, Any]:
         "megabytes": round(path.stat().st_size / 1e6, 1),
         "symbols": bundle.vocab_size,
         "tokenizer": bundle.tokenizer.name,
-        "states": [f"{state.name} {state.dtype} {state.shape}" for state in bundle.states],
+        "states": [f"{state.name} {state.dtype} {state.shape}".replace("None", "batch") for state in bundle.states],
         "chain": chain,
         **{name: fact for name, fact in card.items() if name != "config"},
         "advice": _advice_lines(card),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -13,8 +13,9 @@ import typer
 from typer.core import TyperCommand
 
 from gentext.cli.links import FlagSpelling, decode_escapes, describe_flags, extract_flags, split_names
+from gentext.completion import complete_runs
 from gentext.config import merge, parse_setting
-from gentext.console import raw_stdout, say, warn
+from gentext.console import Bar, progress, raw_stdout, say, warn
 from gentext.errors import PrimeError, UsageError
 from gentext.interrupts import EndedByUser
 from gentext.library import open_text_model
@@ -22,7 +23,7 @@ from gentext.manager import host
 from gentext.parameters import ChosenChain
 from gentext.settings import check_device, check_threads
 from gentext.source import FILE_SAMPLER
-from gentext.writing import TextBatch, WritingOptions, WrittenText, check_options
+from gentext.writing import TextBatch, Writing, WritingOptions, WrittenText, check_options
 
 
 class SampleCommand(TyperCommand):
@@ -62,7 +63,10 @@ SEPARATOR_LINES = Separation("\n", "%%%\n")
 def sample(
     ctx: typer.Context,
     source: Annotated[
-        Path | None, typer.Argument(metavar="[RUN | FILE.onnx]", help="Default: the newest exported run.")
+        Path | None,
+        typer.Argument(
+            metavar="[RUN | FILE.onnx]", help="Default: the newest exported run.", autocompletion=complete_runs
+        ),
     ] = None,
     prime: Annotated[str | None, typer.Option(help="Text to go on from.")] = None,
     prime_file: Annotated[str | None, typer.Option(help="The same from a file, or from - .")] = None,
@@ -132,14 +136,17 @@ def sample(
         say(f"seed: {writing.seed}")
     # write them
     try:
-        with contextlib.redirect_stdout(raw_stdout() if raw else sys.stdout):
+        with (
+            contextlib.redirect_stdout(raw_stdout() if raw else sys.stdout),
+            progress("writing", length * count or None, "characters") as bar,
+        ):
             if as_json:
-                masked_streams = _print_json(writing.texts())
+                masked_streams = _print_json(_watch_texts(writing, bar))
             elif count > 1 or no_stream:
-                masked_streams = _print_texts(writing.texts(), count, separation)
+                masked_streams = _print_texts(_watch_texts(writing, bar), count, separation)
             else:
                 [batch] = writing.batches()
-                masked_streams = _print_as_written(prime_text, batch, separation)
+                masked_streams = _print_as_written(prime_text, batch, separation, bar)
     except KeyboardInterrupt:
         if length == 0:
             raise EndedByUser from None
@@ -194,6 +201,18 @@ def _read_prime(prime: str | None, prime_file: str | None) -> str:
         ) from None
 
 
+def _watch_texts(writing: Writing, bar: Bar) -> Iterator[WrittenText]:
+    """Write the texts, and show how far they are; if they go to a terminal, only until the first one does."""
+    length, count = writing.options.length, writing.options.count_per_prime
+    for number, written in enumerate(writing.texts(bar), 1):
+        if sys.stdout.isatty():
+            bar.close()
+        if length is not None and bar.total is not None:
+            bar.total -= length - len(written.text)  # it may have ended early
+        bar.advance(0, f"{number:,} of {count:,} texts")
+        yield written
+
+
 def _print_json(texts: Iterable[WrittenText]) -> list[int]:
     """Print each text as soon as it comes; return the streams of those that the chain left no symbol for."""
     masked_streams = []
@@ -218,8 +237,10 @@ def _print_texts(texts: Iterable[WrittenText], count: int, separation: Separatio
     return masked_streams
 
 
-def _print_as_written(prime: str, batch: TextBatch, separation: Separation) -> list[int]:
+def _print_as_written(prime: str, batch: TextBatch, separation: Separation, bar: Bar) -> list[int]:
     """Print the characters of one text as they come, until it ends or nobody reads stdout any longer."""
+    if sys.stdout.isatty():
+        bar.close()
     write, flush = sys.stdout.write, sys.stdout.flush
     write(prime)
     flush()
@@ -227,6 +248,7 @@ def _print_as_written(prime: str, batch: TextBatch, separation: Separation) -> l
         for piece in batch:
             write(piece.text)
             flush()
+            bar.advance(len(piece.text))
     except KeyboardInterrupt:
         if sys.stdout.isatty():  # what follows begins on a line of its own
             write("\n")

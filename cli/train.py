@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from gentext.completion import complete_corpora, complete_presets, complete_runs
 from gentext.console import say
 from gentext.errors import MissingExtra
 from gentext.interfaces import World
@@ -19,12 +20,21 @@ from gentext.training import describe_result, initial_weights_loader
 def train(
     corpus: Annotated[
         str | None,
-        typer.Argument(help=f"A file, a folder, -, or a name from `gen corpora`. Default: {DEFAULT_CORPUS}."),
+        typer.Argument(
+            help=f"A file, a folder, -, or a name from `gen corpora`. Default: {DEFAULT_CORPUS}.",
+            autocompletion=complete_corpora,
+        ),
     ] = None,
-    run: Annotated[Path | None, typer.Option(help="Folder of the run. Default: a new one in runs/.")] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Folder of the run. Default: a new one in runs/.", autocompletion=complete_runs)
+    ] = None,
     preset: Annotated[
         str | None,
-        typer.Option(help=f"{', '.join(preset_names())}. Default: {DEFAULT_PRESET}.", show_default=False),
+        typer.Option(
+            help=f"{', '.join(preset_names())}. Default: {DEFAULT_PRESET}.",
+            show_default=False,
+            autocompletion=complete_presets,
+        ),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file, over the preset.")] = None,
     settings: Annotated[
@@ -39,7 +49,9 @@ def train(
     precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped or killed.")] = False,
-    init_from: Annotated[Path | None, typer.Option(help="Begin with the weights of this run.")] = None,
+    init_from: Annotated[
+        Path | None, typer.Option(help="Begin with the weights of this run.", autocompletion=complete_runs)
+    ] = None,
     no_export: Annotated[bool, typer.Option("--no-export", help="Write no model.onnx at the end.")] = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write event files into RUN/tensorboard.")] = False,
 ) -> None:

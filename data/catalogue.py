@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
-from gentext.console import say
+from gentext.console import Bar, progress, say
 from gentext.data.decoding import files_below, join_files, read_blocks
 from gentext.errors import CorpusError, reason
 
@@ -193,12 +193,38 @@ def _download_file(entry: CatalogueEntry, path: Path) -> Path:
     say(f"downloading {entry.name} from {entry.url} to {path}")
     pooch.get_logger().setLevel("WARNING")  # at a lower level it prints the same line
     try:
-        pooch.retrieve(str(entry.url), f"sha256:{entry.sha256}", path.name, path.parent, progressbar=False)
+        with progress(f"downloading {entry.name}", unit="MB") as bar:
+            downloader = pooch.HTTPDownloader(progressbar=_DownloadBar(bar), chunk_size=1 << 16)
+            pooch.retrieve(str(entry.url), f"sha256:{entry.sha256}", path.name, path.parent, downloader=downloader)
     except OSError as error:  # the base class of requests' errors
         raise _download_error(entry, path, reason(_first_error(error))) from None
     except ValueError:
         raise _download_error(entry, path, "what is there now has another sha256") from None
     return path
+
+
+class _DownloadBar:
+    """A bar as pooch wants it, in bytes."""
+
+    def __init__(self, bar: Bar) -> None:
+        self._bar = bar
+
+    @property
+    def total(self) -> float:
+        return (self._bar.total or 0) * 1e6
+
+    @total.setter
+    def total(self, size: float) -> None:
+        self._bar.total = size / 1e6 or None  # 0 where the server does not tell the size
+
+    def update(self, size: int) -> None:
+        self._bar.advance(size / 1e6)
+
+    def reset(self) -> None:
+        self._bar.done = 0
+
+    def close(self) -> None:
+        """The bar is closed where it was made."""
 
 
 def _download_error(entry: CatalogueEntry, path: Path, cause: str) -> CorpusError:

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from typing import IO
 
+from gentext.console import progress
 from gentext.data.corpus import corpus_name, is_read_once, iter_text
 from gentext.data.decoding import read_blocks
 from gentext.data.encoded import cache_folder
@@ -45,7 +46,7 @@ class CorpusStream:
         # The last pieces: as few as have `tail_length` characters together.
         tail_pieces: collections.deque[str] = collections.deque()
         tail_characters = 0
-        for piece in cut_pieces(self._read_text(), PIECE_SIZE):
+        for piece in self._show_first_reading(cut_pieces(self._read_text(), PIECE_SIZE)):
             digest.update(piece.encode())
             characters += len(piece)
             self.first_piece = self.first_piece or piece
@@ -66,6 +67,17 @@ class CorpusStream:
             return iter_text(self.origin, quiet=bool(self.sha256))
         self._spool.seek(0)
         return codecs.iterdecode(read_blocks(self._spool), "utf-8")
+
+    def _show_first_reading(self, pieces: Iterator[str]) -> Iterator[str]:
+        """Yield the pieces; the first time, show how far they are. Later readers show what they do with them."""
+        if self.sha256:
+            yield from pieces
+            return
+        megabytes = os.path.getsize(self.origin) / 1e6 if os.path.isfile(self.origin) else None
+        with progress(f"reading {self.name}", megabytes, "MB") as bar:
+            for piece in pieces:
+                yield piece
+                bar.advance(len(piece.encode()) / 1e6)
 
     def read_through(self) -> None:
         """Read to the end, which sets the length, the hash and the tail."""

@@ -51,6 +51,7 @@ Sampling
 Training
     resolve  the config of a run, from presets, files and options
     text  a corpus as ids, split into the part to learn from and the held-out part
+    completion  what a shell completes after Tab
     advice  advice about over-fitting and under-fitting
     planning  creates the components of a run, and turns its budget into steps
     pipeline  a training run from its options to the exported files

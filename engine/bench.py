@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from gentext.chain import Chain
+from gentext.console import progress
 from gentext.describe import chain_of
 from gentext.interfaces import OpenSampler, Request
 from gentext.manager import host
@@ -55,9 +56,11 @@ def measure_in_turn(measurements: Mapping[Name, Measurement], repeats: int) -> d
     measured close together, so that they can be compared.
     """
     rates: dict[Name, list[float]] = {name: [] for name in measurements}
-    for _ in range(repeats):
-        for name, measurement in measurements.items():
-            rates[name].append(measurement())
+    with progress("measuring", repeats * len(measurements)) as bar:
+        for _ in range(repeats):
+            for name, measurement in measurements.items():
+                rates[name].append(measurement())
+                bar.advance()
     return rates
 
 
@@ -144,12 +147,14 @@ def time_whole_process(path: Path, verify: bool = True) -> tuple[float, float]:
         [sys.executable, "-c", "import numpy, onnxruntime"],
     )
     process_seconds: tuple[list[float], list[float]] = ([], [])
-    for turn in range(REPEATS + 1):
-        for command, seconds in zip(commands, process_seconds, strict=True):
-            started_at = time.perf_counter()
-            subprocess.run(command, check=True, capture_output=True)
-            if turn:  # the first turn only fills the disk's cache
-                seconds.append(time.perf_counter() - started_at)
+    with progress("timing whole processes", len(commands) * (REPEATS + 1)) as bar:
+        for turn in range(REPEATS + 1):
+            for command, seconds in zip(commands, process_seconds, strict=True):
+                started_at = time.perf_counter()
+                subprocess.run(command, check=True, capture_output=True)
+                if turn:  # the first turn only fills the disk's cache
+                    seconds.append(time.perf_counter() - started_at)
+                bar.advance()
     return statistics.median(process_seconds[0]), statistics.median(process_seconds[1])
 
 

@@ -127,10 +127,12 @@ class Bar:
         self.title, self.total, self.unit = show_controls(title), total, unit
         self.done, self.note = done, ""
         self._done_before, self._started_at = done, time.monotonic()
+        self._advance_seconds = 0.0
 
     def advance(self, steps: float = 1, note: str = "") -> None:
         """Count steps that were done. ``note`` is shown behind the rate, such as the loss; the last one stays."""
         self.done += steps
+        self._advance_seconds = self.seconds
         self.note = show_controls(note) or self.note
         self.update()
 
@@ -147,12 +149,13 @@ class Bar:
 
     def __str__(self) -> str:
         """Return percentage, rate and time left, as far as they are known."""
-        rate = (self.done - self._done_before) / max(self.seconds, 1e-9)
+        rate = (self.done - self._done_before) / max(self._advance_seconds, 1e-9)
         parts = [] if not self.total else [f"{min(self.done / self.total, 1):.0%}"]
         if self.unit and rate:
             parts.append(f"{rate:,.0f} {self.unit}/s" if rate >= 10 else f"{rate:.2g} {self.unit}/s")
         if self.total and rate:
-            parts.append(f"{_format_seconds(max(self.total - self.done, 0) / rate)} left")
+            seconds_left = (self.total - self.done) / rate - (self.seconds - self._advance_seconds)
+            parts.append(f"{_format_seconds(max(seconds_left, 0))} left")
         return ", ".join(parts + ([self.note] if self.note else []))
 
 
@@ -197,7 +200,7 @@ class _TerminalBar(Bar):
         self._updated_at = time_of_update
         with self._lock:
             if self._display is not None:
-                self._display.update(self._task, completed=self.done)
+                self._display.update(self._task, total=self.total, completed=self.done)
 
     def _open(self) -> None:
         """Begin to show the bar; called by the timer."""

@@ -212,17 +212,20 @@ class TextModel:
         self.add_messages([*messages, *writing.notes])
         return TextStream(batch, self._next_piece)
 
-    def score(self, text: str, name: str = "the text") -> Score:
+    def score(self, text: str, name: str = "the text", *, progress: bool = False) -> Score:
         """Measure how well the model predicts a text: the log-probability of each symbol, and bits a character.
 
-        ``name`` stands for the text in messages. A model with an unknown symbol reads characters that it does not
-        know as that symbol. Raises CorpusError when the text is empty, or when the model has no such symbol and meets
-        such a character; PluginError when the sampler gives no logits.
+        ``name`` stands for the text in messages. With ``progress``, messages and a bar are printed
+        on stderr. A model with an unknown symbol reads characters that it does not know as that symbol. Raises
+        CorpusError when the text is empty, or when the model has no such symbol and meets such a character;
+        PluginError when the sampler gives no logits.
         """
         from gentext.score import score_text  # `gen sample` does not need it
 
         if not isinstance(text, str):
             raise UsageError(f"text = {text!r}: expected a text")
+        if progress:
+            return score_text(self._sampler, text, name)
         with console.quiet() as messages:
             score = score_text(self._sampler, text, name)
         self.add_messages(messages)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gentext.bundle import Bundle, readable_symbol
+from gentext.console import progress
 from gentext.describe import tokenizer_of
 from gentext.errors import CorpusError, PluginError, refuse_exit
 from gentext.handover import check_ids, describe_sampler
@@ -82,8 +83,11 @@ def score_text(sampler: OpenSampler, text: str, name: str = "the text") -> Score
     tokens = encode_text(model.bundle, tokenizer, text)
     if not len(tokens):
         raise CorpusError(f"{name}: no text to measure")
-    with refuse_exit(describe_sampler(sampler)):
-        windows = list(window_losses(model, tokens, model.bundle.start))
+    windows = []
+    with refuse_exit(describe_sampler(sampler)), progress("measuring the loss", len(tokens), "symbols") as bar:
+        for losses in window_losses(model, tokens, model.bundle.start):
+            windows.append(losses)
+            bar.advance(len(losses))
     vocabulary = [readable_symbol(symbol) for symbol in model.bundle.token_bytes]
     symbols = [vocabulary[token] for token in tokens.tolist()]
     return Score(text, symbols, -np.concatenate(windows), _sum_losses(windows), len(unknown_positions))
@@ -150,10 +154,12 @@ def notebook_loss(model: StepModel, tokens: Ids) -> float | None:
     y = np.roll(x, -1, axis=1)
     state = model.initial(NOTEBOOK_ROWS)
     losses = []
-    for begin in range(0, x.shape[1], NOTEBOOK_LENGTH):
-        logits, state = model.advance(x[:, begin : begin + NOTEBOOK_LENGTH], state)
-        targets = y[:, begin : begin + NOTEBOOK_LENGTH].reshape(-1)
-        losses.append(float(_token_losses(logits.reshape(len(targets), -1), targets).mean()))
+    with progress("measuring by the notebook's formula", x.size, "symbols") as bar:
+        for begin in range(0, x.shape[1], NOTEBOOK_LENGTH):
+            logits, state = model.advance(x[:, begin : begin + NOTEBOOK_LENGTH], state)
+            targets = y[:, begin : begin + NOTEBOOK_LENGTH].reshape(-1)
+            losses.append(float(_token_losses(logits.reshape(len(targets), -1), targets).mean()))
+            bar.advance(len(targets))
     return float(np.mean(losses))
 
 

@@ -69,11 +69,13 @@ def _newest_run(exported: bool) -> Path:
     """Return the folder of the newest run, and print which one it is."""
     run, newer_unfinished = newest_run(exported)
     if run is None:
-        advice = "make one with: gen train"
-        if newer_unfinished is not None:
-            unfinished = newer_unfinished.path
-            advice = f"{unfinished} is unfinished, go on with: gen train --resume --run {unfinished}"
-        raise RunError(f"no run in {runs_folder()}/; {advice}")
+        if newer_unfinished is None:
+            raise RunError(f"no run in {runs_folder()}/; make one with: gen train")
+        unfinished = newer_unfinished.path
+        raise RunError(
+            f"no run in {runs_folder()}/ was exported yet. The newest is {unfinished}: export what it has learned with "
+            f"gen export {unfinished}, or go on with gen train --resume --run {unfinished}"
+        )
     remark = f" ({newer_unfinished.path} is newer, but unfinished)" if newer_unfinished else ""
     say(f"run: {run.path}{remark}")
     return run.path

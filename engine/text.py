@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gentext.config import ConfigTable
+from gentext.console import Bar, progress
 from gentext.describe import load_tokenizer
 from gentext.errors import CorpusError, PrimeError, RunError, refuse_exit
 from gentext.handover import check_ids, check_tokenizer
@@ -128,6 +129,10 @@ class _EncodedPieces:
         self._stream, self._tokenizer_name, self._tokenizer, self._end = stream, name, tokenizer, end
 
     def __iter__(self) -> Iterator[Ids]:
+        with progress(f"encoding {self._stream.name}", self._end, "characters") as bar:
+            yield from self._encode_pieces(bar)
+
+    def _encode_pieces(self, bar: Bar) -> Iterator[Ids]:
         begin = 0
         pieces = iter(self._stream)
         for piece in pieces:  # to the end, where the stream raises an error if the text has changed
@@ -139,6 +144,7 @@ class _EncodedPieces:
                     collections.deque(pieces, maxlen=0)
                     raise
             begin += len(piece)
+            bar.advance(len(piece))
 
     def encode(self, text: str, begin: int) -> Ids:
         """Return the ids of a piece that begins at character ``begin`` of the text.

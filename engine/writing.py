@@ -15,6 +15,7 @@ import numpy as np
 
 from gentext.bundle import Bundle
 from gentext.chain import LinkArrays
+from gentext.console import Bar
 from gentext.describe import tokenizer_of
 from gentext.errors import UsageError, refuse_exit
 from gentext.generate import GeneratedText, Piece, encode_prime, generate, make_tables
@@ -114,11 +115,16 @@ class TextBatch(Iterator[Piece]):
             generated.stream,
         )
 
-    def complete_texts(self) -> Iterator[WrittenText]:
-        """Write all texts; yield them in their order, each as soon as it and all before it are complete."""
+    def complete_texts(self, bar: Bar | None = None) -> Iterator[WrittenText]:
+        """Write all texts; yield them in their order, each as soon as it and all before it are complete.
+
+        :param bar: counts the characters as they are written.
+        """
         row_count, next_row = len(self._texts), 0
         with contextlib.closing(self):
             for piece in self:
+                if bar is not None:
+                    bar.advance(len(piece.text))
                 if not piece.done:
                     continue
                 while next_row < row_count and self._texts[next_row].finish != "running":
@@ -142,10 +148,13 @@ class Writing:
     notes: list[str]
     """Remarks that the user should read before the text."""
 
-    def texts(self) -> Iterator[WrittenText]:
-        """Write all texts, batch by batch; yield them in their order, each as soon as it can be."""
+    def texts(self, bar: Bar | None = None) -> Iterator[WrittenText]:
+        """Write all texts, batch by batch; yield them in their order, each as soon as it can be.
+
+        :param bar: counts the characters as they are written.
+        """
         for batch in self.batches():
-            yield from batch.complete_texts()
+            yield from batch.complete_texts(bar)
 
     def batches(self) -> Iterator[TextBatch]:
         """Yield the batches in which the texts are written, each ready to be iterated over."""

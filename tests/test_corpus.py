@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
+import http.server
 import io
 import json
 import socket
 import sys
+import threading
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +21,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from gentext import console
 from gentext.cli.corpora import corpora
 from gentext.data.catalogue import CATALOGUE, CatalogueEntry, is_available
 from gentext.data.corpus import iter_text, read_corpus
@@ -181,6 +185,29 @@ def test_file_with_another_hash_is_refused_and_kept(
         read_corpus("fake")
     assert not is_available(entry)
     assert (data / "fake.txt").read_bytes() == b"mine"
+
+
+def test_a_download_shows_how_far_it_is(
+    data: Path,
+    add_entry: Callable[..., CatalogueEntry],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    content = b"some text\n" * 300_000
+    entry = add_entry(content, "fake.txt")
+    (tmp_path / "x").write_bytes(content)
+    address = ("127.0.0.1", int(str(entry.url).split(":")[2].split("/")[0]))
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
+    monkeypatch.setattr(http.server.SimpleHTTPRequestHandler, "log_message", lambda *_: None)
+    monkeypatch.setattr(console, "SILENT_SECONDS", 0)
+    with http.server.ThreadingHTTPServer(address, handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        assert len(read_corpus("fake").text) == len(content)
+        server.shutdown()
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("downloading fake: ")]
+    assert len(lines) == 10 and all("MB/s" in line for line in lines)
+    assert "100%" in lines[-1]
 
 
 def test_no_network_says_what_to_do(data: Path, add_entry: Callable[..., CatalogueEntry]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gentext.advice import after_training
+from gentext.completion import complete_corpora, complete_presets
 from gentext.console import say
 from gentext.errors import GenError, MissingExtra
 from gentext.pipeline import DEFAULT_CORPUS
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
 
 def sweep(
     corpus: Annotated[
-        str | None, typer.Argument(help=f"A file, a folder, or a name from `gen corpora`. Default: {DEFAULT_CORPUS}.")
+        str | None,
+        typer.Argument(
+            help=f"A file, a folder, or a name from `gen corpora`. Default: {DEFAULT_CORPUS}.",
+            autocompletion=complete_corpora,
+        ),
     ] = None,
     folder: Annotated[
         Path | None, typer.Option("--sweep", metavar="DIR", help="Folder of the sweep. Default: a new one in sweeps/.")
@@ -30,7 +35,10 @@ def sweep(
     trials: Annotated[int | None, typer.Option(min=1, help="How many settings to try. Default: 20.")] = None,
     preset: Annotated[
         str | None,
-        typer.Option(help=f"What the trials share: {', '.join(preset_names())}. Default: {DEFAULT_PRESET}."),
+        typer.Option(
+            help=f"What the trials share: {', '.join(preset_names())}. Default: {DEFAULT_PRESET}.",
+            autocompletion=complete_presets,
+        ),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file, over the preset.")] = None,
     settings: Annotated[
