@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gentext.bundle import METADATA_PREFIX, Bundle
 from gentext.chain import Chain, LinkArrays
-from gentext.console import warn
+from gentext.console import progress, warn
 from gentext.describe import chain_of, configured_chain, describe_model, load_tokenizer
 from gentext.errors import ExportError, PluginError
 from gentext.export.generator.compiler import Compiler
@@ -125,9 +125,11 @@ def export_run(run: Run, folder: Path, options: ExportOptions = ExportOptions())
     `gentext.onnx_file.check_same_export` notices.
     """
     job = ExportJob.load(run, options)
-    with torch.no_grad():
+    with torch.no_grad(), progress("exporting", 2) as bar:
+        bar.advance(0, MODEL_FILE)
         model_bytes, difference, method = export_model(job.model, job.bundle)
         lines = [f"exported {folder / MODEL_FILE} ({len(model_bytes) / 1e6:.1f} MB, {method}): {difference}"]
+        bar.advance(1, GENERATOR_FILE)
         try:
             generator, table_lines = _build_generator(job)
         except (ExportError, PluginError) as error:
