@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import importlib.util
 import json
-import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +15,7 @@ from gentext import bench as measure
 from gentext.completion import complete_runs
 from gentext.console import say
 from gentext.errors import MissingExtra, UsageError
+from gentext.folders import temporary_folder
 from gentext.opening import open_exported
 from gentext.run import GENERATOR_FILE, MODEL_FILE, Run
 from gentext.settings import check_device, check_threads
@@ -50,7 +50,7 @@ def bench(
         _check_picture(picture)
     path = find_source(source)
     report: dict[str, Any] = {"source": str(path), "machine": measure.describe_machine()}
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         measurements: dict[Any, measure.Measurement] = {}
         file_reports: list[dict[str, Any]] = []
         if baseline:  # first, since this is what may be impossible

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -52,11 +53,11 @@ def evaluate(
             "text": str(text),
             "characters": score.characters,
             "symbols": len(score.symbols),
-            "nats_per_character": score.nats_per_character,
-            "bits_per_character": score.bits_per_character,
-            "perplexity": score.perplexity,
+            "nats_per_character": _finite(score.nats_per_character),
+            "bits_per_character": _finite(score.bits_per_character),
+            "perplexity": _finite(score.perplexity),
             "unknown": score.unknown,
-            "notebook_formula": notebook_loss,
+            "notebook_formula": None if notebook_loss is None else _finite(notebook_loss),
         }
         print(json.dumps(report, indent=1))
         return
@@ -68,3 +69,8 @@ def evaluate(
         say(f"{score.unknown} characters are unknown to the model and count as its unknown symbol")
     if notebook_loss is not None:
         print(f"{notebook_loss:.4f} by the notebook's formula (128 x 100 windows, last target wrapped)")
+
+
+def _finite(figure: float) -> float | None:
+    """Return a figure for JSON, which has no infinity: it becomes null."""
+    return figure if math.isfinite(figure) else None

@@ -21,9 +21,13 @@ from gentext.interrupts import EndedByUser
 from gentext.library import open_text_model
 from gentext.manager import host
 from gentext.parameters import ChosenChain
+from gentext.reading import read_file, read_stream
 from gentext.settings import check_device, check_threads
 from gentext.source import FILE_SAMPLER
 from gentext.writing import TextBatch, Writing, WritingOptions, WrittenText, check_options
+
+#: Bytes of a prime, at most: several novels.
+MAX_PRIME_BYTES = 2**22
 
 
 class SampleCommand(TyperCommand):
@@ -191,7 +195,10 @@ def _read_prime(prime: str | None, prime_file: str | None) -> str:
     if prime_file == "-" and sys.stdin is None:
         raise PrimeError("--prime-file -: standard input is closed; pipe a text into it, or name a file")
     try:
-        prime_bytes = sys.stdin.buffer.read() if prime_file == "-" else Path(prime_file).read_bytes()
+        if prime_file == "-":
+            prime_bytes = read_stream(sys.stdin.buffer, MAX_PRIME_BYTES)
+        else:
+            prime_bytes = read_file(Path(prime_file), MAX_PRIME_BYTES)
         return prime_bytes.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise PrimeError(f"--prime-file {prime_file}: not UTF-8 at byte {error.start}; convert it to UTF-8") from None

@@ -18,6 +18,7 @@ from typing import IO
 from gentext.console import Bar, progress, say
 from gentext.data.decoding import files_below, join_files, read_blocks
 from gentext.errors import CorpusError, reason
+from gentext.folders import environment_folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,9 +141,9 @@ def read_embedded(entry: CatalogueEntry) -> Iterator[str]:
 
 def data_dir() -> Path:
     """Return the folder of downloaded texts; it need not exist."""
-    folder = os.environ.get("GEN_DATA_DIR")
-    if folder:
-        return Path(folder).expanduser()
+    folder = environment_folder("GEN_DATA_DIR")
+    if folder is not None:
+        return folder
     import pooch  # type: ignore[import-untyped]
 
     return Path(pooch.os_cache("gentext"))

@@ -36,6 +36,8 @@ _BINARY_SUFFIX = re.compile(
     r"|xlsx?|xz|zip|zst)$",
     re.IGNORECASE,
 )
+#: Characters that are read from a pipe into memory, at most: a pipe may have no end.
+MAX_PIPED_CHARACTERS = 2**27
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,13 +62,17 @@ def read_corpus(source: str) -> Corpus:
     """Read a text: a file, a folder with all text files below it, ``-``, or a catalogue name.
 
     A path that exists wins over a catalogue name. Raises CorpusError when there is no such text,
-    when it cannot be read or decoded, or when it is empty.
+    when it cannot be read or decoded, when it is empty, or when it comes from a pipe and does not end.
     """
     digest = hashlib.sha256()
     pieces: list[str] = []
+    characters = 0
     for piece in iter_text(source):
         digest.update(piece.encode())
         pieces.append(piece)
+        characters += len(piece)
+        if characters > MAX_PIPED_CHARACTERS and is_read_once(source):
+            raise CorpusError(f"{source}: more than {MAX_PIPED_CHARACTERS:,} characters and no end yet; give a file")
     return Corpus(corpus_name(source), source, "".join(pieces), digest.hexdigest())
 
 

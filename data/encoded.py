@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from gentext.console import say
 from gentext.errors import CorpusError, RunError
+from gentext.folders import environment_folder
 from gentext.interfaces import Ids
 from gentext.removal import find_gentext_files
 from gentext.run import atomic_write
@@ -86,9 +87,9 @@ class _DamagedFileError(Exception):
 
 def cache_folder() -> Path:
     """Return the folder of encoded texts, in ``GEN_CACHE_DIR`` or else in the user's cache; it need not exist."""
-    parent_folder = os.environ.get("GEN_CACHE_DIR")
-    if parent_folder:
-        return Path(parent_folder).expanduser() / CACHE_FOLDER
+    parent_folder = environment_folder("GEN_CACHE_DIR")
+    if parent_folder is not None:
+        return parent_folder / CACHE_FOLDER
     import pooch  # type: ignore[import-untyped]
 
     return Path(pooch.os_cache("gentext")) / CACHE_FOLDER

@@ -5,8 +5,10 @@ from __future__ import annotations
 import codecs
 import collections
 import contextlib
+import errno
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from typing import IO
@@ -111,16 +113,24 @@ def open_corpus(source: str, tail_length: int) -> Iterator[CorpusStream]:
     if not is_read_once(source):
         yield CorpusStream(source, None, tail_length)
         return
-    with tempfile.SpooledTemporaryFile(MAX_BYTES_IN_MEMORY, dir=_spool_folder()) as spool:
+    folder = _spool_folder()
+    with tempfile.SpooledTemporaryFile(MAX_BYTES_IN_MEMORY, dir=folder) as spool:
         for piece in iter_text(source):
             try:
                 spool.write(piece.encode())
+                _check_room(spool.tell(), folder)
             except OSError as error:
                 raise CorpusError(
                     f"{source}: cannot be copied into a temporary file, to be read twice ({error.strerror}); "
                     f"make room there, let GEN_CACHE_DIR name another folder, or give a file"
                 ) from None
         yield CorpusStream(source, spool, tail_length)
+
+
+def _check_room(copied: int, folder: str | None) -> None:
+    """Raise OSError when a copy takes up more room than it has left: a pipe without end must not fill the disk."""
+    if copied > MAX_BYTES_IN_MEMORY and copied > shutil.disk_usage(folder or tempfile.gettempdir()).free:
+        raise OSError(errno.ENOSPC, f"after {copied / 1e9:.1f} GB, half of the room there is taken")
 
 
 def _spool_folder() -> str | None:

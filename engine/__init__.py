@@ -9,6 +9,8 @@ Contracts
     versions  the versions of installed distributions
     errors  every error that is shown to the user as one line
     console  lines and progress bars on stderr for the user, and what a terminal may be shown
+    reading  reads files and data of bounded size
+    folders  folders that environment variables choose
     interrupts  Ctrl-C, which stops training once everything is saved, and ends a text that has no other end
     config  options of a component: a dataclass filled from presets, TOML and the command line
     settings  the settings of a run that belong to no component
@@ -27,7 +29,8 @@ Contracts
     draw  chooses a token from logits and a uniform number
 
 Files
-    run  a run folder, and atomic writes
+    atomic  writes files that are complete or not there
+    run  a run folder
     removal  removes files that gentext made, and no others
     lock  the lock of a run, which one training at a time holds
     bundle  the metadata of an exported file

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from gentext.config import CONVERSION_LOCK
 from gentext.errors import FileFormatError
 from gentext.interfaces import STATE_DTYPES, StateSpec
+from gentext.reading import check_data
 from gentext.strategy import MAX_NUMBER, State, Table
 
 #: Every change of what a file holds raises it. 2 added the check of the whole file, see `gentext.onnx_file`.
@@ -32,8 +33,14 @@ METADATA_PREFIX = "gentext."
 RESERVED_NAMES = {"tokens", "token", "logits", "logprobs", "fresh", "ended", "forced", "noise"} | {
     f"stop_{name}" for name in ("state", "table", "final")
 }
-#: Elements of a state of one row, or of a table, at most: 64 MiB of float32. The notebook's state has 8 KiB.
+#: Elements of all that a file has allocated for one row, at most: its states, tables, parameters and noise together.
+#: They take 64 MiB as float32. The notebook's states have 2,048 elements.
 MAX_ELEMENTS = 2**24
+#: Dimensions of a state or a table, at most: as many as NumPy and onnxruntime both take.
+MAX_DIMENSIONS = 8
+#: Bytes of an entry of the metadata, at most: decoded, JSON takes up to twenty times as much. The largest have one byte
+#: or two for each symbol and each character of the tokenizer's state.
+MAX_ENTRY_BYTES = 2**24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,10 +148,44 @@ class Bundle:
             unknown is None or 0 <= unknown < symbol_count,
             f"unknown symbol {unknown} outside the {symbol_count} symbols",
         )
-        check_states(self.states)
+        # Otherwise a text of some number of characters would never be complete.
+        _require(
+            any(symbol for token, symbol in enumerate(self.token_bytes) if token != unknown),
+            "no symbol has any bytes, so it writes no text",
+        )
         _check_unique("link", [link.name for link in self.chain])
+        self._check_elements()
+        check_states(self.states)
         for link in self.chain:
-            _check_link(link)
+            _check_params(link)
+
+    def _check_elements(self) -> None:
+        """Check all sizes, one by one and together, before any memory is allocated for them."""
+        element_count = self.vocab_size + sum(
+            _count_elements(f"state {state.name!r}", state.shape) for state in self.states
+        )
+        for link in self.chain:
+            for name, link_state in link.state.items():
+                element_count += _count_elements(f"state {link.name}.{name}", link_state.shape)
+            for name, table in link.tables.items():
+                element_count += _count_elements(f"table {link.name}.{name}", table.dims)
+            element_count += sum(self.vocab_size if param.per_symbol else 1 for param in link.params.values())
+            _require(link.uniforms >= 0, f"{link.name} draws {link.uniforms} numbers")
+            element_count += link.uniforms
+        _require(
+            element_count <= MAX_ELEMENTS,
+            f"its states, tables, parameters and noise have {element_count:,} elements together and are too large; "
+            f"at most {MAX_ELEMENTS:,} are allowed",
+        )
+
+    @property
+    def row_elements(self) -> int:
+        """The elements that are allocated for each row that is written: logits, states and noise of a position."""
+        model_states = sum(_count_elements(state.name, state.shape) for state in self.states)
+        link_states = sum(
+            _count_elements(name, state.shape) for link in self.chain for name, state in link.state.items()
+        )
+        return self.vocab_size + model_states + link_states + sum(link.uniforms for link in self.chain)
 
     @property
     def vocab_size(self) -> int:
@@ -165,11 +206,19 @@ class Bundle:
         properties = {
             key.removeprefix(METADATA_PREFIX): text for key, text in metadata.items() if key.startswith(METADATA_PREFIX)
         }
+        for name in _JSON_FIELDS:
+            size = len(properties.get(name, ""))
+            if size > MAX_ENTRY_BYTES:
+                raise FileFormatError(
+                    f"{path}: damaged metadata ({name} has {size:,} bytes, at most {MAX_ENTRY_BYTES:,} are allowed); "
+                    f"export it again"
+                )
         try:
             with CONVERSION_LOCK:
                 fields: dict[str, Any] = {"kind": msgspec.convert(properties["kind"], FileKind)}
                 for name, field_type in _JSON_FIELDS.items():
                     fields[name] = msgspec.json.decode(properties[name], type=field_type)
+            check_data([fields["card"], fields["tokenizer"].state, *(link.config for link in fields["chain"])])
             fields["token_bytes"] = [bytes.fromhex(symbol) for symbol in fields["token_bytes"]]
             return cls(**fields)
         except KeyError as error:
@@ -209,11 +258,14 @@ def _check_unique(kind: str, names: Sequence[str]) -> None:
     _require(len(set(names)) == len(names), f"one {kind} stands in it twice: {', '.join(names)}")
 
 
-def _check_size(name: str, shape: Sequence[int | None]) -> None:
-    """Check the sizes of a state or a table; None is a size that is not fixed."""
+def _count_elements(name: str, shape: Sequence[int | None]) -> int:
+    """Return the elements of a state of one row or of a table, whose open sizes are None; check each size and all."""
     fixed_sizes = [size for size in shape if size is not None]
+    _require(len(shape) <= MAX_DIMENSIONS, f"{name} has {len(shape)} dimensions")
     _require(all(size > 0 for size in fixed_sizes), f"{name} has the shape {shape}")
-    _require(math.prod(fixed_sizes) <= MAX_ELEMENTS, f"{name} is too large: {shape}")
+    count = math.prod(fixed_sizes)
+    _require(count <= MAX_ELEMENTS, f"{name} is too large: {shape}")
+    return count
 
 
 def check_states(states: Sequence[StateMeta]) -> None:
@@ -227,7 +279,7 @@ def _check_state(state: StateMeta) -> None:
     is_allowed = state.name.isidentifier() and state.name not in RESERVED_NAMES and not state.name.endswith("_out")
     _require(is_allowed, f"a state may not be called {state.name!r}: the files use that name themselves")
     _require(state.shape.count(None) == 1, f"state {state.name!r} must have one batch axis")
-    _check_size(f"state {state.name!r}", state.shape)
+    _count_elements(f"state {state.name!r}", state.shape)
     _require(state.dtype in STATE_DTYPES, f"state type {state.dtype!r}")
     try:
         state.initial_row()
@@ -235,11 +287,7 @@ def _check_state(state: StateMeta) -> None:
         _require(False, f"the initial value of state {state.name!r} does not fit its shape")
 
 
-def _check_link(link: LinkMeta) -> None:
-    for name, state in link.state.items():
-        _check_size(f"state {link.name}.{name}", state.shape)
-    for name, table in link.tables.items():
-        _check_size(f"table {link.name}.{name}", table.dims)
+def _check_params(link: LinkMeta) -> None:
     for name, param in link.params.items():
         low = -math.inf if param.low is None else param.low
         high = math.inf if param.high is None else param.high

@@ -22,6 +22,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 
 from gentext.errors import ConfigError, nearest
+from gentext.reading import MAX_DEPTH, check_data, read_file
 
 __all__ = ["Fraction", "NoConfig", "NonNegative", "NonNegativeFloat", "Positive", "PositiveFloat", "per_run"]
 
@@ -35,6 +36,9 @@ Fraction = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 #: Held while msgspec converts: it examines a type on first use, and crashes the process when two threads do that at
 #: once (seen with version 0.22).
 CONVERSION_LOCK = threading.RLock()
+
+#: Bytes of a TOML file, at most. The config of a run has two thousand.
+MAX_TOML_BYTES = 2**20
 
 ConfigTable = dict[str, Any]
 ConfigType = TypeVar("ConfigType")
@@ -133,10 +137,8 @@ def merge(*tables: Mapping[str, Any]) -> ConfigTable:
 
 def read_toml(path: Path) -> ConfigTable:
     """Read a TOML file, or raise ConfigError with the line that is wrong."""
-    import tomllib  # takes 2 ms, which `gen sample` can do without
-
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return _parse_toml(read_file(path, MAX_TOML_BYTES).decode("utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; expected a TOML file") from None
     except IsADirectoryError:
@@ -145,22 +147,45 @@ def read_toml(path: Path) -> ConfigTable:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); expected a TOML file") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 at byte {error.start}; expected a TOML file") from None
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
+
+
+class _TOMLSyntaxError(ValueError):
+    """A text is no TOML."""
+
+
+def _parse_toml(text: str) -> ConfigTable:
+    """Return TOML as a table.
+
+    Raises _TOMLSyntaxError where it is none, and ValueError where it is nested too deeply or has too long a number.
+    """
+    import tomllib  # takes 2 ms, which `gen sample` can do without
+
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise _TOMLSyntaxError(str(error)) from None
+    except RecursionError:
+        raise ValueError(f"nested deeper than {MAX_DEPTH} levels") from None
+    check_data(table)
+    return table
 
 
 def parse_setting(text: str) -> ConfigTable:
     """Parse one ``--set section.key=value``; the value is TOML, or else a plain string."""
-    import tomllib
-
     path, has_equals, setting_text = text.partition("=")
     parts = path.strip().split(".")
     if not has_equals or len(parts) < 2 or not all(parts):
         raise ConfigError(f"--set {text}: expected section.key=value, for example --set model.hidden=256")
+    if len(parts) > MAX_DEPTH:
+        raise ConfigError(f"--set {text[:40]}...: {len(parts)} keys within each other; expected section.key=value")
     try:
-        setting: Any = tomllib.loads(f"value = {setting_text}")["value"]
-    except tomllib.TOMLDecodeError:
+        setting: Any = _parse_toml(f"value = {setting_text}")["value"]
+    except _TOMLSyntaxError:
         setting = setting_text.strip()
+    except ValueError as error:
+        raise ConfigError(f"--set {text[:40]}...: {error}") from None
     table: ConfigTable = {parts[-1]: setting}
     for part in reversed(parts[:-1]):
         table = {part: table}

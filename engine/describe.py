@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -83,9 +82,7 @@ def describe(run: Run, model: Model) -> Bundle:
 def describe_model(run: Run, model: Model, tokenizer: Tokenizer, chain: Chain) -> Bundle:
     """Return what `describe` returns, for a run whose tokenizer and chain are built already."""
     name, state = run.read_tokenizer()
-    start = json.loads((run.path / TOKENIZER_FILE).read_text(encoding="utf-8")).get("start")
-    if not isinstance(start, int):
-        raise RunError(f"{run.path / TOKENIZER_FILE}: damaged, it names no start symbol; train the run again")
+    start = run.read_start()
     symbols = read_symbols(name, tokenizer)
     if not 0 <= start < len(symbols):
         raise RunError(

@@ -5,18 +5,24 @@ from __future__ import annotations
 import codecs
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Generator, Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 from gentext.bundle import Bundle
 from gentext.chain import Chain, LinkArrays
 from gentext.describe import tokenizer_of
-from gentext.errors import PrimeError
+from gentext.errors import FileFormatError, PrimeError
 from gentext.handover import checked_chunks
 from gentext.interfaces import Chunk, Finish, Ids, OpenSampler, Request, Tokenizer
 from gentext.noise import check_seed
 from gentext.stop import StopAutomaton
 from gentext.stored import StoredStrategy
+
+#: Symbols without bytes that a row may write one after another. A model that writes more of them would go on for ever.
+MAX_EMPTY_SYMBOLS = 100_000
 
 
 @dataclasses.dataclass
@@ -130,8 +136,9 @@ def encode_prime(
         return tokenizer.encode(text), None
     first_unknown = f"{text[unknown_positions[0]]!r} at position {unknown_positions[0]}"
     if policy == "skip":
-        skipped_positions = set(unknown_positions)
-        known_text = "".join(character for position, character in enumerate(text) if position not in skipped_positions)
+        is_known = np.ones(len(text), np.bool_)
+        is_known[unknown_positions] = False
+        known_text = "".join(itertools.compress(text, is_known))
         note = f"{len(unknown_positions)} characters of the prime are unknown and left out, first {first_unknown}"
         return tokenizer.encode(known_text), note
     if policy == "unknown" and tokenizer.unknown is not None:
@@ -170,6 +177,8 @@ class _RowDecoder:
         self._length = length
         self._stop_automaton = stop
         self._pending = ""
+        self._empty_count = 0
+        """Symbols without bytes since the last one that has some."""
         self._stop_state = 0
         if stop is not None:
             self._stop_state = stop.state_after_prime(b"".join(self._symbols[int(token)] for token in prime))
@@ -178,6 +187,12 @@ class _RowDecoder:
         """Take one token, or -1 for none, and return the characters that are now certain."""
         if self.done or token < 0:
             return ""
+        self._empty_count = 0 if self._symbols[token] else self._empty_count + 1
+        if self._empty_count > MAX_EMPTY_SYMBOLS:
+            raise FileFormatError(
+                f"the model wrote {MAX_EMPTY_SYMBOLS:,} symbols without any character, so its text would have no end; "
+                f"another seed or chain may help"
+            )
         self.result.tokens.append(token)
         self.result.logprobs.append(logprob)
         return self._release_characters(self._decoder.decode(self._symbols[token]))

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from gentext.errors import PluginError, exit_error, reason
 from gentext.interfaces import Chunk, Finish, Ids, OpenSampler, Request, Tokenizer
+from gentext.reading import check_data
 from gentext.strategy import State, Strategy, Table
 
 FINISHES = typing.get_args(Finish)
@@ -229,6 +230,7 @@ def check_tokenizer(name: str, tokenizer: Tokenizer) -> None:
     if not isinstance(state, dict):
         raise PluginError(f"the tokenizer {name!r}: state() returned {type(state).__name__}, expected a dict")
     try:
+        check_data(state)
         json.dumps(state, ensure_ascii=False, allow_nan=False).encode()
         problem = None if _has_text_keys(state) else "a key of a dict is no text"
     except (TypeError, ValueError, RecursionError) as error:

@@ -13,7 +13,7 @@ from gentext.capabilities import SupportsPrepare
 from gentext.config import ConfigTable, build_config, to_table
 from gentext.console import say, warn
 from gentext.describe import configured_chain
-from gentext.errors import MissingExtra, RunError, TrainingStopped, UsageError
+from gentext.errors import GenError, MissingExtra, RunError, TrainingStopped, UsageError
 from gentext.events import SilentHooks
 from gentext.handover import read_symbols
 from gentext.interfaces import FitResult, World
@@ -200,8 +200,13 @@ def _fit_model(run: Run, prepared: PreparedTraining, text: SplitText, settings: 
         if rank:
             raise
         raise TrainingStopped(f"stopped before the end; {_advice_to_resume(run)}") from None
-    except RunError as error:
-        if not isinstance(error.__cause__, OSError):
+    except (GenError, OSError) as error:
+        if not run.path.is_dir():
+            raise RunError(
+                f"{run.path} was moved or removed while it was trained: what the model learned since its last "
+                f"checkpoint is lost. If the folder was moved, go on with: gen train --resume --run ITS-NEW-PLACE"
+            ) from error
+        if not isinstance(error, RunError) or not isinstance(error.__cause__, OSError):
             raise
         raise RunError(f"{error}. When that is put right, {_advice_to_resume(run)}") from error
     finally:

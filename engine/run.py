@@ -1,21 +1,23 @@
-"""A run's folder: where it is, what is in it, and atomic writes."""
+"""A run's folder: where it is, and what is in it."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import itertools
-import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from gentext.atomic import atomic_write, write_bytes, write_text
 from gentext.config import ConfigTable, read_toml
 from gentext.errors import RunError
+from gentext.folders import environment_folder
 from gentext.interfaces import Measurement
+from gentext.reading import parse_json, read_regular_file
 
 __all__ = ["Run", "append_line", "atomic_write", "open_run", "runs_folder", "write_bytes", "write_text"]
 
@@ -29,98 +31,15 @@ RUN_FILES = (
     *(CONFIG_FILE, TOKENIZER_FILE, METRICS_FILE, SAMPLES_FILE, HELD_OUT_FILE, CURVES_FILE),
     *(MODEL_FILE, GENERATOR_FILE, UNROLLED_FILE, LOCK_FILE),
 )
+#: Bytes of tokenizer.json, at most. With a symbol for each character of Unicode it has less than five million.
+MAX_TOKENIZER_BYTES = 2**26
+#: Bytes of metrics.jsonl, at most, which is read as a whole: the lines of nine million steps.
+MAX_METRICS_BYTES = 2**27
 
 
 def runs_folder() -> Path:
     """Return the folder of all runs: ``GEN_RUNS``, else ``runs`` in the current folder."""
-    return Path(os.environ.get("GEN_RUNS") or "runs")
-
-
-@contextlib.contextmanager
-def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """Write a file that is complete, or not there at all: temporary file, fsync, rename.
-
-    Raises RunError when the disk is full or the folder cannot be written.
-    """
-    with _temporary_paths(path) as [temporary_path], _explain_failed_write(path):
-        with _open_synced(temporary_path) as file:
-            yield file
-        os.replace(temporary_path, path)
-        sync_folder(path.parent)
-
-
-def atomic_write_all(contents: Mapping[Path, bytes | None]) -> None:
-    """Replace files of one folder that belong together: all are complete on the disk before the first is renamed.
-
-    None stands for a file that is removed. Raises RunError when the disk is full or the folder cannot be written; then
-    all files are as they were, unless a rename itself fails.
-    """
-    with _temporary_paths(*contents) as temporary_paths:
-        replacements = dict(zip(contents, temporary_paths, strict=True))
-        for path, content in contents.items():
-            if content is not None:
-                with _explain_failed_write(path), _open_synced(replacements[path]) as file:
-                    file.write(content)
-        for path, content in contents.items():
-            with _explain_failed_write(path):
-                if content is None:
-                    path.unlink(missing_ok=True)
-                else:
-                    os.replace(replacements[path], path)
-                sync_folder(path.parent)
-
-
-@contextlib.contextmanager
-def _temporary_paths(*paths: Path) -> Iterator[list[Path]]:
-    """Return the path of a temporary file beside each path. Those that were not renamed are removed at the end."""
-    temporary_paths = [path.parent / f".{path.name}.{os.urandom(4).hex()}.tmp" for path in paths]
-    try:
-        yield temporary_paths
-    finally:
-        for temporary_path in temporary_paths:
-            with contextlib.suppress(OSError):
-                temporary_path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _open_synced(path: Path) -> Iterator[IO[bytes]]:
-    """Create a file to write to, and force its content to the disk at the end."""
-    with path.open("xb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-
-
-@contextlib.contextmanager
-def _explain_failed_write(path: Path) -> Iterator[None]:
-    """Turn an OSError into a RunError that names the file."""
-    try:
-        yield
-    except OSError as error:
-        raise RunError(
-            f"{path}: cannot be written ({error.strerror or error}); what was there before is kept"
-        ) from error
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Replace a file's content atomically."""
-    with atomic_write(path) as file:
-        file.write(content)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a file's content atomically, as UTF-8 without translating line ends."""
-    write_bytes(path, text.encode("utf-8"))
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in a folder survive a power cut, where the system can do that."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    return environment_folder("GEN_RUNS") or Path("runs")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,27 +67,48 @@ class Run:
 
     def read_tokenizer(self) -> tuple[str, dict[str, Any]]:
         """Return the tokenizer's name and its state, or raise RunError."""
+        table = self._read_tokenizer_table()
+        return table["name"], table["state"]
+
+    def read_start(self) -> int:
+        """Return the start token, or raise RunError."""
+        start = self._read_tokenizer_table().get("start")
+        if not isinstance(start, int):
+            raise RunError(f"{self.path / TOKENIZER_FILE}: damaged, it names no start symbol; train the run again")
+        return start
+
+    def _read_tokenizer_table(self) -> dict[str, Any]:
+        """Return what tokenizer.json holds, which has a name and a state."""
         path = self.path / TOKENIZER_FILE
+        problem = ""
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            name, state = data["name"], data["state"]
-            if not (isinstance(name, str) and isinstance(state, dict)):
-                raise TypeError
+            table = parse_json(read_regular_file(path, MAX_TOKENIZER_BYTES))
+            if isinstance(table, dict) and isinstance(table.get("name"), str) and isinstance(table.get("state"), dict):
+                return table
         except FileNotFoundError:
             raise RunError(f"{path}: missing; the run is incomplete, train it again") from None
-        except (ValueError, KeyError, TypeError, RecursionError, OSError):
-            raise RunError(f"{path}: damaged; expected JSON with a name and a state. Train the run again") from None
-        return name, state
+        except (OSError, ValueError) as error:
+            problem = f" ({getattr(error, 'strerror', error)})"
+        raise RunError(f"{path}: damaged{problem}; expected JSON with a name and a state. Train the run again")
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """Return the lines of metrics.jsonl; those that are damaged or unfinished are left out."""
+        """Return the lines of metrics.jsonl; those that are damaged or unfinished are left out.
+
+        Raises RunError when the file cannot be read.
+        """
         path = self.path / METRICS_FILE
         if not path.is_file():
             return []
+        try:
+            content = read_regular_file(path, MAX_METRICS_BYTES)
+        except OSError as error:
+            raise RunError(
+                f"{path}: cannot be read ({error.strerror}); move it away, and training begins a new one"
+            ) from error
         rows: list[dict[str, Any]] = []
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            with contextlib.suppress(ValueError, RecursionError):
-                row = json.loads(line)
+        for line in content.splitlines():
+            with contextlib.suppress(ValueError):
+                row = parse_json(line)
                 if _is_metrics_row(row):
                     rows.append(row)
         return rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator
 from typing import Protocol, runtime_checkable
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from gentext.bundle import Bundle, readable_symbol
 from gentext.console import progress
 from gentext.describe import tokenizer_of
-from gentext.errors import CorpusError, PluginError, refuse_exit
+from gentext.errors import CorpusError, FileFormatError, PluginError, refuse_exit
 from gentext.handover import check_ids, describe_sampler
 from gentext.interfaces import Ids, OpenSampler, Tokenizer
 from gentext.stepping import StepModel
@@ -61,15 +62,19 @@ class Score:
 
     @property
     def perplexity(self) -> float:
-        """The number of equally probable characters among which guessing would have the same loss."""
-        return float(np.exp(self.nats_per_character))
+        """The number of equally probable characters among which guessing would have the same loss.
+
+        Infinite where it is larger than any float, above 709 nats a character.
+        """
+        with np.errstate(over="ignore"):
+            return float(np.exp(self.nats_per_character))
 
 
 def score_text(sampler: OpenSampler, text: str, name: str = "the text") -> Score:
     """Measure the loss of an opened sampler's model on a text; ``name`` stands for the text in messages.
 
-    Raises CorpusError when the text is empty or has characters that the model has no symbol for,
-    PluginError when the sampler gives no logits.
+    Raises CorpusError when the text is empty or has characters that the model has no symbol for, FileFormatError when
+    the loss is not a number, PluginError when the sampler gives no logits.
     """
     model = _as_scored_model(sampler)
     tokenizer = tokenizer_of(model.bundle)
@@ -136,6 +141,10 @@ def _sum_losses(losses_by_window: Iterable[NDArray[np.float64]]) -> float:
     total_loss = 0.0
     for losses in losses_by_window:
         total_loss += float(losses.sum())
+    if math.isnan(total_loss):
+        raise FileFormatError(
+            "the model's loss is not a number (NaN): its weights are damaged; export or train it again"
+        )
     return total_loss
 
 
@@ -167,6 +176,7 @@ def _token_losses(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> ND
     """Return the cross-entropy in nats of each row of logits [N, V] at targets [N], computed in float64."""
     logits64 = logits.astype(np.float64)
     largest_logits = logits64.max(axis=1)
-    log_total = largest_logits + np.log(np.exp(logits64 - largest_logits[:, None]).sum(axis=1))
-    losses: NDArray[np.float64] = log_total - logits64[np.arange(len(targets)), targets]
+    with np.errstate(invalid="ignore"):  # infinite logits make the loss NaN, which is reported where it is summed
+        log_total = largest_logits + np.log(np.exp(logits64 - largest_logits[:, None]).sum(axis=1))
+        losses: NDArray[np.float64] = log_total - logits64[np.arange(len(targets)), targets]
     return losses

@@ -15,13 +15,17 @@ from gentext.errors import UsageError
 
 __all__ = ["StopAutomaton"]
 
+#: States times symbols of an automaton, at most: a table of 128 MB, or 65,535 bytes of stop strings with 256 symbols.
+MAX_TABLE = 2**24
+
 
 class StopAutomaton:
     """The automaton of some stop strings, which finds those that end in new text.
 
     ``pending[s]`` (int64 [states]) is the number of characters at the end of the text that may still
     become a stop string. ``matched[s]`` (int64 [states]) is the length in characters of the longest
-    stop string that ends in state s, or 0. Raises UsageError for a stop string that cannot occur.
+    stop string that ends in state s, or 0. Raises UsageError for a stop string that cannot occur, and for stop strings
+    that are too long together.
     """
 
     START_STATE = 0
@@ -32,23 +36,23 @@ class StopAutomaton:
             if problem:
                 raise UsageError(f"stop string {stop!r}: {problem}")
         length_by_stop = {stop.encode(): len(stop) for stop in stops}
-        prefixes = sorted({b"", *(stop[:end] for stop in length_by_stop for end in range(1, len(stop) + 1))}, key=len)
-        state_by_prefix = {prefix: state for state, prefix in enumerate(prefixes)}
-        self.pending = np.array([_count_characters(prefix) for prefix in prefixes], np.int64)
-        self.matched = np.zeros(len(prefixes), np.int64)
-        self._transitions = np.zeros((len(prefixes), 256), np.int64)
+        _check_size(1 + sum(map(len, length_by_stop)), 256)
+        children, final_states = _build_trie(list(length_by_stop))
+        self.pending = np.zeros(len(children), np.int64)
+        self.matched = np.zeros(len(children), np.int64)
+        self.matched[final_states] = list(length_by_stop.values())
+        self._transitions = np.zeros((len(children), 256), np.int32)
         # The state of the longest proper suffix of each prefix; shorter prefixes come first, so it is complete.
-        suffix_states = np.zeros(len(prefixes), np.int64)
-        for state, prefix in enumerate(prefixes):
-            if len(prefix) > 1:
-                suffix_states[state] = self._transitions[suffix_states[state_by_prefix[prefix[:-1]]], prefix[-1]]
-            # Several stop strings may end in one state, each a suffix of the next: the longest counts.
-            self.matched[state] = max(length_by_stop.get(prefix, 0), self.matched[suffix_states[state]])
-            self._transitions[state] = self._transitions[suffix_states[state]]
-            for byte in range(256):
-                longer_state = state_by_prefix.get(prefix + bytes([byte]))
-                if longer_state is not None:
-                    self._transitions[state, byte] = longer_state
+        suffix_states = np.zeros(len(children), np.int32)
+        for state, child_by_byte in enumerate(children):
+            row = self._transitions[state]
+            row[:] = self._transitions[suffix_states[state]]
+            for byte, child in child_by_byte.items():
+                suffix_states[child] = row[byte]
+                # Several stop strings may end in one state, each a suffix of the next: the longest counts.
+                self.matched[child] = max(self.matched[child], self.matched[suffix_states[child]])
+                self.pending[child] = self.pending[state] + _begins_character(byte)
+                row[byte] = child
 
     def state_after_prime(self, prime: bytes) -> int:
         """Return the state after a prime: a stop string may begin in a prime, but one that ends in it is ignored."""
@@ -67,14 +71,52 @@ class StopAutomaton:
 
     def token_table(self, token_bytes: Sequence[bytes]) -> NDArray[np.int64]:
         """Return int64 [states, V]: the state after each token of V, from each state."""
+        _check_size(len(self.pending), len(token_bytes))
+        table = np.empty((len(self.pending), len(token_bytes)), np.int64)
         # A symbol without bytes changes no state. From a final state, which only the prime can lead to, it returns
         # to the start, so that a stop string of the prime does not match.
-        states_without_bytes = [self.START_STATE if matched else state for state, matched in enumerate(self.matched)]
-        table = [
-            [self.advance(state, symbol) if symbol else states_without_bytes[state] for symbol in token_bytes]
-            for state in range(len(self.pending))
-        ]
-        return np.array(table, np.int64).reshape(len(self.pending), len(token_bytes))
+        start_states = np.arange(len(self.pending))
+        states_without_bytes = np.where(self.matched > 0, self.START_STATE, start_states)
+        for token, symbol in enumerate(token_bytes):
+            states = start_states if symbol else states_without_bytes
+            for position, byte in enumerate(symbol):
+                next_states = self._transitions[states, byte]
+                # A stop string that ended within the symbol counts.
+                states = np.where(self.matched[states] > 0, states, next_states) if position else next_states
+            table[:, token] = states
+        return table
+
+
+def _build_trie(stops: Sequence[bytes]) -> tuple[list[dict[int, int]], list[int]]:
+    """Return the trie of some stop strings, and the state in which each of them ends.
+
+    The trie has the next states by their byte, for each state. A state stands for a prefix of stop strings, state 0 for
+    the empty one; those of shorter prefixes come first.
+    """
+    trie: list[dict[int, int]] = [{}]
+    states = [0] * len(stops)
+    numbers = list(range(len(stops)))  # of the stop strings that have a byte at the position
+    position = 0
+    while numbers:
+        for number in numbers:
+            byte = stops[number][position]
+            child_by_byte = trie[states[number]]
+            if byte not in child_by_byte:
+                child_by_byte[byte] = len(trie)
+                trie.append({})
+            states[number] = child_by_byte[byte]
+        position += 1
+        numbers = [number for number in numbers if position < len(stops[number])]
+    return trie, states
+
+
+def _check_size(states: int, symbols: int) -> None:
+    """Raise UsageError for an automaton whose table of states and symbols would take too much memory."""
+    if states * symbols > MAX_TABLE:
+        raise UsageError(
+            f"the stop strings have {states - 1:,} bytes together; expected at most {MAX_TABLE // symbols - 1:,} with "
+            f"{symbols:,} symbols"
+        )
 
 
 def stop_problem(stop: str) -> str | None:
@@ -108,6 +150,6 @@ def find_unwritable(stops: Sequence[str], symbols: Iterable[bytes]) -> dict[str,
     return unwritable
 
 
-def _count_characters(prefix: bytes) -> int:
-    """Return the number of characters that begin in some bytes of UTF-8."""
-    return sum(byte & 0xC0 != 0x80 for byte in prefix)
+def _begins_character(byte: int) -> bool:
+    """Return whether a character begins with a byte of UTF-8."""
+    return byte & 0xC0 != 0x80

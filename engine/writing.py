@@ -35,7 +35,7 @@ BATCH_ROWS = 1024
 #: Characters of one batch at most, with its primes. Until its text is printed, each new one takes about 40 bytes of
 #: memory: 8 for the token, 32 for the log-probability, which makes 80 MB.
 BATCH_CHARACTERS = 2**21
-#: Numbers of one batch at most, in all states and in the logits of one position: 64 MB of float32.
+#: Numbers of one batch at most, in all states and in the logits and the noise of one position: 64 MB of float32.
 BATCH_NUMBERS = 2**24
 #: What may be done about characters of a prime that the model does not know.
 UNKNOWN_POLICIES = ("error", "skip", "unknown")
@@ -185,11 +185,10 @@ class Writing:
 
 def _max_batch_rows(bundle: Bundle, row_characters: int) -> int:
     """Return how many rows of so many characters, and of the model's states, a batch may have; at least 1."""
-    state_numbers = sum(math.prod(size for size in state.shape if size is not None) for state in bundle.states)
     row_limit = min(
         BATCH_ROWS,
         BATCH_CHARACTERS // max(row_characters, 1),
-        BATCH_NUMBERS // (state_numbers + bundle.vocab_size),
+        BATCH_NUMBERS // bundle.row_elements,
     )
     return max(row_limit, 1)
 

@@ -15,6 +15,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
+from gentext.atomic import atomic_write_all
 from gentext.bundle import METADATA_PREFIX, Bundle
 from gentext.chain import Chain, LinkArrays
 from gentext.console import progress, warn
@@ -41,10 +42,13 @@ from gentext.manager import host
 from gentext.onnx_file import read_metadata
 from gentext.plugins.pytorch.checkpoint import build_model, load_best_checkpoint
 from gentext.plugins.samplers.runtime import cuda_problem
-from gentext.run import GENERATOR_FILE, HELD_OUT_FILE, MODEL_FILE, UNROLLED_FILE, Run, atomic_write_all
+from gentext.reading import read_regular_file
+from gentext.run import GENERATOR_FILE, HELD_OUT_FILE, MODEL_FILE, UNROLLED_FILE, Run
 
 #: Positions of the unrolled generator that is exported at the end of a training on a GPU.
 UNROLLED_POSITIONS = 32
+#: Bytes of the held-out text, at most; gentext writes four million.
+MAX_HELD_OUT_BYTES = 2**26
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,11 +112,10 @@ class ExportJob:
         """Return the ids of the run's held-out text, or raise ExportError where it cannot be read."""
         path = self.run.path / HELD_OUT_FILE
         try:
-            text = path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise ExportError(
-                f"{path}: cannot be read ({error.strerror}); a lower precision is measured on it"
-            ) from None
+            text = read_regular_file(path, MAX_HELD_OUT_BYTES).decode("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            problem = getattr(error, "strerror", "not UTF-8")
+            raise ExportError(f"{path}: cannot be read ({problem}); a lower precision is measured on it") from None
         return self.tokenizer.encode(text).astype(np.int64)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from gentext import bench
 from gentext.compiled import next_feeds, start_states
+from gentext.folders import temporary_folder
 from gentext.opening import open_exported
 from gentext.plugins.samplers.session import GeneratorSession, open_file
 from gentext.run import GENERATOR_FILE
@@ -101,7 +101,7 @@ def _mean_loss(generator_bytes: bytes, tokens: NDArray[np.int64]) -> float:
 
 
 def _open_generator(generator_bytes: bytes) -> GeneratorSession:
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         path = Path(folder) / GENERATOR_FILE
         path.write_bytes(generator_bytes)
         session = open_file(path, "cpu")
@@ -142,7 +142,7 @@ def fastest_precision(
 
 def _measure_rate(generator: BuiltGenerator) -> tuple[int, float]:
     """Return the best number of threads, and the characters a second with it."""
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         for name, file in generator.files.items():
             (Path(folder) / name).write_bytes(file.file_bytes)
         return bench.fastest_threads(lambda threads: open_exported(Path(folder) / GENERATOR_FILE, "auto", threads))

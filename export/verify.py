@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from gentext.bundle import Bundle, StateMeta
 from gentext.chain import Chain, LinkArrays
 from gentext.compiled import GeneratorModel, generate_compiled
 from gentext.errors import ExportError
+from gentext.folders import temporary_folder
 from gentext.interfaces import Chunk, Model, Request
 from gentext.plugins.samplers.cuda_generator import UnrolledGenerator
 from gentext.plugins.samplers.onnx import OnnxGenerator, OnnxSampler
@@ -50,7 +50,7 @@ def verify_model(model_bytes: bytes, model: Model, bundle: Bundle) -> Difference
     Batches 1 and 3, windows of several lengths, states that are random, distinct and not zero:
     an exporter that mixed two states up would pass from zeros.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         path = Path(folder) / "model.onnx"
         path.write_bytes(model_bytes)
         session = open_model(path, "cpu")
@@ -81,7 +81,7 @@ def verify_generator(
     With ``compare_logits`` those logits must also agree with PyTorch; a lower precision is judged by its loss.
     Raises ExportError. Returns what was checked, in words.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         generator = _open_generator(Path(folder), generator_bytes)
     agreement = _check_text(generator, generator.session, chain, tables)
     rng = np.random.default_rng(0)
@@ -96,7 +96,7 @@ def verify_generator(
 
 def verify_unrolled(generator_bytes: bytes, unrolled_bytes: bytes, chain: Chain, tables: LinkArrays) -> str:
     """Check the same of a generator and its unrolled file together, in the buffers that a GPU would use."""
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         generator = _open_generator(Path(folder), generator_bytes)
         (Path(folder) / UNROLLED_FILE).write_bytes(unrolled_bytes)
         session = open_unrolled(generator.session, "cpu")

@@ -15,13 +15,16 @@ import pytest
 import safetensors
 import typer.main
 
-from gentext import hookspecs
+from gentext import bundle, config, generate, hookspecs, reading, run, stop
 from gentext.bundle import Bundle
+from gentext.cli import sample
 from gentext.cli.app import build
 from gentext.config import config_class, to_table
+from gentext.data import corpus
 from gentext.data.catalogue import CATALOGUE
 from gentext.describe import ChainConfig
 from gentext.manager import forget_plugins, host
+from gentext.plugins.observers import samples
 from gentext.plugins.sweep.space import Choices, Range, read_space
 from gentext.resolve import TrainOptions, preset_names, resolve_config
 from gentext.settings import Settings
@@ -151,7 +154,7 @@ def test_environment() -> None:
         for room in ("engine", "plugins", "export", "cli", "data")
         for path in (ROOT / room).rglob("*.py")
     ]
-    used = set(re.findall(r"environ(?:\.get)?[(\[]\"(GEN_\w+)\"", "\n".join(source)))
+    used = set(re.findall(r"(?:environ(?:\.get)?|environment_folder)[(\[]\"(GEN_\w+)\"", "\n".join(source)))
     rows = table(section(read("docs/commands.md"), "## Environment"))
     assert {row[0] for row in rows} == used
 
@@ -243,6 +246,29 @@ def test_fields_of_json(
     help_text = section(read("docs/commands.md"), f"## gen {command}")
     for field in data[0] if isinstance(data, list) else data:
         assert f"`{field}`" in help_text, field
+
+
+def test_limits() -> None:
+    limit_by_words = dict(table(section(read("docs/security.md"), "## Files of strangers")))
+    megabytes = {
+        "an entry of the metadata": bundle.MAX_ENTRY_BYTES,
+        "a TOML file": config.MAX_TOML_BYTES,
+        "tokenizer.json": run.MAX_TOKENIZER_BYTES,
+        "metrics.jsonl": run.MAX_METRICS_BYTES,
+        "samples.txt": samples.MAX_SAMPLES_BYTES,
+        "the prime of": sample.MAX_PRIME_BYTES,
+    }
+    others = {
+        "states, tables": f"{bundle.MAX_ELEMENTS:,} elements",
+        "symbols without": f"{generate.MAX_EMPTY_SYMBOLS:,}",
+        "levels": str(reading.MAX_DEPTH),
+        "a whole number": f"{reading.MAX_INTEGER_BITS} bits",
+        "stop strings": f"{stop.MAX_TABLE // 256 - 1:,} bytes with up to 256 symbols; {stop.MAX_TABLE - 1:,} divided",
+        "a text that gen eval": f"{corpus.MAX_PIPED_CHARACTERS:,} characters",
+    }
+    for words, limit in {**{words: f"{size >> 20} MB" for words, size in megabytes.items()}, **others}.items():
+        [documented] = [text for key, text in limit_by_words.items() if key.startswith(words)]
+        assert documented.startswith(limit), words
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda page: page.stem)

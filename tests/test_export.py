@@ -27,6 +27,7 @@ from onnx import numpy_helper
 
 import gentext
 from gentext import bench
+from gentext.atomic import atomic_write_all
 from gentext.bundle import Bundle, LinkMeta, ParamMeta, StateMeta, TokenizerMeta
 from gentext.errors import ExportError, FileFormatError
 from gentext.export import exporter, precision
@@ -39,7 +40,7 @@ from gentext.onnx_file import check_same_export, read_export_id, read_metadata
 from gentext.plugins.models.lstm import LSTMConfig, LSTMModel
 from gentext.plugins.pytorch.recurrent import RecurrentModel
 from gentext.plugins.samplers.session import Session, open_file, open_model
-from gentext.run import atomic_write_all, open_run
+from gentext.run import open_run
 
 pytestmark = pytest.mark.usefixtures("operators")
 V = 9

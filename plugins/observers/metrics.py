@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from gentext.errors import RunError
 from gentext.events import Progress
 from gentext.hookspecs import hookimpl
 from gentext.interfaces import FitResult
@@ -41,8 +42,12 @@ def evaluated(run: Run, progress: Progress) -> None:
 @hookimpl
 def checkpoint_saved(run: Run, progress: Progress, path: Path) -> None:
     """Force the lines to the disk: it must not lose them and keep the checkpoint."""
-    with (run.path / METRICS_FILE).open("ab") as file:
-        os.fsync(file.fileno())
+    path = run.path / METRICS_FILE
+    try:
+        with path.open("ab") as file:
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written ({error.strerror}); the last checkpoint is kept") from error
 
 
 @hookimpl
@@ -69,6 +74,10 @@ def _append_row(run: Run, row: dict[str, Any]) -> None:
 
 
 def _format_line(row: dict[str, Any]) -> str:
-    """Return a row as JSON, which has no NaN: it becomes null."""
-    is_nan = {key: isinstance(number, float) and math.isnan(number) for key, number in row.items()}
-    return json.dumps({key: None if is_nan[key] else number for key, number in row.items()})
+    """Return a row as JSON, which has neither NaN nor infinity: they become null."""
+    return json.dumps(
+        {
+            key: None if isinstance(number, float) and not math.isfinite(number) else number
+            for key, number in row.items()
+        }
+    )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 
 from gentext.console import say
+from gentext.errors import RunError
 from gentext.events import Progress
 from gentext.hookspecs import hookimpl
+from gentext.reading import read_regular_file
 from gentext.run import SAMPLES_FILE, Run, append_line, write_text
 from gentext.settings import Settings
 
@@ -14,6 +16,8 @@ from gentext.settings import Settings
 SAMPLE_LENGTH = 300
 #: Characters of a sample that are printed.
 PRINTED_LENGTH = 100
+#: Bytes of samples.txt, at most, of which a resumed run reads all: a hundred thousand samples.
+MAX_SAMPLES_BYTES = 2**25
 HEADER_PATTERN = re.compile(r"^=== step (\d+), held-out loss [\d.]+ ===$", re.MULTILINE)
 
 
@@ -21,7 +25,14 @@ HEADER_PATTERN = re.compile(r"^=== step (\d+), held-out loss [\d.]+ ===$", re.MU
 def run_started(run: Run, settings: Settings, progress: Progress) -> None:
     """Drop the samples of steps after the checkpoint from which training continues."""
     path = run.path / SAMPLES_FILE
-    text = path.read_bytes().decode("utf-8", "replace") if path.exists() else ""
+    try:
+        text = read_regular_file(path, MAX_SAMPLES_BYTES).decode("utf-8", "replace")
+    except FileNotFoundError:
+        text = ""
+    except OSError as error:
+        raise RunError(
+            f"{path}: cannot be read ({error.strerror}); move it away, and training begins a new one"
+        ) from error
     dropped_positions = [header.start() for header in HEADER_PATTERN.finditer(text) if int(header[1]) > progress.step]
     write_text(path, text[: dropped_positions[0]] if dropped_positions else text)
 

@@ -9,10 +9,12 @@ are: tensors whose names begin with ``model.`` are the weights.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,14 +24,18 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from gentext.atomic import atomic_write, sync_folder
 from gentext.config import build_config, config_class
 from gentext.console import warn
 from gentext.describe import load_tokenizer
 from gentext.errors import RunError
 from gentext.interfaces import Model
 from gentext.manager import host
+from gentext.plugins.pytorch.device import memory_size
+from gentext.reading import parse_json
 from gentext.removal import CHECKPOINT_NAME, remove_temporary_files
-from gentext.run import Run, atomic_write, sync_folder
+from gentext.run import Run
+from gentext.settings import MAX_STEPS
 
 #: How many ``last`` checkpoints a run has at most.
 MAX_LAST_CHECKPOINTS = 2
@@ -76,6 +82,8 @@ def save_checkpoint(run: Run, tensors: Mapping[str, Tensor], meta: Mapping[str, 
     step, val_loss = int(meta["step"]), meta.get("val_loss")
     loss_in_name = "" if val_loss is None else f"-val{val_loss:.4f}"
     path = run.checkpoints / f"last-step{step:06d}{loss_in_name}.safetensors"
+    if run.path.is_dir():
+        run.checkpoints.mkdir(exist_ok=True)  # somebody may have removed it; what is in memory is not lost by that
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     meta_text = json.dumps(dict(meta))
     metadata = {META_KEY: meta_text, CHECKSUM_KEY: compute_checksum(contiguous, meta_text)}
@@ -121,13 +129,14 @@ def link_as_best(run: Run, path: Path) -> None:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read one checkpoint, or raise RunError when it is damaged."""
+    """Read one checkpoint, or raise RunError when it is damaged or does not fit into memory."""
     try:
+        _check_size(path)
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if META_KEY not in metadata:
                 raise RunError(f"{path}: not made by gentext; expected a checkpoint that gen train wrote")
-            meta = json.loads(metadata[META_KEY])
+            meta = parse_json(metadata[META_KEY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if CHECKSUM_KEY not in metadata:
             raise ValueError(f"it has no {CHECKSUM_KEY}")
@@ -137,9 +146,23 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise RunError(f"{path}: no such checkpoint") from None
     except (safetensors.SafetensorError, ValueError, OSError) as error:
         raise RunError(f"{path}: damaged ({error}); expected a checkpoint that gen train wrote") from None
-    if not isinstance(meta, dict) or not isinstance(meta.get("step"), int):
-        raise RunError(f"{path}: damaged (no step in its metadata); expected a checkpoint that gen train wrote")
+    step = meta.get("step") if isinstance(meta, dict) else None
+    if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step <= MAX_STEPS:
+        raise RunError(
+            f"{path}: damaged (step {step!r:.20} in its metadata); expected a checkpoint that gen train wrote"
+        )
     return Checkpoint(path, tensors, meta)
+
+
+def _check_size(path: Path) -> None:
+    """Raise OSError for what is no file, or for one that does not fit into memory: its header may claim anything."""
+    status, memory = path.stat(), memory_size(torch.device("cpu"))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is no file")
+    if memory is not None and status.st_size > memory:
+        raise OSError(
+            errno.EFBIG, f"it has {status.st_size / 1e9:,.0f} GB, this machine {memory / 1e9:,.0f} GB of memory"
+        )
 
 
 def load_last_checkpoint(run: Run) -> Checkpoint:
@@ -189,11 +212,27 @@ def build_model(run: Run, checkpoint: Checkpoint, vocab_size: int | None = None)
 
 def load_weights(model: Model, checkpoint: Checkpoint) -> None:
     """Put a checkpoint's weights into a model, or raise RunError when they do not fit."""
+    check_weight_types(model, checkpoint)
     try:
         model.load_state_dict(checkpoint.tensors_under(MODEL_PREFIX))
     except RuntimeError as error:
         problem = " ".join(str(error).split())[:200]
         raise RunError(f"{checkpoint.path}: does not fit the run's model ({problem})") from None
+
+
+def check_weight_types(model: Model, checkpoint: Checkpoint) -> None:
+    """Raise RunError for weights of another kind of number than the model's, which PyTorch would convert silently.
+
+    One precision of floating-point numbers may stand for another.
+    """
+    weights = checkpoint.tensors_under(MODEL_PREFIX)
+    for name, tensor in model.state_dict().items():
+        weight = weights.get(name, tensor)
+        if weight.dtype != tensor.dtype and not (weight.is_floating_point() and tensor.is_floating_point()):
+            raise RunError(
+                f"{checkpoint.path}: damaged, the weight {name} is {weight.dtype}, expected {tensor.dtype}; "
+                f"train the run again"
+            )
 
 
 def tidy_checkpoints(run: Run, newest_path: Path, *, best: bool) -> None:

@@ -35,7 +35,8 @@ from gentext.plugins.pytorch.device import Compute, check_memory, choose_compute
 from gentext.plugins.pytorch.distributed import ProcessGroup
 from gentext.plugins.pytorch.evaluate import mean_loss, measure_loss
 from gentext.plugins.pytorch.sampler import preview
-from gentext.plugins.trainers.learner import BPTTConfig, Learner, TrainingState, find_hidden_matrices
+from gentext.plugins.trainers.learner import BPTTConfig, Learner, find_hidden_matrices
+from gentext.plugins.trainers.state import TrainingState
 from gentext.run import Run
 from gentext.settings import Settings, budget_steps
 

@@ -17,7 +17,7 @@ from gentext.config import ConfigTable
 from gentext.describe import load_tokenizer
 from gentext.errors import PluginError, RunError
 from gentext.interfaces import Model, Tokenizer
-from gentext.plugins.pytorch.checkpoint import MODEL_PREFIX, load_best_checkpoint
+from gentext.plugins.pytorch.checkpoint import MODEL_PREFIX, check_weight_types, load_best_checkpoint
 from gentext.run import Run, open_run
 
 #: The id of each symbol by its bytes; None stands for the unknown symbol.
@@ -45,6 +45,7 @@ class InitialWeights:
             differing = ", ".join(sorted(old_weights.keys() ^ new_weights.keys()))
             raise RunError(_size_differs(run, f"its tensors {differing[:100]}"))
 
+        check_weight_types(model, checkpoint)
         old_symbols, new_symbols = _token_by_symbol(load_tokenizer(*run.read_tokenizer())), _token_by_symbol(tokenizer)
         same_symbols = list(old_symbols.items()) == list(new_symbols.items())
         symbol_axes = {} if same_symbols else _symbol_axes(model, config)

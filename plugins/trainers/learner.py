@@ -7,9 +7,7 @@ killed can be resumed exactly from a checkpoint.
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -25,6 +23,7 @@ from gentext.plugins.pytorch.device import Compute
 from gentext.plugins.pytorch.distributed import ProcessGroup
 from gentext.plugins.pytorch.recurrent import TorchState, reset_rows
 from gentext.plugins.trainers.muon import Muon
+from gentext.plugins.trainers.state import TrainingState, check_optimizer_states, check_tensor
 from gentext.settings import Settings
 
 
@@ -54,50 +53,6 @@ class BPTTConfig:
     """Steps between two measurements of the held-out loss; 0: about a tenth of the time."""
     patience: NonNegative = 0
     """Stop after so many measurements without a better loss; 0: never."""
-
-
-@dataclasses.dataclass
-class TrainingState:
-    """How far training is: with `Learner.tensors`, everything that a checkpoint holds."""
-
-    step: int = 0
-    """Optimizer steps done."""
-    seconds: float = 0.0
-    """Time spent in them."""
-    loss: float = math.nan
-    """Training loss of the last step."""
-    best_loss: float | None = None
-    """The lowest held-out loss so far, and the step at which it was measured."""
-    best_step: int = 0
-    evaluations_without_gain: int = 0
-    """Measurements of the held-out loss since then."""
-    val_loss: float | None = None
-    """The held-out loss, where it was measured after the last step."""
-
-    def to_meta(self) -> dict[str, Any]:
-        """Return the state as a checkpoint stores it; JSON has no NaN."""
-        return {
-            "step": self.step,
-            "seconds": self.seconds,
-            "loss": self.loss if math.isfinite(self.loss) else None,
-            "best_loss": self.best_loss,
-            "best_step": self.best_step,
-            "worse": self.evaluations_without_gain,
-            "val_loss": self.val_loss,
-        }
-
-    @classmethod
-    def from_meta(cls, meta: Mapping[str, Any]) -> TrainingState:
-        """Return the state that a checkpoint stores. Raises KeyError where there is none."""
-        return cls(
-            step=meta["step"],
-            seconds=meta["seconds"],
-            loss=math.nan if meta["loss"] is None else meta["loss"],
-            best_loss=meta["best_loss"],
-            best_step=meta["best_step"],
-            evaluations_without_gain=meta["worse"],
-            val_loss=meta["val_loss"],
-        )
 
 
 class Learner:
@@ -217,13 +172,16 @@ class Learner:
             for name, tensor in checkpoint.tensors_under(f"{optimizer_name}.").items():
                 index, _, key = name.partition(".")
                 states.setdefault(int(index), {})[key] = tensor
+            check_optimizer_states(optimizer_name, optimizer, states)
             optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
 
     def _load_carried(self, checkpoint: Checkpoint) -> None:
         """Restore the carried state of this process's rows."""
         carried = []
         for spec, current_tensor in zip(self.model.state_spec, self.carried, strict=True):
-            all_rows = checkpoint.tensors[f"carried.{spec.name}"]
+            name = f"carried.{spec.name}"
+            all_rows = checkpoint.tensors[name]
+            check_tensor(name, all_rows, spec.with_batch(self.rows * self.process_group.size), current_tensor.dtype)
             own_rows = all_rows.narrow(spec.batch_axis, self.process_group.rank * self.rows, self.rows)
             carried.append(own_rows.to(current_tensor.device, current_tensor.dtype))
         self.carried = tuple(carried)

@@ -1,0 +1,48 @@
+"""Folders that environment variables choose."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from gentext.errors import ConfigError, RunError
+
+
+def environment_folder(variable: str) -> Path | None:
+    """Return the folder that an environment variable names, which may begin with ``~``; None where it is not set.
+
+    Raises ConfigError for the home of a user whom the system does not know.
+    """
+    folder = os.environ.get(variable)
+    if not folder:
+        return None
+    try:
+        return Path(folder).expanduser()
+    except RuntimeError:
+        raise ConfigError(
+            f"{variable}={folder}: the system knows no home folder for its ~; give the whole path"
+        ) from None
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Make a folder in the system's folder for temporary files, which is removed at the end.
+
+    Raises RunError when it cannot be made, or when a file in it cannot be written.
+    """
+    import tempfile  # only an export and a benchmark need it, and importing it takes time at every start
+
+    folder = ""
+    try:
+        with tempfile.TemporaryDirectory(prefix="gentext-") as folder:
+            yield Path(folder)
+    except OSError as error:
+        # The error of a full disk names no file.
+        if folder and error.filename is not None and not str(error.filename).startswith(folder):
+            raise
+        raise RunError(
+            f"{folder or 'the folder for temporary files'}: cannot be written ({error.strerror}); "
+            f"make room there, or let TMPDIR name another folder"
+        ) from error
