@@ -159,33 +159,29 @@ class Bundle:
         for link in self.chain:
             _check_params(link)
 
-    def _check_elements(self) -> None:
-        """Check all sizes, one by one and together, before any memory is allocated for them."""
-        element_count = self.vocab_size + sum(
-            _count_elements(f"state {state.name!r}", state.shape) for state in self.states
-        )
-        for link in self.chain:
-            for name, link_state in link.state.items():
-                element_count += _count_elements(f"state {link.name}.{name}", link_state.shape)
-            for name, table in link.tables.items():
-                element_count += _count_elements(f"table {link.name}.{name}", table.dims)
-            element_count += sum(self.vocab_size if param.per_symbol else 1 for param in link.params.values())
-            _require(link.uniforms >= 0, f"{link.name} draws {link.uniforms} numbers")
-            element_count += link.uniforms
-        _require(
-            element_count <= MAX_ELEMENTS,
-            f"its states, tables, parameters and noise have {element_count:,} elements together and are too large; "
-            f"at most {MAX_ELEMENTS:,} are allowed",
-        )
-
     @property
     def row_elements(self) -> int:
         """The elements that are allocated for each row that is written: logits, states and noise of a position."""
-        model_states = sum(_count_elements(state.name, state.shape) for state in self.states)
-        link_states = sum(
-            _count_elements(name, state.shape) for link in self.chain for name, state in link.state.items()
+        count = self.vocab_size + sum(_count_elements(f"state {state.name!r}", state.shape) for state in self.states)
+        for link in self.chain:
+            _require(link.uniforms >= 0, f"{link.name} draws {link.uniforms} numbers")
+            count += link.uniforms
+            for name, state in link.state.items():
+                count += _count_elements(f"state {link.name}.{name}", state.shape)
+        return count
+
+    def _check_elements(self) -> None:
+        """Check all sizes, one by one and together, before any memory is allocated for them."""
+        count = self.row_elements
+        for link in self.chain:
+            count += sum(self.vocab_size if param.per_symbol else 1 for param in link.params.values())
+            for name, table in link.tables.items():
+                count += _count_elements(f"table {link.name}.{name}", table.dims)
+        _require(
+            count <= MAX_ELEMENTS,
+            f"its states, tables, parameters and noise have {count:,} elements together and are too large; "
+            f"at most {MAX_ELEMENTS:,} are allowed",
         )
-        return self.vocab_size + model_states + link_states + sum(link.uniforms for link in self.chain)
 
     @property
     def vocab_size(self) -> int:

@@ -6,6 +6,7 @@ namespace, so strategies get it as ``xp`` without an adapter (importing one woul
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -126,9 +127,9 @@ def build_chain(
     registry: Registry, names: Sequence[str], vocab_size: int, options: Mapping[str, Any] | None = None
 ) -> Chain:
     """Build a chain from link names; ``options`` maps a link's name to its options."""
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigError(f"the chain {', '.join(names)} names {name!r} twice; a link stands in it at most once")
+    repeated = [name for name, count in collections.Counter(names).items() if count > 1]
+    if repeated:
+        raise ConfigError(f"the chain {', '.join(names)} names {repeated[0]!r} twice; a link stands in it at most once")
     options = options or {}
     for name in options:
         if name not in names:

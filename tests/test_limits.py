@@ -221,6 +221,13 @@ def test_toml_without_bound(content: str, gen: Gen, copy: Path, tiny_text: Path,
         fails(1, gen(*spelled(command, {"copy": copy})), "config.toml: not valid TOML: ")
 
 
+def test_chain_of_many_links(gen: Gen, tiny_text: Path, tmp_path: Path) -> None:
+    """Comparing each name with all others would take minutes."""
+    links = ", ".join(f'"link{number}"' for number in range(60_000))
+    (tmp_path / "long.toml").write_text(f"[chain]\nlinks = [{links}]\n", encoding="utf-8")
+    fails(1, gen("train", tiny_text, "--config", tmp_path / "long.toml"), "no strategy 'link0'")
+
+
 @pytest.mark.parametrize(
     ("setting", "fragment"),
     [
