@@ -1,10 +1,11 @@
-# Two commands do all their own set-up: make demo, make test. PYTHON names the interpreter.
+# These do all their own set-up: make demo, make test, make lowest. PYTHON names the interpreter.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LOWEST := .venv-lowest
 DEMO := runs/demo
 
-.PHONY: demo test lint types format clean
+.PHONY: demo test lowest lint types format clean
 
 demo: $(VENV)/.train
 	rm -rf $(DEMO)
@@ -13,6 +14,10 @@ demo: $(VENV)/.train
 
 test: lint types
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q
+
+# The tests with the lowest versions that pyproject.toml allows, in an environment of their own.
+lowest: $(LOWEST)/.dev
+	$(LOWEST)/bin/python -m pytest -n 2 --dist loadfile -q
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -38,5 +43,11 @@ $(VENV)/.dev: pyproject.toml
 	$(BIN)/python -m pip install --quiet -e '.[train,dev]'
 	touch $@ $(VENV)/.train
 
+$(LOWEST)/.dev: pyproject.toml
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet uv
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct -e '.[train,dev]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist runs
+	rm -rf $(VENV) $(LOWEST) build dist runs

@@ -33,8 +33,11 @@ def test_cuda_where_there_is_none(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(runtime, "_may_have_gpu", lambda: False)
-    for command in (["train", tiny_text], ["sample", tiny_run], ["sample", tiny_run, "--sampler", "torch"]):
-        fails(1, gen(*command, "--device", "cuda"), "--device cuda: this", "use --device cpu or auto")
+    fails(1, gen("sample", tiny_run, "--device", "cuda"), "--device cuda: this", "use --device cpu or auto")
+    for is_built, problem in ((True, "PyTorch sees no GPU"), (False, "this PyTorch is built without CUDA")):
+        monkeypatch.setattr(torch.backends.cuda, "is_built", lambda is_built=is_built: is_built)
+        for command in (["train", tiny_text], ["sample", tiny_run, "--sampler", "torch"]):
+            fails(1, gen(*command, "--device", "cuda"), f"--device cuda: {problem}; use --device cpu or auto")
     assert not no_run.exists()
 
 

@@ -44,6 +44,8 @@ from gentext.run import open_run
 
 pytestmark = pytest.mark.usefixtures("operators")
 V = 9
+#: Before 2.13, PyTorch's exporter unrolls a recurrent layer over the positions of the example.
+TRACES_OPEN_TIME = torch.__version__ >= (2, 13)
 OPTIONS = [
     LSTMConfig(hidden=8, layers=layers, embedding=embedding, norm=norm, skip=skip)
     for layers, embedding, norm, skip in itertools.product((1, 2, 3), (0, 5), (False, True), (False, True))
@@ -163,7 +165,7 @@ def test_lstm_exports_faithfully(config: LSTMConfig, tmp_path: Path) -> None:
     model, path = lstm(config), tmp_path / "model.onnx"
     bundle, method = export(model, path)
     session = open_model(path, "cpu")
-    assert method == "whole sequences"
+    assert method == ("whole sequences" if TRACES_OPEN_TIME else "a scan over steps")
     assert session.bundle == bundle
     assert_no_weight_twice(path, model)
     state = ["batch" if size is None else size for size in model.state_spec[0].shape]

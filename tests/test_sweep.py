@@ -17,6 +17,7 @@ from typing import Any
 import optuna
 import pytest
 from helpers import fails, one_line, read_until, start
+from sqlalchemy.pool import NullPool
 
 from gentext.errors import RunError
 from gentext.plugins.sweep.space import read_space
@@ -279,7 +280,8 @@ def overwrite_pages(path: Path) -> None:
 
 def replace_with_other_study(path: Path) -> None:
     path.unlink()
-    optuna.create_study(storage=f"sqlite:///{path}", study_name="another")
+    storage = optuna.storages.RDBStorage(f"sqlite:///{path}", engine_kwargs={"poolclass": NullPool})  # no open files
+    optuna.create_study(storage=storage, study_name="another")
 
 
 def replace_with_other_sweep(path: Path) -> None:

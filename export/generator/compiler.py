@@ -236,7 +236,7 @@ class Compiler:
             differences = []
             for name, spec in link.strategy.params.items():
                 differs_from_neutral = op.not_(op.equal(inputs[f"{link.name}.{name}"], _neutral_value(spec)))
-                differences.append(op.reduce_max(op.cast(differs_from_neutral, to=np.uint8), keepdims=0))
+                differences.append(op.reduce_max(op.cast(differs_from_neutral, to=np.int32), keepdims=0))
             if differences:
                 active_links[link.name] = op.cast(op.max(differences), to=np.bool_)
         return active_links

@@ -150,7 +150,7 @@ def _clear_annotations(annotated: _Annotated) -> None:
 def _silence_exporter() -> Iterator[None]:
     """Hide the log lines, warnings and prints of PyTorch's exporter; its exceptions still come out."""
     previous_level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(logging.ERROR)  # PyTorch 2.7 logs as errors what it then raises
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")

@@ -23,11 +23,11 @@ def step_graph(model: Model, bundle: Bundle) -> onnx.ModelProto:
     """Trace ``step`` and fold what depends on weights alone; raise ExportError where it cannot be traced."""
     try:
         proto = trace_step(model, bundle)
+        onnxscript.optimizer.fold_constants(proto, input_size_limit=2**31, output_size_limit=2**31)
+        onnxscript.optimizer.remove_unused_nodes(proto)
+        onnxscript.optimizer.remove_unused_functions(proto)
     except Exception as error:  # the exporter raises nearly anything
         raise ExportError(f"the model's step cannot be traced: {reason(error)}") from error
-    onnxscript.optimizer.fold_constants(proto, input_size_limit=2**31, output_size_limit=2**31)
-    onnxscript.optimizer.remove_unused_nodes(proto)
-    onnxscript.optimizer.remove_unused_functions(proto)
     remove_annotations(proto)
     return proto
 

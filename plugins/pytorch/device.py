@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from gentext.errors import ConfigError, DeviceError
@@ -50,6 +51,8 @@ def flush_denormals() -> Iterator[None]:
 
     The setting holds for everything that the thread computes, so it is reset afterwards.
     """
+    for dtype in (np.float32, np.float64):  # older versions of NumPy compute the limits when first asked, and keep
+        np.finfo(dtype)  # them; without denormals they would warn that the smallest one is 0
     torch.set_flush_denormal(True)
     try:
         yield
