@@ -15,7 +15,7 @@ demo: $(VENV)/.train
 test: lint types
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q
 
-# The tests with the lowest versions that pyproject.toml allows, in an environment of their own.
+# The tests with the lowest versions that pyproject.toml allows, in an environment of their own, from wheels alone.
 lowest: $(LOWEST)/.dev
 	$(LOWEST)/bin/python -m pytest -n 2 --dist loadfile -q
 
@@ -46,7 +46,8 @@ $(VENV)/.dev: pyproject.toml
 $(LOWEST)/.dev: pyproject.toml
 	$(PYTHON) -m venv --clear $(LOWEST)
 	$(LOWEST)/bin/python -m pip install --quiet uv
-	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct -e '.[train,dev]'
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --only-binary :all: \
+		-e '.[train,dev]'
 	touch $@
 
 clean:
