@@ -445,7 +445,7 @@ def test_exported_files_hold_no_path(tmp_path: Path, tiny_text: Path, gen: Calla
     assert json.loads(gen("info", run, "--json")[1])["corpus"] == config["corpus"]
 
 
-@pytest.mark.parametrize("method", [model_export.trace_forward, model_export.scan_steps])
+@pytest.mark.parametrize("method", [model_export.scan_steps, *[model_export.trace_forward] * TRACES_OPEN_TIME])
 def test_tracer_leaves_no_path(method: Callable[..., onnx.ModelProto]) -> None:
     """The tracer notes the stack at each node: a path of the environment, or of the model's source."""
     model = lstm(LSTMConfig(hidden=8))
