@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 LOWEST := .venv-lowest
 DEMO := runs/demo
 
-.PHONY: demo test lowest lint types format clean
+.PHONY: demo test lowest lint types format models clean
 
 demo: $(VENV)/.train
 	rm -rf $(DEMO)
@@ -32,6 +32,11 @@ types: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Trains the generators that are part of the package, about six minutes, and puts them into data/models/. RUNS exports
+# runs that are trained already: make models RUNS='--run shakespeare=RUN'
+models: $(VENV)/.train
+	$(BIN)/python benchmarks/models.py $(RUNS)
 
 $(VENV)/.train: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

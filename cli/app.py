@@ -35,6 +35,7 @@ COMMANDS = {
     "info": "info",
     "plugins": "plugins",
     "corpora": "corpora",
+    "models": "models",
     "bench": "bench",
     "doctor": "doctor",
 }

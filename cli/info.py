@@ -75,10 +75,10 @@ def _describe_generator(path: Path, verify: bool) -> str:
     from gentext.plugins.samplers.session import open_file
 
     bundle = open_file(path, "cpu", verify=verify).bundle
-    cost = bundle.card.get("precision_loss")
-    measured_cost = f" ({cost:+.4f} nats against fp32)" if isinstance(cost, float) else ""
+    losses = bundle.card.get("precision_losses")
+    measured_losses = f" (held out {_format_fact(losses)[0]})" if isinstance(losses, dict) else ""
     chain = ", ".join(link.name for link in bundle.chain)
-    return f"{bundle.card.get('precision', 'fp32')}{measured_cost}, {path.stat().st_size / 1e6:.1f} MB, chain {chain}"
+    return f"{bundle.card.get('precision', 'fp32')}{measured_losses}, {path.stat().st_size / 1e6:.1f} MB, chain {chain}"
 
 
 def _describe_run(run: Run, verify: bool) -> dict[str, Any]:

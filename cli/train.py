@@ -53,6 +53,10 @@ def train(
         Path | None, typer.Option(help="Begin with the weights of this run.", autocompletion=complete_runs)
     ] = None,
     no_export: Annotated[bool, typer.Option("--no-export", help="Write no model.onnx at the end.")] = False,
+    export_precision: Annotated[
+        str | None,
+        typer.Option(help="Arithmetic of generator.onnx: auto (int8 unless its loss is too high), fp32 or int8."),
+    ] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write event files into RUN/tensorboard.")] = False,
 ) -> None:
     """Train a model on a text, and export it.
@@ -68,6 +72,7 @@ def train(
         precision=precision,
         seed=seed,
         export=False if no_export else None,
+        export_precision=export_precision,
         tensorboard=tensorboard or None,
     )
     options = TrainOptions(

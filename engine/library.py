@@ -39,7 +39,7 @@ def load(
     options: Mapping[str, Any] | None = None,
     verify: bool = True,
 ) -> TextModel:
-    """Open a trained model: a run folder or an .onnx file; None: the newest exported run.
+    """Open a trained model: a run folder, an .onnx file, or a name of ``gen models``; None: the newest exported run.
 
     ``device`` is auto, cpu or cuda. ``threads`` is how many the computation may use at most, 0 for the number that
     suits the model; the text is the same. ``sampler`` names the component that runs the model, and ``options`` sets

@@ -24,6 +24,7 @@ BUDGET_UNITS = ("epochs", "steps", "minutes")
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+ExportPrecision = Literal["auto", "fp32", "int8"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +49,8 @@ class Settings:
     """Threads of the matrix products; 0: as many as there are cores."""
     export: bool = True
     """Whether to write model.onnx at the end."""
+    export_precision: ExportPrecision = "auto"
+    """Arithmetic of generator.onnx; auto: on a CPU int8 unless its loss is too high, else fp32."""
     tensorboard: bool = False
     """Whether to write event files for TensorBoard."""
 

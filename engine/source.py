@@ -1,4 +1,4 @@
-"""Finds the run or the file to open; without a path, the newest run that the sampler can open."""
+"""Finds the run, the file or the shipped model to open; without a path, the newest run that the sampler can open."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import get_args
 
 from gentext.console import say
-from gentext.errors import FileFormatError, PluginError, RunError, UsageError
+from gentext.data.shipped import FIRST_MODEL, shipped_models
+from gentext.errors import FileFormatError, PluginError, RunError, UsageError, nearest
 from gentext.interfaces import DeclaresSources, SourceKind
 from gentext.run import MODEL_FILE, newest_run, open_run, runs_folder
 
@@ -43,6 +44,7 @@ def find_source(
 ) -> Path:
     """Return the run folder or the file to open; without a path, the newest run that can be opened.
 
+    A path that is the name of a shipped model stands for its file, unless a folder or a file has that name.
     ``opens`` is what the sampler of that name can open. Raises RunError when there is no such run or file, or
     when the run was not exported; FileFormatError for another kind of file.
     """
@@ -50,14 +52,14 @@ def find_source(
     if path is None:
         if not opens_runs:
             raise UsageError(f"the sampler {sampler!r} opens files only, so there is no default; name a file")
-        return _newest_run(exported="run" not in opens)
+        return _newest_run(exported="run" not in opens, opens_files="onnx file" in opens)
+    if not path.exists():
+        path = _find_shipped_model(path)
     if path.is_dir():
         if not opens_runs:
             raise FileFormatError(f"{path} is a folder; the sampler {sampler!r} opens files only")
         if not open_run(path).model.is_file() and "run" not in opens:
             raise RunError(f"{path} was not exported yet: it has no {MODEL_FILE}. Make one with: gen export {path}")
-    elif not path.exists():
-        raise RunError(f"{path}: no such run or file; expected a run folder or an .onnx file")
     elif not {"onnx file", "any file"} & set(opens):
         raise RunError(f"{path}: the {sampler} sampler reads a run folder; use --sampler {FILE_SAMPLER} for a file")
     elif path.suffix != ".onnx" and "any file" not in opens:
@@ -65,12 +67,24 @@ def find_source(
     return path
 
 
-def _newest_run(exported: bool) -> Path:
-    """Return the folder of the newest run, and print which one it is."""
+def _find_shipped_model(path: Path) -> Path:
+    """Return the file of the shipped model whose name is the path. Raises RunError where there is none."""
+    models = shipped_models()
+    if str(path) not in models:
+        raise RunError(
+            f"{path}: no such run or file; expected a run folder, an .onnx file, or a name from gen models."
+            f"{nearest(str(path), models)}"
+        )
+    return models[str(path)]
+
+
+def _newest_run(exported: bool, opens_files: bool) -> Path:
+    """Return the folder of the newest run, and print which one it is. Without a run, name a shipped model instead."""
     run, newer_unfinished = newest_run(exported)
     if run is None:
         if newer_unfinished is None:
-            raise RunError(f"no run in {runs_folder()}/; make one with: gen train")
+            trial = f"; or try the model that gentext brings along: gen sample {FIRST_MODEL}" if opens_files else ""
+            raise RunError(f"no run in {runs_folder()}/; make one with: gen train{trial}")
         unfinished = newer_unfinished.path
         raise RunError(
             f"no run in {runs_folder()}/ was exported yet. The newest is {unfinished}: export what it has learned with "

@@ -46,6 +46,7 @@ def train(
     device: str | None = None,
     precision: str | None = None,
     export: bool = True,
+    export_precision: str | None = None,
     tensorboard: bool = False,
     resume: bool = False,
     init_from: PathLike | None = None,
@@ -71,6 +72,7 @@ def train(
         precision=precision,
         seed=seed,
         export=None if export else False,
+        export_precision=export_precision,
         tensorboard=tensorboard or None,
     )
     train_options = TrainOptions(

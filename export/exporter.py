@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,16 @@ from gentext.export.network.int8 import to_int8
 from gentext.export.network.model import export_model
 from gentext.export.network.step import step_graph
 from gentext.export.precision import (
+    AUTO_LIMIT,
     CUDA_PRECISIONS,
+    NAMED_LIMIT,
     PRECISIONS,
     BuiltGenerator,
     ExportedFile,
     LossReport,
-    compare_losses,
+    count_measured_symbols,
     fastest_precision,
+    measure_loss,
 )
 from gentext.export.proto import serialize_model
 from gentext.export.verify import verify_generator, verify_unrolled
@@ -41,9 +44,11 @@ from gentext.interfaces import Model, Tokenizer
 from gentext.manager import host
 from gentext.onnx_file import read_metadata
 from gentext.plugins.pytorch.checkpoint import build_model, load_best_checkpoint
+from gentext.plugins.pytorch.device import choose_device
 from gentext.plugins.samplers.runtime import cuda_problem
 from gentext.reading import read_regular_file
 from gentext.run import GENERATOR_FILE, HELD_OUT_FILE, MODEL_FILE, UNROLLED_FILE, Run
+from gentext.settings import Settings
 
 #: Positions of the unrolled generator that is exported at the end of a training on a GPU.
 UNROLLED_POSITIONS = 32
@@ -55,16 +60,36 @@ MAX_HELD_OUT_BYTES = 2**26
 class ExportOptions:
     """The options of ``gen export``."""
 
-    precision: str = "fp32"
-    """Arithmetic of the matrix products: one of PRECISIONS or CUDA_PRECISIONS, or auto for the fastest here."""
+    precision: str = "auto"
+    """Arithmetic of the matrix products: one of PRECISIONS or CUDA_PRECISIONS; auto for int8 unless its loss is above
+    the limit; fastest for what is fastest here within the limit."""
     chain: Sequence[str] | None = None
     """Links of the generator's chain; None: the run's."""
-    limit: float = 0.005
-    """How many nats a symbol a lower precision may cost."""
+    limit: float | None = None
+    """How many nats a symbol a lower precision may cost; None: AUTO_LIMIT with auto, else NAMED_LIMIT."""
     generator_required: bool = True
     """Whether a generator that cannot be made is an error; at the end of training it is a warning."""
     unroll: int = 0
     """Positions of an unrolled generator beside it, for CUDA; 0: none."""
+    card: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Entries that the cards of the files have beside their own."""
+
+    @property
+    def cost_limit(self) -> float:
+        """The limit, or its default."""
+        default_limit = AUTO_LIMIT if self.precision == "auto" else NAMED_LIMIT
+        return default_limit if self.limit is None else self.limit
+
+
+def options_of_run(settings: Settings, unroll: int = 0) -> ExportOptions:
+    """Return the options of an export that names no precision: they follow from the settings of the run.
+
+    int8 is for CPUs: what is exported with an unrolled generator stays in fp32, and so does a run that trains on CUDA
+    unless its settings name int8. int8 has no limit then.
+    """
+    is_for_cuda = settings.device == "cuda" or choose_device(settings.device).type == "cuda"
+    precision = "fp32" if unroll or (is_for_cuda and settings.export_precision == "auto") else settings.export_precision
+    return ExportOptions(precision, limit=math.inf if precision == "int8" else None, unroll=unroll)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +114,8 @@ class ExportJob:
         registry = host().registry
         run_chain = configured_chain(registry, run.config.get("chain", {}), tokenizer.vocab_size)
         bundle = describe_model(run, model, tokenizer, run_chain)
-        bundle = dataclasses.replace(bundle, card=bundle.card | {"export": os.urandom(8).hex()})
+        card = {**bundle.card, "export": os.urandom(8).hex(), **options.card}
+        bundle = dataclasses.replace(bundle, card=card)
         chain = run_chain if options.chain is None else chain_of(bundle, registry, options.chain)
         return cls(run, options, model, bundle, tokenizer, chain)
 
@@ -108,6 +134,17 @@ class ExportJob:
         bundle = dataclasses.replace(self.bundle, card=self.bundle.card | card_entries)
         return Compiler(step, bundle, self.chain, self.tables)
 
+    def measure(self, precision: str, step: onnx.ModelProto) -> LossReport:
+        """Measure the loss of a step in a lower precision, and that of fp32. Raises ExportError without a text."""
+        held_out_tokens = self.held_out_tokens()
+        symbols = count_measured_symbols(len(held_out_tokens), self.bundle.card["parameters"])
+        # The loss is that of the logits before the chain, so the chain is left out.
+        compilers = [Compiler(measured_step, self.bundle, Chain([]), {}) for measured_step in (step, self.step)]
+        generators = [serialize_model(compiler.compile_loop()) for compiler in compilers]
+        with progress(f"measuring {precision} and fp32", 2 * symbols, "symbols") as bar:
+            loss, fp32_loss = (measure_loss(file, held_out_tokens[:symbols], bar) for file in generators)
+        return LossReport(precision, loss, fp32_loss, symbols, len(held_out_tokens))
+
     def held_out_tokens(self) -> NDArray[np.int64]:
         """Return the ids of the run's held-out text, or raise ExportError where it cannot be read."""
         path = self.run.path / HELD_OUT_FILE
@@ -116,6 +153,8 @@ class ExportJob:
         except (OSError, UnicodeDecodeError) as error:
             problem = getattr(error, "strerror", "not UTF-8")
             raise ExportError(f"{path}: cannot be read ({problem}); a lower precision is measured on it") from None
+        if not text:
+            raise ExportError(f"{path}: empty; a lower precision is measured on it")
         return self.tokenizer.encode(text).astype(np.int64)
 
 
@@ -170,14 +209,35 @@ def _is_older_export(path: Path) -> bool:
 
 
 def _build_generator(job: ExportJob) -> tuple[BuiltGenerator, list[str]]:
-    """Return the generator in the precision of the options, and with ``auto`` a table of those that were measured."""
+    """Return the generator in the precision of the options, and lines about the losses that were measured."""
     options = job.options
-    if options.precision != "auto":
-        return _build_precision(job, options.precision, options.limit), []
+    if options.precision == "auto":
+        return _build_by_loss(job)
+    if options.precision != "fastest":
+        generator = _build_precision(job, options.precision, options.cost_limit)
+        return generator, [f"{generator.report}: {generator.precision} exported"] if generator.report else []
     # CUDA has no such integer products, so int8 is no choice for a generator that is unrolled for it.
     precisions = [precision for precision in PRECISIONS if precision == "fp32" or not options.unroll]
     precisions += CUDA_PRECISIONS if cuda_problem() is None else ()
-    return fastest_precision(functools.partial(_build_precision, job, limit=math.inf), precisions, options.limit)
+    return fastest_precision(functools.partial(_build_precision, job, limit=math.inf), precisions, options.cost_limit)
+
+
+def _build_by_loss(job: ExportJob) -> tuple[BuiltGenerator, list[str]]:
+    """Return the generator in int8 if its loss is within the limit, else in fp32, and a line with both losses.
+
+    The losses alone decide: a choice by speed would be one by what else the machine does at the moment.
+    """
+    if job.options.unroll:
+        return _build_fp32(job), []
+    try:
+        step = to_int8(job.step, job.bundle)
+        report = job.measure("int8", step)
+    except ExportError as error:
+        return _build_fp32(job), [f"fp32 exported; {error}"]
+    if report.cost <= job.options.cost_limit:
+        return _build_lowered(job, "int8", step, report), [f"{report}: int8 exported"]
+    generator = _build_fp32(job, report)
+    return generator, [f"{report}: fp32 exported, int8 may cost {job.options.cost_limit:+.4f} at most"]
 
 
 def _build_precision(job: ExportJob, precision: str, limit: float) -> BuiltGenerator:
@@ -185,35 +245,38 @@ def _build_precision(job: ExportJob, precision: str, limit: float) -> BuiltGener
 
     Raises ExportError where the precision costs more than ``limit`` nats a symbol.
     """
-    fp32_compiler = job.compiler(job.step, {"precision": "fp32"})
     if precision == "fp32":
-        return BuiltGenerator("fp32", _build_checked_files(job, fp32_compiler, ["fp32"], compare_logits=True))
+        return _build_fp32(job)
     try:
         step = to_fp16(job.step) if precision == "fp16" else to_int8(job.step, job.bundle)
     except ExportError as error:
         warn(f"{error}; the generator stays in fp32")
-        return BuiltGenerator("fp32", _build_checked_files(job, fp32_compiler, ["fp32"], compare_logits=True))
-    lowered_compiler = job.compiler(step, {})
-    report = compare_losses(
-        serialize_model(lowered_compiler.compile_loop()),
-        serialize_model(fp32_compiler.compile_loop()),
-        job.held_out_tokens(),
-    )
-    _check_limit(precision, report, limit)
+        return _build_fp32(job)
+    report = job.measure(precision, step)
+    _check_limit(report, limit)
+    return _build_lowered(job, precision, step, report)
+
+
+def _build_fp32(job: ExportJob, report: LossReport | None = None) -> BuiltGenerator:
+    compiler = job.compiler(job.step, {"precision": "fp32", **(report.card() if report else {})})
+    return BuiltGenerator("fp32", _build_checked_files(job, compiler, "fp32", compare_logits=True), report=report)
+
+
+def _build_lowered(job: ExportJob, precision: str, step: onnx.ModelProto, report: LossReport) -> BuiltGenerator:
     compiler = job.compiler(step, {"precision": precision, **report.card()})
     title = f"{precision}, meant for CUDA" if precision in CUDA_PRECISIONS else precision
-    files = _build_checked_files(job, compiler, [title, str(report)], compare_logits=False)
-    return BuiltGenerator(precision, files, report.cost)
+    files = _build_checked_files(job, compiler, title, compare_logits=False)
+    return BuiltGenerator(precision, files, report.cost, report)
 
 
 def _build_checked_files(
-    job: ExportJob, compiler: Compiler, facts: Sequence[str], *, compare_logits: bool
+    job: ExportJob, compiler: Compiler, precision_title: str, *, compare_logits: bool
 ) -> dict[str, ExportedFile]:
-    """Return the files of a compiler once they are checked; the first of ``facts`` names the precision."""
+    """Return the files of a compiler once they are checked."""
     generator_bytes = serialize_model(compiler.compile_loop())
     agreement = verify_generator(generator_bytes, job.model, job.chain, job.tables, compare_logits=compare_logits)
-    title = f"{facts[0]}, chain {', '.join(job.chain.names)}"
-    files = {GENERATOR_FILE: ExportedFile(generator_bytes, [title, *facts[1:], agreement])}
+    title = f"{precision_title}, chain {', '.join(job.chain.names)}"
+    files = {GENERATOR_FILE: ExportedFile(generator_bytes, [title, agreement])}
     positions = job.options.unroll
     if not positions:
         return files
@@ -229,9 +292,9 @@ def _build_checked_files(
     return files | {UNROLLED_FILE: ExportedFile(unrolled_bytes, [title, agreement])}
 
 
-def _check_limit(precision: str, report: LossReport, limit: float) -> None:
-    if report.cost > limit:
+def _check_limit(report: LossReport, limit: float) -> None:
+    if not report.cost <= limit:  # a cost that is no number is above every limit
         raise ExportError(
-            f"{precision} costs {report.cost:+.4f} nats a symbol, {limit:+.4f} is allowed; "
+            f"{report.precision} costs {report.cost:+.4f} nats a symbol, {limit:+.4f} is allowed; "
             f"keep fp32, take --precision auto, or allow more with --limit"
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from gentext.console import say
 from gentext.hookspecs import hookimpl
 from gentext.run import Run
@@ -13,7 +15,7 @@ def export_run(run: Run, settings: Settings) -> None:
     from gentext.export import exporter
     from gentext.plugins.pytorch.device import choose_device
 
-    unroll = exporter.UNROLLED_POSITIONS if choose_device(settings.device).type == "cuda" else 0
-    options = exporter.ExportOptions(generator_required=False, unroll=unroll)
-    for line in exporter.export_run(run, run.path, options):
+    is_for_cuda = choose_device(settings.device).type == "cuda" and settings.export_precision != "int8"
+    options = exporter.options_of_run(settings, exporter.UNROLLED_POSITIONS if is_for_cuda else 0)
+    for line in exporter.export_run(run, run.path, dataclasses.replace(options, generator_required=False)):
         say(line)

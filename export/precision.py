@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from gentext import bench
 from gentext.compiled import next_feeds, start_states
+from gentext.console import Bar
 from gentext.folders import temporary_folder
 from gentext.opening import open_exported
 from gentext.plugins.samplers.session import GeneratorSession, open_file
@@ -19,10 +20,15 @@ from gentext.run import GENERATOR_FILE
 
 #: Of a generator: the precisions that are fast on a CPU, and those that are meant for a GPU.
 PRECISIONS, CUDA_PRECISIONS = ("fp32", "int8"), ("fp16",)
-#: Symbols that are measured at most, and the number below which the figure is marked as noisy.
-MAX_SYMBOLS, NOISY_BELOW_SYMBOLS = 100_000, 20_000
-#: Streams that the text is read as, and positions of one call.
-STREAM_COUNT, POSITIONS_PER_CALL = 64, 256
+#: How many nats a symbol int8 may cost where it is chosen by its loss, and a precision that the user names.
+AUTO_LIMIT, NAMED_LIMIT = 0.002, 0.005
+#: Symbols of the held-out text that are measured at most and at least, and the number below which the figure is noisy.
+MAX_SYMBOLS, MIN_SYMBOLS, NOISY_BELOW_SYMBOLS = 200_000, 2_000, 20_000
+#: Multiplications of all measured symbols at most, about one a parameter and symbol: half a minute of the notebook's
+#: network. The bound is one of work, not of time, so that the same text is measured on every machine.
+MAX_MULTIPLICATIONS = 800_000_000_000
+#: Positions of one call.
+POSITIONS_PER_CALL = 256
 
 
 class ExportedFile(NamedTuple):
@@ -42,6 +48,8 @@ class BuiltGenerator:
     """By file name."""
     cost: float = 0.0
     """How many nats a symbol its loss is above that of fp32."""
+    report: LossReport | None = None
+    """What was measured; None where nothing was."""
 
 
 # -- what a precision costs --------------------------------------------------------------------
@@ -51,13 +59,17 @@ class BuiltGenerator:
 class LossReport:
     """The loss of a generator in nats a symbol, and that of the same generator in fp32."""
 
+    precision: str
     loss: float
-    reference_loss: float
+    fp32_loss: float
     symbols: int
+    """How many symbols of the held-out text were measured, from its beginning."""
+    held_out_symbols: int
+    """How many it has."""
 
     @property
     def cost(self) -> float:
-        return self.loss - self.reference_loss
+        return self.loss - self.fp32_loss
 
     @property
     def is_noisy(self) -> bool:
@@ -66,38 +78,42 @@ class LossReport:
     def card(self) -> dict[str, Any]:
         """Return the entries for the card of the generator's file."""
         return {
-            "precision_loss": round(self.cost, 6),
+            "precision_losses": {"fp32": round(self.fp32_loss, 6), self.precision: round(self.loss, 6)},
             "precision_symbols": self.symbols,
             "precision_noisy": self.is_noisy,
         }
 
     def __str__(self) -> str:
+        part = ""
+        if self.symbols < self.held_out_symbols:
+            part = f" over the first {self.symbols:,} of {self.held_out_symbols:,} symbols"
         warning = ", noisy: few symbols" if self.is_noisy else ""
-        return f"{self.cost:+.4f} nats a symbol against fp32 over {self.symbols:,} held-out symbols{warning}"
+        return f"held out{part} {self.fp32_loss:.4f} (fp32), {self.loss:.4f} ({self.precision}{warning})"
 
 
-def compare_losses(lowered_bytes: bytes, reference_bytes: bytes, tokens: NDArray[np.int64]) -> LossReport:
-    """Measure a generator file and the same generator in fp32 on the ids of a text, each by its own arithmetic."""
-    tokens = tokens[:MAX_SYMBOLS]
-    reference_loss = _mean_loss(reference_bytes, tokens)
-    return LossReport(_mean_loss(lowered_bytes, tokens), reference_loss, len(tokens))
+def count_measured_symbols(held_out_symbols: int, parameters: int) -> int:
+    """Return how many symbols of a held-out text are measured, from its beginning, with a model of that size."""
+    affordable_symbols = max(MIN_SYMBOLS, MAX_MULTIPLICATIONS // max(1, parameters))
+    return min(held_out_symbols, MAX_SYMBOLS, affordable_symbols)
 
 
-def _mean_loss(generator_bytes: bytes, tokens: NDArray[np.int64]) -> float:
-    """Return a generator's nats a symbol over a text that is read as parallel streams, all symbols forced."""
+def measure_loss(generator_bytes: bytes, tokens: NDArray[np.int64], bar: Bar) -> float:
+    """Return a generator's nats a symbol over ids [T], at least one, which it reads as one stream.
+
+    All symbols are forced, so every loss comes from the arithmetic of the file. The figure is that of ``gen eval``.
+    """
     session = _open_generator(generator_bytes)
-    rows = max(1, min(STREAM_COUNT, len(tokens) // POSITIONS_PER_CALL))
-    streams = tokens[: len(tokens) // rows * rows].reshape(rows, -1).T
-    feeds = start_states(session.signature, rows)
-    feeds |= {"token": np.zeros(rows, np.int64), "fresh": np.ones(rows, np.bool_)}
+    feeds = start_states(session.signature, 1)
+    feeds |= {"token": np.zeros(1, np.int64), "fresh": np.ones(1, np.bool_)}
     total_loss = 0.0
-    for begin in range(0, len(streams), POSITIONS_PER_CALL):
-        forced = np.ascontiguousarray(streams[begin : begin + POSITIONS_PER_CALL])
+    for begin in range(0, len(tokens), POSITIONS_PER_CALL):
+        forced = np.ascontiguousarray(tokens[begin : begin + POSITIONS_PER_CALL, None])
         noise = np.zeros((*forced.shape, session.signature.columns), np.float32)
         results = session.call(feeds | {"forced": forced, "noise": noise})
         total_loss -= float(results["logprobs"].sum(dtype=np.float64))
         feeds = next_feeds(session.signature, results)
-    return total_loss / streams.size
+        bar.advance(len(forced))
+    return total_loss / len(tokens)
 
 
 def _open_generator(generator_bytes: bytes) -> GeneratorSession:

@@ -365,6 +365,20 @@ def test_newest_run_is_exported_by_default(
     assert not (tmp_path / "older" / "model.onnx").exists()
 
 
+def test_many_symbols_make_no_larger_generator(tmp_path: Path, gen: Callable[..., Any]) -> None:
+    """The table of the first layer's products has four rows of hidden units a symbol; an embedding is smaller."""
+    text = tmp_path / "text.txt"
+    text.write_text("".join(chr(0x4E00 + index * 7919 % 900) for index in range(9000)), encoding="utf-8")
+    run = tmp_path / "run"
+    sizes = [f"--set=model.{size}" for size in ("hidden=64", "embedding=16", "layers=1")]
+    code, _, err = gen("train", text, "--run", run, *sizes, "--set=run.threads=1", "--set=batcher.batch=2", "--steps=2")
+    assert code == 0 and "fp32" in err, err
+    code, _, err = gen("export", run, "--precision", "fp32")
+    assert code == 0, err
+    model_bytes, generator_bytes = ((run / name).stat().st_size for name in ("model.onnx", "generator.onnx"))
+    assert generator_bytes < model_bytes * 1.5
+
+
 def raising(*_: object) -> None:
     raise ExportError("no step")
 
@@ -376,7 +390,7 @@ def test_fastest_precision_is_taken(
     options = ("--set", "model.hidden=64", "--set", "run.threads=1", "--steps", 2, "--no-export")
     assert gen("train", tiny_text, "--run", run, *options)[0] == 0
     monkeypatch.setattr(bench, "REPEATS", 1)
-    code, _, err = gen("export", run, "--precision", "auto", "--limit", 10)
+    code, _, err = gen("export", run, "--precision", "fastest", "--limit", 10)
     assert code == 0, err
     lines = [line.split() for line in err.splitlines() if re.match(r"(fp32|int8) +[0-9]", line)]
     assert [line[0] for line in lines] == ["fp32", "int8"], err

@@ -42,6 +42,8 @@ class LSTMConfig:
     """Forget bias 1, orthogonal recurrent weights, output bias = log of the symbols' frequencies."""
 
 
+#: Symbols up to which an exported step looks up the product of embedding and input weights in a table.
+MAX_TABLE_SYMBOLS = 512
 #: Bytes of a weight while the model is trained: itself, its copy in a checkpoint, Adam's two moments, of 4 bytes each.
 BYTES_PER_WEIGHT = 16
 
@@ -127,11 +129,15 @@ class LSTMModel(RecurrentModel):
     def step(self, tokens: Tensor, state: TorchState) -> tuple[Tensor, TorchState]:
         """One position in plain matrix products: layer 0 reads a row of a table, each other layer is one product.
 
+        With many symbols that table would be larger than all else in an exported file, so layer 0 then reads the
+        symbol's embedding as the other layers read their inputs.
         What depends on weights alone (the gates' order, the table of layer 0) an export computes once.
         """
         h, c = state
         output_sum: Tensor | None = None
         x: Tensor | None = None
+        if self.embedding is not None and self.vocab_size > MAX_TABLE_SYMBOLS:
+            x = self.embedding(tokens)
         new_h, new_c = [], []
         for layer, (lstm, norm) in enumerate(zip(self.lstms, self.norms, strict=True)):
             w_in, w_state, bias_in, bias_state = (
