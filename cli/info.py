@@ -8,10 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from gentext.advice import after_training, before_training
 from gentext.completion import complete_runs
 from gentext.run import GENERATOR_FILE, MODEL_FILE, Run
 from gentext.source import find_source
+
+#: Parts of a card that are too long to be shown.
+HIDDEN_FACTS = ("config", "curve")
 
 
 def info(
@@ -65,8 +67,8 @@ def _describe_file(path: Path, verify: bool) -> dict[str, Any]:
         "tokenizer": bundle.tokenizer.name,
         "states": [f"{state.name} {state.dtype} {state.shape}".replace("None", "batch") for state in bundle.states],
         "chain": chain,
-        **{name: fact for name, fact in card.items() if name != "config"},
-        "advice": _advice_lines(card),
+        **{name: fact for name, fact in card.items() if name not in HIDDEN_FACTS},
+        "verdict": _verdict_lines(card),
     }
 
 
@@ -107,15 +109,7 @@ def _look_up(table: Any, *keys: str) -> Any:
     return table
 
 
-def _advice_lines(card: dict[str, Any]) -> list[str]:
-    """Return the notebook's advice for this model, as far as the card has the numbers for it."""
-    characters, val_frac = _look_up(card, "corpus", "characters"), _look_up(card, "config", "run", "val_frac")
-    model_options = _look_up(card, "config", "model")
-    model_options = model_options if isinstance(model_options, dict) else {}
-    lines = []
-    if isinstance(characters, int) and isinstance(val_frac, float) and isinstance(card.get("parameters"), int):
-        held_out = int(characters * val_frac)
-        lines += before_training(card["parameters"], characters - held_out, held_out, model_options)
-    if all(isinstance(card.get(key), int | float) for key in ("train_loss", "val_loss", "best_step", "steps")):
-        lines += after_training(card["train_loss"], card["val_loss"], card["best_step"], card["steps"], model_options)
-    return lines
+def _verdict_lines(card: dict[str, Any]) -> list[str]:
+    """Return the verdict of a file's card; a file from elsewhere may hold anything there."""
+    lines = card.get("verdict")
+    return [line for line in lines if isinstance(line, str)] if isinstance(lines, list) else []

@@ -55,7 +55,10 @@ Training
     resolve  the config of a run, from presets, files and options
     text  a corpus as ids, split into the part to learn from and the held-out part
     completion  what a shell completes after Tab
-    advice  advice about over-fitting and under-fitting
+    advice  warnings before the first step, from the sizes of text, model and budget
+    arrangement  notices a text whose lines are sorted or grouped
+    learning_curve  whether a loss still falls, and whether held-out and training loss part
+    verdict  the verdict at the end of a run, and what to try next
     planning  creates the components of a run, and turns its budget into steps
     pipeline  a training run from its options to the exported files
 

@@ -1,87 +1,72 @@
-"""Advice about over-fitting and under-fitting, which the notebook gives to its readers and gentext prints.
+"""Advice before the first step, from the sizes of the text and of the model and from the budget.
 
-Karpathy's tips, as the notebook quotes them: parameters and characters should be of about the
-same order of magnitude; a training loss far below the held-out loss means over-fitting (a smaller
-network, more dropout); about equal means under-fitting (more units or layers); and the held-out
-text must be large enough for its loss to mean something.
+Karpathy's tips, as the notebook quotes them: parameters and characters should be of about the same order of magnitude,
+and the held-out text must be large enough for its loss to mean something. Neither matters as long as the budget does
+not read the text once. `gentext.verdict` is about the end of a run.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection
 
-#: Below this many characters the held-out loss is too noisy to compare models by.
-MIN_HELD_OUT_CHARACTERS = 20_000
-#: Difference of held-out and training loss, in nats a symbol, above which a model over-fits.
-OVERFITTING_GAP = 0.10
-#: The same, below which it under-fits: a larger model would do better.
-UNDERFITTING_GAP = 0.03
-#: Parameters a character, or characters a parameter, above which they are not of one order of magnitude.
+#: Below this many symbols the held-out loss is too noisy to compare models by.
+MIN_HELD_OUT_SYMBOLS = 20_000
+#: Parameters a symbol, or symbols a parameter, above which they are not of one order of magnitude.
 MAX_RATIO = 10
+#: Passes below which the text is not read once, and above which a model can learn much of it by heart.
+READ_ONCE, READ_OFTEN = 0.95, 2.0
 
 
-def before_training(parameters: int, characters: int, held_out: int, options: Collection[str]) -> list[str]:
+def before_training(
+    parameters: int, symbols: int, held_out: int, passes: float, seconds_of_pass: float, options: Collection[str]
+) -> list[str]:
     """Return warnings for before the first step; usually none.
 
-    ``held_out`` counts characters. ``options`` are the options of the model: only these are recommended.
+    ``symbols`` and ``held_out`` are the lengths of the text to learn from and of the other. The budget reads the text
+    ``passes`` times, and each of them takes about ``seconds_of_pass``. ``options`` are the options of the model: only
+    these are recommended.
     """
     lines = []
-    if held_out < MIN_HELD_OUT_CHARACTERS:
+    if held_out < MIN_HELD_OUT_SYMBOLS:
         lines.append(
-            f"the held-out text has only {held_out:,} characters: its loss will be noisy. "
+            f"the held-out text has only {held_out:,} symbols: its loss will be noisy. "
             f"A longer text or a larger --val-frac helps"
         )
-    if parameters > MAX_RATIO * characters:
+    if passes < READ_ONCE:
         lines.append(
-            f"{parameters / max(characters, 1):.0f} parameters a character: the model can learn the text by heart. "
-            f"Watch the held-out loss; a smaller model or more dropout "
-            f"helps{_format_keys(options, 'hidden', 'dropout')}"
+            f"the budget reads {format_passes(passes)}: a whole pass takes about {format_duration(seconds_of_pass)}"
         )
-    elif characters > MAX_RATIO * parameters:
+    elif parameters > MAX_RATIO * symbols and passes >= READ_OFTEN:
         lines.append(
-            f"{characters / max(parameters, 1):.0f} characters a parameter: "
-            f"the text has room for a larger model{_format_keys(options, 'hidden', 'layers')}"
+            f"{parameters / max(symbols, 1):.0f} parameters a symbol, and {format_passes(passes)}: the model can learn "
+            f"the text by heart. Watch the held-out loss; a smaller model or more dropout "
+            f"helps{format_keys(options, 'hidden', 'dropout')}"
+        )
+    elif symbols > MAX_RATIO * parameters:
+        lines.append(
+            f"{symbols / max(parameters, 1):.0f} symbols a parameter: "
+            f"the text has room for a larger model{format_keys(options, 'hidden', 'layers')}"
         )
     return lines
 
 
-def after_training(
-    train_loss: float,
-    val_loss: float,
-    best_step: int,
-    steps: int,
-    options: Collection[str],
-    vocab_size: int | None = None,
-) -> list[str]:
-    """Return the verdict at the end: nothing learned, over-fitting, under-fitting or neither, and what to try.
-
-    ``vocab_size`` is the number of symbols; without it, the first of these verdicts cannot be reached. ``options`` are
-    the options of the model: only these are recommended.
-    """
-    if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
-        return []
-    loss_gap = val_loss - train_loss
-    losses = f"held-out {val_loss:.4f}, training {train_loss:.4f} (both without dropout)"
-    if vocab_size and val_loss > math.log(vocab_size):
-        guessing_loss = f"guessing evenly among {vocab_size} symbols costs {math.log(vocab_size):.4f}"
-        verdict = f"nothing learned: {losses}; {guessing_loss}. Train longer, or with a lower trainer.rate"
-    elif loss_gap > OVERFITTING_GAP:
-        dropout = "more dropout (--set model.dropout=0.3), " if "dropout" in options else ""
-        verdict = f"over-fitting: {losses}. Try {dropout}a smaller model or more text"
-    elif loss_gap < UNDERFITTING_GAP:
-        larger_model = f"a larger model{_format_keys(options, 'hidden', 'layers')}"
-        verdict = f"under-fitting: {losses}. Train longer (--epochs), or try {larger_model}"
-    else:
-        larger_model = "A larger model with more dropout" if "dropout" in options else "A larger model"
-        verdict = f"well fitted: {losses}. {larger_model} may still gain"
-    lines = [verdict]
-    if 0 < best_step < steps:
-        lines.append(f"the best checkpoint is step {best_step} of {steps}: after it the held-out loss rose")
-    return lines
-
-
-def _format_keys(options: Collection[str], *names: str) -> str:
+def format_keys(options: Collection[str], *names: str) -> str:
     """Return `` (model.hidden, ...)`` with those of some options that the model has, or nothing."""
     keys = ", ".join(f"model.{name}" for name in names if name in options)
     return f" ({keys})" if keys else ""
+
+
+def format_passes(passes: float) -> str:
+    """Return how often a text is read: ``57 % of a pass``, ``2.0 passes``."""
+    if passes >= READ_ONCE:
+        return f"{passes:.1f} passes"
+    return f"{100 * passes:.2g} % of a pass"
+
+
+def format_duration(seconds: float) -> str:
+    """Return a time: ``50 s``, ``3 min 05 s``, ``2 h 10 min``."""
+    minutes, seconds_left = divmod(round(seconds), 60)
+    hours, minutes_left = divmod(minutes, 60)
+    if hours:
+        return f"{hours:,} h {minutes_left:02d} min"
+    return f"{minutes} min {seconds_left:02d} s" if minutes else f"{seconds_left} s"

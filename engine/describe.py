@@ -155,6 +155,7 @@ def make_card(run: Run, model: Model) -> dict[str, Any]:
         "steps": final_row.get("step"),
         **{key: final_row.get(key) for key in ("val_loss", "train_loss", "best_step")},
         "curve": _card_curve(run),
+        "verdict": run.read_verdict(),
         "config": {**config, "corpus": corpus},
         "versions": {name: installed_version(name) for name in ("gentext", "torch", "onnx")}
         | {"python": platform.python_version()},

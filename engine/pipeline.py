@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gentext import advice
 from gentext import run as runs
+from gentext.arrangement import describe_arrangement
 from gentext.bundle import choose_start
 from gentext.capabilities import SupportsPrepare
 from gentext.config import ConfigTable, build_config, to_table
@@ -31,7 +32,8 @@ from gentext.resolve import (
 )
 from gentext.run import Run
 from gentext.settings import BUDGET_UNITS, Settings, check_extras
-from gentext.text import ResumedRun, SplitText, read_text
+from gentext.text import ResumedRun, SplitText, read_text, unigram_loss
+from gentext.verdict import RunFacts, judge
 
 DEFAULT_CORPUS = "python-docs"
 
@@ -173,14 +175,19 @@ def _describe_training(run: Run, prepared: PreparedTraining, text: SplitText) ->
             f"held out are {unread_count + len(text.held_out):,} characters, of which the last {len(text.held_out):,} "
             f"are measured; a smaller --val-frac leaves more to learn from"
         )
-    say(f"budget: {steps:,} steps, about {_format_duration(steps * seconds_per_step)}; run: {run.path}")
-    for line in advice.before_training(parameters, text.characters, len(text.held_out), prepared.config["model"]):
+    say(f"budget: {steps:,} steps, about {advice.format_duration(steps * seconds_per_step)}; run: {run.path}")
+    symbols_per_step = prepared.batcher.rows * prepared.batcher.length
+    passes = steps * symbols_per_step / len(text.train)
+    seconds_of_pass = seconds_per_step * len(text.train) / symbols_per_step
+    for line in advice.before_training(
+        parameters, len(text.train), len(text.val), passes, seconds_of_pass, prepared.config["model"]
+    ):
         warn(line)
-
-
-def _format_duration(seconds: float) -> str:
-    minutes, seconds_left = divmod(round(seconds), 60)
-    return f"{minutes} min {seconds_left:02d} s" if minutes else f"{seconds_left} s"
+    arrangement = describe_arrangement(
+        text.train, text.val, read_symbols(prepared.config["tokenizer"]["name"], text.tokenizer)
+    )
+    if arrangement:
+        warn(arrangement)
 
 
 def _fit_model(run: Run, prepared: PreparedTraining, text: SplitText, settings: Settings, resume: bool) -> FitResult:
@@ -193,6 +200,9 @@ def _fit_model(run: Run, prepared: PreparedTraining, text: SplitText, settings: 
             result = prepared.trainer.fit(
                 prepared.model, prepared.batcher, text.train, text.val, run, hooks, steps, resume
             )
+        if not rank:
+            lines = judge(_collect_facts(result, prepared, text)).lines
+            runs.write_text(run.path / runs.VERDICT_FILE, "".join(f"{line}\n" for line in lines))
         hooks.run_finished(run, settings, result)
         if settings.export:
             hooks.export_run(run, settings)
@@ -212,6 +222,28 @@ def _fit_model(run: Run, prepared: PreparedTraining, text: SplitText, settings: 
     finally:
         hooks.run_closed(run)
     return result
+
+
+def _collect_facts(result: FitResult, prepared: PreparedTraining, text: SplitText) -> RunFacts:
+    """Return what the verdict on a run depends on."""
+    model_options = prepared.config["model"]
+    dropout = model_options.get("dropout")
+    steps, _ = prepared.plan()
+    return RunFacts(
+        train_symbols=len(text.train),
+        symbols_read=result.steps * prepared.batcher.rows * prepared.batcher.length,
+        steps=result.steps,
+        budget_steps=steps,
+        best_step=result.best_step,
+        val_loss=result.val_loss,
+        train_loss=result.train_loss,
+        curve=result.curve,
+        vocab_size=text.tokenizer.vocab_size,
+        unigram_loss=unigram_loss(text.counts, text.val),
+        options=model_options,
+        dropout=dropout if isinstance(dropout, float) else 0.0,
+        symbols_per_second=result.symbols_per_second,
+    )
 
 
 def _advice_to_resume(run: Run) -> str:

@@ -23,12 +23,13 @@ __all__ = ["Run", "append_line", "atomic_write", "open_run", "runs_folder", "wri
 
 CONFIG_FILE, TOKENIZER_FILE, METRICS_FILE = "config.toml", "tokenizer.json", "metrics.jsonl"
 SAMPLES_FILE, HELD_OUT_FILE, CURVES_FILE, EVENTS_FOLDER = "samples.txt", "held_out.txt", "curves.png", "tensorboard"
+VERDICT_FILE = "verdict.txt"
 MODEL_FILE, GENERATOR_FILE, UNROLLED_FILE = "model.onnx", "generator.onnx", "generator-unrolled.onnx"
 #: The lock file is empty, and stays there after training: only the lock on it counts, see `gentext.lock`.
 LOCK_FILE, CHECKPOINTS_FOLDER = ".lock", "checkpoints"
 #: The files that lie in the run's folder itself.
 RUN_FILES = (
-    *(CONFIG_FILE, TOKENIZER_FILE, METRICS_FILE, SAMPLES_FILE, HELD_OUT_FILE, CURVES_FILE),
+    *(CONFIG_FILE, TOKENIZER_FILE, METRICS_FILE, SAMPLES_FILE, HELD_OUT_FILE, CURVES_FILE, VERDICT_FILE),
     *(MODEL_FILE, GENERATOR_FILE, UNROLLED_FILE, LOCK_FILE),
 )
 #: Bytes of tokenizer.json, at most. With a symbol for each character of Unicode it has less than five million.
@@ -120,6 +121,11 @@ class Run:
             for row in self.read_metrics()
             if row["step"] <= last_step and row.get("val_loss") is not None and not row.get("finished")
         )
+
+    def read_verdict(self) -> list[str]:
+        """Return the lines of the verdict on a finished run; none for an unfinished one."""
+        path = self.path / VERDICT_FILE
+        return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
 
 
 def _is_metrics_row(row: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -163,6 +164,15 @@ class _EncodedPieces:
                 f"{tokenizer.vocab_size} symbols; leave such characters out of the text"
             ) from error
         return check_ids(self._tokenizer_name, ids, tokenizer.vocab_size)
+
+
+def unigram_loss(counts: NDArray[np.int64], ids: Ids) -> float:
+    """Return the loss on ids, in nats a symbol, of a model that knows only how often each symbol was counted.
+
+    Each is counted once more than it occurs, so that one that never occurs has a probability too.
+    """
+    losses = math.log(counts.sum() + len(counts)) - np.log(counts + 1)
+    return float(losses[ids].mean())
 
 
 def _corpus_table(stream: CorpusStream) -> ConfigTable:

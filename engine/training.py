@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from gentext import console
-from gentext.advice import after_training
-from gentext.describe import load_tokenizer
 from gentext.errors import ConfigError, MissingExtra, UsageError
 from gentext.interfaces import FitResult, World
 from gentext.library import TextModel, open_text_model
@@ -110,13 +108,8 @@ def initial_weights_loader(run_folder: Path | None) -> InitialWeightsLoader | No
 
 
 def describe_result(run: Run, result: FitResult) -> list[str]:
-    """Return what the user should know about a run that is finished: over-fitting, under-fitting, speed."""
-    model_options = run.config.get("model", {})
-    vocab_size = load_tokenizer(*run.read_tokenizer()).vocab_size
-    advice = after_training(
-        result.train_loss, result.val_loss, result.best_step, result.steps, model_options, vocab_size
-    )
-    return [*advice, f"{result.symbols_per_second:,.0f} symbols/s; everything is in {run.path}"]
+    """Return what the user should know about a run that is finished: the verdict, and its speed."""
+    return [*run.read_verdict(), f"{result.symbols_per_second:,.0f} symbols/s; everything is in {run.path}"]
 
 
 def _format_setting(key: str, setting: object) -> str:

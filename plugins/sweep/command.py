@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gentext.advice import after_training
 from gentext.completion import complete_corpora, complete_presets
 from gentext.console import say
 from gentext.errors import GenError, MissingExtra
@@ -104,10 +103,7 @@ def _keep_best(sweep: Sweep, rows: list[TrialRow], export: bool) -> None:
     if best_row.state != "finished" or best_row.val_loss is None:
         raise GenError(f"no trial was finished; see {sweep.folder / 'sweep.csv'} for the reasons")
     run = sweep.keep_best(best_row, export=export)
-    details, model_options = best_row.details, run.config.get("model", {})
-    for line in after_training(
-        details["train_loss"], best_row.val_loss, details["best_step"], details["steps"], model_options
-    ):
+    for line in run.read_verdict():
         say(line)
     say(f"the best is trial {best_row.number}; table and picture are in {sweep.folder}")
     say(f"next: gen {'sample' if export else 'export'} {run.path}")
