@@ -14,12 +14,13 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import onnx
 
 from gentext.errors import GenError
+from gentext.export.proto import subgraphs
 from gentext.onnx_file import read_checked_metadata
 from gentext.plugins.pytorch.checkpoint import find_checkpoints, read_checkpoint
 from gentext.run import GENERATOR_FILE, MODEL_FILE, open_run
@@ -29,13 +30,22 @@ MIN_WEIGHT_BYTES = 256
 
 
 def onnx_weights(content: bytes) -> list[range]:
-    """Return where the weights of an .onnx file lie."""
+    """Return where the weights of an .onnx file lie: the initializers and constants of the graph and its subgraphs."""
     weights = []
-    for tensor in onnx.load_from_string(content).graph.initializer:
+    for tensor in constants(onnx.load_from_string(content).graph):
         if len(tensor.raw_data) >= MIN_WEIGHT_BYTES:
             begin = content.index(tensor.raw_data)
             weights.append(range(begin, begin + len(tensor.raw_data)))
     return weights
+
+
+def constants(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Yield all constant tensors of a graph."""
+    yield from graph.initializer
+    for node in graph.node:
+        yield from (attribute.t for attribute in node.attribute if attribute.type == onnx.AttributeProto.TENSOR)
+        for inner_graph in subgraphs(node):
+            yield from constants(inner_graph)
 
 
 def checkpoint_weights(content: bytes) -> list[range]:

@@ -23,7 +23,7 @@ from typer.models import CommandInfo
 
 from gentext.console import escape_on_terminal, report_error
 from gentext.errors import GenError, exit_error, reason, text_of
-from gentext.interrupts import EndedByUser
+from gentext.interrupts import INTERRUPTED_STATUS, EndedByUser, end_stuck_process
 from gentext.manager import host, is_strict
 
 #: The commands of this folder, and the names of their module and function.
@@ -45,8 +45,6 @@ COMMAND_ORDER = ["train", "sweep", *(name for name in COMMANDS if name != "train
 #: Errors of the operating system whose cause is the machine, not the program.
 MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}
 MACHINE_ERRORS |= {errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE, errno.ENFILE, errno.ENODEV, errno.ENXIO}
-#: The exit status of a command that Ctrl-C has ended, by convention. Typer turns each Ctrl-C into it.
-INTERRUPTED_STATUS = 130
 
 
 def build(invoked: str | None = None) -> typer.Typer:
@@ -110,14 +108,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr = escape_on_terminal(sys.stderr)
     argument_list = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        with _lasting_interrupts():
+        with _lasting_interrupts(), end_stuck_process():
             application = build(argument_list[0] if argument_list else None)
             # Without arguments, Typer reads those of the process: on Windows it also expands their wildcards.
             exit_status = application(
                 args=None if arguments is None else argument_list, prog_name="gen", standalone_mode=False
             )
         sys.stdout.flush()
-        if exit_status == INTERRUPTED_STATUS:
+        if exit_status == INTERRUPTED_STATUS:  # Typer turns each Ctrl-C into it
             raise KeyboardInterrupt
         return exit_status if isinstance(exit_status, int) else 0
     except SystemExit as error:

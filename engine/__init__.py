@@ -11,7 +11,7 @@ Contracts
     console  lines and progress bars on stderr for the user, and what a terminal may be shown
     reading  reads files and data of bounded size
     folders  folders that environment variables choose
-    interrupts  Ctrl-C, which stops training once everything is saved, and ends a text that has no other end
+    interrupts  Ctrl-C, which stops training once everything is saved, and ends a text without end and any long call
     config  options of a component: a dataclass filled from presets, TOML and the command line
     settings  the settings of a run that belong to no component
     strategy  the base class of a link of the sampling chain

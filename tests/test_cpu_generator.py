@@ -52,7 +52,9 @@ def test_many_rows_are_shared_and_few_are_not(compiled_model: CompiledModel, mon
     rows: list[int] = []
     call = GeneratorSession.call
     monkeypatch.setattr(
-        GeneratorSession, "call", lambda self, feeds: rows.append(len(feeds["token"])) or call(self, feeds)
+        GeneratorSession,
+        "call",
+        lambda self, feeds, options=None: rows.append(len(feeds["token"])) or call(self, feeds, options),
     )
     for count in (1, 15, 16, 33):
         written(generate_compiled(ParallelGenerator(session, 3), session.bundle, request(chain, count, 1)), count)

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gentext.errors import FileFormatError
+from gentext.interrupts import call_stoppable
+from gentext.plugins.samplers.runtime import run_options, stop_runs
 from gentext.plugins.samplers.session import GeneratorSession, open_file
 from gentext.signature import Port
 
@@ -58,7 +60,7 @@ class ParallelGenerator:
         session, executor = self._prepare_shares()
         row_bounds = [rows * share // shares_count for share in range(shares_count + 1)]
         share_feeds = [self._share_feeds(feeds, begin, end) for begin, end in itertools.pairwise(row_bounds)]
-        results = list(executor.map(session.call, share_feeds))
+        results = _run_shares(executor, session, share_feeds)
         return {
             port.name: _join_rows(port, [outputs[port.name] for outputs in results]) for port in self.signature.outputs
         }
@@ -85,6 +87,24 @@ class ParallelGenerator:
         """Return the inputs of the rows from ``begin`` to ``end``."""
         ports = {port.name: port for port in self.signature.inputs}
         return {name: _slice_rows(ports[name], tensor, begin, end) for name, tensor in feeds.items()}
+
+
+def _run_shares(executor: Executor, session: GeneratorSession, share_feeds: Sequence[Feeds]) -> list[Feeds]:
+    """Return the outputs of each share. When one fails, or Ctrl-C comes, no share goes on."""
+    from concurrent.futures import wait
+
+    options = [run_options() for _ in share_feeds]
+    futures = [executor.submit(session.call, *share) for share in zip(share_feeds, options, strict=True)]
+
+    def gather() -> list[Feeds]:
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            stop_runs(options)
+            wait(futures)
+            raise
+
+    return call_stoppable(gather, lambda: stop_runs(options))
 
 
 def _slice_rows(port: Port, tensor: Any, begin: int, end: int) -> Any:

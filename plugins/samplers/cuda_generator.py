@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from gentext.compiled import next_feeds
 from gentext.console import say
 from gentext.errors import reason
-from gentext.plugins.samplers.runtime import allocate_tensor, capture_options
+from gentext.plugins.samplers.runtime import allocate_tensor, capture_options, run_stoppable
 from gentext.plugins.samplers.session import GeneratorSession, open_unrolled
 from gentext.signature import Port
 
@@ -132,9 +132,6 @@ def _report_fallback(error: Exception) -> None:
     say(f"no captured graph, so the GPU runs the generator's loop, which is slower: {reason(error)}")
 
 
-# -- buffers -----------------------------------------------------------------------------------
-
-
 class BufferedOutput:
     """An output that stays in its buffer until it is read, or until another run needs the buffer."""
 
@@ -233,7 +230,9 @@ class _CapturedBatch:
         target_buffers.release()
         for name, buffer in self._inputs.items():
             buffer.write(pad_rows(self._ports[name], feeds[name], rows))
-        self._session.run_with_iobinding(self._bindings[source_index], self._run_options[source_index])
+        binding, options = self._bindings[source_index], self._run_options[source_index]
+        options.terminate = False  # Ctrl-C may have stopped an earlier run
+        run_stoppable(lambda: self._session.run_with_iobinding(binding, options), options)
         host_results = {
             name: trim_rows(self._ports[name], tensor.numpy(), rows) for name, tensor in self._outputs.items()
         }

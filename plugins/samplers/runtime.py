@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import onnxruntime
 
 from gentext.errors import DeviceError, FileFormatError, reason
+from gentext.interrupts import call_stoppable
 from gentext.settings import cores
 
 CPU_PROVIDER, CUDA_PROVIDER = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -20,6 +21,9 @@ CUDA_OPTIONS = {"use_tf32": "0"}
 ONE_THREAD_BYTES = 2_000_000
 #: Threads of a session, at most, where the user sets no number.
 DEFAULT_MAX_THREADS = 8
+Result = TypeVar("Result")
+#: Parts of onnxruntime's messages about memory that it did not get.
+OUT_OF_MEMORY = ("Failed to allocate memory", "Available memory of", "bad_alloc", "bad allocation")
 #: Parts of onnxruntime's messages about a file whose operators it does not have.
 MISSING_OPERATOR = ("No Op registered", "is not a registered function", "ValidateOpset", "NOT_IMPLEMENTED")
 
@@ -87,8 +91,11 @@ def _may_have_gpu() -> bool:
 
 def create_session(path: Path, providers: list[Any], threads: int) -> Any:
     """Create a session. Raises FileFormatError for a file that cannot be loaded; problems of CUDA pass unchanged."""
+    options = _session_options(threads)
     try:
-        return onnxruntime.InferenceSession(path, _session_options(threads), providers=providers)
+        return call_stoppable(
+            lambda: onnxruntime.InferenceSession(path, options, providers=providers), lambda: _stop_loading(options)
+        )
     except Exception as error:
         message = str(error)
         if providers != [CPU_PROVIDER] and any(
@@ -105,6 +112,28 @@ def create_session(path: Path, providers: list[Any], threads: int) -> Any:
         ) from None
 
 
+def _stop_loading(options: Any) -> None:
+    """Have the creation of a session end before its next step; a step itself, as of folding constants, goes on."""
+    if hasattr(options, "set_load_cancellation_flag"):  # newer versions only
+        options.set_load_cancellation_flag(True)
+
+
+def stop_runs(all_options: Iterable[Any]) -> None:
+    """Have the runs with these run options end after the node that each computes, in loops too."""
+    for options in all_options:
+        options.terminate = True
+
+
+def run_stoppable(run: Callable[[], Result], options: Any) -> Result:
+    """Return the result of a run with these run options, which Ctrl-C stops. See `gentext.interrupts`."""
+    return call_stoppable(run, lambda: stop_runs([options]))
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether onnxruntime's error means that it did not get the memory that a graph asked for."""
+    return any(text in str(error) for text in OUT_OF_MEMORY)
+
+
 def first_line(error: Exception) -> str:
     """Return the first line of onnxruntime's message, without the status codes before it."""
     message = str(error)
@@ -116,6 +145,11 @@ def first_line(error: Exception) -> str:
 def allocate_tensor(shape: Sequence[int], dtype: Any, device: str) -> Any:
     """Allocate a tensor on a device, as an OrtValue whose address never changes."""
     return onnxruntime.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype, device, 0)
+
+
+def run_options() -> Any:
+    """Return the options of one run, by which `stop_runs` can stop it."""
+    return onnxruntime.RunOptions()
 
 
 def capture_options(graph_id: int) -> Any:

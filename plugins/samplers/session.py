@@ -20,7 +20,10 @@ from gentext.plugins.samplers.runtime import (
     best_threads,
     create_session,
     first_line,
+    is_out_of_memory,
     open_session,
+    run_options,
+    run_stoppable,
 )
 from gentext.signature import Port, signature
 
@@ -48,11 +51,21 @@ class _FileSession:
         self.on_cuda = session.get_providers()[0] == CUDA_PROVIDER
         self.threads: int = session.get_session_options().intra_op_num_threads
 
-    def _run_graph(self, output_names: list[str], feeds: Mapping[str, Any]) -> list[Any]:
-        """Run the graph. Raises FileFormatError where it fails, as with a default value of a wrong shape."""
+    def _run_graph(self, output_names: list[str], feeds: Mapping[str, Any], options: Any = None) -> list[Any]:
+        """Run the graph, until Ctrl-C.
+
+        :param options: run options by which the caller may stop the run; None for new ones.
+
+        Raises FileFormatError where it fails, as with a default value of a wrong shape, or for want of memory.
+        """
+        options = options or run_options()
         try:
-            results: list[Any] = self.session.run(output_names, feeds)
+            results: list[Any] = run_stoppable(lambda: self.session.run(output_names, feeds, options), options)
         except Exception as error:  # onnxruntime has a class for each status, with no common base
+            if is_out_of_memory(error):
+                raise FileFormatError(
+                    f"{self.path}: running it takes more memory than there is; ask for fewer or shorter texts at once"
+                ) from error
             raise FileFormatError(
                 f"{self.path}: onnxruntime cannot run it ({first_line(error)}); export it again"
             ) from error
@@ -133,9 +146,12 @@ class GeneratorSession(_FileSession):
                 f"the file is damaged, export it again"
             )
 
-    def call(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
-        """Run the graph for the K positions of ``forced`` [K, N], and return its outputs by name."""
-        return dict(zip(self._output_names, self._run_graph(self._output_names, feeds), strict=True))
+    def call(self, feeds: Mapping[str, Any], options: Any = None) -> dict[str, Any]:
+        """Run the graph for the K positions of ``forced`` [K, N], and return its outputs by name.
+
+        :param options: run options by which the caller may stop the run; None for new ones.
+        """
+        return dict(zip(self._output_names, self._run_graph(self._output_names, feeds, options), strict=True))
 
 
 def open_file(path: Path, device: str = "auto", threads: int = 0, verify: bool = True) -> Session | GeneratorSession:
