@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from gentext import bench as measure
-from gentext.completion import complete_runs
+from gentext.completion import complete_models
 from gentext.console import say
 from gentext.errors import MissingExtra, UsageError
 from gentext.folders import temporary_folder
@@ -28,7 +28,7 @@ def bench(
     source: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[RUN | FILE.onnx]", help="Default: the newest exported run.", autocompletion=complete_runs
+            metavar="[RUN | FILE.onnx]", help="Default: the newest exported run.", autocompletion=complete_models
         ),
     ] = None,
     baseline: Annotated[

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from gentext.completion import complete_runs
+from gentext.completion import complete_models
 from gentext.console import say
 from gentext.errors import CorpusError
 from gentext.library import open_text_model
@@ -21,7 +21,7 @@ def evaluate(
     source: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[RUN | FILE.onnx]", help="Default: the newest exported run.", autocompletion=complete_runs
+            metavar="[RUN | FILE.onnx]", help="Default: the newest exported run.", autocompletion=complete_models
         ),
     ] = None,
     text: Annotated[

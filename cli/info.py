@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gentext.completion import complete_runs
+from gentext.completion import complete_models
 from gentext.run import GENERATOR_FILE, MODEL_FILE, Run
 from gentext.source import find_source
 
@@ -19,7 +19,7 @@ HIDDEN_FACTS = ("config", "curve")
 def info(
     source: Annotated[
         Path | None,
-        typer.Argument(metavar="[RUN | FILE.onnx]", help="Default: the newest run.", autocompletion=complete_runs),
+        typer.Argument(metavar="[RUN | FILE.onnx]", help="Default: the newest run.", autocompletion=complete_models),
     ] = None,
     no_verify: Annotated[bool, typer.Option("--no-verify", help="Open a file that does not fit its check.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,

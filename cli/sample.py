@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperCommand
 
 from gentext.cli.links import FlagSpelling, decode_escapes, describe_flags, extract_flags, split_names
-from gentext.completion import complete_runs
+from gentext.completion import complete_models
 from gentext.config import merge, parse_setting
 from gentext.console import Bar, progress, raw_stdout, say, warn
 from gentext.errors import PrimeError, UsageError
@@ -69,7 +69,7 @@ def sample(
     source: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[RUN | FILE.onnx]", help="Default: the newest exported run.", autocompletion=complete_runs
+            metavar="[RUN | FILE.onnx]", help="Default: the newest exported run.", autocompletion=complete_models
         ),
     ] = None,
     prime: Annotated[str | None, typer.Option(help="Text to go on from.")] = None,

@@ -1,4 +1,4 @@
-"""What a shell completes after Tab: presets, texts of the catalogue, runs. The shell itself completes files."""
+"""What a shell completes after Tab: presets, texts and models by name, runs. The shell itself completes files."""
 
 from __future__ import annotations
 
@@ -24,3 +24,10 @@ def complete_runs(incomplete: str) -> list[str]:
     folder = runs_folder()
     runs = [path for path in folder.iterdir() if (path / CONFIG_FILE).is_file()] if folder.is_dir() else []
     return sorted(str(path) for path in runs if str(path).startswith(incomplete))
+
+
+def complete_models(incomplete: str) -> list[str]:
+    """Return the runs, and the names of the models that come with gentext, that begin so."""
+    from gentext.data.shipped import shipped_models
+
+    return [*complete_runs(incomplete), *(name for name in shipped_models() if name.startswith(incomplete))]

@@ -32,6 +32,7 @@ def runs(tmp_path: Path, tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
         (("sweep", "text"), ["text8"]),
         *(((command, "{runs}/d"), ["{runs}/demo"]) for command in ("sample", "eval", "info", "export", "bench")),
         (("train", "--resume", "--run", "{runs}/"), ["{runs}/demo"]),
+        (("sample", "shak"), ["shakespeare"]),
         (("sample", "{runs}/x"), []),  # the shell completes files
     ],
 )
