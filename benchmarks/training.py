@@ -32,7 +32,7 @@ from gentext.manager import host
 from gentext.pipeline import run_training
 from gentext.plugins.pytorch import build_model, load_best_checkpoint
 from gentext.plugins.pytorch.checkpoint import read_checkpoint
-from gentext.plugins.pytorch.sampler import TorchModel
+from gentext.plugins.pytorch.sampler import TorchReader
 from gentext.resolve import TrainOptions
 from gentext.run import HELD_OUT_FILE, Run
 from gentext.score import notebook_loss
@@ -63,7 +63,7 @@ class FormulaObserver:
 
 def loss_by_formula(run: Run, model: Any) -> float:
     """Return the loss of a model on its run's held-out text, by the notebook's formula."""
-    opened = TorchModel(model, None, "cpu")  # type: ignore[arg-type]  # `advance` uses no bundle
+    opened = TorchReader(model)
     tokens = load_tokenizer(*run.read_tokenizer()).encode((run.path / HELD_OUT_FILE).read_text(encoding="utf-8"))
     loss = notebook_loss(opened, tokens)
     if loss is None:
@@ -87,7 +87,12 @@ def notebook_loss_rows(options: argparse.Namespace, text: Path, folder: Path) ->
     host().observe(observer)
     values = trainings.preset_values(options.preset)
     steps = trainings.steps_for(options.characters, values)
-    settings = [*trainings.settings(values), f"trainer.eval_every={max(1, steps // POINTS)}", *options.set]
+    settings = [
+        *trainings.settings(values),
+        f"trainer.eval_every={max(1, steps // POINTS)}",
+        *trainings.WHOLE_HELD_OUT,
+        *options.set,
+    ]
     for seed in options.seeds:
         rate = notebook_rate(text, options.notebook_steps)
         flags = {"steps": steps, "seed": seed, "export": False}

@@ -14,6 +14,8 @@ from gentext.data.corpus import read_corpus
 from gentext.resolve import read_preset
 from gentext.run import Run
 
+#: Measures the whole held-out text, as the notebook does, however short the budget is.
+WHOLE_HELD_OUT = ["run.held_out=1000000"]
 #: Values by ``section.key``.
 Values = Mapping[str, Any]
 
@@ -52,7 +54,7 @@ def run_training(text: Path | str, run: Path, values: Values, *words: str, ranks
     if ranks > 1:
         program += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), "-m", "--"]
     command = [*program, "gentext", "train", str(text), "--run", str(run), "--no-export"]
-    command += [*as_words(settings(values)), *words]
+    command += [*as_words([*WHOLE_HELD_OUT, *settings(values)]), *words]
     done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     if done.returncode:
         raise TrainingFailed((done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1])

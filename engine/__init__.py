@@ -59,6 +59,7 @@ Training
     arrangement  notices a text whose lines are sorted or grouped
     learning_curve  whether a loss still falls, and whether held-out and training loss part
     verdict  the verdict at the end of a run, and what to try next
+    measuring  when the losses are measured, and on how much text
     planning  creates the components of a run, and turns its budget into steps
     pipeline  a training run from its options to the exported files
 

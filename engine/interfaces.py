@@ -41,10 +41,12 @@ __all__ = [
     "Request",
     "Sampler",
     "SourceKind",
+    "Speed",
     "StateSpec",
     "Tokenizer",
     "TokenizerClass",
     "Trainer",
+    "TrainingPlan",
     "World",
 ]
 
@@ -213,6 +215,39 @@ class Model(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
+class Speed:
+    """How many seconds a trainer needs on this machine, as it has measured. The first one is enough."""
+
+    step: float
+    """Of an optimizer step."""
+    symbol: float = 0.0
+    """Of a symbol whose loss is measured in parallel streams; 0: not known, taken as a symbol of a step."""
+    stream_symbol: float = 0.0
+    """Of a symbol whose loss is measured in a single stream; 0: not known, taken as ``symbol``."""
+    measurement: float = 0.0
+    """Of a measurement in addition, whatever it reads: for a sample, a picture and a checkpoint."""
+    measured_every: int = 0
+    """Steps from a measurement to the next where the trainer's own options say so; 0: they do not."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingPlan:
+    """The budget in steps, and the measurements on the way."""
+
+    steps: int
+    measured_at: Sequence[int]
+    """The steps after which the losses are measured, rising; in addition to the last step."""
+    measured_symbols: int
+    """Symbols that each of these measurements reads of the held-out text, and of the training text."""
+    held_out: int
+    """Characters of the held-out text: the last measurement reads all of them as one stream."""
+    seconds: float
+    """About how long training and measuring take."""
+    step_seconds: float
+    """About how long one step takes."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Measurement:
     """The losses at one step, in nats a symbol, in evaluation mode: without dropout."""
 
@@ -258,11 +293,10 @@ class Trainer(Protocol):
         """
         ...
 
-    def plan(self, model: Model, batcher: Batcher, train: Ids) -> tuple[int, float]:
-        """Return the steps of the whole budget, and about how many seconds one takes.
+    def measure_speed(self, model: Model, batcher: Batcher, train: Ids) -> Speed:
+        """Time some steps, and return how fast this machine trains and measures; the budget is planned by that.
 
-        Leaves the model and the random state as they were. `gentext.settings.budget_steps` turns
-        the budget into steps.
+        Leaves the model and the random state as they were. Returns the same in each of several processes.
         """
         ...
 
@@ -274,10 +308,10 @@ class Trainer(Protocol):
         val: Ids,
         run: Run,
         hooks: Hooks,
-        steps: int,
+        plan: TrainingPlan,
         resume: bool,
     ) -> FitResult:
-        """Train up to ``steps``, writing checkpoints into the run and calling the hooks of its life.
+        """Train up to ``plan.steps``, writing checkpoints into the run and calling the hooks of its life.
 
         The trainer calls the hooks from `run_started` to `checkpoint_saved`; `gentext.pipeline` calls the later ones.
         With ``resume`` it continues from the run's newest checkpoint. Raises TrainingStopped.

@@ -23,7 +23,7 @@ from gentext.source import FILE_SAMPLER, find_source, openable_sources
 from gentext.writing import TextBatch, Writing, WritingOptions, WrittenText, prepare_writing
 
 if TYPE_CHECKING:
-    from gentext.score import Score
+    from gentext.score import Score, TextLoss
 
 __all__ = ["TextModel", "TextStream", "WrittenText", "load"]
 
@@ -236,6 +236,12 @@ class TextModel:
     ) -> Writing:
         """Check a request and prepare its texts; messages are printed on stderr. See `prepare_writing`."""
         return prepare_writing(self._sampler, primes, options, spelling)
+
+    def measure_pieces(self, pieces: Iterable[str], name: str, size: int | None = None) -> TextLoss:
+        """Measure the loss on a text of any length, which comes in pieces; see `gentext.score.measure_pieces`."""
+        from gentext.score import measure_pieces
+
+        return measure_pieces(self._sampler, pieces, name, size)
 
     def notebook_score(self, text: str) -> float | None:
         """Return the loss on a text by the notebook's formula in nats a character; None when the text is too short."""

@@ -12,7 +12,7 @@ from gentext.arrangement import describe_arrangement
 from gentext.bundle import choose_start
 from gentext.capabilities import SupportsPrepare
 from gentext.config import ConfigTable, build_config, to_table
-from gentext.console import say, warn
+from gentext.console import progress, say, warn
 from gentext.describe import configured_chain
 from gentext.errors import GenError, MissingExtra, RunError, TrainingStopped, UsageError
 from gentext.events import SilentHooks
@@ -109,7 +109,9 @@ def _run_training(training: _Training, lock: RunLock) -> tuple[Run, FitResult]:
     configured_chain(host().registry, config.get("chain", {}), text.tokenizer.vocab_size)  # raises where it is wrong
     prepared = adjust_and_prepare(config, text, settings, training.preset, training.adjustable)
     weights_note = _prepare_weights(training, prepared, text)
-    prepared.plan()  # an error in the budget must come before the run has a folder
+    # An error in the budget must come before the run has a folder. Runs of older versions keep their held-out text.
+    plan = prepared.plan(keep_held_out=training.resumed is not None and not settings.held_out)
+    text = text.cut_held_out(plan.held_out)
     run = training.resumed.run if training.resumed else _create_run(training.path, prepared, text, settings, lock)
     for note in (weights_note, prepared.adjustment_note):
         if note:
@@ -137,7 +139,10 @@ def _create_run(
     run = runs.create_run(path, text.corpus["name"])
     lock.acquire(run.path)
     run_table = {key: setting for key, setting in to_table(settings).items() if key not in BUDGET_UNITS}
-    run_table["steps"], _ = prepared.plan()
+    plan = prepared.plan()
+    run_table |= {"steps": plan.steps, "held_out": plan.held_out, "measured_symbols": plan.measured_symbols}
+    if isinstance(plan.measured_at, tuple):  # else the trainer's options say when
+        run_table["measured_at"] = list(plan.measured_at)
     _write_first_files(run, {**prepared.config, "run": run_table, "corpus": text.corpus}, text)
     return run
 
@@ -162,23 +167,27 @@ def _write_first_files(run: Run, config: ConfigTable, text: SplitText) -> None:
 
 def _describe_training(run: Run, prepared: PreparedTraining, text: SplitText) -> None:
     """Print device, text, model and budget, and warn where these do not suit each other."""
-    steps, seconds_per_step = prepared.plan()
+    plan = prepared.plan()
     parameters = sum(int(parameter.numel()) for parameter in prepared.model.parameters())
     say(f"device: {prepared.device_description}")
     say(
         f"text: {len(text.train):,} symbols to learn from, {len(text.val):,} held out, "
         f"{text.tokenizer.vocab_size} different; model: {parameters:,} parameters"
     )
-    unread_count = text.corpus["characters"] - text.characters - len(text.held_out)
-    if unread_count:
+    held_out_count = text.corpus["characters"] - text.characters
+    if held_out_count > len(text.held_out):
         say(
-            f"held out are {unread_count + len(text.held_out):,} characters, of which the last {len(text.held_out):,} "
-            f"are measured; a smaller --val-frac leaves more to learn from"
+            f"held out are {held_out_count:,} characters, of which {len(text.held_out):,} are measured; a smaller "
+            f"--val-frac leaves more to learn from"
         )
-    say(f"budget: {steps:,} steps, about {advice.format_duration(steps * seconds_per_step)}; run: {run.path}")
+    say(
+        f"budget: {plan.steps:,} steps and {len(plan.measured_at)} measurements, about "
+        f"{advice.format_duration(plan.seconds)}; run: {run.path}"
+    )
     symbols_per_step = prepared.batcher.rows * prepared.batcher.length
-    passes = steps * symbols_per_step / len(text.train)
-    seconds_of_pass = seconds_per_step * len(text.train) / symbols_per_step
+    passes = plan.steps * symbols_per_step / len(text.train)
+    # A pass takes its share of measuring, too.
+    seconds_of_pass = plan.seconds / passes
     for line in advice.before_training(
         parameters, len(text.train), len(text.val), passes, seconds_of_pass, prepared.config["model"]
     ):
@@ -194,18 +203,18 @@ def _fit_model(run: Run, prepared: PreparedTraining, text: SplitText, settings: 
     """Train, and export the model if the settings say so. An error message says how to resume the run."""
     rank = World.of_process().rank
     hooks = SilentHooks() if rank else host().hooks
-    steps, _ = prepared.plan()
     try:
         with explain_memory_shortage():
             result = prepared.trainer.fit(
-                prepared.model, prepared.batcher, text.train, text.val, run, hooks, steps, resume
+                prepared.model, prepared.batcher, text.train, text.val, run, hooks, prepared.plan(), resume
             )
         if not rank:
             lines = judge(_collect_facts(result, prepared, text)).lines
             runs.write_text(run.path / runs.VERDICT_FILE, "".join(f"{line}\n" for line in lines))
         hooks.run_finished(run, settings, result)
         if settings.export:
-            hooks.export_run(run, settings)
+            with progress("exporting and checking the files"):
+                hooks.export_run(run, settings)
     except KeyboardInterrupt:
         if rank:
             raise

@@ -18,8 +18,9 @@ from gentext.capabilities import SupportsProcesses
 from gentext.config import ConfigTable
 from gentext.describe import check_model
 from gentext.errors import ConfigError, PluginError, reason
-from gentext.interfaces import Batcher, Ids, Model, Trainer, World
+from gentext.interfaces import Batcher, Ids, Model, Trainer, TrainingPlan, World
 from gentext.manager import host
+from gentext.measuring import HeldOut, plan_training
 from gentext.resolve import ConfiguredComponent, configured_component, with_defaults
 from gentext.settings import Settings
 from gentext.text import SplitText
@@ -39,21 +40,23 @@ class PreparedTraining:
     """Device and precision in one line, as `Trainer.start` returned it."""
     model: Model
     batcher: Batcher
-    train: Ids
-    """The symbols to learn from."""
+    text: SplitText
+    settings: Settings
     adjustment_note: str = ""
     """One line for the user about the settings that plugins have adjusted; empty where there are none."""
-    _measured_plan: tuple[int, float] | None = None
+    _plan: TrainingPlan | None = None
 
-    def plan(self) -> tuple[int, float]:
-        """Return the steps of the whole budget, and about how many seconds a step takes.
+    def plan(self, keep_held_out: bool = False) -> TrainingPlan:
+        """Return the budget in steps and the measurements on the way; see `plan_training`.
 
-        The trainer times some steps in the first call; later calls return the same numbers.
+        The trainer times some steps in the first call; later calls return the same plan.
         """
-        if self._measured_plan is None:
+        if self._plan is None:
             with explain_memory_shortage():
-                self._measured_plan = self.trainer.plan(self.model, self.batcher, self.train)
-        return self._measured_plan
+                speed = self.trainer.measure_speed(self.model, self.batcher, self.text.train)
+            held_out = HeldOut(len(self.text.held_out), len(self.text.val))
+            self._plan = plan_training(self.settings, speed, self.batcher, held_out, keep_held_out)
+        return self._plan
 
 
 def adjust_and_prepare(
@@ -97,7 +100,7 @@ def prepare_training(config: ConfigTable, text: SplitText, settings: Settings) -
         configured_model = configured_component(config, "model")
         model: Model = configured_model.create(text.tokenizer.vocab_size)
         check_model(configured_model.name, model)
-    return PreparedTraining(config, trainer, device_description, model, batcher, text.train)
+    return PreparedTraining(config, trainer, device_description, model, batcher, text, settings)
 
 
 def create_batcher(batcher: ConfiguredComponent, trainer: ConfiguredComponent, train: Ids, seed: int) -> Batcher:
@@ -141,7 +144,7 @@ def _adjust_to_minutes(adjuster: _SettingsAdjuster, text: SplitText, settings: S
 
 
 def _measured_budget(prepared: PreparedTraining) -> Budget:
-    steps, _ = prepared.plan()
+    steps = prepared.plan().steps
     return Budget(steps=None, symbols=steps * prepared.batcher.rows * prepared.batcher.length, timed=True)
 
 

@@ -14,7 +14,7 @@ from gentext.config import ConfigTable, build_config, config_class, merge, parse
 from gentext.errors import ConfigError, nearest, refuse_exit
 from gentext.interfaces import Model, Tokenizer
 from gentext.manager import host
-from gentext.settings import BUDGET_UNITS
+from gentext.settings import BUDGET_UNITS, PLANNED_FIELDS
 
 #: Kinds of components that a config chooses by name, and the component of each kind when it does not.
 SECTIONS = {"tokenizer": "char", "batcher": "stream", "model": "lstm", "trainer": "bptt"}
@@ -145,7 +145,8 @@ def _typed_layers(options: TrainOptions) -> list[ConfigTable]:
 def _merge_layer(config: ConfigTable, layer: Mapping[str, Any]) -> ConfigTable:
     """Merge a stronger layer over a config.
 
-    Where the layer names another component, or another unit of budget, the former options and budget are dropped.
+    Where the layer names another component, or another unit of budget, the former options are dropped, or the former
+    budget and its measurements.
     """
     config = dict(config)
     for section in SECTIONS:
@@ -153,5 +154,6 @@ def _merge_layer(config: ConfigTable, layer: Mapping[str, Any]) -> ConfigTable:
         if name is not None and name != config.get(section, {}).get("name"):
             config[section] = {}
     if any(budget_unit in layer.get("run", {}) for budget_unit in BUDGET_UNITS):
-        config["run"] = {key: setting for key, setting in config.get("run", {}).items() if key not in BUDGET_UNITS}
+        dropped_keys = (*BUDGET_UNITS, *PLANNED_FIELDS)
+        config["run"] = {key: setting for key, setting in config.get("run", {}).items() if key not in dropped_keys}
     return merge(config, layer)

@@ -24,6 +24,10 @@ __all__ = ["Score"]
 NOTEBOOK_ROWS, NOTEBOOK_LENGTH = 128, 100
 #: Symbols of the single stream that the model reads in one call.
 WINDOW_LENGTH = 512
+#: Bytes of the logits, in float32, that are in memory at a time.
+LOGITS_BYTES = 1 << 26
+#: Numbers that are converted to float64 at a time.
+CONVERTED_NUMBERS = 1 << 20
 
 
 @runtime_checkable
@@ -34,23 +38,21 @@ class ScoredModel(StepModel, Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Score:
+class TextLoss:
     """How well a model predicts a text that it reads from beginning to end, always knowing the true text so far."""
 
-    text: str = dataclasses.field(repr=False)
-    symbols: list[str] = dataclasses.field(repr=False)
-    """The symbols that the text consists of, in order; most models have one for each character."""
-    logprobs: NDArray[np.float64] = dataclasses.field(repr=False)
-    """Natural logarithm of the probability that the model gave to each symbol: float64 [len(symbols)]."""
+    characters: int
+    """How many characters the text has."""
+    symbol_count: int
+    """How many symbols it consists of; with most models, one for each character."""
     nats: float
-    """The loss of the whole text: the sum of ``-logprobs``."""
+    """The loss of the whole text, summed."""
     unknown: int
     """How many characters the model does not know; its unknown symbol stands for them."""
 
     @property
-    def characters(self) -> int:
-        """How many characters the text has."""
-        return len(self.text)
+    def nats_per_symbol(self) -> float:
+        return self.nats / self.symbol_count
 
     @property
     def nats_per_character(self) -> float:
@@ -70,32 +72,100 @@ class Score:
             return float(np.exp(self.nats_per_character))
 
 
+@dataclasses.dataclass(frozen=True)
+class Score(TextLoss):
+    """The loss of a text, and what the model thought of each of its symbols."""
+
+    text: str = dataclasses.field(repr=False)
+    symbols: list[str] = dataclasses.field(repr=False)
+    """The symbols that the text consists of, in order."""
+    logprobs: NDArray[np.float64] = dataclasses.field(repr=False)
+    """Natural logarithm of the probability that the model gave to each symbol: float64 [len(symbols)]."""
+
+
 def score_text(sampler: OpenSampler, text: str, name: str = "the text") -> Score:
     """Measure the loss of an opened sampler's model on a text; ``name`` stands for the text in messages.
 
     Raises CorpusError when the text is empty or has characters that the model has no symbol for, FileFormatError when
     the loss is not a number, PluginError when the sampler gives no logits.
     """
-    model = _as_scored_model(sampler)
-    tokenizer = tokenizer_of(model.bundle)
-    with refuse_exit(f"the tokenizer {model.bundle.tokenizer.name!r}"):
-        unknown_positions = tokenizer.unknown_at(text)
-    if unknown_positions and tokenizer.unknown is None:
-        raise CorpusError(
-            f"{name}: {len(unknown_positions)} characters are not among the model's {tokenizer.vocab_size} symbols, "
-            f"first {text[unknown_positions[0]]!r} at position {unknown_positions[0]}; leave them out of the text"
-        )
-    tokens = encode_text(model.bundle, tokenizer, text)
-    if not len(tokens):
-        raise CorpusError(f"{name}: no text to measure")
-    windows = []
-    with refuse_exit(describe_sampler(sampler)), progress("measuring the loss", len(tokens), "symbols") as bar:
-        for losses in window_losses(model, tokens, model.bundle.start):
-            windows.append(losses)
-            bar.advance(len(losses))
-    vocabulary = [readable_symbol(symbol) for symbol in model.bundle.token_bytes]
-    symbols = [vocabulary[token] for token in tokens.tolist()]
-    return Score(text, symbols, -np.concatenate(windows), _sum_losses(windows), len(unknown_positions))
+    reader = _TextReader(sampler, [text], name)
+    windows = list(reader.window_losses(len(text.encode("utf-8", "surrogatepass"))))
+    vocabulary = [readable_symbol(symbol) for symbol in reader.model.bundle.token_bytes]
+    symbols = [vocabulary[token] for token in reader.last_tokens.tolist()]
+    figures = dataclasses.asdict(reader.loss())
+    return Score(**figures, text=text, symbols=symbols, logprobs=-np.concatenate(windows))
+
+
+def measure_pieces(sampler: OpenSampler, pieces: Iterable[str], name: str, size: int | None = None) -> TextLoss:
+    """Measure the loss on a text of any length, which comes in pieces, and show how far it is.
+
+    Each piece is turned into ids by itself, as in training. Errors are those of `score_text`.
+
+    :param size: about how many bytes the text has; None where nobody knows.
+    """
+    reader = _TextReader(sampler, pieces, name)
+    for _ in reader.window_losses(size):
+        pass
+    return reader.loss()
+
+
+class _TextReader:
+    """Reads a text piece by piece, and sums what `TextLoss` holds."""
+
+    def __init__(self, sampler: OpenSampler, pieces: Iterable[str], name: str) -> None:
+        self.model = _as_scored_model(sampler)
+        self.last_tokens: Ids = np.empty(0, np.int64)
+        """The ids of the newest piece."""
+        self._sampler, self._pieces, self._name = sampler, pieces, name
+        self._tokenizer = tokenizer_of(self.model.bundle)
+        self._characters = self._bytes = self._symbol_count = self._unknown = 0
+        self._nats = 0.0
+
+    def window_losses(self, size: int | None) -> Iterator[NDArray[np.float64]]:
+        """Yield the losses of all symbols, a window at a time, and show how far of ``size`` bytes it is.
+
+        Raises CorpusError for an empty text.
+        """
+        bundle = self.model.bundle
+        with refuse_exit(describe_sampler(self._sampler)), progress("measuring the loss", None, "symbols") as bar:
+            for losses in stream_losses(self.model, self._encode_pieces(), bundle.start, bundle.vocab_size):
+                self._nats += float(losses.sum())
+                yield losses
+                bar.total = None if size is None else size * self._symbol_count / self._bytes
+                bar.advance(len(losses))
+        if not self._symbol_count:
+            raise CorpusError(f"{self._name}: no text to measure")
+
+    def loss(self) -> TextLoss:
+        """Return the figures of all that was read. Raises FileFormatError where the loss is not a number."""
+        if math.isnan(self._nats):
+            raise FileFormatError(
+                "the model's loss is not a number (NaN): its weights are damaged; export or train it again"
+            )
+        return TextLoss(self._characters, self._symbol_count, self._nats, self._unknown)
+
+    def _encode_pieces(self) -> Iterator[Ids]:
+        for piece in self._pieces:
+            self._unknown += self._count_unknown(piece)
+            self._characters += len(piece)
+            self._bytes += len(piece.encode("utf-8", "surrogatepass"))
+            self.last_tokens = encode_text(self.model.bundle, self._tokenizer, piece)
+            self._symbol_count += len(self.last_tokens)
+            yield self.last_tokens
+
+    def _count_unknown(self, piece: str) -> int:
+        """Return how many characters of a piece have no symbol. Raises CorpusError if no unknown symbol serves."""
+        tokenizer = self._tokenizer
+        with refuse_exit(f"the tokenizer {self.model.bundle.tokenizer.name!r}"):
+            positions = tokenizer.unknown_at(piece)
+        if positions and tokenizer.unknown is None:
+            raise CorpusError(
+                f"{self._name}: {len(positions)} characters are not among the model's {tokenizer.vocab_size} symbols, "
+                f"first {piece[positions[0]]!r} at position {self._characters + positions[0]}; leave them out of the "
+                f"text"
+            )
+        return len(positions)
 
 
 def notebook_score(sampler: OpenSampler, text: str) -> float | None:
@@ -103,7 +173,7 @@ def notebook_score(sampler: OpenSampler, text: str) -> float | None:
     model = _as_scored_model(sampler)
     tokens = encode_text(model.bundle, tokenizer_of(model.bundle), text)
     with refuse_exit(describe_sampler(sampler)):
-        loss = notebook_loss(model, tokens)
+        loss = notebook_loss(model, tokens, model.bundle.vocab_size)
     return None if loss is None else loss * len(tokens) / len(text)
 
 
@@ -123,32 +193,45 @@ def _as_scored_model(sampler: OpenSampler) -> ScoredModel:
     return sampler
 
 
-def window_losses(model: StepModel, tokens: Ids, start: int) -> Iterator[NDArray[np.float64]]:
-    """Yield the losses in nats of all tokens, read as one stream after the start token, a window at a time."""
-    state = model.initial(1)
-    input_tokens = np.concatenate([[start], tokens[:-1]]).astype(np.int64)
-    for begin in range(0, len(tokens), WINDOW_LENGTH):
-        logits, state = model.advance(input_tokens[None, begin : begin + WINDOW_LENGTH], state)
-        yield _token_losses(logits[0], tokens[begin : begin + WINDOW_LENGTH].astype(np.int64))
+def positions_in_memory(rows: int, vocab_size: int, length: int = WINDOW_LENGTH) -> int:
+    """Return how many positions of so many rows are read at a time: ``length``, or fewer for a large vocabulary."""
+    return max(1, min(length, LOGITS_BYTES // (4 * rows * vocab_size)))
+
+
+def stream_losses(
+    model: StepModel, pieces: Iterable[Ids], start: int, vocab_size: int = 1
+) -> Iterator[NDArray[np.float64]]:
+    """Yield the losses in nats of all tokens, read as one stream after the start token, a window at a time.
+
+    The windows do not depend on the pieces in which the tokens come. Those of a large vocabulary are shorter, so that
+    their logits fit into memory.
+    """
+    state, last_token = model.initial(1), start
+    for targets in _cut_windows(pieces, positions_in_memory(1, vocab_size)):
+        input_tokens = np.append(last_token, targets[:-1]).astype(np.int64)
+        logits, state = model.advance(input_tokens[None], state)
+        yield _token_losses(logits[0], targets)
+        last_token = int(targets[-1])
+
+
+def _cut_windows(pieces: Iterable[Ids], length: int) -> Iterator[NDArray[np.int64]]:
+    """Cut tokens into windows of one length; only the last one may be shorter."""
+    uncut: NDArray[np.int64] = np.empty(0, np.int64)
+    for piece in pieces:
+        uncut = np.append(uncut, piece.astype(np.int64))
+        end = len(uncut) // length * length
+        yield from uncut[:end].reshape(-1, length)
+        uncut = uncut[end:]
+    if len(uncut):
+        yield uncut
 
 
 def stream_loss(model: StepModel, tokens: Ids, start: int) -> float:
     """Return the summed loss in nats of all tokens, read as one stream after the start token."""
-    return _sum_losses(window_losses(model, tokens, start))
+    return sum(float(losses.sum()) for losses in stream_losses(model, [tokens], start))
 
 
-def _sum_losses(losses_by_window: Iterable[NDArray[np.float64]]) -> float:
-    total_loss = 0.0
-    for losses in losses_by_window:
-        total_loss += float(losses.sum())
-    if math.isnan(total_loss):
-        raise FileFormatError(
-            "the model's loss is not a number (NaN): its weights are damaged; export or train it again"
-        )
-    return total_loss
-
-
-def notebook_loss(model: StepModel, tokens: Ids) -> float | None:
+def notebook_loss(model: StepModel, tokens: Ids, vocab_size: int = 1) -> float | None:
     """Return the notebook's validation loss in nats a symbol; None where the text is too short for one batch.
 
     The text is cut into 128 streams, which are read in windows of 100 symbols from an initial state,
@@ -163,20 +246,29 @@ def notebook_loss(model: StepModel, tokens: Ids) -> float | None:
     y = np.roll(x, -1, axis=1)
     state = model.initial(NOTEBOOK_ROWS)
     losses = []
+    length = positions_in_memory(NOTEBOOK_ROWS, vocab_size, NOTEBOOK_LENGTH)
     with progress("measuring by the notebook's formula", x.size, "symbols") as bar:
-        for begin in range(0, x.shape[1], NOTEBOOK_LENGTH):
-            logits, state = model.advance(x[:, begin : begin + NOTEBOOK_LENGTH], state)
-            targets = y[:, begin : begin + NOTEBOOK_LENGTH].reshape(-1)
-            losses.append(float(_token_losses(logits.reshape(len(targets), -1), targets).mean()))
-            bar.advance(len(targets))
+        for window in range(0, x.shape[1], NOTEBOOK_LENGTH):
+            parts = []
+            for begin in range(window, window + NOTEBOOK_LENGTH, length):
+                end = min(begin + length, window + NOTEBOOK_LENGTH)
+                logits, state = model.advance(x[:, begin:end], state)
+                targets = y[:, begin:end].reshape(-1)
+                parts.append(_token_losses(logits.reshape(len(targets), -1), targets))
+                bar.advance(len(targets))
+            losses.append(float(np.concatenate(parts).mean()))
     return float(np.mean(losses))
 
 
 def _token_losses(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the cross-entropy in nats of each row of logits [N, V] at targets [N], computed in float64."""
-    logits64 = logits.astype(np.float64)
-    largest_logits = logits64.max(axis=1)
-    with np.errstate(invalid="ignore"):  # infinite logits make the loss NaN, which is reported where it is summed
-        log_total = largest_logits + np.log(np.exp(logits64 - largest_logits[:, None]).sum(axis=1))
-        losses: NDArray[np.float64] = log_total - logits64[np.arange(len(targets)), targets]
+    losses = np.empty(len(targets))
+    rows = max(1, CONVERTED_NUMBERS // logits.shape[1])
+    for begin in range(0, len(targets), rows):
+        logits64 = logits[begin : begin + rows].astype(np.float64)
+        largest_logits = logits64.max(axis=1)
+        target_logits = logits64[np.arange(len(logits64)), targets[begin : begin + rows]]
+        with np.errstate(invalid="ignore"):  # infinite logits make the loss NaN, which is reported where it is summed
+            log_total = largest_logits + np.log(np.exp(logits64 - largest_logits[:, None]).sum(axis=1))
+            losses[begin : begin + rows] = log_total - target_logits
     return losses

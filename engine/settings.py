@@ -17,10 +17,16 @@ __all__ = ["Settings", "budget_steps"]
 MAX_STEPS = 10**9
 #: The largest budget in minutes: two years.
 MAX_MINUTES = 1e6
+#: The largest number of measurements that may be set.
+MAX_MEASUREMENTS = 1000
+#: Characters of the held-out text that are measured at most.
+HELD_OUT_LIMIT = 1_000_000
 #: The largest number of threads that may be set.
 MAX_THREADS = 1024
 #: The units of a budget, which are fields of `Settings`; at most one of them is set.
 BUDGET_UNITS = ("epochs", "steps", "minutes")
+#: Fields of `Settings` that are planned for one budget, and mean nothing for another.
+PLANNED_FIELDS = ("measured_at", "measured_symbols")
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -39,6 +45,14 @@ class Settings:
     """Budget: minutes of training; turned into steps once, by measuring, before the first step."""
     val_frac: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.1
     """Share of the text, at its end, that is held out to measure the loss."""
+    held_out: Annotated[int, msgspec.Meta(ge=0, le=HELD_OUT_LIMIT)] = 0
+    """Characters of the held-out text that are measured; 0: as many as a share of the budget reads."""
+    measurements: Annotated[int, msgspec.Meta(ge=0, le=MAX_MEASUREMENTS)] = 0
+    """How often the losses are measured, at even distances; 0: by the budget, early ones closer together."""
+    measured_at: tuple[Annotated[int, msgspec.Meta(ge=1, le=MAX_STEPS)], ...] = ()
+    """Steps after which the losses are measured; empty: planned before the first step."""
+    measured_symbols: Annotated[int, msgspec.Meta(ge=0, le=HELD_OUT_LIMIT)] = 0
+    """Symbols that each of these measurements reads of either text; 0: planned in the same way."""
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
     """Seed of everything random in training."""
     device: Device = "auto"

@@ -20,12 +20,10 @@ from gentext.interfaces import Ids, Tokenizer, TokenizerClass
 from gentext.manager import host
 from gentext.resolve import ConfiguredComponent
 from gentext.run import Run
+from gentext.settings import HELD_OUT_LIMIT
 
 if TYPE_CHECKING:
     from gentext.data.stream import CorpusStream
-
-#: Characters at the end of the held-out text on which the loss is measured, and which the run keeps.
-HELD_OUT_LIMIT = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,9 +40,18 @@ class SplitText:
     characters: int
     """Number of characters to learn from; a symbol may be several characters, or a part of one."""
     held_out: str
-    """The last characters of the held-out part, at most `HELD_OUT_LIMIT`."""
+    """The held-out part: of its last characters, `HELD_OUT_LIMIT` at most, the first ones that are measured."""
     corpus: ConfigTable
     """The config's table ``[corpus]``."""
+
+    def cut_held_out(self, characters: int) -> SplitText:
+        """Return the text with so many characters of the held-out part, from its beginning."""
+        if characters >= len(self.held_out):
+            return self
+        held_out = self.held_out[:characters]
+        name = type(self.tokenizer).__name__
+        val = check_ids(name, self.tokenizer.encode(held_out), self.tokenizer.vocab_size)
+        return dataclasses.replace(self, held_out=held_out, val=val)
 
 
 @dataclasses.dataclass(frozen=True)

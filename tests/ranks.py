@@ -21,7 +21,7 @@ from gentext.plugins.trainers.learner import Learner
 
 
 def dies_at(step: int) -> None:
-    """Let this process end before an optimizer step; `plan` counts its own from 0 at a rate of next to nothing."""
+    """Let this process end before an optimizer step; those of `measure_speed` have a rate of next to nothing."""
     original = Learner.step
 
     def deadly(learner: Learner, done: int, rate: float) -> float:

@@ -25,7 +25,7 @@ from gentext.score import (
     notebook_loss,
     score_text,
     stream_loss,
-    window_losses,
+    stream_losses,
 )
 
 V = 7
@@ -88,7 +88,7 @@ def test_stream_reads_every_symbol_behind_the_start(model: LSTMModel, length: in
         logits, _ = model(torch.from_numpy(x[None]), model.initial_state(1))
     expected = nn.functional.cross_entropy(logits[0].double(), torch.from_numpy(tokens), reduction="sum").item()
     assert stream_loss(Steps(model), tokens.astype(np.uint8), start) == pytest.approx(expected, rel=1e-5)
-    windows = list(window_losses(Steps(model), tokens.astype(np.uint8), start))
+    windows = list(stream_losses(Steps(model), [tokens.astype(np.uint8)[:3], tokens.astype(np.uint8)[3:]], start))
     each = nn.functional.cross_entropy(logits[0].double(), torch.from_numpy(tokens), reduction="none").numpy()
     assert np.concatenate(windows) == pytest.approx(each, rel=1e-4, abs=1e-5)
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from helpers import GEN, one_line, raiser, read_until, start
 
+from gentext.interfaces import Speed
 from gentext.interrupts import Interrupts
 from gentext.plugins.trainers.bptt import BPTTTrainer
 from gentext.plugins.trainers.learner import Learner
@@ -85,7 +86,7 @@ def test_signal_stops_after_its_step(
         return original(learner, done, rate)
 
     with monkeypatch.context() as patch, default_signal_handlers():
-        patch.setattr(BPTTTrainer, "plan", lambda *_: (4, 0.1))
+        patch.setattr(BPTTTrainer, "measure_speed", lambda *_: Speed(step=0.1))
         patch.setattr(Learner, "step", signalled)
         code, _, err = gen("train", tiny_text, "--run", run, *tiny_options, "--steps", 4, "--no-export")
     assert code == 1
@@ -99,7 +100,7 @@ def test_signal_stops_after_its_step(
     [
         ("gentext.data.stream.CorpusStream.__iter__", "stopped by Ctrl-C"),
         ("gentext.data.encoded.encode_cached", "stopped by Ctrl-C"),
-        ("gentext.plugins.trainers.bptt.BPTTTrainer.plan", "stopped by Ctrl-C"),
+        ("gentext.plugins.trainers.bptt.BPTTTrainer.measure_speed", "stopped by Ctrl-C"),
         ("gentext.plugins.trainers.bptt.save_checkpoint", "nothing was saved yet"),
         ("gentext.plugins.trainers.learner.Learner.step", "go on with: gen train --resume --run "),
         ("gentext.plugins.trainers.bptt.BPTTTrainer._measure_result", "go on with: gen train --resume --run "),
@@ -116,8 +117,8 @@ def test_ctrl_c_at_any_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run = tmp_path / "run"
-    if target.endswith("Learner.step"):  # which `plan` uses too
-        monkeypatch.setattr(BPTTTrainer, "plan", lambda *_: (2, 0.1))
+    if target.endswith("Learner.step"):  # which `measure_speed` uses too
+        monkeypatch.setattr(BPTTTrainer, "measure_speed", lambda *_: Speed(step=0.1))
 
     def interrupt(*args: object, **options: object) -> None:
         raise KeyboardInterrupt
@@ -139,12 +140,12 @@ def test_ctrl_c_that_python_would_swallow(gen: Gen, tiny_text: Path, monkeypatch
         def __del__(self) -> None:
             raise KeyboardInterrupt
 
-    def plan(*_: object) -> None:
+    def measure_speed(*_: object) -> None:
         Dying()
         for _ in range(1000):
             time.sleep(0.01)
 
-    monkeypatch.setattr(BPTTTrainer, "plan", plan)
+    monkeypatch.setattr(BPTTTrainer, "measure_speed", measure_speed)
     with default_signal_handlers():
         code, _, err = gen("train", tiny_text)
     assert code == 1

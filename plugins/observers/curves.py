@@ -48,6 +48,15 @@ def _draw_chart(run: Run, rows: list[dict[str, Any]]) -> None:
         ms=4,
         label="held out",
     )
+    trained_rows = [row for row in measured_rows if row.get("train_loss") is not None]
+    axes.plot(
+        [row["step"] for row in trained_rows],
+        [row["train_loss"] for row in trained_rows],
+        "o-",
+        color="#3c6ea0",
+        ms=4,
+        label="training, without dropout",
+    )
     if measured_rows:
         best_row = min(measured_rows, key=lambda row: row["val_loss"])
         axes.annotate(

@@ -1,35 +1,38 @@
-"""Shows the progress of training: a line for each measurement, and on a terminal a bar below the lines."""
+"""Shows the progress of training: a line for each measurement, and a bar with rate and time left."""
 
 from __future__ import annotations
 
+import contextlib
 import math
-import sys
-from typing import Any
 
-from gentext.console import is_quiet, say
+from gentext.console import Bar, progress, say
 from gentext.events import Progress
 from gentext.hookspecs import hookimpl
 from gentext.run import Run
 from gentext.settings import Settings
 
-#: rich's progress bar of each run in training, and the id of its task.
-_progress_bars: dict[Run, tuple[Any, Any]] = {}
+#: The bar of each run in training, and the context that closes it.
+_bars: dict[Run, tuple[Bar, contextlib.ExitStack]] = {}
 
 
 @hookimpl
 def run_started(run: Run, settings: Settings, progress: Progress) -> None:
     if progress.step:
         say(f"going on at step {progress.step} of {progress.total_steps}")
-    if sys.stderr.isatty() and not is_quiet():
-        _progress_bars[run] = _start_bar(progress)
+    _bars[run] = _open_bar(progress)
 
 
 @hookimpl
 def step_done(run: Run, progress: Progress) -> None:
-    if run in _progress_bars:
-        bar, task = _progress_bars[run]
-        text = f"loss {progress.loss:.3f}  {_symbols_per_second(progress):,.0f} symbols/s"
-        bar.update(task, completed=progress.step, text=text)
+    if run in _bars:
+        bar, _ = _bars[run]
+        bar.advance(
+            1,
+            f"step {progress.step:,} of {progress.total_steps:,}, loss {progress.loss:.3f}, "
+            f"{_symbols_per_second(progress):,.0f} symbols/s",
+        )
+        if progress.step == progress.total_steps:  # what is measured after it has bars of its own
+            run_closed(run)
 
 
 @hookimpl
@@ -42,9 +45,9 @@ def evaluated(run: Run, progress: Progress) -> None:
 
 @hookimpl
 def run_closed(run: Run) -> None:
-    if run in _progress_bars:
-        bar, _ = _progress_bars.pop(run)
-        bar.stop()
+    if run in _bars:
+        _, context = _bars.pop(run)
+        context.close()
 
 
 def _symbols_per_second(progress: Progress) -> float:
@@ -52,17 +55,6 @@ def _symbols_per_second(progress: Progress) -> float:
     return progress.tokens / progress.seconds if progress.seconds else math.nan
 
 
-def _start_bar(progress: Progress) -> tuple[Any, Any]:
-    from rich import progress as rich
-    from rich.console import Console
-
-    bar = rich.Progress(
-        rich.BarColumn(),
-        rich.TextColumn("step {task.completed}/{task.total}  {task.fields[text]}"),
-        rich.TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
-    task = bar.add_task("", total=progress.total_steps, completed=progress.step, text="")
-    bar.start()
-    return bar, task
+def _open_bar(state: Progress) -> tuple[Bar, contextlib.ExitStack]:
+    context = contextlib.ExitStack()
+    return context.enter_context(progress("training", state.total_steps, done=state.step)), context

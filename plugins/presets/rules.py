@@ -34,6 +34,11 @@ MIN_BATCH, MAX_BATCH, MAX_TIMED_BATCH = 4, 128, 64
 MEASURED_BATCH = 16
 #: The rate follows the square root of the batch: halved at most, doubled at most.
 MIN_RATE_FACTOR, MAX_RATE_FACTOR = 0.5, 2.0
+#: Bytes of the logits of a batch, in float32, above which it is made smaller, for a text with very many symbols. A step
+#: needs them about five times over.
+LOGIT_BYTES, MAX_LOGITS_BYTES = 4, 1 << 28
+#: The shortest windows that the rules choose.
+MIN_LENGTH = 16
 #: Passes up to which the presets were measured, without dropout.
 MAX_PASSES_WITHOUT_DROPOUT = 5.0
 #: Passes at which the formula of the dropout gives 0; each doubling of the passes adds a tenth.
@@ -59,6 +64,13 @@ def adjust_to_text(config: ConfigTable, free: Collection[str], facts: TrainingFa
         batch = _batch_for_text(config, facts)
         if batch != config["batcher"]["batch"]:
             changes.append(Change("batcher.batch", batch, "a short text"))
+    if "batcher.length" in free:
+        preset_length = length = config["batcher"]["length"]
+        rows = config["batcher"].get("batch", 1)
+        while length // 2 >= MIN_LENGTH and rows * length * facts.vocab_size * LOGIT_BYTES > MAX_LOGITS_BYTES:
+            length //= 2
+        if length != preset_length:
+            changes.append(Change("batcher.length", length, f"{facts.vocab_size:,} symbols"))
     return changes
 
 
@@ -116,6 +128,7 @@ def _batch_for_budget(batch: int, length: int, facts: TrainingFacts, budget: Bud
         batch //= 2
     max_steps = MAX_TIMED_STEPS if budget.timed else MAX_STEPS
     max_batch = MAX_TIMED_BATCH if budget.timed else MAX_BATCH
+    max_batch = min(max_batch, MAX_LOGITS_BYTES // (LOGIT_BYTES * length * facts.vocab_size))
     while batch * 2 <= max_batch and windows // batch > max_steps and _streams_last(facts, batch * 2 * length):
         batch *= 2
     return batch

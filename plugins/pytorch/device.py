@@ -85,6 +85,20 @@ def keep_memory() -> Iterator[None]:
         malloc_trim(0)
 
 
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute with a single thread on the CPU.
+
+    A single row is read step by step: in each step, two threads would wait for each other longer than they compute.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def memory_size(device: torch.device) -> int | None:
     """Return how many bytes a device has, or for the CPU this process may use; None where that is unknown."""
     if device.type == "cuda":

@@ -99,6 +99,10 @@ class ProcessGroup:
         dist.broadcast(buffer, 0)
         return int(buffer)
 
+    def broadcast_numbers(self, *numbers: float) -> list[float]:
+        """Return rank 0's numbers."""
+        return self.sum(*(number if self.rank == 0 else 0.0 for number in numbers))
+
     def broadcast_path(self, path: Path) -> Path:
         """Return rank 0's path."""
         if self.size == 1:

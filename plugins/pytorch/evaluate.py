@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,17 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from gentext.bundle import Bundle
 from gentext.interfaces import Ids, Model, World
+from gentext.plugins.pytorch.device import one_thread
 from gentext.plugins.pytorch.distributed import ProcessGroup
+from gentext.plugins.pytorch.sampler import TorchReader
+from gentext.score import positions_in_memory, stream_losses
 
 #: Streams that are read side by side, and symbols of each that the model reads at a time.
 MAX_ROWS, WINDOW_LENGTH = 128, 100
+#: Positions that are timed in a single stream, together and each by itself.
+TIMED_POSITIONS, TIMED_SINGLY = 256, 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,12 +38,17 @@ class TextLoss:
 
 
 def windows(
-    tokens: Ids, rows: int = MAX_ROWS, length: int = WINDOW_LENGTH, symbols: int | None = None
+    tokens: Ids,
+    rows: int = MAX_ROWS,
+    length: int = WINDOW_LENGTH,
+    symbols: int | None = None,
+    vocab_size: int = 1,
 ) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
     """Cut a text into parallel streams; yield x [R, T] and the true next symbols y [R, T].
 
     The streams have about so many ``symbols`` together, by default as many as the text, and are spread evenly over it,
-    from its beginning to its end. Fewer rows where they would be short; the last window may be shorter.
+    from its beginning to its end. Fewer rows where they would be short; the last window may be shorter, and so are all
+    where the logits of a large vocabulary would fill the memory.
     """
     symbols = min(len(tokens) - 1, symbols or len(tokens))
     rows = max(1, min(rows, symbols // length))
@@ -44,6 +56,7 @@ def windows(
     last_begin = len(tokens) - 1 - stride
     begins = [row * last_begin // max(1, rows - 1) for row in range(rows)]
     streams = np.stack([tokens[begin : begin + stride + 1] for begin in begins]).astype(np.int64)
+    length = positions_in_memory(rows, vocab_size, length)
     for begin in range(0, stride, length):
         end = min(begin + length, stride)
         yield streams[:, begin:end], streams[:, begin + 1 : end + 1]
@@ -68,10 +81,12 @@ def measure_loss(
     autocast: contextlib.AbstractContextManager[Any] | None = None,
     group: ProcessGroup = ProcessGroup(World()),  # noqa: B008
     symbols: int | None = None,
+    advance: Callable[[int], None] = lambda count: None,
 ) -> TextLoss:
     """Return the loss as `mean_loss` does, and its standard error.
 
-    With ``symbols``, about so many of them are read, in streams that are spread evenly over the text.
+    With ``symbols``, about so many of them are read, in streams that are spread evenly over the text. ``advance`` is
+    called with the number of symbols after each window.
     """
     if len(tokens) < 2:
         return TextLoss(math.nan, math.nan)
@@ -81,7 +96,8 @@ def measure_loss(
     row_losses, symbol_count = np.zeros(0), 0
     state: tuple[torch.Tensor, ...] | None = None
     with torch.no_grad(), autocast or contextlib.nullcontext():
-        for x, y in windows(tokens, symbols=symbols):
+        for x, y in windows(tokens, symbols=symbols, vocab_size=count_logits(model)):
+            advance(x.size)
             rows = group.local_rows(len(x))
             x, y = x[rows], y[rows]
             if not len(x):  # a text so short that there are fewer streams than processes
@@ -96,6 +112,77 @@ def measure_loss(
             symbol_count += y.shape[1]
     model.train(was_training)
     return _mean_of_rows(row_losses / max(1, symbol_count), group)
+
+
+def stream_loss(
+    model: Model,
+    bundle: Bundle,
+    tokens: Ids,
+    group: ProcessGroup,
+    advance: Callable[[int], None] = lambda count: None,
+) -> float:
+    """Return nats a symbol over a text, read as a single stream after the start symbol: the figure of `gen eval`.
+
+    Rank 0 reads it, in one thread, since a single row gains nothing from two; all must call, and all get the loss.
+    """
+    total_loss = 0.0
+    was_training = model.training
+    model.eval()
+    with one_thread():
+        losses_by_window = stream_losses(TorchReader(model), [tokens], bundle.start, bundle.vocab_size)
+        length = positions_in_memory(1, bundle.vocab_size)
+        for begin in range(0, len(tokens), length):
+            [loss] = group.sum(float(next(losses_by_window).sum()) if group.rank == 0 else 0.0)
+            total_loss += loss
+            advance(min(length, len(tokens) - begin))
+    model.train(was_training)
+    return total_loss / len(tokens)
+
+
+def count_logits(model: Model) -> int:
+    """Return the size of a model's vocabulary."""
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        logits, _ = model(torch.zeros(1, 1, dtype=torch.int64, device=device), model.initial_state(1))
+    return int(logits.shape[-1])
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadingTime:
+    """Seconds that a model needs to read."""
+
+    symbol: float
+    """A symbol of parallel streams."""
+    stream_symbol: float
+    """A symbol of a single stream, in one thread."""
+    position: float
+    """A symbol of a single stream where each is read by itself, as a sample is written."""
+
+
+def time_reading(
+    model: Model, tokens: Ids, autocast: contextlib.AbstractContextManager[Any], group: ProcessGroup
+) -> ReadingTime:
+    """Time the ways to read a text, twice each, since the first time allocates memory. All processes must call."""
+    was_training = model.training
+    model.eval()
+    reader = TorchReader(model)
+    count = min(len(tokens) - 1, MAX_ROWS * WINDOW_LENGTH)
+    for _ in range(2):
+        began_at = time.perf_counter()
+        measure_loss(model, tokens, autocast, group, count)
+        measured_at = time.perf_counter()
+        with one_thread():
+            state = reader.initial(1)
+            x = tokens[None, :TIMED_POSITIONS].astype(np.int64)
+            reader.advance(x, state)
+            read_at = time.perf_counter()
+            for position in range(TIMED_SINGLY):
+                reader.advance(x[:, position % x.shape[1], None], state)
+        written_at = time.perf_counter()
+    model.train(was_training)
+    return ReadingTime(
+        (measured_at - began_at) / count, (read_at - measured_at) / x.size, (written_at - read_at) / TIMED_SINGLY
+    )
 
 
 def _mean_of_rows(row_means: NDArray[np.float64], group: ProcessGroup) -> TextLoss:

@@ -16,7 +16,7 @@ from gentext.errors import RunError
 from gentext.interfaces import Chunk, Model, Request
 from gentext.manager import host
 from gentext.plugins.pytorch.checkpoint import build_model, load_best_checkpoint
-from gentext.plugins.pytorch.device import choose_device
+from gentext.plugins.pytorch.device import choose_device, one_thread
 from gentext.run import Run, open_run
 from gentext.stepping import ModelState, generate_stepwise
 
@@ -39,15 +39,11 @@ class TorchSampler:
         return TorchModel(model, describe(run, model), device=str(next(model.parameters()).device))
 
 
-class TorchModel:
-    """An opened sampler that runs a PyTorch model."""
+class TorchReader:
+    """Gives the logits of a PyTorch model as NumPy arrays; see `StepModel`."""
 
-    def __init__(self, model: Model, bundle: Bundle, device: str) -> None:
-        self.model, self.bundle = model, bundle
-        self.device = f"PyTorch on {device}"
-
-    def generate(self, request: Request) -> Iterator[Chunk]:
-        return generate_stepwise(self, self.bundle, request)
+    def __init__(self, model: Model) -> None:
+        self.model = model
 
     def initial(self, rows: int) -> ModelState:
         return tuple(self.model.initial_state(rows))
@@ -57,6 +53,18 @@ class TorchModel:
         with torch.inference_mode():
             logits, new_state = self.model(torch.from_numpy(tokens).to(device), state)
         return logits.float().cpu().numpy(), tuple(new_state)
+
+
+class TorchModel(TorchReader):
+    """An opened sampler that runs a PyTorch model."""
+
+    def __init__(self, model: Model, bundle: Bundle, device: str) -> None:
+        super().__init__(model)
+        self.bundle = bundle
+        self.device = f"PyTorch on {device}"
+
+    def generate(self, request: Request) -> Iterator[Chunk]:
+        return generate_stepwise(self, self.bundle, request)
 
 
 def preview(model: Model, run: Run, length: int) -> str:
@@ -71,8 +79,9 @@ def preview(model: Model, run: Run, length: int) -> str:
     bundle = describe(run, model)
     torch_model = TorchModel(model, bundle, "")
     chain = chain_of(bundle, host().registry)
-    [text], pieces = generate(torch_model, chain, primes=[np.empty(0, np.int64)], seed=0, length=length)
-    for _ in pieces:  # the text grows as they are read
-        pass
+    with one_thread():
+        [text], pieces = generate(torch_model, chain, primes=[np.empty(0, np.int64)], seed=0, length=length)
+        for _ in pieces:  # the text grows as they are read
+            pass
     model.train(was_training)
     return text.text

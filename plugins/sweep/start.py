@@ -13,13 +13,15 @@ from gentext.config import ConfigTable, build_config
 from gentext.errors import RunError, UsageError
 from gentext.pipeline import DEFAULT_CORPUS
 from gentext.plugins.sweep.space import SettingValue, check_space, read_space, space_table
-from gentext.plugins.sweep.study import Study, temporary_study_path
+from gentext.plugins.sweep.study import TENTHS, Study, temporary_study_path
 from gentext.plugins.sweep.sweep import BASE_FILE, SPACE_FILE, STUDY_FILE, Sweep, SweepSettings
 from gentext.resolve import DEFAULT_PRESET, TrainOptions, resolve_config, with_defaults
 from gentext.settings import Settings, check_extras
 from gentext.text import corpus_fingerprint
 
 DEFAULT_TRIALS = 20
+#: Characters of the held-out text that every trial measures at its end, and symbols of it at each tenth.
+HELD_OUT, MEASURED_SYMBOLS = 50_000, 10_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +92,9 @@ def _check_options(train: TrainOptions, options: SweepOptions) -> tuple[SweepSet
     settings = build_config(Settings, base_config.get("run", {}), "run")
     check_extras(settings)
     first_values = check_space(space, train)
+    # Trials are compared: they measure the same text, at tenths of their budgets.
+    for key, number in {"held_out": HELD_OUT, "measurements": TENTHS, "measured_symbols": MEASURED_SYMBOLS}.items():
+        base_config["run"].setdefault(key, number)
     assert train.corpus is not None and train.preset is not None
     sweep_settings = SweepSettings(
         corpus=_absolute_path(train.corpus),

@@ -113,7 +113,7 @@ def _train_trial(job: Job, parent: _Parent) -> ConfigTable:
             flags={"export": False},
         )
     _, result = run_training(options)
-    return dataclasses.asdict(result)
+    return {name: number for name, number in dataclasses.asdict(result).items() if name != "curve"}
 
 
 def _send_failure(parent: _Parent, error: BaseException) -> None:

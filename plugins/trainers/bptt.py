@@ -16,10 +16,11 @@ from collections.abc import Callable
 
 import torch
 
-from gentext.console import warn
+from gentext.console import progress, warn
+from gentext.describe import describe
 from gentext.errors import TrainingStopped
 from gentext.events import Hooks, Progress
-from gentext.interfaces import Batcher, FitResult, Ids, Measurement, Model, World
+from gentext.interfaces import Batcher, FitResult, Ids, Measurement, Model, Speed, TrainingPlan, World
 from gentext.interrupts import Interrupts
 from gentext.plugins.pytorch.checkpoint import (
     MODEL_PREFIX,
@@ -33,16 +34,18 @@ from gentext.plugins.pytorch.checkpoint import (
 )
 from gentext.plugins.pytorch.device import Compute, check_memory, choose_compute, flush_denormals, keep_memory
 from gentext.plugins.pytorch.distributed import ProcessGroup
-from gentext.plugins.pytorch.evaluate import mean_loss, measure_loss
+from gentext.plugins.pytorch.evaluate import measure_loss, stream_loss, time_reading
 from gentext.plugins.pytorch.sampler import preview
 from gentext.plugins.trainers.learner import BPTTConfig, Learner, find_hidden_matrices
 from gentext.plugins.trainers.state import TrainingState
 from gentext.run import Run
-from gentext.settings import Settings, budget_steps
+from gentext.settings import Settings
 
 #: Some steps are timed before training, to turn minutes into steps and to show how long training will take: for this
 #: number of seconds, but at least and at most these numbers of steps.
 PROBE_SECONDS, PROBE_MIN_STEPS, PROBE_MAX_STEPS = 2.0, 3, 30
+#: Positions of the sample that each measurement writes, and seconds of a picture and a checkpoint, roughly.
+SAMPLE_LENGTH, OTHER_SECONDS = 300, 0.2
 #: Learning rate of the timed steps, which change a copy of the model.
 PROBE_RATE = 1e-9
 #: Seconds after which a checkpoint is written even without an evaluation.
@@ -66,8 +69,7 @@ class _Fit:
     val: Ids
     run: Run
     hooks: Hooks
-    steps: int
-    """Steps of the whole budget."""
+    plan: TrainingPlan
     first_step: int
     """The step at which this process began."""
 
@@ -76,7 +78,7 @@ class _Fit:
         learner, state = self.learner, self.state
         return Progress(
             step=state.step,
-            total_steps=self.steps,
+            total_steps=self.plan.steps,
             epoch=max(0, state.step - 1) // learner.batcher.steps_per_epoch,
             loss=state.loss,
             rate=learner.rate,
@@ -108,8 +110,8 @@ class BPTTTrainer:
 
     @flush_denormals()
     @keep_memory()
-    def plan(self, model: Model, batcher: Batcher, train: Ids) -> tuple[int, float]:
-        """Return the steps of the budget and the seconds of one, measured on a copy of the model."""
+    def measure_speed(self, model: Model, batcher: Batcher, train: Ids) -> Speed:
+        """Time steps and measurements on a copy of the model."""
         parameters = sum(int(parameter.numel()) for parameter in model.parameters())
         check_memory(parameters, TRAINING_BYTES_PER_PARAMETER, self.compute.device, "to train")
         with torch.random.fork_rng(), self.process_group.explain_lost_process("nothing was saved yet"):
@@ -119,11 +121,13 @@ class BPTTTrainer:
                 began_at = time.perf_counter()
                 probe.step(len(step_seconds) % batcher.steps_per_epoch, PROBE_RATE)
                 step_seconds.append(time.perf_counter() - began_at)
-        # The first step allocates memory and is slower; another program may delay any of them: hence the median.
-        seconds = statistics.median(step_seconds[1:])
-        return self.process_group.broadcast_number(
-            budget_steps(self.settings, batcher.steps_per_epoch, seconds)
-        ), seconds
+            reading = time_reading(probe.model, train, self.compute.autocast(), self.process_group)
+        seconds = statistics.fmean(step_seconds[1:])  # the first step allocates memory and is slower
+        step, symbol, stream_symbol, position = self.process_group.broadcast_numbers(
+            seconds, reading.symbol, reading.stream_symbol, reading.position
+        )
+        measurement = position * SAMPLE_LENGTH + OTHER_SECONDS
+        return Speed(step, symbol, stream_symbol, measurement, self.config.eval_every)
 
     @flush_denormals()
     @keep_memory()
@@ -135,17 +139,17 @@ class BPTTTrainer:
         val: Ids,
         run: Run,
         hooks: Hooks,
-        steps: int,
+        plan: TrainingPlan,
         resume: bool,
     ) -> FitResult:
-        """Train up to ``steps``. Raises TrainingStopped when interrupted or when the loss diverges."""
+        """Train up to ``plan.steps``. Raises TrainingStopped when interrupted or when the loss diverges."""
         if self.config.optimizer == "muon" and not find_hidden_matrices(model):
             warn("the model does not say which its hidden matrices are (hidden_matrices), so AdamW trains all of it")
         run = Run(self.process_group.broadcast_path(run.path))
         with self.process_group.explain_lost_process(f"go on with: gen train --resume --run {run.path}"):
             learner = self._create_learner(model, batcher, train)
-            state = self._initial_state(learner, run, steps, resume)
-            fit = _Fit(learner, state, train, val, run, hooks, steps, first_step=state.step)
+            state = self._initial_state(learner, run, plan.steps, resume)
+            fit = _Fit(learner, state, train, val, run, hooks, plan, first_step=state.step)
             self._run_steps(fit, resume)
             return self._measure_result(fit)
 
@@ -166,9 +170,8 @@ class BPTTTrainer:
 
     def _run_steps(self, fit: _Fit, resume: bool) -> None:
         """Take step after step, and measure and save in between."""
-        learner, state, run, hooks, steps = fit.learner, fit.state, fit.run, fit.hooks, fit.steps
+        learner, state, run, hooks, steps = fit.learner, fit.state, fit.run, fit.hooks, fit.plan.steps
         hooks.run_started(run, self.settings, fit.progress())
-        eval_interval = self._eval_interval(steps, learner.tokens_per_step, len(fit.val))
         saved_at = time.monotonic()
         if not resume:
             self._save_checkpoint(fit, best=False)
@@ -191,7 +194,7 @@ class BPTTTrainer:
                     self.process_group.size == 1
                 ):  # a hook may have asked to stop; several processes agree in the next step
                     stop_requested = interrupts.requested
-                if state.step % eval_interval == 0 or state.step == steps:
+                if state.step in fit.plan.measured_at or state.step == steps:
                     is_best = self._evaluate_model(fit)
                     self._save_checkpoint(fit, best=is_best)
                 elif stop_requested or save_due:
@@ -216,20 +219,18 @@ class BPTTTrainer:
     def _out_of_patience(self, state: TrainingState) -> bool:
         return 0 < self.config.patience <= state.evaluations_without_gain
 
-    def _eval_interval(self, steps: int, tokens_per_step: int, val_tokens: int) -> int:
-        """Return the steps between two measurements of the held-out loss.
-
-        By default ten in a run, or fewer where they would need more than a tenth of the time: a measurement reads
-        forward only, a third of the work of a step.
-        """
-        if self.config.eval_every:
-            return self.config.eval_every
-        return max(1, min(steps, max(math.ceil(steps / 10), math.ceil(3.3 * val_tokens / tokens_per_step))))
-
     def _evaluate_model(self, fit: _Fit) -> bool:
         """Measure both losses, and return whether the held-out loss is the lowest so far."""
         state, model, run = fit.state, fit.learner.model, fit.run
-        val = measure_loss(model, fit.val, self.compute.autocast(), self.process_group)
+        measure = functools.partial(
+            measure_loss,
+            model,
+            autocast=self.compute.autocast(),
+            group=self.process_group,
+            symbols=fit.plan.measured_symbols,
+        )
+        with progress("measuring the losses", 2 * fit.plan.measured_symbols, "symbols") as bar:
+            val, train = (measure(tokens, advance=bar.advance) for tokens in (fit.val, fit.train))
         val_loss = val.mean
         if not val_loss < HOPELESS_LOSS:  # NaN, too
             raise self._divergence_error(run, f"the held-out loss became {val_loss:.4g} after step {state.step}")
@@ -239,7 +240,6 @@ class BPTTTrainer:
             state.best_loss, state.best_step, state.evaluations_without_gain = val_loss, state.step, 0
         else:
             state.evaluations_without_gain += 1
-        train = measure_loss(model, fit.train, self.compute.autocast(), self.process_group, symbols=len(fit.val))
         symbols = state.step * fit.learner.tokens_per_step
         measurement = Measurement(state.step, symbols, val_loss, train.mean, val.error, train.error)
         sample = functools.cache(functools.partial(preview, model, run))  # several hooks may want the same text
@@ -251,7 +251,7 @@ class BPTTTrainer:
         learner, state, run = fit.learner, fit.state, fit.run
         meta = {
             **state.to_meta(),
-            "steps": fit.steps,
+            "steps": fit.plan.steps,
             "precision": self.compute.precision,
             "device": self.compute.device.type,
             "threads": self.compute.threads,
@@ -276,16 +276,20 @@ class BPTTTrainer:
         )
 
     def _measure_result(self, fit: _Fit) -> FitResult:
-        """Measure the best checkpoint in fp32, on the held-out text and on as much training text."""
+        """Measure the best checkpoint in fp32: on the whole held-out text, as `gen eval` does, and on training text."""
         model, state, val = fit.learner.model, fit.state, fit.val
         if self.process_group.rank == 0:
             load_weights(model, load_best_checkpoint(fit.run))
         self.process_group.broadcast(model.state_dict().values())
-        train_loss = measure_loss(model, fit.train, group=self.process_group, symbols=len(val)).mean
+        bundle = describe(fit.run, model)
+        with progress("measuring the held-out loss of the best checkpoint", len(val), "symbols") as bar:
+            val_loss = stream_loss(model, bundle, val, self.process_group, bar.advance)
+        with progress("measuring its training loss", len(val), "symbols") as bar:
+            train = measure_loss(model, fit.train, None, self.process_group, len(val), bar.advance)
         return FitResult(
             steps=state.step,
-            val_loss=mean_loss(model, val, group=self.process_group),
-            train_loss=train_loss,
+            val_loss=val_loss,
+            train_loss=train.mean,
             best_step=state.best_step,
             symbols_per_second=state.step * fit.learner.tokens_per_step / max(state.seconds, 1e-9),
             curve=fit.run.read_curve(state.step) if self.process_group.rank == 0 else (),

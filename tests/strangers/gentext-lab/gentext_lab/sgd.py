@@ -10,9 +10,8 @@ from torch.nn import functional
 from gentext.config import PositiveFloat
 from gentext.errors import DeviceError
 from gentext.events import Progress
-from gentext.interfaces import FitResult, Measurement
+from gentext.interfaces import FitResult, Measurement, Speed
 from gentext.plugins.pytorch import load_last_checkpoint, load_weights, mean_loss, preview, save_checkpoint
-from gentext.settings import budget_steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,15 +36,15 @@ class PlainSGD:
         torch.manual_seed(self.settings.seed)
         return "CPU, plain SGD"
 
-    def plan(self, model, batcher, train):
+    def measure_speed(self, model, batcher, train):
         began_at = time.perf_counter()
         self._loss(model, batcher, train, 0).backward()
         model.zero_grad()
-        seconds = time.perf_counter() - began_at
-        return budget_steps(self.settings, batcher.steps_per_epoch, seconds), seconds
+        return Speed(step=time.perf_counter() - began_at)
 
-    def fit(self, model, batcher, train, val, run, hooks, steps, resume):
+    def fit(self, model, batcher, train, val, run, hooks, plan, resume):
         optimizer = torch.optim.SGD(model.parameters(), lr=self.config.rate)
+        steps = plan.steps
         first_step, seconds_before = 0, 0.0
         if resume:
             checkpoint = load_last_checkpoint(run)
