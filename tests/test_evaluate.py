@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from helpers import notebook_batches
+from helpers import notebook_batches, one_line
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import nn
 
+from gentext import score
 from gentext.errors import PluginError
 from gentext.interfaces import Chunk, Request
 from gentext.plugins.models.lstm import LSTMConfig, LSTMModel
-from gentext.plugins.pytorch.evaluate import mean_loss, windows
+from gentext.plugins.pytorch.evaluate import count_logits, mean_loss, windows
+from gentext.run import Run
 from gentext.score import (
     NOTEBOOK_LENGTH,
     NOTEBOOK_ROWS,
@@ -141,3 +145,36 @@ def test_mean_loss_is_the_mean_over_the_windows(model: LSTMModel) -> None:
     model.eval()
     assert loss == pytest.approx(total / count, rel=1e-6)
     assert np.isnan(mean_loss(model, tokens[:1]))
+
+
+def test_loss_at_the_end_of_training_is_that_of_gen_eval(gen: Callable[..., Any], tiny_run: Path) -> None:
+    code, out, err = gen("eval", tiny_run, "--json")
+    assert code == 0, err
+    report = json.loads(out)
+    assert report["nats_per_character"] == pytest.approx(Run(tiny_run).read_metrics()[-1]["val_loss"], abs=1e-6)
+    assert "notebook_formula" not in report
+    code, _, err = gen("eval", tiny_run, "--notebook")
+    assert code == 1
+    one_line(err, "too short for --notebook")
+
+
+def test_large_vocabularies_are_read_in_shorter_windows(model: LSTMModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens, steps = text(NOTEBOOK_ROWS * NOTEBOOK_LENGTH), Steps(model)
+
+    def measure() -> list[float]:
+        vocab_size = count_logits(model)
+        stream = np.concatenate(list(stream_losses(steps, [tokens[:1500]], 0, vocab_size)))
+        return [*stream.tolist(), notebook_loss(steps, tokens, vocab_size) or 0.0, mean_loss(model, tokens)]
+
+    expected, sizes = measure(), []
+    original = Steps.advance
+
+    def advance(self: Steps, x: NDArray[np.int64], state: Any) -> Any:
+        sizes.append(x.size)
+        return original(self, x, state)
+
+    monkeypatch.setattr(Steps, "advance", advance)
+    monkeypatch.setattr(score, "LOGITS_BYTES", 4 * count_logits(model) * 3 * NOTEBOOK_ROWS)
+    monkeypatch.setattr(score, "CONVERTED_NUMBERS", 7)
+    assert measure() == pytest.approx(expected, rel=1e-5)
+    assert max(sizes) == 3 * NOTEBOOK_ROWS
