@@ -12,7 +12,7 @@ from gentext.arrangement import describe_arrangement
 from gentext.bundle import choose_start
 from gentext.capabilities import SupportsPrepare
 from gentext.config import ConfigTable, build_config, to_table
-from gentext.console import progress, say, warn
+from gentext.console import say, warn
 from gentext.describe import configured_chain
 from gentext.errors import GenError, MissingExtra, RunError, TrainingStopped, UsageError
 from gentext.events import SilentHooks
@@ -213,8 +213,7 @@ def _fit_model(run: Run, prepared: PreparedTraining, text: SplitText, settings: 
             runs.write_text(run.path / runs.VERDICT_FILE, "".join(f"{line}\n" for line in lines))
         hooks.run_finished(run, settings, result)
         if settings.export:
-            with progress("exporting and checking the files"):
-                hooks.export_run(run, settings)
+            hooks.export_run(run, settings)
     except KeyboardInterrupt:
         if rank:
             raise
