@@ -23,6 +23,9 @@ from gentext.score import positions_in_memory, stream_losses
 
 #: Streams that are read side by side, and symbols of each that the model reads at a time.
 MAX_ROWS, WINDOW_LENGTH = 128, 100
+#: Windows of a stream at least, where there are `MIN_ROWS` streams: the first symbols of a stream, which the model reads
+#: without having read what stands before, cost more than the others.
+MIN_WINDOWS, MIN_ROWS = 5, 8
 #: Positions that are timed in a single stream, together and each by itself.
 TIMED_POSITIONS, TIMED_SINGLY = 256, 16
 
@@ -51,7 +54,7 @@ def windows(
     where the logits of a large vocabulary would fill the memory.
     """
     symbols = min(len(tokens) - 1, symbols or len(tokens))
-    rows = max(1, min(rows, symbols // length))
+    rows = max(1, min(rows, max(symbols // (length * MIN_WINDOWS), min(MIN_ROWS, symbols // length))))
     stride = symbols // rows
     last_begin = len(tokens) - 1 - stride
     begins = [row * last_begin // max(1, rows - 1) for row in range(rows)]
