@@ -194,7 +194,8 @@ def parse_setting(text: str) -> ConfigTable:
 
 def to_table(config: Any) -> ConfigTable:
     """Turn a Config back into a plain table, leaving out what is None (TOML has no null)."""
-    return {key: setting for key, setting in dataclasses.asdict(config).items() if setting is not None}
+    table = {key: setting for key, setting in dataclasses.asdict(config).items() if setting is not None}
+    return {key: list(setting) if isinstance(setting, tuple) else setting for key, setting in table.items()}
 
 
 def field_docs(cls: type[Any]) -> dict[str, str]:

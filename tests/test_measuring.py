@@ -82,6 +82,6 @@ def test_text_of_an_older_run_is_kept() -> None:
 
 
 def test_symbols_that_are_no_characters() -> None:
-    plan = plan_training(Settings(minutes=1), SPEED, BATCHER, HeldOut(100_000, 300_000))
-    full = plan_training(Settings(minutes=1), SPEED, BATCHER, HeldOut(300_000, 300_000))
+    plan = plan_training(Settings(minutes=10), SPEED, BATCHER, HeldOut(100_000, 300_000))
+    full = plan_training(Settings(minutes=10), SPEED, BATCHER, HeldOut(300_000, 300_000))
     assert abs(plan.held_out * 3 - full.held_out) <= 3

@@ -23,8 +23,8 @@ from gentext.score import positions_in_memory, stream_losses
 
 #: Streams that are read side by side, and symbols of each that the model reads at a time.
 MAX_ROWS, WINDOW_LENGTH = 128, 100
-#: Windows of a stream at least, where there are `MIN_ROWS` streams: the first symbols of a stream, which the model reads
-#: without having read what stands before, cost more than the others.
+#: Windows of a stream at least, where there are `MIN_ROWS` streams: the first symbols of a stream cost more than the
+#: others, because the model has not read what stands before them.
 MIN_WINDOWS, MIN_ROWS = 5, 8
 #: Positions that are timed in a single stream, together and each by itself.
 TIMED_POSITIONS, TIMED_SINGLY = 256, 16
