@@ -236,12 +236,11 @@ def _collect_facts(result: FitResult, prepared: PreparedTraining, text: SplitTex
     """Return what the verdict on a run depends on."""
     model_options = prepared.config["model"]
     dropout = model_options.get("dropout")
-    steps, _ = prepared.plan()
     return RunFacts(
         train_symbols=len(text.train),
         symbols_read=result.steps * prepared.batcher.rows * prepared.batcher.length,
         steps=result.steps,
-        budget_steps=steps,
+        budget_steps=prepared.plan().steps,
         best_step=result.best_step,
         val_loss=result.val_loss,
         train_loss=result.train_loss,
