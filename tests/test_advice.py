@@ -105,7 +105,7 @@ def test_any_curve_gets_a_verdict(passes: float, val_losses: list[float], train_
     if dropout == 0.5:
         assert "more dropout (" not in lines
     if kind == "under-fitting":
-        assert abs(best.val_loss - train_loss) < 0.2 and facts.passes >= 3
+        assert best.val_loss - train_loss < 0.2 and facts.passes >= 3
 
 
 def test_a_run_without_measurements_is_not_judged() -> None:
