@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from gentext.completion import complete_models
-from gentext.console import say
+from gentext.console import say, warn
 from gentext.errors import CorpusError
 from gentext.library import open_text_model
 from gentext.run import HELD_OUT_FILE
@@ -54,7 +54,7 @@ def evaluate(
     if notebook:
         notebook_loss = model.notebook_score(read_corpus(str(text)).text)
         if notebook_loss is None:
-            raise CorpusError(f"{text}: too short for --notebook, which needs a batch of 128 x 100 symbols")
+            warn(f"{text}: too short for --notebook, which needs a batch of 128 x 100 symbols")
     if as_json:
         report = {
             "source": str(model.path),
