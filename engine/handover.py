@@ -201,6 +201,16 @@ def _chunk_problem(chunk: object, rows: int, vocab_size: int) -> str | None:
     return None
 
 
+def check_opened(name: str, opened: object) -> OpenSampler:
+    """Return what the ``open`` of a sampler returned."""
+    if not isinstance(opened, OpenSampler):
+        raise PluginError(
+            f"the sampler {name!r}: open() returned {type(opened).__name__}, expected an object with a bundle, a device "
+            f"and generate()"
+        )
+    return opened
+
+
 # -- tokenizers -------------------------------------------------------------------------------
 
 

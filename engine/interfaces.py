@@ -351,6 +351,7 @@ class Chunk:
     """[N]: "running", or why the row has ended, after this chunk."""
 
 
+@runtime_checkable
 class OpenSampler(Protocol):
     """A model that is ready to generate."""
 

@@ -15,6 +15,7 @@ from gentext.bundle import Bundle, readable_symbol
 from gentext.config import build_config, config_class
 from gentext.errors import UsageError, refuse_exit
 from gentext.generate import Piece
+from gentext.handover import check_opened
 from gentext.interfaces import OpenSampler, Sampler
 from gentext.manager import host
 from gentext.parameters import KeywordSpelling, Spelling
@@ -75,7 +76,7 @@ def open_text_model(
     source = find_source(path, openable_sources(sampler_class, sampler), sampler)
     with refuse_exit(f"the sampler {sampler!r}"):
         sampler_component: Sampler = sampler_class(config)
-        opened_sampler = sampler_component.open(source, device)
+        opened_sampler = check_opened(sampler, sampler_component.open(source, device))
     return TextModel(source, opened_sampler)
 
 

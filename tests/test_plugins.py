@@ -21,6 +21,7 @@ from gentext.cli.app import COMMAND_ORDER, build, main
 from gentext.cli.plugins import plugins as list_plugins
 from gentext.errors import GenError, MissingExtra, PluginError, UnknownComponent, reason
 from gentext.hookspecs import hookimpl
+from gentext.library import open_text_model
 from gentext.manager import BUILTINS, PluginHost
 from gentext.registry import KINDS, Component, Distribution, Registry, plural
 
@@ -385,6 +386,27 @@ def test_error_in_the_code_of_a_plugin_is_one_line(
     sampler["__name__"] = "elsewhere"  # a defect of gentext itself
     with pytest.raises(error_class):
         main(["sample"])
+
+
+@pytest.mark.parametrize("opened", [None, types.SimpleNamespace(bundle="b", device="d")])
+def test_what_a_sampler_opens_is_checked(opened: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Wrong:
+        opens = ("any file",)
+
+        def __init__(self, config: object) -> None: ...
+
+        def open(self, source: Path, device: str) -> object:
+            return opened
+
+    plugin_host = PluginHost(entry_points=False)
+    plugin_host.registry.add(Component("sampler", "wrong", Wrong, "a sampler", Distribution("elsewhere", "1")))
+    monkeypatch.setattr("gentext.library.host", lambda: plugin_host)
+    source = tmp_path / "model.bin"
+    source.touch()
+    with pytest.raises(
+        PluginError, match=rf"^the sampler 'wrong': open\(\) returned {type(opened).__name__}, expected"
+    ):
+        open_text_model(source, sampler="wrong")
 
 
 @pytest.mark.parametrize(

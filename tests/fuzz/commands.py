@@ -81,7 +81,6 @@ VARIABLES = {
     "NO_COLOR": ["1"],
     "TERM": ["dumb", "", "x"],
     "XDG_CACHE_HOME": ["/dev/null", "nowhere"],
-    "_GEN_COMPLETE": ["source_bash", "x"],
 }
 
 

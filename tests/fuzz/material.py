@@ -14,20 +14,27 @@ SMALL = ("--set", "model.hidden=8", "--set", "model.embedding=4", "--set", "batc
 SMALL = (*SMALL, "batcher.length=8", "--set", "run.threads=1", "--precision", "fp32", "--no-export")
 
 
+class Content(bytes):
+    """Bytes of a file, which hypothesis can show in a line."""
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} bytes>"
+
+
 @dataclasses.dataclass(frozen=True)
 class Material:
     """A finished run of four steps, and the text that it has learned."""
 
     run: Path
-    text: bytes
+    text: Content
 
     @functools.cached_property
-    def model(self) -> bytes:
-        return (self.run / "model.onnx").read_bytes()
+    def model(self) -> Content:
+        return Content((self.run / "model.onnx").read_bytes())
 
     @functools.cached_property
-    def generator(self) -> bytes:
-        return (self.run / "generator.onnx").read_bytes()
+    def generator(self) -> Content:
+        return Content((self.run / "generator.onnx").read_bytes())
 
     @functools.cached_property
     def config_text(self) -> bytes:
@@ -42,8 +49,8 @@ class Material:
         return max((self.run / "checkpoints").glob("last-*.safetensors"))
 
     @functools.cached_property
-    def checkpoint(self) -> bytes:
-        return self.checkpoint_path.read_bytes()
+    def checkpoint(self) -> Content:
+        return Content(self.checkpoint_path.read_bytes())
 
     @functools.cached_property
     def tokenizer(self) -> Any:

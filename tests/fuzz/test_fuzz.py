@@ -24,7 +24,7 @@ import hypothesis
 import pytest
 from fuzz import checkpoints, commands, exported, plugin_modules, runs
 from fuzz.example import Example, Runner
-from fuzz.material import Material
+from fuzz.material import Content, Material
 from fuzz.report import Report
 from fuzz.seal import CHECK, seal
 from hypothesis import HealthCheck, Phase, given
@@ -46,7 +46,7 @@ ROUND = 50
 
 @pytest.fixture(scope="module")
 def material(tiny_run: Path, tiny_text: Path) -> Material:
-    return Material(tiny_run, tiny_text.read_bytes())
+    return Material(tiny_run, Content(tiny_text.read_bytes()))
 
 
 @pytest.fixture(scope="module")
