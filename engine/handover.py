@@ -205,8 +205,8 @@ def check_opened(name: str, opened: object) -> OpenSampler:
     """Return what the ``open`` of a sampler returned."""
     if not isinstance(opened, OpenSampler):
         raise PluginError(
-            f"the sampler {name!r}: open() returned {type(opened).__name__}, expected an object with a bundle, a device "
-            f"and generate()"
+            f"the sampler {name!r}: open() returned {type(opened).__name__}, expected an object with a bundle, a "
+            f"device and generate()"
         )
     return opened
 

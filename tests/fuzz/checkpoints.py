@@ -88,7 +88,6 @@ def changed_checkpoint(draw: st.DrawFn, original: bytes) -> bytes:
 def examples(material: Material) -> st.SearchStrategy[Example]:
     """A run with a changed checkpoint, and a command that reads it."""
     config = tomli_w.dumps(material.unfinished_config()).encode()
-    best_name = material.checkpoint_path.name.replace("last-", "best-")
 
     def example(content: bytes, name: str, command: list[str]) -> Example:
         files: dict[str, bytes | Special] = {
@@ -96,7 +95,9 @@ def examples(material: Material) -> st.SearchStrategy[Example]:
             "tiny.txt": material.text,
             "run/config.toml": config,
         }
-        files |= {f"run/checkpoints/{one}": content for one in (material.checkpoint_path.name, best_name, name)}
+        # In place of each checkpoint that the run has, so that no whole one is left to go on from.
+        names = {*(path.name for path in material.checkpoint_path.parent.iterdir()), name}
+        files |= {f"run/checkpoints/{one}": content for one in sorted(names)}
         return Example(files, [command], base=False, interrupt_after=5)
 
     return st.builds(

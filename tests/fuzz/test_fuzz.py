@@ -13,6 +13,7 @@ and the files of failures. ``--fuzz-seed`` repeats the examples of an earlier se
 
 from __future__ import annotations
 
+import copy
 import shutil
 import sys
 import tempfile
@@ -66,7 +67,11 @@ def report(
         print("", *report.lines(), f"report: {report.folder / 'report.json'}", sep="\n")
 
 
-def test_seal_is_the_check_of_a_file(material: Material) -> None:
+def test_seals_are_the_checks_of_files(material: Material) -> None:
+    header, data = checkpoints.split(material.checkpoint)
+    assert checkpoints.split(checkpoints.sealed(copy.deepcopy(header), data))[0] == header
+    header["__metadata__"]["gentext"] += " "
+    assert checkpoints.split(checkpoints.sealed(copy.deepcopy(header), data))[0] != header
     for content in (material.model, material.generator):
         assert CHECK.search(content)
         assert seal(content) == content != seal(content.replace(b"tokens", b"tokenz"))
