@@ -160,6 +160,15 @@ COMMANDS: list[list[str]] = [
 METADATA = b"Metadata-Version: 2.1\nName: gentext-fuzz\nVersion: 1.0\n"
 
 
+def distribution(module: str) -> dict[str, bytes | Special]:
+    """Return the files of an installed distribution whose plugin has this source."""
+    return {
+        "site/fuzz_plugin.py": module.encode(),
+        "site/gentext_fuzz-1.0.dist-info/METADATA": METADATA,
+        "site/gentext_fuzz-1.0.dist-info/entry_points.txt": b"[gentext]\nfuzz = fuzz_plugin\n",
+    }
+
+
 def body(own: str) -> st.SearchStrategy[str]:
     """A function's body: right in half of the cases, so that what comes after it is reached."""
     return st.one_of(st.just(f"return {own}"), st.sampled_from(BODIES).map(lambda code: code.replace("OWN", own)))
@@ -232,13 +241,7 @@ REGISTRATIONS = [
 def examples(draw: st.DrawFn, material: Material) -> Example:
     """A distribution with a plugin, and a command that uses it."""
     command = draw(st.sampled_from(COMMANDS))
-    files: dict[str, bytes | Special] = {
-        "site/fuzz_plugin.py": draw(module()).encode(),
-        "site/gentext_fuzz-1.0.dist-info/METADATA": METADATA,
-        "site/gentext_fuzz-1.0.dist-info/entry_points.txt": b"[gentext]\nfuzz = fuzz_plugin\n",
-        "run": Special("run"),
-        "tiny.txt": material.text,
-    }
+    files = distribution(draw(module())) | {"run": Special("run"), "tiny.txt": material.text}
     own_statuses = (77, 255) if command[0] == "own" else ()
     needs_training = command[0] == "train" or "--check" in command
     return Example(files, [command], base=not needs_training, interrupt_after=4, own_statuses=own_statuses)

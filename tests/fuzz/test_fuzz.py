@@ -24,7 +24,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 from fuzz import checkpoints, commands, exported, plugin_modules, runs
-from fuzz.example import Example, Runner
+from fuzz.example import Example, Runner, find_violation
 from fuzz.material import Content, Material
 from fuzz.report import Report
 from fuzz.seal import CHECK, seal
@@ -35,11 +35,11 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the servers for
 
 #: The kinds of examples, and how many of each the suite tries.
 KINDS: dict[str, tuple[Callable[[Material], SearchStrategy[Example]], int]] = {
-    "exported": (exported.examples, 80),
-    "checkpoints": (checkpoints.examples, 12),
-    "runs": (runs.examples, 24),
-    "commands": (commands.examples, 40),
-    "plugins": (plugin_modules.examples, 40),
+    "exported": (exported.examples, 60),
+    "checkpoints": (checkpoints.examples, 10),
+    "runs": (runs.examples, 18),
+    "commands": (commands.examples, 35),
+    "plugins": (plugin_modules.examples, 30),
 }
 #: Examples between two looks at the clock, by hand.
 ROUND = 50
@@ -75,6 +75,34 @@ def test_seals_are_the_checks_of_files(material: Material) -> None:
     for content in (material.model, material.generator):
         assert CHECK.search(content)
         assert seal(content) == content != seal(content.replace(b"tokens", b"tokenz"))
+
+
+#: Code of a plugin's command, and the condition that it does not fulfil.
+VIOLATIONS = [
+    ("os.abort()", "signal 6"),
+    ("time.sleep(60)", "hang"),
+    ("bytearray(1) * 300_000_000; time.sleep(60)", "memory"),
+    ("sys.exit(5)", "status 5"),
+    ("sys.exit(1)", "status 1 without one line for the error at the end"),
+    ("print('gen: error: it is said, and no error', file=sys.stderr)", "status 0 with an error"),
+    ("sys.exit('gen: error: ' + 'x' * 500)", "an error's line of the wrong length"),
+    ("threading.Thread(target=lambda: 1 / 0).start()", "Traceback (most recent call last)"),
+    ("sys.exit('gen: error: as it should be')", None),
+]
+
+
+@pytest.mark.parametrize(("code", "violation"), VIOLATIONS)
+def test_violations_are_noticed(
+    code: str, violation: str | None, report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fuzz.example.MAX_SECONDS", 0.5)
+    monkeypatch.setattr("fuzz.example.MAX_BYTES", 10**8)
+    module = "import os, sys, threading, time\nfrom gentext import hookimpl\n\n@hookimpl\ndef register_commands(cli):\n"
+    module += f"    @cli.command()\n    def own():\n        {code}\n"
+    example = Example(plugin_modules.distribution(module), [["own"]])
+    report.runner.place(example)
+    outcome = report.runner.run_command(example, ["own"])
+    assert find_violation(outcome) == violation, outcome
 
 
 def try_examples(kind: str, report: Report, material: Material, count: int, seed: int | None) -> None:
