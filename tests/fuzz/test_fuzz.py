@@ -95,7 +95,8 @@ VIOLATIONS = [
 def test_violations_are_noticed(
     code: str, violation: str | None, report: Report, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fuzz.example.MAX_SECONDS", 0.5)
+    if violation == "hang":  # the others end by themselves, however slow the machine is
+        monkeypatch.setattr("fuzz.example.MAX_SECONDS", 0.5)
     monkeypatch.setattr("fuzz.example.MAX_BYTES", 10**8)
     module = "import os, sys, threading, time\nfrom gentext import hookimpl\n\n@hookimpl\ndef register_commands(cli):\n"
     module += f"    @cli.command()\n    def own():\n        {code}\n"
