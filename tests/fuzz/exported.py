@@ -86,7 +86,7 @@ def changed_json(draw: st.DrawFn, entry: str) -> str:
     """The text of changed JSON data; of other text, another text."""
     try:
         data = json.loads(entry)
-    except ValueError:
+    except (ValueError, RecursionError):  # of an earlier change
         return draw(clean_text)
     return json.dumps(draw(changed_data(data)))
 
