@@ -47,12 +47,14 @@ def evaluate(
         text = model.path / HELD_OUT_FILE
         if not text.is_file():
             raise CorpusError(f"{model.path} has no held-out text beside it; name a text file")
-    pieces = cut_pieces(iter_text(str(text)), PIECE_SIZE)
+    # The notebook's formula needs all of the text. It is read once, since it may come from a pipe.
+    whole_text = read_corpus(str(text)).text if notebook else ""
+    pieces = cut_pieces(iter([whole_text]) if notebook else iter_text(str(text)), PIECE_SIZE)
     size = text.stat().st_size if text.is_file() else None
     score = model.measure_pieces(pieces, corpus_name(str(text)), size)
     notebook_loss = None
     if notebook:
-        notebook_loss = model.notebook_score(read_corpus(str(text)).text)
+        notebook_loss = model.notebook_score(whole_text)
         if notebook_loss is None:
             warn(f"{text}: too short for --notebook, which needs a batch of 128 x 100 symbols")
     if as_json:

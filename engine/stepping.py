@@ -187,9 +187,10 @@ class _SteppedRows:
 
 def _logprobs(logits: NDArray[np.float32], tokens: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return the log-softmax of logits [N, V] at tokens [N]; NaN where the token is -1."""
-    largest_logits = logits.max(axis=1)
-    log_total = largest_logits + np.log(np.exp(logits - largest_logits[:, None]).sum(axis=1))
-    logprobs = logits[np.arange(len(tokens)), np.maximum(tokens, 0)] - log_total
+    with np.errstate(all="ignore"):  # in a row whose token is -1, all logits may be -inf
+        largest_logits = logits.max(axis=1)
+        log_total = largest_logits + np.log(np.exp(logits - largest_logits[:, None]).sum(axis=1))
+        logprobs = logits[np.arange(len(tokens)), np.maximum(tokens, 0)] - log_total
     return np.where(tokens >= 0, logprobs, np.nan).astype(np.float32)
 
 

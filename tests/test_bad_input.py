@@ -206,7 +206,7 @@ ERRORS = [
     ("train {text} --set trainer.rate=inf", "trainer.rate = inf"),
     ("train {text} --set trainer.rate=0", "trainer.rate = 0"),
     ("train {text} --set run.threads=1000000", "run.threads = 1000000", "1024"),
-    ("train {text} --set batcher.batch=100000000", "100000000 x 100", "lower batcher.batch"),
+    ("train {text} --set batcher.batch=100000000", "100000000 x ", "lower batcher.batch"),
     ("train {text} --device cpu --precision fp16", "--precision fp16: only a GPU", "fp32 or auto"),
 ]
 

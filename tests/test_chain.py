@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
+from gentext import stepping
 from gentext.chain import DEFAULT_CHAIN, Chain, build_chain, build_link
 from gentext.draw import draw_tokens
 from gentext.errors import ConfigError
@@ -237,3 +238,9 @@ def test_rows_of_a_batch_are_rows_alone() -> None:
     alone = [int(choose(slice(row, row + 1))[0]) for row in range(64)]
     assert choose(slice(None)).tolist() == alone
     assert choose(slice(7, 30)).tolist() == alone[7:30]
+
+
+def test_logprob_of_a_row_without_choice() -> None:
+    logits = np.array([[-np.inf, -np.inf], [0.0, -np.inf]], np.float32)
+    logprobs = stepping._logprobs(logits, np.array([-1, 0]))
+    assert np.isnan(logprobs[0]) and logprobs[1] == 0.0

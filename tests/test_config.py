@@ -212,7 +212,7 @@ def test_notebook_is_the_notebook() -> None:
     assert config["model"] == {**network, "norm": False, "skip": False, "tuned_init": False}
     adam = {"optimizer": "adam", "rate": 1e-3, "beta2": 0.999, "weight_decay": 0.0, "clip": 5.0}
     assert config["trainer"].items() >= {**adam, "schedule": "constant", "warmup": 0, "patience": 0}.items()
-    assert table["run"] == {"epochs": 20, "val_frac": 0.1}
+    assert table["run"] == {"epochs": 20, "val_frac": 0.1, "export_precision": "fp32"}
     assert BUILTIN.get("model", "lstm").Config() == build_config(LSTMConfig, network, "model")
 
 

@@ -26,7 +26,7 @@ from gentext.plugins.pytorch import checkpoint
 from gentext.plugins.tokenizers.char import CharTokenizer
 from gentext.reading import MAX_DEPTH, check_data, parse_json
 from gentext.run import Run
-from gentext.score import Score, score_text
+from gentext.score import TextLoss, score_text
 from gentext.stop import StopAutomaton
 from gentext.strategy import State, Table
 
@@ -125,7 +125,11 @@ def test_piped_text_without_end(
 ) -> None:
     text = tiny_text.read_bytes()
     monkeypatch.setattr(corpus, "MAX_PIPED_CHARACTERS", 10_000)
-    fails(1, gen("eval", tiny_run, "-", stdin=text), "more than 10,000 characters and no end yet; give a file")
+    fails(
+        1,
+        gen("eval", tiny_run, "-", "--notebook", stdin=text),
+        "more than 10,000 characters and no end yet; give a file",
+    )
     monkeypatch.setattr(stream, "MAX_BYTES_IN_MEMORY", 5_000)
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(free=10_000))
@@ -282,8 +286,8 @@ def test_loss_that_is_no_number(tiny_run: Path) -> None:
 def test_perplexity_beyond_any_float(
     gen: Gen, tiny_run: Path, tiny_text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert Score("ab", ["a", "b"], np.zeros(2), 5000.0, 0).perplexity == np.inf
-    monkeypatch.setattr(Score, "nats_per_character", 1000.0)
+    assert TextLoss(characters=2, symbol_count=2, nats=5000.0, unknown=0).perplexity == np.inf
+    monkeypatch.setattr(TextLoss, "nats_per_character", 1000.0)
     assert "perplexity inf" in gen("eval", tiny_run, tiny_text)[1]
     code, out, _ = gen("eval", tiny_run, tiny_text, "--json")
     assert (code, json.loads(out, parse_constant=pytest.fail)["perplexity"]) == (0, None)
