@@ -150,7 +150,9 @@ def story(environment: Environment, tiny_text: Path) -> dict[str, Result]:
     """Everything that needs PyTorch, in one process that has loaded all plugins, the broken ones too."""
 
     def train(run: str, *options: str) -> tuple[object, ...]:
-        return ("train", tiny_text, "--run", run, "--steps", 6, "--seed", 3, *options)
+        # In fp32, so that an exported file can be compared with PyTorch.
+        fp32 = ("--export-precision", "fp32")
+        return ("train", tiny_text, "--run", run, "--steps", 6, "--seed", 3, *fp32, *options)
 
     commands: dict[str, tuple[Mapping[str, str], Sequence[object]]] = {
         "strange": ({}, train("strange", *ALL_STRANGE)),
