@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gentext.bundle import Bundle
+from gentext.errors import FileFormatError
 from gentext.interfaces import Chunk, Finish, Request
 from gentext.noise import uniforms
 from gentext.signature import FINISH_BY_CODE, Signature
@@ -48,7 +49,8 @@ class GeneratorModel(Protocol):
 def generate_compiled(model: GeneratorModel, bundle: Bundle, request: Request) -> Iterator[Chunk]:
     """Generate the rows of a request, in chunks that grow from one position to MAX_POSITIONS.
 
-    Raises ConfigError for parameters of another shape or out of range.
+    Raises ConfigError for parameters of another shape or out of range, FileFormatError when the graph of a file returns
+    what no generator returns.
     """
     rows = _CompiledRows(model, bundle, request)
 
@@ -80,6 +82,26 @@ def next_feeds(signature: Signature, results: Mapping[str, Any]) -> Feeds:
     last_tokens = np.asarray(results["tokens"])[-1]
     states = {port.name: results[f"{port.name}_out"] for port in signature.states}
     return states | {"token": np.maximum(last_tokens, 0), "fresh": np.zeros(len(last_tokens), np.bool_)}
+
+
+def _check_results(results: Mapping[str, Any], positions: int, rows: int) -> None:
+    """Raise FileFormatError when a graph returned arrays of other shapes than [K, N] and [N], or an unknown code.
+
+    `gentext.handover` checks the tokens themselves, as it does for every sampler.
+    """
+    shapes = {"tokens": (positions, rows), "logprobs": (positions, rows), "ended_out": (rows,)}
+    for name, shape in shapes.items():
+        if np.shape(results[name]) != shape:
+            raise FileFormatError(
+                f"the graph of the file returned {name} of shape {np.shape(results[name])}; expected {shape}. "
+                f"The file is not as gen export writes it: export it again"
+            )
+    codes = np.asarray(results["ended_out"])
+    if codes.min() < 0 or codes.max() >= len(FINISH_BY_CODE):
+        raise FileFormatError(
+            f"the graph of the file returned ended_out from {codes.min()} to {codes.max()}; expected 0 to "
+            f"{len(FINISH_BY_CODE) - 1}. The file is not as gen export writes it: export it again"
+        )
 
 
 class _CompiledRows:
@@ -128,6 +150,7 @@ class _CompiledRows:
             forced[: len(prime_block), row] = prime_block
         feeds = {"forced": forced, "noise": self._compute_noise(size)}
         results = self.model.call(feeds | self._state_feeds | self._constant_feeds)
+        _check_results(results, size, self.count)
         self._state_feeds = next_feeds(self.model.signature, results)
         self.position += size
         is_new = forced < 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,7 +15,7 @@ from compiled_model import EVERY_LINK, CompiledModel, request, written
 from gentext.chain import build_chain
 from gentext.compiled import generate_compiled
 from gentext.describe import load_tokenizer
-from gentext.errors import ConfigError
+from gentext.errors import ConfigError, FileFormatError
 from gentext.export.generator.compiler import Compiler
 from gentext.export.network.fp16 import to_fp16
 from gentext.export.network.int8 import find_bounded_values, to_int8
@@ -51,6 +52,32 @@ def test_compiled_writes_what_numpy_writes(compiled_model: CompiledModel, names:
     assert compiled_rows[:2] == stepped_rows[:2]
     for logprobs, reference in zip(compiled_rows[2], stepped_rows[2], strict=True):
         np.testing.assert_allclose(logprobs, reference, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("ended_out", lambda codes: codes + 3),
+        ("ended_out", lambda codes: codes - 1),
+        ("ended_out", lambda codes: codes[:1]),
+        ("tokens", lambda tokens: tokens[:, :1]),
+        ("logprobs", lambda logprobs: logprobs[0]),
+    ],
+)
+def test_results_that_no_generator_returns(
+    compiled_model: CompiledModel, name: str, change: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain = compiled_model.chain("top_k")
+    opened = compiled_model.open(chain)
+    call = opened.session.call
+
+    def call_changed(feeds: Any) -> Any:
+        results = call(feeds)
+        return results | {name: change(results[name])}
+
+    monkeypatch.setattr(opened.session, "call", call_changed)
+    with pytest.raises(FileFormatError, match=rf"the graph of the file returned {name} .*export it again"):
+        list(generate_compiled(opened.session, opened.bundle, request(chain, 2, 5)))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8", "fp16"])
