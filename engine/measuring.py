@@ -62,6 +62,8 @@ def plan_training(
     held_out_symbols = math.ceil(characters * symbols_per_character)
 
     planned_at = measurement_steps(steps, seconds, settings.measurements)
+    if not settings.measurements:
+        planned_at = measure_first_pass(planned_at, batcher.steps_per_epoch)
     measured_at: Sequence[int] = settings.measured_at or planned_at
     if speed.measured_every:
         measured_at = range(speed.measured_every, steps + 1, speed.measured_every)
@@ -72,6 +74,18 @@ def plan_training(
     last_seconds = held_out_symbols * (stream_seconds + symbol_seconds)
     measuring_seconds = last_seconds + len(measured_at) * (2 * symbols * symbol_seconds + speed.measurement)
     return TrainingPlan(steps, measured_at, symbols, characters, steps * speed.step + measuring_seconds, speed.step)
+
+
+def measure_first_pass(measured_at: tuple[int, ...], steps_of_pass: int) -> tuple[int, ...]:
+    """Return the steps with one of them moved to the end of the first pass, if the run goes on after it.
+
+    Nothing was read twice by then, so a gap between the two losses is the text's: the verdict compares with it.
+    """
+    *earlier, last = measured_at
+    if not earlier or steps_of_pass >= last:
+        return measured_at
+    nearest = min(earlier, key=lambda step: abs(step - steps_of_pass))
+    return tuple(sorted({*measured_at} - {nearest} | {steps_of_pass}))
 
 
 def measurement_steps(steps: int, seconds: float, even_count: int = 0) -> tuple[int, ...]:

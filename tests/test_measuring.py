@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gentext.interfaces import Speed, TrainingPlan
-from gentext.measuring import MIN_HELD_OUT, HeldOut, measurement_steps, plan_training
+from gentext.measuring import MIN_HELD_OUT, HeldOut, measure_first_pass, measurement_steps, plan_training
 from gentext.plugins.batchers.stream import StreamBatcher, StreamConfig
 from gentext.settings import Settings
 
@@ -36,6 +36,16 @@ def test_steps_rise_to_the_last(steps: int, seconds: float) -> None:
     assert planned[-1] == steps
     assert min(3, steps) <= len(planned) <= 24 or steps < 24
     assert measurement_steps(steps, seconds, 10)[-1] == steps
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 10**6), st.floats(0.01, 10**6), st.integers(1, 10**6))
+def test_the_end_of_the_first_pass_is_measured(steps: int, seconds: float, steps_of_pass: int) -> None:
+    planned = measurement_steps(steps, seconds)
+    moved = measure_first_pass(planned, steps_of_pass)
+    assert moved[-1] == steps and list(moved) == sorted(set(moved))
+    assert len(moved) in (len(planned), len(planned) - 1)
+    assert (steps_of_pass in moved) == (steps_of_pass in planned or (steps_of_pass < steps and len(planned) > 1))
 
 
 @settings(max_examples=200, deadline=None)
