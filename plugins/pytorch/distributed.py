@@ -32,6 +32,18 @@ from gentext.interfaces import Model, World
 PROCESS_LOST = re.compile(r"gloo|nccl|connection|broken pipe|timed out|socket", re.IGNORECASE)
 
 
+#: The tensors of the last collective call. A thread of gloo lets go of them a moment after the call has returned. If it
+#: were the last to hold them, it would need the interpreter's lock to do so, with which `destroy_process_group` waits
+#: for that thread, without end: seen with PyTorch 2.7.
+_last_tensors: tuple[Tensor, ...] = ()
+
+
+def _hold_tensors(*tensors: Tensor) -> None:
+    """Keep the tensors of a collective call until the next one."""
+    global _last_tensors
+    _last_tensors = tensors
+
+
 @contextlib.contextmanager
 def connect_processes(world: World) -> Iterator[None]:
     """Connect the processes that train together, for as long as the context lasts.
@@ -89,13 +101,16 @@ class ProcessGroup:
         if self.size == 1:
             return
         for tensor in tensors:
-            dist.broadcast(tensor.detach(), 0)
+            detached = tensor.detach()
+            _hold_tensors(detached)
+            dist.broadcast(detached, 0)
 
     def broadcast_number(self, number: int) -> int:
         """Return rank 0's number."""
         if self.size == 1:
             return number
         buffer = torch.tensor([int(number)])
+        _hold_tensors(buffer)
         dist.broadcast(buffer, 0)
         return int(buffer)
 
@@ -111,6 +126,7 @@ class ProcessGroup:
         buffer = torch.zeros(self.broadcast_number(len(path_bytes)), dtype=torch.uint8)
         if self.rank == 0:
             buffer.copy_(torch.tensor(list(path_bytes), dtype=torch.uint8))
+        _hold_tensors(buffer)
         dist.broadcast(buffer, 0)
         return Path(bytes(buffer.tolist()).decode())
 
@@ -128,6 +144,7 @@ class ProcessGroup:
         has_gradient = torch.tensor([parameter.grad is not None for parameter in parameters])
         # All numbers in one tensor, so that one all-reduce is enough.
         flat_gradients = torch.cat([*(gradient.flatten() for gradient in gradients), has_gradient.to(gradients[0])])
+        _hold_tensors(flat_gradients)
         dist.all_reduce(flat_gradients)
         *mean_gradients, has_gradient = (flat_gradients / self.size).split(
             [*(parameter.numel() for parameter in parameters), len(parameters)]
@@ -143,6 +160,7 @@ class ProcessGroup:
         if self.size == 1:
             return list(numbers)
         buffer = torch.tensor(numbers, dtype=torch.float64)
+        _hold_tensors(buffer)
         dist.all_reduce(buffer)
         return [float(total) for total in buffer.tolist()]
 
@@ -166,6 +184,7 @@ class ProcessGroup:
         local_tensor = tensor.detach().cpu().contiguous()
         local_bytes = local_tensor.flatten().view(torch.uint8)  # bytes can be gathered whatever the type is
         gathered_bytes = [torch.empty_like(local_bytes) for _ in range(self.size)]
+        _hold_tensors(local_bytes, *gathered_bytes)
         dist.all_gather(gathered_bytes, local_bytes)
         return [rank_bytes.view(local_tensor.dtype).view(local_tensor.shape) for rank_bytes in gathered_bytes]
 
