@@ -102,6 +102,15 @@ def test_resume_falls_back_on_the_checkpoint_before(gen: Gen, copy: Path, short_
     assert tensors(copy) == tensors(short_run)
 
 
+def test_folder_with_the_name_of_a_checkpoint_is_left_alone(gen: Gen, copy: Path) -> None:
+    folder = copy / "checkpoints" / "last-step000099.safetensors"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    code, _, err = gen("train", "--resume", "--run", copy)
+    assert code == 0, err
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_flipped_bit_is_noticed(data: st.DataObject, tmp_path: Path, short_run: Path) -> None:

@@ -418,7 +418,12 @@ def test_checkpoint_that_cannot_be(
     tiny_text: Path,
     tmp_path: Path,
 ) -> None:
-    rewrite(copy, change)
+    try:
+        rewrite(copy, change)
+    except KeyError as error:
+        if error.args != (torch.complex64,):
+            raise
+        pytest.skip("this version of safetensors cannot write complex numbers")
     for command in commands:
         fails(1, gen(*spelled(command, {"copy": copy, "text": tiny_text, "new": tmp_path / "new"})), fragment)
 

@@ -61,8 +61,9 @@ class Checkpoint:
 
 
 def find_checkpoints(run: Run, role: str) -> list[Path]:
-    """Return a run's checkpoints of one role (last or best), the newest step first."""
-    paths = [path for path in run.checkpoints.glob(f"{role}-*.safetensors") if CHECKPOINT_NAME.fullmatch(path.name)]
+    """Return a run's checkpoints of one role (last or best), the newest step first. A folder of such a name is none."""
+    names = [path for path in run.checkpoints.glob(f"{role}-*.safetensors") if CHECKPOINT_NAME.fullmatch(path.name)]
+    paths = [path for path in names if not path.is_dir()]
     return sorted(paths, key=lambda path: (checkpoint_step(path), path), reverse=True)
 
 

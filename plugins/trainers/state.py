@@ -72,8 +72,11 @@ class TrainingState:
     @classmethod
     def from_meta(cls, meta: Mapping[str, Any]) -> TrainingState:
         """Return the state that a checkpoint stores. Raises ValueError where there is none, or an impossible one."""
-        with CONVERSION_LOCK:
-            stored = msgspec.convert(meta, _StoredState)
+        try:
+            with CONVERSION_LOCK:
+                stored = msgspec.convert(meta, _StoredState)
+        except msgspec.ValidationError as error:  # no ValueError in older versions of msgspec
+            raise ValueError(str(error)) from error
         return cls(
             step=stored.step,
             seconds=stored.seconds,
