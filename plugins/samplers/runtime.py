@@ -107,6 +107,8 @@ def create_session(path: Path, providers: list[Any], threads: int) -> Any:
                 f"{path}: onnxruntime {onnxruntime.__version__} lacks an operator that it needs "
                 f"({first_line(error)}); install a newer one, or export the file again"
             ) from None
+        if is_out_of_memory(error):
+            raise FileFormatError(f"{path}: its graph asks for more memory than there is") from None
         raise FileFormatError(
             f"{path}: onnxruntime cannot load it ({first_line(error)}); expected an .onnx file from gen export"
         ) from None
