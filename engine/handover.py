@@ -216,6 +216,11 @@ def check_opened(name: str, opened: object) -> OpenSampler:
 
 def read_symbols(name: str, tokenizer: Tokenizer) -> list[bytes]:
     """Return the bytes of each symbol of a tokenizer, in the order of the ids."""
+    if not isinstance(tokenizer, Tokenizer):
+        raise PluginError(
+            f"the tokenizer {name!r} made {type(tokenizer).__name__}, which lacks methods of a tokenizer "
+            f"(docs/hooks.md lists them)"
+        )
     vocab_size: object = tokenizer.vocab_size
     if isinstance(vocab_size, bool) or not isinstance(vocab_size, int | np.integer) or vocab_size < 1:
         raise PluginError(f"the tokenizer {name!r} has vocab_size {vocab_size!r}; expected a whole number from 1")

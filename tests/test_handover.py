@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -249,7 +249,14 @@ def test_logits_of_a_sampler_are_checked(logits: Any, message: str) -> None:
 def tokenizer(**members: Any) -> Any:
     """Return a tokenizer of two symbols, with other members where a test gives some."""
     good = {"vocab_size": 2, "unknown": None, "token_bytes": lambda token: b"x", "state": lambda: {"words": ("x", 1)}}
-    return types.SimpleNamespace(**{**good, **members})
+    unused = {"encode": list, "unknown_at": list}
+    return types.SimpleNamespace(**{**unused, **good, **members})
+
+
+def test_what_is_no_tokenizer() -> None:
+    for returned in (None, 0.5, "words"):
+        with pytest.raises(PluginError, match=rf"^the tokenizer 'words' made {type(returned).__name__}, which lacks"):
+            check_tokenizer("words", cast(Any, returned))
 
 
 def test_good_tokenizer_passes() -> None:
