@@ -192,11 +192,15 @@ def _describe_training(run: Run, prepared: PreparedTraining, text: SplitText) ->
         parameters, len(text.train), len(text.val), passes, seconds_of_pass, prepared.config["model"]
     ):
         warn(line)
-    arrangement = describe_arrangement(
-        text.train, text.val, read_symbols(prepared.config["tokenizer"]["name"], text.tokenizer)
-    )
+    arrangement = _describe_text(prepared, text)
     if arrangement:
         warn(arrangement)
+
+
+def _describe_text(prepared: PreparedTraining, text: SplitText) -> str:
+    """Return a line about a text whose end is unlike the rest, empty for any other."""
+    symbols = read_symbols(prepared.config["tokenizer"]["name"], text.tokenizer)
+    return describe_arrangement(text.train, text.val, symbols)
 
 
 def _fit_model(run: Run, prepared: PreparedTraining, text: SplitText, settings: Settings, resume: bool) -> FitResult:
@@ -250,6 +254,7 @@ def _collect_facts(result: FitResult, prepared: PreparedTraining, text: SplitTex
         options=model_options,
         dropout=dropout if isinstance(dropout, float) else 0.0,
         symbols_per_second=result.symbols_per_second,
+        arrangement=_describe_text(prepared, text),
     )
 
 

@@ -66,6 +66,8 @@ class RunFacts:
     """Dropout in use."""
     symbols_per_second: float | None = None
     """Speed of training."""
+    arrangement: str = ""
+    """What `gentext.arrangement` says of a text whose end is unlike the rest; empty for any other."""
 
     @property
     def passes(self) -> float:
@@ -92,6 +94,8 @@ def judge(facts: RunFacts) -> Verdict:
         return Verdict("nothing learned", [_nothing_learned(facts, ignorance)])
     if facts.passes < READ_ONCE:
         return Verdict("not read once", _not_read_once(facts))
+    if facts.arrangement:  # the held-out loss does not show how well the model fits
+        return Verdict("unclear", [_unclear(facts, facts.arrangement)])
     return _judge_fit(facts)
 
 

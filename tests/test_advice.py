@@ -114,6 +114,13 @@ def test_a_run_without_measurements_is_not_judged() -> None:
     assert judge(dataclasses.replace(facts, val_loss=1.0, train_loss=0.5)).kind == "unclear"
 
 
+@pytest.mark.parametrize("name", ["over-fitting", "too-small-model", "two-passes"])
+def test_a_text_whose_end_is_unlike_the_rest_is_not_judged(name: str) -> None:
+    facts = dataclasses.replace(stored_facts(name), arrangement="the lines of the text are sorted")
+    verdict = judge(facts)
+    assert verdict.kind == "unclear" and verdict.lines[0].endswith("; the lines of the text are sorted")
+
+
 def test_patience_that_ran_out_wants_no_more_time() -> None:
     name = next(name for name, record in CURVES.items() if record["verdict"] == "still falling")
     facts = stored_facts(name)
