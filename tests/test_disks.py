@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import helpers
 import pytest
 from helpers import one_line, run_on_terminal
 
@@ -164,13 +165,16 @@ def test_disk_that_is_full_of_trials(
 
 
 def test_bar_on_a_terminal_leaves_nothing_behind(
-    tiny_text: Path, tiny_options: tuple[str, ...], tmp_path: Path
+    tiny_text: Path, tiny_options: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = ("train", tiny_text, "--run", tmp_path / "run", *tiny_options, "--minutes", 0.08, "--no-export")
+    # Show the bar at once, since nobody knows how long the training takes.
+    monkeypatch.setattr(helpers, "GEN", "from gentext import console\nconsole.SILENT_SECONDS = 0\n" + helpers.GEN)
+    arguments = ("train", tiny_text, "--run", tmp_path / "run", *tiny_options, "--steps", 1000, "--no-export")
     code, text = run_on_terminal(*arguments)
     assert code == 0, text
     assert re.search(r"training .*step \d+ of [\d,]+", text) and "nan" not in text
-    assert text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1  # the cursor is hidden, and comes back
+    # The cursor is hidden while there is a bar, and comes back after each.
+    assert re.fullmatch("(lh)+", "".join(re.findall(r"\x1b\[\?25([hl])", text)))
     behind_the_bar = text.rpartition("\x1b[2K")[2]  # the last time that the bar was erased
     assert "━" not in behind_the_bar
     assert "everything is in" in behind_the_bar
