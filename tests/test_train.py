@@ -24,6 +24,7 @@ from gentext.describe import make_card
 from gentext.errors import MissingExtra, RunError
 from gentext.lock import RunLock
 from gentext.plugins.models.lstm import LSTMConfig, LSTMModel
+from gentext.plugins.observers.curves import build_chart
 from gentext.run import Run, create_run
 
 pytestmark = pytest.mark.usefixtures("warm_processes")
@@ -96,6 +97,18 @@ def test_loss_falls_and_files_are_there(reference: Path) -> None:
     for name in ("config.toml", "tokenizer.json", "held_out.txt", "curves.png"):
         assert (reference / name).stat().st_size > 0
     assert not (reference / "model.onnx").exists()
+
+
+def test_chart_shows_the_losses_on_the_way_and_the_final_one(reference: Path) -> None:
+    """The final loss is a point of its own: the measurements on the way read less of the held-out text."""
+    rows = Run(reference).read_metrics()
+    (axes,) = build_chart("a run", rows).axes
+    lines = {str(line.get_label()): list(line.get_ydata()) for line in axes.get_lines()}
+    assert lines["held out"] == [row["val_loss"] for row in rows[:-1] if row.get("val_loss")]
+    assert lines["held out, all of it as one stream"] == [rows[-1]["val_loss"]]
+    assert [text.get_text() for text in axes.texts] == [f"{rows[-1]['val_loss']:.4f}"]
+    (axes,) = build_chart("before the end", rows[:-1]).axes
+    assert "held out, all of it as one stream" not in {line.get_label() for line in axes.get_lines()}
 
 
 #: Where runs are killed.
