@@ -17,6 +17,7 @@ from typing import Any
 import optuna
 import pytest
 from helpers import fails, one_line, read_until, start
+from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.pool import NullPool
 
 from gentext.errors import RunError
@@ -345,3 +346,19 @@ def test_without_the_extra() -> None:
 def test_study_is_refused_as_a_library_refuses_it(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="is no sweep"):
         Study(tmp_path / "study.db")
+
+
+def test_ctrl_c_while_a_connection_is_closed_logs_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    study = Study.create(tmp_path / "study.db", {}, {})
+
+    def interrupt(dialect: DefaultDialect, connection: sqlite3.Connection) -> None:
+        connection.close()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DefaultDialect, "do_close", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            study.rows()
+    assert not caplog.records

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
+import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -32,16 +34,30 @@ from gentext.interfaces import Model, World
 PROCESS_LOST = re.compile(r"gloo|nccl|connection|broken pipe|timed out|socket", re.IGNORECASE)
 
 
-#: The tensors of the last collective call. A thread of gloo lets go of them a moment after the call has returned. If it
-#: were the last to hold them, it would need the interpreter's lock to do so, with which `destroy_process_group` waits
-#: for that thread, without end: seen with PyTorch 2.7.
-_last_tensors: tuple[Tensor, ...] = ()
+#: One for each tensor of a collective call that something still refers to. A thread of gloo lets go of a tensor a
+#: moment after the call has returned, or much later on a busy machine. If it is the last to hold it, it needs the
+#: interpreter's lock to delete it, while `destroy_process_group` keeps that lock and waits for the thread, without end:
+#: seen with PyTorch 2.7. A weak reference would not do: it must not be followed while a thread deletes the tensor.
+_finalizers: list[weakref.finalize[[], Tensor]] = []
+#: Seconds to wait for gloo to let go of them. Those of an error's traceback are held until the process ends.
+RELEASE_SECONDS = 2.0
 
 
-def _hold_tensors(*tensors: Tensor) -> None:
-    """Keep the tensors of a collective call until the next one."""
-    global _last_tensors
-    _last_tensors = tensors
+def _note_tensors(*tensors: Tensor) -> None:
+    """Note the tensors of a collective call, so that `_wait_for_release` knows them."""
+    _finalizers[:] = [finalizer for finalizer in _finalizers if finalizer.alive]
+    for tensor in tensors:
+        finalizer = weakref.finalize(tensor, lambda: None)
+        finalizer.atexit = False
+        _finalizers.append(finalizer)
+
+
+def _wait_for_release() -> None:
+    """Wait until gloo has let go of all tensors; it can, because sleeping gives up the interpreter's lock."""
+    deadline = time.monotonic() + RELEASE_SECONDS
+    while any(finalizer.alive for finalizer in _finalizers) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    _finalizers.clear()
 
 
 @contextlib.contextmanager
@@ -76,6 +92,7 @@ def connect_processes(world: World) -> Iterator[None]:
         console.mute(False)
         raise
     finally:
+        _wait_for_release()
         dist.destroy_process_group()
 
 
@@ -102,7 +119,7 @@ class ProcessGroup:
             return
         for tensor in tensors:
             detached = tensor.detach()
-            _hold_tensors(detached)
+            _note_tensors(detached)
             dist.broadcast(detached, 0)
 
     def broadcast_number(self, number: int) -> int:
@@ -110,7 +127,7 @@ class ProcessGroup:
         if self.size == 1:
             return number
         buffer = torch.tensor([int(number)])
-        _hold_tensors(buffer)
+        _note_tensors(buffer)
         dist.broadcast(buffer, 0)
         return int(buffer)
 
@@ -126,7 +143,7 @@ class ProcessGroup:
         buffer = torch.zeros(self.broadcast_number(len(path_bytes)), dtype=torch.uint8)
         if self.rank == 0:
             buffer.copy_(torch.tensor(list(path_bytes), dtype=torch.uint8))
-        _hold_tensors(buffer)
+        _note_tensors(buffer)
         dist.broadcast(buffer, 0)
         return Path(bytes(buffer.tolist()).decode())
 
@@ -144,7 +161,7 @@ class ProcessGroup:
         has_gradient = torch.tensor([parameter.grad is not None for parameter in parameters])
         # All numbers in one tensor, so that one all-reduce is enough.
         flat_gradients = torch.cat([*(gradient.flatten() for gradient in gradients), has_gradient.to(gradients[0])])
-        _hold_tensors(flat_gradients)
+        _note_tensors(flat_gradients)
         dist.all_reduce(flat_gradients)
         *mean_gradients, has_gradient = (flat_gradients / self.size).split(
             [*(parameter.numel() for parameter in parameters), len(parameters)]
@@ -160,7 +177,7 @@ class ProcessGroup:
         if self.size == 1:
             return list(numbers)
         buffer = torch.tensor(numbers, dtype=torch.float64)
-        _hold_tensors(buffer)
+        _note_tensors(buffer)
         dist.all_reduce(buffer)
         return [float(total) for total in buffer.tolist()]
 
@@ -184,7 +201,7 @@ class ProcessGroup:
         local_tensor = tensor.detach().cpu().contiguous()
         local_bytes = local_tensor.flatten().view(torch.uint8)  # bytes can be gathered whatever the type is
         gathered_bytes = [torch.empty_like(local_bytes) for _ in range(self.size)]
-        _hold_tensors(local_bytes, *gathered_bytes)
+        _note_tensors(local_bytes, *gathered_bytes)
         dist.all_gather(gathered_bytes, local_bytes)
         return [rank_bytes.view(local_tensor.dtype).view(local_tensor.shape) for rank_bytes in gathered_bytes]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
@@ -68,6 +69,8 @@ class Study:
         """Open a file, or make a new one for a sweep with ``new_settings``, which are JSON data."""
         self.path = path
         optuna.logging.set_verbosity(optuna.logging.ERROR)
+        # A pool logs the traceback of what interrupts the closing of a connection, such as Ctrl-C, and raises it again.
+        logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
         with self._as_run_error():
             if new_settings is None:
                 _check_file(path)

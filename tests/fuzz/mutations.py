@@ -84,7 +84,7 @@ def changed_data(draw: st.DrawFn, content: Any, changes: int = 3) -> Any:
         if change == "replace":
             parent[key] = copy.deepcopy(draw(plain))
         elif change == "near":
-            parent[key] = draw(near(parent[key]))
+            parent[key] = copy.deepcopy(draw(near(parent[key])))
         elif change == "remove":
             del parent[key]
         elif change == "add" and isinstance(parent, dict):
