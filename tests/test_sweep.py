@@ -348,6 +348,14 @@ def test_study_is_refused_as_a_library_refuses_it(tmp_path: Path) -> None:
         Study(tmp_path / "study.db")
 
 
+def test_folder_may_have_characters_with_a_meaning_in_urls(tmp_path: Path) -> None:
+    folder = tmp_path / "{} 50%20?a=b#c"
+    folder.mkdir()
+    Study.create(folder / "study.db", {"seed": 3}, {})
+    assert Study(folder / "study.db").settings == {"seed": 3}
+    assert [path.name for path in folder.iterdir()] == ["study.db"]
+
+
 def test_ctrl_c_while_a_connection_is_closed_logs_no_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

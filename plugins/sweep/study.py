@@ -74,9 +74,9 @@ class Study:
         with self._as_run_error():
             if new_settings is None:
                 _check_file(path)
-            # The seconds to wait for the file: other processes of the sweep lock it for milliseconds.
-            engine_options = {"connect_args": {"timeout": 60}, "poolclass": NullPool}
-            self._storage = optuna.storages.RDBStorage(f"sqlite:///{path.absolute()}", engine_kwargs=engine_options)
+            # Not by a URL: a path may have characters that mean something else there, such as ? and {.
+            engine_options = {"creator": self._connect, "poolclass": NullPool}
+            self._storage = optuna.storages.RDBStorage("sqlite://", engine_kwargs=engine_options)
             if new_settings is not None:
                 study = optuna.create_study(storage=self._storage, study_name=STUDY_NAME)
                 study.set_user_attr("sweep", dict(new_settings))
@@ -99,6 +99,10 @@ class Study:
             study._study.enqueue_trial(dict(first_values))
             os.replace(temporary_path, path)
         return cls(path)
+
+    def _connect(self) -> sqlite3.Connection:
+        # The seconds to wait for the file: other processes of the sweep lock it for milliseconds.
+        return sqlite3.connect(self.path, timeout=60)
 
     def set_settings(self, settings: Mapping[str, Any]) -> None:
         """Replace the sweep's settings."""

@@ -131,6 +131,9 @@ class Runner:
         place.mkdir()
         for name, content in example.files.items():
             path = place / name
+            for parent in path.parents:
+                if not parent.is_dir() and (parent.exists() or parent.is_symlink()):
+                    parent.unlink()  # an earlier file of the example gives way to a folder
             path.parent.mkdir(parents=True, exist_ok=True)
             if isinstance(content, Special) and content.kind == "run":
                 shutil.copytree(self.run, path, dirs_exist_ok=True)
