@@ -22,10 +22,13 @@ from helpers import one_line, raiser, start
 from gentext import lock
 from gentext.describe import make_card
 from gentext.errors import MissingExtra, RunError
+from gentext.interfaces import FitResult
 from gentext.lock import RunLock
 from gentext.plugins.models.lstm import LSTMConfig, LSTMModel
+from gentext.plugins.observers import curves
 from gentext.plugins.observers.curves import build_chart
 from gentext.run import Run, create_run
+from gentext.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("warm_processes")
 #: Two epochs, with all that a checkpoint must bring back: dropout, offsets, a warm-up, two moments.
@@ -109,6 +112,23 @@ def test_chart_shows_the_losses_on_the_way_and_the_final_one(reference: Path) ->
     assert [text.get_text() for text in axes.texts] == [f"{rows[-1]['val_loss']:.4f}"]
     (axes,) = build_chart("before the end", rows[:-1]).axes
     assert "held out, all of it as one stream" not in {line.get_label() for line in axes.get_lines()}
+
+
+def test_ctrl_c_while_the_last_chart_is_drawn_comes_after_it(reference: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within matplotlib it could become a ValueError."""
+    drawn_charts = []
+
+    def interrupt_and_draw(name: str, rows: list[dict[str, Any]]) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        drawn_charts.append(name)
+        return build_chart(name, rows)
+
+    monkeypatch.setattr(curves, "build_chart", interrupt_and_draw)
+    result = FitResult(steps=40, val_loss=2.0, train_loss=2.0, best_step=40, symbols_per_second=1.0)
+    run = Run(reference)
+    with pytest.raises(KeyboardInterrupt):
+        curves.run_finished(run, Settings(), result)
+    assert drawn_charts == [reference.name]
 
 
 #: Where runs are killed.

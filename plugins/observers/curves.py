@@ -13,6 +13,7 @@ from gentext.console import warn
 from gentext.events import Progress
 from gentext.hookspecs import hookimpl
 from gentext.interfaces import FitResult
+from gentext.interrupts import Interrupts
 from gentext.run import CURVES_FILE, Run, atomic_write
 from gentext.settings import Settings
 
@@ -31,7 +32,11 @@ def evaluated(run: Run, progress: Progress) -> None:
 
 @hookimpl
 def run_finished(run: Run, settings: Settings, result: FitResult) -> None:
-    _draw_chart(run)
+    # Within matplotlib Ctrl-C can become a ValueError. While a run trains, it waits for the end of a step anyway.
+    with Interrupts() as interrupts:
+        _draw_chart(run)
+    if interrupts.requested:
+        raise KeyboardInterrupt
 
 
 def _draw_chart(run: Run) -> None:
