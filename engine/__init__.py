@@ -76,7 +76,7 @@ from typing import TYPE_CHECKING, Any
 from gentext.config import NoConfig, per_run
 from gentext.errors import GenError
 from gentext.hookspecs import hookimpl
-from gentext.strategy import Param, State, Strategy, Table, keep_largest
+from gentext.strategy import Param, State, Strategy, Table, keep_largest, largest_per_symbol
 
 if TYPE_CHECKING:
     from gentext.library import TextModel, TextStream, WrittenText, load
@@ -96,6 +96,7 @@ __all__ = [
     "WrittenText",
     "hookimpl",
     "keep_largest",
+    "largest_per_symbol",
     "load",
     "per_run",
     "train",

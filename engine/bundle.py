@@ -21,10 +21,11 @@ from gentext.config import CONVERSION_LOCK
 from gentext.errors import FileFormatError
 from gentext.interfaces import STATE_DTYPES, StateSpec
 from gentext.reading import check_data
-from gentext.strategy import MAX_NUMBER, State, Table
+from gentext.strategy import MAX_NUMBER, Place, State, Table
 
-#: Every change of what a file holds raises it. 2 added the check of the whole file, see `gentext.onnx_file`.
-FORMAT_VERSION = 2
+#: Every change of what a file holds raises it. 2 added the check of the whole file, see `gentext.onnx_file`; 3 added
+#: the switch of a link and the place ``last``.
+FORMAT_VERSION = 3
 #: ``model``: tokens to logits. ``generator``: the chain and the draw inside, for any number of positions a call.
 #: ``unrolled``: the same for a fixed number of positions, in a file beside the generator.
 FileKind = Literal["model", "generator", "unrolled"]
@@ -112,7 +113,8 @@ class LinkMeta:
 
     name: str
     config: dict[str, Any] = dataclasses.field(default_factory=dict)
-    place: Literal["penalty", "mask", "shape"] = "mask"
+    place: Place = "mask"
+    switch: str | None = None
     uniforms: int = 0
     per_run: list[str] = dataclasses.field(default_factory=list)
     params: dict[str, ParamMeta] = dataclasses.field(default_factory=dict)
@@ -154,6 +156,7 @@ class Bundle:
             "no symbol has any bytes, so it writes no text",
         )
         _check_unique("link", [link.name for link in self.chain])
+        _require(sum(link.place == "last" for link in self.chain) <= 1, "two of its links must stand last")
         self._check_elements()
         check_states(self.states)
         for link in self.chain:
@@ -284,6 +287,7 @@ def _check_state(state: StateMeta) -> None:
 
 
 def _check_params(link: LinkMeta) -> None:
+    _require(link.switch is None or link.switch in link.params, f"{link.name} has no parameter {link.switch!r}")
     for name, param in link.params.items():
         low = -math.inf if param.low is None else param.low
         high = math.inf if param.high is None else param.high

@@ -75,6 +75,7 @@ class Link:
             "name": self.name,
             "config": to_table(self.strategy.config),
             "place": self.strategy.place,
+            "switch": self.strategy.switch,
             "uniforms": self.strategy.uniforms,
             "per_run": self.strategy.per_run,
             "params": params,
@@ -141,11 +142,17 @@ class Chain:
     """Links in order.
 
     A chain never changes: parameters and states are passed in, and new states are returned. So
-    several threads may run one chain.
+    several threads may run one chain. Raises ConfigError for two links that both must stand last.
     """
 
     def __init__(self, links: Sequence[Link]) -> None:
         self.links = tuple(links)
+        last_names = [link.name for link in self.links if link.strategy.place == "last"]
+        if len(last_names) > 1:
+            raise ConfigError(
+                f"the links {' and '.join(last_names)} both decide on the result of the chain; a chain has at most one "
+                f"such link, so leave out all but one"
+            )
 
     def __iter__(self) -> Iterator[Link]:
         return iter(self.links)
@@ -210,9 +217,9 @@ class Chain:
                 arrays[link.name] = handover.table_arrays(link.name, link.strategy, tokenizer)
         return arrays
 
-    def active(self, params: LinkArrays) -> Chain:
-        """Return the chain without the links whose parameters are neutral in every row."""
-        return Chain([link for link in self.links if not _is_neutral(link, params[link.name])])
+    def active(self, params: LinkArrays, tables: LinkArrays) -> Chain:
+        """Return the chain without the links that are turned off in every row: see `Strategy.switch`."""
+        return Chain([link for link in self.links if not _is_off(link, params[link.name], tables.get(link.name, {}))])
 
     def initial_state(self, rows: int, params: LinkArrays) -> LinkArraysDict:
         """Return the state of every link before a row's first position. Raises PluginError as `apply` does."""
@@ -289,6 +296,9 @@ class Chain:
         return states
 
 
-def _is_neutral(link: Link, params: Mapping[str, NDArray[Any]]) -> bool:
-    specs = link.strategy.params
-    return bool(specs) and all(bool((params[name] == spec.neutral).all()) for name, spec in specs.items())
+def _is_off(link: Link, params: Mapping[str, NDArray[Any]], tables: Mapping[str, NDArray[Any]]) -> bool:
+    arrays, switches = {**tables, **params}, link.strategy.switches
+    # A table that was not made is neutral.
+    return bool(switches) and all(
+        name not in arrays or bool((arrays[name] == spec.neutral).all()) for name, spec in switches.items()
+    )

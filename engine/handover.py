@@ -111,11 +111,16 @@ def table_arrays(link: str, strategy: Strategy, tokenizer: Tokenizer | None) -> 
     return {name: _table_array(f"{link}.{name}", spec, tables.get(name)) for name, spec in declared.items()}
 
 
+def neutral_table(spec: Table) -> NDArray[Any]:
+    """Return the table of a link that makes none."""
+    return np.full([1 if size is None else size for size in spec.dims], spec.neutral, spec.dtype)
+
+
 def _table_array(name: str, spec: Table, table: Any) -> NDArray[Any]:
     """Return a table as an array of its declared type, the neutral one when it is None."""
     dims = tuple(spec.dims)
     if table is None:
-        return np.full([1 if size is None else size for size in dims], spec.neutral, spec.dtype)
+        return neutral_table(spec)
     try:
         array = np.asarray(table, spec.dtype)
     except (TypeError, ValueError) as error:

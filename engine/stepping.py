@@ -96,7 +96,7 @@ class _SteppedRows:
         self.forced_tokens = [np.concatenate([start, np.asarray(prime, np.int64)]) for prime in request.primes]
         """The forced tokens of each row: the start token and its prime."""
         self.unknown = bundle.tokenizer.unknown
-        self.chain = request.chain.active(request.params)
+        self.chain = request.chain.active(request.params, request.tables)
         self.link_states = self.chain.initial_state(self.count, request.params)
         self.finish: list[Finish] = ["running"] * self.count
         self.drawn_counts = np.zeros(self.count, np.int64)

@@ -18,7 +18,7 @@ class StoredStrategy(Strategy):
         self.meta = meta
         self.params = {name: _stored_param(param) for name, param in meta.params.items()}
         self.state, self.tables = meta.state, meta.tables
-        self.uniforms, self.place = meta.uniforms, meta.place  # type: ignore[misc]
+        self.uniforms, self.place, self.switch = meta.uniforms, meta.place, meta.switch  # type: ignore[misc]
 
     @property
     def per_run(self) -> list[str]:

@@ -11,14 +11,17 @@ import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
+import numpy as np
+
 from gentext.config import NoConfig, config_class, per_run_fields
 
 #: An array of whatever namespace is running: NumPy here, a traced array while compiling.
 Array = Any
 Arrays = Mapping[str, Array]
 
-Place = Literal["penalty", "mask", "shape"]
-PLACES: tuple[Place, ...] = ("penalty", "mask", "shape")
+Place = Literal["penalty", "mask", "shape", "last"]
+#: In the order in which they stand in a chain. At most one link of a chain has the place ``last``.
+PLACES: tuple[Place, ...] = ("penalty", "mask", "shape", "last")
 
 #: The largest number that a parameter of each type can hold.
 MAX_NUMBER = {"int64": 2.0**63 - 1024, "float32": (2 - 2.0**-23) * 2.0**127}
@@ -32,7 +35,7 @@ class Param:
     """
 
     neutral: float
-    """The value at which the link changes nothing, bit for bit."""
+    """The value at which the link changes nothing, bit for bit: the switch alone, or without one all together."""
     help: str
     """One line for ``gen sample --help``."""
     dtype: Literal["float32", "int64"] = "float32"
@@ -104,7 +107,16 @@ class Strategy:
     uniforms: ClassVar[int] = 0
     """How many uniform numbers in [0, 1) the link needs at each position."""
     place: ClassVar[Place] = "mask"
-    """Where the link is inserted when ``--PARAM`` is set and the chain lacks it: among penalties, masks or shapes."""
+    """Where the link is inserted when ``--PARAM`` is set and the chain lacks it: among penalties, masks or shapes.
+
+    ``last`` is for a link that must see the result of the entire chain; a chain has at most one.
+    """
+    switch: ClassVar[str | None] = None
+    """The one parameter that decides whether the link is active; None: all parameters must be neutral to turn it off.
+
+    At its neutral value the link changes nothing, whatever the other parameters are. A link without parameters, but
+    with tables, is inactive when all tables are neutral.
+    """
 
     def __init__(self, config: Any, vocab_size: int) -> None:
         self.config = config
@@ -149,6 +161,13 @@ class Strategy:
         return state
 
     @property
+    def switches(self) -> Mapping[str, Param | Table]:
+        """The parameters, or for want of any the tables, that turn the link off when all of them are neutral."""
+        if self.switch is not None:
+            return {self.switch: self.params[self.switch]}
+        return self.params or self.tables
+
+    @property
     def per_run(self) -> list[str]:
         """The options that each request may set, through `make_tables`."""
         return per_run_fields(config_class(type(self)))
@@ -175,11 +194,17 @@ def declaration_problem(strategy: Strategy) -> str | None:
     uniforms: object = strategy.uniforms
     if isinstance(uniforms, bool) or not isinstance(uniforms, int) or uniforms < 0:
         return f"uniforms is {uniforms!r}; expected a whole number from 0"
-    return (
+    problem = (
         mapping_problem("params", strategy.params, Param)
         or mapping_problem("state", strategy.state, State)
         or mapping_problem("tables", strategy.tables, Table)
     )
+    if problem is None and strategy.switch is not None and strategy.switch not in strategy.params:
+        expected = (
+            f"one of its parameters ({', '.join(strategy.params)})" if strategy.params else "None: it has no params"
+        )
+        return f"switch is {strategy.switch!r}; expected {expected}"
+    return problem
 
 
 def keep_largest(xp: Any, values: Array, count: Array) -> Array:
@@ -194,3 +219,21 @@ def keep_largest(xp: Any, values: Array, count: Array) -> Array:
     # A stable sort of the negated values puts equal ones in the order of their indices.
     rank = xp.argsort(xp.argsort(-values, axis=1, stable=True), axis=1, stable=True)
     return rank < count
+
+
+def largest_per_symbol(xp: Any, values: Array, symbols: Array, vocab_size: int, initial: float) -> Array:
+    """Return for each symbol the largest of the values at its positions, and at least ``initial``: float32 [N, V].
+
+    ``values`` is float32 [N, W], and ``symbols`` int64 [N, W] says to which symbol each of them belongs. A position
+    whose symbol is none of 0 to V - 1, such as -1, is ignored. A symbol without any position gets ``initial``.
+    """
+    if hasattr(xp, "largest_per_symbol"):  # as in `keep_largest`
+        return xp.largest_per_symbol(values, symbols, vocab_size, initial)
+    if xp is np:
+        largest = np.full((values.shape[0], vocab_size), initial, np.float32)
+        rows, positions = np.nonzero((symbols >= 0) & (symbols < vocab_size))
+        np.maximum.at(largest, (rows, symbols[rows, positions]), values[rows, positions])
+        return largest
+    is_symbol = symbols[:, :, None] == xp.arange(vocab_size, dtype=xp.int64)[None, None, :]
+    floor = xp.full((values.shape[0], 1, vocab_size), initial, dtype=xp.float32)
+    return xp.max(xp.concat([xp.where(is_symbol, values[:, :, None], floor), floor], axis=1), axis=1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,13 +20,15 @@ from gentext.chain import Chain, Link
 from gentext.config import config_class
 from gentext.draw import draw_tokens
 from gentext.errors import PluginError, reason
-from gentext.handover import check_nan
-from gentext.strategy import Strategy
+from gentext.handover import check_nan, neutral_table
+from gentext.strategy import Param, Strategy, declaration_problem
 
 __all__ = ["check_strategy"]
 
 #: Rows of the batches that a strategy is checked with, and positions of each.
 ROWS, STEPS = 5, 12
+#: Combinations of the other parameters' ends with which a link that is turned off is run, at most.
+MAX_CORNERS = 64
 
 
 def check_strategy(cls: type[Strategy], config: Any = None, vocab_size: int = 13, seed: int = 0) -> None:
@@ -35,6 +38,8 @@ def check_strategy(cls: type[Strategy], config: Any = None, vocab_size: int = 13
     """
     strategy = cls(config_class(cls)() if config is None else config, vocab_size)
     link = Link(cls.__name__.lower(), strategy, {name: param.initial for name, param in strategy.params.items()})
+    if problem := declaration_problem(strategy):
+        raise AssertionError(f"{link.name}: {problem}")
     for params in _param_settings(strategy, np.random.default_rng(seed)):
         batch_results = _run_link(link, params, slice(None), seed)
         for row in range(ROWS):
@@ -42,7 +47,7 @@ def check_strategy(cls: type[Strategy], config: Any = None, vocab_size: int = 13
             for step, (batch_logits, row_logits) in enumerate(zip(batch_results, row_results, strict=True)):
                 is_equal = np.array_equal(batch_logits[row : row + 1], row_logits, equal_nan=True)
                 assert is_equal, f"row {row} differs at step {step} when it runs alone: never mix rows (axis 0)"
-    _check_neutral(link, seed)
+    _check_off(link, seed)
     if importlib.util.find_spec("array_api_strict"):
         _check_namespace(link, seed)
 
@@ -74,8 +79,7 @@ def _param_settings(strategy: Strategy, rng: np.random.Generator) -> Iterator[di
     for choice in ("initial", "low", "high", "mixed"):
         arrays: dict[str, NDArray[Any]] = {}
         for name, param in strategy.params.items():
-            low = param.low if np.isfinite(param.low) else param.neutral - 2
-            high = param.high if np.isfinite(param.high) else param.neutral + 2
+            low, high = _param_ends(param)
             numbers = {
                 "initial": np.full(ROWS, param.initial),
                 "low": np.full(ROWS, low),
@@ -87,6 +91,12 @@ def _param_settings(strategy: Strategy, rng: np.random.Generator) -> Iterator[di
         yield arrays
 
 
+def _param_ends(param: Param) -> tuple[float, float]:
+    """Return the ends of a parameter's range; where it has none, a number near the neutral one."""
+    low = param.low if np.isfinite(param.low) else param.neutral - 2
+    return low, param.high if np.isfinite(param.high) else param.neutral + 2
+
+
 def _make_logits(vocab_size: int, seed: int) -> NDArray[np.float32]:
     """Return [STEPS, ROWS, V]: row 1 has many ties, row 2 has every other symbol masked."""
     rng = np.random.default_rng(seed)
@@ -96,15 +106,23 @@ def _make_logits(vocab_size: int, seed: int) -> NDArray[np.float32]:
     return logits
 
 
-def _run_link(link: Link, param_arrays: dict[str, NDArray[Any]], rows: slice, seed: int) -> list[NDArray[Any]]:
+def _run_link(
+    link: Link,
+    param_arrays: dict[str, NDArray[Any]],
+    rows: slice,
+    seed: int,
+    tables: dict[str, NDArray[Any]] | None = None,
+) -> list[NDArray[Any]]:
     """Run some rows for all steps, with read-only inputs, and return the logits after the link at each step.
 
-    The tokens of the first half of the steps are forced, those of the second half are drawn.
+    The tokens of the first half of the steps are forced, those of the second half are drawn. ``tables`` are used in
+    place of those that the link makes.
     """
     chain = Chain([link])
     params = {link.name: _readonly_copies({name: array[rows] for name, array in param_arrays.items()})}
     with _explain_broken_rule(link):
-        tables = chain.table_arrays(_LetterTokenizer(link.strategy.vocab_size))
+        all_tables = chain.table_arrays(_LetterTokenizer(link.strategy.vocab_size))
+    link_tables = {link.name: _readonly_copies(all_tables[link.name] if tables is None else tables)}
     logits = _make_logits(link.strategy.vocab_size, seed)[:, rows]
     row_count = logits.shape[1]
     with _explain_broken_rule(link):
@@ -121,7 +139,7 @@ def _run_link(link: Link, param_arrays: dict[str, NDArray[Any]], rows: slice, se
         state = {link.name: _readonly_copies(state[link.name])}
         with _explain_broken_rule(link):
             link_logits, state, logits_by_link = chain.apply(
-                readonly_inputs["logits"], params, state, step_noise, tables
+                readonly_inputs["logits"], params, state, step_noise, link_tables
             )
             check_nan(logits[step], logits_by_link)
         is_unmasked = (logits[step] == -np.inf) & (link_logits > -np.inf)
@@ -135,7 +153,7 @@ def _run_link(link: Link, param_arrays: dict[str, NDArray[Any]], rows: slice, se
             {"token": np.where(is_new[:, 0], drawn_tokens, forced_tokens[step]).astype(np.int64)}
         )
         with _explain_broken_rule(link):
-            state = chain.accept(readonly_inputs["token"], logits_by_link, params, state, tables, is_new)
+            state = chain.accept(readonly_inputs["token"], logits_by_link, params, state, link_tables, is_new)
         logits_of_steps.append(link_logits)
     return logits_of_steps
 
@@ -161,19 +179,28 @@ def _readonly_copies(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[An
     return copies
 
 
-def _check_neutral(link: Link, seed: int) -> None:
-    """A link at its neutral values must change nothing, bit for bit."""
-    specs = link.strategy.params
-    if not specs:
+def _check_off(link: Link, seed: int) -> None:
+    """A link that is turned off must change nothing, bit for bit, with each other parameter at either end."""
+    strategy = link.strategy
+    switches = strategy.switches
+    if not switches:
         return
-    neutral_values = {name: param.neutral for name, param in specs.items()}
-    params = {}
-    for name, param in specs.items():
-        width = link.strategy.vocab_size if param.per_symbol else 1
-        params[name] = np.full((ROWS, width), param.neutral, param.dtype)
-    for step, link_logits in enumerate(_run_link(link, params, slice(None), seed)):
-        is_unchanged = np.array_equal(link_logits, _make_logits(link.strategy.vocab_size, seed)[step])
-        assert is_unchanged, f"{link.name}: changes the logits at its neutral values {neutral_values}"
+    neutral_values = {name: spec.neutral for name, spec in switches.items()}
+    tables = None if strategy.params else {name: neutral_table(spec) for name, spec in strategy.tables.items()}
+    ends = {name: _param_ends(param) for name, param in strategy.params.items() if name not in switches}
+    corners = [
+        *itertools.islice(itertools.product(*ends.values()), MAX_CORNERS),
+        tuple(high for _, high in ends.values()),
+    ]
+    for corner in corners:
+        numbers = neutral_values | dict(zip(ends, corner, strict=True))
+        params = {
+            name: np.full((ROWS, strategy.vocab_size if param.per_symbol else 1), numbers[name], param.dtype)
+            for name, param in strategy.params.items()
+        }
+        for step, link_logits in enumerate(_run_link(link, params, slice(None), seed, tables)):
+            is_unchanged = np.array_equal(link_logits, _make_logits(strategy.vocab_size, seed)[step])
+            assert is_unchanged, f"{link.name}: changes the logits at its neutral values {numbers}"
 
 
 def _check_namespace(link: Link, seed: int) -> None:

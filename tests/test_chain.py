@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import collections
 import math
-from typing import Any
+from typing import Any, ClassVar
 
+import array_api_strict
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -14,11 +15,14 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from gentext import stepping
-from gentext.chain import DEFAULT_CHAIN, Chain, build_chain, build_link
+from gentext.chain import DEFAULT_CHAIN, Chain, Link, build_chain, build_link
+from gentext.config import NoConfig
 from gentext.draw import draw_tokens
 from gentext.errors import ConfigError
 from gentext.manager import host
 from gentext.noise import uniforms
+from gentext.plugins.strategies.top_k import TopK
+from gentext.strategy import Param, Strategy, Table, largest_per_symbol
 from gentext.testing import check_strategy
 
 V = 11
@@ -124,7 +128,7 @@ def test_neutral_values_change_no_bit(logits: NDArray[np.float32]) -> None:
     states = everything.accept(token, dict.fromkeys(BUILTINS, logits), params, states, {}, np.ones((1, 1), bool))
     out = everything.apply(logits, params, states, {}, {})[0]
     assert np.array_equal(out.view(np.int32), logits.view(np.int32))
-    assert everything.active(params).names == []
+    assert everything.active(params, {}).names == []
 
 
 @settings(max_examples=50, deadline=None)
@@ -183,8 +187,66 @@ def test_impossible_chains_are_refused(names: list[str], options: dict[str, Any]
 
 def test_default_chain_samples_as_the_notebook() -> None:
     chain = build_chain(host().registry, DEFAULT_CHAIN, V)
-    assert chain.active(chain.param_arrays(2)).names == ["top_k"]
+    assert chain.active(chain.param_arrays(2), {}).names == ["top_k"]
     assert chain.param_arrays(2)["top_k"]["top_k"].tolist() == [[5], [5]]
+
+
+class Scaled(Strategy):
+    """Stands last, and is off where its switch is neutral, although its other parameter never is."""
+
+    params: ClassVar[dict[str, Param]] = {
+        "amount": Param(0.0, "how much", low=0, high=1),
+        "base": Param(1.0, "of what", low=1, high=3, default=2.0),
+    }
+    switch = "amount"
+    place = "last"
+
+    def apply(self, xp: Any, logits: Any, params: Any, state: Any, noise: Any, tables: Any) -> Any:
+        return logits * params["base"] ** -params["amount"], state
+
+
+class Shifted(Strategy):
+    """Has tables alone."""
+
+    tables: ClassVar[dict[str, Table]] = {"shift": Table((V,), "float32", 0.0)}
+
+    def apply(self, xp: Any, logits: Any, params: Any, state: Any, noise: Any, tables: Any) -> Any:
+        return logits + tables["shift"][None, :], state
+
+
+def link(cls: type[Strategy], name: str) -> Link:
+    strategy = cls(NoConfig(), V)
+    return Link(name, strategy, {param: spec.initial for param, spec in strategy.params.items()})
+
+
+def test_one_switch_or_all_tables_turn_a_link_off() -> None:
+    chain = Chain([link(Shifted, "shifted"), link(Scaled, "scaled")])
+    params = chain.param_arrays(3)
+    assert chain.active(params, {}).names == []
+    assert chain.active(params, {"shifted": {"shift": np.zeros(V, np.float32)}}).names == []
+    assert chain.active(params, {"shifted": {"shift": np.eye(V, dtype=np.float32)[2]}}).names == ["shifted"]
+    params["scaled"]["amount"][1] = 0.5
+    assert chain.active(params, {}).names == ["scaled"]
+
+
+def test_at_most_one_link_stands_last() -> None:
+    chain = build_chain(host().registry, ["temperature"], V).with_link(link(Scaled, "scaled"))
+    assert chain.with_link(link(TopK, "top_k")).names == ["top_k", "temperature", "scaled"]
+    with pytest.raises(ConfigError, match="the links scaled and second both decide on the result of the chain"):
+        chain.with_link(link(Scaled, "second"))
+
+
+@settings(max_examples=50, deadline=None)
+@given(arrays(np.float32, (3, 7), elements=NUMBERS), arrays(np.int64, (3, 7), elements=st.integers(-2, V + 1)))
+def test_largest_per_symbol(values: NDArray[np.float32], symbols: NDArray[np.int64]) -> None:
+    largest = largest_per_symbol(np, values, symbols, V, -1.5)
+    strict = array_api_strict
+    in_strict = largest_per_symbol(strict, strict.asarray(values), strict.asarray(symbols), V, -1.5)
+    assert np.array_equal(np.asarray(in_strict), largest)
+    assert largest.dtype == np.float32
+    for row in range(3):
+        for symbol in range(V):
+            assert largest[row, symbol] == max([-1.5, *values[row, symbols[row] == symbol]])
 
 
 # -- the draw ---------------------------------------------------------------------------------

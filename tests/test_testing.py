@@ -78,6 +78,28 @@ class ChangesAtNeutral(Base):
         return logits + 0.1
 
 
+class IgnoresItsSwitch(Base):
+    params = {"amount": Param(0.0, "how much", low=0, high=1), "extra": Param(0.0, "how much more", low=0, high=1)}  # noqa: RUF012
+    switch = "amount"
+
+    def apply(self, xp: Any, logits: Any, params: Any, state: Any, noise: Any, tables: Any) -> Any:
+        return logits * (1.0 - params["amount"] / 2.0) - params["extra"], state
+
+
+class UnknownSwitch(Base):
+    switch = "amuont"
+
+
+class ChangesWithNeutralTables(Strategy):
+    tables = {"shift": Table((None,), "float32", 0.0)}  # noqa: RUF012
+
+    def make_tables(self, tokenizer: Any, options: Any) -> Any:
+        return {"shift": [1.0]}
+
+    def apply(self, xp: Any, logits: Any, params: Any, state: Any, noise: Any, tables: Any) -> Any:
+        return logits + 2.0 - tables["shift"][None, :], state
+
+
 class NumpyOnly(Base):
     def change(self, xp: Any, logits: Any, amount: Any, state: Any) -> Any:
         return xp.where(amount > 0.0, xp.nan_to_num(logits, neginf=-xp.inf), logits)
@@ -122,6 +144,9 @@ def test_kit_accepts_a_good_strategy(cls: type[Strategy]) -> None:
         (Unmasks, "a masked symbol came back"),
         (GivesNaN, "have NaN"),
         (ChangesAtNeutral, "changes the logits at its neutral values"),
+        (IgnoresItsSwitch, "changes the logits at its neutral values {'amount': 0.0, 'extra': 1"),
+        (UnknownSwitch, r"switch is 'amuont'; expected one of its parameters \(amount\)"),
+        (ChangesWithNeutralTables, "changes the logits at its neutral values {'shift': 0.0}"),
         (NumpyOnly, "the Array API does not have.*nan_to_num"),
         (ForgetsItsState, "state"),
         (StateOfAnotherType, "state count is"),

@@ -33,7 +33,7 @@ from gentext.export.strategies.indexing import int_vector
 from gentext.export.strategies.namespace import xp
 from gentext.export.strategies.traced import Traced
 from gentext.signature import signature
-from gentext.strategy import Param
+from gentext.strategy import Param, Table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,13 +76,13 @@ class Compiler:
         trips = op.gather(op.shape(inputs["forced"]), op.const(np.int64(0)))
         outputs = []
 
-        neutral_links = [link.name for link in self.chain if link.name in invariants.active and _is_neutral(link)]
-        if neutral_links:
+        default_links = self.chain.active(self.chain.param_arrays(1), self._tables).names
+        if len(default_links) < len(self.chain.links):
             differs_from_default = [
-                active if name in neutral_links else op.not_(active) for name, active in invariants.active.items()
+                op.not_(active) if name in default_links else active for name, active in invariants.active.items()
             ]
             uses_other_links = _is_any_true(differs_from_default)
-            default_link_states = {name: arrays for name, arrays in state.chain.items() if name not in neutral_links}
+            default_link_states = {name: state.chain[name] for name in default_links}
             state_after_default_loop, default_outputs = build_loop(
                 self._position_builder.build,
                 _trips_where(trips, op.not_(uses_other_links)),
@@ -230,21 +230,16 @@ class Compiler:
         return LoopInvariants(self._position_builder.weights, params, tables, self._active_links(inputs))
 
     def _active_links(self, inputs: NamedVars) -> NamedVars:
-        """Return, for each link with parameters, whether any of them differs from its neutral value in any row."""
+        """Return, for each link that can be turned off, whether any row uses it: see `Strategy.switch`."""
         active_links = {}
         for link in self.chain:
             differences = []
-            for name, spec in link.strategy.params.items():
+            for name, spec in link.strategy.switches.items():
                 differs_from_neutral = op.not_(op.equal(inputs[f"{link.name}.{name}"], _neutral_value(spec)))
                 differences.append(op.reduce_max(op.cast(differs_from_neutral, to=np.int32), keepdims=0))
             if differences:
                 active_links[link.name] = op.cast(op.max(differences), to=np.bool_)
         return active_links
-
-
-def _is_neutral(link: Link) -> bool:
-    """Return whether a link changes nothing with its default parameters."""
-    return all(link.defaults[name] == spec.neutral for name, spec in link.strategy.params.items())
 
 
 def _concat_loops(loop_outputs: list[PositionOutput], vocab_size: int, rows: Var) -> PositionOutput:
@@ -290,7 +285,7 @@ def _initial_row(state: StateMeta) -> Var:
     return op.const(np.expand_dims(state.initial_row(), state.spec.batch_axis))
 
 
-def _neutral_value(spec: Param) -> Var:
+def _neutral_value(spec: Param | Table) -> Var:
     return op.const(np.array(spec.neutral, spec.dtype))
 
 

@@ -13,7 +13,7 @@ import spox.opset.ai.onnx.v21 as op
 from spox import Var
 
 from gentext.export.strategies.indexing import int_vector
-from gentext.export.strategies.ordering import argsort, keep_largest, sort
+from gentext.export.strategies.ordering import argsort, keep_largest, largest_per_symbol, sort
 from gentext.export.strategies.reductions import REDUCTIONS
 from gentext.export.strategies.rules import NO_VALUES, RuleBroken
 from gentext.export.strategies.traced import (
@@ -233,8 +233,8 @@ xp: Namespace = Namespace(
     | {
         function.__name__: function
         for function in (
-            *(astype, where, sort, argsort, keep_largest, cumulative_sum, take, take_along_axis, concat, stack),
-            *(expand_dims, squeeze, permute_dims, reshape, flip, roll),
+            *(astype, where, sort, argsort, keep_largest, largest_per_symbol, cumulative_sum, take, take_along_axis),
+            *(concat, stack, expand_dims, squeeze, permute_dims, reshape, flip, roll),
             *(full_like, full, broadcast_to, arange, asarray),
         )
     }

@@ -1,4 +1,4 @@
-"""Sorting the symbols of a row, by ONNX's TopK. (spox)"""
+"""Sorting the symbols of a row, by ONNX's TopK, and the largest value of each. (spox)"""
 
 from __future__ import annotations
 
@@ -50,3 +50,16 @@ def keep_largest(x: Traced, count: Traced, /) -> Traced:
     within_count = op.less(op.unsqueeze(ranks, int_vector(0)), count.var)
     within_count = op.expand(within_count, op.concat([rows, max_count], axis=0))
     return Traced(op.scatter_elements(keeps_none, largest_indices, within_count, axis=1))
+
+
+def largest_per_symbol(values: Traced, symbols: Traced, vocab_size: int, initial: float, /) -> Traced:
+    """Compile `gentext.strategy.largest_per_symbol`: one ScatterElements, however many symbols there are."""
+    if not (isinstance(values, Traced) and isinstance(symbols, Traced)) or symbols.dtype != np.int64:
+        raise RuleBroken("largest_per_symbol: expected the values float32 [N, W] and their symbols int64 [N, W]")
+    is_symbol = (symbols >= 0) & (symbols < vocab_size)
+    # What is ignored goes to one more column, which is cut off.
+    columns = op.where(is_symbol.var, symbols.var, op.const(np.int64(vocab_size)))
+    row = op.const(np.full((1, vocab_size + 1), initial, np.float32))
+    floor = op.where(is_symbol[:, :1].var, row, row)  # gives [N, V + 1], whose second size is known while compiling
+    largest = op.scatter_elements(floor, columns, values.var, axis=1, reduction="max")
+    return Traced(largest)[:, :vocab_size]
