@@ -22,13 +22,26 @@ from gentext.manager import host
 from gentext.plugins.samplers.onnx import OnnxConfig, OnnxGenerator, OnnxSampler
 from gentext.run import GENERATOR_FILE, Run
 
-#: Every built-in link, with values at which it has an effect.
+#: The built-in links with parameters, with values at which they have an effect.
 LINKS: Mapping[str, Mapping[str, float]] = {
     "penalties": {"repeat_penalty": 1.1, "frequency_penalty": 0.05, "presence_penalty": 0.1},
     "top_k": {"top_k": 5},
     "top_p": {"top_p": 0.9},
     "min_p": {"min_p": 0.02},
     "temperature": {"temperature": 0.8},
+    "top_n_sigma": {"top_n_sigma": 1.5},
+    "typical": {"typical_p": 0.9},
+    "top_h": {"top_h": 0.7},
+    "p_less": {"p_less": 1},
+    "epsilon": {"epsilon_cutoff": 0.01},
+    "eta": {"eta_cutoff": 0.02},
+    "xtc": {"xtc_probability": 0.5, "xtc_threshold": 0.1},
+}
+#: Options of the links that have tables, with which they have an effect.
+OPTIONS: Mapping[str, Mapping[str, str]] = {
+    "bias": {"logit_bias": "e:-1,a:0.5"},
+    "ban": {"ban": "e"},
+    "schedule": {"schedule": "0:1.2,300:0.7"},
 }
 #: The default chain.
 DEFAULT = ["top_k", "top_p", "min_p", "temperature"]

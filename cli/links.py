@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from gentext.config import config_class, field_docs, per_run_fields
+from gentext.describe import builtin_strategies
 from gentext.errors import PluginError, UsageError, nearest
-from gentext.parameters import builtin_strategies
 from gentext.registry import Registry
 
-#: Escapes of Python's strings: of one letter or quote, octal up to 377, and hexadecimal.
-ESCAPE = re.compile(
-    r"""\\(?:[\\abfnrtv'"]|[0-3][0-7]{2}|[0-7]{1,2}"""
-    r"|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U00(?:0[0-9a-fA-F]|10)[0-9a-fA-F]{4})"
-)
 #: Name of an option, without the leading dashes -> its value, as text.
 ChainFlags = dict[str, str]
 
@@ -74,10 +69,9 @@ class FlagSpelling:
 
     def unknown_parameter(self, parameter: str, parameters: Collection[str]) -> UsageError:
         names = [_with_dashes(name) for name in parameters]
-        options = ", ".join(f"--{name}" for name in sorted(set(names)))
         return UsageError(
             f"no option --{parameter}.{nearest(parameter, [*names, *self._command_options])} "
-            f"Options of links: {options}; links of plugins: --chain"
+            f"gen sample --help lists the options of links; links of plugins: --chain"
         )
 
 
@@ -86,21 +80,19 @@ def split_names(text: str | None) -> list[str] | None:
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
-def decode_escapes(text: str) -> str:
-    r"""Replace escapes as Python has them, such as ``\n`` and ``\u00e9``; others stay as they are typed."""
-    return ESCAPE.sub(lambda escape: escape[0].encode("ascii").decode("unicode_escape"), text)
-
-
 def describe_flags(registry: Registry) -> str:
     """Return the part of ``gen sample --help`` that lists the built-in links' options."""
     lines = ["Options of links; the links of a file's chain, plugins' among them, add theirs:"]
     for name in builtin_strategies(registry):
         try:
-            params = registry.get("strategy", name).params
+            strategy = registry.get("strategy", name)
         except PluginError:
             continue
-        for param, spec in params.items():
+        for param, spec in strategy.params.items():
             lines.append(f"  --{_with_dashes(param):<20} {spec.help} (default {spec.initial:g})")
+        docs = field_docs(config_class(strategy))
+        for option in per_run_fields(config_class(strategy)):
+            lines.append(f"  --{_with_dashes(option):<20} {' '.join(docs.get(option, '').replace('``', '').split())}")
     return "\n".join(lines) + "\n"
 
 

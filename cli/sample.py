@@ -12,11 +12,12 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from typer.core import TyperCommand
 
-from gentext.cli.links import FlagSpelling, decode_escapes, describe_flags, extract_flags, split_names
+from gentext.cli.links import FlagSpelling, describe_flags, extract_flags, split_names
 from gentext.completion import complete_models
 from gentext.config import merge, parse_setting
 from gentext.console import Bar, progress, raw_stdout, say, warn
 from gentext.errors import PrimeError, UsageError
+from gentext.escapes import decode_escapes
 from gentext.interrupts import EndedByUser
 from gentext.library import open_text_model
 from gentext.manager import host

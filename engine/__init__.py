@@ -10,6 +10,7 @@ Contracts
     errors  every error that is shown to the user as one line
     console  lines and progress bars on stderr for the user, and what a terminal may be shown
     reading  reads files and data of bounded size
+    escapes  escapes in texts that a user types
     folders  folders that environment variables choose
     interrupts  Ctrl-C, which stops training once everything is saved, and ends a text without end and any long call
     config  options of a component: a dataclass filled from presets, TOML and the command line

@@ -149,10 +149,7 @@ class Chain:
         self.links = tuple(links)
         last_names = [link.name for link in self.links if link.strategy.place == "last"]
         if len(last_names) > 1:
-            raise ConfigError(
-                f"the links {' and '.join(last_names)} both decide on the result of the chain; a chain has at most one "
-                f"such link, so leave out all but one"
-            )
+            raise ConfigError(f"the links {' and '.join(last_names)} must both stand last in the chain; leave one out")
 
     def __iter__(self) -> Iterator[Link]:
         return iter(self.links)

@@ -122,6 +122,12 @@ class _CompiledRows:
         self.finish: list[Finish] = ["running"] * self.count
         self.drawn_counts = np.zeros(self.count, np.int64)
         """Tokens that each row has drawn."""
+        # Links with tables alone are not among them: their tables may be those of the file, which are not known here.
+        active_names = request.chain.active(request.params, {}).names
+        self._unused_noise = {
+            link.name for link in request.chain if link.strategy.params and link.name not in active_names
+        }
+        """Links that no row uses, whose noise need not be computed."""
         self._state_feeds = start_states(model.signature, self.count)
         self._state_feeds |= {"token": np.zeros(self.count, np.int64), "fresh": np.ones(self.count, np.bool_)}
         self._constant_feeds = self._build_constant_feeds()
@@ -191,6 +197,8 @@ class _CompiledRows:
             if prime_positions >= size:
                 continue
             for name, (column, columns) in signature.noise.items():
+                if name in self._unused_noise:
+                    continue
                 noise_block = uniforms(
                     seed, stream, name, first_position + prime_positions, size - prime_positions, columns
                 )

@@ -20,12 +20,15 @@ from gentext.interfaces import Model, StateSpec, Tokenizer
 from gentext.manager import host
 from gentext.registry import Registry
 from gentext.run import TOKENIZER_FILE, Run
+from gentext.strategy import PLACES
 from gentext.versions import installed_version
 
 __all__ = ["tokenizer_of"]
 
 #: Rows of the initial state with which a model is checked. Two, which shows where the batch axis is.
 CHECKED_ROWS = 2
+#: Stands for every built-in link where links are named.
+ALL_LINKS = "all"
 #: Measurements of a run that its card has at most.
 MAX_CARD_MEASUREMENTS = 32
 
@@ -35,14 +38,15 @@ class ChainConfig:
     """The table ``[chain]``; ``[chain.LINK]`` holds a link's options and parameter defaults."""
 
     links: list[str] = dataclasses.field(default_factory=lambda: list(DEFAULT_CHAIN))
-    """The links in order."""
+    """The links in order; ``["all"]``: every built-in one."""
 
 
 def configured_chain(registry: Registry, table: ConfigTable, vocab_size: int) -> Chain:
     """Build the chain that a config's table ``[chain]`` describes."""
     link_options = {name: setting for name, setting in table.items() if isinstance(setting, Mapping)}
     fields = {name: setting for name, setting in table.items() if name not in link_options}
-    return build_chain(registry, build_config(ChainConfig, fields, "chain").links, vocab_size, link_options)
+    names = _expand_all(registry, build_config(ChainConfig, fields, "chain").links)
+    return build_chain(registry, names, vocab_size, link_options)
 
 
 def load_tokenizer(name: str, state: Mapping[str, Any]) -> Tokenizer:
@@ -171,14 +175,31 @@ def _card_curve(run: Run) -> list[dict[str, float | None]]:
     return [{name: None if math.isnan(number) else number for name, number in row.items()} for row in rows]
 
 
+def builtin_strategies(registry: Registry) -> list[str]:
+    """Return the names of the built-in links. A plugin's link is imported only when the chain or the file names it."""
+    return [component.name for component in registry.registered("strategy") if component.distribution.builtin]
+
+
+def _expand_all(registry: Registry, names: Sequence[str]) -> Sequence[str]:
+    """Return link names, where ``all`` alone stands for the built-in links in the order of their places.
+
+    A chain has at most one link that stands last, so of these only the first is in it.
+    """
+    if list(names) != [ALL_LINKS]:
+        return names
+    places = {name: registry.get("strategy", name).place for name in builtin_strategies(registry)}
+    left_out = [name for name, place in places.items() if place == "last"][1:]
+    return sorted((name for name in places if name not in left_out), key=lambda name: PLACES.index(places[name]))
+
+
 def chain_of(bundle: Bundle, registry: Registry, names: Sequence[str] | None = None) -> Chain:
-    """Build a file's default chain (``names`` is None), or another one from link names.
+    """Build a file's default chain (``names`` is None), or another one from link names, or from ``all`` alone.
 
     Links of the file's chain keep the file's options and defaults. Raises FileFormatError when the file
     and the installed strategy disagree, UnknownComponent when a strategy is not installed.
     """
     file_links = {link.name: link for link in bundle.chain}
-    names = list(file_links) if names is None else list(names)
+    names = list(file_links) if names is None else _expand_all(registry, names)
     options = {name: _checked_options(registry, file_links[name]) for name in names if name in file_links}
     return build_chain(registry, names, bundle.vocab_size, options)
 

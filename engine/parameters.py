@@ -7,12 +7,12 @@ library both call `choose_chain`, each with its own `Spelling` of parameters.
 from __future__ import annotations
 
 import numbers
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from gentext.bundle import Bundle
-from gentext.chain import Chain, build_link
-from gentext.describe import chain_of
+from gentext.chain import Chain, Link, build_link
+from gentext.describe import builtin_strategies, chain_of
 from gentext.errors import UsageError, nearest
 from gentext.registry import Registry
 from gentext.stored import stored_chain
@@ -64,9 +64,8 @@ class KeywordSpelling:
         return float(setting)
 
     def unknown_parameter(self, parameter: str, parameters: Collection[str]) -> UsageError:
-        names = ", ".join(sorted(set(parameters)))
         return UsageError(
-            f"no parameter {parameter}.{nearest(parameter, parameters)} Parameters of links: {names}; "
+            f"no parameter {parameter}.{nearest(parameter, parameters)} gen sample --help lists those of links; "
             f"links of plugins: chain=[...]"
         )
 
@@ -130,11 +129,6 @@ def choose_chain(
     return ChosenChain(chain, param_values, _notes_on_no_effect(chain, param_values, spelling))
 
 
-def builtin_strategies(registry: Registry) -> list[str]:
-    """Return the names of the built-in links. A plugin's link is imported only when the chain or the file names it."""
-    return [component.name for component in registry if component.kind == "strategy" and component.distribution.builtin]
-
-
 def _link_params(chain: Chain, link_name: str) -> Mapping[str, Param]:
     return next(link.strategy.params for link in chain if link.name == link_name)
 
@@ -146,23 +140,19 @@ def _has_param(chain: Chain, link_parameter: LinkParameter) -> bool:
 def _find_link_parameter(
     name: str, chain: Chain, registry: Registry, vocab_size: int, spelling: Spelling
 ) -> LinkParameter:
-    """Return the parameter or option that a name refers to, among the chain's links and the built-in ones."""
-    links = list(chain)
-    links += [
-        build_link(registry, strategy_name, vocab_size)
-        for strategy_name in builtin_strategies(registry)
-        if strategy_name not in chain.names
-    ]
-    link_parameters = [
-        LinkParameter(link.name, parameter)
-        for link in links
-        for parameter in [*link.strategy.params, *link.strategy.per_run]
-    ]
-    matches = [
-        link_parameter
-        for link_parameter in link_parameters
-        if _is_same_spelling(name, link_parameter.parameter) or _is_full_name(name, link_parameter)
-    ]
+    """Return the parameter or option that a name refers to: of a link of the chain, else of another built-in one.
+
+    Only where the chain has no such parameter are all built-in links imported.
+    """
+    link_parameters = _parameters_of(chain)
+    matches = _find_matches(name, link_parameters)
+    if not matches:
+        link_parameters += _parameters_of(
+            build_link(registry, strategy_name, vocab_size)
+            for strategy_name in builtin_strategies(registry)
+            if strategy_name not in chain.names
+        )
+        matches = _find_matches(name, link_parameters)
     full_matches = [link_parameter for link_parameter in matches if _is_full_name(name, link_parameter)]
     best_matches = full_matches or matches
     if not best_matches:
@@ -171,6 +161,24 @@ def _find_link_parameter(
         alternatives = " or ".join(spelling.full_name(*link_parameter) for link_parameter in best_matches)
         raise UsageError(f"{spelling.name(name)} belongs to more than one link; say {alternatives}")
     return best_matches[0]
+
+
+def _parameters_of(links: Iterable[Link]) -> list[LinkParameter]:
+    """Return the parameters of links, and their options that each request may set."""
+    return [
+        LinkParameter(link.name, parameter)
+        for link in links
+        for parameter in [*link.strategy.params, *link.strategy.per_run]
+    ]
+
+
+def _find_matches(name: str, link_parameters: Collection[LinkParameter]) -> list[LinkParameter]:
+    """Return the parameters that a name refers to."""
+    return [
+        link_parameter
+        for link_parameter in link_parameters
+        if _is_same_spelling(name, link_parameter.parameter) or _is_full_name(name, link_parameter)
+    ]
 
 
 def _is_full_name(name: str, link_parameter: LinkParameter) -> bool:
@@ -198,8 +206,10 @@ def _notes_on_no_effect(chain: Chain, param_values: ParamValues, spelling: Spell
     notes = []
     for deciding_link in chain:
         deciding_numbers = {**deciding_link.defaults, **param_values.get(deciding_link.name, {})}
+        # A link leaves one symbol where a parameter is decisive and its others are neutral.
         params = deciding_link.strategy.params.items()
-        if not any(deciding_numbers[name] == param.decisive for name, param in params):
+        changed = [(deciding_numbers[name], param) for name, param in params if deciding_numbers[name] != param.neutral]
+        if len(changed) != 1 or changed[0][0] != changed[0][1].decisive:
             continue
         for link in chain:
             if link.name != deciding_link.name and link.strategy.place != "penalty":

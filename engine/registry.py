@@ -140,6 +140,10 @@ class Registry:
         for kind, name in sorted(self._components, key=lambda key: (KINDS.index(key[0]), key[1])):
             yield from self._components[kind, name]
 
+    def registered(self, kind: str) -> list[Component]:
+        """Return the components of one kind in the order in which they were registered."""
+        return [component for key, components in self._components.items() if key[0] == kind for component in components]
+
     def names(self, kind: str) -> list[str]:
         """Return the registered names of one kind, sorted."""
         return sorted({component.name for component in self if component.kind == kind})

@@ -37,12 +37,23 @@ def register_samplers(register: Register) -> None:
 
 @hookimpl
 def register_strategies(register: Register) -> None:
-    register("top_k", "gentext.plugins.strategies.top_k:TopK", summary="keep the k most probable symbols")
-    register("top_p", "gentext.plugins.strategies.top_p:TopP", summary="keep a share p of the probability")
-    register("min_p", "gentext.plugins.strategies.min_p:MinP", summary="keep what is probable enough beside the best")
-    register("temperature", "gentext.plugins.strategies.temperature:Temperature", summary="bolder or more careful")
+    # In the order in which they stand in a chain of all of them, within their places: that of llama.cpp.
+    register("bias", "gentext.plugins.strategies.bias:Bias", summary="chosen symbols more or less probable")
+    register("ban", "gentext.plugins.strategies.ban:Ban", summary="characters that are never written")
     register(
         "penalties",
         "gentext.plugins.strategies.penalties:Penalties",
         summary="repeat, frequency and presence penalties",
     )
+    register("top_n_sigma", "gentext.plugins.strategies.top_n_sigma:TopNSigma", summary="keep logits near the largest")
+    register("top_k", "gentext.plugins.strategies.top_k:TopK", summary="keep the k most probable symbols")
+    register("typical", "gentext.plugins.strategies.typical:Typical", summary="keep symbols of typical surprise")
+    register("top_p", "gentext.plugins.strategies.top_p:TopP", summary="keep a share p of the probability")
+    register("min_p", "gentext.plugins.strategies.min_p:MinP", summary="keep what is probable enough beside the best")
+    register("top_h", "gentext.plugins.strategies.top_h:TopH", summary="keep a share of the entropy")
+    register("p_less", "gentext.plugins.strategies.p_less:PLess", summary="keep what is likelier than a coincidence")
+    register("epsilon", "gentext.plugins.strategies.epsilon:Epsilon", summary="keep what has some probability")
+    register("eta", "gentext.plugins.strategies.eta:Eta", summary="keep some probability, less where many are possible")
+    register("xtc", "gentext.plugins.strategies.xtc:XTC", summary="now and then leave out the most probable symbols")
+    register("temperature", "gentext.plugins.strategies.temperature:Temperature", summary="bolder or more careful")
+    register("schedule", "gentext.plugins.strategies.schedule:Schedule", summary="a temperature along the text")

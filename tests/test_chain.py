@@ -232,7 +232,9 @@ def test_one_switch_or_all_tables_turn_a_link_off() -> None:
 def test_at_most_one_link_stands_last() -> None:
     chain = build_chain(host().registry, ["temperature"], V).with_link(link(Scaled, "scaled"))
     assert chain.with_link(link(TopK, "top_k")).names == ["top_k", "temperature", "scaled"]
-    with pytest.raises(ConfigError, match="the links scaled and second both decide on the result of the chain"):
+    with pytest.raises(
+        ConfigError, match="the links scaled and second must both stand last in the chain; leave one out"
+    ):
         chain.with_link(link(Scaled, "second"))
 
 

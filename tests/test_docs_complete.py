@@ -19,10 +19,10 @@ from gentext import bundle, config, generate, hookspecs, reading, run, stop
 from gentext.bundle import Bundle
 from gentext.cli import sample
 from gentext.cli.app import build
-from gentext.config import config_class, to_table
+from gentext.config import config_class, per_run_fields, to_table
 from gentext.data import corpus
 from gentext.data.catalogue import CATALOGUE
-from gentext.describe import ChainConfig
+from gentext.describe import ChainConfig, builtin_strategies
 from gentext.manager import forget_plugins, host
 from gentext.plugins.observers import samples
 from gentext.plugins.sweep.space import Choices, Range, read_space
@@ -73,7 +73,8 @@ def test_options_of_commands() -> None:
     for name, command in group.commands.items():
         given = {option for one in command.params if one.param_type_name == "option" for option in one.opts}
         cells = " ".join(row[0] for row in table(section(text, f"## gen {name}")))
-        links = {f"--{name.replace('_', '-')}" for name in _link_params()} if name == "sample" else set()
+        link_options = [*_link_params(), *_link_options()] if name == "sample" else []
+        links = {f"--{name.replace('_', '-')}" for name in link_options}
         assert set(re.findall(r"(?<!\w)--?[a-z][a-z-]*", cells)) == (given - COMMON) | links, name
     top = {option for one in group.params for option in one.opts} - COMMON
     assert all(option in text.partition("## gen train")[0] for option in top), top
@@ -83,6 +84,14 @@ def _link_params() -> dict[str, Any]:
     registry = host().registry
     builtin = [one.name for one in registry if one.kind == "strategy" and one.distribution.builtin]
     return {name: spec for link in builtin for name, spec in registry.get("strategy", link).params.items()}
+
+
+def _link_options() -> list[str]:
+    """Return the options of built-in links that each request may set."""
+    registry = host().registry
+    return [
+        name for link in builtin_strategies(registry) for name in per_run_fields(registry.get("strategy", link).Config)
+    ]
 
 
 def test_link_options() -> None:

@@ -149,7 +149,8 @@ def test_attributes(model: gentext.TextModel, tiny_run: Path) -> None:
     assert model.vocab_size == len(model.symbols) == 19
     assert set(model.symbols) == set((tiny_run / HELD_OUT_FILE).read_text(encoding="utf-8"))
     assert list(model.chain) == ["top_k", "top_p", "min_p", "temperature"]
-    assert model.chain["temperature"] == {"temperature": 1.0}
+    assert model.chain["top_p"] == {"top_p": 1.0}
+    assert model.chain["temperature"] == {"temperature": 1.0, "dynatemp_range": 0.0, "dynatemp_exponent": 1.0}
     assert model.card["steps"] == 4
     assert model.device == "onnxruntime on CPU"
     assert repr(model) == (
@@ -181,6 +182,8 @@ def test_what_the_commands_would_say_is_collected(model: gentext.TextModel) -> N
     uncompiled = [line for line in model.messages if "not compiled" in line]
     assert len(uncompiled) == 1
     assert "top_k has no effect: temperature leaves one symbol" in model.messages
+    model.write(length=2, temperature=0, dynatemp_range=1, top_p=0.5)
+    assert "top_p has no effect: temperature leaves one symbol" not in model.messages
     assert "1 characters of the prime are unknown and left out, first 'X' at position 1" in model.messages
 
 
@@ -249,7 +252,11 @@ WRONG = [
     ({"params": ["top_k"]}, "params = ['top_k']: expected a dict such as {'top_k.top_k': 5}"),
     ({"unknown": "no"}, "unknown = 'no': expected error, skip or unknown"),
     ({"chain": "top_k"}, "chain = 'top_k': expected a list of links"),
-    ({"tempreture": 1}, "no parameter tempreture. Did you mean 'temperature'? Parameters of links: "),
+    (
+        {"tempreture": 1},
+        "no parameter tempreture. Did you mean 'temperature'? gen sample --help lists those of links; "
+        "links of plugins: chain=[...]",
+    ),
 ]
 
 

@@ -15,7 +15,7 @@ import gentext
 from gentext import writing
 from gentext.bundle import Bundle, StateMeta, TokenizerMeta
 from gentext.chain import Chain
-from gentext.cli.links import decode_escapes
+from gentext.escapes import decode_escapes
 from gentext.generate import generate
 from gentext.interfaces import Chunk, Request
 from gentext.run import GENERATOR_FILE, MODEL_FILE

@@ -53,6 +53,12 @@ LINK_OPTIONS = [
     "--repetition",
     "--frequency",
     "--presence",
+    "--typical-p",
+    "--xtc-probability",
+    "--dynatemp-range",
+    "--logit-bias",
+    "--ban",
+    "--schedule",
     "--nothing",
 ]
 #: Commands that take long where all is well, and the options that keep them short.
