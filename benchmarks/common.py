@@ -11,20 +11,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from gentext.bench import describe_machine
 from gentext.chain import Chain, LinkArraysDict
-from gentext.describe import chain_of
-from gentext.export.exporter import ExportOptions, export_run
+from gentext.describe import builtin_strategies, chain_of, configured_chain
+from gentext.export.exporter import ExportJob, ExportOptions, export_run
+from gentext.export.generator.compiler import Compiler
+from gentext.export.network.int8 import to_int8
+from gentext.export.proto import serialize_model
 from gentext.interfaces import Chunk, Request
 from gentext.manager import host
 from gentext.plugins.samplers.onnx import OnnxConfig, OnnxGenerator, OnnxSampler
 from gentext.run import GENERATOR_FILE, Run
 
+#: Link -> parameter -> number.
+Numbers = Mapping[str, Mapping[str, float]]
+
 #: The built-in links with parameters, with values at which they have an effect.
-LINKS: Mapping[str, Mapping[str, float]] = {
+LINKS: Numbers = {
     "penalties": {"repeat_penalty": 1.1, "frequency_penalty": 0.05, "presence_penalty": 0.1},
+    "dry": {"dry_multiplier": 0.8, "dry_base": 1.3, "dry_allowed_length": 5},
+    "no_repeat_ngram": {"no_repeat_ngram_size": 7},
     "top_k": {"top_k": 5},
     "top_p": {"top_p": 0.9},
     "min_p": {"min_p": 0.02},
@@ -36,15 +45,29 @@ LINKS: Mapping[str, Mapping[str, float]] = {
     "epsilon": {"epsilon_cutoff": 0.01},
     "eta": {"eta_cutoff": 0.02},
     "xtc": {"xtc_probability": 0.5, "xtc_threshold": 0.1},
+    "adaptive_p": {"adaptive_target": 0.5, "adaptive_decay": 0.9},
+    "mirostat": {"mirostat": 2, "mirostat_tau": 2.0, "mirostat_eta": 0.1},
 }
 #: Options of the links that have tables, with which they have an effect.
 OPTIONS: Mapping[str, Mapping[str, str]] = {
     "bias": {"logit_bias": "e:-1,a:0.5"},
     "ban": {"ban": "e"},
+    "dry": {"dry_sequence_breakers": r"\n"},
     "schedule": {"schedule": "0:1.2,300:0.7"},
 }
+#: Other values of a link, with which it computes differently: title -> link and numbers.
+VARIANTS: Mapping[str, tuple[str, Mapping[str, float]]] = {
+    "mirostat, version 1": ("mirostat", {"mirostat": 1, "mirostat_tau": 2.0, "mirostat_eta": 0.1}),
+}
+#: Values at which a link changes nothing, where the defaults are others.
+NEUTRAL: Numbers = {"top_k": {"top_k": 0}}
 #: The default chain.
 DEFAULT = ["top_k", "top_p", "min_p", "temperature"]
+
+
+def link_names() -> list[str]:
+    """Return the names of all built-in links, in the order of a chain."""
+    return builtin_strategies(host().registry)
 
 
 def generator(run: Path, folder: Path, precision: str, links: Sequence[str], **options: Any) -> OnnxGenerator:
@@ -53,6 +76,29 @@ def generator(run: Path, folder: Path, precision: str, links: Sequence[str], **o
     with contextlib.redirect_stderr(io.StringIO()):
         export_run(Run(run), folder, ExportOptions(precision, links, limit=float("inf"), **options))
     return open_generator(folder / GENERATOR_FILE)
+
+
+class GeneratorCompiler:
+    """Compiles the generator of a run with any chain, in one precision and without the checks of an export."""
+
+    def __init__(self, run: Path, folder: Path, precision: str, threads: int) -> None:
+        self.folder, self.threads = folder, threads
+        self.job = ExportJob.load(Run(run), ExportOptions())
+        with torch.no_grad():
+            step = self.job.step
+        self.step = to_int8(step, self.job.bundle) if precision == "int8" else step
+        self._generators: dict[str, OnnxGenerator] = {}
+
+    def compile(self, links: Sequence[str], options: Mapping[str, Mapping[str, str]]) -> OnnxGenerator:
+        """Return the opened generator of these links, whose tables are made from options: link -> field -> text."""
+        key = f"{links} {options}"
+        if key not in self._generators:
+            chain = configured_chain(host().registry, {"links": list(links), **options}, self.job.bundle.vocab_size)
+            compiler = Compiler(self.step, self.job.bundle, chain, chain.table_arrays(self.job.tokenizer))
+            path = self.folder / f"{len(self._generators)}.onnx"
+            path.write_bytes(serialize_model(compiler.compile_loop()))
+            self._generators[key] = open_generator(path, self.threads)
+        return self._generators[key]
 
 
 def open_generator(path: Path, threads: int = 0) -> OnnxGenerator:
@@ -80,11 +126,13 @@ def request(links: Chain, rows: int, params: LinkArraysDict, length: int, seed: 
 
 def varied_params(links: Chain, rows: int) -> LinkArraysDict:
     """Return parameters that differ from row to row, around those of LINKS."""
-    params = links.param_arrays(rows, {link.name: LINKS[link.name] for link in links})
+    params = links.param_arrays(rows, {link.name: LINKS.get(link.name, {}) for link in links})
     share = np.linspace(0.6, 1.0, rows, dtype=np.float32)[:, None]
-    for values in params.values():
-        for name, array in values.items():
-            values[name] = np.maximum(array * share, 1 if array.dtype == np.int64 else 0).astype(array.dtype)
+    for link in links:
+        for name, spec in link.strategy.params.items():
+            array = params[link.name][name]
+            low = max(spec.low, 1 if spec.dtype == "int64" else 0)
+            params[link.name][name] = np.clip(array * share, low, spec.high).astype(array.dtype)
     return params
 
 

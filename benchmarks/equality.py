@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--characters", type=int, default=20_000)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    chains = [[name] for name in common.LINKS] + [common.DEFAULT, list(common.LINKS)]
+    chains = [[name] for name in common.LINKS] + [common.DEFAULT, ["all"]]
     with tempfile.TemporaryDirectory() as folder:
         rows = [
             compare(options.run, Path(folder) / precision, precision, links, options.characters)

@@ -45,6 +45,12 @@ def register_strategies(register: Register) -> None:
         "gentext.plugins.strategies.penalties:Penalties",
         summary="repeat, frequency and presence penalties",
     )
+    register("dry", "gentext.plugins.strategies.dry:Dry", summary="penalise what continues a long repetition")
+    register(
+        "no_repeat_ngram",
+        "gentext.plugins.strategies.no_repeat_ngram:NoRepeatNgram",
+        summary="never write the same n symbols twice",
+    )
     register("top_n_sigma", "gentext.plugins.strategies.top_n_sigma:TopNSigma", summary="keep logits near the largest")
     register("top_k", "gentext.plugins.strategies.top_k:TopK", summary="keep the k most probable symbols")
     register("typical", "gentext.plugins.strategies.typical:Typical", summary="keep symbols of typical surprise")
@@ -57,3 +63,7 @@ def register_strategies(register: Register) -> None:
     register("xtc", "gentext.plugins.strategies.xtc:XTC", summary="now and then leave out the most probable symbols")
     register("temperature", "gentext.plugins.strategies.temperature:Temperature", summary="bolder or more careful")
     register("schedule", "gentext.plugins.strategies.schedule:Schedule", summary="a temperature along the text")
+    register("mirostat", "gentext.plugins.strategies.mirostat:Mirostat", summary="keep the surprise near a target")
+    register(
+        "adaptive_p", "gentext.plugins.strategies.adaptive_p:AdaptiveP", summary="prefer symbols near a probability"
+    )

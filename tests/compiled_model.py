@@ -34,6 +34,10 @@ VALUES = {
     "top_p": {"top_p": (0.5, 1.0)},
     "min_p": {"min_p": (0.0, 0.2)},
     "temperature": {"temperature": (0.0, 1.5)},
+    "dry": {"dry_multiplier": (0.0, 2.0), "dry_base": (1.0, 2.0), "dry_allowed_length": (1, 4)},
+    "no_repeat_ngram": {"no_repeat_ngram_size": (0, 5)},
+    "adaptive_p": {"adaptive_target": (-0.2, 1.0), "adaptive_decay": (0.0, 0.99)},
+    "mirostat": {"mirostat": (0, 3), "mirostat_tau": (0.5, 3.0), "mirostat_eta": (0.0, 0.5)},
 }
 
 

@@ -180,9 +180,9 @@ def test_half_of_the_weights_and_none_of_the_logits(compiled_model: CompiledMode
     )
 
 
-STRANGERS = {"mirostat": "gentext_mirostat:Mirostat", "novelty": "gentext_novelty.novelty:Novelty"}
+STRANGERS = {"surprise": "gentext_surprise:Surprise", "novelty": "gentext_novelty.novelty:Novelty"}
 STRANGERS |= {"typo": "gentext_novelty.typo:Typo", "ban": "gentext_novelty.ban:Ban"}
-FLAGS = {"mirostat": {"tau": 2.0}, "novelty": {"novelty": 1.5}, "typo": {"typo": 0.3}, "ban": {}}
+FLAGS = {"surprise": {"tau": 2.0}, "novelty": {"novelty": 1.5}, "typo": {"typo": 0.3}, "ban": {}}
 
 
 @pytest.mark.parametrize("name", list(STRANGERS))
@@ -190,7 +190,7 @@ def test_strategies_of_other_authors_compile(
     compiled_model: CompiledModel, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Written by people who never saw the compiler: a state and accept, own noise, a table."""
-    for folder in ("gentext-mirostat", "gentext-novelty"):
+    for folder in ("gentext-surprise", "gentext-novelty"):
         monkeypatch.syspath_prepend(Path(__file__).parent / "strangers" / folder)
     registry = Registry()
     module, _, attribute = STRANGERS[name].partition(":")

@@ -1,4 +1,4 @@
-"""mirostat: keep the surprise of the text near a target, however sure the model is.
+"""surprise: keep the surprise of the text near a target, however sure the model is.
 
 Basu et al., "Mirostat: a neural text decoding algorithm that directly controls perplexity", ICLR 2021.
 """
@@ -10,8 +10,8 @@ from gentext import Param, State, Strategy, hookimpl
 LOG2 = 0.6931471805599453
 
 
-class Mirostat(Strategy):
-    """Version 2: mask the symbols with more surprise than mu, and move mu by the surprise of the drawn symbol."""
+class Surprise(Strategy):
+    """Mirostat 2: mask the symbols with more surprise than mu, and move mu by the surprise of the drawn symbol."""
 
     params: ClassVar = {
         "tau": Param(0.0, "bits of surprise a character to aim at, 1.5 to 2.5 for most texts; 0: off", low=0, high=20),
@@ -42,4 +42,4 @@ class Mirostat(Strategy):
 
 @hookimpl
 def register_strategies(register):
-    register("mirostat", "gentext_mirostat:Mirostat", summary="keep the text as surprising as was asked for")
+    register("surprise", "gentext_surprise:Surprise", summary="keep the text as surprising as was asked for")
