@@ -97,6 +97,7 @@ def _plugin_row(plugin: PluginRecord) -> dict[str, Any]:
         "version": plugin.distribution.version,
         "builtin": plugin.distribution.builtin,
         "module": plugin.module,
+        "hooks_version": plugin.hooks_version,
         "hooks": plugin.hooks,
         "components": plugin.components,
         "error": plugin.error,
@@ -107,6 +108,12 @@ def _print_table() -> None:
     registry = host().registry
     for component in registry:
         print(f"{component.kind:<10} {component.name:<16} {component.distribution!s:<24} {component.summary}")
+    for plugin in host().plugins:
+        if not plugin.distribution.builtin and not plugin.error:
+            version = f"version {plugin.hooks_version} of the hooks"
+            print(
+                f"{'plugin':<10} {plugin.module:<16} {plugin.distribution!s:<24} {version}: {', '.join(plugin.hooks)}"
+            )
     for plugin in host().plugins:
         if plugin.error:
             print(f"failed     {plugin.distribution!s} ({plugin.module}): {plugin.error}")

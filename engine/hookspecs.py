@@ -15,15 +15,19 @@ and marks its functions::
 
 Every ``gen`` command imports the module, so it must not import heavy packages: a target is ``"module:attribute"``,
 which gentext imports when the name is first used. An implementation may leave out parameters that it does not need.
+
+The module may say with ``gentext_hooks = 1`` which version of the hooks it was written for, see `HOOKS_VERSION`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import pluggy
+
+from gentext.errors import PluginError
 
 if TYPE_CHECKING:
     from gentext.adjustments import Change, TrainingFacts
@@ -35,8 +39,35 @@ if TYPE_CHECKING:
     from gentext.settings import Settings
 
 PROJECT = "gentext"
+#: The version of the hooks, and of the interfaces of what they register. It grows when a plugin needs something that
+#: earlier versions of gentext do not have. A plugin that needs a greater one is not loaded.
+HOOKS_VERSION = 1
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@runtime_checkable
+class DeclaresHooksVersion(Protocol):
+    """A plugin that says which version of the hooks it was written for."""
+
+    gentext_hooks: object
+
+
+def read_hooks_version(plugin: object, distribution: str) -> int:
+    """Return the version of the hooks that a plugin declares, 1 where it declares none.
+
+    Raises PluginError for a version that this gentext does not have yet, and for anything but a whole number.
+    """
+    version = plugin.gentext_hooks if isinstance(plugin, DeclaresHooksVersion) else 1
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise PluginError(f"its gentext_hooks is {version!r:.80}; expected a whole number from 1")
+    if version > HOOKS_VERSION:
+        raise PluginError(
+            f"it needs version {version} of the hooks, and this gentext has version {HOOKS_VERSION}; "
+            f"upgrade gentext, or install an earlier version of {distribution}"
+        )
+    return version
+
 
 # -- components -------------------------------------------------------------------------------
 

@@ -56,6 +56,8 @@ class PluginRecord:
     """Names of the hooks that it implements."""
     components: list[str] = dataclasses.field(default_factory=list)
     """``kind name`` of each component it registered."""
+    hooks_version: int = 1
+    """The version of the hooks that it was written for; 1 where it was left out before that was read."""
     error: str | None = None
     """Why it, or its commands, were left out."""
 
@@ -194,6 +196,7 @@ class PluginHost:
         """Register one plugin and collect its components; if anything fails, nothing of it stays registered."""
         components: list[Component] = []
         try:
+            record.hooks_version = hookspecs.read_hooks_version(plugin, record.distribution.name)
             self._manager.register(plugin, name=record.name)
             self._check_hook_names(plugin, record.distribution)
             self._collect_components(plugin, record.distribution, components)

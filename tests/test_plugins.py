@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import re
 import sys
 import types
@@ -20,7 +21,7 @@ from gentext.chain import build_link
 from gentext.cli.app import COMMAND_ORDER, build, main
 from gentext.cli.plugins import plugins as list_plugins
 from gentext.errors import GenError, MissingExtra, PluginError, UnknownComponent, reason
-from gentext.hookspecs import hookimpl
+from gentext.hookspecs import HOOKS_VERSION, hookimpl
 from gentext.library import open_text_model
 from gentext.manager import BUILTINS, PluginHost
 from gentext.registry import KINDS, Component, Distribution, Registry, plural
@@ -215,6 +216,49 @@ def test_bad_plugin_costs_one_line(install: Install, capsys: pytest.CaptureFixtu
     failed, good = host.plugins[-2:]
     assert why in str(failed.error)
     assert (good.error, good.components, good.hooks) == (None, ["strategy good"], ["register_strategies"])
+
+
+@pytest.mark.parametrize(
+    ("version", "why"),
+    [
+        (2, "it needs version 2 of the hooks, and this gentext has version 1; upgrade gentext, or install an earlier "),
+        (0, "its gentext_hooks is 0; expected a whole number from 1"),
+        (True, "its gentext_hooks is True; expected a whole number from 1"),
+        (1.0, "its gentext_hooks is 1.0; expected a whole number from 1"),
+        ("1", "its gentext_hooks is '1'; expected a whole number from 1"),
+        (None, "its gentext_hooks is None; expected a whole number from 1"),
+    ],
+)
+def test_plugin_for_other_hooks_costs_one_line(
+    install: Install, capsys: pytest.CaptureFixture[str], version: object, why: str
+) -> None:
+    future = registers("half")
+    future.gentext_hooks = version  # type: ignore[attr-defined]
+    host = install(Point("gentext-a", future), Point("gentext-b", registers("good")))
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"gen: warning: plugin gentext-a 1.2 (gentext_a.plugin): {why}")
+    assert "half" not in host.registry.names("strategy") and "good" in host.registry.names("strategy")
+    assert [plugin.error is None for plugin in host.plugins[-2:]] == [False, True]
+
+
+def test_plugins_are_listed_with_their_version_of_the_hooks(
+    install: Install, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitting, old, future = registers("fitting"), registers("old"), registers("future")
+    fitting.gentext_hooks = HOOKS_VERSION  # type: ignore[attr-defined]
+    future.gentext_hooks = HOOKS_VERSION + 1  # type: ignore[attr-defined]
+    points = [Point("gentext-a", fitting), Point("gentext-b", old), Point("gentext-c", future)]
+    host = install(*points)
+    monkeypatch.setattr("gentext.cli.plugins.host", lambda: host)
+    capsys.readouterr()
+    list_plugins()
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()[-3:]]
+    for line, name in zip(lines, "ab", strict=False):
+        assert line == f"plugin gentext_{name}.plugin gentext-{name} 1.2 version 1 of the hooks: register_strategies"
+    assert lines[2].startswith("failed gentext-c 1.2 (gentext_c.plugin): it needs version 2 of the hooks")
+    list_plugins(as_json=True)
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["hooks_version"] for row in rows if not row["builtin"]] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("bad", BAD)
