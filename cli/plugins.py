@@ -47,30 +47,30 @@ def _check_strategy(name: str | None) -> None:
     """Check that a strategy keeps the rules. The first rule that it breaks is the error."""
     if name is None:
         raise UsageError("--check: name the strategy to check, as in gen plugins --check top_k")
-    from gentext.testing import check_strategy
+    from gentext.testing.strategy import check_as_compiled, check_on_numpy
 
-    link = build_link(host().registry, name, CHECK_VOCAB_SIZE)
+    strategy_class = type(build_link(host().registry, name, CHECK_VOCAB_SIZE).strategy)
+    is_compiled = False
     try:
-        check_strategy(type(link.strategy), vocab_size=CHECK_VOCAB_SIZE)
+        check_on_numpy(strategy_class, vocab_size=CHECK_VOCAB_SIZE)
+        is_compiled = check_as_compiled(strategy_class, name=name)
     except AssertionError as error:
-        raise PluginError(
-            f"the strategy {name!r} breaks a rule: {reason(error).removeprefix('AssertionError: ')}"
-        ) from None
+        if isinstance(error.__cause__, PluginError) and "cannot be compiled" in str(error):
+            raise error.__cause__ from None
+        problem = reason(error).removeprefix("AssertionError: ")
+        raise PluginError(f"the strategy {name!r} breaks a rule: {problem}") from None
     except GenError:
         raise
     except Exception as error:
-        location = _location(error, type(link.strategy))
+        location = _location(error, strategy_class)
         is_decision = "truth value of an array" in str(error)  # NumPy recommends any() or all(), which do not compile
         raise PluginError(
             f"the strategy {name!r} fails on NumPy: {location}{NO_VALUES if is_decision else reason(error)}"
         ) from error
-    try:
-        from gentext.export.strategies.check import check_compiles
-    except ModuleNotFoundError:
+    if is_compiled:
+        print(f"{name}: keeps the rules, and compiles")
+    else:
         print(f"{name}: keeps the rules on NumPy; compiling it needs pip install 'gentext[train]'")
-        return
-    check_compiles(link)
-    print(f"{name}: keeps the rules, and compiles")
 
 
 def _location(error: Exception, strategy_class: type[Strategy]) -> str:

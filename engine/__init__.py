@@ -1,8 +1,9 @@
 """gentext: train small text models, export them to ONNX, write text anywhere onnxruntime runs.
 
-This package is the engine. Its subpackages are `gentext.data`, `gentext.plugins`, `gentext.export` and `gentext.cli`.
+This package is the engine. Its subpackages are `gentext.data`, `gentext.plugins`, `gentext.export`, `gentext.testing`
+(the test kit for authors of plugins) and `gentext.cli`.
 The modules of the engine are listed here by layer, and a module imports only from its own layer and from earlier ones:
-contracts, files, data, sampling, training, library, plugins, export, cli. Importing the package imports no
+contracts, files, data, sampling, training, library, plugins, export, testing, cli. Importing the package imports no
 machine-learning library.
 
 Contracts
@@ -50,7 +51,6 @@ Sampling
     writing  checks a request for texts, and prepares them
     score  the loss of a model on a text
     bench  how fast a file writes
-    testing  the test kit for strategies
 
 Training
     resolve  the config of a run, from presets, files and options

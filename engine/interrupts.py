@@ -21,6 +21,8 @@ from typing import Any, TypeVar
 
 from gentext.console import report_error
 
+__all__ = ["Interrupts"]
+
 #: The signals of Ctrl-C, of the command ``kill``, and of a terminal that is closed.
 STOP_SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 #: Seconds after Ctrl-C within which a call must have ended, where the process is to end with it.

@@ -30,6 +30,7 @@ PACKAGES = {
     "gentext.export": "export",
     "gentext.cli": "cli",
     "gentext.data": "data",
+    "gentext.testing": "engine/testing",
 }
 HEAVY = {"torch", "onnx", "onnxruntime", "onnxscript", "spox", "safetensors", "matplotlib", "optuna", "tensorboard"}
 #: The folders whose files may import a heavy library. No file of another folder may, not even in a function.
@@ -41,13 +42,14 @@ ALLOWED_LIBRARIES = {
     "plugins/sweep": {"optuna", "matplotlib"},
     "plugins/observers": {"matplotlib", "tensorboard"},
     "export": {"torch", "onnx", "onnxscript", "spox"},
+    "engine/testing": {"torch", "onnxruntime"},
     "cli": {"matplotlib"},
 }
 #: Libraries that may only be imported inside functions.
 FUNCTIONS_ONLY = {"matplotlib", "tensorboard"}
 #: A module may import from its own layer and from the layers before it. Those of the engine are the headings in the
 #: docstring of its package; each other subpackage is a layer.
-LAYERS = ("contracts", "files", "data", "sampling", "training", "library", "plugins", "export", "cli")
+LAYERS = ("contracts", "files", "data", "sampling", "training", "library", "plugins", "export", "engine/testing", "cli")
 #: Modules that may import from a later layer: `python -m gentext` is the command line.
 IMPORT_EXCEPTIONS = {("gentext.__main__", "gentext.cli.app")}
 #: Names of later layers that modules of the engine may hold as strings: the list of built-in plugins, the folder

@@ -30,7 +30,7 @@ class Good(Base):
     tables = {"bias": Table((None,), "float32", 0.0)}  # noqa: RUF012
 
     def apply(self, xp: Any, logits: Any, params: Any, state: Any, noise: Any, tables: Any) -> Any:
-        shift = params["amount"] * noise[:, :1] + tables["bias"][None, :1] * params["amount"]
+        shift = params["amount"] * noise[:, :1] + tables["bias"] * params["amount"]
         return logits - shift, state
 
     def accept(self, xp: Any, token: Any, logits: Any, params: Any, state: Any, tables: Any, new: Any) -> Any:

@@ -1,8 +1,7 @@
-"""A test kit for authors of strategies: call ``check_strategy(MyStrategy)`` in a test of your own.
+"""The check for strategies, whose rules are in docs/strategies.md.
 
-It runs the strategy on NumPy as gentext does, and raises AssertionError that names the broken rule:
-see docs/strategies.md. With array-api-strict installed it also rejects functions that are not in
-the Array API.
+It runs the strategy on NumPy as gentext does. With array-api-strict installed it also rejects functions that are not in
+the Array API; with the ``train`` extra it compiles the strategy, and compares what both write.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import itertools
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -23,8 +23,6 @@ from gentext.errors import PluginError, reason
 from gentext.handover import check_nan, neutral_table
 from gentext.strategy import Param, Strategy, declaration_problem
 
-__all__ = ["check_strategy"]
-
 #: Rows of the batches that a strategy is checked with, and positions of each.
 ROWS, STEPS = 5, 12
 #: Combinations of the other parameters' ends with which a link that is turned off is run, at most.
@@ -34,8 +32,39 @@ MAX_CORNERS = 64
 def check_strategy(cls: type[Strategy], config: Any = None, vocab_size: int = 13, seed: int = 0) -> None:
     """Check every rule that can be checked by running; AssertionError names the first that is broken.
 
-    ``config`` defaults to ``cls.Config()``.
+    ``config`` defaults to ``cls.Config()``. A warning says where the strategy was not compiled, which needs the
+    ``train`` extra.
     """
+    check_on_numpy(cls, config, vocab_size, seed)
+    if not check_as_compiled(cls, config, seed):
+        warnings.warn(
+            f"{cls.__name__} was not compiled: that needs pip install 'gentext[train]'", UserWarning, stacklevel=2
+        )
+
+
+def check_as_compiled(cls: type[Strategy], config: Any = None, seed: int = 0, name: str | None = None) -> bool:
+    """Check that the strategy does the same compiled and in NumPy; return False without the ``train`` extra.
+
+    Messages call it by its ``name``, by default that of the class.
+    """
+    if any(importlib.util.find_spec(module) is None for module in ("onnx", "spox")):
+        return False
+    from gentext.testing.compiled import STEPS_BY_VOCAB_SIZE, check_compiled
+
+    for vocab_size, steps in STEPS_BY_VOCAB_SIZE.items():
+        strategy = cls(config_class(cls)() if config is None else config, vocab_size)
+        defaults = {param_name: param.initial for param_name, param in strategy.params.items()}
+        link = Link(name or cls.__name__.lower(), strategy, defaults)
+        settings = list(_param_settings(strategy, np.random.default_rng(seed)))[-2:]  # the upper ends, and mixed ones
+        params = {
+            param_name: np.concatenate([arrays[param_name] for arrays in settings]) for param_name in strategy.params
+        }
+        check_compiled(link, params, _LetterTokenizer(vocab_size), steps, seed)
+    return True
+
+
+def check_on_numpy(cls: type[Strategy], config: Any = None, vocab_size: int = 13, seed: int = 0) -> None:
+    """Check every rule that can be checked without compiling."""
     strategy = cls(config_class(cls)() if config is None else config, vocab_size)
     link = Link(cls.__name__.lower(), strategy, {name: param.initial for name, param in strategy.params.items()})
     if problem := declaration_problem(strategy):
