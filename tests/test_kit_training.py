@@ -245,6 +245,11 @@ class SavesNothing(BPTTTrainer):
         return None
 
 
+class SavesOtherNames(SavesNothing):
+    def _measure_result(self, fit: Any) -> Any:
+        return FitResult(40, 1.0, 1.0, 40, 1.0)
+
+
 class ReportsAnotherLoss(BPTTTrainer):
     def fit(self, *arguments: Any, **options: Any) -> Any:
         return dataclasses.replace(super().fit(*arguments, **options), val_loss=0.5)
@@ -292,10 +297,7 @@ TRAINER_FAULTS: list[Fault] = [
     (plant(Quiet, silent={"run_started"}), "never calls the hook run_started"),
     (CallsTwice, "calls step_done for the steps"),
     (SavesNothing, "fit returned NoneType; expected a FitResult"),
-    (
-        plant(SavesNothing, _measure_result=lambda self, fit: FitResult(40, 1.0, 1.0, 40, 1.0)),
-        "no checkpoint with the model's weights",
-    ),
+    (SavesOtherNames, "no checkpoint with the model's weights"),
     (StopsEarly, "calls step_done for the steps 1, 2, ..., 35"),
     (ReportsAnotherLoss, r"fit reports val_loss 0.5000, but the best checkpoint has"),
     (SeedsNothing, "the same seed gives other weights the second time"),

@@ -88,7 +88,7 @@ def _check_initial_state(name: str, model: Model) -> None:
 
 
 def _check_shapes(name: str, model: Model, tokens: Tensor, vocab_size: int) -> None:
-    state = model.initial_state(ROWS)
+    state, tokens = model.initial_state(ROWS), tokens.clone()
     calls: dict[str, tuple[Callable[..., object], Tensor, tuple[int, ...]]] = {
         "forward": (model, tokens, (ROWS, POSITIONS, vocab_size)),
         "step": (model.step, tokens[:, 0], (ROWS, vocab_size)),
