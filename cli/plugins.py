@@ -16,7 +16,7 @@ from gentext.config import config_class, field_docs, per_run_fields
 from gentext.errors import GenError, PluginError, UnknownComponent, UsageError, nearest, reason
 from gentext.export.strategies.rules import NO_VALUES
 from gentext.manager import PluginRecord, host
-from gentext.registry import Component
+from gentext.registry import KINDS, Component
 from gentext.strategy import Param, Strategy, mapping_problem
 
 #: Size of the vocabulary that a strategy is checked with.
@@ -24,13 +24,31 @@ CHECK_VOCAB_SIZE = 13
 
 
 def plugins(
-    name: Annotated[str | None, typer.Argument(help="Show the options of one component.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME | new NAME]",
+            help="Show the options of one component; new: write a new plugin.",
+        ),
+    ] = None,
+    new_name: Annotated[str | None, typer.Argument(hidden=True)] = None,
+    kind: Annotated[
+        str | None, typer.Option(help=f"Of the new plugin: {', '.join(KINDS)} or command.", metavar="KIND")
+    ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Of a strategy: run the test kit, and try to compile it.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """List plugins and their components; with a NAME, the options of that component."""
+    """List plugins and their components; with a NAME, the options of that component.
+
+    gen plugins new NAME --kind KIND writes a small distribution with one plugin, which is ready to be installed.
+    """
+    if name == "new":
+        _write_plugin(new_name, kind)
+        return
+    if new_name is not None or kind is not None:
+        raise UsageError("a second name and --kind are for a new plugin: gen plugins new NAME --kind KIND")
     if check:
         _check_strategy(name)
         return
@@ -41,6 +59,21 @@ def plugins(
         print(json.dumps([_plugin_row(plugin) for plugin in host().plugins], indent=1))
     else:
         _print_table()
+
+
+def _write_plugin(name: str | None, kind: str | None) -> None:
+    """Write a new distribution into the current folder, and say what to do next."""
+    if name is None:
+        raise UsageError("gen plugins new: name the plugin, as in gen plugins new fade --kind strategy")
+    import typer.main
+
+    from gentext.cli.app import build
+    from gentext.cli.scaffold import create_plugin
+
+    paths = create_plugin(name, kind, Path(), set(typer.main.get_group(build()).commands))
+    for path in paths:
+        print(path)
+    print(f"next: cd {paths[0].parts[0]} && pip install -e '.[test]' && pytest")
 
 
 def _check_strategy(name: str | None) -> None:

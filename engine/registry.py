@@ -15,6 +15,8 @@ from typing import Any, Protocol
 from gentext.errors import MissingExtra, PluginError, UnknownComponent, nearest, reason
 from gentext.versions import installed_version
 
+__all__ = ["Register"]
+
 KINDS = ("tokenizer", "batcher", "model", "trainer", "sampler", "strategy")
 
 #: Top-level modules that come with the `train` extra.
