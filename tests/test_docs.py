@@ -23,6 +23,7 @@ import inspect
 import io
 import json
 import re
+import runpy
 import shlex
 import shutil
 import sys
@@ -61,7 +62,7 @@ TINY = {
 
 
 #: Pages whose programs are the cells of one notebook: each sees what those above it have defined.
-NOTEBOOKS = ("library",)
+NOTEBOOKS = ("library", "plugins")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,6 +190,7 @@ class Story:
             words = shlex.split(line, comments=True)
             name = next(one for one in words if "=" not in one)
             how = {"gen": self.run_gen, "make": self.run_make, "pip": self.run_pip, "torchrun": self.run_torchrun}
+            how |= {"cd": self.run_cd, "pytest": self.run_pytest, "python": self.run_build, "twine": self.run_build}
             assert name in how, f"{block}: teach this test what to do with {line!r}"
             how[name](block, words, shown)
 
@@ -231,7 +233,33 @@ class Story:
         targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         assert len(words) == 2 and words[1] in targets, f"{block}: {words}, targets {targets}"
 
+    def run_cd(self, block: Block, words: list[str], shown: str) -> None:
+        self.monkeypatch.chdir(words[1])
+        self.monkeypatch.syspath_prepend(str(Path.cwd()))
+
+    def run_pytest(self, block: Block, words: list[str], shown: str) -> None:
+        """Run the tests of the current folder's plugin; test_scaffold.py runs them with pytest."""
+        assert len(words) == 1 and list(Path("tests").glob("test_*.py")), str(block)
+        for path in Path("tests").glob("test_*.py"):
+            module = runpy.run_path(str(path))
+            module["test_keeps_the_rules"]()
+
+    def run_build(self, block: Block, words: list[str], shown: str) -> None:
+        """Take no command but those that publish a distribution."""
+        assert words in (["python", "-m", "build"], ["twine", "upload", "dist/*"]), f"{block}: {words}"
+
     def run_pip(self, block: Block, words: list[str], shown: str) -> None:
+        if words == ["pip", "install", "build", "twine"]:
+            return
+        if Path("pyproject.toml").exists() and Path.cwd().name.startswith("gentext-"):  # the plugin of `run_cd`
+            project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))
+            assert (
+                words == ["pip", "install", "-e", ".[test]"] and "test" in project["project"]["optional-dependencies"]
+            )
+            self.install(project)
+            self.monkeypatch.setenv("GEN_PLUGINS", ",".join(self.plugins))
+            forget_plugins()
+            return
         extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
         found = re.fullmatch(r"(?:-e )?\.(?:\[([\w,]+)\])?", " ".join(words[2:]))
         assert words[1] == "install" and found, f"{block}: {words}"

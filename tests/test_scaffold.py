@@ -59,11 +59,11 @@ def test_plugins_work(gen, tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     settings = [word for setting in SETTINGS for word in ("--set", setting)]
-    _, err = run("train", TEXT, "--run", "run", "--steps", 3, *settings)
+    _, err = run("train", TEXT, "--run", "run", "--steps", 3, "--no-export", *settings)
     assert "device: CPU, stochastic gradient descent" in err
     chain = ("--chain", "top_k,my_strategy,temperature", "--my-strategy", 0.001)
     for options in (chain, ("--sampler", "my_sampler", "--set", "sampler.share=0.5")):
-        out, _ = run("sample", "run", "--length", 20, *options)
+        out, _ = run("sample", RUN, "--length", 20, *options)
         assert len(out) == 21
     run("my_command", TEXT)
     assert run("plugins", "my_strategy", "--check")[0] == "my_strategy: keeps the rules, and compiles\\n"
@@ -91,23 +91,20 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
-def test_generated_tests_pass_and_plugins_work(workplace: Path, tiny_text: Path) -> None:
+def test_generated_tests_pass_and_plugins_work(workplace: Path, tiny_text: Path, tiny_run: Path) -> None:
     (workplace / "conftest.py").write_text(
         f"PATH = {str(Path(__file__).with_name('conftest.py'))!r}\n{CONFTEST}", encoding="utf-8"
     )
-    (workplace / "test_use.py").write_text(f"TEXT = {str(tiny_text)!r}\n{USE}", encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "--import-mode=importlib", "-p", "no:cacheprovider"]
-    command += [
-        f"--rootdir={workplace}",
-        f"--confcutdir={workplace}",
-        "--durations=9",
-        *map(str, workplace.glob("gentext-*/tests")),
-        str(workplace / "test_use.py"),
-    ]
+    (workplace / "test_use.py").write_text(
+        f"TEXT, RUN = {str(tiny_text)!r}, {str(tiny_run)!r}\n{USE}", encoding="utf-8"
+    )
+    options = ["-q", "-W", "error", "--import-mode=importlib", "-p", "no:cacheprovider"]
+    options += [f"--rootdir={workplace}", f"--confcutdir={workplace}"]  # not the pyproject.toml of the first of them
+    files = [*workplace.glob("gentext-*/tests"), workplace / "test_use.py"]
+    command = [sys.executable, "-m", "pytest", *options, *map(str, files)]
     process = subprocess.run(command, capture_output=True, text=True)
     assert process.returncode == 0, process.stdout + process.stderr
     assert f"{2 * len(ALL_KINDS) + 1} passed" in process.stdout
-    print(process.stdout)
 
 
 def test_generated_code_uses_what_is_public(workplace: Path) -> None:

@@ -17,7 +17,7 @@ from gentext.bundle import Bundle, StateMeta, TokenizerMeta
 from gentext.capabilities import SupportsHiddenMatrices, SupportsPrepare, SupportsSymbolAxes
 from gentext.config import config_class
 from gentext.errors import ExportError
-from gentext.export.network.model import export_model
+from gentext.export.network.model import SCAN, export_model
 from gentext.export.network.step import step_graph
 from gentext.interfaces import Model
 from gentext.testing.rules import create, name_of, report_broken_rules, require
@@ -249,7 +249,7 @@ def _check_export(name: str, model: Model, vocab_size: int) -> None:
             card={},
         )
         try:
-            export_model(model, bundle)
-            step_graph(model, bundle)
+            if export_model(model, bundle).method != SCAN:  # of which a step is a part
+                step_graph(model, bundle)
         except ExportError as error:
             raise AssertionError(f"{name}: {error}") from error

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from gentext.chain import Chain, Link
 from gentext.config import config_class
 from gentext.draw import draw_tokens
-from gentext.errors import PluginError, reason
+from gentext.errors import PluginError, PrimeError, reason
 from gentext.handover import check_nan, neutral_table
 from gentext.strategy import Param, Strategy, declaration_problem
 
@@ -59,7 +59,12 @@ def check_as_compiled(cls: type[Strategy], config: Any = None, seed: int = 0, na
         params = {
             param_name: np.concatenate([arrays[param_name] for arrays in settings]) for param_name in strategy.params
         }
-        check_compiled(link, params, _LetterTokenizer(vocab_size), steps, seed)
+        tokenizer = _LetterTokenizer(vocab_size)
+        try:
+            strategy.make_tables(tokenizer, strategy.config)
+        except PrimeError:  # its options name characters that so few symbols do not have
+            continue
+        check_compiled(link, params, tokenizer, steps, seed)
     return True
 
 
@@ -91,6 +96,8 @@ class _LetterTokenizer:
         self._symbols = "\n" + "".join(chr(ord("a") + index) for index in range(vocab_size - 1))
 
     def encode(self, text: str) -> NDArray[np.int64]:
+        if unknown := self.unknown_at(text):
+            raise PrimeError(f"{text[unknown[0]]!r} is not among the {self.vocab_size} symbols")
         return np.array([self._symbols.index(character) for character in text], np.int64)
 
     def unknown_at(self, text: str) -> list[int]:

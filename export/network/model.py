@@ -23,6 +23,8 @@ from gentext.plugins.pytorch.recurrent import TorchState
 
 #: Rows and positions of the example that is traced: no two sizes alike, none of them 1.
 EXAMPLE_ROWS, EXAMPLE_POSITIONS = 3, 5
+#: How a graph was made that repeats the model's step.
+SCAN = "a scan over steps"
 #: The parts of a file on which the tracer leaves notes.
 _Annotated = (
     onnx.ModelProto | onnx.GraphProto | onnx.FunctionProto | onnx.NodeProto | onnx.ValueInfoProto | onnx.TensorProto
@@ -45,7 +47,7 @@ def export_model(model: Model, bundle: Bundle) -> ModelFile:
     fails the check at other lengths. Such a model is exported as a scan over its ``step``.
     """
     problems = []
-    for method, make_graph in (("whole sequences", trace_forward), ("a scan over steps", scan_steps)):
+    for method, make_graph in (("whole sequences", trace_forward), (SCAN, scan_steps)):
         try:
             model_bytes = _serialize_model(make_graph(model, bundle), bundle)
             return ModelFile(model_bytes, verify_model(model_bytes, model, bundle), method)
