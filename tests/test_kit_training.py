@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gentext.capabilities import SupportsHiddenMatrices
 from gentext.errors import TrainingStopped
-from gentext.interfaces import FitResult, StateSpec
+from gentext.interfaces import FitResult, Speed, StateSpec
 from gentext.plugins.models.lstm import LSTMConfig, LSTMModel
 from gentext.plugins.pytorch import save_checkpoint
 from gentext.plugins.trainers.bptt import BPTTConfig, BPTTTrainer
@@ -209,23 +209,23 @@ class DiesOfCtrlC(BPTTTrainer):
             raise KeyboardInterrupt from None
 
 
-class DrawsInItsPlan(BPTTTrainer):
-    def plan(self, *arguments: Any) -> tuple[int, float]:
+class DrawsWhenMeasured(BPTTTrainer):
+    def measure_speed(self, *arguments: Any) -> Speed:
         torch.rand(1)
-        return super().plan(*arguments)
+        return super().measure_speed(*arguments)
 
 
-class TrainsInItsPlan(BPTTTrainer):
-    def plan(self, model: Any, *arguments: Any) -> tuple[int, float]:
+class TrainsWhenMeasured(BPTTTrainer):
+    def measure_speed(self, model: Any, *arguments: Any) -> Speed:
         with torch.no_grad():
             next(iter(model.parameters())).add_(1.0)
-        return super().plan(model, *arguments)
+        return super().measure_speed(model, *arguments)
 
 
 class LeavesGradients(BPTTTrainer):
-    def plan(self, model: Any, *arguments: Any) -> tuple[int, float]:
+    def measure_speed(self, model: Any, *arguments: Any) -> Speed:
         sum(parameter.sum() for parameter in model.parameters()).backward()
-        return super().plan(model, *arguments)
+        return super().measure_speed(model, *arguments)
 
 
 class SeedsNothing(BPTTTrainer):
@@ -257,8 +257,8 @@ class ReportsAnotherLoss(BPTTTrainer):
 
 class StopsEarly(BPTTTrainer):
     def fit(self, *arguments: Any, **options: Any) -> Any:
-        *others, steps, resume = arguments
-        return super().fit(*others, steps - 5, resume)
+        *others, plan, resume = arguments
+        return super().fit(*others, dataclasses.replace(plan, steps=plan.steps - 5), resume)
 
 
 class Quiet(BPTTTrainer):
@@ -287,12 +287,11 @@ class CallsTwice(Quiet):
 
 TRAINER_FAULTS: list[Fault] = [
     (plant(BPTTTrainer, start=lambda self: BPTTTrainer.start(self) and None), "start returned None; expected one line"),
-    (plant(BPTTTrainer, plan=lambda self, *arguments: 7), "plan returned 7; expected the number of steps and the sec"),
-    (plant(BPTTTrainer, plan=lambda self, *arguments: (7, 0.1)), "plan returned 7 steps for a budget of 40 steps"),
-    (plant(BPTTTrainer, plan=lambda self, *arguments: (40, 0.0)), "plan returned 0.0 seconds for a step"),
-    (TrainsInItsPlan, "plan changes the model"),
-    (LeavesGradients, "plan leaves gradients in the model"),
-    (DrawsInItsPlan, "plan draws random numbers"),
+    (plant(BPTTTrainer, measure_speed=lambda self, *arguments: 0.1), "measure_speed returned float; expected a Speed"),
+    (plant(BPTTTrainer, measure_speed=lambda self, *arguments: Speed(0.0)), "returned 0.0 seconds a step; expected a"),
+    (TrainsWhenMeasured, "measure_speed changes the model"),
+    (LeavesGradients, "measure_speed leaves gradients in the model"),
+    (DrawsWhenMeasured, "measure_speed draws random numbers"),
     (plant(Quiet, silent={"evaluated"}), "never calls the hook evaluated"),
     (plant(Quiet, silent={"run_started"}), "never calls the hook run_started"),
     (CallsTwice, "calls step_done for the steps"),

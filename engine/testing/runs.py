@@ -86,5 +86,6 @@ def train_small_run(folder: Path) -> Path:
     text = folder / "text.txt"
     text.write_text(make_text() + "é", encoding="utf-8")
     settings = {**TINY_SETTINGS, "tokenizer.min_count": 2, "chain.links": ["top_k", "temperature"]}
+    settings["run.export_precision"] = "fp32"
     train(text, settings=settings, steps=4, run=folder / "run", device="cpu", precision="fp32")
     return folder / "run"

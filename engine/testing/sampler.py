@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from gentext import handover
 from gentext.bundle import Bundle
 from gentext.config import config_class
 from gentext.errors import ConfigError, GenError, MissingExtra, reason
-from gentext.handover import checked_chunks
 from gentext.interfaces import Chunk, DeclaresSources, Sampler, SourceKind
 from gentext.stop import StopAutomaton
 from gentext.testing.rows import NEW_TOKENS, OpenedSampler, Row
@@ -67,7 +67,8 @@ _small_run_folders: list[tempfile.TemporaryDirectory[str]] = []
 
 def _open(name: str, sampler: Sampler, source: Path, seed: int) -> OpenedSampler:
     try:
-        opened = sampler.open(source, "cpu")
+        with report_broken_rules():
+            opened = handover.check_opened(name, sampler.open(source, "cpu"))
     except GenError as error:
         raise AssertionError(f"{name}: cannot open {source} ({reason(error)})") from error
     is_line = isinstance(opened.device, str) and bool(opened.device.strip()) and "\n" not in opened.device
@@ -168,7 +169,7 @@ def _check_interleaved(opened: OpenedSampler, alone: list[Row]) -> None:
 
 def _check_closed(opened: OpenedSampler, alone: list[Row]) -> None:
     """An iterator without an end may be closed early, and the next request begins anew."""
-    chunks = checked_chunks(opened.sampler, opened.request([1], max_tokens=None))
+    chunks = handover.checked_chunks(opened.sampler, opened.request([1], max_tokens=None))
     with report_broken_rules():
         next(chunks)
     chunks.close()
