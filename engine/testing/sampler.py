@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import importlib.util
+import shutil
 import tempfile
 import typing
 from collections.abc import Callable
@@ -57,12 +59,9 @@ def _small_run() -> Path:
         raise MissingExtra("check_sampler without a source", "train")
     from gentext.testing.runs import train_small_run
 
-    _small_run_folders.append(tempfile.TemporaryDirectory())
-    return train_small_run(Path(_small_run_folders[-1].name))
-
-
-#: The folder of the small run, which is removed with the object at the end of the process.
-_small_run_folders: list[tempfile.TemporaryDirectory[str]] = []
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return train_small_run(Path(folder))
 
 
 def _open(name: str, sampler: Sampler, source: Path, seed: int) -> OpenedSampler:
