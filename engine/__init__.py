@@ -43,6 +43,10 @@ Sampling
     source  finds the run or the file to open; without a path, the newest run
     describe  from a run to a bundle, and from a bundle to its tokenizer and chain
     opening  opens an exported file with the built-in sampler
+    expression  regular expressions as Python reads them, in the syntax of outlines-core
+    expression_child  the program that compiles an expression
+    byte_automaton  an expression as an automaton over bytes
+    match  the texts that match an expression, as an automaton over symbols
     stored  the chain that is compiled into a file, from its metadata
     stepping  generation one position at a time: the reference
     compiled  generation with a compiled generator, many positions in a call
