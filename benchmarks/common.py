@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from gentext.bench import describe_machine
 from gentext.chain import Chain, LinkArraysDict
-from gentext.describe import builtin_strategies, chain_of, configured_chain
+from gentext.describe import builtin_strategies, chain_of, configured_chain, load_tokenizer
 from gentext.export.exporter import ExportJob, ExportOptions, export_run
 from gentext.export.generator.compiler import Compiler
 from gentext.export.network.int8 import to_int8
 from gentext.export.proto import serialize_model
-from gentext.interfaces import Chunk, Request
+from gentext.interfaces import Chunk, Request, Tokenizer
 from gentext.manager import host
 from gentext.plugins.samplers.onnx import OnnxConfig, OnnxGenerator, OnnxSampler
 from gentext.run import GENERATOR_FILE, Run
@@ -111,6 +111,18 @@ def open_generator(path: Path, threads: int = 0) -> OnnxGenerator:
 def chain(opened: OnnxGenerator) -> Chain:
     """Return the chain of a file as NumPy code."""
     return chain_of(opened.bundle, host().registry, [link.name for link in opened.bundle.chain])
+
+
+def tokenizer(opened: OnnxGenerator) -> Tokenizer:
+    """Return the tokenizer of a file."""
+    return load_tokenizer(opened.bundle.tokenizer.name, opened.bundle.tokenizer.state)
+
+
+def mask_unknown(opened: OnnxGenerator, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return logits [N, V] of a file at which the symbol for unknown characters is never drawn."""
+    if (unknown := opened.bundle.tokenizer.unknown) is not None:
+        logits[:, unknown] = -np.inf
+    return logits
 
 
 def request(links: Chain, rows: int, params: LinkArraysDict, length: int, seed: int = 1) -> Request:

@@ -88,8 +88,8 @@ def _check_strategy(name: str | None) -> None:
         check_on_numpy(strategy_class, vocab_size=CHECK_VOCAB_SIZE)
         is_compiled = check_as_compiled(strategy_class, name=name)
     except AssertionError as error:
-        if isinstance(error.__cause__, PluginError) and "cannot be compiled" in str(error):
-            raise error.__cause__ from None
+        if "cannot be compiled" in str(error):
+            raise PluginError(str(error)) from None
         problem = reason(error).removeprefix("AssertionError: ")
         raise PluginError(f"the strategy {name!r} breaks a rule: {problem}") from None
     except GenError:

@@ -115,11 +115,6 @@ def build_link(registry: Registry, name: str, vocab_size: int, options: Mapping[
         raise PluginError(f"the strategy {name!r} cannot be built for {vocab_size} symbols: {reason(error)}") from error
     if problem := declaration_problem(strategy):
         raise PluginError(f"the strategy {name!r}: {problem}")
-    names = [*strategy.params, *strategy.state, *strategy.tables]
-    if len(set(names)) < len(names):
-        raise PluginError(f"the strategy {name!r} gives one name to two of its parameters, states and tables")
-    if strategy.place not in PLACES:
-        raise PluginError(f"the strategy {name!r} has place {strategy.place!r}; expected one of {', '.join(PLACES)}")
     defaults = {param: defaults.get(param, spec.initial) for param, spec in strategy.params.items()}
     return Link(name, strategy, defaults)
 

@@ -14,20 +14,20 @@ import numpy as np
 from gentext.bundle import Bundle, LinkMeta, StateMeta, TokenizerMeta, check_states
 from gentext.chain import DEFAULT_CHAIN, Chain, build_chain
 from gentext.config import CONVERSION_LOCK, ConfigTable, build_config
-from gentext.errors import FileFormatError, PluginError, RunError, nearest, reason, refuse_exit
+from gentext.errors import ConfigError, FileFormatError, PluginError, RunError, nearest, reason, refuse_exit
 from gentext.handover import read_symbols
 from gentext.interfaces import Model, StateSpec, Tokenizer
 from gentext.manager import host
 from gentext.registry import Registry
 from gentext.run import TOKENIZER_FILE, Run
-from gentext.strategy import PLACES
+from gentext.strategy import PLACES, Place, Strategy
 from gentext.versions import installed_version
 
 __all__ = ["tokenizer_of"]
 
 #: Rows of the initial state with which a model is checked. Two, which shows where the batch axis is.
 CHECKED_ROWS = 2
-#: Stands for every built-in link where links are named.
+#: Stands for every built-in link where links are named, see `_expand_all`.
 ALL_LINKS = "all"
 #: Measurements of a run that its card has at most.
 MAX_CARD_MEASUREMENTS = 32
@@ -38,7 +38,7 @@ class ChainConfig:
     """The table ``[chain]``; ``[chain.LINK]`` holds a link's options and parameter defaults."""
 
     links: list[str] = dataclasses.field(default_factory=lambda: list(DEFAULT_CHAIN))
-    """The links in order; ``["all"]``: every built-in one."""
+    """The links in order; ``"all"`` stands for every built-in one that the list does not name."""
 
 
 def configured_chain(registry: Registry, table: ConfigTable, vocab_size: int) -> Chain:
@@ -181,19 +181,31 @@ def builtin_strategies(registry: Registry) -> list[str]:
 
 
 def _expand_all(registry: Registry, names: Sequence[str]) -> Sequence[str]:
-    """Return link names, where ``all`` alone stands for the built-in links in the order of their places.
+    """Return link names, where ``all`` stands for the built-in links that are not named, in the order of their places.
 
-    A chain has at most one link that stands last, so of these only the first is in it.
+    A chain has at most one link that stands last: ``all`` holds the first of these, and none where another is named.
     """
-    if list(names) != [ALL_LINKS]:
+    if ALL_LINKS not in names:
         return names
-    places = {name: registry.get("strategy", name).place for name in builtin_strategies(registry)}
-    left_out = [name for name, place in places.items() if place == "last"][1:]
-    return sorted((name for name in places if name not in left_out), key=lambda name: PLACES.index(places[name]))
+    position = list(names).index(ALL_LINKS)
+    before, behind = names[:position], names[position + 1 :]
+    if ALL_LINKS in behind:
+        raise ConfigError(f"the chain {', '.join(names)} names {ALL_LINKS!r} twice; once is enough")
+    strategies = {name: registry.get("strategy", name) for name in [*before, *behind, *builtin_strategies(registry)]}
+    last_names = [name for name, strategy in strategies.items() if _place_of(strategy) == "last"]
+    unnamed = [name for name in strategies if name not in (*before, *behind, *last_names[1:])]
+    return [*before, *sorted(unnamed, key=lambda name: PLACES.index(_place_of(strategies[name]))), *behind]
+
+
+def _place_of(strategy: object) -> Place:
+    """Return the place of a strategy's class; what is no strategy, which `build_link` refuses, has the usual one."""
+    if isinstance(strategy, type) and issubclass(strategy, Strategy) and strategy.place in PLACES:
+        return strategy.place
+    return Strategy.place
 
 
 def chain_of(bundle: Bundle, registry: Registry, names: Sequence[str] | None = None) -> Chain:
-    """Build a file's default chain (``names`` is None), or another one from link names, or from ``all`` alone.
+    """Build a file's default chain (``names`` is None), or another one from link names, of which one may be ``all``.
 
     Links of the file's chain keep the file's options and defaults. Raises FileFormatError when the file
     and the installed strategy disagree, UnknownComponent when a strategy is not installed.

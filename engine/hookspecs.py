@@ -16,7 +16,7 @@ and marks its functions::
 Every ``gen`` command imports the module, so it must not import heavy packages: a target is ``"module:attribute"``,
 which gentext imports when the name is first used. An implementation may leave out parameters that it does not need.
 
-The module may say with ``gentext_hooks = 1`` which version of the hooks it was written for, see `HOOKS_VERSION`.
+The module may say with ``gentext_hooks = 2`` which version of the hooks it was written for, see `HOOKS_VERSION`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 PROJECT = "gentext"
 #: The version of the hooks, and of the interfaces of what they register. It grows when a plugin needs something that
 #: earlier versions of gentext do not have. A plugin that needs a greater one is not loaded.
-HOOKS_VERSION = 1
+HOOKS_VERSION = 2
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 

@@ -118,7 +118,8 @@ def choose_chain(
     for name, setting in settings.items():
         link_parameter = link_parameters[name]
         if link_parameter.link not in chain.names:
-            chain = chain.with_link(build_link(registry, link_parameter.link, bundle.vocab_size))
+            new_link = build_link(registry, link_parameter.link, bundle.vocab_size)
+            chain = _make_room(chain, new_link, param_values).with_link(new_link)
         if _has_param(chain, link_parameter):
             param = _link_params(chain, link_parameter.link)[link_parameter.parameter]
             number = _number_in_range(name, setting, param, spelling)
@@ -127,6 +128,14 @@ def choose_chain(
             options.setdefault(link_parameter.link, {})[link_parameter.parameter] = setting
     chain = chain.with_options(options)
     return ChosenChain(chain, param_values, _notes_on_no_effect(chain, param_values, spelling))
+
+
+def _make_room(chain: Chain, new_link: Link, param_values: ParamValues) -> Chain:
+    """Return the chain without a link that is off, where only one of it and the new link can stand last."""
+    if new_link.strategy.place != "last":
+        return chain
+    active_names = chain.active(chain.param_arrays(1, param_values), {}).names
+    return Chain([link for link in chain if link.strategy.place != "last" or link.name in active_names])
 
 
 def _link_params(chain: Chain, link_name: str) -> Mapping[str, Param]:

@@ -190,7 +190,7 @@ def mapping_problem(attribute: str, declared: object, declaration_class: type) -
 
 
 def declaration_problem(strategy: Strategy) -> str | None:
-    """Return what is wrong with the parameters, states, tables or uniforms that a strategy declares, or None."""
+    """Return what is wrong with what a strategy declares in its attributes, or None."""
     uniforms: object = strategy.uniforms
     if isinstance(uniforms, bool) or not isinstance(uniforms, int) or uniforms < 0:
         return f"uniforms is {uniforms!r}; expected a whole number from 0"
@@ -199,12 +199,19 @@ def declaration_problem(strategy: Strategy) -> str | None:
         or mapping_problem("state", strategy.state, State)
         or mapping_problem("tables", strategy.tables, Table)
     )
-    if problem is None and strategy.switch is not None and strategy.switch not in strategy.params:
+    if problem is not None:
+        return problem
+    names = [*strategy.params, *strategy.state, *strategy.tables]
+    if len(set(names)) < len(names):
+        return "one name stands for two of its parameters, states and tables"
+    if strategy.place not in PLACES:
+        return f"place is {strategy.place!r}; expected one of {', '.join(PLACES)}"
+    if strategy.switch is not None and strategy.switch not in strategy.params:
         expected = (
             f"one of its parameters ({', '.join(strategy.params)})" if strategy.params else "None: it has no params"
         )
         return f"switch is {strategy.switch!r}; expected {expected}"
-    return problem
+    return None
 
 
 def keep_largest(xp: Any, values: Array, count: Array) -> Array:

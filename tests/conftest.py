@@ -39,6 +39,7 @@ LONGEST = ("test_docs", "test_export", "test_sweep", "test_imports", "test_stran
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fuzz-minutes", type=float, default=0, help="fuzz so long, with new examples: see tests/fuzz")
+    parser.addoption("--chains", type=int, default=20, help="random chains of links: see test_link_chains.py")
     parser.addoption("--fuzz-seed", type=int, default=0, help="seed of the first examples of --fuzz-minutes")
 
 

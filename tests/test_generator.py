@@ -181,8 +181,8 @@ def test_half_of_the_weights_and_none_of_the_logits(compiled_model: CompiledMode
 
 
 STRANGERS = {"surprise": "gentext_surprise:Surprise", "novelty": "gentext_novelty.novelty:Novelty"}
-STRANGERS |= {"typo": "gentext_novelty.typo:Typo", "ban": "gentext_novelty.ban:Ban"}
-FLAGS = {"surprise": {"tau": 2.0}, "novelty": {"novelty": 1.5}, "typo": {"typo": 0.3}, "ban": {}}
+STRANGERS |= {"typo": "gentext_novelty.typo:Typo", "exclude": "gentext_novelty.exclude:Exclude"}
+FLAGS = {"surprise": {"tau": 2.0}, "novelty": {"novelty": 1.5}, "typo": {"typo": 0.3}, "exclude": {}}
 
 
 @pytest.mark.parametrize("name", list(STRANGERS))
@@ -196,7 +196,7 @@ def test_strategies_of_other_authors_compile(
     module, _, attribute = STRANGERS[name].partition(":")
     strategy = getattr(importlib.import_module(module), attribute)
     registry.register_for("strategy", Distribution("stranger", "1"))(name, strategy, summary="for a test")
-    options = {"ban": {"characters": "ea"}} if name == "ban" else {}
+    options = {name: {"characters": "ea"}} if name == "exclude" else {}
     chain = build_chain(registry, [name], compiled_model.bundle.vocab_size, options)
     tokenizer = load_tokenizer(compiled_model.bundle.tokenizer.name, compiled_model.bundle.tokenizer.state)
     tables = chain.table_arrays(tokenizer)
@@ -215,5 +215,5 @@ def test_strategies_of_other_authors_compile(
     # The file needs no plugin: its own description of the chain is enough to run it.
     stored = dataclasses.replace(sampling, chain=stored_chain(opened.bundle))
     assert written(opened.generate(stored), 5)[:2] == compiled_rows[:2]
-    if name == "ban":
+    if name == "exclude":
         assert not {opened.bundle.token_bytes[token] for row in compiled_rows[0] for token in row} & {b"e", b"a"}

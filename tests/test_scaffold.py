@@ -15,6 +15,7 @@ from conftest import Gen, run_gen
 from helpers import fails
 from test_public import public_modules, uses
 
+from gentext.hookspecs import HOOKS_VERSION
 from gentext.registry import KINDS
 
 ALL_KINDS = (*KINDS, "command")
@@ -165,4 +166,4 @@ def test_templates_are_of_all_kinds() -> None:
     templates = Path(__file__).parent.parent / "cli" / "templates"
     assert {path.name for path in templates.iterdir()} == {"common", *ALL_KINDS}
     hooks = "".join(path.read_text(encoding="utf-8") for path in templates.glob("*/package/__init__.py.template"))
-    assert len(re.findall(r"^gentext_hooks = 1$", hooks, re.MULTILINE)) == len(ALL_KINDS)
+    assert len(re.findall(rf"^gentext_hooks = {HOOKS_VERSION}$", hooks, re.MULTILINE)) == len(ALL_KINDS)

@@ -166,6 +166,11 @@ def _check_whole_run(kit: _Kit) -> dict[str, Tensor]:
     require(result.steps == kit.steps, f"{kit.name}: fit reports {result.steps} steps, expected {kit.steps}")
     for field, loss in (("val_loss", result.val_loss), ("train_loss", result.train_loss)):
         require(math.isfinite(loss), f"{kit.name}: fit reports {field} {loss}; expected nats a symbol")
+    measured_at = [measurement.step for measurement in result.curve]
+    require(
+        measured_at == sorted(set(measured_at)),
+        f"{kit.name}: fit reports a curve of the steps {_shorten(measured_at)}; expected rising steps, each once",
+    )
     best = LSTMModel(LSTMConfig(**MODEL_OPTIONS), kit.corpus.vocab_size)
     load_weights(best, load_best_checkpoint(run))
     best_loss = mean_loss(best.eval(), kit.corpus.val)
@@ -201,9 +206,21 @@ def _check_hooks(kit: _Kit, diary: _Diary, first_step: int) -> None:
         if hook == "evaluated":
             is_measured = isinstance(progress.measurement, Measurement) and progress.sample is not None
             require(is_measured, f"{kit.name}: calls evaluated without a measurement and a sample")
+            assert progress.measurement is not None
+            _check_measurement(kit, progress.measurement, progress.step)
         if hook == "step_done":
             is_loss = isinstance(progress.loss, float) and math.isfinite(progress.loss)
             require(is_loss, f"{kit.name}: calls step_done with the loss {progress.loss!r}; expected a finite float")
+
+
+def _check_measurement(kit: _Kit, measurement: Measurement, step: int) -> None:
+    """A measurement must be of the step at which it is reported, and have a loss on the held-out text."""
+    name = f"{kit.name}: the measurement at step {step}"
+    require(measurement.step == step, f"{name} says that it is of step {measurement.step}")
+    symbols = step * kit.batcher.rows * kit.batcher.length
+    require(measurement.symbols == symbols, f"{name} counts {measurement.symbols} symbols read; expected {symbols}")
+    loss = measurement.val_loss
+    require(math.isfinite(loss), f"{name} has the held-out loss {loss}; expected nats a symbol")
 
 
 def _shorten(steps: list[int]) -> str:

@@ -138,8 +138,8 @@ MGU = ("--set", "model.name=mgu", "--set", "model.width=12")
 ALL_STRANGE = (
     *(*PAIRS, *WINDOWS, *MGU),
     *("--set", "trainer.name=sgd", "--set", "trainer.rate=2"),
-    *("--set", 'chain.links=["novelty", "ban", "top_k", "temperature", "typo"]'),
-    *("--set", "chain.novelty.novelty=0.5", "--set", "chain.ban.characters=ab"),
+    *("--set", 'chain.links=["novelty", "exclude", "top_k", "temperature", "typo"]'),
+    *("--set", "chain.novelty.novelty=0.5", "--set", "chain.exclude.characters=ab"),
 )
 STREAM = ("--set", "batcher.batch=4", "--set", "batcher.length=8")
 BPTT = ("--set", "trainer.eval_every=3", "--set", "run.threads=1")
@@ -182,15 +182,25 @@ def samples(environment: Environment, story: dict[str, Result]) -> dict[str, Res
     no_run = environment.folder / "weights.bin"
     no_run.write_bytes(b"\0")
     whole_run = ("sample", "whole", "--seed", 11, "--length", 200, "--json")
-    loud = (*whole_run, "--chain", "novelty,top_k,temperature,typo,ban", "--top-k", 0, "--novelty", 4, "--typo", 0.5)
+    loud = (
+        *whole_run,
+        "--chain",
+        "novelty,top_k,temperature,typo,exclude",
+        "--top-k",
+        0,
+        "--novelty",
+        4,
+        "--typo",
+        0.5,
+    )
     strange = ("sample", "strange", *SAMPLE)
     unigram = (*strange, "--sampler", "unigram", "--top-k", 0)
     commands: dict[str, Sequence[object]] = {
         "plain": (*whole_run, "--chain", "top_k,temperature"),
         "neutral": (*whole_run, "--chain", "novelty,top_k,temperature,typo", "--novelty", 0, "--typo", 0),
         "loud": loud,
-        "banned": (*loud, "--characters", "aei "),
-        "banned twice": (*loud, "--ban-characters", "aei ", "--count", 2),
+        "excluded": (*loud, "--characters", "aei "),
+        "excluded twice": (*loud, "--exclude-characters", "aei ", "--count", 2),
         "too much": (*whole_run, "--chain", "typo", "--typo", 2),
         "not in the chain": (*whole_run, "--novelty", 1),
         "own": (*strange, "--show-chain", "--top-k", 0, "--temperature", 3),
@@ -201,7 +211,7 @@ def samples(environment: Environment, story: dict[str, Result]) -> dict[str, Res
         "foreign": (*unigram, "--set", "model.width=3"),
         "no run": ("sample", no_run, "--sampler", "unigram"),
         "eval": ("eval", "strange", "--json"),
-        "ban": ("plugins", "ban"),
+        "exclude": ("plugins", "exclude"),
     }
     results = environment.run_commands([({}, words) for words in commands.values()], GEN_PLUGINS=",".join(GOOD))
     return dict(zip(commands, results, strict=True))

@@ -39,12 +39,12 @@ BROKEN = {
 #: Runs the test kit on the strategies, and checks what the tokenizer promises.
 CHECK = """
 from gentext.testing import check_strategy
-from gentext_novelty import ban, novelty, typo
+from gentext_novelty import exclude, novelty, typo
 from gentext_pairs.tokenizer import PairConfig, PairTokenizer
 import json
 for cls, config in (
     (novelty.Novelty, None), (novelty.Novelty, novelty.NoveltyConfig(decay=0.0)), (typo.Typo, None),
-    (ban.Ban, None), (ban.Ban, ban.BanConfig(characters="abc")),
+    (exclude.Exclude, None), (exclude.Exclude, exclude.ExcludeConfig(characters="abc")),
 ):
     check_strategy(cls, config)
 learned = PairTokenizer.build(["the cat the dog"], PairConfig(pairs=3))
@@ -71,7 +71,7 @@ def test_everything_is_listed_and_each_broken_one_costs_a_line(environment: Any)
     good = [row for row in rows.values() if row["distribution"] in environment.good]
     assert {component for row in good for component in row["components"]} == {
         "batcher windows", "trainer sgd", "sampler unigram", "model mgu", "tokenizer pairs",
-        "strategy novelty", "strategy typo", "strategy ban",
+        "strategy novelty", "strategy typo", "strategy exclude",
     }  # fmt: skip
     assert rows["gentext_lab.diary"]["components"] == []
     assert "register_commands" in rows["gentext_lab.diary"]["hooks"]
@@ -246,17 +246,17 @@ def test_strategies_and_tokenizer_keep_the_rules(environment: Any) -> None:
 def test_links_of_strangers(samples: dict[str, Any]) -> None:
     # Links at their neutral values change nothing, and shift nobody's noise.
     assert samples["plain"].rows() == samples["neutral"].rows()
-    assert samples["loud"].rows() != samples["banned"].rows() == samples["banned twice"].rows()[:1]
-    assert not set("aei ") & set("".join(str(row["text"]) for row in samples["banned twice"].rows()))
+    assert samples["loud"].rows() != samples["excluded"].rows() == samples["excluded twice"].rows()[:1]
+    assert not set("aei ") & set("".join(str(row["text"]) for row in samples["excluded twice"].rows()))
     assert samples["too much"].code == 2
     assert "--typo 2: expected a number from 0 up to 1" in samples["too much"].err
     assert samples["not in the chain"].code == 2
     assert "no option --novelty" in samples["not in the chain"].err
-    assert "--characters" in samples["ban"].out
+    assert "--characters" in samples["exclude"].out
 
 
 def test_chain_of_a_run_comes_with_its_file(samples: dict[str, Any]) -> None:
-    chain = "novelty(novelty=0.5) -> ban() -> top_k(top_k=0) -> temperature(temperature=3) -> typo(typo=0)"
+    chain = "novelty(novelty=0.5) -> exclude() -> top_k(top_k=0) -> temperature(temperature=3"
     assert chain in samples["own"].err
     assert not set("ab") & set(str(samples["own"].rows()[0]["text"]))
     assert samples["changed"].rows() != samples["own"].rows()

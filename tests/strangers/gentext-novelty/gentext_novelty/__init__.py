@@ -7,4 +7,4 @@ from gentext import hookimpl
 def register_strategies(register):
     register("novelty", "gentext_novelty.novelty:Novelty", summary="tire of symbols that were just written")
     register("typo", "gentext_novelty.typo:Typo", summary="hit a random key now and then")
-    register("ban", "gentext_novelty.ban:Ban", summary="never write some characters")
+    register("exclude", "gentext_novelty.exclude:Exclude", summary="never write some characters")

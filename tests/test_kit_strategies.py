@@ -1,11 +1,14 @@
-"""The test kit for authors: a good strategy passes, and each broken rule is told."""
+"""The check of gentext.testing for strategies finds each planted fault, and names its rule."""
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
 
+import numpy as np
 import pytest
 
+from gentext.export.strategies.namespace import xp as compiled_xp
 from gentext.strategy import Param, State, Strategy, Table
 from gentext.testing import check_strategy
 
@@ -100,6 +103,54 @@ class ChangesWithNeutralTables(Strategy):
         return logits + 2.0 - tables["shift"][None, :], state
 
 
+class UnknownPlace(Base):
+    place = "end"  # type: ignore[assignment]
+
+
+class OneNameTwice(Base):
+    state = {"amount": State((1,))}  # noqa: RUF012
+
+
+class DrawsItself(Base):
+    def change(self, xp: Any, logits: Any, amount: Any, state: Any) -> Any:
+        return logits * (1.0 - amount * xp.asarray(np.random.default_rng().random(1), dtype=xp.float32))
+
+
+class CountsItsCalls(Base):
+    calls = 0.0
+
+    def change(self, xp: Any, logits: Any, amount: Any, state: Any) -> Any:
+        self.calls += 0.001
+        return logits * (1.0 - amount * self.calls)
+
+
+class OtherwiseCompiled(Base):
+    def change(self, xp: Any, logits: Any, amount: Any, state: Any) -> Any:
+        return logits * (1.0 - amount / (4.0 if xp is compiled_xp else 2.0))
+
+
+class ForgetsCompiled(Base):
+    """Its state is another one compiled, and shows in the logits one position later."""
+
+    state = {"count": State((1,))}  # noqa: RUF012
+
+    def change(self, xp: Any, logits: Any, amount: Any, state: Any) -> Any:
+        return logits * (1.0 + amount * state["count"])
+
+    def accept(self, xp: Any, token: Any, logits: Any, params: Any, state: Any, tables: Any, new: Any) -> Any:
+        return {"count": state["count"] + (0.0 if xp is compiled_xp else 1.0)}
+
+
+class CountsUniqueValues(Base):
+    def change(self, xp: Any, logits: Any, amount: Any, state: Any) -> Any:
+        return logits * (1.0 - amount / 2.0) if xp.unique_values(amount).shape[0] > 0 else logits
+
+
+class NeedsFiveSymbols(Base):
+    def change(self, xp: Any, logits: Any, amount: Any, state: Any) -> Any:
+        return xp.where((amount > 0.0) & (logits[:, 4:5] == 9.5), 0.5 * logits, logits)
+
+
 class NumpyOnly(Base):
     def change(self, xp: Any, logits: Any, amount: Any, state: Any) -> Any:
         return xp.where(amount > 0.0, xp.nan_to_num(logits, neginf=-xp.inf), logits)
@@ -145,6 +196,14 @@ def test_kit_accepts_a_good_strategy(cls: type[Strategy]) -> None:
         (GivesNaN, "have NaN"),
         (ChangesAtNeutral, "changes the logits at its neutral values"),
         (IgnoresItsSwitch, "changes the logits at its neutral values {'amount': 0.0, 'extra': 1"),
+        (UnknownPlace, "place is 'end'; expected one of penalty, mask, shape, last"),
+        (OneNameTwice, "one name stands for two of its parameters, states and tables"),
+        (DrawsItself, "gives other logits the second time; draw no random numbers but those of noise"),
+        (CountsItsCalls, "gives other logits the second time; .* keep nothing in the strategy"),
+        (OtherwiseCompiled, "compiled and in NumPy, .* of the draws would differ.*{'amount'"),
+        (ForgetsCompiled, "compiled and in NumPy, .* of the draws would differ.*apply and accept"),
+        (CountsUniqueValues, r"cannot be compiled: test_kit_strategies.py:\d+ `return .*xp.unique_values is not among"),
+        (NeedsFiveSymbols, "with 2 symbols, though not with more: .*`return xp.where.*Incompatible dimensions"),
         (UnknownSwitch, r"switch is 'amuont'; expected one of its parameters \(amount\)"),
         (ChangesWithNeutralTables, "changes the logits at its neutral values {'shift': 0.0}"),
         (NumpyOnly, "the Array API does not have.*nan_to_num"),
@@ -157,3 +216,13 @@ def test_kit_accepts_a_good_strategy(cls: type[Strategy]) -> None:
 def test_kit_rejects(cls: type[Strategy], message: str) -> None:
     with pytest.raises(AssertionError, match=message):
         check_strategy(cls)
+
+
+def test_kit_says_that_it_did_not_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the train extra what is found on NumPy counts, and a warning tells what is missing."""
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "spox" else find_spec(name))
+    with pytest.warns(UserWarning, match=r"Base was not compiled: that needs pip install 'gentext\[train\]'"):
+        check_strategy(Base)
+    with pytest.raises(AssertionError, match="never mix rows"):
+        check_strategy(ReducesOverRows)

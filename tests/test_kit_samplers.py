@@ -1,0 +1,140 @@
+"""The check of gentext.testing for samplers finds each planted fault, and names its rule."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from planted import Fault, name_faults, plant
+
+from gentext.interfaces import Chunk, Request
+from gentext.plugins.pytorch.sampler import TorchSampler
+from gentext.plugins.samplers.onnx import OnnxSampler
+from gentext.testing import check_sampler
+
+
+class Faulty:
+    """An opened sampler with a fault in its requests or chunks."""
+
+    def __init__(self, opened: Any) -> None:
+        self.opened = opened
+        self.bundle, self.device = opened.bundle, opened.device
+
+    def generate(self, request: Request) -> Iterator[Chunk]:
+        for chunk in self.opened.generate(self.ask(request)):
+            yield self.change(chunk, request)
+
+    def ask(self, request: Request) -> Request:
+        return request
+
+    def change(self, chunk: Chunk, request: Request) -> Chunk:
+        return chunk
+
+
+def asks(ask: Any) -> type[Any]:
+    """Return a sampler that asks another for something else than it should."""
+    return opens(plant(Faulty, ask=lambda self, request: dataclasses.replace(request, **ask(request))))
+
+
+def gives(change: Any) -> type[Any]:
+    """Return a sampler that changes another's chunks."""
+    return opens(plant(Faulty, change=lambda self, chunk, request: dataclasses.replace(chunk, **change(chunk))))
+
+
+def opens(opened: type[Any]) -> type[Any]:
+    return plant(OnnxSampler, open=lambda self, source, device: opened(OnnxSampler.open(self, source, device)))
+
+
+class KeepsCount(Faulty):
+    """Draws with the noise of another seed each time."""
+
+    count = 0
+
+    def ask(self, request: Request) -> Request:
+        self.count += 1
+        return dataclasses.replace(request, seeds=[(seed + self.count, row) for seed, row in request.seeds])
+
+
+class SharesItsRequest(Faulty):
+    """Keeps the tokens of a request in the sampler."""
+
+    written: Any = None
+
+    def generate(self, request: Request) -> Iterator[Chunk]:
+        self.written = list(self.opened.generate(request)) if request.max_tokens else self.opened.generate(request)
+        for index in range(10**9):
+            if not request.max_tokens:
+                yield next(self.written)
+            elif index < len(self.written):
+                yield self.written[index]
+            else:
+                return
+
+
+class GoesOn(Faulty):
+    """Draws after a stop string."""
+
+    def generate(self, request: Request) -> Iterator[Chunk]:
+        return super().generate(dataclasses.replace(request, stop=None))
+
+
+class IgnoresTheChain(Faulty):
+    def ask(self, request: Request) -> Request:
+        return dataclasses.replace(request, chain=type(request.chain)([]), params={}, tables={})
+
+
+class LogprobsAfterTheChain(Faulty):
+    def change(self, chunk: Chunk, request: Request) -> Chunk:
+        is_forced = request.chain.names == ["only"]
+        return dataclasses.replace(chunk, logprobs=chunk.logprobs * np.float32(0 if is_forced else 1))
+
+
+class TakesAnyParameter(Faulty):
+    def ask(self, request: Request) -> Request:
+        if request.chain.names != ["only"] or request.params["only"]["first"].shape == (1, 1):
+            return request
+        return dataclasses.replace(request, params=request.chain.param_arrays(len(request.primes)))
+
+
+SAMPLER_FAULTS: list[Fault] = [
+    (plant(OnnxSampler, opens=("run", "a file")), "opens has 'a file'; expected one of run"),
+    (plant(OnnxSampler, open=lambda self, source, device: None), "takes what is no model; expected a GenError"),
+    (plant(OnnxSampler, open=lambda self, source, device: source.x), "raises AttributeError.*expected a GenError"),
+    (opens(plant(Faulty, device="two\nlines", __init__=lambda self, opened: setattr(self, "bundle", opened.bundle))),
+     "expected one line about the device"),
+    (gives(lambda chunk: {"tokens": chunk.tokens.astype(float)}), "tokens of a chunk must be whole numbers"),
+    (gives(lambda chunk: {"tokens": chunk.tokens + 1000}), "a chunk has tokens from"),
+    (gives(lambda chunk: {"logprobs": -chunk.logprobs}), "expected numbers up to 0"),
+    (gives(lambda chunk: {"logprobs": np.nan * chunk.logprobs}), "expected numbers up to 0"),
+    (gives(lambda chunk: {"logprobs": np.nan_to_num(chunk.logprobs)}), "where it has no token; expected NaN"),
+    (gives(lambda chunk: {"finish": ["done"] * len(chunk.finish)}), "has the finish 'done'"),
+    (gives(lambda chunk: {"finish": ["running"] * len(chunk.finish)}), "generate ends while row 0 is running"),
+    (gives(lambda chunk: {"finish": ["length"] * len(chunk.finish)}), "goes on after it has ended"),
+    (asks(lambda request: {"max_tokens": 5}), "writes 5 tokens where max_tokens is 24"),
+    (asks(lambda request: {"primes": [[1]] * len(request.primes), "seeds": [(1, 1)] * len(request.primes)}),
+     "write the same; use prime and noise"),
+    (opens(KeepsCount), "the same seed gives another text the second time"),
+    (asks(lambda request: {"seeds": [(1, row) for _, row in request.seeds]}), "another seed gives the same text"),
+    (asks(lambda request: {"seeds": [(seed, index) for index, (seed, _) in enumerate(request.seeds)]}),
+     "its neighbours must not matter|write the same"),
+    (opens(SharesItsRequest), "two requests at a time change each other"),
+    (opens(GoesOn), "ends with 'length'; expected 'stop'"),
+    (opens(IgnoresTheChain), "where the chain masks all but"),
+    (opens(LogprobsAfterTheChain), "expected that of the model, before the chain"),
+    (opens(TakesAnyParameter), "takes a parameter of another shape; expected ConfigError"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(**name_faults(SAMPLER_FAULTS))
+def test_fault_of_a_sampler_is_named(cls: type[Any], message: str, tiny_run: Path) -> None:
+    with pytest.raises(AssertionError, match=message):
+        check_sampler(cls, source=tiny_run)
+
+
+@pytest.mark.parametrize("cls", [OnnxSampler, TorchSampler])
+def test_samplers_of_gentext_pass(cls: Any, tiny_run: Path) -> None:
+    check_sampler(cls, source=tiny_run)
