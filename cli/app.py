@@ -31,6 +31,7 @@ COMMANDS = {
     "train": "train",
     "export": "export",
     "sample": "sample",
+    "best": "best",
     "eval": "evaluate",
     "info": "info",
     "plugins": "plugins",

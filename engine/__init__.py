@@ -54,6 +54,10 @@ Sampling
     parameters  parameters of the chain's links, set by flags or by keyword arguments
     writing  checks a request for texts, and prepares them
     score  the loss of a model on a text
+    endings  what may follow the beginning of a text, and where a text ends
+    prefixes  beginnings of texts, and a model that reads many of them at a time
+    best  the most probable texts, by best-first search
+    searching  checks a request for the most probable texts, and prepares it
     bench  how fast a file writes
 
 Training
@@ -85,10 +89,14 @@ from gentext.strategy import Param, State, Strategy, Table, keep_largest, larges
 
 if TYPE_CHECKING:
     from gentext.library import TextModel, TextStream, WrittenText, load
+    from gentext.prefixes import BestText
     from gentext.score import Score
+    from gentext.searching import BestTexts
     from gentext.training import train
 
 __all__ = [
+    "BestText",
+    "BestTexts",
     "GenError",
     "NoConfig",
     "Param",
@@ -109,6 +117,7 @@ __all__ = [
 
 #: Names that are imported when they are first used, so that a plugin's `import gentext` stays fast, and their modules.
 _MODULE_BY_NAME = dict.fromkeys(("TextModel", "TextStream", "WrittenText", "load"), "gentext.library")
+_MODULE_BY_NAME |= {"BestText": "gentext.prefixes", "BestTexts": "gentext.searching"}
 _MODULE_BY_NAME |= {"Score": "gentext.score", "train": "gentext.training"}
 
 

@@ -25,6 +25,7 @@ from gentext.writing import TextBatch, Writing, WritingOptions, WrittenText, pre
 
 if TYPE_CHECKING:
     from gentext.score import Score, TextLoss
+    from gentext.searching import BestTexts, Searching, SearchOptions
 
 __all__ = ["TextModel", "TextStream", "WrittenText", "load"]
 
@@ -213,6 +214,45 @@ class TextModel:
         self.add_messages([*messages, *writing.notes])
         return TextStream(batch, self._next_piece)
 
+    def best(
+        self,
+        prime: str = "",
+        *,
+        count: int = 10,
+        length: int = 20,
+        stop: str | Sequence[str] = (),
+        temperature: float = 1.0,
+        unknown: str = "error",
+        beam: int | None = None,
+        memory: int = 1000,
+        progress: bool = False,
+    ) -> BestTexts:
+        """Return the most probable distinct texts behind a prime, in order, with their log-probabilities.
+
+        A text ends before the first ``stop`` string, or with ``length`` characters; its log-probability is that of its
+        symbols, and of those of the stop string that ends it. The sampling chain is not used: probabilities are those
+        of the model, whose logits are divided by ``temperature``. Bytes that are no UTF-8 are no text.
+
+        The result is exact, or has fewer texts where the search would take more than ``memory`` megabytes: then
+        ``is_complete`` is false, and ``bound`` is the greatest log-probability that any other text can have. With
+        ``beam`` only so many beginnings of each number of symbols are kept, which is quick, but not exact.
+        With ``progress`` a bar is shown on stderr. ``unknown`` is that of `write`.
+
+        Raises UsageError for an impossible argument, and for a model whose symbols can spell one text in several ways;
+        PrimeError for an unknown character of the prime; PluginError when the sampler gives no logits.
+        """
+        from gentext.searching import SearchOptions  # `gen sample` does not need it
+
+        options = SearchOptions(count, length, _stop_strings(stop), temperature, unknown, beam, memory)
+        if progress:
+            searching = self._search(prime, options)
+        else:
+            with console.quiet() as messages:
+                searching = self._search(prime, options)
+            self.add_messages(messages)
+        self.add_messages(searching.notes)
+        return searching.result()
+
     def score(self, text: str, name: str = "the text", *, progress: bool = False) -> Score:
         """Measure how well the model predicts a text: the log-probability of each symbol, and bits a character.
 
@@ -238,6 +278,12 @@ class TextModel:
         """Check a request and prepare its texts; messages are printed on stderr. See `prepare_writing`."""
         return prepare_writing(self._sampler, primes, options, spelling)
 
+    def prepare_search(self, prime: str, options: SearchOptions, spelling: Spelling = KEYWORD_SPELLING) -> Searching:
+        """Check a request for the most probable texts and prepare it; see `gentext.searching.prepare_search`."""
+        from gentext.searching import prepare_search
+
+        return prepare_search(self._sampler, prime, options, spelling)
+
     def measure_pieces(self, pieces: Iterable[str], name: str, size: int | None = None) -> TextLoss:
         """Measure the loss on a text of any length, which comes in pieces; see `gentext.score.measure_pieces`."""
         from gentext.score import measure_pieces
@@ -258,6 +304,14 @@ class TextModel:
             texts = list(writing.texts())
         self.add_messages([*messages, *writing.notes])
         return texts
+
+    def _search(self, prime: str, options: SearchOptions) -> Searching:
+        """Return a search that has come to its end."""
+        searching = self.prepare_search(prime, options)
+        with console.progress("searching", options.count) as bar:
+            for _ in searching.texts(bar):
+                pass
+        return searching
 
     def _next_piece(self, batch: TextBatch) -> Piece:
         with console.quiet() as messages:
@@ -310,8 +364,13 @@ def _writing_options(
         raise UsageError(f"params = {params!r}: expected a dict such as {{'top_k.top_k': 5}}")
     if isinstance(chain, str):
         raise UsageError(f"chain = {chain!r}: expected a list of links")
+    links = None if chain is None else list(chain)
+    return WritingOptions(
+        count, length, seed, stream, _stop_strings(stop), unknown, links, {**(params or {}), **parameters}
+    )
+
+
+def _stop_strings(stop: str | Sequence[str]) -> tuple[str, ...]:
     if not isinstance(stop, Iterable):
         raise UsageError(f"stop = {stop!r}: expected a text, or a list of texts")
-    stops = (stop,) if isinstance(stop, str) else tuple(stop)
-    links = None if chain is None else list(chain)
-    return WritingOptions(count, length, seed, stream, stops, unknown, links, {**(params or {}), **parameters})
+    return (stop,) if isinstance(stop, str) else tuple(stop)

@@ -206,9 +206,9 @@ def prepare_writing(
             raise UsageError(f"{spelling.assignment('prime', prime)}: expected a text")
     check_options(options, spelling, len(primes))
     chosen_chain = choose_chain(sampler.bundle, host().registry, options.links, options.parameters, spelling)
-    encoded_primes, notes = _encode_primes(sampler, primes, options.unknown, spelling.assignment("unknown", "skip"))
+    encoded_primes, notes = encode_primes(sampler, primes, options.unknown, spelling.assignment("unknown", "skip"))
     seed = secrets.randbelow(2**32) if options.seed is None else int(options.seed)
-    notes = [*chosen_chain.notes, *notes, *_stop_notes(sampler.bundle, options.stop, spelling)]
+    notes = [*chosen_chain.notes, *notes, *stop_notes(sampler.bundle, options.stop, spelling)]
     tables = make_tables(chosen_chain.chain, sampler.bundle)
     return Writing(sampler, primes, encoded_primes, options, chosen_chain, tables, seed, notes)
 
@@ -216,19 +216,19 @@ def prepare_writing(
 def check_options(options: WritingOptions, spelling: Spelling, primes: int = 1) -> None:
     """Raise UsageError for options that no model can fulfil with that number of primes."""
     count, max_count = options.count_per_prime, MAX_TEXTS // max(primes, 1)
-    if not _is_whole(count) or not 1 <= count <= max_count:
+    if not is_whole(count) or not 1 <= count <= max_count:
         raise UsageError(
             f"{spelling.assignment('count', count)}: expected 1 to {max_count}; "
             f"for more, run it again with another {spelling.name('seed')}"
         )
-    if options.length is not None and (not _is_whole(options.length) or options.length < 1):
+    if options.length is not None and (not is_whole(options.length) or options.length < 1):
         raise UsageError(f"{spelling.assignment('length', options.length)}: expected a whole number from 1")
     max_stream = SEED_LIMIT - count * max(primes, 1)
     for name, setting, highest in (
         ("seed", options.seed, SEED_LIMIT - 1),
         ("stream", options.first_stream, max_stream),
     ):
-        if setting is not None and not (_is_whole(setting) and 0 <= setting <= highest):
+        if setting is not None and not (is_whole(setting) and 0 <= setting <= highest):
             raise UsageError(f"{spelling.assignment(name, setting)}: expected a whole number from 0 to {highest}")
     for stop in options.stop:
         problem = stop_problem(stop) if isinstance(stop, str) else "expected a text"
@@ -238,7 +238,7 @@ def check_options(options: WritingOptions, spelling: Spelling, primes: int = 1) 
         raise UsageError(f"{spelling.assignment('unknown', options.unknown)}: expected error, skip or unknown")
 
 
-def _stop_notes(bundle: Bundle, stops: Sequence[str], spelling: Spelling) -> list[str]:
+def stop_notes(bundle: Bundle, stops: Sequence[str], spelling: Spelling) -> list[str]:
     """Return a remark for each stop string that the model cannot write."""
     if not stops:
         return []
@@ -250,11 +250,11 @@ def _stop_notes(bundle: Bundle, stops: Sequence[str], spelling: Spelling) -> lis
     ]
 
 
-def _is_whole(number: object) -> bool:
+def is_whole(number: object) -> bool:
     return isinstance(number, numbers.Integral)
 
 
-def _encode_primes(
+def encode_primes(
     sampler: OpenSampler, primes: Sequence[str], policy: str, skip_option: str
 ) -> tuple[list[Ids], list[str]]:
     """Return the ids of each prime, and remarks about characters that are unknown.

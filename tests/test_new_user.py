@@ -30,7 +30,10 @@ def runs(tmp_path: Path, tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
         (("train", "--preset", ""), ["base", "notebook", "small"]),
         (("train", "tiny"), ["tinyshakespeare"]),
         (("sweep", "text"), ["text8"]),
-        *(((command, "{runs}/d"), ["{runs}/demo"]) for command in ("sample", "eval", "info", "export", "bench")),
+        *(
+            ((command, "{runs}/d"), ["{runs}/demo"])
+            for command in ("sample", "best", "eval", "info", "export", "bench")
+        ),
         (("train", "--resume", "--run", "{runs}/"), ["{runs}/demo"]),
         (("sample", "shak"), ["shakespeare"]),
         (("sample", "{runs}/x"), []),  # the shell completes files

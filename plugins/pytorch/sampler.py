@@ -51,7 +51,10 @@ class TorchReader:
     def advance(self, tokens: NDArray[np.int64], state: ModelState) -> tuple[NDArray[np.float32], ModelState]:
         device = next(self.model.parameters()).device
         with torch.inference_mode():
-            logits, new_state = self.model(torch.from_numpy(tokens).to(device), state)
+            tensors = tuple(
+                torch.as_tensor(array, device=device) for array in state
+            )  # a search copies states as arrays
+            logits, new_state = self.model(torch.from_numpy(tokens).to(device), tensors)
         return logits.float().cpu().numpy(), tuple(new_state)
 
 

@@ -1,0 +1,122 @@
+"""``gen best``: the most probable texts of a trained model."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gentext.cli.links import FlagSpelling
+from gentext.completion import complete_models
+from gentext.console import progress, say, warn
+from gentext.escapes import decode_escapes
+from gentext.library import open_text_model
+from gentext.searching import BestTexts, SearchOptions, check_search_options
+from gentext.settings import check_device, check_threads
+from gentext.source import FILE_SAMPLER
+
+
+def best(
+    source: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[RUN | FILE.onnx]", help="Default: the newest exported run.", autocompletion=complete_models
+        ),
+    ] = None,
+    prime: Annotated[str, typer.Option(help="Text to go on from.")] = "",
+    count: Annotated[int, typer.Option(help="How many texts.")] = SearchOptions().count,
+    length: Annotated[int, typer.Option(help="New characters of each text, at most.")] = SearchOptions().length,
+    stop: Annotated[
+        list[str] | None, typer.Option(help="Texts end before this text, such as '\\n'; may be repeated.")
+    ] = None,
+    temperature: Annotated[float, typer.Option(help="1: the model's own probabilities.")] = SearchOptions().temperature,
+    beam: Annotated[
+        int | None, typer.Option(help="Keep so many beginnings of each length: quick, but not exact.")
+    ] = None,
+    memory: Annotated[int, typer.Option(help="Megabytes that the search may use.")] = SearchOptions().memory,
+    unknown: Annotated[
+        str, typer.Option(help="Characters of the prime that are unknown: error, skip or unknown.")
+    ] = "error",
+    sampler: Annotated[str, typer.Option(help="onnx or torch, or a plugin's.")] = FILE_SAMPLER,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int, typer.Option(help="Threads. Default: by the size of the file.")] = 0,
+    no_verify: Annotated[bool, typer.Option("--no-verify", help="Open a file that does not fit its check.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """List the most probable texts in order, with the natural logarithms of their probabilities.
+
+    The list is exact: each text is printed as soon as no other one can be more probable.
+    """
+    spelling = FlagSpelling()
+    options = SearchOptions(
+        count, length, [decode_escapes(text) for text in stop or ()], temperature, unknown, beam, memory
+    )
+    prime_text = decode_escapes(prime)
+    check_search_options(options, spelling)
+    check_device(device)
+    check_threads(threads)
+    sampler_options: dict[str, Any] = {"threads": threads} if threads else {}
+    if no_verify:
+        sampler_options["verify"] = False
+    model = open_text_model(source, device, sampler, sampler_options)
+    searching = model.prepare_search(prime_text, options, spelling)
+    for note in searching.notes:
+        warn(note)
+    interrupt: KeyboardInterrupt | None = None
+    try:
+        with progress("searching", count) as bar:
+            for text in searching.texts(bar):
+                if not as_json:
+                    print(f"{text.logprob:10.4f}  {text.finish:6}  {_format_text(text.text)}", flush=True)
+    except KeyboardInterrupt as error:  # what is proven by then counts
+        interrupt = error
+    result = searching.result()
+    if as_json:
+        print(json.dumps(_describe_result(result, str(model.path), prime_text), ensure_ascii=False, indent=1))
+    _report_bound(result, options)
+    if interrupt is not None:
+        raise interrupt
+
+
+def _report_bound(result: BestTexts, options: SearchOptions) -> None:
+    """Say what is known about the texts that are not in the list, where it is not what was asked for."""
+    if not result.is_complete:
+        warn(
+            f"{len(result)} of {options.count} texts are proven; any other has a log-probability of at most "
+            f"{result.bound:.4f}. A larger --memory than {options.memory} or a smaller --length proves more; --beam "
+            f"gives probable texts quickly"
+        )
+    elif not result.is_exact:
+        exact_count = sum(text.logprob >= result.bound for text in result)
+        say(
+            f"approximate: a beam of {options.beam} may have lost texts with log-probabilities up to "
+            f"{result.bound:.4f}; the first {exact_count} are exact"
+        )
+    elif len(result) < options.count:
+        say(f"there are only {len(result)} texts")
+
+
+def _describe_result(result: BestTexts, source: str, prime: str) -> dict[str, Any]:
+    texts = [
+        {"text": text.text, "logprob": round(text.logprob, 6), "finish": text.finish, "tokens": text.tokens}
+        for text in result
+    ]
+    return {
+        "source": source,
+        "prime": prime,
+        "complete": result.is_complete,
+        "exact": result.is_exact,
+        "bound": round(result.bound, 6) if math.isfinite(result.bound) else None,  # JSON has no infinity
+        "texts": texts,
+    }
+
+
+def _format_text(text: str) -> str:
+    """Return a text as one line, with backslashes and characters that end a line as escapes."""
+    return "".join(
+        character.encode("unicode_escape").decode() if character == "\\" or not character.isprintable() else character
+        for character in text
+    )

@@ -1,0 +1,188 @@
+"""Checks a request for the most probable texts and prepares the search, for `gen best` and the library alike."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import numbers
+from collections.abc import Iterator, Sequence
+from typing import Protocol, overload, runtime_checkable
+
+from gentext.best import TextSearch
+from gentext.bundle import Bundle
+from gentext.console import Bar
+from gentext.endings import TextEndings
+from gentext.errors import PluginError, UsageError
+from gentext.handover import describe_sampler
+from gentext.interfaces import OpenSampler
+from gentext.parameters import Spelling
+from gentext.prefixes import BestText, max_prefixes
+from gentext.stepping import StepModel
+from gentext.stop import StopAutomaton, stop_problem
+from gentext.writing import MAX_TEXTS, UNKNOWN_POLICIES, encode_primes, is_whole, stop_notes
+
+#: Characters of a text at most: its beginnings form a chain that must be followed for each text.
+MAX_LENGTH = 100_000
+#: Bounds of the temperature; smaller or greater ones would only lead to rounding errors.
+LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.01, 100.0
+#: Bytes of a megabyte, in which the memory is set.
+MEGABYTE = 10**6
+#: The largest number of megabytes that may be set.
+MAX_MEGABYTES = 10**6
+#: Beginnings that a search must have memory for.
+MIN_PREFIXES = 64
+#: Characters of a text that nothing ends, above which the search hardly ever comes to an end.
+LONG_TEXT = 100
+
+
+@runtime_checkable
+class SteppedSampler(StepModel, Protocol):
+    """An opened sampler that gives logits for tokens and states, and has a bundle."""
+
+    bundle: Bundle
+
+
+@dataclasses.dataclass(frozen=True)
+class BestTexts(Sequence[BestText]):
+    """The most probable texts, in order. `TextModel.best` returns an instance."""
+
+    texts: tuple[BestText, ...]
+    bound: float
+    """No text that is missing has a greater log-probability than this; -inf where none is missing."""
+    is_complete: bool
+    """Whether there are as many texts as were asked for, or all that exist; else the memory was used up."""
+    is_exact: bool
+    """Whether these are proven to be the most probable texts; a beam may have lost some."""
+
+    @overload
+    def __getitem__(self, index: int) -> BestText: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[BestText, ...]: ...
+    def __getitem__(self, index: int | slice) -> BestText | tuple[BestText, ...]:
+        return self.texts[index]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchOptions:
+    """The options of a search, besides the prime. The defaults are those of ``gen best``."""
+
+    count: int = 10
+    """How many texts."""
+    length: int = 20
+    """New characters of each text at most."""
+    stop: Sequence[str] = ()
+    """Each text ends before the first of these that it would contain."""
+    temperature: float = 1.0
+    """By which the logits are divided."""
+    unknown: str = "error"
+    """One of `gentext.writing.UNKNOWN_POLICIES`."""
+    beam: int | None = None
+    """How many beginnings of a length are kept; None: all of them, for an exact result."""
+    memory: int = 1000
+    """Megabytes that the open beginnings may take."""
+
+
+@dataclasses.dataclass
+class Searching:
+    """A checked request for the most probable texts. The model computes when `texts` is iterated over."""
+
+    search: TextSearch
+    notes: list[str]
+    """Remarks that the user should read before the texts."""
+    found_texts: list[BestText] = dataclasses.field(default_factory=list)
+    """The texts that are proven so far."""
+
+    def texts(self, bar: Bar) -> Iterator[BestText]:
+        """Yield the texts in order, each as soon as it is proven; see `TextSearch.find`."""
+        for text in self.search.find(bar):
+            self.found_texts.append(text)
+            yield text
+
+    def result(self) -> BestTexts:
+        """Return what is proven so far."""
+        search = self.search
+        return BestTexts(tuple(self.found_texts), search.bound, search.is_complete, search.is_exact)
+
+
+def prepare_search(sampler: OpenSampler, prime: str, options: SearchOptions, spelling: Spelling) -> Searching:
+    """Check a request and prepare its search.
+
+    Raises UsageError for an impossible option, in the words of ``spelling``, or for a model whose symbols spell a text
+    in several ways; PrimeError for a prime with characters that the model does not know; PluginError for a sampler that
+    gives no logits.
+    """
+    if not isinstance(prime, str):
+        raise UsageError(f"{spelling.assignment('prime', prime)}: expected a text")
+    check_search_options(options, spelling)
+    if not isinstance(sampler, SteppedSampler):
+        raise PluginError(
+            f"{describe_sampler(sampler)} cannot search texts: it lacks initial(rows) and advance(tokens, state), "
+            f"which give logits; open the model with another sampler, such as onnx"
+        )
+    bundle = sampler.bundle
+    memory = options.memory * MEGABYTE
+    _check_memory(bundle, memory, options, spelling)
+    stop = StopAutomaton(options.stop) if options.stop else None
+    endings = TextEndings(bundle.token_bytes, bundle.tokenizer.unknown, options.length, stop)
+    [prime_ids], notes = encode_primes(sampler, [prime], options.unknown, spelling.assignment("unknown", "skip"))
+    notes += stop_notes(bundle, options.stop, spelling)
+    if not options.stop and options.length > LONG_TEXT and options.beam is None:
+        notes.append(
+            f"{spelling.assignment('length', options.length)}: nothing else ends a text, so this may use up its memory "
+            f"before any text is proven; {spelling.name('stop')} ends texts earlier, {spelling.name('beam')} gives "
+            f"probable texts quickly"
+        )
+    prime_bytes = b"".join(bundle.token_bytes[int(token)] for token in prime_ids)
+    search = TextSearch(
+        sampler,
+        bundle,
+        endings,
+        prime_ids,
+        (0, stop.state_after_prime(prime_bytes) if stop else 0, 0, 0),
+        count=options.count,
+        temperature=options.temperature,
+        memory=memory,
+        beam=options.beam,
+    )
+    return Searching(search, notes)
+
+
+def check_search_options(options: SearchOptions, spelling: Spelling) -> None:
+    """Raise UsageError for options that no model can fulfil."""
+    for name, number, highest in (
+        ("count", options.count, MAX_TEXTS),
+        ("length", options.length, MAX_LENGTH),
+        ("beam", 1 if options.beam is None else options.beam, MAX_TEXTS),
+        ("memory", options.memory, MAX_MEGABYTES),
+    ):
+        if not is_whole(number) or not 1 <= number <= highest:
+            raise UsageError(f"{spelling.assignment(name, number)}: expected a whole number from 1 to {highest}")
+    for stop in options.stop:
+        problem = stop_problem(stop) if isinstance(stop, str) else "expected a text"
+        if problem:
+            raise UsageError(f"{spelling.assignment('stop', stop)}: {problem}")
+    temperature = options.temperature
+    is_number = isinstance(temperature, numbers.Real) and not isinstance(temperature, bool)
+    if not is_number or not LOWEST_TEMPERATURE <= temperature <= HIGHEST_TEMPERATURE:  # NaN is refused too
+        raise UsageError(
+            f"{spelling.assignment('temperature', temperature)}: expected a number from {LOWEST_TEMPERATURE:g} to "
+            f"{HIGHEST_TEMPERATURE:g}"
+        )
+    if options.unknown not in UNKNOWN_POLICIES:
+        raise UsageError(f"{spelling.assignment('unknown', options.unknown)}: expected error, skip or unknown")
+
+
+def _check_memory(bundle: Bundle, memory: int, options: SearchOptions, spelling: Spelling) -> None:
+    """Raise UsageError where a search has no memory for the beginnings that it needs at least."""
+    # A beam has two beginnings for each that it keeps: those whose last symbol is read, and those before them.
+    required = max(MIN_PREFIXES, 3 * (options.beam or 0))
+    if max_prefixes(bundle, memory) < required:
+        megabytes = math.ceil(required * memory / max_prefixes(bundle, memory) / MEGABYTE)
+        purpose = "" if options.beam is None else f" for {spelling.assignment('beam', options.beam)}"
+        raise UsageError(
+            f"{spelling.assignment('memory', options.memory)}: expected at least {megabytes:,} MB{purpose} with this "
+            f"model"
+        )
