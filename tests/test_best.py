@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import math
@@ -20,11 +21,14 @@ from numpy.typing import NDArray
 import gentext
 from gentext.best import TextSearch
 from gentext.bundle import Bundle, StateMeta, TokenizerMeta
+from gentext.byte_automaton import compile_bytes
 from gentext.console import Bar
 from gentext.endings import TextEndings
 from gentext.errors import FileFormatError, PluginError, UsageError
+from gentext.expression import Alphabet, translate_expression
 from gentext.generate import GeneratedText, _RowDecoder
 from gentext.interfaces import Chunk, Request
+from gentext.match import MatchAutomaton, build_automaton
 from gentext.prefixes import BestText
 from gentext.stop import StopAutomaton
 
@@ -141,6 +145,38 @@ def test_equals_trying_all_texts(
     assert all(texts[text] <= found.bound + 1e-5 for text in missing)
     for text in best:
         assert (len(text.text) == length) == (text.finish == "length")
+
+
+EXPRESSIONS = ["[ab]{1,3}", "a|ab|abc", "(ab?c?)*", "b.*a", "", "[^b]+c", "é|a€?"]
+
+
+@functools.cache
+def compile_expression(expression: str, symbols: tuple[bytes, ...]) -> MatchAutomaton:
+    byte_automaton = compile_bytes(translate_expression(expression, Alphabet.of_symbols(symbols)))
+    return build_automaton(byte_automaton, symbols, np.ones(len(symbols), np.bool_))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from([[b"a", b"b", b"c"], BYTES]), st.sampled_from(EXPRESSIONS), st.integers(0, 10**6), st.data())
+def test_matches_equal_trying_all_texts(symbols: list[bytes], expression: str, seed: int, data: st.DataObject) -> None:
+    model, count = TinyModel(symbols, seed), data.draw(st.integers(1, 40))
+    length = data.draw(st.integers(0 if expression in ("", "(ab?c?)*") else 3, 4 if len(symbols) < 4 else 3))
+    texts = {}
+    for tokens in itertools.chain.from_iterable(
+        itertools.product(range(len(symbols)), repeat=size) for size in range(5 if symbols is not BYTES else 6)
+    ):
+        text = b"".join(symbols[token] for token in tokens).decode(errors="surrogateescape")
+        if len(text) <= length and text.isprintable() and re.fullmatch(expression, text):
+            texts[text] = sequence_logprob(model, [0], tokens)
+    automaton = compile_expression(expression, tuple(symbols))
+    if automaton.start < 0 or automaton.distance[automaton.start] > length:
+        assert not texts
+        return
+    endings = TextEndings(symbols, None, length, match=automaton)
+    found = TextSearch(model, model.bundle, endings, np.array([0]), (0, 0, automaton.start, 0), count=count)
+    best = list(found.find(Bar("", None, "")))
+    assert_best(best, texts, count)
+    assert {text.finish for text in best} <= {"match"}
 
 
 def test_lengths_beyond_trying_all() -> None:
@@ -323,7 +359,7 @@ def test_ctrl_c_keeps_what_is_proven(gen: Gen, tiny_run: Path, monkeypatch: pyte
     original, calls = TextSearch._read_batch, itertools.count()
 
     def interrupted(search: TextSearch) -> bool:
-        if next(calls) == 40:
+        if next(calls) == 12:
             raise KeyboardInterrupt
         return original(search)
 
