@@ -35,7 +35,7 @@ from gentext.prefixes import (
     StatePool,
     TextRanking,
     log_probabilities,
-    max_prefixes,
+    prefix_bytes,
     sum_probabilities,
 )
 from gentext.stepping import StepModel
@@ -81,7 +81,7 @@ class TextSearch:
         """Beginnings whose last symbol the model has read."""
         self._bundle, self._endings, self._temperature = bundle, endings, temperature
         self._prime, self._position = prime, position
-        slots = max_prefixes(bundle, memory)
+        slots = memory // prefix_bytes(bundle)
         self._batch_rows = max(1, min(BATCH_ROWS, BATCH_NUMBERS // bundle.vocab_size, slots // 8))
         self._max_endings = max(1, STOP_ROWS // endings.stop_states)
         self._stepper = RowStepper(model, bundle, self._batch_rows)

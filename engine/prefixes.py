@@ -274,6 +274,6 @@ def sum_probabilities(logprobs: NDArray[np.float64], is_counted: NDArray[np.bool
     return totals
 
 
-def max_prefixes(bundle: Bundle, memory: int) -> int:
-    """Return how many open beginnings a search may have within so many bytes."""
-    return memory // (state_bytes(bundle) + 12 * bundle.vocab_size + PREFIX_BYTES)
+def prefix_bytes(bundle: Bundle) -> int:
+    """Return the bytes that an open beginning takes in a search."""
+    return state_bytes(bundle) + 12 * bundle.vocab_size + PREFIX_BYTES

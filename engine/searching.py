@@ -16,7 +16,7 @@ from gentext.errors import PluginError, UsageError
 from gentext.handover import describe_sampler
 from gentext.interfaces import OpenSampler
 from gentext.parameters import Spelling
-from gentext.prefixes import BestText, max_prefixes
+from gentext.prefixes import BestText, prefix_bytes
 from gentext.stepping import StepModel
 from gentext.stop import StopAutomaton, stop_problem
 from gentext.writing import MAX_TEXTS, UNKNOWN_POLICIES, encode_primes, is_whole, stop_notes
@@ -178,11 +178,10 @@ def check_search_options(options: SearchOptions, spelling: Spelling) -> None:
 def _check_memory(bundle: Bundle, memory: int, options: SearchOptions, spelling: Spelling) -> None:
     """Raise UsageError where a search has no memory for the beginnings that it needs at least."""
     # A beam has two beginnings for each that it keeps: those whose last symbol is read, and those before them.
-    required = max(MIN_PREFIXES, 3 * (options.beam or 0))
-    if max_prefixes(bundle, memory) < required:
-        megabytes = math.ceil(required * memory / max_prefixes(bundle, memory) / MEGABYTE)
+    required = max(MIN_PREFIXES, 3 * (options.beam or 0)) * prefix_bytes(bundle)
+    if memory < required:
         purpose = "" if options.beam is None else f" for {spelling.assignment('beam', options.beam)}"
         raise UsageError(
-            f"{spelling.assignment('memory', options.memory)}: expected at least {megabytes:,} MB{purpose} with this "
-            f"model"
+            f"{spelling.assignment('memory', options.memory)}: expected at least {math.ceil(required / MEGABYTE):,} "
+            f"MB{purpose} with this model"
         )
