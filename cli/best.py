@@ -115,8 +115,9 @@ def _describe_result(result: BestTexts, source: str, prime: str) -> dict[str, An
 
 
 def _format_text(text: str) -> str:
-    """Return a text as one line, with backslashes and characters that end a line as escapes."""
-    return "".join(
-        character.encode("unicode_escape").decode() if character == "\\" or not character.isprintable() else character
-        for character in text
-    )
+    """Return a text in quotes on one line, with escapes for what would end the quotes or the line."""
+    parts = [
+        character.encode("unicode_escape").decode() if not character.isprintable() else character
+        for character in text.replace("\\", r"\\").replace('"', r"\"")
+    ]
+    return '"' + "".join(parts) + '"'

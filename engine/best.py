@@ -124,7 +124,7 @@ class TextSearch:
                 break
             text = self._ranking.take()
             self.bound = max(text.logprob, self._dropped)
-            bar.advance()
+            bar.advance(1 if self.beam is None else 0)
             yield text.decode(self._bundle.token_bytes)
         else:
             self.is_complete = True
@@ -297,4 +297,4 @@ class TextSearch:
             self._open = []
             for begin in range(0, len(children), self._batch_rows):
                 self._read(children[begin : begin + self._batch_rows])
-            bar.advance(0, f"{self.read_count:,} beginnings")
+            bar.advance(self.count / self._endings.length, f"{self.read_count:,} beginnings")
