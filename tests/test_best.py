@@ -26,7 +26,6 @@ from gentext.console import Bar
 from gentext.endings import TextEndings
 from gentext.errors import FileFormatError, PluginError, UsageError
 from gentext.expression import Alphabet, translate_expression
-from gentext.generate import GeneratedText, _RowDecoder
 from gentext.interfaces import Chunk, Request
 from gentext.match import MatchAutomaton, build_automaton
 from gentext.prefixes import BestText
@@ -72,23 +71,21 @@ class TinyModel:
 def all_texts(
     model: TinyModel, prime: Sequence[int], length: int, stops: Sequence[str], temperature: float
 ) -> dict[str, float]:
-    """Return the log-probability of every text, by writing each and every sequence of symbols as `gen sample` does."""
+    """Return the log-probability of every text, by writing each and every sequence of symbols."""
     bundle = model.bundle
+    prime_text = b"".join(bundle.token_bytes[token] for token in prime).decode()
     totals: dict[str, list[float]] = {}
 
     def write(tokens: tuple[int, ...], logprob: float) -> None:
-        stop = StopAutomaton(stops) if stops else None
-        decoder = _RowDecoder(GeneratedText(0), bundle, length, stop, np.array(prime, np.int64))
-        for token in tokens:
-            decoder.feed_token(token, 0.0)
         written = b"".join(bundle.token_bytes[token] for token in tokens)
         try:
-            written.decode()
+            text = ended_text(prime_text, written.decode(), length, stops)
         except UnicodeDecodeError as error:
             if error.reason != "unexpected end of data":
                 return  # no text begins so
-        if decoder.done:
-            totals.setdefault(decoder.result.text, []).append(logprob)
+            text = None
+        if text is not None:
+            totals.setdefault(text, []).append(logprob)
             return
         logits = model.advance(np.array([[bundle.start, *prime, *tokens]]), model.initial(1))[0][0, -1]
         scaled = logits.astype(np.float64) / temperature
@@ -99,6 +96,17 @@ def all_texts(
 
     write((), 0.0)
     return {text: math.log(sum(map(math.exp, logprobs))) for text, logprobs in totals.items()}
+
+
+def ended_text(prime: str, written: str, length: int, stops: Sequence[str]) -> str | None:
+    """Return the text that new characters are, if its end is among them: before a stop string, or at the length."""
+    for end in range(1, len(written) + 1):
+        matching = [len(stop) for stop in stops if (prime + written[:end]).endswith(stop)]
+        if matching:
+            return written[: max(0, end - max(matching))]
+        if end == length:
+            return written[:end]
+    return None
 
 
 def search(
