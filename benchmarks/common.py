@@ -60,7 +60,7 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, float]]] = {
     "mirostat, version 1": ("mirostat", {"mirostat": 1, "mirostat_tau": 2.0, "mirostat_eta": 0.1}),
 }
 #: Values at which a link changes nothing, where the defaults are others.
-NEUTRAL: Numbers = {"top_k": {"top_k": 0}}
+NEUTRAL: Numbers = {"temperature": {"temperature": 1}}
 #: The default chain.
 DEFAULT = ["top_k", "top_p", "min_p", "temperature"]
 

@@ -24,9 +24,9 @@ from gentext.plugins.samplers.onnx import OnnxGenerator
 
 SETTINGS: tuple[Mapping[str, Mapping[str, float]], ...] = (
     {},
-    {"top_k": {"top_k": 0}},
-    {"top_k": {"top_k": 0}, "temperature": {"temperature": 1.5}},
-    {"top_k": {"top_k": 0}, "top_p": {"top_p": 0.9}},
+    {"temperature": {"temperature": 1}},
+    {"temperature": {"temperature": 1.5}},
+    {"top_p": {"top_p": 0.9}, "temperature": {"temperature": 1}},
     {"top_k": {"top_k": 20}, "min_p": {"min_p": 0.01}, "temperature": {"temperature": 0.7}},
 )
 #: Rows of a call, and symbols of the context.

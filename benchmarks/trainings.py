@@ -21,8 +21,8 @@ Values = Mapping[str, Any]
 
 
 def preset_values(preset: str) -> dict[str, Any]:
-    """Return a preset's values but for its budget. Where they are typed, no rule of the preset changes them."""
-    sections = {name: table for name, table in read_preset(preset).items() if name != "run"}
+    """Return what a preset sets for training, but for its budget. Typed settings are not changed by its rules."""
+    sections = {name: table for name, table in read_preset(preset).items() if name not in ("run", "chain")}
     return {f"{section}.{key}": value for section, table in sections.items() for key, value in table.items()}
 
 

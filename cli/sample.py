@@ -85,6 +85,9 @@ def sample(
     stop: Annotated[
         list[str] | None, typer.Option(help="Stop before this text, such as '\\n\\n'; may be repeated.")
     ] = None,
+    style: Annotated[
+        str | None, typer.Option(help="careful, balanced or bold; parameters beside it count. Default: the file's.")
+    ] = None,
     chain: Annotated[str | None, typer.Option(help="Links in order, with commas. Default: the file's.")] = None,
     unknown: Annotated[
         str, typer.Option(help="Characters of the prime that are unknown: error, skip or unknown.")
@@ -117,6 +120,7 @@ def sample(
         unknown=unknown,
         links=split_names(chain),
         parameters=ctx.meta["flags"],
+        style=style,
     )
     check_options(options, spelling)
     check_device(device)

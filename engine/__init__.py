@@ -51,6 +51,8 @@ Sampling
     stepping  generation one position at a time: the reference
     compiled  generation with a compiled generator, many positions in a call
     generate  from the tokens of a sampler to text
+    styles  measured settings of the chain, by the name of a style
+    effects  remarks on parameters that have no effect, or act against another one
     parameters  parameters of the chain's links, set by flags or by keyword arguments
     writing  checks a request for texts, and prepares them
     score  the loss of a model on a text

@@ -145,6 +145,7 @@ class TextModel:
         stream: int = 0,
         stop: str | Sequence[str] = (),
         unknown: str = "error",
+        style: str | None = None,
         chain: Sequence[str] | None = None,
         params: Mapping[str, object] | None = None,
         **parameters: object,
@@ -154,7 +155,8 @@ class TextModel:
         ``length`` is how many characters at most. The same ``seed`` and ``stream`` give the same text; with None a new
         seed is drawn, which the results of `stream` and `write_many` show. The text ends before the first ``stop``
         string. ``unknown`` decides about characters of the prime that the model does not know: ``error``; ``skip``
-        leaves them out; ``unknown`` takes the model's unknown symbol. ``chain`` names the links of another sampling
+        leaves them out; ``unknown`` takes the model's unknown symbol. ``style`` is ``careful``, ``balanced`` or
+        ``bold``: settings of the chain, over which its parameters count. ``chain`` names the links of another sampling
         chain than the model's own.
 
         Other keyword arguments are parameters of the chain's links, such as ``temperature=0.8``. Where several links
@@ -163,7 +165,7 @@ class TextModel:
 
         Raises UsageError for an impossible argument or parameter, PrimeError for an unknown character of the prime.
         """
-        options = _writing_options(1, length, seed, stream, stop, unknown, chain, params, parameters)
+        options = _writing_options(1, length, seed, stream, stop, unknown, style, chain, params, parameters)
         return self._write_all([prime], options)[0].text
 
     def write_many(
@@ -176,6 +178,7 @@ class TextModel:
         stream: int = 0,
         stop: str | Sequence[str] = (),
         unknown: str = "error",
+        style: str | None = None,
         chain: Sequence[str] | None = None,
         params: Mapping[str, object] | None = None,
         **parameters: object,
@@ -187,7 +190,7 @@ class TextModel:
         """
         if isinstance(primes, str):
             raise UsageError(f"primes = {primes!r}: expected a list of texts")
-        options = _writing_options(count, length, seed, stream, stop, unknown, chain, params, parameters)
+        options = _writing_options(count, length, seed, stream, stop, unknown, style, chain, params, parameters)
         return self._write_all(list(primes), options) if len(primes) else []
 
     def stream(
@@ -199,6 +202,7 @@ class TextModel:
         stream: int = 0,
         stop: str | Sequence[str] = (),
         unknown: str = "error",
+        style: str | None = None,
         chain: Sequence[str] | None = None,
         params: Mapping[str, object] | None = None,
         **parameters: object,
@@ -207,7 +211,7 @@ class TextModel:
 
         Its attribute ``seed`` is the seed. Other arguments, and errors, are those of `write`.
         """
-        options = _writing_options(1, length, seed, stream, stop, unknown, chain, params, parameters)
+        options = _writing_options(1, length, seed, stream, stop, unknown, style, chain, params, parameters)
         with console.quiet() as messages:
             writing = self.prepare_writing([prime], options)
             [batch] = writing.batches()
@@ -355,6 +359,7 @@ def _writing_options(
     stream: int,
     stop: str | Sequence[str],
     unknown: str,
+    style: str | None,
     chain: Sequence[str] | None,
     params: Mapping[str, object] | None,
     parameters: Mapping[str, object],
@@ -366,7 +371,7 @@ def _writing_options(
         raise UsageError(f"chain = {chain!r}: expected a list of links")
     links = None if chain is None else list(chain)
     return WritingOptions(
-        count, length, seed, stream, _stop_strings(stop), unknown, links, {**(params or {}), **parameters}
+        count, length, seed, stream, _stop_strings(stop), unknown, links, {**(params or {}), **parameters}, style
     )
 
 

@@ -13,10 +13,12 @@ from typing import NamedTuple, Protocol
 from gentext.bundle import Bundle
 from gentext.chain import Chain, Link, build_link
 from gentext.describe import builtin_strategies, chain_of
+from gentext.effects import ChainEffects
 from gentext.errors import UsageError, nearest
 from gentext.registry import Registry
 from gentext.stored import stored_chain
 from gentext.strategy import Param, range_problem
+from gentext.styles import STYLES, style_numbers
 
 #: Link -> parameter -> the number that it is set to.
 ParamValues = dict[str, dict[str, float]]
@@ -83,7 +85,7 @@ class ChosenChain(NamedTuple):
     chain: Chain
     param_values: ParamValues
     notes: list[str]
-    """Remarks about parameters that were set but cannot change the text."""
+    """Remarks on parameters that were set, but cannot change the text or act against another one."""
 
     def param_numbers(self, link_name: str) -> dict[str, float]:
         """Return the numbers of a link's parameters: what was set, else the default."""
@@ -97,8 +99,12 @@ def choose_chain(
     links: Sequence[str] | None,
     settings: Mapping[str, object],
     spelling: Spelling,
+    style: str | None = None,
 ) -> ChosenChain:
     """Build the chain of ``links`` (None: the file's own) and set parameters of it.
+
+    ``style`` names one of `gentext.styles.STYLES`, over whose numbers ``settings`` count. A link of the style that the
+    chain lacks joins it.
 
     ``settings`` maps names to values. A name is ``PARAM`` where one link has it, else ``LINK_PARAM`` or
     ``LINK.PARAM``; a dash may stand for an underscore. A built-in link that the chain lacks joins it when one of its
@@ -110,11 +116,17 @@ def choose_chain(
     link_parameters = {
         name: _find_link_parameter(name, chain, registry, bundle.vocab_size, spelling) for name in settings
     }
-    if use_compiled and not all(_has_param(chain, link_parameter) for link_parameter in link_parameters.values()):
+    style_links = [] if style is None else list(STYLES[style])
+    is_compiled_param = [_has_param(chain, link_parameter) for link_parameter in link_parameters.values()]
+    if use_compiled and not (all(is_compiled_param) and set(style_links) <= set(chain.names)):
         # A setting is no input of the compiled chain, so the installed code of its links is needed.
         chain = chain_of(bundle, registry)
-    param_values: ParamValues = {}
+    for link in style_links:
+        if link not in chain.names:
+            chain = chain.with_link(build_link(registry, link, bundle.vocab_size))
+    param_values: ParamValues = {} if style is None else style_numbers(style, chain)
     options: dict[str, dict[str, object]] = {}
+    user_settings: dict[LinkParameter, object] = {}
     for name, setting in settings.items():
         link_parameter = link_parameters[name]
         if link_parameter.link not in chain.names:
@@ -126,8 +138,10 @@ def choose_chain(
             param_values.setdefault(link_parameter.link, {})[link_parameter.parameter] = number
         else:
             options.setdefault(link_parameter.link, {})[link_parameter.parameter] = setting
+        user_settings[link_parameter] = setting
     chain = chain.with_options(options)
-    return ChosenChain(chain, param_values, _notes_on_no_effect(chain, param_values, spelling))
+    effects = ChainEffects(chain, param_values, user_settings, spelling, bundle.vocab_size)
+    return ChosenChain(chain, param_values, effects.notes())
 
 
 def _make_room(chain: Chain, new_link: Link, param_values: ParamValues) -> Chain:
@@ -208,22 +222,3 @@ def _number_in_range(name: str, setting: object, param: Param, spelling: Spellin
     if problem:
         raise UsageError(f"{spelling.assignment(name, setting)}: {problem}")
     return number
-
-
-def _notes_on_no_effect(chain: Chain, param_values: ParamValues, spelling: Spelling) -> list[str]:
-    """Return remarks on parameters that have no effect, because another link leaves only one symbol."""
-    notes = []
-    for deciding_link in chain:
-        deciding_numbers = {**deciding_link.defaults, **param_values.get(deciding_link.name, {})}
-        # A link leaves one symbol where a parameter is decisive and its others are neutral.
-        params = deciding_link.strategy.params.items()
-        changed = [(deciding_numbers[name], param) for name, param in params if deciding_numbers[name] != param.neutral]
-        if len(changed) != 1 or changed[0][0] != changed[0][1].decisive:
-            continue
-        for link in chain:
-            if link.name != deciding_link.name and link.strategy.place != "penalty":
-                notes += [
-                    f"{spelling.name(parameter)} has no effect: {deciding_link.name} leaves one symbol"
-                    for parameter in param_values.get(link.name, {})
-                ]
-    return list(dict.fromkeys(notes))

@@ -11,6 +11,7 @@ from typing import Any
 
 from gentext.chain import DEFAULT_CHAIN
 from gentext.config import ConfigTable, build_config, config_class, merge, parse_setting, read_toml, to_table
+from gentext.describe import ALL_LINKS
 from gentext.errors import ConfigError, nearest, refuse_exit
 from gentext.interfaces import Model, Tokenizer
 from gentext.manager import host
@@ -146,13 +147,17 @@ def _merge_layer(config: ConfigTable, layer: Mapping[str, Any]) -> ConfigTable:
     """Merge a stronger layer over a config.
 
     Where the layer names another component, or another unit of budget, the former options are dropped, or the former
-    budget and its measurements.
+    budget and its measurements. So are the options of links that a new list of links leaves out.
     """
     config = dict(config)
     for section in SECTIONS:
         name = layer.get(section, {}).get("name")
         if name is not None and name != config.get(section, {}).get("name"):
             config[section] = {}
+    links = layer.get("chain", {}).get("links")
+    if isinstance(links, list) and ALL_LINKS not in links:
+        chain = config.get("chain", {})
+        config["chain"] = {key: setting for key, setting in chain.items() if key == "links" or key in links}
     if any(budget_unit in layer.get("run", {}) for budget_unit in BUDGET_UNITS):
         dropped_keys = (*BUDGET_UNITS, *PLANNED_FIELDS)
         config["run"] = {key: setting for key, setting in config.get("run", {}).items() if key not in dropped_keys}

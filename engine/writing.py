@@ -25,6 +25,7 @@ from gentext.manager import host
 from gentext.noise import SEED_LIMIT
 from gentext.parameters import ChosenChain, Spelling, choose_chain
 from gentext.stop import find_unwritable, stop_problem
+from gentext.styles import STYLES
 
 #: Texts of one request at most: the library returns all of them in one list.
 MAX_TEXTS = 100_000
@@ -78,6 +79,8 @@ class WritingOptions(NamedTuple):
     """The chain, as names of links; None: the file's own."""
     parameters: Mapping[str, object] = MappingProxyType({})
     """Parameters of the chain's links, see `gentext.parameters.choose_chain`."""
+    style: str | None = None
+    """One of `gentext.styles.STYLES`, over which ``parameters`` count; None: the file's own settings."""
 
 
 class TextBatch(Iterator[Piece]):
@@ -205,7 +208,9 @@ def prepare_writing(
         if not isinstance(prime, str):
             raise UsageError(f"{spelling.assignment('prime', prime)}: expected a text")
     check_options(options, spelling, len(primes))
-    chosen_chain = choose_chain(sampler.bundle, host().registry, options.links, options.parameters, spelling)
+    chosen_chain = choose_chain(
+        sampler.bundle, host().registry, options.links, options.parameters, spelling, options.style
+    )
     encoded_primes, notes = encode_primes(sampler, primes, options.unknown, spelling.assignment("unknown", "skip"))
     seed = secrets.randbelow(2**32) if options.seed is None else int(options.seed)
     notes = [*chosen_chain.notes, *notes, *stop_notes(sampler.bundle, options.stop, spelling)]
@@ -236,6 +241,8 @@ def check_options(options: WritingOptions, spelling: Spelling, primes: int = 1) 
             raise UsageError(f"{spelling.assignment('stop', stop)}: {problem}")
     if options.unknown not in UNKNOWN_POLICIES:
         raise UsageError(f"{spelling.assignment('unknown', options.unknown)}: expected error, skip or unknown")
+    if options.style is not None and options.style not in [*STYLES]:
+        raise UsageError(f"{spelling.assignment('style', options.style)}: expected {', '.join(STYLES)}")
 
 
 def stop_notes(bundle: Bundle, stops: Sequence[str], spelling: Spelling) -> list[str]:

@@ -187,8 +187,8 @@ def test_impossible_chains_are_refused(names: list[str], options: dict[str, Any]
 
 def test_default_chain_samples_as_the_notebook() -> None:
     chain = build_chain(host().registry, DEFAULT_CHAIN, V)
-    assert chain.active(chain.param_arrays(2), {}).names == ["top_k"]
-    assert chain.param_arrays(2)["top_k"]["top_k"].tolist() == [[5], [5]]
+    assert chain.active(chain.param_arrays(2), {}).names == ["temperature"]
+    assert chain.param_arrays(2, {"top_k": {"top_k": 5}})["top_k"]["top_k"].tolist() == [[5], [5]]
 
 
 class Scaled(Strategy):

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gentext.config import build_config, config_class, field_docs, merge, parse_setting, read_toml, to_table
-from gentext.describe import ChainConfig
+from gentext.describe import ChainConfig, configured_chain
 from gentext.errors import ConfigError
 from gentext.manager import PluginHost
 from gentext.plugins.models.lstm import LSTMConfig
@@ -60,6 +60,20 @@ def test_another_component_drops_the_weaker_options(tmp_path: Path) -> None:
         assert resolved(*settings_, config=file)["model"] == {"name": "other", "size": 8}
     assert resolved("model.name=lstm", config=file)["model"] == {"name": "lstm"}
     assert resolved("model.name=lstm", preset="notebook")["model"] == read_preset("notebook")["model"]
+
+
+def test_another_list_of_links_drops_the_options_of_those_that_it_leaves_out() -> None:
+    assert resolved("chain.links=['top_k', 'dry']", preset="notebook")["chain"] == {
+        "links": ["top_k", "dry"],
+        "top_k": {"top_k": 5},
+    }
+    assert resolved("chain.links=['all']", preset="notebook")["chain"]["top_k"] == {"top_k": 5}
+
+
+def test_the_preset_notebook_keeps_the_five_most_probable_symbols() -> None:
+    chain = configured_chain(BUILTIN, resolved(preset="notebook")["chain"], vocab_size=9)
+    active_chain = chain.active(chain.param_arrays(1), {})
+    assert {link.name: dict(link.defaults) for link in active_chain} == {"top_k": {"top_k": 5}}
 
 
 @pytest.mark.parametrize(("unit", "value"), [("steps", 7), ("minutes", 0.5), ("epochs", 2)])

@@ -161,7 +161,7 @@ def test_all_stands_for_the_built_in_links_in_the_order_of_llama_cpp() -> None:
     assert set(BUILTINS) - set(chain.names) == {"adaptive_p"}, "the last place has room for one link"
     order = ["bias", "ban", "penalties", "top_n_sigma", "top_k", "typical", "top_p", "min_p", "xtc", "temperature"]
     assert [name for name in chain.names if name in order] == order
-    assert chain.active(chain.param_arrays(1), {}).names == ["top_k"]
+    assert chain.active(chain.param_arrays(1), {}).names == ["temperature"]
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_plugins_work(gen, tmp_path, monkeypatch):
     settings = [word for setting in SETTINGS for word in ("--set", setting)]
     _, err = run("train", TEXT, "--run", "run", "--steps", 3, "--no-export", *settings)
     assert "device: CPU, stochastic gradient descent" in err
-    chain = ("--chain", "top_k,my_strategy,temperature", "--my-strategy", 0.001)
+    chain = ("--chain", "my_strategy,temperature", "--my-strategy", 0.001)
     for options in (chain, ("--sampler", "my_sampler", "--set", "sampler.share=0.5")):
         out, _ = run("sample", RUN, "--length", 20, *options)
         assert len(out) == 21

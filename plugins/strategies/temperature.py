@@ -22,7 +22,12 @@ class Temperature(Strategy):
 
     params: Mapping[str, Param] = {
         "temperature": Param(
-            1.0, "below 1 more careful, above 1 bolder; 0: always the most probable", low=0, high=1e6, decisive=0
+            1.0,
+            "below 1 more careful, above 1 bolder; 0: always the most probable",
+            low=0,
+            high=1e6,
+            default=0.8,
+            decisive=0,
         ),
         "dynatemp_range": Param(
             0.0, "how far the temperature moves: lower where the model is sure, higher where not", low=0, high=1e6

@@ -15,7 +15,7 @@ class TopK(Strategy):
     """
 
     params: Mapping[str, Param] = {
-        "top_k": Param(0, "keep the K most probable symbols; 0: all", dtype="int64", low=0, default=5, decisive=1),
+        "top_k": Param(0, "keep the K most probable symbols; 0: all", dtype="int64", low=0, decisive=1),
     }
 
     def apply(
