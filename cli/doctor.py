@@ -21,6 +21,7 @@ REPORTED_PACKAGES = (
     "numpy",
     "onnxruntime",
     "onnxruntime-gpu",
+    "outlines-core",
     "torch",
     "onnx",
     "onnxscript",

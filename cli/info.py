@@ -58,8 +58,8 @@ def _describe_file(path: Path, verify: bool) -> dict[str, Any]:
     card = bundle.card
     chain = []
     for link in bundle.chain:
-        params = ", ".join(f"{name}={param.default:g}" for name, param in link.params.items())
-        chain.append(f"{link.name} {params}")
+        params = ", ".join(f"{name}={param.default:g}" for name, param in link.params.items() if param.is_option)
+        chain.append(f"{link.name} {params}".rstrip())
     return {
         "file": str(path),
         "megabytes": round(path.stat().st_size / 1e6, 1),

@@ -89,6 +89,8 @@ def describe_flags(registry: Registry) -> str:
         except PluginError:
             continue
         for param, spec in strategy.params.items():
+            if not spec.is_option:
+                continue
             lines.append(f"  --{_with_dashes(param):<20} {spec.help} (default {spec.initial:g})")
         docs = field_docs(config_class(strategy))
         for option in per_run_fields(config_class(strategy)):

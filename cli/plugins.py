@@ -172,6 +172,7 @@ def _component_row(component: Component) -> dict[str, Any]:
     params = [
         {"name": name, "default": param.initial, "neutral": param.neutral, "help": param.help}
         for name, param in declared_params.items()
+        if param.is_option
     ]
     return {
         "kind": component.kind,

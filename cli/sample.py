@@ -85,6 +85,15 @@ def sample(
     stop: Annotated[
         list[str] | None, typer.Option(help="Stop before this text, such as '\\n\\n'; may be repeated.")
     ] = None,
+    match: Annotated[
+        str | None, typer.Option(metavar="REGEX", help="A regular expression that each new text matches, whole.")
+    ] = None,
+    json_schema: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A JSON schema by which each new text is valid.")
+    ] = None,
+    match_prime: Annotated[
+        bool, typer.Option("--match-prime", help="The prime counts as the beginning of it.")
+    ] = False,
     style: Annotated[
         str | None, typer.Option(help="careful, balanced or bold; parameters beside it count. Default: the file's.")
     ] = None,
@@ -104,7 +113,7 @@ def sample(
     raw: Annotated[bool, typer.Option("--raw", help="Send control characters to the terminal as they are.")] = False,
     show_chain: Annotated[bool, typer.Option("--show-chain", help="Say which links run, with their values.")] = False,
 ) -> None:
-    """Write text: the prime, then exactly LENGTH new characters.
+    """Write text: the prime, then exactly LENGTH new characters, or at most so many with --match or --json-schema.
 
     Text goes to stdout as it is written, everything else to stderr.
     """
@@ -120,6 +129,9 @@ def sample(
         unknown=unknown,
         links=split_names(chain),
         parameters=ctx.meta["flags"],
+        match=match,
+        json_schema=json_schema,
+        match_prime=match_prime,
         style=style,
     )
     check_options(options, spelling)
@@ -293,6 +305,8 @@ def _describe_chain(chosen_chain: ChosenChain) -> str:
     links = []
     for link in chosen_chain.chain:
         numbers = chosen_chain.param_numbers(link.name)
-        params = ", ".join(f"{param}={numbers[param]:g}" for param in link.strategy.params)
+        params = ", ".join(
+            f"{param}={numbers[param]:g}" for param, spec in link.strategy.params.items() if spec.is_option
+        )
         links.append(f"{link.name}({params})")
     return " -> ".join([*links, "draw"])

@@ -24,7 +24,7 @@ from gentext.reading import check_data
 from gentext.strategy import MAX_NUMBER, Place, State, Table
 
 #: Every change of what a file holds raises it. 2 added the check of the whole file, see `gentext.onnx_file`; 3 added
-#: the switch of a link and the place ``last``.
+#: the switch of a link, the state by which it ends a row, and the places ``first`` and ``last``.
 FORMAT_VERSION = 3
 #: ``model``: tokens to logits. ``generator``: the chain and the draw inside, for any number of positions a call.
 #: ``unrolled``: the same for a fixed number of positions, in a file beside the generator.
@@ -105,6 +105,7 @@ class ParamMeta:
     high: float | None = None
     per_symbol: bool = False
     decisive: float | None = None
+    is_option: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +116,7 @@ class LinkMeta:
     config: dict[str, Any] = dataclasses.field(default_factory=dict)
     place: Place = "mask"
     switch: str | None = None
+    ends: str | None = None
     uniforms: int = 0
     per_run: list[str] = dataclasses.field(default_factory=list)
     params: dict[str, ParamMeta] = dataclasses.field(default_factory=dict)
@@ -157,6 +159,7 @@ class Bundle:
         )
         _check_unique("link", [link.name for link in self.chain])
         _require(sum(link.place == "last" for link in self.chain) <= 1, "two of its links must stand last")
+        _require(all(link.place != "first" for link in self.chain[1:]), "a link that must stand first does not")
         self._check_elements()
         check_states(self.states)
         for link in self.chain:

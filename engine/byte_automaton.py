@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gentext import expression_child
-from gentext.expression import ExpressionError
+from gentext.expression import NOTHING, ExpressionError
 
 __all__ = ["ByteAutomaton", "compile_bytes", "read_automaton"]
 
@@ -22,6 +22,8 @@ __all__ = ["ByteAutomaton", "compile_bytes", "read_automaton"]
 MAX_SECONDS = 12
 #: Automata that are remembered, so that a program that writes with one expression again and again compiles it once.
 MAX_REMEMBERED = 16
+#: All bytes, those of characters that messages can show before the others.
+PRINTABLE_FIRST = [*range(0x30, 0x7F), *range(0x20, 0x30), *range(0x20), *range(0x7F, 0x100)]
 TOO_LARGE = (
     f"it is too large: compiling it takes more than {expression_child.MAX_SECONDS} s or "
     f"{expression_child.MAX_MEMORY >> 30} GB of memory; use smaller counts or fewer alternatives"
@@ -47,10 +49,36 @@ class ByteAutomaton:
             state = int(self.transitions[state, byte])
         return state
 
+    def find_shortest_text(self) -> str | None:
+        """Return one of the shortest texts that match, in bytes; None where none does."""
+        before_by_state: dict[int, tuple[int, int]] = {}
+        states = [self.start] if self.start >= 0 else []
+        reached = set(states)
+        for state in states:  # grows while it is read
+            if self.final[state]:
+                return self._trace_back(state, before_by_state).decode()
+            for byte in PRINTABLE_FIRST:
+                next_state = int(self.transitions[state, byte])
+                if next_state >= 0 and next_state not in reached:
+                    before_by_state[next_state] = state, byte
+                    reached.add(next_state)
+                    states.append(next_state)
+        return None
+
+    def _trace_back(self, state: int, before_by_state: Mapping[int, tuple[int, int]]) -> bytes:
+        """Return the bytes that lead to a state; a state and a byte lead to each but the start."""
+        text = b""
+        while state in before_by_state:
+            state, byte = before_by_state[state]
+            text = bytes([byte]) + text
+        return text
+
 
 @functools.lru_cache(MAX_REMEMBERED)
 def compile_bytes(expression: str) -> ByteAutomaton:
     """Compile an expression in the syntax of outlines-core; raise ExpressionError for one that is too large."""
+    if expression == NOTHING:
+        return ByteAutomaton(np.empty((0, 256), np.int32), np.empty(0, np.bool_), -1)
     request = json.dumps({"expression": expression})
     try:
         process = subprocess.run(

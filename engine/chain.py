@@ -24,7 +24,7 @@ from gentext.strategy import PLACES, Param, Strategy, declaration_problem, mappi
 if TYPE_CHECKING:
     from gentext.interfaces import Tokenizer
 
-DEFAULT_CHAIN = ("top_k", "top_p", "min_p", "temperature")
+DEFAULT_CHAIN = ("match", "top_k", "top_p", "min_p", "temperature")
 
 #: Arrays of all links, to read: link -> name of one of its parameters, states or tables -> array.
 LinkArrays = Mapping[str, Mapping[str, NDArray[Any]]]
@@ -76,6 +76,7 @@ class Link:
             "config": to_table(self.strategy.config),
             "place": self.strategy.place,
             "switch": self.strategy.switch,
+            "ends": self.strategy.ends,
             "uniforms": self.strategy.uniforms,
             "per_run": self.strategy.per_run,
             "params": params,
@@ -136,8 +137,8 @@ def build_chain(
 class Chain:
     """Links in order.
 
-    A chain never changes: parameters and states are passed in, and new states are returned. So
-    several threads may run one chain. Raises ConfigError for two links that both must stand last.
+    A chain never changes: parameters and states are passed in, and new states are returned. So several threads may run
+    one chain. Raises ConfigError for two links that both must stand last, or one that must stand first and does not.
     """
 
     def __init__(self, links: Sequence[Link]) -> None:
@@ -145,6 +146,9 @@ class Chain:
         last_names = [link.name for link in self.links if link.strategy.place == "last"]
         if len(last_names) > 1:
             raise ConfigError(f"the links {' and '.join(last_names)} must both stand last in the chain; leave one out")
+        for link in self.links[1:]:
+            if link.strategy.place == "first":
+                raise ConfigError(f"the chain {', '.join(self.names)}: {link.name} must stand first; name it first")
 
     def __iter__(self) -> Iterator[Link]:
         return iter(self.links)

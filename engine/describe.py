@@ -194,7 +194,8 @@ def _expand_all(registry: Registry, names: Sequence[str]) -> Sequence[str]:
     strategies = {name: registry.get("strategy", name) for name in [*before, *behind, *builtin_strategies(registry)]}
     last_names = [name for name, strategy in strategies.items() if _place_of(strategy) == "last"]
     unnamed = [name for name in strategies if name not in (*before, *behind, *last_names[1:])]
-    return [*before, *sorted(unnamed, key=lambda name: PLACES.index(_place_of(strategies[name]))), *behind]
+    expanded = [*before, *sorted(unnamed, key=lambda name: PLACES.index(_place_of(strategies[name]))), *behind]
+    return sorted(expanded, key=lambda name: _place_of(strategies[name]) != "first")  # stable: it moves this one alone
 
 
 def _place_of(strategy: object) -> Place:

@@ -16,7 +16,16 @@ from collections.abc import Iterable, Sequence
 from re import _parser  # type: ignore[attr-defined]  # no other module of Python gives the parts of an expression
 from typing import Any
 
-__all__ = ["Alphabet", "ExpressionError", "escape_text", "translate_expression"]
+__all__ = [
+    "Alphabet",
+    "ExpressionError",
+    "escape_text",
+    "every_character",
+    "join_alternatives",
+    "translate_expression",
+    "translate_pattern",
+    "write_class",
+]
 
 #: Characters of an expression, at most.
 MAX_CHARACTERS = 2**16
@@ -45,7 +54,7 @@ CATEGORIES = {
 }
 #: The first character of the last plane, which is for private use: `gentext.expression_child` needs it for a mark.
 FIRST_UNUSED_CODE = 0x100000
-#: Matches no character, in the syntax of outlines-core.
+#: Stands for a part that no text matches. It is never within an expression, where the library would refuse it.
 NOTHING = r"[^\x{0}-\x{10FFFF}]"
 
 
@@ -83,16 +92,34 @@ def every_character() -> Alphabet:
     return Alphabet("".join(map(chr, codes)))
 
 
-def translate_expression(expression: str, alphabet: Alphabet, *, in_json: bool = False) -> str:
+def translate_expression(expression: str, alphabet: Alphabet) -> str:
     """Return an expression in the syntax of outlines-core, for the same texts of an alphabet's characters.
 
-    With ``in_json`` the texts come as JSON writes them within quotes. Anchors at its two ends are left out: an
-    expression always has to match the whole text. Raises ExpressionError for one that Python does not accept, or that
-    no automaton can follow.
+    Anchors at its two ends are left out: an expression always has to match the whole text. Raises ExpressionError for
+    one that Python does not accept, or that no automaton can follow.
     """
     parts, flags = parse_expression(expression)
+    begin, end = _bounds_without_anchors(parts)
+    return _translate_parts(parts[begin:end], flags, alphabet, in_json=False)
+
+
+def translate_pattern(expression: str, alphabet: Alphabet, character: str) -> str:
+    """Return the same for texts in which the expression occurs, as JSON writes them between quotes.
+
+    ``character`` is an expression in the syntax of outlines-core for each character around it.
+    """
+    parts, flags = parse_expression(expression)
+    begin, end = _bounds_without_anchors(parts)
+    translated = _translate_parts(parts[begin:end], flags, alphabet, in_json=True)
+    if translated == NOTHING:
+        raise ExpressionError("no text of the model's symbols matches it")
+    before, behind = "" if begin else f"{character}*", "" if end < len(parts) else f"{character}*"
+    return f"{before}(?:{translated}){behind}"
+
+
+def _translate_parts(parts: Sequence[Part], flags: int, alphabet: Alphabet, *, in_json: bool) -> str:
     try:
-        return _Translator(alphabet, in_json).translate(_strip_anchors(parts), flags)
+        return _Translator(alphabet, in_json).translate(parts, flags)
     except RecursionError:
         raise ExpressionError("its groups are nested too deeply") from None
 
@@ -115,14 +142,14 @@ def parse_expression(expression: str) -> tuple[list[Part], int]:
     return list(parsed), parsed.state.flags
 
 
-def _strip_anchors(parts: Sequence[Part]) -> Sequence[Part]:
-    """Return the parts of an expression without the anchors at its two ends."""
+def _bounds_without_anchors(parts: Sequence[Part]) -> tuple[int, int]:
+    """Return where the parts of an expression begin and end without the anchors at its two ends."""
     begin, end = 0, len(parts)
     while begin < end and _is_anchor(parts[begin], "AT_BEGINNING"):
         begin += 1
     while begin < end and _is_anchor(parts[end - 1], "AT_END"):
         end -= 1
-    return parts[begin:end]
+    return begin, end
 
 
 def _is_anchor(part: Part, kind: str) -> bool:
@@ -130,14 +157,15 @@ def _is_anchor(part: Part, kind: str) -> bool:
 
 
 class _Translator:
-    """Writes the parts of an expression in the syntax of outlines-core."""
+    """Writes the parts of an expression in the syntax of outlines-core, with ``in_json`` as JSON has them in quotes."""
 
     def __init__(self, alphabet: Alphabet, in_json: bool) -> None:
         self._alphabet, self._in_json = alphabet, in_json
 
     def translate(self, parts: Iterable[Part], flags: int) -> str:
         """Return parts that follow each other."""
-        return "".join(self._translate_part(str(kind), argument, flags) for kind, argument in parts)
+        expressions = [self._translate_part(str(kind), argument, flags) for kind, argument in parts]
+        return NOTHING if NOTHING in expressions else "".join(expressions)
 
     def _translate_part(self, kind: str, argument: Any, flags: int) -> str:
         if kind == "LITERAL" and not flags & re.IGNORECASE:
@@ -145,29 +173,30 @@ class _Translator:
         if kind in ("LITERAL", "NOT_LITERAL", "IN", "ANY"):
             return self._write_characters(self._alphabet.find(_character_source(kind, argument), flags))
         if kind == "BRANCH":
-            return f"(?:{'|'.join(self.translate(branch, flags) for branch in argument[1])})"
+            return join_alternatives([self.translate(branch, flags) for branch in argument[1]])
         if kind == "SUBPATTERN":
             _, added_flags, removed_flags, parts = argument
-            return f"(?:{self.translate(parts, flags & ~removed_flags | added_flags)})"
+            return join_alternatives([self.translate(parts, flags & ~removed_flags | added_flags)])
         if kind in ("MAX_REPEAT", "MIN_REPEAT"):
-            least, most, parts = argument
-            highest = "" if most is _parser.MAXREPEAT else int(most)
-            return f"(?:{self.translate(parts, flags)}){{{int(least)},{highest}}}"
+            least, highest, parts = argument
+            upper_end = "" if highest is _parser.MAXREPEAT else int(highest)
+            expression = self.translate(parts, flags)
+            if expression == NOTHING:
+                return NOTHING if least else ""
+            return f"(?:{expression}){{{int(least)},{upper_end}}}"
         if kind == "AT":
-            what = "word boundaries" if "BOUNDARY" in str(argument) else "anchors inside of it"
-            raise ExpressionError(f"{what} cannot be used; it always matches the whole text")
+            name = "word boundaries" if "BOUNDARY" in str(argument) else "anchors inside of it"
+            raise ExpressionError(f"{name} cannot be used; it always matches the whole text")
         raise ExpressionError(f"{REFUSED.get(kind, kind)} cannot be used: no automaton can follow them")
 
     def _write_characters(self, characters: str) -> str:
         """Return an expression for one of these characters."""
         if not self._in_json:
-            return _write_class(characters)
+            return write_class(characters)
         spelled = {character: json.dumps(character, ensure_ascii=False)[1:-1] for character in characters}
         plain = "".join(character for character, spelling in spelled.items() if spelling == character)
         escaped = [escape_text(spelling) for character, spelling in spelled.items() if spelling != character]
-        if not escaped:
-            return _write_class(plain)
-        return f"(?:{'|'.join([*([_write_class(plain)] if plain else []), *escaped])})"
+        return join_alternatives([write_class(plain), *escaped])
 
 
 def _character_source(kind: str, argument: Any) -> str:
@@ -192,7 +221,7 @@ def _escape_code(code: int) -> str:
     return f"\\U{code:08x}"
 
 
-def _write_class(characters: str) -> str:
+def write_class(characters: str) -> str:
     """Return an expression of outlines-core for one of some characters, which come in the order of their codes."""
     if not characters:
         return NOTHING
@@ -203,6 +232,12 @@ def _write_class(characters: str) -> str:
         else:
             ranges.append([code, code])
     return "[" + "".join(f"\\x{{{first:x}}}-\\x{{{last:x}}}" for first, last in ranges) + "]"
+
+
+def join_alternatives(expressions: Sequence[str]) -> str:
+    """Return an expression of outlines-core for texts that one of some expressions matches."""
+    possible = [expression for expression in expressions if expression != NOTHING]
+    return f"(?:{'|'.join(possible)})" if possible else NOTHING
 
 
 def escape_text(text: str) -> str:

@@ -65,15 +65,15 @@ def limit_resources() -> None:
         import resource
     except ImportError:  # on Windows
         return
-    for limit, most in (
+    for limit, amount in (
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_AS, MAX_MEMORY),
         (resource.RLIMIT_CPU, MAX_SECONDS),
     ):
         _, highest = resource.getrlimit(limit)
-        most = most if highest == resource.RLIM_INFINITY else min(most, highest)
+        amount = amount if highest == resource.RLIM_INFINITY else min(amount, highest)
         try:
-            resource.setrlimit(limit, (most, highest))
+            resource.setrlimit(limit, (amount, highest))
         except (OSError, ValueError):  # macOS does not limit addresses
             continue
 

@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import itertools
 from collections.abc import Generator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -17,9 +17,13 @@ from gentext.describe import tokenizer_of
 from gentext.errors import FileFormatError, PrimeError
 from gentext.handover import checked_chunks
 from gentext.interfaces import Chunk, Finish, Ids, OpenSampler, Request, Tokenizer
+from gentext.match_tables import FREE_STATE, MATCH_LINK
 from gentext.noise import check_seed
 from gentext.stop import StopAutomaton
 from gentext.stored import StoredStrategy
+
+if TYPE_CHECKING:  # most requests have none
+    from gentext.matching import TextMatches
 
 #: Symbols without bytes that a row may write one after another. A model that writes more of them would go on for ever.
 MAX_EMPTY_SYMBOLS = 100_000
@@ -33,7 +37,7 @@ class GeneratedText:
     """Number of the stream of random numbers, among those of the seed, that the row draws with."""
     text: str = ""
     finish: Finish = "running"
-    """Why the row has ended: ``length``, ``stop``, or ``masked`` when the chain left no symbol to draw."""
+    """Why the row has ended: ``length``, ``stop``, ``match``, or ``masked`` when the chain left no symbol to draw."""
     tokens: list[int] = dataclasses.field(default_factory=list)
     logprobs: list[float] = dataclasses.field(default_factory=list)
     """Natural logarithm of each token's probability, as the model gives it before the chain."""
@@ -58,12 +62,14 @@ def generate(
     param_values: dict[str, dict[str, float]] | None = None,
     stops: Sequence[str] = (),
     tables: LinkArrays | None = None,
+    matches: TextMatches | None = None,
 ) -> tuple[list[GeneratedText], Generator[Piece, None, None]]:
     """Write one text after each prime, of exactly ``length`` new characters (None: without end).
 
     Row r draws with stream ``streams[r]`` of the seed, r itself by default. The text of a row depends on its prime,
     the seed and its stream alone, not on the other rows. ``param_values`` sets parameters of the chain's links, by link
     and name. ``tables`` are those of the chain's links; when None, the links make them from their own options.
+    ``matches`` is what the texts must match; the chain then has the link `match`.
 
     Returns the texts, which grow while the iterator is consumed, and an iterator over their pieces.
     """
@@ -72,18 +78,27 @@ def generate(
         streams = range(len(primes))
     stop = StopAutomaton(stops) if stops else None
     bundle = sampler.bundle
+    tables = make_tables(chain, bundle) if tables is None else tables
+    params = chain.param_arrays(len(primes), param_values)
+    full_finishes: list[Finish] = ["length"] * len(primes)
+    if matches is not None:
+        tables = {**tables, MATCH_LINK: matches.tables}
+        params[MATCH_LINK]["first_state"][:, 0] = matches.first_states
+        params[MATCH_LINK]["budget"][:, 0] = matches.budgets
+        # With all of its characters, a text that follows an expression matches it.
+        full_finishes = ["length" if state == FREE_STATE else "match" for state in matches.first_states]
     request = Request(
         primes=primes,
         seeds=[(seed, stream) for stream in streams],
         chain=chain,
-        params=chain.param_arrays(len(primes), param_values),
-        tables=make_tables(chain, bundle) if tables is None else tables,
+        params=params,
+        tables=tables,
         stop=stop,
         max_tokens=length if length is not None and _has_one_character_symbols(bundle) else None,
     )
     decoders = [
-        _RowDecoder(GeneratedText(stream), bundle, length, stop, prime)
-        for stream, prime in zip(streams, primes, strict=True)
+        _RowDecoder(GeneratedText(stream), bundle, length, stop, prime, full_finish)
+        for stream, prime, full_finish in zip(streams, primes, full_finishes, strict=True)
     ]
     return [decoder.result for decoder in decoders], _decode_chunks(sampler, request, decoders)
 
@@ -168,13 +183,21 @@ class _RowDecoder:
     """
 
     def __init__(
-        self, result: GeneratedText, bundle: Bundle, length: int | None, stop: StopAutomaton | None, prime: Ids
+        self,
+        result: GeneratedText,
+        bundle: Bundle,
+        length: int | None,
+        stop: StopAutomaton | None,
+        prime: Ids,
+        full_finish: Finish,
     ) -> None:
+        """``full_finish`` is how the row ends when it has ``length`` characters."""
         self.result = result
         self.done = False
         self._symbols = bundle.token_bytes
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._length = length
+        self._full_finish = full_finish
         self._stop_automaton = stop
         self._pending = ""
         self._empty_count = 0
@@ -220,7 +243,7 @@ class _RowDecoder:
             self._pending = self._pending[ready_count:]
             written_length = len(self.result.text) + len(released) + len(self._pending)
             if self._length is not None and written_length >= self._length:
-                return released + self._finish_row("length", released)
+                return released + self._finish_row(self._full_finish, released)
         self.result.text += released
         return released
 

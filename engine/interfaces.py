@@ -51,7 +51,7 @@ __all__ = [
 ]
 
 Ids = NDArray[np.integer[Any]]
-Finish = Literal["running", "stop", "masked", "length"]
+Finish = Literal["running", "stop", "masked", "length", "match"]
 #: What a sampler can open: any run folder, one with a model.onnx, an .onnx file, or a file of any kind.
 SourceKind = Literal["run", "exported run", "onnx file", "any file"]
 

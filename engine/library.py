@@ -31,6 +31,13 @@ __all__ = ["TextModel", "TextStream", "WrittenText", "load"]
 
 KEYWORD_SPELLING = KeywordSpelling()
 
+#: A regular expression, or one for each text.
+MatchOption = str | Sequence[str | None] | None
+#: A JSON schema or the path of one, or one for each text.
+SchemaOption = (
+    Mapping[str, Any] | str | os.PathLike[str] | Sequence[Mapping[str, Any] | str | os.PathLike[str] | None] | None
+)
+
 
 def load(
     path: str | os.PathLike[str] | None = None,
@@ -120,7 +127,10 @@ class TextModel:
     @property
     def chain(self) -> dict[str, dict[str, float]]:
         """The links of the sampling chain in order, each with the defaults of its parameters."""
-        return {link.name: {name: param.default for name, param in link.params.items()} for link in self.bundle.chain}
+        return {
+            link.name: {name: param.default for name, param in link.params.items() if param.is_option}
+            for link in self.bundle.chain
+        }
 
     @property
     def card(self) -> dict[str, Any]:
@@ -144,6 +154,9 @@ class TextModel:
         seed: int | None = None,
         stream: int = 0,
         stop: str | Sequence[str] = (),
+        match: MatchOption = None,
+        json_schema: SchemaOption = None,
+        match_prime: bool = False,
         unknown: str = "error",
         style: str | None = None,
         chain: Sequence[str] | None = None,
@@ -154,18 +167,27 @@ class TextModel:
 
         ``length`` is how many characters at most. The same ``seed`` and ``stream`` give the same text; with None a new
         seed is drawn, which the results of `stream` and `write_many` show. The text ends before the first ``stop``
-        string. ``unknown`` decides about characters of the prime that the model does not know: ``error``; ``skip``
-        leaves them out; ``unknown`` takes the model's unknown symbol. ``style`` is ``careful``, ``balanced`` or
-        ``bold``: settings of the chain, over which its parameters count. ``chain`` names the links of another sampling
+        string.
+
+        With ``match``, a regular expression, the new text always matches it, whole, with ``length`` characters at most;
+        so does the prime with the new text where ``match_prime`` is true. ``json_schema`` is a JSON schema instead, as
+        a dict or the path of a file: the text is valid JSON by it.
+
+        ``unknown`` decides about characters of the prime that the model does not know: ``error``; ``skip`` leaves them
+        out; ``unknown`` takes the model's unknown symbol. ``style`` is ``careful``, ``balanced`` or ``bold``: settings
+        of the chain, over which its parameters count. ``chain`` names the links of another sampling
         chain than the model's own.
 
         Other keyword arguments are parameters of the chain's links, such as ``temperature=0.8``. Where several links
         have a parameter of the same name, or an argument of this method has it, write ``LINK_PARAM=...``, or
         ``params={"LINK.PARAM": ...}``.
 
-        Raises UsageError for an impossible argument or parameter, PrimeError for an unknown character of the prime.
+        Raises UsageError for an impossible argument or parameter, PrimeError for an unknown character of the prime, or
+        for a prime that no text which matches continues.
         """
-        options = _writing_options(1, length, seed, stream, stop, unknown, style, chain, params, parameters)
+        options = _writing_options(
+            1, length, seed, stream, stop, unknown, style, chain, params, parameters, match, json_schema, match_prime
+        )
         return self._write_all([prime], options)[0].text
 
     def write_many(
@@ -177,6 +199,9 @@ class TextModel:
         seed: int | None = None,
         stream: int = 0,
         stop: str | Sequence[str] = (),
+        match: MatchOption = None,
+        json_schema: SchemaOption = None,
+        match_prime: bool = False,
         unknown: str = "error",
         style: str | None = None,
         chain: Sequence[str] | None = None,
@@ -186,11 +211,26 @@ class TextModel:
         """Write ``count`` texts of each prime, many side by side, which is much faster than one after the other.
 
         Text i of prime j is number ``count * j + i`` of the result, and uses that stream of the seed: `write` gives
-        the same text with that seed and stream. Other arguments, and errors, are those of `write`.
+        the same text with that seed and stream. ``match`` and ``json_schema`` may also be lists that have one for each
+        text, or None for a text without. Other arguments, and errors, are those of `write`.
         """
         if isinstance(primes, str):
             raise UsageError(f"primes = {primes!r}: expected a list of texts")
-        options = _writing_options(count, length, seed, stream, stop, unknown, style, chain, params, parameters)
+        options = _writing_options(
+            count,
+            length,
+            seed,
+            stream,
+            stop,
+            unknown,
+            style,
+            chain,
+            params,
+            parameters,
+            match,
+            json_schema,
+            match_prime,
+        )
         return self._write_all(list(primes), options) if len(primes) else []
 
     def stream(
@@ -201,6 +241,9 @@ class TextModel:
         seed: int | None = None,
         stream: int = 0,
         stop: str | Sequence[str] = (),
+        match: MatchOption = None,
+        json_schema: SchemaOption = None,
+        match_prime: bool = False,
         unknown: str = "error",
         style: str | None = None,
         chain: Sequence[str] | None = None,
@@ -211,7 +254,9 @@ class TextModel:
 
         Its attribute ``seed`` is the seed. Other arguments, and errors, are those of `write`.
         """
-        options = _writing_options(1, length, seed, stream, stop, unknown, style, chain, params, parameters)
+        options = _writing_options(
+            1, length, seed, stream, stop, unknown, style, chain, params, parameters, match, json_schema, match_prime
+        )
         with console.quiet() as messages:
             writing = self.prepare_writing([prime], options)
             [batch] = writing.batches()
@@ -363,6 +408,9 @@ def _writing_options(
     chain: Sequence[str] | None,
     params: Mapping[str, object] | None,
     parameters: Mapping[str, object],
+    match: object,
+    json_schema: object,
+    match_prime: bool,
 ) -> WritingOptions:
     """Return the arguments of `TextModel.write` as options; ``params`` and ``parameters`` both set those of links."""
     if not isinstance(params, Mapping | None):
@@ -370,8 +418,9 @@ def _writing_options(
     if isinstance(chain, str):
         raise UsageError(f"chain = {chain!r}: expected a list of links")
     links = None if chain is None else list(chain)
+    settings, stops = {**(params or {}), **parameters}, _stop_strings(stop)
     return WritingOptions(
-        count, length, seed, stream, _stop_strings(stop), unknown, links, {**(params or {}), **parameters}, style
+        count, length, seed, stream, stops, unknown, links, settings, style, match, json_schema, bool(match_prime)
     )
 
 

@@ -100,6 +100,7 @@ def choose_chain(
     settings: Mapping[str, object],
     spelling: Spelling,
     style: str | None = None,
+    needed_links: Sequence[str] = (),
 ) -> ChosenChain:
     """Build the chain of ``links`` (None: the file's own) and set parameters of it.
 
@@ -108,8 +109,8 @@ def choose_chain(
 
     ``settings`` maps names to values. A name is ``PARAM`` where one link has it, else ``LINK_PARAM`` or
     ``LINK.PARAM``; a dash may stand for an underscore. A built-in link that the chain lacks joins it when one of its
-    parameters is set. Raises UsageError for an unknown or ambiguous name and for a value out of range, ConfigError
-    for an option of another type.
+    parameters is set, and so do ``needed_links``. Raises UsageError for an unknown or ambiguous name and for a value
+    out of range, ConfigError for an option of another type.
     """
     use_compiled = links is None and bundle.kind == "generator"
     chain = stored_chain(bundle) if use_compiled else chain_of(bundle, registry, links)
@@ -117,13 +118,13 @@ def choose_chain(
         name: _find_link_parameter(name, chain, registry, bundle.vocab_size, spelling) for name in settings
     }
     style_links = [] if style is None else list(STYLES[style])
+    missing_links = [name for name in (*needed_links, *style_links) if name not in chain.names]
     is_compiled_param = [_has_param(chain, link_parameter) for link_parameter in link_parameters.values()]
-    if use_compiled and not (all(is_compiled_param) and set(style_links) <= set(chain.names)):
+    if use_compiled and (missing_links or not all(is_compiled_param)):
         # A setting is no input of the compiled chain, so the installed code of its links is needed.
         chain = chain_of(bundle, registry)
-    for link in style_links:
-        if link not in chain.names:
-            chain = chain.with_link(build_link(registry, link, bundle.vocab_size))
+    for name in missing_links:
+        chain = chain.with_link(build_link(registry, name, bundle.vocab_size))
     param_values: ParamValues = {} if style is None else style_numbers(style, chain)
     options: dict[str, dict[str, object]] = {}
     user_settings: dict[LinkParameter, object] = {}
@@ -191,8 +192,13 @@ def _parameters_of(links: Iterable[Link]) -> list[LinkParameter]:
     return [
         LinkParameter(link.name, parameter)
         for link in links
-        for parameter in [*link.strategy.params, *link.strategy.per_run]
+        for parameter in [*_option_names(link.strategy.params), *link.strategy.per_run]
     ]
+
+
+def _option_names(params: Mapping[str, Param]) -> list[str]:
+    """Return the parameters that users set; gentext sets the others itself."""
+    return [name for name, param in params.items() if param.is_option]
 
 
 def _find_matches(name: str, link_parameters: Collection[LinkParameter]) -> list[LinkParameter]:

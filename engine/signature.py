@@ -16,7 +16,7 @@ from gentext.interfaces import Finish
 from gentext.noise import DRAW
 
 #: The meaning of the numbers in ``ended``: an index into this tuple for each row.
-FINISH_BY_CODE: tuple[Finish, ...] = ("running", "stop", "masked")
+FINISH_BY_CODE: tuple[Finish, ...] = ("running", "stop", "masked", "match")
 
 Size = int | str
 

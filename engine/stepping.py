@@ -135,24 +135,40 @@ class _SteppedRows:
         )
         if not is_new.any():
             return tokens, None
-        emitted_tokens = self._record_tokens(tokens, all_masked, is_new)
+        ended = self._ended_rows()
+        emitted_tokens = self._record_tokens(tokens, all_masked, is_new, ended)
         # A row in which NaN reached the draw ends as masked.
         if index < NAN_CHECKED_POSITIONS or "masked" in self.finish:
             check_nan(chain_logits, link_logits)
         chunk = Chunk(emitted_tokens[None], _logprobs(model_logits, emitted_tokens)[None], tuple(self.finish))
         return tokens, chunk
 
+    def _ended_rows(self) -> NDArray[np.bool_]:
+        """Return which rows a link has ended [N]: see `Strategy.ends`."""
+        ended = np.zeros(self.count, np.bool_)
+        for link in self.chain:
+            if link.strategy.ends is not None:
+                ended |= self.link_states[link.name][link.strategy.ends]
+        return ended
+
     def _record_tokens(
-        self, tokens: NDArray[np.int64], all_masked: NDArray[np.bool_], is_new: NDArray[np.bool_]
+        self,
+        tokens: NDArray[np.int64],
+        all_masked: NDArray[np.bool_],
+        is_new: NDArray[np.bool_],
+        ended: NDArray[np.bool_],
     ) -> NDArray[np.int64]:
-        """Record new tokens, and return those of the chunk: -1 where a row has ended or still reads its prime."""
+        """Record new tokens, and return those of the chunk: -1 where a row has ended or still reads its prime.
+
+        ``ended`` is which rows a link has ended: their token is no part of the text.
+        """
         emitted_tokens = np.full(self.count, -1, np.int64)
         stop, limit = self.request.stop, self.request.max_tokens
         for row in np.flatnonzero(is_new):
             if self.finish[row] != "running":
                 continue
-            if all_masked[row]:
-                self.finish[row] = "masked"
+            if ended[row] or all_masked[row]:
+                self.finish[row] = "match" if ended[row] else "masked"
                 continue
             emitted_tokens[row] = tokens[row]
             self.drawn_counts[row] += 1

@@ -18,7 +18,8 @@ class StoredStrategy(Strategy):
         self.meta = meta
         self.params = {name: _stored_param(param) for name, param in meta.params.items()}
         self.state, self.tables = meta.state, meta.tables
-        self.uniforms, self.place, self.switch = meta.uniforms, meta.place, meta.switch  # type: ignore[misc]
+        self.uniforms, self.place = meta.uniforms, meta.place  # type: ignore[misc]
+        self.switch, self.ends = meta.switch, meta.ends  # type: ignore[misc]
 
     @property
     def per_run(self) -> list[str]:
@@ -52,4 +53,5 @@ def _has_same_options(strategy: Strategy, meta: LinkMeta) -> bool:
 
 def _stored_param(meta: ParamMeta) -> Param:
     low, high = (-math.inf if meta.low is None else meta.low), (math.inf if meta.high is None else meta.high)
-    return Param(meta.neutral, meta.help, meta.dtype, low, high, meta.default, meta.per_symbol, meta.decisive)
+    limits = (low, high, meta.default, meta.per_symbol, meta.decisive)
+    return Param(meta.neutral, meta.help, meta.dtype, *limits, meta.is_option)

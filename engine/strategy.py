@@ -19,9 +19,9 @@ from gentext.config import NoConfig, config_class, per_run_fields
 Array = Any
 Arrays = Mapping[str, Array]
 
-Place = Literal["penalty", "mask", "shape", "last"]
-#: In the order in which they stand in a chain. At most one link of a chain has the place ``last``.
-PLACES: tuple[Place, ...] = ("penalty", "mask", "shape", "last")
+Place = Literal["first", "penalty", "mask", "shape", "last"]
+#: In the order in which they stand in a chain. At most one link of a chain has the place ``first``, and one ``last``.
+PLACES: tuple[Place, ...] = ("first", "penalty", "mask", "shape", "last")
 
 #: The largest number that a parameter of each type can hold.
 MAX_NUMBER = {"int64": 2.0**63 - 1024, "float32": (2 - 2.0**-23) * 2.0**127}
@@ -48,6 +48,8 @@ class Param:
     per_symbol: bool = False
     decisive: float | None = None
     """The value at which only one symbol is left, so that no later link has an effect. Only messages use it."""
+    is_option: bool = True
+    """Whether users set it, by an option of its name; false for one that gentext itself sets in each request."""
 
     @property
     def initial(self) -> float:
@@ -109,13 +111,20 @@ class Strategy:
     place: ClassVar[Place] = "mask"
     """Where the link is inserted when ``--PARAM`` is set and the chain lacks it: among penalties, masks or shapes.
 
-    ``last`` is for a link that must see the result of the entire chain; a chain has at most one.
+    ``first`` is for a link whose masks decide what the others may choose from, ``last`` for one that must see the
+    result of the entire chain; a chain has at most one of each.
     """
     switch: ClassVar[str | None] = None
     """The one parameter that decides whether the link is active; None: all parameters must be neutral to turn it off.
 
     At its neutral value the link changes nothing, whatever the other parameters are. A link without parameters, but
     with tables, is inactive when all tables are neutral.
+    """
+
+    ends: ClassVar[str | None] = None
+    """The state, bool of shape (), that becomes true when the link has ended the row; None: it ends no row.
+
+    It becomes true in `accept`, at a token that was drawn, and stays true. That token is no part of the text.
     """
 
     def __init__(self, config: Any, vocab_size: int) -> None:
@@ -211,6 +220,12 @@ def declaration_problem(strategy: Strategy) -> str | None:
             f"one of its parameters ({', '.join(strategy.params)})" if strategy.params else "None: it has no params"
         )
         return f"switch is {strategy.switch!r}; expected {expected}"
+    if strategy.ends is not None:
+        end_state = strategy.state.get(strategy.ends)
+        if end_state is None or (end_state.shape, end_state.dtype, end_state.initial) != ((), "bool", 0):
+            return (
+                f"ends is {strategy.ends!r}; expected None, or the name of a state State((), 'bool') that begins false"
+            )
     return None
 
 

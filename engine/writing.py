@@ -9,7 +9,7 @@ import numbers
 import secrets
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -22,10 +22,14 @@ from gentext.generate import GeneratedText, Piece, encode_prime, generate, make_
 from gentext.handover import check_ids
 from gentext.interfaces import Finish, Ids, OpenSampler
 from gentext.manager import host
+from gentext.match_tables import MATCH_LINK
 from gentext.noise import SEED_LIMIT
 from gentext.parameters import ChosenChain, Spelling, choose_chain
 from gentext.stop import find_unwritable, stop_problem
 from gentext.styles import STYLES
+
+if TYPE_CHECKING:
+    from gentext.matching import TextMatches
 
 #: Texts of one request at most: the library returns all of them in one list.
 MAX_TEXTS = 100_000
@@ -50,7 +54,8 @@ class WrittenText:
     """The text that it continues; it is not part of ``text``."""
     text: str
     finish: Finish
-    """Why it ended: ``length``, ``stop``, or ``masked`` when the chain left no symbol to draw; else ``running``."""
+    """Why it ended: ``length``, ``stop``, ``match`` when it matches what it must, or ``masked`` when the chain left no
+    symbol to draw; else ``running``."""
     tokens: tuple[int, ...] = dataclasses.field(repr=False)
     """The id of each symbol that was drawn; a stop string, which ``text`` does not show, is among them."""
     logprobs: tuple[float, ...] = dataclasses.field(repr=False)
@@ -81,6 +86,18 @@ class WritingOptions(NamedTuple):
     """Parameters of the chain's links, see `gentext.parameters.choose_chain`."""
     style: str | None = None
     """One of `gentext.styles.STYLES`, over which ``parameters`` count; None: the file's own settings."""
+    match: object = None
+    """The regular expression that each text matches, whole; or a list with one for each text, of which some are None.
+    ``length`` is then the most characters that a text may have."""
+    json_schema: object = None
+    """The JSON schema by which each text is valid, instead: as a dict, or the path of a file; or a list as above."""
+    match_prime: bool = False
+    """Whether the prime is the beginning of what matches; else the new text alone is."""
+
+    @property
+    def is_matched(self) -> bool:
+        """Whether texts must match something."""
+        return self.match is not None or self.json_schema is not None
 
 
 class TextBatch(Iterator[Piece]):
@@ -150,6 +167,8 @@ class Writing:
     seed: int
     notes: list[str]
     """Remarks that the user should read before the text."""
+    matches: TextMatches | None = None
+    """What the texts must match."""
 
     def texts(self, bar: Bar | None = None) -> Iterator[WrittenText]:
         """Write all texts, batch by batch; yield them in their order, each as soon as it can be.
@@ -182,6 +201,7 @@ class Writing:
             param_values=self.chosen_chain.param_values,
             stops=options.stop,
             tables=self.tables,
+            matches=self.matches and self.matches.of_texts(text_numbers),
         )
         return TextBatch([self.primes[prime_number] for prime_number in prime_numbers], self.seed, texts, pieces)
 
@@ -208,14 +228,20 @@ def prepare_writing(
         if not isinstance(prime, str):
             raise UsageError(f"{spelling.assignment('prime', prime)}: expected a text")
     check_options(options, spelling, len(primes))
+    needed_links = [MATCH_LINK] if options.is_matched else []
     chosen_chain = choose_chain(
-        sampler.bundle, host().registry, options.links, options.parameters, spelling, options.style
+        sampler.bundle, host().registry, options.links, options.parameters, spelling, options.style, needed_links
     )
     encoded_primes, notes = encode_primes(sampler, primes, options.unknown, spelling.assignment("unknown", "skip"))
     seed = secrets.randbelow(2**32) if options.seed is None else int(options.seed)
     notes = [*chosen_chain.notes, *notes, *stop_notes(sampler.bundle, options.stop, spelling)]
     tables = make_tables(chosen_chain.chain, sampler.bundle)
-    return Writing(sampler, primes, encoded_primes, options, chosen_chain, tables, seed, notes)
+    matches = None
+    if options.is_matched:
+        from gentext.matching import prepare_matches  # few requests need it
+
+        matches = prepare_matches(sampler.bundle, chosen_chain.chain, tables, encoded_primes, options, spelling)
+    return Writing(sampler, primes, encoded_primes, options, chosen_chain, tables, seed, notes, matches)
 
 
 def check_options(options: WritingOptions, spelling: Spelling, primes: int = 1) -> None:
@@ -235,6 +261,8 @@ def check_options(options: WritingOptions, spelling: Spelling, primes: int = 1) 
     ):
         if setting is not None and not (is_whole(setting) and 0 <= setting <= highest):
             raise UsageError(f"{spelling.assignment(name, setting)}: expected a whole number from 0 to {highest}")
+    if problem := _match_problem(options, spelling):
+        raise UsageError(problem)
     for stop in options.stop:
         problem = stop_problem(stop) if isinstance(stop, str) else "expected a text"
         if problem:
@@ -243,6 +271,19 @@ def check_options(options: WritingOptions, spelling: Spelling, primes: int = 1) 
         raise UsageError(f"{spelling.assignment('unknown', options.unknown)}: expected error, skip or unknown")
     if options.style is not None and options.style not in [*STYLES]:
         raise UsageError(f"{spelling.assignment('style', options.style)}: expected {', '.join(STYLES)}")
+
+
+def _match_problem(options: WritingOptions, spelling: Spelling) -> str | None:
+    """Return which options about what texts must match exclude each other, or None."""
+    match, schema, match_prime, stop = map(spelling.name, ("match", "json_schema", "match_prime", "stop"))
+    if options.match is not None and options.json_schema is not None:
+        return f"{match} and {schema}: expected one of them"
+    if options.is_matched and options.stop:
+        name = schema if options.match is None else match
+        return f"{name} and {stop}: expected one of them; a text that stops early would not match"
+    if options.match_prime and not options.is_matched:
+        return f"{match_prime}: expected {match} or {schema} with it"
+    return None
 
 
 def stop_notes(bundle: Bundle, stops: Sequence[str], spelling: Spelling) -> list[str]:

@@ -37,6 +37,7 @@ def register_samplers(register: Register) -> None:
 
 @hookimpl
 def register_strategies(register: Register) -> None:
+    register("match", "gentext.plugins.strategies.match:Match", summary="texts that match an expression, whole")
     # In the order in which they stand in a chain of all of them, within their places: that of llama.cpp.
     register("bias", "gentext.plugins.strategies.bias:Bias", summary="chosen symbols more or less probable")
     register("ban", "gentext.plugins.strategies.ban:Ban", summary="characters that are never written")

@@ -159,7 +159,7 @@ def test_penalties_count_like_a_naive_recount(tokens: list[int], window: int, st
 def test_links_are_inserted_at_their_place() -> None:
     registry = host().registry
     chain = build_chain(registry, DEFAULT_CHAIN, V)
-    assert chain.with_link(build_link(registry, "penalties", V)).names == ["penalties", *DEFAULT_CHAIN]
+    assert chain.with_link(build_link(registry, "penalties", V)).names == ["match", "penalties", *DEFAULT_CHAIN[1:]]
     bare = build_chain(registry, ["temperature"], V)
     assert bare.with_link(build_link(registry, "min_p", V)).names == ["min_p", "temperature"]
     upside_down = build_chain(registry, ["temperature", "top_k"], V)

@@ -83,7 +83,8 @@ def test_options_of_commands() -> None:
 def _link_params() -> dict[str, Any]:
     registry = host().registry
     builtin = [one.name for one in registry if one.kind == "strategy" and one.distribution.builtin]
-    return {name: spec for link in builtin for name, spec in registry.get("strategy", link).params.items()}
+    params = {name: spec for link in builtin for name, spec in registry.get("strategy", link).params.items()}
+    return {name: spec for name, spec in params.items() if spec.is_option}
 
 
 def _link_options() -> list[str]:
@@ -217,7 +218,7 @@ def test_metadata(tiny_run: Path) -> None:
                 assert value[0].keys() == example[key][0].keys()
             elif key == "gentext.card":
                 assert value.keys() - {"precision", "fingerprint"} <= example[key].keys()
-    params = json.loads(written[0]["gentext.chain"])[0]["params"]["top_k"]
+    params = json.loads(written[0]["gentext.chain"])[1]["params"]["top_k"]
     assert params.keys() == example["gentext.chain"][0]["params"]["top_k"].keys()
 
 

@@ -174,12 +174,40 @@ class ChangesTheState(ForgetsItsState):
         return state
 
 
+class EndsRows(Base):
+    """Ends a row with its first new token."""
+
+    state = {"ended": State((), "bool")}  # noqa: RUF012
+    ends = "ended"
+
+    def accept(self, xp: Any, token: Any, logits: Any, params: Any, state: Any, tables: Any, new: Any) -> Any:
+        return {"ended": state["ended"] | new[:, 0]}
+
+
+class EndsByAnotherName(EndsRows):
+    ends = "end"
+
+
+class EndsByANumber(EndsRows):
+    state = {"ended": State((1,))}  # noqa: RUF012
+
+
+class EndsInThePrime(EndsRows):
+    def accept(self, xp: Any, token: Any, logits: Any, params: Any, state: Any, tables: Any, new: Any) -> Any:
+        return {"ended": state["ended"] | (token >= 0)}
+
+
+class GoesOn(EndsRows):
+    def accept(self, xp: Any, token: Any, logits: Any, params: Any, state: Any, tables: Any, new: Any) -> Any:
+        return {"ended": ~state["ended"] & new[:, 0]}
+
+
 class DecidesOnAValue(Base):
     def change(self, xp: Any, logits: Any, amount: Any, state: Any) -> Any:
         return logits * 0.5 if amount[0, 0] > 0.5 else logits
 
 
-@pytest.mark.parametrize("cls", [Base, Good])
+@pytest.mark.parametrize("cls", [Base, Good, EndsRows])
 def test_kit_accepts_a_good_strategy(cls: type[Strategy]) -> None:
     check_strategy(cls)
 
@@ -196,7 +224,7 @@ def test_kit_accepts_a_good_strategy(cls: type[Strategy]) -> None:
         (GivesNaN, "have NaN"),
         (ChangesAtNeutral, "changes the logits at its neutral values"),
         (IgnoresItsSwitch, "changes the logits at its neutral values {'amount': 0.0, 'extra': 1"),
-        (UnknownPlace, "place is 'end'; expected one of penalty, mask, shape, last"),
+        (UnknownPlace, "place is 'end'; expected one of first, penalty, mask, shape, last"),
         (OneNameTwice, "one name stands for two of its parameters, states and tables"),
         (DrawsItself, "gives other logits the second time; draw no random numbers but those of noise"),
         (CountsItsCalls, "gives other logits the second time; .* keep nothing in the strategy"),
@@ -210,6 +238,10 @@ def test_kit_accepts_a_good_strategy(cls: type[Strategy]) -> None:
         (ForgetsItsState, "state"),
         (StateOfAnotherType, "state count is"),
         (ChangesTheState, "changes an array in place"),
+        (EndsByAnotherName, r"ends is 'end'; expected None, or the name of a state State\(\(\), 'bool'\)"),
+        (EndsByANumber, "ends is 'ended'; expected None, or the name of a state"),
+        (EndsInThePrime, "ended is true in the prime, which never ends a row"),
+        (GoesOn, "ended becomes false again; a row that has ended stays so"),
         (DecidesOnAValue, "never mix rows"),
     ],
 )

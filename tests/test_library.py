@@ -148,13 +148,13 @@ def test_attributes(model: gentext.TextModel, tiny_run: Path) -> None:
     assert model.path == tiny_run
     assert model.vocab_size == len(model.symbols) == 19
     assert set(model.symbols) == set((tiny_run / HELD_OUT_FILE).read_text(encoding="utf-8"))
-    assert list(model.chain) == ["top_k", "top_p", "min_p", "temperature"]
+    assert list(model.chain) == ["match", "top_k", "top_p", "min_p", "temperature"]
     assert model.chain["top_p"] == {"top_p": 1.0}
     assert model.chain["temperature"] == {"temperature": 0.8, "dynatemp_range": 0.0, "dynatemp_exponent": 1.0}
     assert model.card["steps"] == 4
     assert model.device == "onnxruntime on CPU"
     assert repr(model) == (
-        f"<gentext model {tiny_run}: 19 symbols, chain top_k, top_p, min_p, temperature, onnxruntime on CPU>"
+        f"<gentext model {tiny_run}: 19 symbols, chain match, top_k, top_p, min_p, temperature, onnxruntime on CPU>"
     )
 
 

@@ -167,7 +167,7 @@ def test_all_stands_for_the_built_in_links_in_the_order_of_llama_cpp() -> None:
 @pytest.mark.parametrize(
     ("names", "first", "last"),
     [
-        (["all"], "bias", "mirostat"),
+        (["all"], "bias", "mirostat"),  # match comes before them all
         (["all", "adaptive_p"], "bias", "adaptive_p"),
         (["top_p", "all"], "top_p", "mirostat"),
         (["adaptive_p", "all", "bias"], "adaptive_p", "bias"),
@@ -175,7 +175,7 @@ def test_all_stands_for_the_built_in_links_in_the_order_of_llama_cpp() -> None:
 )
 def test_all_holds_what_is_not_named(names: list[str], first: str, last: str) -> None:
     chain = configured_chain(host().registry, {"links": names}, V)
-    assert (chain.names[0], chain.names[-1]) == (first, last)
+    assert (chain.names[0], chain.names[1], chain.names[-1]) == ("match", first, last)
     assert len(chain.names) == len(BUILTINS) - 1  # but for one of the two that must both stand last
 
 

@@ -36,6 +36,8 @@ def receive(connection: socket.socket, size: int) -> bytes:
 
 def launch(address: str, arguments: list[str]) -> None:
     """Have the server run Python with these arguments, and end as its child ends."""
+    if arguments[0] == "-P":  # the program that compiles an expression: it has less memory than PyTorch needs
+        os.execv(sys.executable, [sys.executable, *arguments])
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(address)

@@ -199,9 +199,24 @@ def _run_link(
             {"token": np.where(is_new[:, 0], drawn_tokens, forced_tokens[step]).astype(np.int64)}
         )
         with _explain_broken_rule(link):
-            state = chain.accept(readonly_inputs["token"], logits_by_link, params, state, link_tables, is_new)
+            next_state = chain.accept(readonly_inputs["token"], logits_by_link, params, state, link_tables, is_new)
+        _check_ends(link, state[link.name], next_state[link.name], is_new[:, 0])
+        state = next_state
         logits_of_steps.append(link_logits)
     return logits_of_steps
+
+
+def _check_ends(
+    link: Link, state: Mapping[str, NDArray[Any]], next_state: Mapping[str, NDArray[Any]], is_new: NDArray[np.bool_]
+) -> None:
+    """Check the state by which a link ends rows, before and after the token of a position was accepted."""
+    name = link.strategy.ends
+    if name is None:
+        return
+    assert not (state[name] & ~next_state[name]).any(), (
+        f"{link.name}: {name} becomes false again; a row that has ended stays so"
+    )
+    assert not (next_state[name] & ~is_new).any(), f"{link.name}: {name} is true in the prime, which never ends a row"
 
 
 @contextlib.contextmanager

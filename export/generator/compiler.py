@@ -29,7 +29,7 @@ from gentext.export.generator.tree import flatten, unflatten
 from gentext.export.generator.unrolled import make_capturable
 from gentext.export.proto import IR_VERSION, check_graph, declare_shape
 from gentext.export.strategies.call import call_strategy
-from gentext.export.strategies.indexing import int_vector
+from gentext.export.strategies.indexing import int_vector, select
 from gentext.export.strategies.namespace import xp
 from gentext.export.strategies.traced import Traced
 from gentext.signature import signature
@@ -85,14 +85,14 @@ class Compiler:
             default_link_states = {name: state.chain[name] for name in default_links}
             state_after_default_loop, default_outputs = build_loop(
                 self._position_builder.build,
-                _trips_where(trips, op.not_(uses_other_links)),
+                _tripsselect(trips, op.not_(uses_other_links)),
                 dataclasses.replace(state, chain=default_link_states),
                 position_inputs,
                 invariants.without_branches(),
             )
             # One of the two loops runs no times and returns its initial state, so they can follow each other.
             state = dataclasses.replace(state_after_default_loop, chain=state.chain | state_after_default_loop.chain)
-            trips = _trips_where(trips, uses_other_links)
+            trips = _tripsselect(trips, uses_other_links)
             outputs.append(default_outputs)
         state, all_link_outputs = build_loop(self._position_builder.build, trips, state, position_inputs, invariants)
         outputs.append(all_link_outputs)
@@ -174,7 +174,12 @@ class Compiler:
         state, position_outputs = call_result.state, call_result.outputs
         ended_before = op.where(inputs["fresh"], op.const(np.int64(0)), inputs["ended"])
         tokens, ended = end_rows(
-            position_outputs.tokens, position_outputs.tops, inputs["forced"], ended_before, call_result.stopped
+            position_outputs.tokens,
+            position_outputs.tops,
+            inputs["forced"],
+            ended_before,
+            call_result.stopped,
+            position_outputs.ended,
         )
         outputs = {"tokens": tokens, "logprobs": log_probabilities(position_outputs.logits, position_outputs.tokens)}
         outputs["logits"] = op.gather(position_outputs.logits, op.const(np.int64(-1)), axis=0)
@@ -193,7 +198,7 @@ class Compiler:
         fresh = inputs["fresh"]
         token = op.where(fresh, op.const(np.int64(self.bundle.start)), inputs["token"])
         model_states = {
-            state.name: op.where(
+            state.name: select(
                 _flags_along_axis(fresh, len(state.shape), state.spec.batch_axis),
                 _initial_row(state),
                 inputs[state.name],
@@ -212,7 +217,7 @@ class Compiler:
         link_state = {}
         for name, spec in link.strategy.state.items():
             fresh = _flags_along_axis(inputs["fresh"], 1 + len(spec.shape), 0)
-            link_state[name] = Traced(op.where(fresh, initial_arrays[name].var, inputs[f"{link.name}.{name}"]))
+            link_state[name] = Traced(select(fresh, initial_arrays[name].var, inputs[f"{link.name}.{name}"]))
         return link_state
 
     def _initial_stop_state(self, inputs: NamedVars) -> Var:
@@ -243,7 +248,7 @@ class Compiler:
 
 
 def _concat_loops(loop_outputs: list[PositionOutput], vocab_size: int, rows: Var) -> PositionOutput:
-    """Return the outputs of several loops, concatenated along the positions.
+    """Return the outputs of several loops, concatenated along the positions; the last loop has all outputs.
 
     onnxruntime does not keep the sizes of an output of a loop that ran no times, so each is reshaped to
     [K, rows, ...] first.
@@ -251,13 +256,18 @@ def _concat_loops(loop_outputs: list[PositionOutput], vocab_size: int, rows: Var
     row_shapes = {"tokens": (), "logits": (vocab_size,), "tops": (1,)}
     flat_outputs = [flatten(output) for output in loop_outputs]
     joined_vars = {}
-    for name, row_shape in row_shapes.items():
-        reshaped_vars = [
-            op.reshape(variables[name], op.concat([int_vector(-1), rows, int_vector(*row_shape)], axis=0))
-            for variables in flat_outputs
-        ]
-        joined_vars[name] = op.concat(reshaped_vars, axis=0)
-    return unflatten(loop_outputs[0], joined_vars)
+    for name in flat_outputs[-1]:
+        shape = op.concat([int_vector(-1), rows, int_vector(*row_shapes.get(name, ()))], axis=0)
+        # A loop without a link that ends rows has ended none.
+        joined_vars[name] = op.concat(
+            [op.reshape(variables.get(name, _false_like(variables["tokens"])), shape) for variables in flat_outputs],
+            axis=0,
+        )
+    return unflatten(loop_outputs[-1], joined_vars)
+
+
+def _false_like(integers: Var) -> Var:
+    return op.cast(op.mul(integers, op.const(np.int64(0))), to=np.bool_)
 
 
 def _flags_along_axis(flags: Var, ndim: int, axis: int) -> Var:
@@ -271,7 +281,7 @@ def _is_any_true(flags: list[Var]) -> Var:
     return op.cast(op.reduce_max(op.cast(_stack_vars(flags), to=np.uint8), keepdims=0), to=np.bool_)
 
 
-def _trips_where(trips: Var, condition: Var) -> Var:
+def _tripsselect(trips: Var, condition: Var) -> Var:
     """Return the number of iterations, or 0 where the condition is false."""
     return op.mul(trips, op.cast(condition, to=np.int64))
 

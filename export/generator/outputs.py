@@ -5,6 +5,8 @@ Where a row ends does not change what the next position draws, so none of this i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import spox.opset.ai.onnx.v21 as op
 from spox import Var
@@ -17,13 +19,16 @@ from gentext.signature import FINISH_BY_CODE
 NamedVars = dict[str, Var]
 
 
-def end_rows(tokens: Var, top_logits: Var, forced: Var, ended: Var, stopped: Var) -> tuple[Var, Var]:
+def end_rows(
+    tokens: Var, top_logits: Var, forced: Var, ended: Var, stopped: Var, link_ended: Sequence[Var]
+) -> tuple[Var, Var]:
     """Return the tokens [K, N], with -1 after a row's end, and how each row ended [N], a code of FINISH_BY_CODE.
 
     ``tokens`` [K, N] were drawn or forced, ``top_logits`` [K, N, 1] are the largest logits after the chain,
     ``forced`` [K, N] is -1 where a token was drawn, ``ended`` [N] is how the rows ended before this call, and
-    ``stopped`` [K, N] is whether a stop string is complete. A forced position never ends a row; a position at which
-    every symbol is masked gives -1.
+    ``stopped`` [K, N] is whether a stop string is complete, and the only element of ``link_ended`` [K, N], where there
+    is one, whether a link has ended the row. A forced position never ends a row; a position at which every symbol is
+    masked, or at which a link has ended the row, gives -1.
     """
     is_drawn = op.less(forced, op.const(np.int64(0)))
     is_finite = op.less(op.abs(op.squeeze(top_logits, int_vector(2))), op.const(np.float32(np.inf)))
@@ -31,11 +36,16 @@ def end_rows(tokens: Var, top_logits: Var, forced: Var, ended: Var, stopped: Var
     running_code = op.const(np.int64(FINISH_BY_CODE.index("running")))
     new_codes = op.where(op.and_(stopped, is_drawn), op.const(np.int64(FINISH_BY_CODE.index("stop"))), running_code)
     new_codes = op.where(is_masked, op.const(np.int64(FINISH_BY_CODE.index("masked"))), new_codes)
+    is_without_token = is_masked
+    for flags in link_ended:
+        is_ended = op.and_(flags, is_drawn)
+        new_codes = op.where(is_ended, op.const(np.int64(FINISH_BY_CODE.index("match"))), new_codes)
+        is_without_token = op.or_(is_without_token, is_ended)
     # From here on there are K + 1 positions: the first is the code before this call.
     codes = op.concat([op.unsqueeze(ended, int_vector(0)), new_codes], axis=0)
     has_ended = op.cast(op.greater(codes, running_code), to=np.int32)
     ends_before = op.slice(op.cumsum(has_ended, op.const(np.int64(0))), int_vector(0), int_vector(-1), int_vector(0))
-    is_silent = op.or_(op.greater(ends_before, op.const(np.int32(0))), is_masked)
+    is_silent = op.or_(op.greater(ends_before, op.const(np.int32(0))), is_without_token)
     first_end = op.arg_max(has_ended, axis=0, keepdims=1)
     next_ended = op.squeeze(op.gather_elements(codes, first_end, axis=0), int_vector(0))
     return op.where(is_silent, op.const(np.int64(-1)), tokens), next_ended

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -50,6 +51,8 @@ class PositionOutput:
     """Of the step, before the chain [N, V]."""
     tops: Var
     """The largest logit after the chain [N, 1]: not finite where every symbol is masked."""
+    ended: list[Var]
+    """Whether a link has ended the row [N]: one element; none where no link that runs ends rows."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,9 +143,10 @@ class PositionBuilder:
                 link_states[link.name] = self._accept_token(
                     link, token, link_outputs[link.name], link_states[link.name], is_new, invariants
                 )
-        return LoopState(token, next_model_states, link_states), PositionOutput(
-            token, step_results["logits"], top_logits
-        )
+        end_flags = [link_states[link.name][link.strategy.ends].var for link in links if link.strategy.ends is not None]
+        ended = [functools.reduce(op.or_, end_flags)] if end_flags else []
+        output = PositionOutput(token, step_results["logits"], top_logits, ended)
+        return LoopState(token, next_model_states, link_states), output
 
     def link_params(self, inputs: Mapping[str, Var], link: Link) -> TracedArrays:
         """Return a link's parameters with one row for each row of the batch; ``inputs`` are the call's."""

@@ -22,6 +22,13 @@ def int_vector(*numbers: int) -> Var:
     return op.const(np.array(numbers, np.int64))
 
 
+def select(condition: Var, if_true: Var, if_false: Var) -> Var:
+    """Return the elements of one of two variables, as ONNX's Where does; onnxruntime has none for bool."""
+    if if_false.unwrap_tensor().dtype != np.bool_:
+        return op.where(condition, if_true, if_false)
+    return op.or_(op.and_(condition, if_true), op.and_(op.not_(condition), if_false))
+
+
 def index_array(var: Var, shape: Shape, key: tuple[Any, ...]) -> Var:
     """Return ``var[key]`` for slices, None, Ellipsis and whole numbers, on any axis but the batch.
 

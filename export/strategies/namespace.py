@@ -12,7 +12,7 @@ import numpy as np
 import spox.opset.ai.onnx.v21 as op
 from spox import Var
 
-from gentext.export.strategies.indexing import int_vector
+from gentext.export.strategies.indexing import int_vector, select
 from gentext.export.strategies.ordering import argsort, keep_largest, largest_per_symbol, sort
 from gentext.export.strategies.reductions import REDUCTIONS
 from gentext.export.strategies.rules import NO_VALUES, RuleBroken
@@ -54,7 +54,7 @@ def where(condition: Traced, x: Operand, y: Operand, /) -> Traced:
     if not isinstance(x, Traced) and not isinstance(y, Traced):
         dtype = np.float32 if isinstance(x, float) or isinstance(y, float) else None
         x = constant(x, dtype)
-    return Traced(op.where(condition.var, *matched_operands(x, y)))
+    return Traced(select(condition.var, *matched_operands(x, y)))
 
 
 def cumulative_sum(
