@@ -32,6 +32,15 @@ def best(
     stop: Annotated[
         list[str] | None, typer.Option(help="Texts end before this text, such as '\\n'; may be repeated.")
     ] = None,
+    match: Annotated[
+        str | None, typer.Option(metavar="REGEX", help="A regular expression that each text matches, whole.")
+    ] = None,
+    json_schema: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A JSON schema by which each text is valid.")
+    ] = None,
+    match_prime: Annotated[
+        bool, typer.Option("--match-prime", help="The prime counts as the beginning of it.")
+    ] = False,
     temperature: Annotated[float, typer.Option(help="1: the model's own probabilities.")] = SearchOptions().temperature,
     beam: Annotated[
         int | None, typer.Option(help="Keep so many beginnings of each length: quick, but not exact.")
@@ -52,7 +61,16 @@ def best(
     """
     spelling = FlagSpelling()
     options = SearchOptions(
-        count, length, [decode_escapes(text) for text in stop or ()], temperature, unknown, beam, memory
+        count=count,
+        length=length,
+        stop=[decode_escapes(text) for text in stop or ()],
+        temperature=temperature,
+        unknown=unknown,
+        beam=beam,
+        memory=memory,
+        match=match,
+        json_schema=json_schema,
+        match_prime=match_prime,
     )
     prime_text = decode_escapes(prime)
     check_search_options(options, spelling)

@@ -89,7 +89,7 @@ class TextEndings:
     :param stop: the stop strings, each of which ends a text that it is not part of.
     :param match: the texts that are complete, instead of those that stop strings or the length end.
 
-    Raises UsageError where one text has several spellings in these symbols.
+    The symbols must have one spelling of each text: see `check_spelling`.
     """
 
     def __init__(
@@ -100,7 +100,6 @@ class TextEndings:
         stop: StopAutomaton | None = None,
         match: MatchTables | None = None,
     ) -> None:
-        check_spelling(token_bytes, unknown)
         self.length = length
         self.finish: TextFinish = "length" if match is None else "match"
         """What ends the texts that no stop string ends."""

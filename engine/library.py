@@ -270,6 +270,9 @@ class TextModel:
         count: int = 10,
         length: int = 20,
         stop: str | Sequence[str] = (),
+        match: str | None = None,
+        json_schema: Mapping[str, Any] | str | os.PathLike[str] | None = None,
+        match_prime: bool = False,
         temperature: float = 1.0,
         unknown: str = "error",
         beam: int | None = None,
@@ -282,6 +285,10 @@ class TextModel:
         symbols, and of those of the stop string that ends it. The sampling chain is not used: probabilities are those
         of the model, whose logits are divided by ``temperature``. Bytes that are no UTF-8 are no text.
 
+        With ``match``, a regular expression, or ``json_schema``, the texts are those that match, whole, with ``length``
+        characters at most, and the log-probability is that of the symbols alone; other text might follow. With
+        ``match_prime`` the prime counts as the beginning of what matches.
+
         The result is exact, or has fewer texts where the search would take more than ``memory`` megabytes: then
         ``is_complete`` is false, and ``bound`` is the greatest log-probability that any other text can have. With
         ``beam`` only so many beginnings of each number of symbols are kept, which is quick, but not exact.
@@ -292,7 +299,9 @@ class TextModel:
         """
         from gentext.searching import SearchOptions  # `gen sample` does not need it
 
-        options = SearchOptions(count, length, _stop_strings(stop), temperature, unknown, beam, memory)
+        options = SearchOptions(
+            count, length, _stop_strings(stop), temperature, unknown, beam, memory, match, json_schema, match_prime
+        )
         if progress:
             searching = self._search(prime, options)
         else:

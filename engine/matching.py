@@ -183,7 +183,7 @@ def build_matches(
         assert constraint is not None
         number_by_prime = {prime: i for i, prime in enumerate(dict.fromkeys(primes[number] for number in numbers))}
         automaton = compile_constraint(constraint, bundle, is_banned, list(number_by_prime))
-        _check_lengths(automaton, list(number_by_prime), budget, constraint.title, spelling)
+        check_lengths(automaton, list(number_by_prime), budget, constraint.title, spelling)
         automata.append(automaton)
         starts[numbers] = [start_count + number_by_prime[primes[number]] for number in numbers]
         start_count += len(number_by_prime)
@@ -264,7 +264,7 @@ def _explain_emptiness(constraint: Constraint, symbols: Sequence[bytes]) -> str:
     return f"no text of the model's symbols matches it: {reason}"
 
 
-def _check_lengths(
+def check_lengths(
     automaton: MatchAutomaton, primes: Sequence[bytes], budget: int, title: str, spelling: Spelling
 ) -> None:
     """Raise UsageError where the shortest text that matches has more characters than a text may have."""

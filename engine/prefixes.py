@@ -85,7 +85,7 @@ class BestText:
     logprob: float
     """Natural logarithm of its probability."""
     finish: TextFinish
-    """What ends it: ``stop`` or ``length``."""
+    """What ends it: ``stop``, ``length`` or ``match``."""
     tokens: tuple[int, ...] = dataclasses.field(repr=False)
     """The id of each of its symbols, without those of the stop string."""
 

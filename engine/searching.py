@@ -6,12 +6,14 @@ import dataclasses
 import math
 import numbers
 from collections.abc import Iterator, Sequence
-from typing import Protocol, overload, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, overload, runtime_checkable
+
+import numpy as np
 
 from gentext.best import TextSearch
 from gentext.bundle import Bundle
 from gentext.console import Bar
-from gentext.endings import TextEndings
+from gentext.endings import TextEndings, check_spelling
 from gentext.errors import PluginError, UsageError
 from gentext.handover import describe_sampler
 from gentext.interfaces import OpenSampler
@@ -19,7 +21,10 @@ from gentext.parameters import Spelling
 from gentext.prefixes import BestText, prefix_bytes
 from gentext.stepping import StepModel
 from gentext.stop import StopAutomaton, stop_problem
-from gentext.writing import MAX_TEXTS, UNKNOWN_POLICIES, encode_primes, is_whole, stop_notes
+from gentext.writing import MAX_TEXTS, UNKNOWN_POLICIES, encode_primes, is_whole, match_problem, stop_notes
+
+if TYPE_CHECKING:
+    from gentext.match import MatchAutomaton
 
 #: Characters of a text at most: its beginnings form a chain that must be followed for each text.
 MAX_LENGTH = 100_000
@@ -83,6 +88,17 @@ class SearchOptions:
     """How many beginnings of a length are kept; None: all of them, for an exact result."""
     memory: int = 1000
     """Megabytes that the open beginnings may take."""
+    match: object = None
+    """The regular expression that each text matches, whole."""
+    json_schema: object = None
+    """The JSON schema by which each text is valid, as a dict, or the path of a file."""
+    match_prime: bool = False
+    """Whether the prime counts as the beginning of what matches."""
+
+    @property
+    def is_matched(self) -> bool:
+        """Whether texts must match something."""
+        return self.match is not None or self.json_schema is not None
 
 
 @dataclasses.dataclass
@@ -125,29 +141,55 @@ def prepare_search(sampler: OpenSampler, prime: str, options: SearchOptions, spe
     bundle = sampler.bundle
     memory = options.memory * MEGABYTE
     _check_memory(bundle, memory, options, spelling)
-    stop = StopAutomaton(options.stop) if options.stop else None
-    endings = TextEndings(bundle.token_bytes, bundle.tokenizer.unknown, options.length, stop)
+    check_spelling(bundle.token_bytes, bundle.tokenizer.unknown)
     [prime_ids], notes = encode_primes(sampler, [prime], options.unknown, spelling.assignment("unknown", "skip"))
     notes += stop_notes(bundle, options.stop, spelling)
-    if not options.stop and options.length > LONG_TEXT and options.beam is None:
+    if not (options.stop or options.is_matched or options.beam) and options.length > LONG_TEXT:
         notes.append(
             f"{spelling.assignment('length', options.length)}: nothing else ends a text, so this may use up its memory "
             f"before any text is proven; {spelling.name('stop')} ends texts earlier, {spelling.name('beam')} gives "
             f"probable texts quickly"
         )
     prime_bytes = b"".join(bundle.token_bytes[int(token)] for token in prime_ids)
+    endings, position = _prepare_endings(bundle, prime_bytes, options, spelling)
     search = TextSearch(
         sampler,
         bundle,
         endings,
         prime_ids,
-        (0, stop.state_after_prime(prime_bytes) if stop else 0, 0, 0),
+        position,
         count=options.count,
         temperature=options.temperature,
         memory=memory,
         beam=options.beam,
     )
     return Searching(search, notes)
+
+
+def _prepare_endings(
+    bundle: Bundle, prime: bytes, options: SearchOptions, spelling: Spelling
+) -> tuple[TextEndings, tuple[int, ...]]:
+    """Return where texts end, and the position of the empty text behind the prime."""
+    stop = StopAutomaton(options.stop) if options.stop else None
+    match = _compile_match(bundle, prime, options, spelling) if options.is_matched else None
+    endings = TextEndings(bundle.token_bytes, bundle.tokenizer.unknown, options.length, stop, match)
+    return endings, (0, stop.state_after_prime(prime) if stop else 0, match.start if match else 0, 0)
+
+
+def _compile_match(bundle: Bundle, prime: bytes, options: SearchOptions, spelling: Spelling) -> MatchAutomaton:
+    """Return the automaton of the texts that match; its start is behind the prime where that counts.
+
+    Raises UsageError for an expression that cannot be followed or not within the length, PrimeError for a prime that
+    no text which matches continues.
+    """
+    from gentext.matching import check_lengths, compile_constraint, read_constraints  # few requests need them
+
+    [constraint] = read_constraints(options.match, options.json_schema, 1, spelling)
+    assert constraint is not None
+    primes = [prime if options.match_prime else b""]
+    automaton = compile_constraint(constraint, bundle, np.zeros(bundle.vocab_size, np.bool_), primes)
+    check_lengths(automaton, primes, options.length, constraint.title, spelling)
+    return automaton
 
 
 def check_search_options(options: SearchOptions, spelling: Spelling) -> None:
@@ -164,6 +206,8 @@ def check_search_options(options: SearchOptions, spelling: Spelling) -> None:
         problem = stop_problem(stop) if isinstance(stop, str) else "expected a text"
         if problem:
             raise UsageError(f"{spelling.assignment('stop', stop)}: {problem}")
+    if match_conflict := match_problem(options, spelling):
+        raise UsageError(match_conflict)
     temperature = options.temperature
     is_number = isinstance(temperature, numbers.Real) and not isinstance(temperature, bool)
     if not is_number or not LOWEST_TEMPERATURE <= temperature <= HIGHEST_TEMPERATURE:  # NaN is refused too

@@ -30,6 +30,7 @@ from gentext.styles import STYLES
 
 if TYPE_CHECKING:
     from gentext.matching import TextMatches
+    from gentext.searching import SearchOptions
 
 #: Texts of one request at most: the library returns all of them in one list.
 MAX_TEXTS = 100_000
@@ -261,7 +262,7 @@ def check_options(options: WritingOptions, spelling: Spelling, primes: int = 1) 
     ):
         if setting is not None and not (is_whole(setting) and 0 <= setting <= highest):
             raise UsageError(f"{spelling.assignment(name, setting)}: expected a whole number from 0 to {highest}")
-    if problem := _match_problem(options, spelling):
+    if problem := match_problem(options, spelling):
         raise UsageError(problem)
     for stop in options.stop:
         problem = stop_problem(stop) if isinstance(stop, str) else "expected a text"
@@ -273,7 +274,7 @@ def check_options(options: WritingOptions, spelling: Spelling, primes: int = 1) 
         raise UsageError(f"{spelling.assignment('style', options.style)}: expected {', '.join(STYLES)}")
 
 
-def _match_problem(options: WritingOptions, spelling: Spelling) -> str | None:
+def match_problem(options: WritingOptions | SearchOptions, spelling: Spelling) -> str | None:
     """Return which options about what texts must match exclude each other, or None."""
     match, schema, match_prime, stop = map(spelling.name, ("match", "json_schema", "match_prime", "stop"))
     if options.match is not None and options.json_schema is not None:

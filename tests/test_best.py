@@ -23,7 +23,7 @@ from gentext.best import TextSearch
 from gentext.bundle import Bundle, StateMeta, TokenizerMeta
 from gentext.byte_automaton import compile_bytes
 from gentext.console import Bar
-from gentext.endings import TextEndings
+from gentext.endings import TextEndings, check_spelling
 from gentext.errors import FileFormatError, PluginError, UsageError
 from gentext.expression import Alphabet, translate_expression
 from gentext.interfaces import Chunk, Request
@@ -251,8 +251,8 @@ def test_beam() -> None:
 )
 def test_several_spellings_are_refused(symbols: list[bytes], problem: str) -> None:
     with pytest.raises(UsageError, match=problem):
-        TextEndings(symbols, None, 5)
-    TextEndings([b"a", "é".encode(), b"\xc3", b""], 3, 5)  # an unknown symbol is never written, so it may be anything
+        check_spelling(symbols, None)
+    check_spelling([b"a", "é".encode(), b"\xc3", b""], 3)  # an unknown symbol is never written, so it may be anything
 
 
 def test_every_character_has_one_spelling_in_bytes() -> None:
@@ -422,3 +422,44 @@ def test_damaged_weights_are_named() -> None:
 
     with pytest.raises(FileFormatError, match="not a number"):
         list(search(Damaged([b"a", b"b"], 1), [], 3, count=1).find(Bar("", None, "")))
+
+
+# -- expressions ---------------------------------------------------------------------------------
+
+
+def test_texts_that_match(gen: Gen, tiny_run: Path, tmp_path: Path) -> None:
+    model = gentext.load(tiny_run)
+    best = model.best("ab", match="[a-c]{2}|d[ef]", count=100)
+    expected = {first + last for first in "abc" for last in "abc"} | {"de", "df"}
+    assert {text.text for text in best} == expected and best.is_complete and best.bound == -math.inf
+    for text in best:
+        assert text.logprob == pytest.approx(model.score("ab" + text.text).logprobs[2:].sum(), abs=1e-4)
+    code, out, err = gen("best", tiny_run, "--prime", "ab", "--match", "[a-c]{2}|d[ef]", "--count", 3)
+    assert code == 0, err
+    assert [line.split() for line in out.splitlines()] == [
+        [f"{text.logprob:.4f}", "match", f'"{text.text}"'] for text in best[:3]
+    ]
+    longer = model.best("ab", match="ab(c|de)+", match_prime=True, length=3, count=100)
+    assert {text.text for text in longer} == {"c", "de", "cc", "cde", "dec", "ccc"}
+    schema = tmp_path / "schema.json"
+    schema.write_text('{"const": "abc"}', encoding="utf-8")
+    fails(2, gen("best", tiny_run, "--json-schema", schema), "the model cannot write")
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--match", "a", "--stop", "b"], "--match and --stop: expected one of them"),
+        (["--match", "a", "--json-schema", "s.json"], "--match and --json-schema: expected one of them"),
+        (["--match-prime"], "--match-prime: expected --match or --json-schema with it"),
+        (["--match", "(a"], "--match (a:"),
+        (["--match", "Z"], "the model cannot write 'Z'"),
+        (
+            ["--match", "a{9}", "--length", 8],
+            "--length 8: the shortest text that --match a{9} matches has 9 characters",
+        ),
+        (["--json-schema", "missing.json"], "--json-schema missing.json: cannot be read"),
+    ],
+)
+def test_bad_expressions(options: list[Any], problem: str, gen: Gen, tiny_run: Path) -> None:
+    fails(2, gen("best", tiny_run, *options), problem)
