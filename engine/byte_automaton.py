@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 from gentext import expression_child
 from gentext.expression import NOTHING, ExpressionError
 
-__all__ = ["ByteAutomaton", "compile_bytes", "read_automaton"]
-
 #: Seconds that compiling may take, the start of the process included.
 MAX_SECONDS = 12
 #: Automata that are remembered, so that a program that writes with one expression again and again compiles it once.

@@ -16,17 +16,6 @@ from collections.abc import Iterable, Sequence
 from re import _parser  # type: ignore[attr-defined]  # no other module of Python gives the parts of an expression
 from typing import Any
 
-__all__ = [
-    "Alphabet",
-    "ExpressionError",
-    "escape_text",
-    "every_character",
-    "join_alternatives",
-    "translate_expression",
-    "translate_pattern",
-    "write_class",
-]
-
 #: Characters of an expression, at most.
 MAX_CHARACTERS = 2**16
 #: The flags that change which characters a part matches.

@@ -10,8 +10,6 @@ import array
 import json
 import sys
 
-__all__ = ["MAX_STATES", "compile_expression"]
-
 #: Memory in bytes and processor time in seconds, at most.
 MAX_MEMORY, MAX_SECONDS = 2**30, 10
 #: States of an automaton, at most.

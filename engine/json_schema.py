@@ -20,8 +20,6 @@ from gentext.expression import (
     write_class,
 )
 
-__all__ = ["translate_schema"]
-
 #: Characters of the expression of a schema, at most.
 MAX_CHARACTERS = 2**20
 #: Keywords that say nothing about which values are valid.

@@ -17,8 +17,6 @@ from gentext.byte_automaton import ByteAutomaton
 from gentext.expression import ExpressionError
 from gentext.stop import MAX_TABLE
 
-__all__ = ["MatchAutomaton", "build_automaton", "stack_automata"]
-
 
 @dataclasses.dataclass(frozen=True)
 class MatchAutomaton:

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:  # the link needs the states alone, and imports quickly
     from gentext.match import MatchAutomaton
 
-__all__ = ["DONE_STATE", "FREE_STATE", "MATCH_LINK", "NO_LIMIT", "first_states", "link_tables"]
-
 #: The name of the link.
 MATCH_LINK = "match"
 #: The state of a row that follows no expression, or has ended.

@@ -31,16 +31,6 @@ from gentext.stop import find_unwritable
 if TYPE_CHECKING:
     from gentext.writing import WritingOptions
 
-__all__ = [
-    "Constraint",
-    "TextMatches",
-    "banned_symbols",
-    "build_matches",
-    "compile_constraint",
-    "prepare_matches",
-    "read_constraints",
-]
-
 #: Bytes of a file with a schema, at most.
 MAX_SCHEMA_BYTES = 2**20
 
