@@ -113,12 +113,13 @@ def read_constraints(match: object, json_schema: object, texts: int, spelling: S
         raise UsageError(
             f"{spelling.name(name)} has {len(parts)} elements for {texts} texts; expected one for each text"
         )
-    constraint_by_id: dict[int, Constraint | None] = {id(None): None}
-    for part in parts:
-        if id(part) not in constraint_by_id:
-            read = _read_expression if name == "match" else _read_schema
-            constraint_by_id[id(part)] = read(part, spelling)
-    return [constraint_by_id[id(part)] for part in parts]
+    read = _read_expression if name == "match" else _read_schema
+    keys = [part if isinstance(part, str | None) else id(part) for part in parts]
+    constraint_by_key: dict[object, Constraint | None] = {None: None}
+    for key, part in zip(keys, parts, strict=True):
+        if key not in constraint_by_key:
+            constraint_by_key[key] = read(part, spelling)
+    return [constraint_by_key[key] for key in keys]
 
 
 def _read_expression(expression: object, spelling: Spelling) -> Constraint:
