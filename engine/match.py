@@ -50,8 +50,8 @@ def build_automaton(
     ``byte_starts`` are states of the automaton over bytes to begin from, None for its own first one; the result has
     a start for each. Symbols without bytes are never allowed. Raises ExpressionError where the table is too large.
 
-    The automaton is not minimised: of the 285 states of the expressions of `benchmarks/match.py` that would leave out 9,
-    and take longer than to build them.
+    The automaton is not minimised: of the 285 states of the expressions of `benchmarks/match.py` that would leave out
+    9, and take longer than to build them.
     """
     byte_starts = [byte_automaton.start] if byte_starts is None else byte_starts
     characters = np.array([count_characters(symbol) for symbol in symbols], np.int64)

@@ -82,6 +82,15 @@ class GoesOn(Faulty):
         return super().generate(dataclasses.replace(request, stop=None))
 
 
+class WritesTheLastToken(Faulty):
+    """Does not know that a link may end a row."""
+
+    def ask(self, request: Request) -> Request:
+        for link in request.chain:
+            link.strategy.ends = None
+        return request
+
+
 class IgnoresTheChain(Faulty):
     def ask(self, request: Request) -> Request:
         return dataclasses.replace(request, chain=type(request.chain)([]), params={}, tables={})
@@ -124,6 +133,7 @@ SAMPLER_FAULTS: list[Fault] = [
     (opens(SharesItsRequest), "two requests at a time change each other"),
     (opens(GoesOn), "ends with 'length'; expected 'stop'"),
     (opens(IgnoresTheChain), "where the chain masks all but"),
+    (opens(WritesTheLastToken), "a link that ends it after 4 symbols ends with 'length' after 24; expected 'match'"),
     (opens(LogprobsAfterTheChain), "expected that of the model, before the chain"),
     (opens(TakesAnyParameter), "takes a parameter of another shape; expected ConfigError"),
 ]  # fmt: skip

@@ -14,7 +14,7 @@ from gentext.generate import make_tables
 from gentext.handover import checked_chunks
 from gentext.interfaces import Chunk, Ids, OpenSampler, Request
 from gentext.manager import host
-from gentext.strategy import Param, Strategy
+from gentext.strategy import Param, State, Strategy
 from gentext.testing.rules import report_broken_rules, require
 
 #: New tokens of a row.
@@ -32,6 +32,25 @@ class Only(Strategy):
     def apply(self, xp: Any, logits: Any, params: Any, state: Any, noise: Any, tables: Any) -> Any:
         symbols = xp.arange(self.vocab_size)[None, :]
         return xp.where((symbols >= params["first"]) & (symbols <= params["last"]), logits, -xp.inf), state
+
+
+class EndsAfter(Strategy):
+    """Ends a row after some new symbols: the next token is no part of its text."""
+
+    params: Mapping[str, Param] = {"symbols": Param(2**31, "symbols of the text", dtype="int64", low=0)}
+    state: Mapping[str, State] = {"left": State((), "int64"), "ended": State((), "bool")}
+    ends = "ended"
+
+    def start(self, xp: Any, params: Any) -> Any:
+        return {"left": xp.reshape(params["symbols"], (-1,))}
+
+    def apply(self, xp: Any, logits: Any, params: Any, state: Any, noise: Any, tables: Any) -> Any:
+        return logits, state
+
+    def accept(self, xp: Any, token: Any, logits: Any, params: Any, state: Any, tables: Any, new: Any) -> Any:
+        is_new = new[:, 0]
+        is_over = (state["left"] == 0) & is_new
+        return {"left": state["left"] - xp.astype(is_new & ~is_over, xp.int64), "ended": state["ended"] | is_over}
 
 
 class Row(NamedTuple):
@@ -53,12 +72,23 @@ class OpenedSampler:
         rng = np.random.default_rng(seed)
         self.primes: list[Ids] = [rng.choice(np.array(self.tokens), size) for size in (0, 3, 7, 1)]
 
-    def request(self, rows: list[int], *, only: tuple[int, int] | None = None, **fields: Any) -> Request:
+    def request(
+        self,
+        rows: list[int],
+        *,
+        only: tuple[int, int] | None = None,
+        symbols: list[int] | None = None,
+        **fields: Any,
+    ) -> Request:
         """Return a request for some of four rows, with the file's own chain.
 
-        With ``only`` its chain masks all symbols but those from the first to the last instead.
+        With ``only`` its chain masks all symbols but those from the first to the last instead. With ``symbols`` one
+        more link ends each row after so many.
         """
-        if only is None:
+        if symbols is not None:
+            file_chain = chain_of(self.bundle, host().registry)
+            chain = Chain([*file_chain, Link("ends_after", EndsAfter(None, self.bundle.vocab_size), {"symbols": 0})])
+        elif only is None:
             chain = chain_of(self.bundle, host().registry)
         else:
             strategy = Only(None, self.bundle.vocab_size)
@@ -70,6 +100,8 @@ class OpenedSampler:
             "tables": make_tables(chain, self.bundle),
             "max_tokens": NEW_TOKENS,
         }
+        if symbols is not None:
+            defaults["params"]["ends_after"] = {"symbols": np.array(symbols, np.int64)[:, None]}
         return Request(chain=chain, **defaults | fields)
 
     def write(self, request: Request) -> list[Row]:

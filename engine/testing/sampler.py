@@ -49,6 +49,7 @@ def check_sampler(cls: SamplerFactory, config: Any = None, source: Path | None =
     _check_closed(opened, alone)
     _check_stop(opened, alone)
     _check_chain(opened, alone)
+    _check_ends(opened, alone)
     _check_params(opened)
 
 
@@ -193,6 +194,19 @@ def _check_stop(opened: OpenedSampler, alone: list[Row]) -> None:
     )
     is_prefix = neighbour.tokens == alone[2].tokens[: len(neighbour.tokens)]
     require(is_prefix, f"{opened.name}: a row differs because its neighbour has stopped")
+
+
+def _check_ends(opened: OpenedSampler, alone: list[Row]) -> None:
+    """A row that a link ends must end before the token at which it does, and its neighbours must go on."""
+    counts = [4, 0, NEW_TOKENS]
+    rows = opened.write(opened.request([1, 2, 3], symbols=counts))
+    for number, row, count in zip((1, 2, 3), rows, counts, strict=True):
+        finish = "match" if count < NEW_TOKENS else "length"
+        require(
+            row.finish == finish and row.tokens == alone[number].tokens[:count],
+            f"{opened.name}: a row with a link that ends it after {count} symbols ends with {row.finish!r} after "
+            f"{len(row.tokens)}; expected {finish!r}: see `Strategy.ends`",
+        )
 
 
 def _check_chain(opened: OpenedSampler, alone: list[Row]) -> None:
