@@ -114,7 +114,7 @@ def _report_bound(result: BestTexts, options: SearchOptions) -> None:
             f"{result.bound:.4f}; the first {exact_count} are exact"
         )
     elif len(result) < options.count:
-        say(f"there are only {len(result)} texts")
+        say(f"{len(result)} of {options.count}: no other text is possible")
 
 
 def _describe_result(result: BestTexts, source: str, prime: str) -> dict[str, Any]:
