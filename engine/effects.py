@@ -34,7 +34,7 @@ class ChainEffects:
         """``param_values`` holds what differs from the defaults; ``user_settings`` are numbers, or texts of options."""
         self.links = {link.name: link for link in chain}
         self.numbers = {link.name: {**link.defaults, **param_values.get(link.name, {})} for link in chain}
-        self.active_names = chain.active(chain.param_arrays(1, self.numbers), {}).names if user_settings else []
+        self.active_names = chain.active(chain.param_arrays(1, self.numbers), {}).names
         self.user_settings = {key: setting for key, setting in user_settings.items() if key.link in self.links}
         self.left_out = [key for key in user_settings if key.link not in self.links]
         self.spelling, self.vocab_size = spelling, vocab_size

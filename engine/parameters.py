@@ -13,7 +13,6 @@ from typing import NamedTuple, Protocol
 from gentext.bundle import Bundle
 from gentext.chain import Chain, Link, build_link
 from gentext.describe import builtin_strategies, chain_of
-from gentext.effects import ChainEffects
 from gentext.errors import UsageError, nearest
 from gentext.registry import Registry
 from gentext.stored import stored_chain
@@ -141,8 +140,12 @@ def choose_chain(
             options.setdefault(link_parameter.link, {})[link_parameter.parameter] = setting
         user_settings[link_parameter] = setting
     chain = chain.with_options(options)
-    effects = ChainEffects(chain, param_values, user_settings, spelling, bundle.vocab_size)
-    return ChosenChain(chain, param_values, effects.notes())
+    notes = []
+    if user_settings:
+        from gentext.effects import ChainEffects  # imported where it is used, so that a plain start is not slower
+
+        notes = ChainEffects(chain, param_values, user_settings, spelling, bundle.vocab_size).notes()
+    return ChosenChain(chain, param_values, notes)
 
 
 def _make_room(chain: Chain, new_link: Link, param_values: ParamValues) -> Chain:
