@@ -87,7 +87,10 @@ class ChainEffects:
             assignment = self.spelling.assignment(parameter, setting)
             if (name, parameter) == ("top_k", "top_k") and self.numbers[name][parameter] >= self.vocab_size:
                 yield f"{assignment} has no effect: the model has {self.vocab_size} symbols"
-            if (name, parameter) == ("xtc", "xtc_threshold") and self.numbers[name][parameter] > MAX_XTC_THRESHOLD:
+            is_beyond = (name, parameter) == ("xtc", "xtc_threshold") and self.numbers[name][
+                parameter
+            ] > MAX_XTC_THRESHOLD
+            if is_beyond and not self._is_neutral("xtc", "xtc_probability"):
                 yield f"{assignment} turns xtc off: no two symbols are both that probable"
 
     def _two_temperatures(self) -> Iterator[str]:

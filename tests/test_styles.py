@@ -80,6 +80,7 @@ NOTES: list[tuple[dict[str, object], str]] = [
     ({"dry-sequence-breakers": "a"}, "--dry-sequence-breakers has no effect without --dry-multiplier"),
     ({"mirostat-tau": 3}, "--mirostat-tau has no effect without --mirostat"),
     ({"xtc-threshold": 0.2}, "--xtc-threshold has no effect without --xtc-probability"),
+    ({"xtc-threshold": 0.6}, "--xtc-threshold has no effect without --xtc-probability"),
     ({"adaptive-decay": 0.5}, "--adaptive-decay has no effect without --adaptive-target"),
     ({"dynatemp-exponent": 2}, "--dynatemp-exponent has no effect without --dynatemp-range"),
     ({"top-k": 1000}, "--top-k 1000 has no effect: the model has 19 symbols"),
