@@ -80,15 +80,15 @@ def count_of_version_1(probabilities: NDArray[np.float64], mu: float) -> float:
 
 def test_mirostat_by_hand() -> None:
     steps = Steps("mirostat", vocab_size=4, mirostat=2, mirostat_tau=1, mirostat_eta=0.5)
-    # Surprises of 1, 2, 3 and 3 bits; mu is 2 at first.
-    logits = logits_of(0.5, 0.25, 0.125, 0.125)
+    # Surprises of 1, 1.7, 3.3 and 3.3 bits; mu is 2 at first.
+    logits = logits_of(0.5, 0.3, 0.1, 0.1)
     assert np.isfinite(steps.apply(logits))[0].tolist() == [True, True, False, False]
     steps.accept([3], new=False)
     assert steps.state["mirostat"]["mu"][0, 0] == 2, "the prime is not counted"
     steps.apply(logits)
     steps.accept([1])
-    # Among the symbols that are left, of 2/3 and 1/3, its surprise is log2(3) bits.
-    np.testing.assert_allclose(steps.state["mirostat"]["mu"], [[2 - 0.5 * (math.log2(3) - 1)]], atol=1e-6)
+    # Among the symbols that are left, of 5/8 and 3/8, its surprise is log2(8/3) bits.
+    np.testing.assert_allclose(steps.state["mirostat"]["mu"], [[2 - 0.5 * (math.log2(8 / 3) - 1)]], atol=1e-6)
     steps.state["mirostat"]["mu"][:] = -1
     assert np.isfinite(steps.apply(logits_of(0.2, 0.4, 0.4, 0)))[0].tolist() == [False, True, False, False]
 

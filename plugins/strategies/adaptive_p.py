@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from gentext.plugins.strategies.distribution import log_probabilities
 from gentext.strategy import Array, Arrays, Param, State, Strategy
 
 #: The distance from the target that counts as 1.
@@ -46,16 +47,15 @@ class AdaptiveP(Strategy):
     def apply(
         self, xp: Any, logits: Array, params: Arrays, state: Arrays, noise: Array | None, tables: Arrays
     ) -> tuple[Array, Arrays]:
-        target, is_unmasked = params["adaptive_target"], logits > -xp.inf
-        weights = xp.where(is_unmasked, xp.exp(logits - xp.max(logits, axis=1, keepdims=True)), 0.0)
-        # The largest weight is 1, so the sum is at least 1 unless every symbol is masked.
-        probabilities = weights / xp.maximum(xp.sum(weights, axis=1, keepdims=True), 1.0)
+        target = params["adaptive_target"]
+        probabilities = xp.exp(log_probabilities(xp, logits))
         mean = state["weighted_sum"] / state["total_weight"]
-        adapted_target = xp.clip(2.0 * target - mean, 0.0, 1.0)
+        adapted_target = xp.astype(xp.clip(2.0 * target - mean, 0.0, 1.0), xp.float64)
         distance = xp.abs(probabilities - adapted_target) / DISTRIBUTION_WIDTH
-        new_logits = PEAK_LOGIT - SHARPNESS * distance * distance / (1.0 + distance)
-        is_changed = is_unmasked & (target >= 0.0)
-        return xp.where(is_changed, new_logits, logits), {**state, "probabilities": probabilities}
+        new_logits = xp.astype(PEAK_LOGIT - SHARPNESS * distance * distance / (1.0 + distance), xp.float32)
+        is_changed = (logits > -xp.inf) & (target >= 0.0)
+        new_state = {**state, "probabilities": xp.astype(probabilities, xp.float32)}
+        return xp.where(is_changed, new_logits, logits), new_state
 
     def accept(
         self, xp: Any, token: Array, logits: Array, params: Arrays, state: Arrays, tables: Arrays, new: Array

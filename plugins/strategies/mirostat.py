@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from gentext.plugins.strategies.distribution import log_probabilities
 from gentext.strategy import Array, Arrays, Param, State, Strategy, keep_largest
 
 #: Most probable symbols from which version 1 estimates how fast probabilities fall.
@@ -51,7 +52,7 @@ class Mirostat(Strategy):
     ) -> tuple[Array, Arrays]:
         version, mu = params["mirostat"], state["mu"]
         count = xp.where(version == 1, self._count_kept(xp, logits, mu), 1)
-        is_unsurprising = (_surprise(xp, logits) <= mu) & (version == 2)
+        is_unsurprising = (_surprise(xp, logits) <= xp.astype(mu, xp.float64)) & (version == 2)
         is_kept = keep_largest(xp, logits, count) | is_unsurprising | (version == 0)
         return xp.where(is_kept, logits, -xp.inf), state
 
@@ -60,17 +61,19 @@ class Mirostat(Strategy):
     ) -> Arrays:
         surprise = xp.take_along_axis(_surprise(xp, logits), token[:, None], axis=1)
         # It is not finite where every symbol is masked.
-        excess = xp.where(new & (surprise < xp.inf), surprise - params["mirostat_tau"], 0.0)
+        is_finite = surprise < xp.inf
+        excess = xp.astype(xp.where(is_finite, surprise, 0.0), xp.float32) - params["mirostat_tau"]
+        excess = xp.where(new & is_finite, excess, 0.0)
         return {"mu": state["mu"] - params["mirostat_eta"] * excess}
 
     def _count_kept(self, xp: Any, logits: Array, mu: Array) -> Array:
         """Return how many of the most probable symbols version 1 keeps, int64 [N, 1]; it may exceed V."""
         ranks = min(MAX_RANKS, self.vocab_size)
-        ranked_logits = -xp.sort(-logits, axis=1)[:, :ranks]
+        ranked_logits = xp.astype(-xp.sort(-logits, axis=1)[:, :ranks], xp.float64)
         is_pair = ranked_logits[:, 1:] > -xp.inf
         # The logarithm of the ratio of two probabilities is the difference of their logits.
         log_ratios = xp.where(is_pair, ranked_logits[:, :-1] - ranked_logits[:, 1:], 0.0)
-        log_ranks = xp.asarray([math.log((i + 1) / i) for i in range(1, ranks)], dtype=xp.float32)[None, :]
+        log_ranks = xp.asarray([math.log((i + 1) / i) for i in range(1, ranks)], dtype=xp.float64)[None, :]
         ratio_sum = xp.sum(log_ranks * log_ratios, axis=1, keepdims=True)
         square_sum = xp.sum(xp.where(is_pair, log_ranks * log_ranks, 0.0), axis=1, keepdims=True)
         # The first pair alone gives log(2)**2 = 0.48; the bound prevents 0 / 0 where there is none.
@@ -79,13 +82,11 @@ class Mirostat(Strategy):
         x = (exponent - 1.0) * math.log(self.vocab_size)
         is_small = xp.abs(x) < 0.01
         factor = xp.where(is_small, 1.0 + x / 2.0, x / (1.0 - xp.exp(-xp.where(is_small, 1.0, x))))
-        log_count = (xp.log(factor / math.log(self.vocab_size)) + mu * math.log(2.0)) / exponent
+        log_count = (xp.log(factor / math.log(self.vocab_size)) + xp.astype(mu, xp.float64) * math.log(2.0)) / exponent
         # `keep_largest` keeps all symbols for any count from V on, so the upper bound only prevents an overflow.
         return xp.astype(xp.floor(xp.exp(xp.clip(log_count, 0.0, math.log(self.vocab_size) + 1.0))), xp.int64)
 
 
 def _surprise(xp: Any, logits: Array) -> Array:
-    """Return the surprise of each symbol in bits, float32 [N, V]: inf where it is masked."""
-    largest = xp.max(logits, axis=1, keepdims=True)
-    log_total = xp.log(xp.sum(xp.exp(logits - largest), axis=1, keepdims=True)) + largest
-    return (log_total - logits) / math.log(2.0)
+    """Return the surprise of each symbol in bits, float64 [N, V]: inf where it is masked."""
+    return -log_probabilities(xp, logits) / math.log(2.0)
