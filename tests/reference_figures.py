@@ -143,6 +143,17 @@ DRY: list[tuple[int, list[int], list[float], float, int, int, list[int]]] = [
     (5, [0, 1, 2, 3, 4, 0, 1], [0.2, 0.2, 0.2, 0.2, 0.2], 1.0, 4, 7, []),
 ]
 
+#: The text so far, the probabilities that must come out of five equal ones, then the repeat, frequency and presence
+#: penalties. Of llama.cpp.
+PENALTIES: list[tuple[list[int], list[float], tuple[float, float, float]]] = [
+    ([0], [0, 0.25, 0.25, 0.25, 0.25], (50, 0, 0)),
+    ([0, 1, 2], [0, 0, 0, 0.5, 0.5], (50, 0, 0)),
+    ([0, 1, 2, 0, 0], [0, 0, 0, 0.5, 0.5], (50, 0, 0)),
+    ([0], [0.000011, 0.249997, 0.249997, 0.249997, 0.249997], (1, 5, 5)),
+    ([0, 1, 2], [0.000023, 0.000023, 0.000023, 0.499966, 0.499966], (1, 5, 5)),
+    ([0, 1, 2, 0, 0], [0, 0.000023, 0.000023, 0.499977, 0.499977], (1, 5, 5)),
+]
+
 #: The size, the text so far, and the symbols that are masked: of transformers.
 NO_REPEAT_NGRAM: list[tuple[int, list[int], list[int]]] = [
     (2, [1, 1, 2, 1], [1, 2]),
@@ -180,6 +191,12 @@ def comparisons() -> Iterator[Comparison]:
         steps.read(tokens)
         after = softmax(steps.apply(logits_of(*[1 / count] * count)))[0]
         yield Comparison("dry", "llama.cpp", f"{numbers} {tokens}", float(np.abs(after - expected).max()))
+    for tokens, expected, (repeat, frequency, presence) in PENALTIES:
+        numbers = {"repeat_penalty": repeat, "frequency_penalty": frequency, "presence_penalty": presence}
+        steps = Steps("penalties", vocab_size=5, **numbers)
+        steps.read(tokens)
+        after = softmax(steps.apply(logits_of(*[0.2] * 5)))[0]
+        yield Comparison("penalties", "llama.cpp", f"{numbers} {tokens}", float(np.abs(after - expected).max()))
     for size, tokens, masked in NO_REPEAT_NGRAM:
         steps = Steps("no_repeat_ngram", vocab_size=10, no_repeat_ngram_size=size)
         steps.read(tokens)

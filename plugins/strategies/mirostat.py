@@ -6,13 +6,16 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from gentext.plugins.strategies.distribution import log_probabilities
+from gentext.plugins.strategies.distribution import distances_to_largest
 from gentext.strategy import Array, Arrays, Param, State, Strategy, keep_largest
 
 #: Most probable symbols from which version 1 estimates how fast probabilities fall.
 MAX_RANKS = 100
 #: The exponent s of version 1 is kept within these bounds, so that no division by it overflows.
 EXPONENT_BOUNDS = (1e-6, 1e6)
+#: A smaller x is taken for this one: a smaller 1 - exp(-x) would lose digits.
+SMALLEST_X = 1e-6
+LOG_2 = math.log(2.0)
 
 
 class Mirostat(Strategy):
@@ -52,14 +55,16 @@ class Mirostat(Strategy):
     ) -> tuple[Array, Arrays]:
         version, mu = params["mirostat"], state["mu"]
         count = xp.where(version == 1, self._count_kept(xp, logits, mu), 1)
-        is_unsurprising = (_surprise(xp, logits) <= xp.astype(mu, xp.float64)) & (version == 2)
+        distances, log_total = _log_distribution(xp, logits)
+        is_unsurprising = (log_total - distances <= xp.astype(mu, xp.float64) * LOG_2) & (version == 2)
         is_kept = keep_largest(xp, logits, count) | is_unsurprising | (version == 0)
         return xp.where(is_kept, logits, -xp.inf), state
 
     def accept(
         self, xp: Any, token: Array, logits: Array, params: Arrays, state: Arrays, tables: Arrays, new: Array
     ) -> Arrays:
-        surprise = xp.take_along_axis(_surprise(xp, logits), token[:, None], axis=1)
+        distances, log_total = _log_distribution(xp, logits)
+        surprise = (log_total - xp.take_along_axis(distances, token[:, None], axis=1)) / LOG_2
         # It is not finite where every symbol is masked.
         is_finite = surprise < xp.inf
         excess = xp.astype(xp.where(is_finite, surprise, 0.0), xp.float32) - params["mirostat_tau"]
@@ -68,7 +73,7 @@ class Mirostat(Strategy):
 
     def _count_kept(self, xp: Any, logits: Array, mu: Array) -> Array:
         """Return how many of the most probable symbols version 1 keeps, int64 [N, 1]; it may exceed V."""
-        ranks = min(MAX_RANKS, self.vocab_size)
+        ranks, log_size = min(MAX_RANKS, self.vocab_size), math.log(max(self.vocab_size, 2))
         ranked_logits = xp.astype(-xp.sort(-logits, axis=1)[:, :ranks], xp.float64)
         is_pair = ranked_logits[:, 1:] > -xp.inf
         # The logarithm of the ratio of two probabilities is the difference of their logits.
@@ -78,15 +83,16 @@ class Mirostat(Strategy):
         square_sum = xp.sum(xp.where(is_pair, log_ranks * log_ranks, 0.0), axis=1, keepdims=True)
         # The first pair alone gives log(2)**2 = 0.48; the bound prevents 0 / 0 where there is none.
         exponent = xp.clip(ratio_sum / xp.maximum(square_sum, 0.1), *EXPONENT_BOUNDS)
-        # With x = e log(V), e / (1 - V**-e) is x / (1 - exp(-x)) / log(V). Near x = 0 its series is more exact.
-        x = (exponent - 1.0) * math.log(self.vocab_size)
-        is_small = xp.abs(x) < 0.01
-        factor = xp.where(is_small, 1.0 + x / 2.0, x / (1.0 - xp.exp(-xp.where(is_small, 1.0, x))))
-        log_count = (xp.log(factor / math.log(self.vocab_size)) + xp.astype(mu, xp.float64) * math.log(2.0)) / exponent
+        # With x = e log(V), e / (1 - V**-e) is x / (1 - exp(-x)) / log(V). At x = 0, where it is 0 / 0, it has no jump.
+        x = (exponent - 1.0) * log_size
+        x = xp.where(xp.abs(x) < SMALLEST_X, SMALLEST_X, x)
+        log_count = (xp.log(x / (1.0 - xp.exp(-x))) - math.log(log_size) + xp.astype(mu, xp.float64) * LOG_2) / exponent
         # `keep_largest` keeps all symbols for any count from V on, so the upper bound only prevents an overflow.
-        return xp.astype(xp.floor(xp.exp(xp.clip(log_count, 0.0, math.log(self.vocab_size) + 1.0))), xp.int64)
+        return xp.astype(xp.floor(xp.exp(xp.clip(log_count, 0.0, log_size + 1.0))), xp.int64)
 
 
-def _surprise(xp: Any, logits: Array) -> Array:
-    """Return the surprise of each symbol in bits, float64 [N, V]: inf where it is masked."""
-    return -log_probabilities(xp, logits) / math.log(2.0)
+def _log_distribution(xp: Any, logits: Array) -> tuple[Array, Array]:
+    """Return float64 [N, V] and [N, 1]: the second minus the first is the surprise of a symbol in nats."""
+    distances = distances_to_largest(xp, logits)
+    total = xp.sum(xp.exp(distances), axis=1, keepdims=True)
+    return distances, xp.log(xp.where(total > 0.0, total, 1.0))
