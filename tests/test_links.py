@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 import math
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +23,14 @@ V = 9
 @pytest.mark.parametrize("comparison", list(comparisons()), ids=lambda one: f"{one.link}-{one.reference}")
 def test_figures_of_references(comparison: Comparison) -> None:
     assert comparison.difference <= TOLERANCES[comparison.reference], comparison
+
+
+def test_docs_count_the_figures() -> None:
+    counts = collections.Counter((one.link, one.reference) for one in comparisons())
+    page = (Path(__file__).parent.parent / "docs" / "links.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| ((?:\w+(?:\.cpp)? \d+ of \d+(?:, )?)+) \|", page, re.MULTILINE)
+    shown = {(link, *figure) for link, cell in rows for figure in re.findall(r"(\S+) (\d+) of (\d+)", cell)}
+    assert shown == {(link, reference, str(count), str(count)) for (link, reference), count in counts.items()}
 
 
 # -- float64 versions, symbol by symbol --------------------------------------------------------

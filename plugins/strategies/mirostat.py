@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from gentext.plugins.strategies.distribution import distances_to_largest
 from gentext.strategy import Array, Arrays, Param, State, Strategy, keep_largest
 
 #: Most probable symbols from which version 1 estimates how fast probabilities fall.
@@ -53,31 +52,33 @@ class Mirostat(Strategy):
     def apply(
         self, xp: Any, logits: Array, params: Arrays, state: Arrays, noise: Array | None, tables: Arrays
     ) -> tuple[Array, Arrays]:
-        version, mu = params["mirostat"], state["mu"]
-        count = xp.where(version == 1, self._count_kept(xp, logits, mu), 1)
-        distances, log_total = _log_distribution(xp, logits)
-        is_unsurprising = (log_total - distances <= xp.astype(mu, xp.float64) * LOG_2) & (version == 2)
-        is_kept = keep_largest(xp, logits, count) | is_unsurprising | (version == 0)
-        return xp.where(is_kept, logits, -xp.inf), state
+        version, mu = params["mirostat"], xp.astype(state["mu"], xp.float64)
+        fixed_count = xp.where(version == 0, self.vocab_size, xp.ones_like(version))
+        count = xp.where(version == 1, self._count_kept(xp, logits, mu), fixed_count)
+        is_unsurprising = (self._surprise(xp, logits) <= mu) & (version == 2)
+        return xp.where(keep_largest(xp, logits, count) | is_unsurprising, logits, -xp.inf), state
 
     def accept(
         self, xp: Any, token: Array, logits: Array, params: Arrays, state: Arrays, tables: Arrays, new: Array
     ) -> Arrays:
-        distances, log_total = _log_distribution(xp, logits)
-        surprise = (log_total - xp.take_along_axis(distances, token[:, None], axis=1)) / LOG_2
-        # It is not finite where every symbol is masked.
-        is_finite = surprise < xp.inf
-        excess = xp.astype(xp.where(is_finite, surprise, 0.0), xp.float32) - params["mirostat_tau"]
-        excess = xp.where(new & is_finite, excess, 0.0)
+        surprise = xp.take_along_axis(self._surprise(xp, logits), token[:, None], axis=1)
+        # It is not finite for a forced symbol that was masked, and where all symbols are.
+        excess = xp.where(new & (surprise < xp.inf), xp.astype(surprise, xp.float32) - params["mirostat_tau"], 0.0)
         return {"mu": state["mu"] - params["mirostat_eta"] * excess}
+
+    def _surprise(self, xp: Any, logits: Array) -> Array:
+        """Return the surprise of each symbol in bits, float64 [N, V]: inf where it is masked, NaN where all are."""
+        logits = xp.astype(logits, xp.float64)
+        distances = logits - xp.max(logits, axis=1, keepdims=True)
+        return (xp.log(xp.sum(xp.exp(distances), axis=1, keepdims=True)) - distances) / LOG_2
 
     def _count_kept(self, xp: Any, logits: Array, mu: Array) -> Array:
         """Return how many of the most probable symbols version 1 keeps, int64 [N, 1]; it may exceed V."""
         ranks, log_size = min(MAX_RANKS, self.vocab_size), math.log(max(self.vocab_size, 2))
-        ranked_logits = xp.astype(-xp.sort(-logits, axis=1)[:, :ranks], xp.float64)
-        is_pair = ranked_logits[:, 1:] > -xp.inf
+        ranked = xp.astype(xp.sort(-logits, axis=1), xp.float64)  # the most probable first
+        is_pair = ranked[:, 1:ranks] < xp.inf
         # The logarithm of the ratio of two probabilities is the difference of their logits.
-        log_ratios = xp.where(is_pair, ranked_logits[:, :-1] - ranked_logits[:, 1:], 0.0)
+        log_ratios = xp.where(is_pair, ranked[:, 1:ranks] - ranked[:, : ranks - 1], 0.0)
         log_ranks = xp.asarray([math.log((i + 1) / i) for i in range(1, ranks)], dtype=xp.float64)[None, :]
         ratio_sum = xp.sum(log_ranks * log_ratios, axis=1, keepdims=True)
         square_sum = xp.sum(xp.where(is_pair, log_ranks * log_ranks, 0.0), axis=1, keepdims=True)
@@ -86,13 +87,6 @@ class Mirostat(Strategy):
         # With x = e log(V), e / (1 - V**-e) is x / (1 - exp(-x)) / log(V). At x = 0, where it is 0 / 0, it has no jump.
         x = (exponent - 1.0) * log_size
         x = xp.where(xp.abs(x) < SMALLEST_X, SMALLEST_X, x)
-        log_count = (xp.log(x / (1.0 - xp.exp(-x))) - math.log(log_size) + xp.astype(mu, xp.float64) * LOG_2) / exponent
+        log_count = (xp.log(x / (1.0 - xp.exp(-x))) - math.log(log_size) + mu * LOG_2) / exponent
         # `keep_largest` keeps all symbols for any count from V on, so the upper bound only prevents an overflow.
         return xp.astype(xp.floor(xp.exp(xp.clip(log_count, 0.0, log_size + 1.0))), xp.int64)
-
-
-def _log_distribution(xp: Any, logits: Array) -> tuple[Array, Array]:
-    """Return float64 [N, V] and [N, 1]: the second minus the first is the surprise of a symbol in nats."""
-    distances = distances_to_largest(xp, logits)
-    total = xp.sum(xp.exp(distances), axis=1, keepdims=True)
-    return distances, xp.log(xp.where(total > 0.0, total, 1.0))
