@@ -1,6 +1,6 @@
 """Texts that match expressions: five kinds in mixed batches, each near its least length, and the time that it takes.
 
-    python benchmarks/match.py RUN [--texts 10000] [--rows 1000] [--repeats 5] [--threads 0] [--json]
+    python benchmarks/match.py RUN [--texts 10000] [--rows 1000] [--repeats 20] [--threads 0] [--json]
 
 RUN is an exported run whose generator holds the link match, and whose symbols include those of ASCII. Writes so many
 texts of each kind, and checks each with `re`, or with `json` and `jsonschema`. Then it compares the time of a batch
@@ -149,7 +149,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--texts", type=int, default=10_000)
     parser.add_argument("--rows", type=int, default=1000)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
