@@ -54,6 +54,7 @@ def make_link_cases(names: Sequence[str]) -> dict[str, Case]:
     """Return cases by their titles: each of these links alone, and all links turned off."""
     cases = {BASE: make_case(BASE)} | {name: make_case(name) for name in names}
     cases |= {title: make_case(name, numbers) for title, (name, numbers) in common.VARIANTS.items() if name in names}
+    cases["all links, as they are"] = Case(["all"], {})
     return cases | {f"all links, only {BASE} active": Case(["all"], {**common.NEUTRAL, BASE: common.LINKS[BASE]})}
 
 

@@ -207,3 +207,15 @@ def test_compiled_writes_what_numpy_writes(compiled_model: CompiledModel, names:
     if "no_repeat_ngram" in names or "dry" in names:
         free = dataclasses.replace(sampling, params=chain.param_arrays(rows))
         assert written(generate_compiled(opened.session, opened.bundle, free), rows)[0] != compiled_rows[0]
+
+
+@pytest.mark.parametrize("numbers", [{}, {"top_k": {"top_k": 3}}, {"mirostat": {"mirostat": 2}}])
+def test_each_loop_writes_what_numpy_writes(
+    compiled_model: CompiledModel, numbers: dict[str, dict[str, float]]
+) -> None:
+    """A file with many links has a loop for the defaults, one for the usual links, and one for all."""
+    chain = compiled_model.chain("penalties", "no_repeat_ngram", "top_n_sigma", "top_k", "temperature", "mirostat")
+    opened = compiled_model.open(chain)
+    sampling = dataclasses.replace(request(chain, 4, 80), params=chain.param_arrays(4, numbers))
+    compiled_rows = written(generate_compiled(opened.session, opened.bundle, sampling), 4)
+    assert compiled_rows[:2] == written(generate_stepwise(opened, opened.bundle, sampling), 4)[:2]

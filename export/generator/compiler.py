@@ -19,10 +19,17 @@ from onnx import helper, numpy_helper
 from spox import Tensor, Var
 
 from gentext.bundle import Bundle, StateMeta
-from gentext.chain import Chain, Link, LinkArrays
+from gentext.chain import DEFAULT_CHAIN, Chain, Link, LinkArrays
 from gentext.describe import describe_links
 from gentext.export.generator.loop import build_loop
-from gentext.export.generator.outputs import NamedVars, advance_automaton, end_rows, log_probabilities, run_automaton
+from gentext.export.generator.outputs import (
+    NamedVars,
+    advance_automaton,
+    concat_loops,
+    end_rows,
+    log_probabilities,
+    run_automaton,
+)
 from gentext.export.generator.position import LoopInvariants, LoopState, PositionBuilder, PositionOutput
 from gentext.export.generator.states import merge_states, split_states
 from gentext.export.generator.tree import flatten, unflatten
@@ -34,6 +41,9 @@ from gentext.export.strategies.namespace import xp
 from gentext.export.strategies.traced import Traced
 from gentext.signature import signature
 from gentext.strategy import Param, Table
+
+#: A loop of the usual links alone is worth the time to open it where it leaves out so many others.
+MIN_LINKS_LEFT_OUT = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,44 +76,51 @@ class Compiler:
     def compile_loop(self) -> onnx.ModelProto:
         """Return the generator for as many positions as its input ``forced`` has.
 
-        It has two loops, of which a call runs one. The first is for calls that use exactly the links that the
-        chain's default parameters use: it has only those links, and no branches. The second has all links, each in
-        a branch.
+        It has up to three loops, of which a call runs one: a branch that is not taken costs time at each position.
+        The first is for calls that use exactly the links that the chain's default parameters use: it has only those
+        links, and no branches. The second has the usual links, each in a branch, if it leaves out many; the last all.
         """
         inputs = self._declare_inputs(None)
         state, invariants = self._initial_loop_state(inputs), self._loop_invariants(inputs)
         position_inputs = self._position_builder.position_inputs(inputs["noise"], inputs["forced"])
         trips = op.gather(op.shape(inputs["forced"]), op.const(np.int64(0)))
         outputs = []
-
-        default_links = self.chain.active(self.chain.param_arrays(1), self._tables).names
-        if len(default_links) < len(self.chain.links):
-            differs_from_default = [
-                op.not_(active) if name in default_links else active for name, active in invariants.active.items()
-            ]
-            uses_other_links = _is_any_true(differs_from_default)
-            default_link_states = {name: state.chain[name] for name in default_links}
-            state_after_default_loop, default_outputs = build_loop(
+        for names, is_enough, has_branches in self._find_loops(invariants.active):
+            loop_trips = _trips_where(trips, is_enough)
+            trips = op.sub(trips, loop_trips)
+            loop_state, loop_outputs = build_loop(
                 self._position_builder.build,
-                _tripsselect(trips, op.not_(uses_other_links)),
-                dataclasses.replace(state, chain=default_link_states),
+                loop_trips,
+                dataclasses.replace(state, chain={name: state.chain[name] for name in names}),
                 position_inputs,
-                invariants.without_branches(),
+                invariants if has_branches else invariants.without_branches(),
             )
-            # One of the two loops runs no times and returns its initial state, so they can follow each other.
-            state = dataclasses.replace(state_after_default_loop, chain=state.chain | state_after_default_loop.chain)
-            trips = _tripsselect(trips, uses_other_links)
-            outputs.append(default_outputs)
-        state, all_link_outputs = build_loop(self._position_builder.build, trips, state, position_inputs, invariants)
-        outputs.append(all_link_outputs)
-
-        joined_outputs = all_link_outputs
+            # All loops but one run no times and return their initial state, so they can follow each other.
+            state = dataclasses.replace(loop_state, chain=state.chain | loop_state.chain)
+            outputs.append(loop_outputs)
+        joined_outputs = outputs[0]
         if len(outputs) > 1:
-            joined_outputs = _concat_loops(outputs, self.bundle.vocab_size, op.shape(inputs["token"]))
+            joined_outputs = concat_loops(outputs, self.bundle.vocab_size, op.shape(inputs["token"]))
         stopped, stop_state = run_automaton(
             joined_outputs.tokens, self._initial_stop_state(inputs), inputs["stop_table"], inputs["stop_final"]
         )
         return self._build_model(inputs, _CallResult(state, joined_outputs, stopped, stop_state), "K", self.bundle)
+
+    def _find_loops(self, active: NamedVars) -> list[tuple[list[str], Var, bool]]:
+        """Return for each loop its links, whether a call that no earlier loop serves needs no others, and branches.
+
+        ``active`` is whether any row uses a link. One that is missing there is always active, and in every loop.
+        """
+        loops, names = [], self.chain.names
+        default_names = self.chain.active(self.chain.param_arrays(1), self._tables).names
+        if len(default_names) < len(names):
+            differs = [op.not_(is_active) if name in default_names else is_active for name, is_active in active.items()]
+            loops.append((default_names, op.not_(_is_any_true(differs)), False))
+        usual_names = [name for name in names if name in DEFAULT_CHAIN or name not in active]
+        if usual_names and len(names) - len(usual_names) >= MIN_LINKS_LEFT_OUT:
+            unusual = [is_active for name, is_active in active.items() if name not in usual_names]
+            loops.append((usual_names, op.not_(_is_any_true(unusual)), True))
+        return [*loops, (names, op.const(True), True)]
 
     def compile_unrolled(self, positions: int) -> onnx.ModelProto:
         """Return the generator for a fixed number of positions, without any control flow."""
@@ -247,29 +264,6 @@ class Compiler:
         return active_links
 
 
-def _concat_loops(loop_outputs: list[PositionOutput], vocab_size: int, rows: Var) -> PositionOutput:
-    """Return the outputs of several loops, concatenated along the positions; the last loop has all outputs.
-
-    onnxruntime does not keep the sizes of an output of a loop that ran no times, so each is reshaped to
-    [K, rows, ...] first.
-    """
-    row_shapes = {"tokens": (), "logits": (vocab_size,), "tops": (1,)}
-    flat_outputs = [flatten(output) for output in loop_outputs]
-    joined_vars = {}
-    for name in flat_outputs[-1]:
-        shape = op.concat([int_vector(-1), rows, int_vector(*row_shapes.get(name, ()))], axis=0)
-        # A loop without a link that ends rows has ended none.
-        joined_vars[name] = op.concat(
-            [op.reshape(variables.get(name, _false_like(variables["tokens"])), shape) for variables in flat_outputs],
-            axis=0,
-        )
-    return unflatten(loop_outputs[-1], joined_vars)
-
-
-def _false_like(integers: Var) -> Var:
-    return op.cast(op.mul(integers, op.const(np.int64(0))), to=np.bool_)
-
-
 def _flags_along_axis(flags: Var, ndim: int, axis: int) -> Var:
     """Return flags [N] as an array of ``ndim`` axes, of which all but ``axis`` have the size 1."""
     if ndim == 1:
@@ -281,7 +275,7 @@ def _is_any_true(flags: list[Var]) -> Var:
     return op.cast(op.reduce_max(op.cast(_stack_vars(flags), to=np.uint8), keepdims=0), to=np.bool_)
 
 
-def _tripsselect(trips: Var, condition: Var) -> Var:
+def _trips_where(trips: Var, condition: Var) -> Var:
     """Return the number of iterations, or 0 where the condition is false."""
     return op.mul(trips, op.cast(condition, to=np.int64))
 

@@ -12,6 +12,8 @@ import spox.opset.ai.onnx.v21 as op
 from spox import Var
 
 from gentext.export.generator.loop import build_loop, select_tree
+from gentext.export.generator.position import PositionOutput
+from gentext.export.generator.tree import flatten, unflatten
 from gentext.export.strategies.indexing import int_vector
 from gentext.signature import FINISH_BY_CODE
 
@@ -83,3 +85,26 @@ def run_automaton(tokens: Var, state: Var, table: Var, is_final: Var) -> tuple[V
         {"stopped": op.cast(op.mul(tokens, op.const(np.int64(0))), to=np.bool_)},
     )
     return stopped["stopped"], last_state["state"]
+
+
+def concat_loops(loop_outputs: list[PositionOutput], vocab_size: int, rows: Var) -> PositionOutput:
+    """Return the outputs of several loops, concatenated along the positions; the last loop has all outputs.
+
+    onnxruntime does not keep the sizes of an output of a loop that ran no times, so each is reshaped to
+    [K, rows, ...] first.
+    """
+    row_shapes = {"tokens": (), "logits": (vocab_size,), "tops": (1,)}
+    flat_outputs = [flatten(output) for output in loop_outputs]
+    joined_vars = {}
+    for name in flat_outputs[-1]:
+        shape = op.concat([int_vector(-1), rows, int_vector(*row_shapes.get(name, ()))], axis=0)
+        # A loop without a link that ends rows has ended none.
+        joined_vars[name] = op.concat(
+            [op.reshape(variables.get(name, _false_like(variables["tokens"])), shape) for variables in flat_outputs],
+            axis=0,
+        )
+    return unflatten(loop_outputs[-1], joined_vars)
+
+
+def _false_like(integers: Var) -> Var:
+    return op.cast(op.mul(integers, op.const(np.int64(0))), to=np.bool_)
