@@ -21,12 +21,12 @@ from gentext.bundle import Bundle, TokenizerMeta
 from gentext.byte_automaton import ByteAutomaton, compile_bytes, read_automaton
 from gentext.chain import Chain, build_chain
 from gentext.compiled import generate_compiled
-from gentext.describe import configured_chain, describe_links
+from gentext.describe import builtin_strategies, configured_chain, describe_links
 from gentext.errors import UsageError
 from gentext.export.proto import serialize_model
 from gentext.expression import NOTHING
 from gentext.expression_child import compile_expression
-from gentext.generate import generate
+from gentext.generate import generate, make_tables
 from gentext.interfaces import Chunk, Request
 from gentext.library import KEYWORD_SPELLING
 from gentext.manager import host
@@ -168,11 +168,13 @@ def test_a_table_is_as_large_as_a_power_of_two() -> None:
 EXPRESSIONS = ["[a-f]{3}( [g-p]+)?\\.", None, "([a-p]+ ){2,}", "(ab|cd)*", "[^.]{12}\n", ""]
 
 
-def matched_request(model: CompiledModel, chain: Chain, rows: int, length: int) -> Request:
-    """Return a request of rows with different expressions, budgets, primes and parameters."""
+def matched_request(model: CompiledModel, chain: Chain, rows: int, length: int, mixed: bool = True) -> Request:
+    """Return a request of rows with different expressions, budgets, primes and, with ``mixed``, parameters."""
     expressions = [EXPRESSIONS[row % len(EXPRESSIONS)] for row in range(rows)]
     found = matches(model.bundle, expressions, length)
-    sampling = request(chain, rows, length, tables={MATCH_LINK: found.tables})
+    sampling = request(
+        chain, rows, length, mixed=mixed, tables={**make_tables(chain, model.bundle), MATCH_LINK: found.tables}
+    )
     params = {link: dict(arrays) for link, arrays in sampling.params.items()}
     budgets = np.where(found.first_states == FREE_STATE, 0, found.budgets - np.arange(rows) % 7)
     params[MATCH_LINK] = {"first_state": found.first_states[:, None], "budget": budgets[:, None]}
@@ -196,6 +198,18 @@ def test_compiled_writes_what_numpy_writes(compiled_model: CompiledModel, names:
     for model in models:
         actual = written(generate_compiled(model, opened.bundle, sampling), 18)
         assert actual[:2] == expected[:2]
+
+
+def test_every_loop_of_a_file_with_all_links_ends_rows(compiled_model: CompiledModel) -> None:
+    """A loop of the usual links, for a call that needs no others, and one of all."""
+    names = [name for name in builtin_strategies(host().registry) if name not in ("adaptive_p", "schedule")]
+    chain = compiled_model.chain(*names)
+    opened = compiled_model.open(chain)
+    for mixed in (False, True):
+        sampling = matched_request(compiled_model, chain, 12, 30, mixed)
+        expected = written(generate_stepwise(opened, opened.bundle, sampling), 12)
+        assert set(expected[1]) == {"length", "match"}
+        assert written(generate_compiled(opened.session, opened.bundle, sampling), 12)[:2] == expected[:2]
 
 
 def test_a_file_with_the_link_writes_as_one_without(compiled_model: CompiledModel) -> None:
