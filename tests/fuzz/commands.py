@@ -18,7 +18,21 @@ PATHS = [
     *("run", "run/model.onnx", "run/generator.onnx", "tiny.txt", "nothing", "folder", "run/config.toml", "-", "fifo"),
     *("/dev/null", "/dev/zero", "/dev/full", "/dev/stdin", "/proc/self/mem", "/proc/cpuinfo", "link.onnx", "new", "."),
 ]
-WORDS = [*PATHS, *TEXTS, *(str(one) for one in NUMBERS)]
+#: Regular expressions, right and wrong, for `--match`.
+EXPRESSIONS = [
+    "[a-z]+",
+    "^(the|a) .*$",
+    "a{3}",
+    "(",
+    "[b-a]",
+    "a{2,1}",
+    "(?=a)a",
+    "a^",
+    r"(a)\1",
+    r"\p{L}",
+    "(?:a{90}){90}",
+]
+WORDS = [*PATHS, *TEXTS, *EXPRESSIONS, *(str(one) for one in NUMBERS)]
 #: Settings of components, for --set.
 KEYS = [
     *(
@@ -59,6 +73,13 @@ LINK_OPTIONS = [
     "--logit-bias",
     "--ban",
     "--schedule",
+    "--dry-multiplier",
+    "--dry-sequence-breakers",
+    "--mirostat",
+    "--adaptive-target",
+    "--top-n-sigma",
+    "--p-less",
+    "--first-state",
     "--nothing",
 ]
 #: Commands that take long where all is well, and the options that keep them short.
@@ -66,6 +87,7 @@ SHORT: dict[str, list[str]] = {
     "train": ["--steps", "1", *SMALL],
     "sweep": ["--trials", "1", "--steps", "1", "--no-export"],
     "sample": ["--length", "20"],
+    "best": ["--length", "4", "--count", "2"],
 }
 #: Of these, each example takes seconds where all is well.
 SLOW = ("sweep", "bench", "export")
@@ -135,7 +157,9 @@ def command_line(draw: st.DrawFn) -> list[str]:
         for option_name in draw(st.lists(st.sampled_from(LINK_OPTIONS), max_size=2)):
             words += [option_name, draw(value)]
     if draw(st.integers(0, 3)):
-        words[1:1] = ["run"] if name in ("sample", "eval", "info", "export") else ["tiny.txt"] * (name == "train")
+        words[1:1] = (
+            ["run"] if name in ("sample", "best", "eval", "info", "export") else ["tiny.txt"] * (name == "train")
+        )
     if draw(st.integers(0, 9)) == 0:
         words = draw(st.permutations(words))
     if name not in SHORT and draw(st.integers(0, 9)) == 0:
