@@ -20,7 +20,6 @@ from gentext.interfaces import Chunk, Finish, Ids, OpenSampler, Request, Tokeniz
 from gentext.match_tables import FREE_STATE, MATCH_LINK
 from gentext.noise import check_seed
 from gentext.stop import StopAutomaton
-from gentext.stored import StoredStrategy
 
 if TYPE_CHECKING:  # most requests have none
     from gentext.matching import TextMatches
@@ -129,10 +128,10 @@ def _decode_row(chunk: Chunk, row: int, decoder: _RowDecoder) -> str:
 def make_tables(chain: Chain, bundle: Bundle) -> LinkArrays:
     """Return the tables of a chain's links.
 
-    Only links that have tables need the tokenizer, whose plugin may not be installed. The links of a compiled file
+    Only links that make tables need the tokenizer, whose plugin may not be installed. The links of a compiled file
     keep the tables that they were compiled with.
     """
-    if not any(link.strategy.tables and not isinstance(link.strategy, StoredStrategy) for link in chain):
+    if not any(link.strategy.makes_tables for link in chain):
         return {}
     return chain.table_arrays(tokenizer_of(bundle))
 

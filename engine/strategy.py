@@ -182,6 +182,11 @@ class Strategy:
         return per_run_fields(config_class(type(self)))
 
     @property
+    def makes_tables(self) -> bool:
+        """Whether the link overrides `make_tables`, and so needs the tokenizer."""
+        return type(self).make_tables is not Strategy.make_tables
+
+    @property
     def accepts(self) -> bool:
         """Whether the link overrides `accept`, and so must see every position in order."""
         return type(self).accept is not Strategy.accept

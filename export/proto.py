@@ -100,3 +100,11 @@ def int_attribute(node: onnx.NodeProto, name: str, default: int) -> int:
 def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
     """Yield the branches of an If, or the body of a Loop."""
     return (attribute.g for attribute in node.attribute if attribute.type == onnx.AttributeProto.GRAPH)
+
+
+def clear_node_names(graph: onnx.GraphProto) -> None:
+    """Remove the names of all nodes: nothing needs them, and they are a hundredth of a small file."""
+    for node in graph.node:
+        node.ClearField("name")
+        for branch in subgraphs(node):
+            clear_node_names(branch)

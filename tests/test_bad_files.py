@@ -36,6 +36,11 @@ def first(key: str, value: Any) -> Callable[[str], str]:
     return reading(lambda entries: entries[0].__setitem__(key, value))
 
 
+def top_k(key: str, value: Any) -> Callable[[str], str]:
+    """Set a key of the parameter of the link top_k."""
+    return reading(lambda chain: chain[1]["params"]["top_k"].__setitem__(key, value))
+
+
 #: What a file's metadata may say falsely: entry, how it is changed, what the line says.
 LIES: list[tuple[str, Callable[[str], str | None], str]] = [
     ("format", lambda _: "1", "file format 1, this gentext reads 3; export it again: gen export RUN"),
@@ -59,8 +64,8 @@ LIES: list[tuple[str, Callable[[str], str | None], str]] = [
     ("states", first("initial", "AAAA"), "does not fit its shape"),
     ("states", reading(lambda states: [*states, states[0]]), "twice"),
     ("chain", reading(lambda chain: [*chain, chain[0]]), "twice"),
-    ("chain", reading(lambda chain: chain[0]["params"]["top_k"].__setitem__("default", -5)), "out of its range"),
-    ("chain", reading(lambda chain: chain[0]["params"]["top_k"].__setitem__("default", 1e300)), "out of its range"),
+    ("chain", top_k("default", -5), "out of its range"),
+    ("chain", top_k("default", 1e300), "out of its range"),
     ("chain", first("state", {"seen": {"shape": [2**40]}}), "too large"),
     ("chain", first("tables", {"words": {"dims": [2**40]}}), "too large"),
     ("tokenizer", reading(lambda tokenizer: tokenizer.__setitem__("unknown", 300)), "unknown symbol 300"),
@@ -101,8 +106,7 @@ def test_lies_that_only_matter_later(gen: Gen, tiny_run: Path, tmp_path: Path) -
     rewritten(model, path, "card", lambda _: '{"corpus": "x", "config": {"run": 3}, "parameters": "y"}')
     assert [gen(*request)[0], gen("info", path)[0]] == [0, 0]
     # The shape of an input's default value is known to the graph alone.
-    wide = reading(lambda chain: chain[0]["params"]["top_k"].__setitem__("per_symbol", True))
-    rewritten(generator, path, "chain", wide)
+    rewritten(generator, path, "chain", top_k("per_symbol", True))
     fails(1, gen(*request), "lie.onnx: onnxruntime cannot run it")
 
 

@@ -163,7 +163,7 @@ ERRORS = [
     ("train {text} --set 'chain.links=[\"top_kk\"]'", "no strategy 'top_kk'", "Did you mean 'top_k'?"),
     ('train {text} --set \'chain.links=["top_k","top_k"]\'', "names 'top_k' twice"),
     ("train {text} --set chain.top_k.top_k=-1", "top_k.top_k = -1: expected a whole number from 0"),
-    ("train {text} --set chain.penalties.repeat_penalty=2", "chain.penalties", "the chain is top_k"),
+    ("train {text} --set chain.penalties.repeat_penalty=2", "chain.penalties", "the chain is match, top_k"),
     ("sample {run} --sampler onxx", "no sampler 'onxx'", "Did you mean 'onnx'?"),
     ("sample {run} --chain top_kk", "no strategy 'top_kk'", "Did you mean 'top_k'?"),
     ("sample {run} --chain top_k,top_p,top_k", "names 'top_k' twice"),

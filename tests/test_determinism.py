@@ -114,21 +114,21 @@ def test_sampler_writes_what_a_plain_loop_writes(run: Path, names: Sequence[str]
     sampler = opened(run / "model.onnx")
     chain, values = chain_for(sampler, names)
     params, state = chain.param_arrays(1, values), sampler.initial(1)
-    links = chain.initial_state(1, params)
+    links, tables = chain.initial_state(1, params), chain.table_arrays(None)
     forced = [sampler.bundle.start, *encode(sampler, "abc. ")]
     text = codecs.getincrementaldecoder("utf-8")()
     expected, read = "", len(forced)
     for index in range(read + LENGTH - 1):
         logits, state = sampler.advance(np.array([[forced[index]]], np.int64), state)
         position = index + 1 - read
-        out, links, outputs = chain.apply(logits[:, 0], params, links, {}, {})
+        out, links, outputs = chain.apply(logits[:, 0], params, links, {}, tables)
         if position < 0:
             token = np.array([forced[index + 1]], np.int64)
         else:
             token, _ = draw_tokens(out, uniforms(SEED, 0, "draw", position, 1))
             forced.append(int(token[0]))
             expected += text.decode(sampler.bundle.token_bytes[int(token[0])])
-        links = chain.accept(token, outputs, params, links, {}, np.array([[position >= 0]]))
+        links = chain.accept(token, outputs, params, links, tables, np.array([[position >= 0]]))
     assert write(sampler, 1, names, "abc. ")[0][:LENGTH] == expected
 
 
@@ -152,10 +152,10 @@ def forced_distributions(sampler: Any, names: Sequence[str] | None, tokens: NDAr
     chain, values = chain_for(sampler, names)
     params, rows = chain.param_arrays(1, values), []
     logits, _ = sampler.advance(np.asarray(tokens, np.int64)[None], sampler.initial(1))
-    states = chain.initial_state(1, params)
+    states, tables = chain.initial_state(1, params), chain.table_arrays(None)
     for t, token in enumerate(tokens):
-        out, states, outputs = chain.apply(logits[:, t], params, states, {}, {})
-        states = chain.accept(np.array([token], np.int64), outputs, params, states, {}, np.ones((1, 1), bool))
+        out, states, outputs = chain.apply(logits[:, t], params, states, {}, tables)
+        states = chain.accept(np.array([token], np.int64), outputs, params, states, tables, np.ones((1, 1), bool))
         rows.append(out[0])
     return np.stack(rows)
 

@@ -131,12 +131,12 @@ def test_nan_at_a_late_position_is_noticed_before_it_is_drawn() -> None:
         calls.append(len(calls))
         return logits * np.float32("nan" if len(calls) > 40 else 1), state
 
-    link = Link("late", Lazy(apply=apply), {})
+    link, tables = Link("late", Lazy(apply=apply), {}), {"late": {"bias": np.ones(1, np.float32)}}
     model = types.SimpleNamespace(
         initial=lambda rows: (), advance=lambda tokens, state: (np.zeros((1, 1, V), np.float32), state)
     )
     bundle = Bundle("model", TokenizerMeta("byte", {}), [b"a", b"b", b"c", b"d", b"e"], [], 0, [], {})
-    request = Request([np.empty(0, np.int64)], [(0, 0)], Chain([link]), {"late": {}}, max_tokens=50)
+    request = Request([np.empty(0, np.int64)], [(0, 0)], Chain([link]), {"late": {}}, tables, max_tokens=50)
     chunks = generate_stepwise(model, bundle, request)
     for _ in range(40):
         next(chunks)

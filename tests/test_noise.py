@@ -85,7 +85,7 @@ def test_adding_a_link_moves_no_other_noise() -> None:
     links = [Link(name, Asks(None, 5), {}) for name in ("first", "second")]
     chain = build_chain(host().registry, DEFAULT_CHAIN, 5)
     before = chain.noise(7, 3, 100, 20)
-    after = Chain([links[0], *chain, links[1]]).noise(7, 3, 100, 20)
+    after = Chain([*chain.links[:1], links[0], *chain.links[1:], links[1]]).noise(7, 3, 100, 20)
     assert sorted(before) == [DRAW]
     assert sorted(after) == [DRAW, "first", "second"]
     assert np.array_equal(after[DRAW], before[DRAW])
