@@ -201,7 +201,7 @@ def test_compiled_writes_what_numpy_writes(compiled_model: CompiledModel, names:
 
 
 def test_every_loop_of_a_file_with_all_links_ends_rows(compiled_model: CompiledModel) -> None:
-    """A loop of the usual links, for a call that needs no others, and one of all."""
+    """Whether other links are active beside `match` or not."""
     names = [name for name in builtin_strategies(host().registry) if name not in ("adaptive_p", "schedule")]
     chain = compiled_model.chain(*names)
     opened = compiled_model.open(chain)

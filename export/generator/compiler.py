@@ -78,7 +78,8 @@ class Compiler:
 
         It has up to three loops, of which a call runs one: a branch that is not taken costs time at each position.
         The first is for calls that use exactly the links that the chain's default parameters use: it has only those
-        links, and no branches. The second has the usual links, each in a branch, if it leaves out many; the last all.
+        links, and no branches. The second has the usual links without states, each in a branch, if it leaves out many;
+        the last all.
         """
         inputs = self._declare_inputs(None)
         state, invariants = self._initial_loop_state(inputs), self._loop_invariants(inputs)
@@ -116,7 +117,12 @@ class Compiler:
         if len(default_names) < len(names):
             differs = [op.not_(is_active) if name in default_names else is_active for name, is_active in active.items()]
             loops.append((default_names, op.not_(_is_any_true(differs)), False))
-        usual_names = [name for name in names if name in DEFAULT_CHAIN or name not in active]
+        # A link with a state has two branches, also to update it, so `match` is left to the loop of all.
+        usual_names = [
+            link.name
+            for link in self.chain
+            if link.name not in active or (link.name in DEFAULT_CHAIN and not link.strategy.state)
+        ]
         if usual_names and len(names) - len(usual_names) >= MIN_LINKS_LEFT_OUT:
             unusual = [is_active for name, is_active in active.items() if name not in usual_names]
             loops.append((usual_names, op.not_(_is_any_true(unusual)), True))
