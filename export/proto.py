@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -102,9 +103,13 @@ def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
     return (attribute.g for attribute in node.attribute if attribute.type == onnx.AttributeProto.GRAPH)
 
 
-def clear_node_names(graph: onnx.GraphProto) -> None:
-    """Remove the names of all nodes: nothing needs them, and they are a hundredth of a small file."""
+def number_nodes(graph: onnx.GraphProto, numbers: Iterator[int] | None = None) -> None:
+    """Let numbers be the names of all nodes, for long names take a hundredth of a small file.
+
+    onnxruntime 1.20 needs names: by those of some nodes it calls the ones that it puts in their place.
+    """
+    numbers = itertools.count() if numbers is None else numbers
     for node in graph.node:
-        node.ClearField("name")
+        node.name = str(next(numbers))
         for branch in subgraphs(node):
-            clear_node_names(branch)
+            number_nodes(branch, numbers)

@@ -34,7 +34,7 @@ from gentext.export.generator.position import LoopInvariants, LoopState, Positio
 from gentext.export.generator.states import merge_states, split_states
 from gentext.export.generator.tree import flatten, unflatten
 from gentext.export.generator.unrolled import make_capturable
-from gentext.export.proto import IR_VERSION, check_graph, clear_node_names, declare_shape
+from gentext.export.proto import IR_VERSION, check_graph, declare_shape, number_nodes
 from gentext.export.strategies.call import call_strategy
 from gentext.export.strategies.indexing import int_vector, select
 from gentext.export.strategies.namespace import xp
@@ -186,7 +186,7 @@ class Compiler:
             if port.default is not None:
                 array = np.asarray(table_defaults.get(port.name, port.default), port.dtype)
                 proto.graph.initializer.append(numpy_helper.from_array(array, port.name))
-        clear_node_names(proto.graph)
+        number_nodes(proto.graph)
         proto.ir_version = IR_VERSION
         proto.producer_name = "gentext"
         helper.set_model_props(proto, bundle.to_metadata())
