@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
@@ -108,7 +108,8 @@ def test_masks_against_float64(name: str, logits: Floats, fraction: float) -> No
     assert np.array_equal(after, np.where(margins > 0, logits, -np.inf).astype(np.float32))
 
 
-@settings(max_examples=150, deadline=None)
+# Ties are frequent among the first examples, which some versions of hypothesis count as too many.
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 @given(LOGITS, st.floats(0, 1), st.floats(0, 0.6), st.floats(0, 1, exclude_max=True))
 def test_xtc_against_float64(logits: Floats, probability: float, threshold: float, noise: float) -> None:
     p = softmax(logits)
