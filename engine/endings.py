@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from gentext.bundle import readable_symbol
 from gentext.errors import UsageError
 from gentext.stop import StopAutomaton
+
+if TYPE_CHECKING:  # most searches have none
+    from gentext.match import MatchAutomaton
 
 #: The bytes that may continue a character, as ranges with both ends.
 CONTINUATION = (0x80, 0xBF)
@@ -39,33 +42,6 @@ CHARACTER, STOP, MATCH, COUNT = range(4)
 TextFinish = Literal["stop", "length", "match"]
 Booleans = NDArray[np.bool_]
 Numbers = NDArray[np.int64]
-
-
-class MatchTables(Protocol):
-    """The texts that match an expression, as an automaton over V symbols whose states all reach an end.
-
-    `gentext.match.MatchAutomaton` is one.
-    """
-
-    @property
-    def transitions(self) -> Numbers:
-        """The next state, -1 where the symbol is forbidden [S, V]."""
-        ...
-
-    @property
-    def final(self) -> Booleans:
-        """Whether a text may end there [S]."""
-        ...
-
-    @property
-    def distance(self) -> Numbers:
-        """The least number of characters from there to the end of a text [S]."""
-        ...
-
-    @property
-    def characters(self) -> Numbers:
-        """How many characters begin in each symbol [V]."""
-        ...
 
 
 class Following(NamedTuple):
@@ -98,7 +74,7 @@ class TextEndings:
         unknown: int | None,
         length: int,
         stop: StopAutomaton | None = None,
-        match: MatchTables | None = None,
+        match: MatchAutomaton | None = None,
     ) -> None:
         self.length = length
         self.finish: TextFinish = "length" if match is None else "match"
@@ -114,7 +90,8 @@ class TextEndings:
         """States of the automaton of the stop strings: so many beginnings of stop strings there are at most."""
         self._match = match
         self._match_table = np.zeros((1, len(token_bytes)), np.int64) if match is None else match.transitions
-        self._onward = np.zeros(1, np.int64) if match is None else _onward_distances(match)
+        self._onward = np.zeros(1) if match is None else match.needs.min(axis=1)
+        """The least characters from each state to the end of a longer text; infinite where there is none."""
 
     def is_text(self, position: tuple[int, ...]) -> bool:
         """Return whether the empty text, which has this position, is complete."""
@@ -213,10 +190,3 @@ def _character_table(token_bytes: Sequence[bytes], unknown: int | None) -> Numbe
             if following:
                 table[state, token] = states.index(following[0])
     return table
-
-
-def _onward_distances(match: MatchTables) -> Numbers:
-    """Return int64 [states]: the least number of characters to the end of a longer text; a large one where none is."""
-    distances = np.where(match.transitions >= 0, match.characters + match.distance[match.transitions], 2**40)
-    nearest: Numbers = distances.min(axis=1)
-    return nearest

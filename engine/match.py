@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gentext.byte_automaton import ByteAutomaton
 from gentext.expression import ExpressionError
-from gentext.stop import MAX_TABLE
+from gentext.stop import MAX_TABLE, begins_character
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +37,11 @@ class MatchAutomaton:
     def start(self) -> int:
         """The first state of the only expression."""
         return int(self.starts[0])
+
+    @property
+    def needs(self) -> NDArray[np.float64]:
+        """The least characters to an end through each symbol, with its own; infinite where it is forbidden [S, V]."""
+        return np.where(self.transitions >= 0, self.characters + self.distance[self.transitions], np.inf)
 
 
 def build_automaton(
@@ -101,7 +106,7 @@ def stack_automata(automata: Sequence[MatchAutomaton]) -> MatchAutomaton:
 
 def count_characters(symbol: bytes) -> int:
     """Return how many characters of UTF-8 begin in a symbol."""
-    return sum(byte & 0xC0 != 0x80 for byte in symbol)
+    return sum(map(begins_character, symbol))
 
 
 def _too_large(states: int, symbols: int) -> ExpressionError:

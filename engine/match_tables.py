@@ -40,11 +40,7 @@ def link_tables(automaton: MatchAutomaton) -> dict[str, NDArray[Any]]:
         is_allowed, automaton.transitions + FIRST_STATE, np.where(is_final, FREE_STATE, own_state)
     )
     need = np.zeros((table_size, symbol_count), np.float32)
-    need[FIRST_STATE : FIRST_STATE + states] = np.where(
-        is_allowed,
-        automaton.characters + automaton.distance[automaton.transitions],
-        np.where(is_final, 0, np.inf),
-    )
+    need[FIRST_STATE : FIRST_STATE + states] = np.where(is_allowed | ~is_final, automaton.needs, 0)
     least_need = np.zeros(table_size, np.float32)
     least_need[FIRST_STATE : FIRST_STATE + states] = _least_needs(automaton)
     return {
@@ -64,7 +60,4 @@ def first_states(automaton: MatchAutomaton, states: NDArray[np.int64], budgets: 
 
 def _least_needs(automaton: MatchAutomaton) -> NDArray[np.float64]:
     """Return the least need of the symbols that are allowed where a text may end, and 0 elsewhere [S]."""
-    needs = np.where(
-        automaton.transitions >= 0, automaton.characters + automaton.distance[automaton.transitions], np.inf
-    )
-    return np.where(automaton.final, needs.min(axis=1, initial=np.inf), 0)
+    return np.where(automaton.final, automaton.needs.min(axis=1, initial=np.inf), 0)

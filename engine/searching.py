@@ -20,8 +20,8 @@ from gentext.interfaces import OpenSampler
 from gentext.parameters import Spelling
 from gentext.prefixes import BestText, prefix_bytes
 from gentext.stepping import StepModel
-from gentext.stop import StopAutomaton, stop_problem
-from gentext.writing import MAX_TEXTS, UNKNOWN_POLICIES, encode_primes, is_whole, match_problem, stop_notes
+from gentext.stop import StopAutomaton
+from gentext.writing import MAX_TEXTS, check_text_options, encode_primes, is_whole, stop_notes
 
 if TYPE_CHECKING:
     from gentext.match import MatchAutomaton
@@ -202,12 +202,7 @@ def check_search_options(options: SearchOptions, spelling: Spelling) -> None:
     ):
         if not is_whole(number) or not 1 <= number <= highest:
             raise UsageError(f"{spelling.assignment(name, number)}: expected a whole number from 1 to {highest}")
-    for stop in options.stop:
-        problem = stop_problem(stop) if isinstance(stop, str) else "expected a text"
-        if problem:
-            raise UsageError(f"{spelling.assignment('stop', stop)}: {problem}")
-    if match_conflict := match_problem(options, spelling):
-        raise UsageError(match_conflict)
+    check_text_options(options, spelling)
     temperature = options.temperature
     is_number = isinstance(temperature, numbers.Real) and not isinstance(temperature, bool)
     if not is_number or not LOWEST_TEMPERATURE <= temperature <= HIGHEST_TEMPERATURE:  # NaN is refused too
@@ -215,8 +210,6 @@ def check_search_options(options: SearchOptions, spelling: Spelling) -> None:
             f"{spelling.assignment('temperature', temperature)}: expected a number from {LOWEST_TEMPERATURE:g} to "
             f"{HIGHEST_TEMPERATURE:g}"
         )
-    if options.unknown not in UNKNOWN_POLICIES:
-        raise UsageError(f"{spelling.assignment('unknown', options.unknown)}: expected error, skip or unknown")
 
 
 def _check_memory(bundle: Bundle, memory: int, options: SearchOptions, spelling: Spelling) -> None:

@@ -51,7 +51,7 @@ class StopAutomaton:
                 suffix_states[child] = row[byte]
                 # Several stop strings may end in one state, each a suffix of the next: the longest counts.
                 self.matched[child] = max(self.matched[child], self.matched[suffix_states[child]])
-                self.pending[child] = self.pending[state] + _begins_character(byte)
+                self.pending[child] = self.pending[state] + begins_character(byte)
                 row[byte] = child
 
     def state_after_prime(self, prime: bytes) -> int:
@@ -150,6 +150,6 @@ def find_unwritable(stops: Sequence[str], symbols: Iterable[bytes]) -> dict[str,
     return unwritable
 
 
-def _begins_character(byte: int) -> bool:
+def begins_character(byte: int) -> bool:
     """Return whether a character begins with a byte of UTF-8."""
     return byte & 0xC0 != 0x80

@@ -262,19 +262,24 @@ def check_options(options: WritingOptions, spelling: Spelling, primes: int = 1) 
     ):
         if setting is not None and not (is_whole(setting) and 0 <= setting <= highest):
             raise UsageError(f"{spelling.assignment(name, setting)}: expected a whole number from 0 to {highest}")
-    if problem := match_problem(options, spelling):
-        raise UsageError(problem)
+    check_text_options(options, spelling)
+    if options.style is not None and options.style not in [*STYLES]:
+        raise UsageError(f"{spelling.assignment('style', options.style)}: expected {', '.join(STYLES)}")
+
+
+def check_text_options(options: WritingOptions | SearchOptions, spelling: Spelling) -> None:
+    """Raise UsageError for options about primes, and about what ends texts, that no model can fulfil."""
+    if match_conflict := _match_problem(options, spelling):
+        raise UsageError(match_conflict)
     for stop in options.stop:
         problem = stop_problem(stop) if isinstance(stop, str) else "expected a text"
         if problem:
             raise UsageError(f"{spelling.assignment('stop', stop)}: {problem}")
     if options.unknown not in UNKNOWN_POLICIES:
         raise UsageError(f"{spelling.assignment('unknown', options.unknown)}: expected error, skip or unknown")
-    if options.style is not None and options.style not in [*STYLES]:
-        raise UsageError(f"{spelling.assignment('style', options.style)}: expected {', '.join(STYLES)}")
 
 
-def match_problem(options: WritingOptions | SearchOptions, spelling: Spelling) -> str | None:
+def _match_problem(options: WritingOptions | SearchOptions, spelling: Spelling) -> str | None:
     """Return which options about what texts must match exclude each other, or None."""
     match, schema, match_prime, stop = map(spelling.name, ("match", "json_schema", "match_prime", "stop"))
     if options.match is not None and options.json_schema is not None:

@@ -24,6 +24,17 @@ from gentext.cli.app import main
 sys.exit(main())
 """
 
+#: Builds a wheel of each folder, as pip does, which starts three processes for each.
+BUILD_WHEELS = """
+import contextlib, os, sys
+from setuptools.build_meta import build_wheel
+target, *folders = sys.argv[1:]
+with contextlib.redirect_stdout(sys.stderr):
+    for folder in folders:
+        os.chdir(folder)
+        build_wheel(target)
+"""
+
 
 def one_line(err: str, *fragments: str) -> str:
     """Check that an output ends in the one line of an error, which has these fragments, and return it."""

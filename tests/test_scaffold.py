@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Gen, run_gen
-from helpers import fails
+from helpers import BUILD_WHEELS, fails
 from test_public import public_modules, uses
 
 from gentext.hookspecs import HOOKS_VERSION
@@ -20,16 +20,6 @@ from gentext.registry import KINDS
 
 ALL_KINDS = (*KINDS, "command")
 
-#: Builds a wheel of each folder, as pip does, which starts three processes for each.
-BUILD = """
-import contextlib, os, sys
-from setuptools.build_meta import build_wheel
-target, *folders = sys.argv[1:]
-with contextlib.redirect_stdout(sys.stderr):
-    for folder in folders:
-        os.chdir(folder)
-        build_wheel(target)
-"""
 #: Warnings are errors, but for those of old versions of matplotlib, as in pyproject.toml.
 WARNINGS = "error\nignore:'\\w+' (argument is )?deprecated(,| -) use '\\w+':DeprecationWarning"
 #: Has PyTorch's exporter read its thousand operators once for all tests, see the fixture of this name.
@@ -85,7 +75,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             assert out.splitlines()[-1] == f"next: cd gentext-my-{kind} && pip install -e '.[test]' && pytest"
             assert all(Path(line).is_file() for line in out.splitlines()[:-1])
         folders = sorted(folder.glob("gentext-*"))
-        subprocess.run([sys.executable, "-c", BUILD, folder, *folders], check=True, capture_output=True)
+        subprocess.run([sys.executable, "-c", BUILD_WHEELS, folder, *folders], check=True, capture_output=True)
         for wheel in folder.glob("*.whl"):
             zipfile.ZipFile(wheel).extractall(folder / "installed")
         patch.setenv("PYTHONPATH", str(folder / "installed"))

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from helpers import BUILD_WHEELS
 
 STRANGERS = Path(__file__).parent
 GOOD = ("gentext-lab", "gentext-memory", "gentext-novelty", "gentext-pairs")
@@ -35,18 +36,6 @@ for variables, arguments in json.load(sys.stdin):
     for name in variables:
         del os.environ[name]
 json.dump(results, sys.stdout)
-"""
-
-
-#: Builds a wheel of each folder, as pip does, which starts three processes for each.
-WHEELS = """
-import contextlib, os, sys
-from setuptools.build_meta import build_wheel
-target, *folders = sys.argv[1:]
-with contextlib.redirect_stdout(sys.stderr):
-    for folder in folders:
-        os.chdir(folder)
-        build_wheel(target)
 """
 
 
@@ -124,7 +113,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     shutil.copytree(STRANGERS, folder / "sources")  # building leaves files beside the sources
     options = ("--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check", "--quiet")
     first, *others = sorted(path.parent for path in (folder / "sources").glob("*/pyproject.toml"))
-    built = environment.run("-c", WHEELS, folder / "wheels", *others)
+    built = environment.run("-c", BUILD_WHEELS, folder / "wheels", *others)
     assert built.code == 0, built.err
     process = environment.run("-m", "pip", "install", *options, first, *(folder / "wheels").glob("*.whl"))
     assert process.code == 0, process.err
