@@ -54,6 +54,10 @@ Sampling
     stepping  generation one position at a time: the reference
     compiled  generation with a compiled generator, many positions in a call
     generate  from the tokens of a sampler to text
+    stacking  automata of several requests as one table
+    rows  a row of a compiled generator by itself: its request, and its state between two calls
+    row_batch  rows that share the calls of a compiled generator
+    slots  many texts over one compiled generator, which begin and end while others go on
     styles  measured settings of the chain, by the name of a style
     effects  remarks on parameters that have no effect, or act against another one
     parameters  parameters of the chain's links, set by flags or by keyword arguments

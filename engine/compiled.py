@@ -5,7 +5,7 @@ It gives the same results as `gentext.stepping`, which runs one position at a ti
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gentext.bundle import Bundle
 from gentext.errors import FileFormatError
 from gentext.interfaces import Chunk, Finish, Request
-from gentext.noise import uniforms
+from gentext.noise import row_uniforms
 from gentext.signature import FINISH_BY_CODE, Signature
 
 #: Positions of a prime that are read in one call, at most.
@@ -84,7 +84,25 @@ def next_feeds(signature: Signature, results: Mapping[str, Any]) -> Feeds:
     return states | {"token": np.maximum(last_tokens, 0), "fresh": np.zeros(len(last_tokens), np.bool_)}
 
 
-def _check_results(results: Mapping[str, Any], positions: int, rows: int) -> None:
+def draw_noise(
+    signature: Signature,
+    keys: NDArray[np.uint64],
+    positions: NDArray[np.int64],
+    size: int,
+    unused: Collection[str] = (),
+) -> NDArray[np.float32]:
+    """Return the noise of a call [K, N, columns] with K = ``size``; zeros for the links whose names are ``unused``.
+
+    ``keys`` [N, 2] has the seed and the stream of each row, ``positions`` [N] its first position.
+    """
+    noise = np.zeros((size, len(keys), signature.columns), np.float32)
+    for name, (column, columns) in signature.noise.items():
+        if name not in unused:
+            noise[:, :, column : column + columns] = row_uniforms(keys, name, positions, size, columns)
+    return noise
+
+
+def check_results(results: Mapping[str, Any], positions: int, rows: int) -> None:
     """Raise FileFormatError when a graph returned arrays of other shapes than [K, N] and [N], or an unknown code.
 
     `gentext.handover` checks the tokens themselves, as it does for every sampler.
@@ -128,6 +146,7 @@ class _CompiledRows:
             link.name for link in request.chain if link.strategy.params and link.name not in active_names
         }
         """Links that no row uses, whose noise need not be computed."""
+        self._keys = np.array(request.seeds, np.uint64)
         self._state_feeds = start_states(model.signature, self.count)
         self._state_feeds |= {"token": np.zeros(self.count, np.int64), "fresh": np.ones(self.count, np.bool_)}
         self._constant_feeds = self._build_constant_feeds()
@@ -156,7 +175,7 @@ class _CompiledRows:
             forced[: len(prime_block), row] = prime_block
         feeds = {"forced": forced, "noise": self._compute_noise(size)}
         results = self.model.call(feeds | self._state_feeds | self._constant_feeds)
-        _check_results(results, size, self.count)
+        check_results(results, size, self.count)
         self._state_feeds = next_feeds(self.model.signature, results)
         self.position += size
         is_new = forced < 0
@@ -189,20 +208,11 @@ class _CompiledRows:
 
     def _compute_noise(self, size: int) -> NDArray[np.float32]:
         """Return [K, N, columns]: zeros while a row reads its prime, then its noise from position 0 on."""
-        signature = self.model.signature
-        noise = np.zeros((size, self.count, signature.columns), np.float32)
-        for row, (seed, stream) in enumerate(self.request.seeds):
-            first_position = self.position - int(self.prime_lengths[row])
-            prime_positions = max(0, -first_position)
-            if prime_positions >= size:
-                continue
-            for name, (column, columns) in signature.noise.items():
-                if name in self._unused_noise:
-                    continue
-                noise_block = uniforms(
-                    seed, stream, name, first_position + prime_positions, size - prime_positions, columns
-                )
-                noise[prime_positions:, row, column : column + columns] = noise_block
+        positions = self.position - self.prime_lengths  # below 0 while a row reads its prime
+        if positions.max() + size <= 0:
+            return np.zeros((size, self.count, self.model.signature.columns), np.float32)
+        noise = draw_noise(self.model.signature, self._keys, positions, size, self._unused_noise)
+        noise[positions + np.arange(size)[:, None] < 0] = 0
         return noise
 
     def _build_constant_feeds(self) -> Feeds:

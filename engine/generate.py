@@ -93,16 +93,16 @@ def generate(
         params=params,
         tables=tables,
         stop=stop,
-        max_tokens=length if length is not None and _has_one_character_symbols(bundle) else None,
+        max_tokens=length if length is not None and has_one_character_symbols(bundle) else None,
     )
     decoders = [
-        _RowDecoder(GeneratedText(stream), bundle, length, stop, prime, full_finish)
+        RowDecoder(GeneratedText(stream), bundle, length, stop, prime, full_finish)
         for stream, prime, full_finish in zip(streams, primes, full_finishes, strict=True)
     ]
     return [decoder.result for decoder in decoders], _decode_chunks(sampler, request, decoders)
 
 
-def _decode_chunks(sampler: OpenSampler, request: Request, decoders: list[_RowDecoder]) -> Generator[Piece, None, None]:
+def _decode_chunks(sampler: OpenSampler, request: Request, decoders: list[RowDecoder]) -> Generator[Piece, None, None]:
     with contextlib.closing(checked_chunks(sampler, request)) as chunks:
         for chunk in chunks:
             for row, decoder in enumerate(decoders):
@@ -115,7 +115,7 @@ def _decode_chunks(sampler: OpenSampler, request: Request, decoders: list[_RowDe
                 return
 
 
-def _decode_row(chunk: Chunk, row: int, decoder: _RowDecoder) -> str:
+def _decode_row(chunk: Chunk, row: int, decoder: RowDecoder) -> str:
     """Return the characters that one row gains by a chunk."""
     text = ""
     for token, logprob in zip(chunk.tokens[:, row], chunk.logprobs[:, row], strict=True):
@@ -167,7 +167,7 @@ def encode_prime(
     )
 
 
-def _has_one_character_symbols(bundle: Bundle) -> bool:
+def has_one_character_symbols(bundle: Bundle) -> bool:
     """Return whether every symbol is exactly one character."""
     try:
         return all(len(symbol.decode("utf-8")) == 1 for symbol in bundle.token_bytes)
@@ -175,7 +175,21 @@ def _has_one_character_symbols(bundle: Bundle) -> bool:
         return False
 
 
-class _RowDecoder:
+@dataclasses.dataclass(frozen=True)
+class DecoderState:
+    """What a decoder knows between two tokens, besides the text that it has given out."""
+
+    pending: str = ""
+    """Characters that may become a stop string."""
+    unfinished: bytes = b""
+    """The first bytes of a character."""
+    stop_state: int = 0
+    """The state of the stop automaton after all characters, those that are pending too."""
+    empty_count: int = 0
+    """Symbols without bytes since the last one that has some."""
+
+
+class RowDecoder:
     """Turns the tokens of one row into text, and decides when the row is done.
 
     Characters that may become a stop string are kept pending until that is certain.
@@ -204,6 +218,23 @@ class _RowDecoder:
         self._stop_state = 0
         if stop is not None:
             self._stop_state = stop.state_after_prime(b"".join(self._symbols[int(token)] for token in prime))
+
+    @property
+    def state(self) -> DecoderState:
+        """What the decoder of a text that goes on from here begins with."""
+        return DecoderState(self._pending, self._decoder.getstate()[0], self._stop_state, self._empty_count)
+
+    def restore(self, state: DecoderState) -> None:
+        """Go on where another decoder was."""
+        self._pending, self._stop_state, self._empty_count = state.pending, state.stop_state, state.empty_count
+        self._decoder.setstate((state.unfinished, 0))
+
+    def append_prime(self, prime: bytes) -> None:
+        """Read a prime in the middle of a text: what was pending before it stays in front of it."""
+        self.result.text += self._pending + self._decoder.decode(b"", final=True)
+        self._pending = ""
+        if self._stop_automaton is not None:
+            self._stop_state = self._stop_automaton.state_after_prime(prime, self._stop_state)
 
     def feed_token(self, token: int, logprob: float) -> str:
         """Take one token, or -1 for none, and return the characters that are now certain."""

@@ -54,9 +54,8 @@ class StopAutomaton:
                 self.pending[child] = self.pending[state] + begins_character(byte)
                 row[byte] = child
 
-    def state_after_prime(self, prime: bytes) -> int:
+    def state_after_prime(self, prime: bytes, state: int = START_STATE) -> int:
         """Return the state after a prime: a stop string may begin in a prime, but one that ends in it is ignored."""
-        state = self.START_STATE
         for byte in prime:
             state = int(self._transitions[state, byte])
         return state

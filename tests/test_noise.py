@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gentext.chain import DEFAULT_CHAIN, Chain, Link, build_chain
 from gentext.errors import UsageError
 from gentext.manager import host
-from gentext.noise import DRAW, check_seed, counter_plane, uniforms
+from gentext.noise import DRAW, check_seed, counter_plane, row_uniforms, uniforms
 from gentext.strategy import Strategy
 
 SEED_LIMIT = 2**64
@@ -60,6 +60,19 @@ def test_any_split_gives_the_whole(seed: int, position: int, columns: int, parts
     ends = [position + sum(parts[:n]) for n in range(len(parts))]
     pieces = [uniforms(seed, 0, DRAW, start, count, columns) for start, count in zip(ends, parts, strict=True)]
     assert np.array_equal(np.concatenate(pieces), uniforms(seed, 0, DRAW, position, sum(parts), columns))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), NAMES, st.sampled_from([1, 31, 32, 70]), st.integers(0, 9), st.integers(1, 5))
+def test_all_rows_at_once_have_the_noise_of_each(
+    data: st.DataObject, name: str, rows: int, count: int, columns: int
+) -> None:
+    keys = data.draw(st.lists(st.tuples(WORDS, WORDS), min_size=rows, max_size=rows))
+    positions = data.draw(st.lists(st.integers(0, 10**9), min_size=rows, max_size=rows))
+    noise = row_uniforms(np.array(keys, np.uint64), name, np.array(positions, np.int64), count, columns)
+    assert (noise.shape, noise.dtype) == ((count, rows, columns), np.float32)
+    for row, ((seed, stream), position) in enumerate(zip(keys, positions, strict=True)):
+        assert np.array_equal(noise[:, row], uniforms(seed, stream, name, position, count, columns))
 
 
 def test_numbers_are_below_one_and_exact() -> None:
