@@ -31,8 +31,10 @@ FORMAT_VERSION = 3
 FileKind = Literal["model", "generator", "unrolled"]
 METADATA_PREFIX = "gentext."
 #: Names of the inputs and outputs of the graphs, which no model state may have.
-RESERVED_NAMES = {"tokens", "token", "logits", "logprobs", "fresh", "ended", "forced", "noise"} | {
-    f"stop_{name}" for name in ("state", "table", "final")
+RESERVED_NAMES = {
+    *("tokens", "token", "logits", "logprobs", "fresh", "ended", "forced", "noise"),
+    *(f"stop_{name}" for name in ("state", "table", "final")),
+    *(f"top_{name}" for name in ("count", "tokens", "logprobs")),
 }
 #: Elements of all that a file has allocated for one row, at most: its states, tables, parameters and noise together.
 #: They take 64 MiB as float32. The notebook's states have 2,048 elements.

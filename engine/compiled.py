@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from gentext.bundle import Bundle
 from gentext.errors import FileFormatError
-from gentext.interfaces import Chunk, Finish, Request
+from gentext.interfaces import Chunk, Finish, Request, TopSymbols
 from gentext.noise import row_uniforms
-from gentext.signature import FINISH_BY_CODE, Signature
+from gentext.signature import FINISH_BY_CODE, TOP_COUNT, TOP_OUTPUTS, Signature
 
 #: Positions of a prime that are read in one call, at most.
 PREFILL_POSITIONS = 256
@@ -65,7 +65,7 @@ def generate_compiled(model: GeneratorModel, bundle: Bundle, request: Request) -
     while any(finish == "running" for finish in rows.finish):
         call_size = min(next(call_sizes, MAX_POSITIONS), rows.max_positions)
         if request.max_tokens is not None:
-            call_size = min(call_size, rows.most_tokens_left(request.max_tokens))
+            call_size = min(call_size, max(1, rows.most_tokens_left(request.max_tokens)))
         yield from rows.advance(model.positions or call_size)
 
 
@@ -102,12 +102,18 @@ def draw_noise(
     return noise
 
 
-def check_results(results: Mapping[str, Any], positions: int, rows: int) -> None:
-    """Raise FileFormatError when a graph returned arrays of other shapes than [K, N] and [N], or an unknown code.
+def check_results(results: Mapping[str, Any], positions: int, rows: int, top_count: int = 0) -> None:
+    """Raise FileFormatError when a graph returned arrays of other shapes than were asked for, or an unknown code.
 
     `gentext.handover` checks the tokens themselves, as it does for every sampler.
     """
-    shapes = {"tokens": (positions, rows), "logprobs": (positions, rows), "ended_out": (rows,)}
+    shapes: dict[str, tuple[int, ...]] = {
+        "tokens": (positions, rows),
+        "logprobs": (positions, rows),
+        "ended_out": (rows,),
+    }
+    if top_count:
+        shapes |= dict.fromkeys(TOP_OUTPUTS, (positions, rows, top_count))
     for name, shape in shapes.items():
         if np.shape(results[name]) != shape:
             raise FileFormatError(
@@ -140,6 +146,7 @@ class _CompiledRows:
         self.finish: list[Finish] = ["running"] * self.count
         self.drawn_counts = np.zeros(self.count, np.int64)
         """Tokens that each row has drawn."""
+        self._top_count = min(request.top_count, bundle.vocab_size)
         # Links with tables alone are not among them: their tables may be those of the file, which are not known here.
         active_names = request.chain.active(request.params, {}).names
         self._unused_noise = {
@@ -168,25 +175,25 @@ class _CompiledRows:
             self._state_feeds["stop_state"][row] = stop.state_after_prime(prime)
 
     def advance(self, size: int) -> Iterator[Chunk]:
-        """Run ``size`` positions; yield a chunk unless all rows were still reading their primes."""
+        """Run ``size`` positions; yield a chunk unless all rows were still reading primes that nobody asked for."""
         forced = np.full((size, self.count), -1, np.int64)
         for row, prime in enumerate(self.request.primes):
             prime_block = prime[self.position : self.position + size]
             forced[: len(prime_block), row] = prime_block
         feeds = {"forced": forced, "noise": self._compute_noise(size)}
         results = self.model.call(feeds | self._state_feeds | self._constant_feeds)
-        check_results(results, size, self.count)
+        check_results(results, size, self.count, self._top_count)
         self._state_feeds = next_feeds(self.model.signature, results)
         self.position += size
         is_new = forced < 0
-        if is_new.any():
-            tokens = np.where(is_new, results["tokens"], -1)
-            yield self._record_chunk(tokens, results["logprobs"], results["ended_out"])
+        if is_new.any() or self.request.echo:
+            tokens = self._record_tokens(np.where(is_new, results["tokens"], -1), results["ended_out"])
+            if self.request.echo:
+                tokens = np.where(is_new, tokens, forced)
+            yield self._make_chunk(tokens, results)
 
-    def _record_chunk(
-        self, tokens: NDArray[np.int64], logprobs: NDArray[np.float32], ended: NDArray[np.int64]
-    ) -> Chunk:
-        """Record new tokens [K, N] and return their chunk, without those after the end of a row or its limit."""
+    def _record_tokens(self, tokens: NDArray[np.int64], ended: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Record new tokens [K, N], and return them without those after the end of a row or its limit."""
         limit = self.request.max_tokens
         for row in range(self.count):
             if self.finish[row] != "running":
@@ -204,7 +211,19 @@ class _CompiledRows:
             else:
                 self.finish[row] = FINISH_BY_CODE[ended[row]]
             self.drawn_counts[row] += min(new_count, tokens_left)
-        return Chunk(tokens, np.where(tokens >= 0, logprobs, np.nan).astype(np.float32), tuple(self.finish))
+        return tokens
+
+    def _make_chunk(self, tokens: NDArray[np.int64], results: Mapping[str, Any]) -> Chunk:
+        """Return the chunk of tokens [K, N] with their log-probabilities."""
+        is_token = tokens >= 0
+        logprobs = np.where(is_token, results["logprobs"], np.nan).astype(np.float32)
+        top_symbols = None
+        if self._top_count:
+            is_token = is_token[:, :, None]
+            top_tokens = np.where(is_token, results["top_tokens"], -1)
+            top_logprobs = np.where(is_token, results["top_logprobs"], np.nan).astype(np.float32)
+            top_symbols = TopSymbols(top_tokens, top_logprobs)
+        return Chunk(tokens, logprobs, tuple(self.finish), top_symbols)
 
     def _compute_noise(self, size: int) -> NDArray[np.float32]:
         """Return [K, N, columns]: zeros while a row reads its prime, then its noise from position 0 on."""
@@ -216,8 +235,8 @@ class _CompiledRows:
         return noise
 
     def _build_constant_feeds(self) -> Feeds:
-        """Return the inputs that are the same in every call: parameters, tables and the stop automaton."""
-        feeds: Feeds = {}
+        """Return the inputs that are the same in every call: parameters, tables, stop automaton, and `TOP_COUNT`."""
+        feeds: Feeds = {TOP_COUNT: np.array(self._top_count, np.int64)} if self._top_count else {}
         for arrays_by_link in (self.request.params, self.request.tables):
             for link, arrays in arrays_by_link.items():
                 feeds |= {f"{link}.{name}": array for name, array in arrays.items()}

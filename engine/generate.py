@@ -10,13 +10,14 @@ from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gentext.bundle import Bundle
 from gentext.chain import Chain, LinkArrays
 from gentext.describe import tokenizer_of
-from gentext.errors import FileFormatError, PrimeError
+from gentext.errors import FileFormatError, PluginError, PrimeError
 from gentext.handover import checked_chunks
-from gentext.interfaces import Chunk, Finish, Ids, OpenSampler, Request, Tokenizer
+from gentext.interfaces import Chunk, Finish, Ids, OpenSampler, Request, Tokenizer, TopSymbols
 from gentext.match_tables import FREE_STATE, MATCH_LINK
 from gentext.noise import check_seed
 from gentext.stop import StopAutomaton
@@ -26,6 +27,9 @@ if TYPE_CHECKING:  # most requests have none
 
 #: Symbols without bytes that a row may write one after another. A model that writes more of them would go on for ever.
 MAX_EMPTY_SYMBOLS = 100_000
+
+#: The error of a sampler that does not know `Request.echo`.
+NO_ECHO = "the sampler does not give the log-probabilities of a prime; another sampler may have them"
 
 
 @dataclasses.dataclass
@@ -40,6 +44,18 @@ class GeneratedText:
     tokens: list[int] = dataclasses.field(default_factory=list)
     logprobs: list[float] = dataclasses.field(default_factory=list)
     """Natural logarithm of each token's probability, as the model gives it before the chain."""
+    prime_tokens: list[int] = dataclasses.field(default_factory=list)
+    prime_logprobs: list[float] = dataclasses.field(default_factory=list)
+    """The tokens of the prime and their log-probabilities; empty where nobody asked for them."""
+    top_blocks: list[TopSymbols] = dataclasses.field(default_factory=list)
+    """The most probable symbols at each token of the prime and of the text, a block of positions at a time."""
+
+    def find_top_symbols(self) -> tuple[TopSymbols, TopSymbols] | None:
+        """Return the most probable symbols [length, T] at the tokens of the prime, and of the text; None without."""
+        if not self.top_blocks:
+            return None
+        top_symbols, prime_length = TopSymbols.concatenate(self.top_blocks), len(self.prime_tokens)
+        return top_symbols[:prime_length], top_symbols[prime_length:]
 
 
 class Piece(NamedTuple):
@@ -62,13 +78,16 @@ def generate(
     stops: Sequence[str] = (),
     tables: LinkArrays | None = None,
     matches: TextMatches | None = None,
+    top_count: int = 0,
+    echo: bool = False,
 ) -> tuple[list[GeneratedText], Generator[Piece, None, None]]:
-    """Write one text after each prime, of exactly ``length`` new characters (None: without end).
+    """Write one text after each prime, of exactly ``length`` new characters (None: without end; 0: read the primes).
 
     Row r draws with stream ``streams[r]`` of the seed, r itself by default. The text of a row depends on its prime,
     the seed and its stream alone, not on the other rows. ``param_values`` sets parameters of the chain's links, by link
     and name. ``tables`` are those of the chain's links; when None, the links make them from their own options.
-    ``matches`` is what the texts must match; the chain then has the link `match`.
+    ``matches`` is what the texts must match; the chain then has the link `match`. The texts have the ``top_count`` most
+    probable symbols at each token, and with ``echo`` the log-probabilities of the primes.
 
     Returns the texts, which grow while the iterator is consumed, and an iterator over their pieces.
     """
@@ -93,10 +112,12 @@ def generate(
         params=params,
         tables=tables,
         stop=stop,
-        max_tokens=length if length is not None and has_one_character_symbols(bundle) else None,
+        max_tokens=length if length == 0 or has_one_character_symbols(bundle) else None,
+        top_count=top_count,
+        echo=echo,
     )
     decoders = [
-        RowDecoder(GeneratedText(stream), bundle, length, stop, prime, full_finish)
+        RowDecoder(GeneratedText(stream), bundle, length, stop, prime, full_finish, echo)
         for stream, prime, full_finish in zip(streams, primes, full_finishes, strict=True)
     ]
     return [decoder.result for decoder in decoders], _decode_chunks(sampler, request, decoders)
@@ -120,6 +141,8 @@ def _decode_row(chunk: Chunk, row: int, decoder: RowDecoder) -> str:
     text = ""
     for token, logprob in zip(chunk.tokens[:, row], chunk.logprobs[:, row], strict=True):
         text += decoder.feed_token(int(token), float(logprob))
+    if chunk.top_symbols is not None:
+        decoder.add_top_symbols(chunk.tokens[:, row], chunk.top_symbols, row)
     if not decoder.done and chunk.finish[row] != "running":
         text += decoder.end_row(chunk.finish[row])
     return text
@@ -203,8 +226,12 @@ class RowDecoder:
         stop: StopAutomaton | None,
         prime: Ids,
         full_finish: Finish,
+        echo: bool = False,
     ) -> None:
-        """``full_finish`` is how the row ends when it has ``length`` characters."""
+        """``full_finish`` is how the row ends when it has ``length`` characters.
+
+        With ``echo`` the tokens of the prime come before those of the text.
+        """
         self.result = result
         self.done = False
         self._symbols = bundle.token_bytes
@@ -213,6 +240,9 @@ class RowDecoder:
         self._full_finish = full_finish
         self._stop_automaton = stop
         self._pending = ""
+        self._echoed_prime: Ids = prime if echo else prime[:0]
+        self._top_count = 0
+        """Positions that the result has the most probable symbols of."""
         self._empty_count = 0
         """Symbols without bytes since the last one that has some."""
         self._stop_state = 0
@@ -240,6 +270,13 @@ class RowDecoder:
         """Take one token, or -1 for none, and return the characters that are now certain."""
         if self.done or token < 0:
             return ""
+        prime_position = len(self.result.prime_tokens)
+        if prime_position < len(self._echoed_prime):
+            if token != self._echoed_prime[prime_position]:
+                raise PluginError(NO_ECHO)
+            self.result.prime_tokens.append(token)
+            self.result.prime_logprobs.append(logprob)
+            return ""
         self._empty_count = 0 if self._symbols[token] else self._empty_count + 1
         if self._empty_count > MAX_EMPTY_SYMBOLS:
             raise FileFormatError(
@@ -250,8 +287,16 @@ class RowDecoder:
         self.result.logprobs.append(logprob)
         return self._release_characters(self._decoder.decode(self._symbols[token]))
 
+    def add_top_symbols(self, tokens: NDArray[np.int64], top_symbols: TopSymbols, row: int) -> None:
+        """Take the most probable symbols [K, N, T] at those of a row's tokens [K] that were fed and taken."""
+        new_count = len(self.result.prime_tokens) + len(self.result.tokens) - self._top_count
+        self._top_count += new_count
+        self.result.top_blocks.append(top_symbols[np.flatnonzero(tokens >= 0)[:new_count], row])
+
     def end_row(self, finish: Finish) -> str:
         """End the row because the sampler has ended it, and return the characters that were pending."""
+        if len(self.result.prime_tokens) < len(self._echoed_prime):
+            raise PluginError(NO_ECHO)
         text = self._release_characters(self._decoder.decode(b"", final=True))
         return text + ("" if self.done else self._finish_row(finish))
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gentext.errors import PluginError, exit_error, reason
-from gentext.interfaces import Chunk, Finish, Ids, OpenSampler, Request, Tokenizer
+from gentext.interfaces import Chunk, Finish, Ids, OpenSampler, Request, Tokenizer, TopSymbols
 from gentext.reading import check_data
 from gentext.strategy import State, Strategy, Table
 
@@ -170,7 +170,7 @@ def checked_chunks(sampler: OpenSampler, request: Request) -> Generator[Chunk, N
                 return
             except SystemExit as error:
                 raise exit_error(name, error) from error
-            problem = _chunk_problem(chunk, rows, vocab_size)
+            problem = _chunk_problem(chunk, rows, vocab_size, min(request.top_count, vocab_size))
             if problem:
                 raise PluginError(f"{name}: {problem}")
             yield chunk
@@ -184,8 +184,8 @@ def check_model_logits(sampler: object, logits: object, shape: tuple[int, ...]) 
         )
 
 
-def _chunk_problem(chunk: object, rows: int, vocab_size: int) -> str | None:
-    """Return what is wrong with a chunk of so many rows, or None."""
+def _chunk_problem(chunk: object, rows: int, vocab_size: int, top_count: int) -> str | None:
+    """Return what is wrong with a chunk of so many rows and most probable symbols, or None."""
     if not isinstance(chunk, Chunk):
         return f"generate must give chunks, not {type(chunk).__name__}"
     tokens: object = chunk.tokens
@@ -203,6 +203,21 @@ def _chunk_problem(chunk: object, rows: int, vocab_size: int) -> str | None:
     for word in finish:
         if word not in FINISHES:
             return f"a chunk has the finish {word!r}; expected one of {', '.join(FINISHES)}"
+    return _top_symbols_problem(chunk.top_symbols, (*tokens.shape, top_count), vocab_size) if top_count else None
+
+
+def _top_symbols_problem(top_symbols: object, shape: tuple[int, ...], vocab_size: int) -> str | None:
+    """Return what is wrong with the most probable symbols of a chunk, or None."""
+    if not isinstance(top_symbols, TopSymbols):
+        return f"a chunk has no top_symbols, and {shape[-1]} were asked for; another sampler may have them"
+    tokens: object = top_symbols.tokens
+    logprobs: object = top_symbols.logprobs
+    if not (isinstance(tokens, np.ndarray) and tokens.dtype.kind in "iu" and tokens.shape == shape):
+        return f"the tokens of top_symbols must be whole numbers of shape {shape}, not {_type_of(tokens)}"
+    if not (isinstance(logprobs, np.ndarray) and logprobs.dtype.kind == "f" and logprobs.shape == shape):
+        return f"the logprobs of top_symbols must be floats of shape {shape}, not {_type_of(logprobs)}"
+    if tokens.size and not (tokens.min() >= -1 and tokens.max() < vocab_size):
+        return f"top_symbols has tokens from {tokens.min()} to {tokens.max()}; expected -1, or 0 to {vocab_size - 1}"
     return None
 
 

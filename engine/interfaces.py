@@ -45,6 +45,7 @@ __all__ = [
     "StateSpec",
     "Tokenizer",
     "TokenizerClass",
+    "TopSymbols",
     "Trainer",
     "TrainingPlan",
     "World",
@@ -336,7 +337,35 @@ class Request:
     stop: StopAutomaton | None = None
     """The stop strings; a row ends with the token that completes one of them."""
     max_tokens: int | None = None
-    """New tokens of each row; None: without end, until the iterator is closed."""
+    """New tokens of each row; None: without end, until the iterator is closed. With 0, a row only reads its prime."""
+    top_count: int = 0
+    """How many of the most probable symbols the chunks have for each of their tokens."""
+    echo: bool = False
+    """Whether the tokens of a row's prime come in the chunks too, before its new tokens."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TopSymbols:
+    """The T most probable symbols at each of some positions, as the model gives them before the chain.
+
+    The most probable symbol comes first; of equally probable ones, that with the lower token. The symbol for unknown
+    characters, which is never drawn, may be among them.
+    """
+
+    tokens: NDArray[np.int64]
+    """[..., T] token ids; -1 at a position without a token."""
+    logprobs: NDArray[np.float32]
+    """[..., T] their log-probabilities in nats; NaN at a position without a token."""
+
+    def __getitem__(self, index: Any) -> TopSymbols:
+        """Return those at some of the positions."""
+        return TopSymbols(self.tokens[index], self.logprobs[index])
+
+    @classmethod
+    def concatenate(cls, blocks: Sequence[TopSymbols]) -> TopSymbols:
+        """Return the positions of all blocks, one after another along the first axis."""
+        tokens, logprobs = [block.tokens for block in blocks], [block.logprobs for block in blocks]
+        return cls(np.concatenate(tokens), np.concatenate(logprobs))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -344,11 +373,13 @@ class Chunk:
     """The tokens that N rows generated at K positions."""
 
     tokens: NDArray[np.int64]
-    """[K, N] token ids; -1 where a row has ended or still reads its prime."""
+    """[K, N] token ids; -1 where a row has ended, or still reads its prime in a request without ``echo``."""
     logprobs: NDArray[np.float32]
     """[K, N] log-probabilities of the tokens in nats, from the logits before the chain; NaN where the token is -1."""
     finish: Sequence[Finish]
     """[N]: "running", or why the row has ended, after this chunk."""
+    top_symbols: TopSymbols | None = None
+    """[K, N, T] the T = min(top_count, V) most probable symbols in place of each token; None where T is 0."""
 
 
 @runtime_checkable

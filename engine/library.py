@@ -206,6 +206,8 @@ class TextModel:
         style: str | None = None,
         chain: Sequence[str] | None = None,
         params: Mapping[str, object] | None = None,
+        top_logprobs: int = 0,
+        echo: bool = False,
         **parameters: object,
     ) -> list[WrittenText]:
         """Write ``count`` texts of each prime, many side by side, which is much faster than one after the other.
@@ -213,6 +215,9 @@ class TextModel:
         Text i of prime j is number ``count * j + i`` of the result, and uses that stream of the seed: `write` gives
         the same text with that seed and stream. ``match`` and ``json_schema`` may also be lists that have one for each
         text, or None for a text without. Other arguments, and errors, are those of `write`.
+
+        With ``top_logprobs`` from 1 to 10, each text has so many of the model's most probable symbols for each of its
+        tokens. With ``echo`` it has the log-probabilities of its prime, too; ``length`` may then be 0.
         """
         if isinstance(primes, str):
             raise UsageError(f"primes = {primes!r}: expected a list of texts")
@@ -230,6 +235,8 @@ class TextModel:
             match,
             json_schema,
             match_prime,
+            top_logprobs,
+            echo,
         )
         return self._write_all(list(primes), options) if len(primes) else []
 
@@ -248,14 +255,31 @@ class TextModel:
         style: str | None = None,
         chain: Sequence[str] | None = None,
         params: Mapping[str, object] | None = None,
+        top_logprobs: int = 0,
+        echo: bool = False,
         **parameters: object,
     ) -> TextStream:
         """Return an iterator over the pieces of one text; with ``length=None`` the text has no end.
 
-        Its attribute ``seed`` is the seed. Other arguments, and errors, are those of `write`.
+        Its attribute ``seed`` is the seed. Other arguments, and errors, are those of `write`; ``top_logprobs`` and
+        ``echo`` are those of `write_many`.
         """
         options = _writing_options(
-            1, length, seed, stream, stop, unknown, style, chain, params, parameters, match, json_schema, match_prime
+            1,
+            length,
+            seed,
+            stream,
+            stop,
+            unknown,
+            style,
+            chain,
+            params,
+            parameters,
+            match,
+            json_schema,
+            match_prime,
+            top_logprobs,
+            echo,
         )
         with console.quiet() as messages:
             writing = self.prepare_writing([prime], options)
@@ -420,6 +444,8 @@ def _writing_options(
     match: object,
     json_schema: object,
     match_prime: bool,
+    top_logprobs: int = 0,
+    echo: bool = False,
 ) -> WritingOptions:
     """Return the arguments of `TextModel.write` as options; ``params`` and ``parameters`` both set those of links."""
     if not isinstance(params, Mapping | None):
@@ -429,7 +455,20 @@ def _writing_options(
     links = None if chain is None else list(chain)
     settings, stops = {**(params or {}), **parameters}, _stop_strings(stop)
     return WritingOptions(
-        count, length, seed, stream, stops, unknown, links, settings, style, match, json_schema, bool(match_prime)
+        count,
+        length,
+        seed,
+        stream,
+        stops,
+        unknown,
+        links,
+        settings,
+        style,
+        match,
+        json_schema,
+        bool(match_prime),
+        top_logprobs,
+        bool(echo),
     )
 
 

@@ -1,7 +1,7 @@
 """The inputs and outputs of generator.onnx, for the export that writes it and the samplers that run it.
 
-Sizes that each call may choose: N rows, K positions, S states of the stop automaton. V is the number of symbols. The
-name of an input or output is that of its tensor in the graph.
+Sizes that each call may choose: N rows, K positions, S states of the stop automaton, T symbols of ``top_tokens``. V is
+the number of symbols. The name of an input or output is that of its tensor in the graph.
 """
 
 from __future__ import annotations
@@ -17,6 +17,11 @@ from gentext.noise import DRAW
 
 #: The meaning of the numbers in ``ended``: an index into this tuple for each row.
 FINISH_BY_CODE: tuple[Finish, ...] = ("running", "stop", "masked", "match")
+
+#: The input that asks for so many of the most probable symbols, or all where the model has fewer; 0: none.
+TOP_COUNT = "top_count"
+#: The outputs that have them, which are empty without.
+TOP_OUTPUTS = ("top_tokens", "top_logprobs")
 
 Size = int | str
 
@@ -55,7 +60,10 @@ class Signature:
 
 
 def signature(bundle: Bundle) -> Signature:
-    """Return the inputs and outputs of a model's generator with the bundle's chain inside."""
+    """Return the inputs and outputs of a model's generator with the bundle's chain inside.
+
+    An unrolled generator has no most probable symbols: a graph without control flow would compute them in every call.
+    """
     vocab_size = bundle.vocab_size
     noise = _noise_columns(bundle)
     state_ports = [
@@ -86,9 +94,15 @@ def signature(bundle: Bundle) -> Signature:
         Port("stop_table", "int64", ("S", vocab_size), np.zeros((1, vocab_size), np.int64)),
         Port("stop_final", "bool", ("S",), np.zeros(1, np.bool_)),
     ]
+    finds_top_symbols = bundle.kind != "unrolled"
+    if finds_top_symbols:
+        inputs.append(Port(TOP_COUNT, "int64", (), np.int64(0)))
     outputs = [Port("tokens", "int64", ("K", "N")), Port("logprobs", "float32", ("K", "N"))]
     outputs += [dataclasses.replace(state, name=f"{state.name}_out") for state in state_ports]
     outputs.append(Port("logits", "float32", ("N", vocab_size)))
+    if finds_top_symbols:
+        dtypes = zip(TOP_OUTPUTS, ("int64", "float32"), strict=True)
+        outputs += [Port(name, dtype, ("K", "N", "T")) for name, dtype in dtypes]
     return Signature(tuple(inputs), tuple(outputs), tuple(state_ports), noise)
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from gentext.bundle import Bundle
 from gentext.draw import draw_tokens
 from gentext.handover import check_model_logits, check_nan
-from gentext.interfaces import Chunk, Finish, Request
+from gentext.interfaces import Chunk, Finish, Request, TopSymbols
 from gentext.noise import DRAW
 
 __all__ = ["ModelState", "StepModel", "fresh_states", "generate_stepwise"]
@@ -64,11 +64,13 @@ def generate_stepwise(model: StepModel, bundle: Bundle, request: Request) -> Ite
         block_logits, state = model.advance(tokens, state)
         check_model_logits(model, block_logits, (*tokens.shape, bundle.vocab_size))
         logits = block_logits[:, -1]
-        if rows.chain.follows_text:
+        if rows.chain.follows_text or request.echo:
             # The logits after the token at index - 1 are those of the token at index. Those of the token
             # at index `common_length` are left to the loop below.
             for index in range(begin + 1, min(end + 1, common_length)):
-                rows.choose_tokens(block_logits[:, index - 1 - begin], index)
+                _, chunk = rows.choose_tokens(block_logits[:, index - 1 - begin], index)
+                if chunk is not None:
+                    yield chunk
 
     # Draw in at least one row at each position.
     for index in range(common_length, 2**62):
@@ -114,7 +116,7 @@ class _SteppedRows:
     def choose_tokens(self, logits: NDArray[np.float32], index: int) -> tuple[NDArray[np.int64], Chunk | None]:
         """Choose the token at ``index`` of each row, forced or drawn from logits [N, V], and update the rows.
 
-        Returns the tokens [N], and the chunk of this position, or None when no row drew.
+        Returns the tokens [N], and the chunk of this position, or None when no row drew and nobody asked for primes.
         """
         request, chain = self.request, self.chain
         model_logits = logits
@@ -133,15 +135,19 @@ class _SteppedRows:
         self.link_states = chain.accept(
             tokens, link_logits, request.params, link_states, request.tables, is_new[:, None]
         )
-        if not is_new.any():
+        if not is_new.any() and not request.echo:
             return tokens, None
         ended = self._ended_rows()
         emitted_tokens = self._record_tokens(tokens, all_masked, is_new, ended)
+        if request.echo:
+            emitted_tokens = np.where(is_new, emitted_tokens, forced_tokens)
         # A row in which NaN reached the draw ends as masked.
         if index < NAN_CHECKED_POSITIONS or "masked" in self.finish:
             check_nan(chain_logits, link_logits)
-        chunk = Chunk(emitted_tokens[None], _logprobs(model_logits, emitted_tokens)[None], tuple(self.finish))
-        return tokens, chunk
+        is_emitted = emitted_tokens >= 0
+        logprobs = _log_probabilities(model_logits, np.maximum(emitted_tokens, 0)[:, None], is_emitted)[:, 0]
+        top_symbols = _find_top_symbols(model_logits, is_emitted, request.top_count) if request.top_count else None
+        return tokens, Chunk(emitted_tokens[None], logprobs[None], tuple(self.finish), top_symbols)
 
     def _ended_rows(self) -> NDArray[np.bool_]:
         """Return which rows a link has ended [N]: see `Strategy.ends`."""
@@ -166,6 +172,9 @@ class _SteppedRows:
         stop, limit = self.request.stop, self.request.max_tokens
         for row in np.flatnonzero(is_new):
             if self.finish[row] != "running":
+                continue
+            if limit == 0:
+                self.finish[row] = "length"
                 continue
             if ended[row] or all_masked[row]:
                 self.finish[row] = "match" if ended[row] else "masked"
@@ -201,13 +210,22 @@ class _SteppedRows:
         return {name: np.stack([noise[name] for noise in row_noise]) for name in row_noise[0]}
 
 
-def _logprobs(logits: NDArray[np.float32], tokens: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return the log-softmax of logits [N, V] at tokens [N]; NaN where the token is -1."""
-    with np.errstate(all="ignore"):  # in a row whose token is -1, all logits may be -inf
-        largest_logits = logits.max(axis=1)
-        log_total = largest_logits + np.log(np.exp(logits - largest_logits[:, None]).sum(axis=1))
-        logprobs = logits[np.arange(len(tokens)), np.maximum(tokens, 0)] - log_total
-    return np.where(tokens >= 0, logprobs, np.nan).astype(np.float32)
+def _log_probabilities(
+    logits: NDArray[np.float32], tokens: NDArray[np.int64], has_token: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """Return the log-softmax of logits [N, V] at tokens [N, T]; NaN in rows without a token."""
+    with np.errstate(all="ignore"):  # in a row without a token, all logits may be -inf
+        largest_logits = logits.max(axis=1, keepdims=True)
+        log_total = largest_logits + np.log(np.exp(logits - largest_logits).sum(axis=1, keepdims=True))
+        logprobs = np.take_along_axis(logits, tokens, axis=1) - log_total
+    return np.where(has_token[:, None], logprobs, np.nan).astype(np.float32)
+
+
+def _find_top_symbols(logits: NDArray[np.float32], has_token: NDArray[np.bool_], count: int) -> TopSymbols:
+    """Return the symbols with the largest of logits [N, V] at one position; of equal ones, the lower token first."""
+    tokens = np.argsort(-logits, axis=1, kind="stable")[:, :count]
+    logprobs = _log_probabilities(logits, tokens, has_token)
+    return TopSymbols(np.where(has_token[:, None], tokens, -1)[None], logprobs[None])
 
 
 def fresh_states(bundle: Bundle, rows: int) -> tuple[NDArray[Any], ...]:

@@ -20,7 +20,7 @@ from gentext.describe import tokenizer_of
 from gentext.errors import UsageError, refuse_exit
 from gentext.generate import GeneratedText, Piece, encode_prime, generate, make_tables
 from gentext.handover import check_ids
-from gentext.interfaces import Finish, Ids, OpenSampler
+from gentext.interfaces import Finish, Ids, OpenSampler, TopSymbols
 from gentext.manager import host
 from gentext.match_tables import MATCH_LINK
 from gentext.noise import SEED_LIMIT
@@ -34,12 +34,15 @@ if TYPE_CHECKING:
 
 #: Texts of one request at most: the library returns all of them in one list.
 MAX_TEXTS = 100_000
+#: Most probable symbols of a position, at most.
+MAX_TOP_LOGPROBS = 10
 #: Rows of one batch at most. On a CPU a model of 256 units wrote 29,500 characters a second in batches of 256 rows,
 #: 34,800 in batches of 1,024, 35,800 in batches of 2,048, and 28,700 in batches of 4,096, with 250 MB more memory than
 #: in those of 256. A GPU captures its graph for 1,024 rows, too.
 BATCH_ROWS = 1024
 #: Characters of one batch at most, with its primes. Until its text is printed, each new one takes about 40 bytes of
-#: memory: 8 for the token, 32 for the log-probability, which makes 80 MB.
+#: memory: 8 for the token, 32 for the log-probability, which makes 80 MB. Each of the most probable symbols at it takes
+#: 12, and counts as one more.
 BATCH_CHARACTERS = 2**21
 #: Numbers of one batch at most, in all states and in the logits and the noise of one position: 64 MB of float32.
 BATCH_NUMBERS = 2**24
@@ -64,6 +67,14 @@ class WrittenText:
     seed: int
     stream: int
     """The seed and the stream of random numbers that write the same text again."""
+    prime_tokens: tuple[int, ...] = dataclasses.field(default=(), repr=False)
+    """The id of each symbol of the prime, with ``echo``; empty without."""
+    prime_logprobs: tuple[float, ...] = dataclasses.field(default=(), repr=False)
+    """Natural logarithm of the probability of each of them: of the first, behind the model's start symbol."""
+    top_symbols: TopSymbols | None = dataclasses.field(default=None, repr=False, compare=False)
+    """With ``top_logprobs``, the most probable symbols in place of each of ``tokens``; None without."""
+    prime_top_symbols: TopSymbols | None = dataclasses.field(default=None, repr=False, compare=False)
+    """The same in place of each of ``prime_tokens``."""
 
 
 class WritingOptions(NamedTuple):
@@ -94,6 +105,10 @@ class WritingOptions(NamedTuple):
     """The JSON schema by which each text is valid, instead: as a dict, or the path of a file; or a list as above."""
     match_prime: bool = False
     """Whether the prime is the beginning of what matches; else the new text alone is."""
+    top_logprobs: int = 0
+    """How many of the most probable symbols the texts have for each of their tokens."""
+    echo: bool = False
+    """Whether the texts have the log-probabilities of their primes; ``length`` may then be 0."""
 
     @property
     def is_matched(self) -> bool:
@@ -126,6 +141,7 @@ class TextBatch(Iterator[Piece]):
     def result(self, row: int = 0) -> WrittenText:
         """Return the text of a row as it is now."""
         generated = self._texts[row]
+        prime_top_symbols, top_symbols = generated.find_top_symbols() or (None, None)
         return WrittenText(
             self._primes[row],
             generated.text,
@@ -134,6 +150,10 @@ class TextBatch(Iterator[Piece]):
             tuple(generated.logprobs),
             self.seed,
             generated.stream,
+            tuple(generated.prime_tokens),
+            tuple(generated.prime_logprobs),
+            top_symbols,
+            prime_top_symbols,
         )
 
     def complete_texts(self, bar: Bar | None = None) -> Iterator[WrittenText]:
@@ -183,7 +203,8 @@ class Writing:
         """Yield the batches in which the texts are written, each ready to be iterated over."""
         text_count = len(self.primes) * self.options.count_per_prime
         longest_prime = max(len(ids) for ids in self.encoded_primes)
-        max_rows = _max_batch_rows(self.sampler.bundle, longest_prime + (self.options.length or 0))
+        row_positions = longest_prime + (self.options.length or 0)
+        max_rows = _max_batch_rows(self.sampler.bundle, row_positions * (1 + self.options.top_logprobs))
         # Batches of one size: a GPU prepares for each size anew, and a small last batch would be slow.
         batch_rows = math.ceil(text_count / math.ceil(text_count / max_rows))
         for first_text in range(0, text_count, batch_rows):
@@ -203,6 +224,8 @@ class Writing:
             stops=options.stop,
             tables=self.tables,
             matches=self.matches and self.matches.of_texts(text_numbers),
+            top_count=options.top_logprobs,
+            echo=options.echo,
         )
         return TextBatch([self.primes[prime_number] for prime_number in prime_numbers], self.seed, texts, pieces)
 
@@ -253,8 +276,16 @@ def check_options(options: WritingOptions, spelling: Spelling, primes: int = 1) 
             f"{spelling.assignment('count', count)}: expected 1 to {max_count}; "
             f"for more, run it again with another {spelling.name('seed')}"
         )
-    if options.length is not None and (not is_whole(options.length) or options.length < 1):
-        raise UsageError(f"{spelling.assignment('length', options.length)}: expected a whole number from 1")
+    least_length = 0 if options.echo else 1
+    if options.length is not None and (not is_whole(options.length) or options.length < least_length):
+        raise UsageError(
+            f"{spelling.assignment('length', options.length)}: expected a whole number from {least_length}"
+        )
+    top_logprobs = options.top_logprobs
+    if not is_whole(top_logprobs) or not 0 <= top_logprobs <= MAX_TOP_LOGPROBS:
+        raise UsageError(
+            f"{spelling.assignment('top_logprobs', top_logprobs)}: expected a whole number from 0 to {MAX_TOP_LOGPROBS}"
+        )
     max_stream = SEED_LIMIT - count * max(primes, 1)
     for name, setting, highest in (
         ("seed", options.seed, SEED_LIMIT - 1),

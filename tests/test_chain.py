@@ -306,5 +306,5 @@ def test_rows_of_a_batch_are_rows_alone() -> None:
 
 def test_logprob_of_a_row_without_choice() -> None:
     logits = np.array([[-np.inf, -np.inf], [0.0, -np.inf]], np.float32)
-    logprobs = stepping._logprobs(logits, np.array([-1, 0]))
+    logprobs = stepping._log_probabilities(logits, np.array([[0], [0]]), np.array([False, True]))[:, 0]
     assert np.isnan(logprobs[0]) and logprobs[1] == 0.0

@@ -27,7 +27,8 @@ from gentext.export.generator.outputs import (
     advance_automaton,
     concat_loops,
     end_rows,
-    log_probabilities,
+    find_top_symbols,
+    pick_log_probabilities,
     run_automaton,
 )
 from gentext.export.generator.position import LoopInvariants, LoopState, PositionBuilder, PositionOutput
@@ -39,7 +40,7 @@ from gentext.export.strategies.call import call_strategy
 from gentext.export.strategies.indexing import int_vector, select
 from gentext.export.strategies.namespace import xp
 from gentext.export.strategies.traced import Traced
-from gentext.signature import signature
+from gentext.signature import TOP_COUNT, Signature, signature
 from gentext.strategy import Param, Table
 
 #: A loop of the usual links alone is worth the time to open it where it leaves out so many others.
@@ -81,7 +82,7 @@ class Compiler:
         links, and no branches. The second has the usual links without states, each in a branch, if it leaves out many;
         the last all.
         """
-        inputs = self._declare_inputs(None)
+        inputs = _declare_inputs(self.signature, None)
         state, invariants = self._initial_loop_state(inputs), self._loop_invariants(inputs)
         position_inputs = self._position_builder.position_inputs(inputs["noise"], inputs["forced"])
         trips = op.gather(op.shape(inputs["forced"]), op.const(np.int64(0)))
@@ -130,7 +131,9 @@ class Compiler:
 
     def compile_unrolled(self, positions: int) -> onnx.ModelProto:
         """Return the generator for a fixed number of positions, without any control flow."""
-        inputs = self._declare_inputs(positions)
+        card = self.bundle.card | {"positions": positions}
+        bundle = dataclasses.replace(self.bundle, kind="unrolled", card=card)
+        inputs = _declare_inputs(signature(bundle), positions)
         state, invariants = self._initial_loop_state(inputs), self._loop_invariants(inputs).without_branches()
         position_inputs = self._position_builder.position_inputs(inputs["noise"], inputs["forced"])
         stop_state = self._initial_stop_state(inputs)
@@ -147,8 +150,6 @@ class Compiler:
         stacked_vars = {name: _stack_vars([variables[name] for variables in flat_outputs]) for name in flat_outputs[0]}
         stopped = op.gather(inputs["stop_final"], _stack_vars(stop_states))
         call_result = _CallResult(state, unflatten(outputs[0], stacked_vars), stopped, stop_state)
-        card = self.bundle.card | {"positions": positions}
-        bundle = dataclasses.replace(self.bundle, kind="unrolled", card=card)
         return make_capturable(self._build_model(inputs, call_result, positions, bundle))
 
     def _compute_fingerprint(self, step: onnx.ModelProto) -> str:
@@ -163,26 +164,20 @@ class Compiler:
 
     # -- the interface --------------------------------------------------------------------------
 
-    def _declare_inputs(self, positions: int | None) -> NamedVars:
-        """Return the inputs of the signature; with ``positions``, the axis K has that size."""
-        return {
-            port.name: spox.argument(Tensor(np.dtype(port.dtype), _fix_positions(port.shape, positions)))
-            for port in self.signature.inputs
-        }
-
     def _build_model(
         self, inputs: NamedVars, call_result: _CallResult, positions: int | str, bundle: Bundle
     ) -> onnx.ModelProto:
-        """Return the file with the outputs of the signature, the defaults of the inputs, and the metadata."""
+        """Return the file with the outputs of the bundle's signature, the defaults of the inputs, and the metadata."""
         outputs = self._output_vars(inputs, call_result)
-        proto = spox.build(inputs, {port.name: outputs[port.name] for port in self.signature.outputs})
-        shapes = {port.name: port.shape for port in self.signature.outputs}
+        ports = signature(bundle)
+        proto = spox.build(inputs, {port.name: outputs[port.name] for port in ports.outputs})
+        shapes = {port.name: port.shape for port in ports.outputs}
         for value_info in proto.graph.output:
             declare_shape(value_info, [positions if size == "K" else size for size in shapes[value_info.name]])
         table_defaults = {
             f"{link}.{name}": array for link, arrays in self._tables.items() for name, array in arrays.items()
         }
-        for port in self.signature.inputs:
+        for port in ports.inputs:
             if port.default is not None:
                 array = np.asarray(table_defaults.get(port.name, port.default), port.dtype)
                 proto.graph.initializer.append(numpy_helper.from_array(array, port.name))
@@ -205,8 +200,12 @@ class Compiler:
             call_result.stopped,
             position_outputs.ended,
         )
-        outputs = {"tokens": tokens, "logprobs": log_probabilities(position_outputs.logits, position_outputs.tokens)}
-        outputs["logits"] = op.gather(position_outputs.logits, op.const(np.int64(-1)), axis=0)
+        logits = position_outputs.logits
+        logprobs = op.log_softmax(logits, axis=2)
+        outputs = {"tokens": tokens, "logprobs": pick_log_probabilities(logprobs, position_outputs.tokens)}
+        if TOP_COUNT in inputs:
+            outputs |= find_top_symbols(logits, logprobs, inputs[TOP_COUNT], self.bundle.vocab_size)
+        outputs["logits"] = op.gather(logits, op.const(np.int64(-1)), axis=0)
         outputs |= {"ended_out": ended, "stop_state_out": call_result.stop_state}
         model_states = merge_states(state.model, self._position_builder.carried)
         outputs |= {f"{name}_out": var for name, var in model_states.items()}
@@ -271,6 +270,15 @@ class Compiler:
         return active_links
 
 
+def _declare_inputs(ports: Signature, positions: int | None) -> NamedVars:
+    """Return the inputs of a signature; with ``positions``, the axis K has that size."""
+    arguments = {}
+    for port in ports.inputs:
+        shape = tuple(positions if size == "K" and positions is not None else size for size in port.shape)
+        arguments[port.name] = spox.argument(Tensor(np.dtype(port.dtype), shape))
+    return arguments
+
+
 def _flags_along_axis(flags: Var, ndim: int, axis: int) -> Var:
     """Return flags [N] as an array of ``ndim`` axes, of which all but ``axis`` have the size 1."""
     if ndim == 1:
@@ -298,7 +306,3 @@ def _initial_row(state: StateMeta) -> Var:
 
 def _neutral_value(spec: Param | Table) -> Var:
     return op.const(np.array(spec.neutral, spec.dtype))
-
-
-def _fix_positions(shape: Sequence[int | str], positions: int | None) -> tuple[int | str, ...]:
-    return tuple(positions if size == "K" and positions is not None else size for size in shape)

@@ -53,10 +53,30 @@ def end_rows(
     return op.where(is_silent, op.const(np.int64(-1)), tokens), next_ended
 
 
-def log_probabilities(logits: Var, tokens: Var) -> Var:
-    """Return log-softmax of logits [K, N, V] at tokens [K, N]."""
-    picked_logprobs = op.gather_elements(op.log_softmax(logits, axis=2), op.unsqueeze(tokens, int_vector(2)), axis=2)
+def pick_log_probabilities(logprobs: Var, tokens: Var) -> Var:
+    """Return log-probabilities [K, N, V] at tokens [K, N]."""
+    picked_logprobs = op.gather_elements(logprobs, op.unsqueeze(tokens, int_vector(2)), axis=2)
     return op.squeeze(picked_logprobs, int_vector(2))
+
+
+def find_top_symbols(logits: Var, logprobs: Var, count: Var, vocab_size: int) -> NamedVars:
+    """Return the T = min(count, V) symbols with the largest of logits [K, N, V], and their log-probabilities [K, N, T].
+
+    Of equal logits the lower token comes first. Log-probabilities are not sorted, because different logits may round
+    to one of them. With a ``count`` [] of 0 both are constants without elements: onnxruntime also computes what a call
+    does not fetch.
+    """
+
+    def find() -> list[Var]:
+        size = op.reshape(op.min([count, op.const(np.int64(vocab_size))]), int_vector(1))
+        _, tokens = op.top_k(logits, size, axis=2)
+        return [tokens, op.gather_elements(logprobs, tokens, axis=2)]
+
+    def find_none() -> list[Var]:
+        return [op.const(np.empty((0, 0, 0), np.int64)), op.const(np.empty((0, 0, 0), np.float32))]
+
+    tokens, top_logprobs = op.if_(op.cast(count, to=np.bool_), then_branch=find, else_branch=find_none)
+    return {"top_tokens": tokens, "top_logprobs": top_logprobs}
 
 
 def advance_automaton(state: Var, token: Var, table: Var) -> Var:

@@ -61,9 +61,8 @@ class ParallelGenerator:
         row_bounds = [rows * share // shares_count for share in range(shares_count + 1)]
         share_feeds = [self._share_feeds(feeds, begin, end) for begin, end in itertools.pairwise(row_bounds)]
         results = _run_shares(executor, session, share_feeds)
-        return {
-            port.name: _join_rows(port, [outputs[port.name] for outputs in results]) for port in self.signature.outputs
-        }
+        ports = [port for port in self.signature.outputs if port.name in results[0]]
+        return {port.name: _join_rows(port, [outputs[port.name] for outputs in results]) for port in ports}
 
     def share_count(self, rows: int) -> int:
         """Return the number of shares that a batch is split into."""

@@ -22,11 +22,11 @@ from gentext.console import say
 from gentext.errors import reason
 from gentext.plugins.samplers.runtime import allocate_tensor, capture_options, run_stoppable
 from gentext.plugins.samplers.session import GeneratorSession, open_unrolled
-from gentext.signature import Port
+from gentext.signature import TOP_COUNT, Port
 
 #: Rows that graphs are captured for. A batch takes the smallest of these that holds it, or a multiple of the last.
 BUCKET_SIZES = (1, 8, 64, 256, 1024, 4096)
-#: Captured batches that are kept, each for one bucket and one set of shapes of the optional inputs.
+#: Captured batches that are kept, each for a bucket and shapes of the optional inputs.
 MAX_CAPTURED_BATCHES = 16
 #: States that the host reads and writes between calls. All others stay on the device.
 HOST_STATES = ("stop_state", "ended")
@@ -55,9 +55,10 @@ def open_captured(loop: GeneratorSession, device: str = "cuda") -> UnrolledGener
 class UnrolledGenerator:
     """Runs the unrolled graph as often as it fits into a call, and the loop for the remaining positions.
 
-    Both run the batch padded to the same size, so that a row meets the same arithmetic however its text is cut
-    into calls. When the unrolled graph fails, the loop continues from the same states. Several threads may call it
-    at a time: they take turns, since they share the buffers.
+    The loop alone finds the most probable symbols, so it runs all of a call that asks for them. Both run the batch
+    padded to the same size, so that a row meets the same arithmetic however its text is cut into calls. When the
+    unrolled graph fails, the loop continues from the same states. Several threads may call it at a time: they take
+    turns, since they share the buffers.
     """
 
     def __init__(self, loop: GeneratorSession, unrolled: GeneratorSession, device: str) -> None:
@@ -93,6 +94,8 @@ class UnrolledGenerator:
     def _run_unrolled(self, unrolled: GeneratorSession, feeds: Feeds) -> Feeds:
         positions = unrolled.positions
         assert positions is not None
+        if TOP_COUNT in feeds:
+            return self._run_loop(feeds)
         results: Feeds = {}
         block_results: dict[str, list[NDArray[Any]]] = {"tokens": [], "logprobs": []}
         for begin in range(0, len(feeds["forced"]), positions):
@@ -107,11 +110,12 @@ class UnrolledGenerator:
         return {**results, **{name: np.concatenate(arrays) for name, arrays in block_results.items()}}
 
     def _run_loop(self, feeds: Feeds) -> Feeds:
-        """Run fewer positions than the unrolled graph has, in a batch of the same size."""
+        """Run any number of positions in a batch of the same size."""
         rows = len(feeds["token"])
         ports = [port for port in self.signature.inputs if port.name in feeds]
         results = self._loop.call({port.name: pad_rows(port, feeds[port.name], rows) for port in ports})
-        return {port.name: trim_rows(port, results[port.name], rows) for port in self.signature.outputs}
+        ports = [port for port in self.signature.outputs if port.name in results]
+        return {port.name: trim_rows(port, results[port.name], rows) for port in ports}
 
     def _captured_batch(self, unrolled: GeneratorSession, feeds: Feeds) -> _CapturedBatch:
         """Return the buffers for a batch of this size, made when one first comes."""

@@ -25,7 +25,7 @@ from gentext.plugins.samplers.runtime import (
     run_options,
     run_stoppable,
 )
-from gentext.signature import Port, signature
+from gentext.signature import TOP_COUNT, TOP_OUTPUTS, Port, signature
 
 #: Positions of an unrolled generator, at most: each adds nodes to the graph.
 MAX_UNROLLED_POSITIONS = 256
@@ -131,7 +131,7 @@ class GeneratorSession(_FileSession):
         optional = [port for port in self.signature.inputs if port.default is not None]
         self.check_ports(_tensor_types(required, fixed_sizes), _tensor_types(self.signature.outputs, fixed_sizes))
         self._check_optional(_tensor_types(optional, fixed_sizes))
-        self._output_names = [port.name for port in self.signature.outputs]
+        self._output_names = [port.name for port in self.signature.outputs if port.name not in TOP_OUTPUTS]
 
     def _check_optional(self, expected: TensorTypes) -> None:
         """Raise FileFormatError when the graph has other inputs with a default than its metadata describes.
@@ -149,9 +149,12 @@ class GeneratorSession(_FileSession):
     def call(self, feeds: Mapping[str, Any], options: Any = None) -> dict[str, Any]:
         """Run the graph for the K positions of ``forced`` [K, N], and return its outputs by name.
 
+        Those of TOP_OUTPUTS are among them where ``feeds`` asks for them.
+
         :param options: run options by which the caller may stop the run; None for new ones.
         """
-        return dict(zip(self._output_names, self._run_graph(self._output_names, feeds, options), strict=True))
+        names = [*self._output_names, *TOP_OUTPUTS] if TOP_COUNT in feeds else self._output_names
+        return dict(zip(names, self._run_graph(names, feeds, options), strict=True))
 
 
 def open_file(path: Path, device: str = "auto", threads: int = 0, verify: bool = True) -> Session | GeneratorSession:
