@@ -24,7 +24,8 @@ import jsonschema
 import numpy as np
 
 from gentext.chain import Chain
-from gentext.generate import GeneratedText, generate
+from gentext.decoder import GeneratedText
+from gentext.generate import generate
 from gentext.library import KEYWORD_SPELLING
 from gentext.matching import TextMatches, build_matches, read_constraints
 from gentext.plugins.samplers.onnx import OnnxGenerator

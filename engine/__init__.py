@@ -53,7 +53,8 @@ Sampling
     stored  the chain that is compiled into a file, from its metadata
     stepping  generation one position at a time: the reference
     compiled  generation with a compiled generator, many positions in a call
-    generate  from the tokens of a sampler to text
+    decoder  from the tokens of one row to its text
+    generate  texts from a sampler: requests in tokens, and pieces of text
     stacking  automata of several requests as one table
     rows  a row of a compiled generator by itself: its request, and its state between two calls
     row_batch  rows that share the calls of a compiled generator

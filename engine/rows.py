@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from gentext.bundle import Bundle
 from gentext.chain import Chain
+from gentext.decoder import DecoderState, GeneratedText, RowDecoder
 from gentext.errors import UsageError
-from gentext.generate import DecoderState, GeneratedText, RowDecoder, has_one_character_symbols
+from gentext.generate import has_one_character_symbols
 from gentext.interfaces import Finish, Ids
 from gentext.match_tables import FREE_STATE, MATCH_LINK
 from gentext.stacking import KINDS, STOP, Arrays, Automaton, digest_arrays, match_tables, stop_tables

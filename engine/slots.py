@@ -28,7 +28,7 @@ CHUNK_SECONDS = 0.1
 #: The same while a text waits for its first symbol.
 FIRST_SECONDS = 0.01
 #: Positions of a call, at least: with fewer, what a call costs by itself would take a good part of the time.
-MIN_POSITIONS = 4
+MIN_POSITIONS = 12
 
 
 class SlotPiece(NamedTuple):
@@ -234,10 +234,7 @@ def _decode(slot: Slot, drawn: DrawnRows, row: int) -> SlotPiece:
     characters, count = len(text.text), len(text.tokens)
     error = None
     try:
-        for token, logprob in zip(drawn.tokens[:, row].tolist(), drawn.logprobs[:, row].tolist(), strict=True):
-            slot.decoder.feed_token(token, logprob)
-            if slot.decoder.done or token < 0:
-                break
+        slot.decoder.feed_tokens(drawn.tokens[:, row], drawn.logprobs[:, row])
     except FileFormatError as reason:  # the text would have no end; its neighbours go on
         error = reason
     finish = FINISH_BY_CODE[drawn.ended[row]]

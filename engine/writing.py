@@ -16,9 +16,10 @@ import numpy as np
 from gentext.bundle import Bundle
 from gentext.chain import LinkArrays
 from gentext.console import Bar
+from gentext.decoder import GeneratedText
 from gentext.describe import tokenizer_of
 from gentext.errors import UsageError, refuse_exit
-from gentext.generate import GeneratedText, Piece, encode_prime, generate, make_tables
+from gentext.generate import Piece, encode_prime, generate, make_tables
 from gentext.handover import check_ids
 from gentext.interfaces import Finish, Ids, OpenSampler, TopSymbols
 from gentext.manager import host

@@ -15,7 +15,7 @@ import pytest
 import safetensors
 import typer.main
 
-from gentext import bundle, config, generate, hookspecs, reading, run, stop
+from gentext import bundle, config, decoder, hookspecs, reading, run, stop
 from gentext.bundle import Bundle
 from gentext.cli import sample
 from gentext.cli.app import build
@@ -270,7 +270,7 @@ def test_limits() -> None:
     }
     others = {
         "states, tables": f"{bundle.MAX_ELEMENTS:,} elements",
-        "symbols without": f"{generate.MAX_EMPTY_SYMBOLS:,}",
+        "symbols without": f"{decoder.MAX_EMPTY_SYMBOLS:,}",
         "levels": str(reading.MAX_DEPTH),
         "a whole number": f"{reading.MAX_INTEGER_BITS} bits",
         "stop strings": f"{stop.MAX_TABLE // 256 - 1:,} bytes with up to 256 symbols; {stop.MAX_TABLE - 1:,} divided",

@@ -216,11 +216,11 @@ def test_more_slots_than_fit_into_memory(model: TextModel, count: int) -> None:
 
 
 def test_few_positions_while_a_text_waits() -> None:
-    schedule = Schedule(chunk_seconds=0.1, first_seconds=0.01)
+    schedule = Schedule(chunk_seconds=0.1, first_seconds=0.02)
     assert schedule.choose_positions(1000, False, 1) == 1
     schedule.record_call(64, 10, 0.01)
     assert schedule.choose_positions(64, False, 1) == 100
-    assert schedule.choose_positions(64, True, 1) == 10
+    assert schedule.choose_positions(64, True, 1) == 20
     assert schedule.choose_positions(64, False, 4) == 25, "four batches take turns"
     assert schedule.choose_positions(256, False, 1) == 25, "four times the rows may take four times as long"
     assert schedule.choose_positions(1, False, 1) == 100, "one row may take as long as many"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -16,8 +17,9 @@ from numpy.typing import NDArray
 
 from gentext.bundle import Bundle, TokenizerMeta
 from gentext.chain import Chain, build_chain
+from gentext.decoder import GeneratedText, RowDecoder
 from gentext.errors import CorpusError, PrimeError, RunError, UsageError
-from gentext.generate import GeneratedText, encode_prime, generate
+from gentext.generate import encode_prime, generate
 from gentext.interfaces import Chunk, Finish, Request
 from gentext.manager import host
 from gentext.plugins.tokenizers.byte import ByteTokenizer
@@ -275,3 +277,34 @@ def test_rows_with_unequal_primes_write_as_if_alone(primes: list[list[int]], sto
         assert together[0][drawn, row].tolist() == alone[0][:, 0].tolist()
         assert np.array_equal(together[1][drawn, row], alone[1][:, 0])
         assert together[2][row] == alone[2][0]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    tokens=st.lists(st.integers(0, 8), max_size=30),
+    cuts=st.sets(st.integers(0, 30)),
+    stops=st.lists(st.sampled_from(["ab", "é", "ba", "aéa", "\ufffd"]), max_size=2),
+    length=st.none() | st.integers(1, 25),
+)
+def test_many_symbols_at_once_are_decoded_as_one_by_one(
+    tokens: list[int], cuts: set[int], stops: list[str], length: int | None
+) -> None:
+    symbols = [b"a", b"b", "é".encode(), b"", b"ab", b"\xc3", b"\xa9", b"\xff", b"a\xc3"]
+    bundle = Bundle("model", TokenizerMeta("fake", {}), symbols, [], 0, [], {})
+    stop = StopAutomaton(stops) if stops else None
+
+    def decode(ends: set[int]) -> tuple[GeneratedText, list[str]]:
+        text, released = GeneratedText(0), []
+        decoder = RowDecoder(text, bundle, length, stop, np.empty(0, np.int64), "length")
+        for begin, end in itertools.pairwise(sorted(ends)):
+            block = np.array(tokens[begin:end], np.int64)
+            released.append(decoder.feed_tokens(block, -block.astype(np.float32)))
+        if not decoder.done:
+            released.append(decoder.end_row("masked"))
+        return text, released
+
+    ends = {0, len(tokens)}
+    text, released = decode({*range(len(tokens)), *ends})
+    assert "".join(released) == text.text
+    text_of_blocks, blocks = decode({cut for cut in cuts if cut <= len(tokens)} | ends)
+    assert (text_of_blocks, "".join(blocks)) == (text, text.text)
