@@ -13,7 +13,9 @@ from gentext.bundle import Bundle
 from gentext.chain import Chain
 from gentext.compiled import MAX_LOGITS, MAX_POSITIONS, GeneratorModel, check_results, draw_noise
 from gentext.errors import FileFormatError
+from gentext.interfaces import TopSymbols
 from gentext.rows import RowRequest, RowState, Slot
+from gentext.signature import TOP_COUNT, TOP_OUTPUTS
 from gentext.stacking import KINDS, STOP, Automaton, AutomatonStack, can_stack, shift_states
 from gentext.stored import stored_chain
 
@@ -31,6 +33,8 @@ class DrawnRows:
     """[K, N]."""
     ended: NDArray[np.int64]
     """[N]: an index into `gentext.signature.FINISH_BY_CODE`."""
+    top_symbols: TopSymbols | None
+    """[K, N, T] the most probable symbols, as many as a row wants; None where none does."""
 
 
 class RowBatch:
@@ -148,11 +152,12 @@ class RowBatch:
         self._new_rows = []
         self._is_prepared = False
 
-    def read(self, size: int) -> None:
+    def read(self, size: int) -> DrawnRows:
         """Read ``size`` tokens of each row's prime."""
-        self._call(np.stack([slot.unread[:size] for slot in self.slots], axis=1).astype(np.int64))
+        read = self._call(np.stack([slot.unread[:size] for slot in self.slots], axis=1).astype(np.int64))
         for slot in self.slots:
             slot.unread = slot.unread[size:]
+        return read
 
     def draw(self, size: int) -> DrawnRows:
         """Draw ``size`` tokens in each row."""
@@ -203,14 +208,17 @@ class RowBatch:
             if self.reads
             else draw_noise(signature, self._keys, positions, size, self._unused_noise)
         )
+        top_count = max(slot.request.top_count for slot in self.slots)
         feeds = self.arrays | self._constant_feeds | {"forced": forced, "noise": noise}
+        if top_count:
+            feeds[TOP_COUNT] = np.array(top_count, np.int64)
         stop_state = feeds[STOP.state]
         if self.reads:
             feeds[STOP.state] = np.zeros(count, np.int64)
         for kind in self._kinds:
             feeds[kind.state] = shift_states(kind, np.asarray(feeds[kind.state]), self._offsets[kind.state])
         results = self.model.call(feeds)
-        check_results(results, size, count)
+        check_results(results, size, count, top_count)
         tokens = np.asarray(results["tokens"])
         if tokens.min() < -1 or tokens.max() >= self.bundle.vocab_size:
             raise FileFormatError(
@@ -224,4 +232,5 @@ class RowBatch:
             states[STOP.state] = stop_state
         self._arrays_before, self._last_size = self.arrays, size
         self.arrays = self.arrays | states | {"token": np.maximum(tokens[-1], 0)}
-        return DrawnRows(tokens, np.asarray(results["logprobs"]), np.asarray(results["ended_out"]))
+        top_symbols = TopSymbols(*(np.asarray(results[name]) for name in TOP_OUTPUTS)) if top_count else None
+        return DrawnRows(tokens, np.asarray(results["logprobs"]), np.asarray(results["ended_out"]), top_symbols)

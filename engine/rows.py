@@ -47,6 +47,10 @@ class RowRequest:
     """Symbols that are drawn at most, where that is known; the text may end earlier."""
     full_finish: Finish = "length"
     """How the text ends when it has ``length`` characters."""
+    top_count: int = 0
+    """How many of the most probable symbols the text has for each of its tokens."""
+    echo: bool = False
+    """Whether the text has the log-probabilities of its prime; ``length`` may then be 0."""
     keeps_state: bool = False
     """Whether the state after the last symbol is needed, which takes one more call where a text ends within one."""
 
@@ -74,8 +78,10 @@ class Slot:
     def __init__(self, request: RowRequest, bundle: Bundle) -> None:
         self.request = request
         self.text = GeneratedText(request.stream)
-        """The text so far, without its prime."""
-        self.decoder = RowDecoder(self.text, bundle, request.length, request.stop, request.prime, request.full_finish)
+        """The text so far, without its prime, and what its request wants to know of the tokens."""
+        self.decoder = RowDecoder(
+            self.text, bundle, request.length, request.stop, request.prime, request.full_finish, request.echo
+        )
         self.unread = request.prime
         """The tokens of the prime that are still to be read."""
         self.drawn = 0
@@ -132,6 +138,8 @@ def row_requests(writing: Writing, *, keeps_state: bool = False) -> Iterator[Row
             tables_key=tables_key,
             automata=stop_automata,
             stop=stop,
+            top_count=min(options.top_logprobs, bundle.vocab_size),
+            echo=options.echo,
             keeps_state=keeps_state,
         )
         if matches is not None and expressions is not None and matches.first_states[number] != FREE_STATE:

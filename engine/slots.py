@@ -146,10 +146,10 @@ class Slots:
     def advance(self) -> list[SlotPiece]:
         """Run the next call, and return what texts have gained by it: nothing where it read primes."""
         self._let_go()
-        self._place(self._joined)
+        ended = self._place(self._joined)
         self._joined = []
         if not self._turns:
-            return []
+            return ended
         batch = self._turns[0]
         self._turns.rotate(-1)
         waits = batch.reads or any(slot.waits for slot in batch.slots)
@@ -160,7 +160,7 @@ class Slots:
         self.schedule.record_call(rows, positions, time.perf_counter() - begin)
         if not batch.slots:
             self._turns.remove(batch)
-        return pieces
+        return ended + pieces
 
     def _let_go(self) -> None:
         """Remove the rows that have left."""
@@ -172,30 +172,45 @@ class Slots:
             if not batch.slots:
                 self._turns.remove(batch)
 
-    def _place(self, rows: list[tuple[Slot, RowState]]) -> None:
-        """Put each row into the first batch that it fits in, or into a new one, whose turn is next."""
+    def _place(self, rows: list[tuple[Slot, RowState]]) -> list[SlotPiece]:
+        """Put each row into the first batch that it fits in, or into a new one, whose turn is next.
+
+        Returns the pieces of texts without length, which have nothing to draw.
+        """
+        pieces = []
         for slot, state in rows:
             reads = len(slot.unread) > 0
+            if not reads and slot.request.length == 0:
+                slot.decoder.end_row(slot.request.full_finish)
+                slot.last_state = state if slot.request.keeps_state else None
+                self.leave(slot)
+                pieces.append(SlotPiece(slot, slot.text.text, [], [], slot.text.finish))
+                continue
             batch = next((batch for batch in self._turns if batch.reads == reads and batch.fits(slot.request)), None)
             if batch is None:
                 batch = RowBatch(self.model, self.bundle, slot.request.tables_key, reads=reads)
                 self._turns.appendleft(batch)
             batch.add(slot, state)
+        return pieces
 
     def _read(self, batch: RowBatch, positions: int) -> tuple[int, list[SlotPiece]]:
         """Read on in the primes of a batch, up to the end of the shortest. Rows that have read theirs draw from now on.
 
-        Returns the positions of the call, and no pieces.
+        Returns the positions of the call, and a piece of each text that ends with its prime.
         """
         shortest = min(len(slot.unread) for slot in batch.slots)
         positions = min(positions, PREFILL_POSITIONS, batch.max_positions, shortest)
-        batch.read(positions)
+        read = batch.read(positions)
+        for row, slot in enumerate(batch.slots):
+            if slot.request.echo:
+                _feed(slot, read, row)
         read_rows = [row for row, slot in enumerate(batch.slots) if not len(slot.unread)]
+        pieces: list[SlotPiece] = []
         if read_rows:
             ready = [(batch.slots[row], batch.state(row)) for row in read_rows]
             batch.remove(read_rows)
-            self._place(ready)
-        return positions, []
+            pieces = self._place(ready)
+        return positions, pieces
 
     def _draw(self, batch: RowBatch, positions: int) -> tuple[int, list[SlotPiece]]:
         """Draw in the rows of a batch. Returns the positions of the call, and what each text has gained."""
@@ -228,13 +243,19 @@ def write_all(slots: Slots, requests: Iterable[RowRequest]) -> Iterator[SlotPiec
         yield from slots.advance()
 
 
+def _feed(slot: Slot, drawn: DrawnRows, row: int) -> None:
+    slot.decoder.feed_tokens(drawn.tokens[:, row], drawn.logprobs[:, row])
+    if slot.request.top_count and drawn.top_symbols is not None:
+        slot.decoder.add_top_symbols(drawn.tokens[:, row], drawn.top_symbols[..., : slot.request.top_count], row)
+
+
 def _decode(slot: Slot, drawn: DrawnRows, row: int) -> SlotPiece:
     """Add the new tokens of a row to its text, and return what that has gained."""
     text = slot.text
     characters, count = len(text.text), len(text.tokens)
     error = None
     try:
-        slot.decoder.feed_tokens(drawn.tokens[:, row], drawn.logprobs[:, row])
+        _feed(slot, drawn, row)
     except FileFormatError as reason:  # the text would have no end; its neighbours go on
         error = reason
     finish = FINISH_BY_CODE[drawn.ended[row]]

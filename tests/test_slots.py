@@ -49,7 +49,15 @@ def make_slots(model: TextModel, count: int, **options: Any) -> Slots:
 
 def make_request(model: TextModel, arguments: dict[str, Any], *, keeps_state: bool = False) -> RowRequest:
     """Return the request for the text that ``model.write(**arguments)`` returns."""
-    fields = {"length": "length", "seed": "seed", "stream": "first_stream", "stop": "stop", "match": "match"}
+    fields = {
+        "top_logprobs": "top_logprobs",
+        "echo": "echo",
+        "length": "length",
+        "seed": "seed",
+        "stream": "first_stream",
+        "stop": "stop",
+        "match": "match",
+    }
     options = {fields[name]: argument for name, argument in arguments.items() if name in fields}
     parameters = {name: argument for name, argument in arguments.items() if name not in (*fields, "prime")}
     writing = model.prepare_writing([arguments["prime"]], WritingOptions(**options, parameters=parameters))
@@ -65,8 +73,12 @@ def texts(draw: st.DrawFn) -> dict[str, Any]:
         "length": draw(st.sampled_from([1, 2, 17, 60])),
         "seed": draw(st.sampled_from([0, 5, 2**64 - 1])),
         "stream": draw(st.integers(0, 9)),
+        "top_logprobs": draw(st.sampled_from([0, 0, 1, 10])),
+        "echo": draw(st.booleans()),
         **draw(st.sampled_from(PARAMETERS)),
     }
+    if arguments["echo"] and draw(st.integers(0, 4)) == 0:
+        return arguments | {"length": 0}
     match, stop = draw(st.sampled_from(EXPRESSIONS)), draw(st.sampled_from(STOPS))
     if match is not None and arguments["length"] > 2:
         return arguments | {"match": match}
@@ -118,6 +130,14 @@ def test_every_text_is_the_one_that_it_is_alone(
         assert "".join(pieces[slot]) == slot.text.text == alone.text
         assert (slot.text.finish, slot.text.tokens) == (alone.finish, [*alone.tokens])
         np.testing.assert_array_equal(slot.text.logprobs, alone.logprobs)
+        assert slot.text.prime_tokens == [*alone.prime_tokens]
+        np.testing.assert_array_equal(slot.text.prime_logprobs, alone.prime_logprobs)
+        top_symbols = slot.text.find_top_symbols() or (None, None)
+        for block, expected in zip(top_symbols, (alone.prime_top_symbols, alone.top_symbols), strict=True):
+            assert (block is None or not block.tokens.size) == (expected is None or not expected.tokens.size)
+            if block is not None and expected is not None:
+                np.testing.assert_array_equal(block.tokens, expected.tokens)
+                np.testing.assert_array_equal(block.logprobs, expected.logprobs)
 
 
 @settings(max_examples=40, deadline=None)
