@@ -1,0 +1,19 @@
+"""``gen serve``: models behind an HTTP API, for many clients at a time.
+
+plugin  registers the command
+command  the options of ``gen serve``
+settings  addresses, keys and limits
+problems  the errors that a client gets, as OpenAI's API has them
+messages  what the server and its workers send each other
+worker  the program that writes texts with one model, as a process of its own
+workers  the workers of a model: starts them, hands out work, and gives texts back
+models  the models by name; loads their files again
+requests  from the JSON of a request to the texts to write
+completions  the answers of ``/v1/completions``, whole and as events
+scores  ``/score`` and ``/best``
+app  the routes
+guards  limits that hold for every request: host, key, size, time
+protocol  uvicorn's protocol with deadlines, and the number of connections
+metrics  counters and histograms for Prometheus
+logs  one line of JSON for each request
+"""

@@ -1,0 +1,126 @@
+"""What the server and its workers send each other: MessagePack, each message behind its length in four bytes.
+
+A job is one text, score or search, and has a number of its own in its worker. The worker answers it with events, of
+which the last one has a ``finish`` or is a `Failed` or an `Answer`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class TextJob(msgspec.Struct, tag=True):
+    """Write a text."""
+
+    number: int
+    prompt: str
+    stream: int
+    seed: int
+    length: int
+    stop: list[str]
+    parameters: dict[str, Any]
+    """Parameters of the links, as `gentext.writing.WritingOptions.parameters` has them."""
+    unknown: str = "error"
+    style: str | None = None
+    match: str | None = None
+    json_schema: dict[str, Any] | None = None
+    match_prime: bool = False
+    top_logprobs: int | None = None
+    """None: no log-probabilities are asked for."""
+    echo: bool = False
+    session: bytes | None = None
+    """The state to go on from, as `gentext.session` packs it."""
+
+
+class ScoreJob(msgspec.Struct, tag=True):
+    """Measure the log-probability of each symbol of a text."""
+
+    number: int
+    text: str
+
+
+class BestJob(msgspec.Struct, tag=True):
+    """Search for the most probable texts behind a prompt; ``options`` are those of `gentext.TextModel.best`."""
+
+    number: int
+    prompt: str
+    options: dict[str, Any]
+
+
+class Leave(msgspec.Struct, tag=True):
+    """End a job whose client has gone: nothing more is answered."""
+
+    number: int
+
+
+class Cut(msgspec.Struct, tag=True):
+    """End a text where it is; its last event has ``finish`` "cut" and the session."""
+
+    number: int
+
+
+Request = TextJob | ScoreJob | BestJob | Leave | Cut
+
+
+class SymbolScore(msgspec.Struct, array_like=True):
+    """A symbol, and how probable it was in its place."""
+
+    text: str
+    """The readable symbol."""
+    logprob: float
+    top: list[tuple[str, float]]
+    """The most probable symbols there, with their log-probabilities."""
+    offset: int
+    """Characters of the text before it, of the prompt too where that is echoed."""
+
+
+class TextEvent(msgspec.Struct, array_like=True):
+    """What a text has gained by a call."""
+
+    number: int
+    text: str
+    tokens: int
+    """Symbols that were drawn."""
+    finish: str | None = None
+    """Why the text has ended; None while it goes on."""
+    scores: list[SymbolScore] | None = None
+    prompt_tokens: int = 0
+    """Symbols of the prompt, in the first event."""
+    session: bytes | None = None
+    """The state behind the text, in its last event."""
+
+
+class Ready(msgspec.Struct, tag=True):
+    """The worker has opened its file; the first message."""
+
+    model: dict[str, Any]
+    """What ``/v1/models`` tells of the model."""
+
+
+class Events(msgspec.Struct, tag=True):
+    """What texts have gained by one call."""
+
+    texts: list[TextEvent]
+    positions: int = 0
+    seconds: float = 0.0
+
+
+class Answer(msgspec.Struct, tag=True):
+    """The result of a `ScoreJob` or a `BestJob`."""
+
+    number: int
+    result: dict[str, Any]
+
+
+class Failed(msgspec.Struct, tag=True):
+    """A job has ended with an error; with number -1, the worker has."""
+
+    number: int
+    status: int
+    message: str
+    parameter: str | None = None
+
+
+Reply = Ready | Events | Answer | Failed

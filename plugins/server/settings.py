@@ -1,0 +1,38 @@
+"""Addresses, keys and limits of a server."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What one request, or all of them together, may take. Sizes are bytes, times are seconds."""
+
+    slots: int = 1024
+    """Texts of one model that are written at a time."""
+    queue: int = 1024
+    """Texts of one model that wait for a slot; one more is refused with 429."""
+    body: int = 2**20
+    prompt: int = 100_000
+    """Characters of a prompt."""
+    length: int = 1_000_000
+    """``max_tokens`` of a request."""
+    texts: int = 128
+    """Texts of a request: its prompts times ``n``."""
+    connections: int = 4096
+    """Open connections; one more is closed at once."""
+    buffer: int = 2**18
+    """Text of a stream that its client has not read yet; a stream that has more waits for its client."""
+    header_seconds: float = 10.0
+    """From the opening of a connection, or the first byte of a request, to the end of its headers."""
+    idle_seconds: float = 60.0
+    """Between two requests of a connection."""
+    body_seconds: float = 30.0
+    """From the end of the headers to the end of the body."""
+    reader_seconds: float = 30.0
+    """How long a client may leave a full buffer unread."""
+    request_seconds: float = 600.0
+    """How long a text is written; it then ends with what there is, and its session."""
+    drain_seconds: float = 30.0
+    """How long texts are written on after SIGTERM."""
