@@ -42,7 +42,7 @@ COMMANDS = {
 }
 #: All commands of gentext in the order of the help; a built-in plugin adds those that are not of this folder.
 #: Commands of other distributions come after them, and may not take their names.
-COMMAND_ORDER = ["train", "sweep", *(name for name in COMMANDS if name != "train")]
+COMMAND_ORDER = ["train", "sweep", *(name for name in COMMANDS if name != "train"), "serve"]
 #: Errors of the operating system whose cause is the machine, not the program.
 MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}
 MACHINE_ERRORS |= {errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE, errno.ENFILE, errno.ENODEV, errno.ENXIO}

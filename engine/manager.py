@@ -37,6 +37,7 @@ BUILTINS = (
     "gentext.plugins.observers.samples",
     "gentext.plugins.observers.curves",
     "gentext.plugins.observers.tensorboard",
+    "gentext.plugins.server.plugin",
     "gentext.plugins.sweep.plugin",
     "gentext.export.plugin",
 )

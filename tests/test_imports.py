@@ -32,13 +32,26 @@ PACKAGES = {
     "gentext.data": "data",
     "gentext.testing": "engine/testing",
 }
-HEAVY = {"torch", "onnx", "onnxruntime", "onnxscript", "spox", "safetensors", "matplotlib", "optuna", "tensorboard"}
+HEAVY = {
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "spox",
+    "safetensors",
+    "matplotlib",
+    "optuna",
+    "tensorboard",
+    "starlette",
+    "uvicorn",
+}
 #: The folders whose files may import a heavy library. No file of another folder may, not even in a function.
 ALLOWED_LIBRARIES = {
     "plugins/models": {"torch"},
     "plugins/trainers": {"torch"},
     "plugins/pytorch": {"torch", "safetensors"},
     "plugins/samplers": {"onnxruntime"},
+    "plugins/server": {"onnxruntime", "starlette", "uvicorn"},
     "plugins/sweep": {"optuna", "matplotlib"},
     "plugins/observers": {"matplotlib", "tensorboard"},
     "export": {"torch", "onnx", "onnxscript", "spox"},
@@ -231,7 +244,13 @@ def gen_program(words: list[str], forbidden: set[str]) -> Program:
 
 
 def test_little_is_loaded_for_little(tiny_run: Path) -> None:
-    no_training = {"gentext.cli.train", "gentext.cli.bench", "gentext.pipeline", "gentext.plugins.sweep.command"}
+    no_training = {
+        "gentext.cli.train",
+        "gentext.cli.bench",
+        "gentext.pipeline",
+        "gentext.plugins.sweep.command",
+        "gentext.plugins.server.command",
+    }
     sampling_libraries = HEAVY - {"onnxruntime"} | {"filelock"}
     files = [str(tiny_run / name) for name in ("model.onnx", "generator.onnx")]
     programs = [

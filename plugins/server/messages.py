@@ -6,9 +6,24 @@ which the last one has a ``finish`` or is a `Failed` or an `Answer`.
 
 from __future__ import annotations
 
-from typing import Any
+import struct
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
 import msgspec
+
+#: The length of a message, before it.
+LENGTH = struct.Struct("<I")
+
+
+class Start(msgspec.Struct, tag=True):
+    """Open a file; the first message to a worker."""
+
+    path: str
+    slots: int
+    device: str = "auto"
+    threads: int = 0
+    """0: as many as the file is fastest with."""
 
 
 class TextJob(msgspec.Struct, tag=True):
@@ -47,6 +62,20 @@ class BestJob(msgspec.Struct, tag=True):
     number: int
     prompt: str
     options: dict[str, Any]
+    seconds: float
+    """After this time the answer is what is proven by then."""
+
+
+class Hold(msgspec.Struct, tag=True):
+    """Stop writing a text, whose client does not read it, until `Resume` or another end. It keeps its slot."""
+
+    number: int
+
+
+class Resume(msgspec.Struct, tag=True):
+    """Go on with a text that is held."""
+
+    number: int
 
 
 class Leave(msgspec.Struct, tag=True):
@@ -61,7 +90,7 @@ class Cut(msgspec.Struct, tag=True):
     number: int
 
 
-Request = TextJob | ScoreJob | BestJob | Leave | Cut
+Request = TextJob | ScoreJob | BestJob | Hold | Resume | Leave | Cut
 
 
 class SymbolScore(msgspec.Struct, array_like=True):
@@ -69,7 +98,8 @@ class SymbolScore(msgspec.Struct, array_like=True):
 
     text: str
     """The readable symbol."""
-    logprob: float
+    logprob: float | None
+    """None for the first symbol of a text, in front of which nothing stands."""
     top: list[tuple[str, float]]
     """The most probable symbols there, with their log-probabilities."""
     offset: int
@@ -103,8 +133,6 @@ class Events(msgspec.Struct, tag=True):
     """What texts have gained by one call."""
 
     texts: list[TextEvent]
-    positions: int = 0
-    seconds: float = 0.0
 
 
 class Answer(msgspec.Struct, tag=True):
@@ -124,3 +152,20 @@ class Failed(msgspec.Struct, tag=True):
 
 
 Reply = Ready | Events | Answer | Failed
+
+
+def encode_frame(message: Start | Request | Reply) -> bytes:
+    """Return a message with its length before it."""
+    content = msgspec.msgpack.encode(message)
+    return LENGTH.pack(len(content)) + content
+
+
+def read_frames(stream: BinaryIO) -> Iterator[Start | Request]:
+    """Yield the messages to a worker until its stdin ends, which may be within a message."""
+    decoder: msgspec.msgpack.Decoder[Start | Request] = msgspec.msgpack.Decoder(Start | Request)
+    while len(header := stream.read(LENGTH.size)) == LENGTH.size:
+        [length] = LENGTH.unpack(header)
+        content = stream.read(length)
+        if len(content) < length:
+            return
+        yield decoder.decode(content)

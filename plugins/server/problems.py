@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from gentext.errors import FileFormatError, GenError, PluginError, text_of
@@ -40,4 +41,6 @@ class Problem(Exception):
 def problem_of(error: GenError) -> Problem:
     """Return the problem for an error of gentext: the client's, unless the file or a plugin is to blame."""
     status = 500 if isinstance(error, FileFormatError | PluginError) else 400
-    return Problem(status, text_of(error))
+    message = text_of(error)
+    assignment = re.match(r"(\w+) = ", message)
+    return Problem(status, message, parameter=assignment[1] if assignment else None)

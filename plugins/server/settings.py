@@ -18,6 +18,8 @@ class Limits:
     """Characters of a prompt."""
     length: int = 1_000_000
     """``max_tokens`` of a request."""
+    answer: int = 4_000_000
+    """Characters of an answer that is not sent in events: ``max_tokens`` times the number of texts."""
     texts: int = 128
     """Texts of a request: its prompts times ``n``."""
     connections: int = 4096
@@ -34,5 +36,11 @@ class Limits:
     """How long a client may leave a full buffer unread."""
     request_seconds: float = 600.0
     """How long a text is written; it then ends with what there is, and its session."""
+    best_texts: int = 1000
+    """Texts of a search."""
+    best_beam: int = 10_000
+    """The beam of a search."""
+    best_megabytes: int = 200
+    """Memory of a search."""
     drain_seconds: float = 30.0
     """How long texts are written on after SIGTERM."""

@@ -1,0 +1,92 @@
+"""What a worker says of its model, of the probability of a text, and of the most probable texts."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import onnxruntime
+
+from gentext.console import Bar, quiet
+from gentext.library import TextModel
+from gentext.plugins.server.messages import BestJob, ScoreJob
+from gentext.plugins.server.texts import RequestSpelling
+from gentext.searching import SearchOptions
+
+
+class SearchEnd(Exception):
+    """Nobody wants the result of a search any longer, or its time is over."""
+
+
+class SearchWatch(Bar):
+    """A bar that nobody sees. The search advances it often, which can end the search."""
+
+    def __init__(self, is_over: Callable[[], bool]) -> None:
+        super().__init__("searching", None, "")
+        self._is_over = is_over
+
+    def advance(self, steps: float = 1, note: str = "") -> None:
+        if self._is_over():
+            raise SearchEnd
+
+
+def describe_model(model: TextModel) -> dict[str, Any]:
+    """Return what ``/v1/models`` shows of a model."""
+    return {
+        "symbols": model.symbols,
+        "chain": {
+            link.name: {
+                name: {"default": param.default, "neutral": param.neutral, "low": param.low, "high": param.high}
+                for name, param in link.params.items()
+                if param.is_option
+            }
+            for link in model.bundle.chain
+        },
+        "options": {link.name: link.per_run for link in model.bundle.chain if link.per_run},
+        "device": model.device,
+        "runtime": f"onnxruntime {onnxruntime.__version__}",
+    }
+
+
+def answer_job(model: TextModel, job: ScoreJob | BestJob, is_unwanted: Callable[[], bool]) -> dict[str, Any]:
+    """Return the answer to a job, or what there is of it as soon as nobody wants it any longer."""
+    with quiet():
+        return _answer_score(model, job) if isinstance(job, ScoreJob) else _answer_best(model, job, is_unwanted)
+
+
+def _answer_score(model: TextModel, job: ScoreJob) -> dict[str, Any]:
+    score = model.score(job.text)
+    return {
+        "logprob": -score.nats,
+        "characters": score.characters,
+        "bits_per_character": score.bits_per_character,
+        "unknown": score.unknown,
+        "tokens": score.symbols,
+        "token_logprobs": score.logprobs.tolist(),
+    }
+
+
+def _answer_best(model: TextModel, job: BestJob, is_unwanted: Callable[[], bool]) -> dict[str, Any]:
+    searching = model.prepare_search(job.prompt, SearchOptions(**job.options), RequestSpelling())
+    ending_at = time.monotonic() + job.seconds
+    with contextlib.suppress(SearchEnd):
+        for _ in searching.texts(SearchWatch(lambda: is_unwanted() or time.monotonic() > ending_at)):
+            pass
+    result = searching.result()
+    return {
+        "texts": [
+            {"text": text.text, "logprob": text.logprob, "finish": text.finish, "symbols": len(text.tokens)}
+            for text in result
+        ],
+        "complete": result.is_complete,
+        "exact": result.is_exact,
+        "bound": _finite(result.bound),
+    }
+
+
+def _finite(number: float) -> float | None:
+    """Return a number, or None for an infinity, which JSON does not have."""
+    return number if math.isfinite(number) else None

@@ -1,0 +1,169 @@
+"""The routes of the server."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from gentext.plugins.server.completions import CompletionAnswer
+from gentext.plugins.server.messages import Failed
+from gentext.plugins.server.models import Job, Models, ServedModel
+from gentext.plugins.server.problems import Problem
+from gentext.plugins.server.requests import read_best, read_completion, read_score
+from gentext.plugins.server.settings import Limits
+from gentext.plugins.server.workers import Part, Task
+
+#: The status of an answer whose client has gone; nobody sees it but the log.
+CLIENT_GONE = 499
+Result = TypeVar("Result")
+
+
+class Server:
+    """What all routes share."""
+
+    def __init__(self, models: Models, limits: Limits) -> None:
+        self.models, self.limits = models, limits
+        self.is_draining = False
+        """Whether the server ends as soon as the texts under way have ended."""
+
+    def application(self) -> Starlette:
+        """Return the ASGI application."""
+        return Starlette(
+            routes=[
+                Route("/v1/completions", self.complete, methods=["POST"]),
+                Route("/v1/models", self.list_models),
+                Route("/v1/models/{name}", self.show_model),
+                Route("/score", self.score, methods=["POST"]),
+                Route("/best", self.search, methods=["POST"]),
+                Route("/health", self.show_health),
+                Route("/ready", self.show_readiness),
+            ],
+            exception_handlers={Problem: _answer_problem},
+        )
+
+    async def complete(self, request: Request) -> Response:
+        """``/v1/completions``."""
+        body = await self._read_body(request)
+        model = self.models.find(read_name(body))
+        completion = read_completion(body, model.group.model, self.limits)
+        answer = CompletionAnswer(uuid.uuid4().hex, completion, model, self.limits)
+        if completion.fields.stream:
+            return StreamingResponse(
+                answer.events(), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
+            )
+        return json_response(await _while_connected(request, answer.body()))
+
+    async def score(self, request: Request) -> Response:
+        """``/score``."""
+        name, job = read_score(await self._read_body(request), self.limits)
+        return await self._answer_job(request, self.models.find(name), job)
+
+    async def search(self, request: Request) -> Response:
+        """``/best``."""
+        name, job = read_best(await self._read_body(request), self.limits)
+        return await self._answer_job(request, self.models.find(name), job)
+
+    async def _answer_job(self, request: Request, model: ServedModel, job: Job) -> Response:
+        """Return the answer to a job that has one part."""
+        part: asyncio.Future[Part] = asyncio.get_running_loop().create_future()
+
+        def receive(_: Task, received: Part) -> None:
+            if not part.done():
+                part.set_result(received)
+
+        tasks = model.submit([job], receive)
+        end = asyncio.get_running_loop().call_later(
+            2 * self.limits.request_seconds, model.cut, tasks, "the time of the request is over"
+        )
+        try:
+            reply = await _while_connected(request, _wait_for(part))
+        finally:
+            end.cancel()
+            model.end(tasks)
+        if isinstance(reply, Failed):
+            raise Problem(reply.status, reply.message, parameter=reply.parameter)
+        return json_response(reply.result)  # type: ignore[union-attr]
+
+    async def list_models(self, request: Request) -> Response:
+        """``/v1/models``."""
+        return json_response({"object": "list", "data": [_describe(model) for model in self.models.by_name.values()]})
+
+    async def show_model(self, request: Request) -> Response:
+        """``/v1/models/NAME``."""
+        return json_response(_describe(self.models.find(request.path_params["name"])))
+
+    async def show_health(self, request: Request) -> Response:
+        """``/health``: the process answers."""
+        return json_response({"status": "ok"})
+
+    async def show_readiness(self, request: Request) -> Response:
+        """``/ready``: 503 while files are loaded, and while the server drains."""
+        if self.is_draining:
+            return json_response({"status": "draining"}, 503)
+        is_ready = self.models.is_ready
+        return json_response({"status": "ready" if is_ready else "loading"}, 200 if is_ready else 503)
+
+    async def _read_body(self, request: Request) -> dict[str, Any]:
+        if self.is_draining:
+            raise Problem(503, "the server is about to end; send the request again", headers={"Retry-After": "1"})
+        try:
+            body = msgspec.json.decode(await request.body())
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise Problem(400, f"the body is no JSON ({error}); expected an object") from None
+        if not isinstance(body, dict):
+            raise Problem(400, 'the body is no object; expected one, such as {"prompt": "Once"}')
+        return body
+
+
+def read_name(body: dict[str, Any]) -> str | None:
+    """Return the name of the model that a body asks for. Raises Problem where it is no text."""
+    name = body.get("model")
+    if not isinstance(name, str | None):
+        raise Problem(400, f"model = {name!r}: expected a text", parameter="model")
+    return name
+
+
+def json_response(content: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """Return an answer in JSON."""
+    return Response(msgspec.json.encode(content), status, headers, "application/json")
+
+
+async def _answer_problem(request: Request, problem: Exception) -> Response:
+    assert isinstance(problem, Problem)
+    return json_response(problem.to_json(), problem.status, problem.headers)
+
+
+def _describe(model: ServedModel) -> dict[str, Any]:
+    return {"id": model.name, "object": "model", "created": model.loaded_at, "owned_by": "gentext", **model.group.model}
+
+
+async def _wait_for(future: asyncio.Future[Result]) -> Result:
+    return await future
+
+
+async def _while_connected(request: Request, answer: Coroutine[Any, Any, Result]) -> Result:
+    """Return a result, or give up when the client has gone."""
+    answering = asyncio.ensure_future(answer)
+    listening = asyncio.ensure_future(_wait_for_disconnect(request))
+    try:
+        await asyncio.wait([answering, listening], return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done():
+            raise Problem(CLIENT_GONE, "the client has gone")
+        return answering.result()
+    finally:
+        listening.cancel()
+        answering.cancel()
+        await asyncio.gather(answering, listening, return_exceptions=True)
+
+
+async def _wait_for_disconnect(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,40 @@
+"""``gen serve``: models behind an HTTP API."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from gentext.completion import complete_models
+from gentext.errors import MissingExtra
+from gentext.plugins.server.settings import Limits
+
+LIMITS = Limits()
+
+
+def serve(
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[[NAME=]RUN | FILE.onnx | MODEL]...",
+            help="Runs, files, or names of `gen models`, each under its name. Default: the newest exported run.",
+            autocompletion=complete_models,
+        ),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on. Default: this machine alone.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
+    slots: Annotated[int, typer.Option(min=1, help="Texts of a model at a time.")] = LIMITS.slots,
+    workers: Annotated[int, typer.Option(min=0, help="Processes of a model. Default: by the size of its file.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Serve models over HTTP, for many clients at a time, with the API of OpenAI's completions.
+
+    SIGTERM and Ctrl-C end the server once the texts under way have ended; SIGHUP loads the files again.
+    """
+    try:
+        from gentext.plugins.server.serving import ServeOptions, serve_models
+    except ModuleNotFoundError:
+        raise MissingExtra("gen serve", "serve") from None
+    limits = Limits(slots=slots)
+    serve_models(ServeOptions(sources or [], host, port, workers, device, limits))

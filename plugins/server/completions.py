@@ -1,0 +1,199 @@
+"""The answers of ``/v1/completions``: whole, or as events while the texts are written."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import msgspec
+
+from gentext.plugins.server.messages import Answer, Failed, SymbolScore
+from gentext.plugins.server.models import ServedModel
+from gentext.plugins.server.problems import Problem
+from gentext.plugins.server.requests import Completion
+from gentext.plugins.server.settings import Limits
+from gentext.plugins.server.workers import Part, Task
+
+#: Seconds between two events of a stream, for each text that is written: an event costs the server and its client
+#: time, however little text it has, and with a thousand texts most of it.
+SECONDS_PER_TEXT = 0.0004
+#: The last event of a stream.
+LAST_EVENT = b"data: [DONE]\n\n"
+#: Why a text ends after `Limits.request_seconds`.
+TIME_OVER = "the time of the request is over"
+
+
+class Choice:
+    """One text of a request, as far as it is written."""
+
+    def __init__(self, index: int, task: Task | None = None) -> None:
+        self.index, self.task = index, task
+        self.text = ""
+        """What the client does not have yet."""
+        self.scores: list[SymbolScore] = []
+        """The same for the log-probabilities of symbols."""
+        self.finish: str | None = None
+        self.session: str | None = None
+        self.problem: Problem | None = None
+        self.sent_at = 0.0
+        """When the client got its last event; 0 before the first one."""
+        self.is_held = False
+        """Whether the text waits because its client has not read enough."""
+        self.is_sent = False
+        """Whether the client has the end."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more comes."""
+        return self.finish is not None or self.problem is not None
+
+
+class CompletionAnswer:
+    """The texts of one request while they are written."""
+
+    def __init__(self, request_id: str, completion: Completion, model: ServedModel, limits: Limits) -> None:
+        self._completion, self._model, self._limits = completion, model, limits
+        self._created = int(time.time())
+        self._id = f"cmpl-{request_id}"
+        self._changed = asyncio.Event()
+        self.prompt_tokens = 0
+        self.tokens = 0
+        """Symbols of all prompts, and symbols drawn in all texts."""
+        jobs = completion.jobs()
+        self._prompts = [job.prompt if completion.fields.echo else "" for job in jobs]
+        self._choices = [Choice(index) for index in range(len(jobs))]
+        self._choice_by_number: dict[int, Choice] = {}
+        self._tasks = model.submit(jobs, self._receive)
+        for choice, task in zip(self._choices, self._tasks, strict=True):
+            choice.task = task
+            choice.text = self._prompts[choice.index]
+            self._choice_by_number[task.job.number] = choice
+
+    async def body(self) -> dict[str, Any]:
+        """Wait for all texts, and return the body of the answer. Raises Problem where a text fails."""
+        with self._running():
+            while not all(choice.has_ended for choice in self._choices):
+                await self._wait()
+                self._raise_problem()
+            self._raise_problem()
+        return self._make_body([self._take(choice) for choice in self._choices]) | {"usage": self._usage()}
+
+    async def events(self) -> AsyncIterator[bytes]:
+        """Yield the events of the answer, as server-sent events."""
+        with self._running():
+            while not all(choice.is_sent for choice in self._choices):
+                await self._wait()
+                for choice in self._choices:
+                    if self._is_due(choice):
+                        yield self._event(choice)
+            if self._completion.fields.stream_options.include_usage:
+                yield format_event(self._make_body([]) | {"usage": self._usage()})
+            yield LAST_EVENT
+
+    @contextlib.contextmanager
+    def _running(self) -> Iterator[None]:
+        """End the texts after the time of a request, and when nobody wants them any longer."""
+        loop = asyncio.get_running_loop()
+        end = loop.call_later(self._limits.request_seconds, self._model.cut, self._tasks, TIME_OVER)
+        try:
+            yield
+        finally:
+            end.cancel()
+            self._model.end(self._tasks)
+
+    async def _wait(self) -> None:
+        await self._changed.wait()
+        self._changed.clear()
+
+    def _receive(self, task: Task, part: Part) -> None:
+        """Take a part of a text; a worker's listener calls this."""
+        choice = self._choice_by_number[task.job.number]
+        if isinstance(part, Failed):
+            choice.problem = Problem(part.status, part.message, parameter=part.parameter)
+        elif not isinstance(part, Answer):
+            choice.text += part.text
+            choice.scores += part.scores or ()
+            choice.finish = part.finish
+            self.tokens += part.tokens
+            self.prompt_tokens += part.prompt_tokens
+            if len(choice.text) > self._limits.buffer and not choice.is_held and self._completion.fields.stream:
+                choice.is_held = True
+                task.hold()
+        if choice.has_ended or (self._completion.fields.stream and self._is_due(choice)):
+            self._changed.set()
+
+    def _is_due(self, choice: Choice) -> bool:
+        """Return whether the client should get an event of a text now."""
+        if choice.is_sent:
+            return False
+        if choice.has_ended:
+            return True
+        is_time = time.monotonic() - choice.sent_at >= SECONDS_PER_TEXT * self._model.busy
+        return bool(choice.text or choice.scores) and is_time
+
+    def _event(self, choice: Choice) -> bytes:
+        """Return what a client does not have yet of a text."""
+        if choice.problem is not None:
+            choice.is_sent = True
+            return format_event(choice.problem.to_json())
+        choice.is_sent = choice.has_ended
+        choice.sent_at = time.monotonic()
+        event = format_event(self._make_body([self._take(choice)]))
+        if choice.is_held and choice.task is not None:
+            choice.is_held = False
+            choice.task.resume()
+        return event
+
+    def _take(self, choice: Choice) -> dict[str, Any]:
+        """Return the new part of a text, as OpenAI's API has it, and mark it as sent."""
+        fields: dict[str, Any] = {
+            "index": choice.index,
+            "text": choice.text,
+            "logprobs": None if self._completion.fields.logprobs is None else format_scores(choice.scores),
+            "finish_reason": None,
+        }
+        if choice.finish is not None:
+            fields["finish_reason"] = "length" if choice.finish in ("length", "cut") else "stop"
+            fields |= {"finish": choice.finish, "session": choice.session}
+        choice.text, choice.scores = "", []
+        return fields
+
+    def _make_body(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "id": self._id,
+            "object": "text_completion",
+            "created": self._created,
+            "model": self._model.name,
+            "seed": self._completion.seed,
+            "choices": choices,
+        }
+
+    def _usage(self) -> dict[str, int]:
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.tokens,
+            "total_tokens": self.prompt_tokens + self.tokens,
+        }
+
+    def _raise_problem(self) -> None:
+        for choice in self._choices:
+            if choice.problem is not None:
+                raise choice.problem
+
+
+def format_event(content: dict[str, Any]) -> bytes:
+    """Return a server-sent event."""
+    return b"data: " + msgspec.json.encode(content) + b"\n\n"
+
+
+def format_scores(scores: list[SymbolScore]) -> dict[str, Any]:
+    """Return the log-probabilities of symbols, as OpenAI's API has them."""
+    return {
+        "tokens": [score.text for score in scores],
+        "token_logprobs": [score.logprob for score in scores],
+        "top_logprobs": [None if score.logprob is None else dict(score.top) for score in scores],
+        "text_offset": [score.offset for score in scores],
+    }

@@ -1,0 +1,144 @@
+"""Runs the server: opens the models and the address, and ends in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import signal
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import uvicorn
+
+from gentext.bundle import Bundle
+from gentext.console import say
+from gentext.errors import UsageError
+from gentext.onnx_file import read_metadata
+from gentext.plugins.server.app import Server
+from gentext.plugins.server.models import Models, ServedModel
+from gentext.plugins.server.settings import Limits
+from gentext.plugins.server.workers import WorkerOptions
+from gentext.run import GENERATOR_FILE
+from gentext.settings import check_device
+from gentext.source import find_source
+
+#: Seconds that connections have to end after the last text has ended.
+CLOSE_SECONDS = 5
+#: Connections that wait to be accepted.
+BACKLOG = 2048
+#: Why texts end when the server ends.
+SERVER_ENDS = "the server ends"
+
+
+@dataclasses.dataclass(frozen=True)
+class ServeOptions:
+    """The options of ``gen serve``."""
+
+    sources: Sequence[str]
+    host: str
+    port: int
+    workers: int
+    device: str
+    limits: Limits
+
+
+def serve_models(options: ServeOptions) -> None:
+    """Serve models until a signal ends it. Raises a GenError for a file or an address that cannot be used."""
+    check_device(options.device)
+    worker_options = WorkerOptions(options.limits.slots, options.workers, options.device)
+    models = Models(
+        ServedModel(name, path, worker_options, options.limits) for name, path in find_models(options.sources)
+    )
+    with open_address(options.host, options.port) as listener:
+        asyncio.run(_serve(Server(models, options.limits), listener, options))
+
+
+def find_models(sources: Sequence[str]) -> Iterator[tuple[str, Path]]:
+    """Yield the name and the file of each model. Raises a GenError for one that cannot be opened."""
+    for source in sources or [""]:
+        name, separator, path_text = source.rpartition("=")
+        path = find_source(Path(path_text) if path_text else None)
+        if not separator:
+            name = path.name.removesuffix(".onnx")
+        path = path / GENERATOR_FILE if path.is_dir() else path
+        if not path.is_file() or Bundle.from_metadata(read_metadata(path), path).kind != "generator":
+            raise UsageError(f"{path}: expected a file with a compiled generator; gen export writes one")
+        yield name, path
+
+
+def open_address(host: str, port: int) -> socket.socket:
+    """Return a socket that listens. Raises UsageError for an address that is in use, or not of this machine."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise UsageError(
+            f"--host {host} --port {port}: {error.strerror or error}; expected an address of this machine, and a port "
+            f"that nobody uses"
+        ) from None
+
+
+async def _serve(server: Server, listener: socket.socket, options: ServeOptions) -> None:
+    http_server = HttpServer(
+        uvicorn.Config(
+            server.application(),
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            timeout_graceful_shutdown=CLOSE_SECONDS,
+            server_header=False,
+        )
+    )
+    serving = asyncio.create_task(http_server.serve([listener]))
+    try:
+        await server.models.open()
+        host, port = listener.getsockname()[:2]
+        say(f"gen: serving {', '.join(server.models.by_name)} at http://{f'[{host}]' if ':' in host else host}:{port}")
+        await _wait_for_end(server, serving)
+        await _drain(server, options.limits.drain_seconds)
+    finally:
+        http_server.should_exit = True
+        await serving
+        await server.models.close()
+
+
+class HttpServer(uvicorn.Server):
+    """uvicorn's server without its signal handlers: `_wait_for_end` has its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _wait_for_end(server: Server, serving: asyncio.Task[None]) -> None:
+    """Wait for a signal that ends the server; SIGHUP loads the files again."""
+    loop = asyncio.get_running_loop()
+    end = asyncio.Event()
+    reloads: set[asyncio.Task[None]] = set()
+
+    def reload() -> None:
+        task = asyncio.create_task(server.models.reload())
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    handlers: dict[str, Callable[[], object]] = {"SIGTERM": end.set, "SIGINT": end.set, "SIGHUP": reload}
+    for name, handler in handlers.items():
+        with contextlib.suppress(NotImplementedError, AttributeError):  # Windows has no such handlers
+            loop.add_signal_handler(getattr(signal, name), handler)
+    await asyncio.wait([asyncio.create_task(end.wait()), serving], return_when=asyncio.FIRST_COMPLETED)
+
+
+async def _drain(server: Server, seconds: float) -> None:
+    """Refuse new requests, let texts go on for some time, and end those that are left with their sessions."""
+    server.is_draining = True
+    if server.models.busy:
+        say(f"gen: {server.models.busy} texts are under way; the server ends in {seconds:g} seconds at most")
+    ending_at = asyncio.get_running_loop().time() + seconds
+    while server.models.busy and asyncio.get_running_loop().time() < ending_at:
+        await asyncio.sleep(0.05)
+    server.models.cut_all(SERVER_ENDS)
+    ending_at = asyncio.get_running_loop().time() + CLOSE_SECONDS
+    while server.models.busy and asyncio.get_running_loop().time() < ending_at:
+        await asyncio.sleep(0.05)

@@ -1,0 +1,186 @@
+"""A text that a worker writes: from its job to a row of the generator, and from the row's pieces to events."""
+
+from __future__ import annotations
+
+import codecs
+import collections
+import dataclasses
+from collections.abc import Collection
+
+import numpy as np
+
+from gentext.bundle import readable_symbol
+from gentext.console import quiet
+from gentext.errors import UsageError, nearest
+from gentext.library import TextModel
+from gentext.parameters import KeywordSpelling
+from gentext.plugins.server.messages import SymbolScore, TextEvent, TextJob
+from gentext.rows import RowRequest, RowState, Slot, row_requests
+from gentext.slots import SlotPiece, Slots
+from gentext.writing import WritingOptions
+
+#: The ``finish`` of a text that the server has ended.
+CUT = "cut"
+#: The names that parameters of `gentext.writing.WritingOptions` have in a request.
+REQUEST_NAMES = {"length": "max_tokens", "prime": "prompt", "count": "n", "top_logprobs": "logprobs"}
+
+
+class RequestSpelling(KeywordSpelling):
+    """Parameters as fields of a request."""
+
+    def name(self, parameter: str) -> str:
+        return REQUEST_NAMES.get(parameter, parameter)
+
+    def full_name(self, link: str, parameter: str) -> str:
+        return f"{link}.{parameter}"
+
+    def assignment(self, parameter: str, setting: object) -> str:
+        return super().assignment(self.name(parameter), setting)
+
+    def unknown_parameter(self, parameter: str, parameters: Collection[str]) -> UsageError:
+        return UsageError(f"no parameter {parameter}.{nearest(parameter, parameters)} See /docs")
+
+
+class RunningText:
+    """A text in a slot, or held."""
+
+    def __init__(self, job: TextJob, request: RowRequest, state: RowState | None, symbols: list[bytes]) -> None:
+        self.number = job.number
+        self._job, self._request, self._state = job, request, state
+        self.slot: Slot | None = None
+        """Its slot; None before it has one, and while it is held."""
+        self._prompt_tokens = len(request.prime)
+        """The number of symbols of the prompt, until an event has told it."""
+        self._scores = None if job.top_logprobs is None else _Scores(job, symbols)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it waits for its client."""
+        return self.slot is None
+
+    def join(self, slots: Slots) -> None:
+        """Begin in a free slot, or go on in one."""
+        self.slot = slots.join(self._request, self._state)
+
+    def hold(self, slots: Slots) -> None:
+        """Leave the slot, with all that is needed to go on. A text whose prompt is still read goes on."""
+        if self.slot is None or (state := slots.state(self.slot)) is None:
+            return
+        written, slot = self.slot.text, self.slot
+        assert self._request.length is not None
+        self._state = state
+        self._request = dataclasses.replace(
+            self._request,
+            prime=self._request.prime[:0],
+            length=self._request.length - len(written.text) - len(state.decoder.pending),
+            most_symbols=self._request.most_symbols and self._request.most_symbols - len(written.tokens),
+            echo=False,
+        )
+        slots.leave(slot)
+        self.slot = None
+
+    def leave(self, slots: Slots) -> None:
+        """End here."""
+        if self.slot is not None:
+            slots.leave(self.slot)
+
+    def cut(self, slots: Slots) -> TextEvent:
+        """Return the last event of a text that ends here, because the server does not go on with it."""
+        state = self._state if self.slot is None else slots.state(self.slot)
+        event = TextEvent(self.number, "", 0, CUT, prompt_tokens=self._take_prompt_tokens())
+        event.session = None if state is None else self._pack(state)
+        return event
+
+    def take_piece(self, piece: SlotPiece) -> TextEvent:
+        """Return what a piece adds to the text, and at its end the session."""
+        event = TextEvent(self.number, piece.text, len(piece.tokens), prompt_tokens=self._take_prompt_tokens())
+        if self._scores is not None:
+            event.scores = self._scores.take(piece)
+        if piece.finish != "running":
+            event.finish = piece.finish
+            if piece.slot.last_state is not None:
+                event.session = self._pack(piece.slot.last_state)
+        return event
+
+    def _take_prompt_tokens(self) -> int:
+        count, self._prompt_tokens = self._prompt_tokens, 0
+        return count
+
+    def _pack(self, state: RowState) -> bytes | None:
+        return None
+
+
+def begin_text(model: TextModel, job: TextJob) -> RunningText:
+    """Check a job, and return its text. Raises the errors of `gentext.TextModel.write`."""
+    options = WritingOptions(
+        length=job.length,
+        seed=job.seed,
+        first_stream=job.stream,
+        stop=tuple(job.stop),
+        unknown=job.unknown,
+        parameters=job.parameters,
+        style=job.style,
+        match=job.match,
+        json_schema=job.json_schema,
+        match_prime=job.match_prime,
+        top_logprobs=job.top_logprobs or 0,
+        echo=job.echo,
+    )
+    with quiet():  # notes for the user of a command are none for a client
+        writing = model.prepare_writing([job.prompt], options, RequestSpelling())
+        [request] = row_requests(writing, keeps_state=True)
+    return RunningText(job, request, None, model.bundle.token_bytes)
+
+
+class _Scores:
+    """The log-probabilities of a text's symbols, each until its characters are certain.
+
+    Characters that may become a stop string are not yet in the text, and never are where they become one.
+    """
+
+    def __init__(self, job: TextJob, symbols: list[bytes]) -> None:
+        self._job, self._symbols = job, symbols
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._waiting: collections.deque[SymbolScore] = collections.deque()
+        self._decoded = 0
+        """Characters of all symbols so far, of an echoed prompt too."""
+        self._certain = len(job.prompt) if job.echo else 0
+        """Characters that the client has, or gets with the next event."""
+        self._prompt_read = 0
+        self._is_first = job.session is None
+
+    def take(self, piece: SlotPiece) -> list[SymbolScore]:
+        """Return the scores of the characters that a piece makes certain."""
+        written = piece.slot.text
+        tokens = written.prime_tokens[self._prompt_read :] + piece.tokens
+        logprobs = written.prime_logprobs[self._prompt_read :] + piece.logprobs
+        self._prompt_read = len(written.prime_tokens)
+        tops = self._take_tops(piece.slot, len(tokens))
+        for token, logprob, top in zip(tokens, logprobs, tops, strict=True):
+            is_unconditional = self._is_first and self._job.echo
+            self._is_first = False
+            symbol = self._symbols[token]
+            self._waiting.append(
+                SymbolScore(readable_symbol(symbol), None if is_unconditional else logprob, top, self._decoded)
+            )
+            self._decoded += len(self._decoder.decode(symbol))
+        self._certain += len(piece.text)
+        certain = []
+        while self._waiting and self._waiting[0].offset < self._certain:
+            certain.append(self._waiting.popleft())
+        return certain
+
+    def _take_tops(self, slot: Slot, count: int) -> list[list[tuple[str, float]]]:
+        """Return the most probable symbols at the next ``count`` symbols."""
+        if not self._job.top_logprobs:
+            return [[]] * count
+        blocks = list(slot.text.top_blocks)
+        slot.text.top_blocks.clear()
+        if not blocks:
+            return []
+        tokens = np.concatenate([block.tokens for block in blocks])
+        logprobs = np.concatenate([block.logprobs for block in blocks])
+        return [
+            [(readable_symbol(self._symbols[token]), logprob) for token, logprob in zip(*row, strict=True)]
+            for row in zip(tokens.tolist(), logprobs.tolist(), strict=True)
+        ]
