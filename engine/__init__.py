@@ -59,6 +59,9 @@ Sampling
     rows  a row of a compiled generator by itself: its request, and its state between two calls
     row_batch  rows that share the calls of a compiled generator
     slots  many texts over one compiled generator, which begin and end while others go on
+    session_keys  the keys that sign sessions, and the tokens in which sessions travel
+    session  a text between two requests, as bytes that any process with the same file can go on from
+    continuation  ends a request with a session, and begins one with it
     styles  measured settings of the chain, by the name of a style
     effects  remarks on parameters that have no effect, or act against another one
     parameters  parameters of the chain's links, set by flags or by keyword arguments

@@ -10,6 +10,8 @@ GenError                 base: one line on stderr, exit status 1
 ├── FileFormatError      an exported file is damaged, foreign, or of another version
 ├── DeviceError          this machine does not offer the requested device or precision
 ├── PrimeError           a prime holds characters that the model's vocabulary does not have
+├── SessionError         a session is damaged, foreign, or of another format
+│   └── SessionConflict  a session belongs to another file or runtime
 ├── ExportError          an export failed, or did not agree with the model it came from
 ├── TrainingStopped      training ended early (Ctrl-C, a loss that is not a number); work is saved
 └── MissingExtra         an optional dependency is not installed
@@ -35,6 +37,8 @@ __all__ = [
     "PluginError",
     "PrimeError",
     "RunError",
+    "SessionConflict",
+    "SessionError",
     "TrainingStopped",
     "UnknownComponent",
     "UsageError",
@@ -88,6 +92,19 @@ class DeviceError(GenError):
 
 class PrimeError(GenError):
     """A prime holds a character that the model's vocabulary does not have."""
+
+
+class SessionError(GenError):
+    """A session cannot be gone on with."""
+
+    def __init__(self, message: str, code: str) -> None:
+        """``code`` is the reason in one word, for programs."""
+        super().__init__(message)
+        self.code = code
+
+
+class SessionConflict(SessionError):
+    """A session belongs to another file, or to another version of the runtime."""
 
 
 class ExportError(GenError):

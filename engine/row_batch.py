@@ -16,7 +16,7 @@ from gentext.errors import FileFormatError
 from gentext.interfaces import TopSymbols
 from gentext.rows import RowRequest, RowState, Slot
 from gentext.signature import TOP_COUNT, TOP_OUTPUTS
-from gentext.stacking import KINDS, STOP, Automaton, AutomatonStack, can_stack, shift_states
+from gentext.stacking import KINDS, MATCH, STOP, Automaton, AutomatonStack, can_stack, shift_states
 from gentext.stored import stored_chain
 
 #: Inputs with an axis of rows that every call makes anew.
@@ -131,7 +131,9 @@ class RowBatch:
                 state = batch.state(0)
         # Whoever goes on with a text that has ended writes more of it.
         arrays = state.arrays | {"ended": np.zeros(1, np.int64)}
-        return dataclasses.replace(state, arrays=arrays, decoder=slot.decoder.state)
+        ended_in = {"stop": STOP.state, "match": MATCH.state}.get(slot.text.finish)
+        automata = {name: key for name, key in state.automata.items() if name != ended_in}
+        return RowState(arrays, state.drawn, slot.decoder.state, automata)
 
     def _copy_state(self, slot: Slot, row: int, arrays: Mapping[str, Any]) -> RowState:
         own_arrays = {

@@ -69,7 +69,10 @@ class RowState:
     decoder: DecoderState
     """What is left between the symbols and the text."""
     automata: Mapping[str, str]
-    """The key of the automaton in which a state counts, by the name of the state; see `Automaton.key`."""
+    """The key of the automaton in which a state counts, by the name of the state; see `Automaton.key`.
+
+    An automaton that has ended the text is not among them: whoever goes on begins it anew.
+    """
 
 
 class Slot:
@@ -173,9 +176,9 @@ def begin_slot(request: RowRequest, state: RowState | None, bundle: Bundle, chai
     if state is None:
         state = first
     else:
+        state = _enter_automata(state, first)
         slot.decoder.restore(state.decoder)
         slot.drawn = state.drawn
-        state = _enter_automata(state, first)
         if len(request.prime):
             slot.decoder.append_prime(_read_bytes(request.prime, bundle))
     if request.stop is not None:
@@ -190,7 +193,8 @@ def _enter_automata(state: RowState, first: RowState) -> RowState:
     """Return a state that stands in the automata of a new request: at their start, where they are others."""
     arrays, decoder = dict(state.arrays), state.decoder
     for kind in KINDS:
-        if state.automata.get(kind.state) == first.automata.get(kind.state):
+        key = state.automata.get(kind.state)
+        if key is not None and key == first.automata.get(kind.state):
             continue
         link = kind.state.rpartition(".")[0]
         own_names = [name for name in arrays if name == kind.state or (link and name.startswith(f"{link}."))]
