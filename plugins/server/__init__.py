@@ -12,8 +12,11 @@ requests  from the JSON of a request to the texts to write
 completions  the answers of ``/v1/completions``, whole and as events
 scores  ``/score`` and ``/best``
 app  the routes
+answering  what every answer has: a request id, an error object, a line in the log
 guards  limits that hold for every request: host, key, size, time
+keys  the keys that clients send
 protocol  uvicorn's protocol with deadlines, and the number of connections
 metrics  counters and histograms for Prometheus
 logs  one line of JSON for each request
+expressions  prepares what texts must match, in a process of its own
 """

@@ -13,7 +13,10 @@ class Limits:
     """Texts of one model that are written at a time."""
     queue: int = 1024
     """Texts of one model that wait for a slot; one more is refused with 429."""
+    headers: int = 2**14
     body: int = 2**20
+    bodies: int = 2**27
+    """Of all bodies together that are being read."""
     prompt: int = 100_000
     """Characters of a prompt."""
     length: int = 1_000_000
