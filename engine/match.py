@@ -7,14 +7,17 @@ characters that are left always writes a whole text.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import heapq
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gentext.byte_automaton import ByteAutomaton
 from gentext.expression import ExpressionError
+from gentext.match_tables import link_tables
 from gentext.stop import MAX_TABLE, begins_character
 
 
@@ -38,6 +41,11 @@ class MatchAutomaton:
         """The first state of the only expression."""
         return int(self.starts[0])
 
+    @functools.cached_property
+    def link_tables(self) -> Mapping[str, NDArray[Any]]:
+        """The tables that the link `match` reads, which all texts that match the same share."""
+        return link_tables(self)
+
     @property
     def needs(self) -> NDArray[np.float64]:
         """The least characters to an end through each symbol, with its own; infinite where it is forbidden [S, V]."""
@@ -49,11 +57,13 @@ def build_automaton(
     symbols: Sequence[bytes],
     is_allowed: NDArray[np.bool_],
     byte_starts: Sequence[int] | None = None,
+    max_table: int = MAX_TABLE,
 ) -> MatchAutomaton:
     """Return the automaton over those of V symbols that are allowed [V], without the states that reach no end.
 
     ``byte_starts`` are states of the automaton over bytes to begin from, None for its own first one; the result has
-    a start for each. Symbols without bytes are never allowed. Raises ExpressionError where the table is too large.
+    a start for each. Symbols without bytes are never allowed. Raises ExpressionError where the table has more than
+    ``max_table`` elements.
 
     The automaton is not minimised: of the 285 states of the expressions of `benchmarks/match.py` that would leave out
     9, and take longer than to build them.
@@ -61,9 +71,9 @@ def build_automaton(
     byte_starts = [byte_automaton.start] if byte_starts is None else byte_starts
     characters = np.array([count_characters(symbol) for symbol in symbols], np.int64)
     usable = [token for token, symbol in enumerate(symbols) if symbol and is_allowed[token]]
-    states, rows = _explore(byte_automaton, [symbols[token] for token in usable], byte_starts)
-    if len(states) * len(symbols) > MAX_TABLE:
-        raise _too_large(len(states), len(symbols))
+    states, rows = _explore(byte_automaton, [symbols[token] for token in usable], byte_starts, max_table)
+    if len(states) * len(symbols) > max_table:
+        raise _too_large(len(states), len(symbols), max_table)
     transitions = np.full((len(states), len(symbols)), -1, np.int64)
     transitions[:, usable] = rows
     final = byte_automaton.final[states]
@@ -84,11 +94,13 @@ def stack_automata(automata: Sequence[MatchAutomaton]) -> MatchAutomaton:
 
     Raises ExpressionError where the table is too large.
     """
+    if len(automata) == 1:
+        return automata[0]
     sizes = [len(automaton.final) for automaton in automata]
     offsets = np.cumsum([0, *sizes[:-1]])
     symbol_count = len(automata[0].characters)
     if sum(sizes) * symbol_count > MAX_TABLE:
-        raise _too_large(sum(sizes), symbol_count)
+        raise _too_large(sum(sizes), symbol_count, MAX_TABLE)
 
     def join(arrays: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
         return np.concatenate(
@@ -109,14 +121,14 @@ def count_characters(symbol: bytes) -> int:
     return sum(map(begins_character, symbol))
 
 
-def _too_large(states: int, symbols: int) -> ExpressionError:
+def _too_large(states: int, symbols: int, max_table: int) -> ExpressionError:
     return ExpressionError(
-        f"it needs {states:,} states for {symbols:,} symbols; at most {MAX_TABLE // symbols:,} are possible"
+        f"it needs {states:,} states for {symbols:,} symbols; at most {max_table // symbols:,} are possible"
     )
 
 
 def _explore(
-    byte_automaton: ByteAutomaton, symbols: Sequence[bytes], byte_starts: Sequence[int]
+    byte_automaton: ByteAutomaton, symbols: Sequence[bytes], byte_starts: Sequence[int], max_table: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the states of an automaton over bytes that symbols reach [S], and their table [S, symbols].
 
@@ -134,8 +146,8 @@ def _explore(
     while len(frontier):
         numbers[frontier] = np.arange(count, count + len(frontier))
         count += len(frontier)
-        if count * max(len(symbols), 1) > MAX_TABLE:
-            raise _too_large(count, len(symbols))
+        if count * max(len(symbols), 1) > max_table:
+            raise _too_large(count, len(symbols), max_table)
         next_states = _read_symbols(table, frontier, symbols)
         states.append(frontier)
         rows.append(next_states)

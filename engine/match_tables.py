@@ -54,7 +54,7 @@ def link_tables(automaton: MatchAutomaton) -> dict[str, NDArray[Any]]:
 
 def first_states(automaton: MatchAutomaton, states: NDArray[np.int64], budgets: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the states of the link for states of an automaton [N], with so many characters left in each row [N]."""
-    is_done = _least_needs(automaton)[states] > budgets
+    is_done = automaton.link_tables["least_need"][states + FIRST_STATE] > budgets
     return np.where(is_done, DONE_STATE, states + FIRST_STATE)
 
 

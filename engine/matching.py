@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +23,10 @@ from gentext.interfaces import Ids
 from gentext.json_schema import translate_schema
 from gentext.manager import host
 from gentext.match import MatchAutomaton, build_automaton, stack_automata
-from gentext.match_tables import FREE_STATE, NO_LIMIT, first_states, link_tables
+from gentext.match_tables import FREE_STATE, NO_LIMIT, first_states
 from gentext.parameters import Spelling
 from gentext.reading import parse_json, read_file
-from gentext.stop import find_unwritable
+from gentext.stop import MAX_TABLE, find_unwritable
 
 if TYPE_CHECKING:
     from gentext.writing import WritingOptions
@@ -40,8 +40,24 @@ class Constraint(NamedTuple):
 
     title: str
     """How messages name it: the option that it comes from."""
-    translate: Callable[[Alphabet], str]
-    """Returns the expression in the syntax of outlines-core; raises ExpressionError."""
+    expression: str | None
+    """A regular expression as Python's `re` reads it; None: there is a schema."""
+    schema: object = None
+    """A JSON schema."""
+
+    def translate(self, alphabet: Alphabet) -> str:
+        """Return the expression in the syntax of outlines-core; raises ExpressionError."""
+        if self.expression is None:
+            return translate_schema(self.schema, alphabet)
+        return translate_expression(self.expression, alphabet)
+
+
+class ConstraintCompiler(Protocol):
+    """Compiles constraints as `compile_here` does, perhaps in another process."""
+
+    def __call__(
+        self, constraint: Constraint, symbols: Sequence[bytes], is_allowed: NDArray[np.bool_], primes: Sequence[bytes]
+    ) -> MatchAutomaton: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,12 +142,12 @@ def _read_expression(expression: object, spelling: Spelling) -> Constraint:
     title = spelling.assignment("match", expression)
     if not isinstance(expression, str):
         raise UsageError(f"{title}: expected a regular expression, as a text")
-    return Constraint(title, lambda alphabet: translate_expression(expression, alphabet))
+    return Constraint(title, expression)
 
 
 def _read_schema(schema: object, spelling: Spelling) -> Constraint:
     if isinstance(schema, Mapping):
-        return Constraint(spelling.name("json_schema"), lambda alphabet: translate_schema(schema, alphabet))
+        return Constraint(spelling.name("json_schema"), None, schema)
     title = spelling.assignment("json_schema", schema)
     if not isinstance(schema, str | os.PathLike):
         raise UsageError(f"{title}: expected a JSON schema as a dict, or the path of a file")
@@ -141,7 +157,7 @@ def _read_schema(schema: object, spelling: Spelling) -> Constraint:
         raise UsageError(f"{title}: cannot be read ({error.strerror}); expected a file with a JSON schema") from None
     except ValueError as error:
         raise UsageError(f"{title}: no JSON ({error}); expected a file with a JSON schema") from None
-    return Constraint(title, lambda alphabet: translate_schema(content, alphabet))
+    return Constraint(title, None, content)
 
 
 # -- from constraints to automata ----------------------------------------------------------------
@@ -188,7 +204,7 @@ def build_matches(
         raise UsageError(f"{spelling.name('match')}, all expressions together: {error}") from None
     budgets = np.full(len(constraints), budget, np.int64)
     states[matched] = first_states(stacked, stacked.starts[starts[matched]], budgets[matched])
-    return TextMatches(link_tables(stacked), states, budgets)
+    return TextMatches(stacked.link_tables, states, budgets)
 
 
 def compile_constraint(
@@ -202,28 +218,54 @@ def compile_constraint(
     is_allowed = ~is_banned
     if bundle.tokenizer.unknown is not None:
         is_allowed[bundle.tokenizer.unknown] = False
-    symbols = [symbol for symbol, allowed in zip(bundle.token_bytes, is_allowed, strict=True) if allowed]
+    return _compilers[-1](constraint, bundle.token_bytes, is_allowed, primes)
+
+
+def use_compiler(compiler: ConstraintCompiler) -> None:
+    """Compile all further constraints of this process with another function.
+
+    A server does, since a large constraint takes seconds, in which Python runs nothing else.
+    """
+    _compilers[:] = [compiler]
+
+
+def compile_here(
+    constraint: Constraint,
+    symbols: Sequence[bytes],
+    is_allowed: NDArray[np.bool_],
+    primes: Sequence[bytes],
+    max_table: int = MAX_TABLE,
+) -> MatchAutomaton:
+    """Do what `compile_constraint` does, over those of V symbols that are allowed [V].
+
+    An automaton has at most ``max_table`` states times symbols.
+    """
+    allowed_symbols = [symbol for symbol, allowed in zip(symbols, is_allowed, strict=True) if allowed]
     # A prime may have characters that the model does not write.
     prime_characters = {character for prime in primes for character in prime.decode("utf-8", "replace")}
     try:
-        alphabet = Alphabet.of_symbols(symbols)
+        alphabet = Alphabet.of_symbols(allowed_symbols)
         alphabet = (
             Alphabet("".join(sorted({*alphabet.characters, *prime_characters}))) if prime_characters else alphabet
         )
         byte_automaton = compile_bytes(constraint.translate(alphabet))
 
         def build(byte_starts: Sequence[int]) -> MatchAutomaton:
-            return build_automaton(byte_automaton, bundle.token_bytes, is_allowed, byte_starts)
+            return build_automaton(byte_automaton, symbols, is_allowed, byte_starts, max_table)
 
         automaton = build([byte_automaton.advance(byte_automaton.start, prime) for prime in primes])
         if (automaton.starts >= 0).all():
             return automaton
         if build([byte_automaton.start]).start < 0:
-            raise ExpressionError(_explain_emptiness(constraint, symbols))
+            raise ExpressionError(_explain_emptiness(constraint, allowed_symbols))
     except ExpressionError as error:
         raise UsageError(f"{constraint.title}: {error}") from None
     prime = next(prime for prime, start in zip(primes, automaton.starts, strict=True) if start < 0)
     raise _prime_error(constraint, prime, byte_automaton, build)
+
+
+#: The function that compiles constraints, alone in a list.
+_compilers: list[ConstraintCompiler] = [compile_here]
 
 
 def _prime_error(

@@ -18,5 +18,6 @@ keys  the keys that clients send
 protocol  uvicorn's protocol with deadlines, and the number of connections
 metrics  counters and histograms for Prometheus
 logs  one line of JSON for each request
-expressions  prepares what texts must match, in a process of its own
+expressions  compiles what texts must match, in a process of its own
+expression_worker  the program of that process
 """

@@ -38,9 +38,13 @@ class Problem(Exception):
         return {"error": {"message": self.message, "type": kind, "param": self.parameter, "code": self.code}}
 
 
+class Overload(GenError):
+    """The server has too much to do; the client may try again later."""
+
+
 def problem_of(error: GenError) -> Problem:
     """Return the problem for an error of gentext: the client's, unless the file or a plugin is to blame."""
-    status = 500 if isinstance(error, FileFormatError | PluginError) else 400
+    status = 500 if isinstance(error, FileFormatError | PluginError) else 503 if isinstance(error, Overload) else 400
     message = text_of(error)
     assignment = re.match(r"(\w+) = ", message)
     return Problem(status, message, parameter=assignment[1] if assignment else None)

@@ -19,8 +19,10 @@ from pathlib import Path
 from gentext import console
 from gentext.errors import GenError, UsageError, reason, text_of
 from gentext.library import TextModel, open_text_model
+from gentext.matching import use_compiler
 from gentext.plugins.samplers.onnx import OnnxGenerator
 from gentext.plugins.server.answers import answer_job, describe_model
+from gentext.plugins.server.expressions import ExpressionProcess
 from gentext.plugins.server.messages import (
     Answer,
     BestJob,
@@ -197,6 +199,7 @@ def main() -> None:
         start = next(requests)
         assert isinstance(start, Start)
         model, slots = open_slots(start)
+        use_compiler(ExpressionProcess().compile)
         worker = Worker(model, slots, send)
         send(Ready(describe_model(model)))
     except Exception as error:
