@@ -56,8 +56,10 @@ Sampling
     decoder  from the tokens of one row to its text
     generate  texts from a sampler: requests in tokens, and pieces of text
     stacking  automata of several requests as one table
-    rows  a row of a compiled generator by itself: its request, and its state between two calls
+    row_state  the state of a row of a compiled generator between two calls
+    rows  a row of a compiled generator by itself: its request, and how far it is
     row_batch  rows that share the calls of a compiled generator
+    schedule  how many positions a call has, where texts begin and end between calls
     slots  many texts over one compiled generator, which begin and end while others go on
     session_keys  the keys that sign sessions, and the tokens in which sessions travel
     session  a text between two requests, as bytes that any process with the same file can go on from

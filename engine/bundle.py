@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -166,6 +167,18 @@ class Bundle:
         check_states(self.states)
         for link in self.chain:
             _check_params(link)
+
+    @functools.cached_property
+    def characters_by_token(self) -> list[str] | None:
+        """The characters of each token; None where a symbol has none, or parts of some."""
+        try:
+            return [symbol.decode() for symbol in self.token_bytes] if all(self.token_bytes) else None
+        except UnicodeDecodeError:
+            return None
+
+    def join_symbols(self, tokens: Iterable[int]) -> bytes:
+        """Return the bytes of some tokens, one after another."""
+        return b"".join([self.token_bytes[int(token)] for token in tokens])
 
     @property
     def row_elements(self) -> int:

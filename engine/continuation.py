@@ -15,7 +15,8 @@ from gentext.generate import has_one_character_symbols
 from gentext.interfaces import OpenSampler
 from gentext.match_tables import DONE_STATE, FIRST_STATE, MATCH_LINK
 from gentext.parameters import Spelling
-from gentext.rows import RowRequest, RowState, row_requests
+from gentext.row_state import RowState
+from gentext.rows import RowRequest, row_requests
 from gentext.session import (
     Session,
     SessionSettings,
@@ -45,7 +46,7 @@ def make_session(bundle: Bundle, settings: SessionSettings, state: RowState) -> 
 def merge_settings(settings: SessionSettings, changes: Mapping[str, Any]) -> SessionSettings:
     """Return the settings of a request that goes on with a session: those that it gives, and else the session's.
 
-    ``changes`` has the names of `SessionSettings`. Parameters of links count one by one, but a style sets them all anew.
+    ``changes`` has the names of `SessionSettings`. Parameters of links count one by one; a style sets them all anew.
     Where the request gives what the text must match, the session's stop strings do not count.
     """
     merged = msgspec.structs.asdict(settings)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import codecs
 import dataclasses
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Sequence
 
 from gentext.bundle import Bundle
 from gentext.errors import FileFormatError, PluginError
@@ -25,24 +23,47 @@ class GeneratedText:
 
     stream: int
     """Number of the stream of random numbers, among those of the seed, that the row draws with."""
-    text: str = ""
     finish: Finish = "running"
     """Why the row has ended: ``length``, ``stop``, ``match``, or ``masked`` when the chain left no symbol to draw."""
+    length: int = 0
+    """Characters of the text."""
+    token_count: int = 0
+    """Symbols that were drawn."""
     tokens: list[int] = dataclasses.field(default_factory=list)
     logprobs: list[float] = dataclasses.field(default_factory=list)
     """Natural logarithm of each token's probability, as the model gives it before the chain."""
     prime_tokens: list[int] = dataclasses.field(default_factory=list)
     prime_logprobs: list[float] = dataclasses.field(default_factory=list)
     """The tokens of the prime and their log-probabilities; empty where nobody asked for them."""
-    top_blocks: list[TopSymbols] = dataclasses.field(default_factory=list)
+    prime_top_blocks: list[TopSymbols] = dataclasses.field(default_factory=list, compare=False)
+    top_blocks: list[TopSymbols] = dataclasses.field(default_factory=list, compare=False)
     """The most probable symbols at each token of the prime and of the text, a block of positions at a time."""
+    _parts: list[str] = dataclasses.field(default_factory=list, compare=False, repr=False)
+    """The text in pieces: to add to one string would copy it each time."""
+
+    @property
+    def text(self) -> str:
+        """The characters of the text."""
+        self._parts = ["".join(self._parts)]
+        return self._parts[0]
+
+    def add_characters(self, characters: str) -> None:
+        """Add characters at the end of the text."""
+        self._parts.append(characters)
+        self.length += len(characters)
+
+    def clear(self) -> None:
+        """Forget the characters and the tokens of the text, but not their numbers."""
+        for written in (self._parts, self.tokens, self.logprobs, self.top_blocks):
+            written.clear()
 
     def find_top_symbols(self) -> tuple[TopSymbols, TopSymbols] | None:
         """Return the most probable symbols [length, T] at the tokens of the prime, and of the text; None without."""
-        if not self.top_blocks:
+        if not (self.prime_top_blocks or self.top_blocks):
             return None
-        top_symbols, prime_length = TopSymbols.concatenate(self.top_blocks), len(self.prime_tokens)
-        return top_symbols[:prime_length], top_symbols[prime_length:]
+        nothing = (self.prime_top_blocks or self.top_blocks)[0][:0]
+        prime_top_symbols = TopSymbols.concatenate([nothing, *self.prime_top_blocks])
+        return prime_top_symbols, TopSymbols.concatenate([nothing, *self.top_blocks])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +78,8 @@ class DecoderState:
     """The state of the stop automaton after all characters, those that are pending too."""
     empty_count: int = 0
     """Symbols without bytes since the last one that has some."""
+    excess: str = ""
+    """Characters of the last symbol behind the end of a text: the first ones of a text that goes on from there."""
 
 
 class RowDecoder:
@@ -74,114 +97,158 @@ class RowDecoder:
         prime: Ids,
         full_finish: Finish,
         echo: bool = False,
+        keeps_tokens: bool = True,
     ) -> None:
         """``full_finish`` is how the row ends when it has ``length`` characters.
 
-        With ``echo`` the tokens of the prime come before those of the text.
+        With ``echo`` the tokens of the prime come before those of the text. Without ``keeps_tokens`` the tokens and
+        log-probabilities of the text are counted alone.
         """
         self.result = result
         self.done = False
-        self._symbols = bundle.token_bytes
+        self.keeps_tokens = keeps_tokens
+        self._symbols, self._characters_by_token = bundle.token_bytes, bundle.characters_by_token
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._length = length
         self._full_finish = full_finish
         self._stop_automaton = stop
-        self._pending = ""
+        self._pending = self._excess = ""
         self._echoed_prime: Ids = prime if echo else prime[:0]
-        self._top_count = 0
-        """Positions that the result has the most probable symbols of."""
         self._empty_count = 0
         """Symbols without bytes since the last one that has some."""
         self._stop_state = 0
         if stop is not None:
-            self._stop_state = stop.state_after_prime(b"".join(self._symbols[int(token)] for token in prime))
+            self._stop_state = stop.state_after_prime(bundle.join_symbols(prime))
 
     @property
     def state(self) -> DecoderState:
         """What the decoder of a text that goes on from here begins with."""
-        return DecoderState(self._pending, self._decoder.getstate()[0], self._stop_state, self._empty_count)
+        unfinished = self._decoder.getstate()[0]
+        return DecoderState(self._pending, unfinished, self._stop_state, self._empty_count, self._excess)
 
     def restore(self, state: DecoderState) -> None:
         """Go on where another decoder was."""
         self._pending, self._stop_state, self._empty_count = state.pending, state.stop_state, state.empty_count
         self._decoder.setstate((state.unfinished, 0))
+        self._excess = state.excess
 
     def append_prime(self, prime: bytes) -> None:
-        """Read a prime in the middle of a text: what was pending before it stays in front of it."""
-        self.result.text += self._pending + self._decoder.decode(b"", final=True)
-        self._pending = ""
+        """Read a prime in the middle of a text: what was pending before it stays in front of it, and does not count."""
+        before = self._pending + self._excess + self._decoder.decode(b"", final=True)
+        self.result.add_characters(before)
+        if self._length is not None:
+            self._length += len(before)
+        self._pending = self._excess = ""
         if self._stop_automaton is not None:
             self._stop_state = self._stop_automaton.state_after_prime(prime, self._stop_state)
 
-    def feed_tokens(self, tokens: NDArray[np.int64], logprobs: NDArray[np.float32]) -> str:
+    def release_excess(self) -> None:
+        """Begin with what was left over when the text before this one ended, which may end this one too."""
+        excess, self._excess = self._excess, ""
+        pending, length = self._pending, self._length
+        if pending and length is not None and len(pending) >= length:
+            self._pending = pending[:length]
+            self._finish_row(self._full_finish)
+            self._pending, self._excess = pending[length:], excess
+        elif excess:
+            self._release_characters(excess)
+
+    def feed_tokens(
+        self, tokens: Sequence[int], logprobs: Sequence[float], top_symbols: TopSymbols | None = None
+    ) -> str:
         """Take tokens [K], -1 for none, up to the end of the text, and return the characters that are now certain.
+
+        ``logprobs`` may be empty where tokens are not kept. ``top_symbols`` are the most probable ones [K, T].
 
         Raises FileFormatError for a text that would have no end, PluginError for a prime that is not echoed.
         """
-        is_token = tokens >= 0
-        new_tokens, new_logprobs = tokens[is_token].tolist(), logprobs[is_token].tolist()
         if self.done:
             return ""
-        echoed = self._echoed_prime[len(self.result.prime_tokens) :][: len(new_tokens)].tolist()
-        if echoed:
-            if new_tokens[: len(echoed)] != echoed:
-                raise PluginError(NO_ECHO)
-            self.result.prime_tokens += echoed
-            self.result.prime_logprobs += new_logprobs[: len(echoed)]
-            new_tokens, new_logprobs = new_tokens[len(echoed) :], new_logprobs[len(echoed) :]
-        if not new_tokens:
+        if -1 in tokens:
+            positions = [position for position, token in enumerate(tokens) if token >= 0]
+            tokens = [tokens[position] for position in positions]
+            logprobs = [logprobs[position] for position in positions] if logprobs else logprobs
+            top_symbols = None if top_symbols is None else top_symbols[positions]
+        echoed_count = 0
+        if len(self.result.prime_tokens) < len(self._echoed_prime):
+            echoed_count = self._echo_prime(tokens, logprobs, top_symbols)
+            tokens, logprobs = tokens[echoed_count:], logprobs[echoed_count:]
+        if not tokens:
             return ""
-        symbols = [self._symbols[token] for token in new_tokens]
-        unfinished = self._decoder.getstate()
-        characters = self._decoder.decode(b"".join(symbols))
-        if self._is_plain(symbols, characters):
-            self.result.tokens += new_tokens
-            self.result.logprobs += new_logprobs
-            return self._release_plain(characters)
-        self._decoder.setstate(unfinished)
-        released = ""
-        for token, logprob in zip(new_tokens, new_logprobs, strict=True):
-            if not self.done:
-                released += self._feed_token(token, logprob)
+        count = self.result.token_count
+        released = self._feed_plain(tokens, logprobs)
+        if released is None:
+            released = "".join(map(self._feed_token, tokens, logprobs or [0.0] * len(tokens)))
+        if top_symbols is not None:
+            taken_count = self.result.token_count - count
+            self.result.top_blocks.append(top_symbols[echoed_count : echoed_count + taken_count])
         return released
 
-    def _is_plain(self, symbols: list[bytes], characters: str) -> bool:
-        """Return whether the text goes on behind these symbols, and each of them has bytes."""
-        length = len(self.result.text) + len(self._pending) + len(characters)
-        if (self._length is not None and length >= self._length) or not all(symbols):
-            return False
-        stop = self._stop_automaton
-        return stop is None or not stop.matched[stop.advance(self._stop_state, characters.encode())]
+    def _echo_prime(self, tokens: Sequence[int], logprobs: Sequence[float], top_symbols: TopSymbols | None) -> int:
+        """Take the tokens that are still those of the prime, and return their number."""
+        result = self.result
+        echoed = self._echoed_prime[len(result.prime_tokens) :][: len(tokens)].tolist()
+        if tokens[: len(echoed)] != echoed:
+            raise PluginError(NO_ECHO)
+        result.prime_tokens += echoed
+        result.prime_logprobs += logprobs[: len(echoed)]
+        if top_symbols is not None:
+            result.prime_top_blocks.append(top_symbols[: len(echoed)])
+        return len(echoed)
 
-    def _release_plain(self, characters: str) -> str:
-        """Do what `_release_characters` does, for characters within which the text does not end."""
+    def _feed_plain(self, tokens: Sequence[int], logprobs: Sequence[float]) -> str | None:
+        """Take all tokens at once, where each has bytes and the text goes on behind them; else return None."""
+        characters_by_token = self._characters_by_token
+        if characters_by_token is not None:
+            characters = "".join([characters_by_token[token] for token in tokens])
+        else:
+            symbols = [self._symbols[token] for token in tokens]
+            if not all(symbols):
+                return None
+            unfinished = self._decoder.getstate()
+            characters = self._decoder.decode(b"".join(symbols))
+        released = self._release_plain(characters)
+        if released is None:
+            if characters_by_token is None:
+                self._decoder.setstate(unfinished)
+            return None
         self._empty_count = 0
-        released, pending_length = self._pending + characters, 0
-        if self._stop_automaton is not None:
-            self._stop_state = self._stop_automaton.advance(self._stop_state, characters.encode())
-            pending_length = int(self._stop_automaton.pending[self._stop_state])
+        self.result.token_count += len(tokens)
+        if self.keeps_tokens:
+            self.result.tokens += tokens
+            self.result.logprobs += logprobs
+        return released
+
+    def _release_plain(self, characters: str) -> str | None:
+        """Do what `_release_characters` does, for characters within which the text does not end; else return None."""
+        released, pending_length, stop = self._pending + characters, 0, self._stop_automaton
+        if self._length is not None and self.result.length + len(released) >= self._length:
+            return None
+        if stop is not None:
+            state = stop.advance(self._stop_state, characters.encode())
+            if stop.matched[state]:
+                return None
+            self._stop_state, pending_length = state, int(stop.pending[state])
         ready_count = max(0, len(released) - pending_length)
         self._pending = released[ready_count:]
-        self.result.text += released[:ready_count]
+        self.result.add_characters(released[:ready_count])
         return released[:ready_count]
 
     def _feed_token(self, token: int, logprob: float) -> str:
-        """Take one token, and return the characters that are now certain."""
+        """Take one token, unless the text has ended, and return the characters that are now certain."""
+        if self.done:
+            return ""
         self._empty_count = 0 if self._symbols[token] else self._empty_count + 1
         if self._empty_count > MAX_EMPTY_SYMBOLS:
             raise FileFormatError(
                 f"the model wrote {MAX_EMPTY_SYMBOLS:,} symbols without any character, so its text would have no end; "
                 f"another seed or chain may help"
             )
-        self.result.tokens.append(token)
-        self.result.logprobs.append(logprob)
+        self.result.token_count += 1
+        if self.keeps_tokens:
+            self.result.tokens.append(token)
+            self.result.logprobs.append(logprob)
         return self._release_characters(self._decoder.decode(self._symbols[token]))
-
-    def add_top_symbols(self, tokens: NDArray[np.int64], top_symbols: TopSymbols, row: int) -> None:
-        """Take the most probable symbols [K, N, T] at those of a row's tokens [K] that were fed and taken."""
-        new_count = len(self.result.prime_tokens) + len(self.result.tokens) - self._top_count
-        self._top_count += new_count
-        self.result.top_blocks.append(top_symbols[np.flatnonzero(tokens >= 0)[:new_count], row])
 
     def end_row(self, finish: Finish) -> str:
         """End the row because the sampler has ended it, and return the characters that were pending."""
@@ -193,7 +260,7 @@ class RowDecoder:
     def _release_characters(self, characters: str) -> str:
         """Add new characters, and return those, old and new, that cannot become a stop string any longer."""
         released = ""
-        for character in characters:
+        for position, character in enumerate(characters, 1):
             self._pending += character
             pending_length = 0
             if self._stop_automaton is not None:
@@ -201,21 +268,23 @@ class RowDecoder:
                 stop_length = int(self._stop_automaton.matched[self._stop_state])
                 if stop_length:
                     self._pending = self._pending[: max(0, len(self._pending) - stop_length)]
+                    self._excess = characters[position:]
                     return released + self._finish_row("stop", released)
                 pending_length = int(self._stop_automaton.pending[self._stop_state])
             ready_count = len(self._pending) - min(pending_length, len(self._pending))
             released += self._pending[:ready_count]
             self._pending = self._pending[ready_count:]
-            written_length = len(self.result.text) + len(released) + len(self._pending)
+            written_length = self.result.length + len(released) + len(self._pending)
             if self._length is not None and written_length >= self._length:
+                self._excess = characters[position:]
                 return released + self._finish_row(self._full_finish, released)
-        self.result.text += released
+        self.result.add_characters(released)
         return released
 
     def _finish_row(self, finish: Finish, released: str = "") -> str:
         """Finish the row: add the released and the pending characters to its text, and return the pending ones."""
         pending, self._pending = self._pending, ""
-        self.result.text += released + pending
+        self.result.add_characters(released + pending)
         self.result.finish = finish
         self.done = True
         return pending

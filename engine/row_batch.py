@@ -1,8 +1,11 @@
-"""Rows of a compiled generator that share its calls, and may come and go between two of them."""
+"""Rows that share the calls of a compiled generator, and may come and go between two of them."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,17 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gentext.bundle import Bundle
-from gentext.chain import Chain
 from gentext.compiled import MAX_LOGITS, MAX_POSITIONS, GeneratorModel, check_results, draw_noise
 from gentext.errors import FileFormatError
-from gentext.interfaces import TopSymbols
-from gentext.rows import RowRequest, RowState, Slot
+from gentext.interfaces import Finish, TopSymbols
+from gentext.row_state import RowState
+from gentext.rows import RowRequest, Slot
 from gentext.signature import TOP_COUNT, TOP_OUTPUTS
-from gentext.stacking import KINDS, MATCH, STOP, Automaton, AutomatonStack, can_stack, shift_states
+from gentext.stacking import KINDS, MATCH, STOP, AutomatonStack, shift_states
 from gentext.stored import stored_chain
 
 #: Inputs with an axis of rows that every call makes anew.
 CALL_INPUTS = ("fresh", "noise", "forced")
+#: How a text has ended -> the automaton that has ended it.
+ENDED_IN: dict[Finish, str] = {"stop": STOP.state, "match": MATCH.state}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +40,17 @@ class DrawnRows:
     """[N]: an index into `gentext.signature.FINISH_BY_CODE`."""
     top_symbols: TopSymbols | None
     """[K, N, T] the most probable symbols, as many as a row wants; None where none does."""
+
+    # Lists of all rows are made faster than those of one row after the other.
+    @functools.cached_property
+    def token_rows(self) -> list[list[int]]:
+        """The tokens of each row."""
+        return self.tokens.T.tolist()  # type: ignore[no-any-return]
+
+    @functools.cached_property
+    def logprob_rows(self) -> list[list[float]]:
+        """The log-probabilities of each row."""
+        return self.logprobs.T.tolist()  # type: ignore[no-any-return]
 
 
 class RowBatch:
@@ -52,16 +68,17 @@ class RowBatch:
             port.name: port.row_axis for port in inputs if port.row_axis is not None and port.name not in CALL_INPUTS
         }
         self._state_names = ["token", *(port.name for port in model.signature.states)]
-        self._chain: Chain = stored_chain(bundle)
+        self._chain = stored_chain(bundle)
+        self._row_numbers = np.arange(0)
+        """Of the rows that had a place in ``arrays`` and have not been removed: their places."""
         self._new_rows: list[Mapping[str, NDArray[Any]]] = []
-        """The arrays of rows that were added since the last call."""
+        """The arrays of the rows behind them, which were added since the last call."""
         self._is_prepared = False
         self._arrays_before: dict[str, Any] = {}
         """The arrays before the last call, which had ``_last_size`` positions."""
         self._last_size = 0
-        self._kinds = [kind for kind in KINDS if kind.state in self._axis_by_name and not (reads and kind is STOP)]
-        self._automata: dict[str, dict[str, Automaton]] = {kind.state: {} for kind in self._kinds}
-        """The automata of the rows by their keys, for the state of each kind."""
+        kinds = [kind for kind in KINDS if kind.state in self._axis_by_name and not (reads and kind is STOP)]
+        self._stacks = [AutomatonStack(kind) for kind in kinds]
 
     @property
     def max_positions(self) -> int:
@@ -73,85 +90,109 @@ class RowBatch:
         """The largest number of symbols that a row still has to draw, at least 1."""
         limits = [slot.request.most_symbols for slot in self.slots]
         left = [
-            MAX_POSITIONS if limit is None else limit - len(slot.text.tokens)
+            MAX_POSITIONS if limit is None else limit - slot.text.token_count
             for limit, slot in zip(limits, self.slots, strict=True)
         ]
         return max(1, *left)
 
     def fits(self, request: RowRequest) -> bool:
         """Return whether a row can share the calls: its tables are the same, and its automata can be stacked."""
-        if request.tables_key != self.tables_key:
-            return False
-        return all(
-            can_stack([*self._automata[kind.state].values(), request.automata[kind.state]])
-            for kind in self._kinds
-            if kind.state in request.automata
+        automata = request.automata
+        return request.tables_key == self.tables_key and all(
+            stack.fits(automata[stack.kind.state]) for stack in self._stacks if stack.kind.state in automata
         )
 
     def add(self, slot: Slot, state: RowState) -> None:
         """Add a row behind the others; it takes part from the next call on."""
         self.slots.append(slot)
         self._new_rows.append(state.arrays | dict(slot.request.params))
-        for kind in self._kinds:
-            if automaton := slot.request.automata.get(kind.state):
-                self._automata[kind.state][automaton.key] = automaton
+        for stack in self._stacks:
+            if automaton := slot.request.automata.get(stack.kind.state):
+                stack.add(automaton)
 
     def remove(self, rows: Sequence[int]) -> None:
         """Remove the rows with these numbers."""
-        self._join_rows()
-        remaining = np.delete(np.arange(len(self.slots)), rows)
-        self.arrays = {
-            name: np.take(np.asarray(self.arrays[name]), remaining, axis) for name, axis in self._axis_by_name.items()
-        }
-        self.slots = [self.slots[row] for row in remaining]
+        removed, old_count = set(rows), len(self._row_numbers)
+        self._row_numbers = np.delete(self._row_numbers, [row for row in removed if row < old_count])
+        self._new_rows = [new for row, new in enumerate(self._new_rows, old_count) if row not in removed]
+        self.slots = [slot for row, slot in enumerate(self.slots) if row not in removed]
         self._is_prepared = False
 
-    def state(self, row: int) -> RowState:
-        """Return a copy of a row's state."""
-        self._join_rows()
-        return self._copy_state(self.slots[row], row, self.arrays)
+    def states(self, rows: Sequence[int]) -> list[RowState]:
+        """Return copies of the states of some rows."""
+        self._update_rows()
+        return self._copy_states(rows, self.arrays)
 
-    def replay(self, row: int, count: int) -> RowState:
-        """Return the state of a row after the first ``count`` symbols of the last call.
+    def replay(self, counts: Mapping[int, int]) -> list[RowState]:
+        """Return the states of rows after the first symbols of the last call: of row r after ``counts[r]`` of them.
 
-        From the state before it the symbols are drawn again, in a call of their own: the same ones, as a row depends
-        on no other.
+        From the states before it the symbols are drawn again: the same ones, as a row depends on no other. Rows do so
+        together, in calls that end where one of them does. Rows must not have come or gone since the call.
         """
-        slot, size = self.slots[row], self._last_size
-        if count == size:
-            state = self.state(row)
-        else:
-            copy = Slot(slot.request, self.bundle)
-            copy.drawn = slot.drawn - size
-            state = self._copy_state(copy, row, self._arrays_before)
-            if count:
-                batch = RowBatch(self.model, self.bundle, self.tables_key)
-                batch.add(copy, state)
-                batch.draw(count)
-                state = batch.state(0)
+        rows = sorted(counts, key=lambda row: counts[row])
+        batch = RowBatch(self.model, self.bundle, self.tables_key)
+        for row, state in zip(rows, self._copy_states(rows, self._arrays_before), strict=True):
+            slot = copy.copy(self.slots[row])
+            slot.drawn -= self._last_size
+            batch.add(slot, state)
+        states: dict[int, RowState] = {}
+        position = 0
+        for count, group in itertools.groupby(rows, lambda row: counts[row]):
+            ended_rows = list(group)
+            if count == self._last_size:
+                states |= zip(ended_rows, self._copy_states(ended_rows, self.arrays), strict=True)
+                break
+            if count > position:
+                batch.draw(count - position)
+                position = count
+            numbers = range(len(ended_rows))
+            states |= zip(ended_rows, batch.states(numbers), strict=True)
+            batch.remove(numbers)
         # Whoever goes on with a text that has ended writes more of it.
-        arrays = state.arrays | {"ended": np.zeros(1, np.int64)}
-        ended_in = {"stop": STOP.state, "match": MATCH.state}.get(slot.text.finish)
-        automata = {name: key for name, key in state.automata.items() if name != ended_in}
-        return RowState(arrays, state.drawn, slot.decoder.state, automata)
+        running = {"ended": np.zeros(1, np.int64)}
+        return [
+            dataclasses.replace(
+                states[row],
+                arrays=states[row].arrays | running,
+                automata={
+                    name: key
+                    for name, key in states[row].automata.items()
+                    if name != ENDED_IN.get(self.slots[row].text.finish)
+                },
+            )
+            for row in counts
+        ]
 
-    def _copy_state(self, slot: Slot, row: int, arrays: Mapping[str, Any]) -> RowState:
-        own_arrays = {
-            name: np.take(np.asarray(arrays[name]), [row], self._axis_by_name[name]) for name in self._state_names
-        }
-        keys = {name: automaton.key for name, automaton in slot.request.automata.items()}
-        return RowState(own_arrays, slot.drawn, slot.decoder.state, keys)
+    def _copy_states(self, rows: Sequence[int], arrays: Mapping[str, Any]) -> list[RowState]:
+        blocks = {}
+        for name in self._state_names:
+            axis = self._axis_by_name[name]
+            block = np.take(np.asarray(arrays[name]), rows, axis)
+            blocks[name] = np.split(block, len(rows), axis)
+        slots = [self.slots[row] for row in rows]
+        return [
+            RowState(
+                {name: block[number] for name, block in blocks.items()},
+                slot.drawn,
+                slot.decoder.state,
+                {name: automaton.key for name, automaton in slot.request.automata.items()},
+                tuple(slot.unread.tolist()),
+            )
+            for number, slot in enumerate(slots)
+        ]
 
-    def _join_rows(self) -> None:
-        """Join the arrays of new rows to those of the others."""
-        if not self._new_rows:
+    def _update_rows(self) -> None:
+        """Give each row its place in the arrays, after rows have come or gone."""
+        old_count, count = len(self._row_numbers), len(self.slots)
+        if self.arrays and not self._new_rows and count == len(self.arrays["token"]):
             return
-        parts = [self.arrays, *self._new_rows] if self.arrays else self._new_rows
-        self.arrays = {
-            name: np.concatenate([np.asarray(arrays[name]) for arrays in parts], axis)
-            for name, axis in self._axis_by_name.items()
-        }
-        self._new_rows = []
+        arrays = {}
+        for name, axis in self._axis_by_name.items():
+            parts = [new[name] for new in self._new_rows]
+            if old_count:
+                parts.insert(0, np.take(np.asarray(self.arrays[name]), self._row_numbers, axis))
+            arrays[name] = np.concatenate(parts, axis)
+        self.arrays, self._new_rows, self._row_numbers = arrays, [], np.arange(count)
         self._is_prepared = False
 
     def read(self, size: int) -> DrawnRows:
@@ -172,20 +213,15 @@ class RowBatch:
         """Prepare what is the same in every call until a row comes or goes."""
         count, requests = len(self.slots), [slot.request for slot in self.slots]
         self._keys = np.array([(request.seed, request.stream) for request in requests], np.uint64)
+        self._top_count = max(request.top_count for request in requests)
         self._constant_feeds: dict[str, Any] = {"fresh": np.zeros(count, np.bool_), **requests[0].tables}
+        if self._top_count:
+            self._constant_feeds[TOP_COUNT] = np.array(self._top_count, np.int64)
         self._offsets: dict[str, NDArray[np.int64]] = {}
-        for kind in self._kinds:
-            automata = [each.automata[kind.state] for each in requests if kind.state in each.automata]
-            self._automata[kind.state] = {automaton.key: automaton for automaton in automata}
-            stack = AutomatonStack([*self._automata[kind.state].values()])
+        for stack in self._stacks:
+            name = stack.kind.state
+            self._offsets[name] = stack.build([request.automata.get(name) for request in requests])
             self._constant_feeds |= stack.feeds
-            self._offsets[kind.state] = np.array(
-                [
-                    stack.offset_by_key[each.automata[kind.state].key] if kind.state in each.automata else 0
-                    for each in requests
-                ],
-                np.int64,
-            )
         params = {
             link.name: {name: self.arrays[f"{link.name}.{name}"] for name in link.strategy.params}
             for link in self._chain
@@ -199,28 +235,18 @@ class RowBatch:
 
     def _call(self, forced: NDArray[np.int64]) -> DrawnRows:
         """Run the graph for the tokens ``forced`` [K, N], -1 where one is drawn, and take over the states."""
-        self._join_rows()
+        self._update_rows()
         if not self._is_prepared:
             self._prepare_calls()
         size, count = forced.shape
         signature = self.model.signature
-        positions = np.array([slot.drawn for slot in self.slots], np.int64)
-        noise = (
-            np.zeros((size, count, signature.columns), np.float32)
-            if self.reads
-            else draw_noise(signature, self._keys, positions, size, self._unused_noise)
-        )
-        top_count = max(slot.request.top_count for slot in self.slots)
-        feeds = self.arrays | self._constant_feeds | {"forced": forced, "noise": noise}
-        if top_count:
-            feeds[TOP_COUNT] = np.array(top_count, np.int64)
+        feeds = self.arrays | self._constant_feeds | {"forced": forced, "noise": self._make_noise(size)}
         stop_state = feeds[STOP.state]
         if self.reads:
             feeds[STOP.state] = np.zeros(count, np.int64)
-        for kind in self._kinds:
-            feeds[kind.state] = shift_states(kind, np.asarray(feeds[kind.state]), self._offsets[kind.state])
+        self._shift_states(feeds, 1)
         results = self.model.call(feeds)
-        check_results(results, size, count, top_count)
+        check_results(results, size, count, self._top_count)
         tokens = np.asarray(results["tokens"])
         if tokens.min() < -1 or tokens.max() >= self.bundle.vocab_size:
             raise FileFormatError(
@@ -228,11 +254,23 @@ class RowBatch:
                 f"{self.bundle.vocab_size - 1}. The file is not as gen export writes it: export it again"
             )
         states = {port.name: results[f"{port.name}_out"] for port in signature.states}
-        for kind in self._kinds:
-            states[kind.state] = shift_states(kind, np.asarray(states[kind.state]), -self._offsets[kind.state])
+        self._shift_states(states, -1)
         if self.reads:
             states[STOP.state] = stop_state
         self._arrays_before, self._last_size = self.arrays, size
         self.arrays = self.arrays | states | {"token": np.maximum(tokens[-1], 0)}
-        top_symbols = TopSymbols(*(np.asarray(results[name]) for name in TOP_OUTPUTS)) if top_count else None
+        top_symbols = TopSymbols(*(np.asarray(results[name]) for name in TOP_OUTPUTS)) if self._top_count else None
         return DrawnRows(tokens, np.asarray(results["logprobs"]), np.asarray(results["ended_out"]), top_symbols)
+
+    def _make_noise(self, size: int) -> NDArray[np.float32]:
+        signature = self.model.signature
+        if self.reads:
+            return np.zeros((size, len(self.slots), signature.columns), np.float32)
+        positions = np.array([slot.drawn for slot in self.slots], np.int64)
+        return draw_noise(signature, self._keys, positions, size, self._unused_noise)
+
+    def _shift_states(self, states: dict[str, Any], sign: int) -> None:
+        """Replace the states of each row's own automata by those of the stacks; with ``sign`` -1, the other way."""
+        for stack in self._stacks:
+            name = stack.kind.state
+            states[name] = shift_states(stack.kind, np.asarray(states[name]), sign * self._offsets[name])

@@ -1,22 +1,21 @@
-"""A row of a compiled generator by itself: what it must write, and its state between two calls."""
+"""A row of a compiled generator by itself: what it must write, and how far it is."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gentext.bundle import Bundle
-from gentext.chain import Chain
-from gentext.decoder import DecoderState, GeneratedText, RowDecoder
+from gentext.decoder import GeneratedText, RowDecoder
 from gentext.errors import UsageError
 from gentext.generate import has_one_character_symbols
 from gentext.interfaces import Finish, Ids
 from gentext.match_tables import FREE_STATE, MATCH_LINK
-from gentext.stacking import KINDS, STOP, Arrays, Automaton, digest_arrays, match_tables, stop_tables
+from gentext.row_state import FirstStates, RowState
+from gentext.stacking import STOP, Arrays, Automaton, digest_arrays, match_tables, stop_tables
 from gentext.stop import StopAutomaton
 from gentext.stored import is_compiled
 
@@ -52,41 +51,34 @@ class RowRequest:
     echo: bool = False
     """Whether the text has the log-probabilities of its prime; ``length`` may then be 0."""
     keeps_state: bool = False
-    """Whether the state after the last symbol is needed, which takes one more call where a text ends within one."""
-
-
-@dataclasses.dataclass(frozen=True)
-class RowState:
-    """A row between two calls: all that its next symbols depend on, besides its request.
-
-    It is bound to the file, and may be copied, stored and gone on with in any slot, by any process.
-    """
-
-    arrays: dict[str, NDArray[Any]]
-    """The last token and the states of model, links and automata, as the generator's inputs name them; one row each."""
-    drawn: int
-    """Symbols that were drawn: the position of the noise of the next one."""
-    decoder: DecoderState
-    """What is left between the symbols and the text."""
-    automata: Mapping[str, str]
-    """The key of the automaton in which a state counts, by the name of the state; see `Automaton.key`.
-
-    An automaton that has ended the text is not among them: whoever goes on begins it anew.
-    """
+    """Whether the state after the last symbol is needed, for which a text that ends within a call is drawn again."""
+    keeps_tokens: bool = True
+    """Whether anybody needs the tokens and their log-probabilities, besides the number of tokens."""
+    streams: bool = False
+    """Whether pieces alone have the text and its tokens, so that a text of any length takes no memory."""
 
 
 class Slot:
     """A row that is being written."""
 
-    def __init__(self, request: RowRequest, bundle: Bundle) -> None:
+    def __init__(self, request: RowRequest, bundle: Bundle, unread: tuple[int, ...] = ()) -> None:
+        """``unread`` are tokens to read before the request's prime."""
         self.request = request
         self.text = GeneratedText(request.stream)
         """The text so far, without its prime, and what its request wants to know of the tokens."""
-        self.decoder = RowDecoder(
-            self.text, bundle, request.length, request.stop, request.prime, request.full_finish, request.echo
-        )
-        self.unread = request.prime
+        self.unread = np.concatenate([np.array(unread, np.int64), request.prime]) if unread else request.prime
         """The tokens of the prime that are still to be read."""
+        self.decoder = RowDecoder(
+            self.text,
+            bundle,
+            request.length,
+            request.stop,
+            self.unread,
+            request.full_finish,
+            request.echo,
+            request.keeps_tokens,
+        )
+        self._first_characters = ""
         self.drawn = 0
         """Symbols that were drawn, before this request too where it goes on with a state."""
         self.is_free = False
@@ -94,14 +86,27 @@ class Slot:
         self.last_state: RowState | None = None
         """The state after the last symbol of a text that has ended, for a request that keeps it."""
 
+    def begin_text(self) -> None:
+        """Have the first piece begin with the characters that the text has before any symbol is drawn."""
+        self._first_characters = self.text.text
+
+    def take_first_characters(self) -> str:
+        """Return the characters with which a text that goes on from a state begins, the first time."""
+        characters, self._first_characters = self._first_characters, ""
+        return characters
+
     @property
     def waits(self) -> bool:
         """Whether it has no symbol yet."""
-        return not self.text.tokens and self.text.finish == "running"
+        return not self.text.token_count and self.text.finish == "running"
 
 
-def row_requests(writing: Writing, *, keeps_state: bool = False) -> Iterator[RowRequest]:
+def row_requests(
+    writing: Writing, *, keeps_state: bool = False, keeps_tokens: bool = True, streams: bool = False
+) -> Iterator[RowRequest]:
     """Yield a request for each text of a checked request, in order.
+
+    The last three set the fields of `RowRequest`; who asks for log-probabilities gets the tokens in any case.
 
     Raises UsageError where the chain is not the one that is compiled into the file.
     """
@@ -144,6 +149,8 @@ def row_requests(writing: Writing, *, keeps_state: bool = False) -> Iterator[Row
             top_count=min(options.top_logprobs, bundle.vocab_size),
             echo=options.echo,
             keeps_state=keeps_state,
+            keeps_tokens=keeps_tokens or options.echo or options.top_logprobs > 0,
+            streams=streams,
         )
         if matches is not None and expressions is not None and matches.first_states[number] != FREE_STATE:
             first = {"first_state": matches.first_states[number], "budget": matches.budgets[number]}
@@ -156,53 +163,28 @@ def row_requests(writing: Writing, *, keeps_state: bool = False) -> Iterator[Row
         yield request
 
 
-def first_row_state(request: RowRequest, bundle: Bundle, chain: Chain) -> RowState:
-    """Return the state of a row that has read nothing; ``chain`` has the file's links that have states."""
-    arrays = {state.name: state.initial_rows(1) for state in bundle.states}
-    params = {
-        link.name: {name: request.params[f"{link.name}.{name}"] for name in link.strategy.params} for link in chain
-    }
-    for link, states in chain.initial_state(1, params).items():
-        arrays |= {f"{link}.{name}": array for name, array in states.items()}
-    stop_state = 0 if request.stop is None else request.stop.START_STATE + STOP.common_states
-    arrays |= {STOP.state: np.array([stop_state]), "ended": np.array([0]), "token": np.array([bundle.start])}
-    return RowState(arrays, 0, DecoderState(), {name: automaton.key for name, automaton in request.automata.items()})
+def begin_slot(
+    request: RowRequest, state: RowState | None, bundle: Bundle, first_states: FirstStates
+) -> tuple[Slot, RowState]:
+    """Return a slot and the state of its row before it reads its prime, from a state to go on with, or None.
 
-
-def begin_slot(request: RowRequest, state: RowState | None, bundle: Bundle, chain: Chain) -> tuple[Slot, RowState]:
-    """Return a slot and the state of its row before it reads its prime, from a state to go on with, or None."""
-    first = first_row_state(request, bundle, chain)
-    slot = Slot(request, bundle)
+    Raises UsageError for a state that no row of this file can have.
+    """
     if state is None:
-        state = first
+        state, slot = first_states.make(request), Slot(request, bundle)
     else:
-        state = _enter_automata(state, first)
-        slot.decoder.restore(state.decoder)
+        state = first_states.enter(state, request)
+        slot = Slot(request, bundle, state.unread)
         slot.drawn = state.drawn
+        slot.decoder.restore(state.decoder)
         if len(request.prime):
-            slot.decoder.append_prime(_read_bytes(request.prime, bundle))
-    if request.stop is not None:
+            slot.decoder.append_prime(bundle.join_symbols(request.prime))
+        else:
+            slot.decoder.release_excess()
+        slot.begin_text()
+    if request.stop is not None and len(request.prime):
         stop_state = int(state.arrays[STOP.state][0]) - STOP.common_states
-        stop_state = request.stop.state_after_prime(_read_bytes(request.prime, bundle), stop_state)
+        stop_state = request.stop.state_after_prime(bundle.join_symbols(request.prime), stop_state)
         arrays = state.arrays | {STOP.state: np.array([stop_state + STOP.common_states])}
         state = dataclasses.replace(state, arrays=arrays)
     return slot, state
-
-
-def _enter_automata(state: RowState, first: RowState) -> RowState:
-    """Return a state that stands in the automata of a new request: at their start, where they are others."""
-    arrays, decoder = dict(state.arrays), state.decoder
-    for kind in KINDS:
-        key = state.automata.get(kind.state)
-        if key is not None and key == first.automata.get(kind.state):
-            continue
-        link = kind.state.rpartition(".")[0]
-        own_names = [name for name in arrays if name == kind.state or (link and name.startswith(f"{link}."))]
-        arrays |= {name: first.arrays[name] for name in own_names}
-        if kind is STOP:
-            decoder = dataclasses.replace(decoder, stop_state=0)
-    return RowState(arrays, state.drawn, decoder, first.automata)
-
-
-def _read_bytes(tokens: Ids, bundle: Bundle) -> bytes:
-    return b"".join(bundle.token_bytes[int(token)] for token in tokens)

@@ -17,7 +17,7 @@ import numpy as np
 from gentext.bundle import Bundle
 from gentext.decoder import DecoderState
 from gentext.errors import SessionConflict, SessionError
-from gentext.rows import RowState
+from gentext.row_state import RowState
 from gentext.session_keys import MAX_PAYLOAD_BYTES
 from gentext.signature import Port, signature
 from gentext.versions import installed_version
@@ -57,7 +57,7 @@ class StoredArray(msgspec.Struct, frozen=True, array_like=True):
 
 
 class StoredRow(msgspec.Struct, frozen=True):
-    """A `gentext.rows.RowState`."""
+    """A `gentext.row_state.RowState`."""
 
     arrays: dict[str, StoredArray]
     drawn: Word
@@ -66,6 +66,8 @@ class StoredRow(msgspec.Struct, frozen=True):
     stop_state: Word
     empty_count: Word
     automata: dict[str, str]
+    excess: str = ""
+    unread: list[Word] = []
 
 
 class Session(msgspec.Struct, frozen=True):
@@ -169,6 +171,8 @@ def pack_state(state: RowState) -> StoredRow:
         decoder.stop_state,
         decoder.empty_count,
         dict(state.automata),
+        decoder.excess,
+        [*state.unread],
     )
 
 
@@ -195,8 +199,8 @@ def unpack_state(row: StoredRow, bundle: Bundle) -> RowState:
         raise state_error(f"the token {arrays['token'][0]}; expected 0 to {bundle.vocab_size - 1}")
     if arrays["ended"][0] != 0:
         raise state_error("a row that has ended; expected one that goes on")
-    decoder = DecoderState(row.pending, row.unfinished, row.stop_state, row.empty_count)
-    return RowState(arrays, row.drawn, decoder, row.automata)
+    decoder = DecoderState(row.pending, row.unfinished, row.stop_state, row.empty_count, row.excess)
+    return RowState(arrays, row.drawn, decoder, row.automata, tuple(row.unread))
 
 
 def state_error(problem: str) -> SessionError:

@@ -7,6 +7,7 @@ automata to the first state of the stack. Primes are read in calls of their own,
 from __future__ import annotations
 
 import collections
+import dataclasses
 import itertools
 import time
 from collections.abc import Iterable, Iterator
@@ -14,12 +15,12 @@ from typing import NamedTuple
 
 from gentext.bundle import Bundle
 from gentext.compiled import MAX_POSITIONS, PREFILL_POSITIONS, GeneratorModel
-from gentext.describe import chain_of
 from gentext.errors import FileFormatError, GenError, UsageError
-from gentext.interfaces import Finish
-from gentext.manager import host
+from gentext.interfaces import Finish, TopSymbols
 from gentext.row_batch import DrawnRows, RowBatch
-from gentext.rows import RowRequest, RowState, Slot, begin_slot
+from gentext.row_state import FirstStates, RowState
+from gentext.rows import RowRequest, Slot, begin_slot
+from gentext.schedule import Schedule
 from gentext.signature import FINISH_BY_CODE
 from gentext.writing import BATCH_NUMBERS
 
@@ -27,8 +28,6 @@ from gentext.writing import BATCH_NUMBERS
 CHUNK_SECONDS = 0.1
 #: The same while a text waits for its first symbol.
 FIRST_SECONDS = 0.01
-#: Positions of a call, at least: with fewer, what a call costs by itself would take a good part of the time.
-MIN_POSITIONS = 12
 
 
 class SlotPiece(NamedTuple):
@@ -36,41 +35,18 @@ class SlotPiece(NamedTuple):
 
     slot: Slot
     text: str
-    tokens: list[int]
-    """The symbols that were drawn; characters that may become a stop string are not yet in ``text``."""
-    logprobs: list[float]
-    """Log-probability of each token, from the logits before the chain."""
     finish: Finish
     """"running", or why the text has ended."""
+    token_count: int
+    """Symbols of the text that were drawn so far; characters that may become a stop string are not yet in ``text``."""
+    tokens: list[int]
+    """The symbols that were drawn in this call; empty where the request does not keep tokens."""
+    logprobs: list[float]
+    """Log-probability of each of them, from the logits before the chain."""
+    top_symbols: TopSymbols | None = None
+    """The most probable symbols [K, T] in place of each of them, for a request that wants some."""
     error: GenError | None = None
     """Why the text cannot go on, which ends it too."""
-
-
-class Schedule:
-    """Chooses how many positions a call has: few while a text waits for its first symbol, many while none does.
-
-    Times decide when a symbol is drawn, never which one.
-    """
-
-    def __init__(self, chunk_seconds: float, first_seconds: float) -> None:
-        self.chunk_seconds, self.first_seconds = chunk_seconds, first_seconds
-        self._position_seconds: dict[int, float] = {}
-        """Seconds of a position in the last call of 2^(n-1) to 2^n - 1 rows, by n."""
-
-    def choose_positions(self, rows: int, waits: bool, batches: int) -> int:
-        """Return the positions of a call of so many rows, where as many batches take turns."""
-        if not self._position_seconds:
-            return 1
-        size = rows.bit_length()
-        nearest = min(self._position_seconds, key=lambda measured: abs(measured - size))
-        # Twice the rows take at most twice the time, and half of them may take as long.
-        position_seconds = self._position_seconds[nearest] * 2.0 ** max(0, size - nearest)
-        seconds = (self.first_seconds if waits else self.chunk_seconds) / batches
-        return max(MIN_POSITIONS, int(seconds / max(position_seconds, 1e-9)))
-
-    def record_call(self, rows: int, positions: int, seconds: float) -> None:
-        """Remember how long a call took."""
-        self._position_seconds[rows.bit_length()] = seconds / positions
 
 
 class Slots:
@@ -89,21 +65,19 @@ class Slots:
         chunk_seconds: float = CHUNK_SECONDS,
         first_seconds: float = FIRST_SECONDS,
     ) -> None:
-        """Raises UsageError for more slots than fit into memory, UnknownComponent when a link with states is missing.
-
-        A row begins with the states that the installed code of the link returns.
-        """
+        """Raises UsageError for more slots than fit into memory, UnknownComponent where a link is missing."""
         most_slots = max(1, BATCH_NUMBERS // bundle.row_elements)
         if not 1 <= count <= most_slots:
             raise UsageError(f"{count} slots: expected 1 to {most_slots} for a model of this size")
         self.model, self.bundle, self.count = model, bundle, count
         self.schedule = Schedule(chunk_seconds, first_seconds)
-        links_with_states = [link.name for link in bundle.chain if link.state]
-        self._chain = chain_of(bundle, host().registry, links_with_states)
+        self._first_states = FirstStates(bundle)
         self._joined: list[tuple[Slot, RowState]] = []
         """Rows that begin with the next call."""
         self._turns: collections.deque[RowBatch] = collections.deque()
         """Batches take turns: primes, and texts whose tables cannot be stacked."""
+        self._has_left = False
+        """Whether a text has left since the last call."""
         self.busy = 0
         """The number of slots that write a text."""
 
@@ -115,11 +89,11 @@ class Slots:
     def join(self, request: RowRequest, state: RowState | None = None) -> Slot:
         """Begin a text with the next call; with ``state``, go on with it and read the prime behind it.
 
-        Raises UsageError when no slot is free.
+        Raises UsageError when no slot is free, and for a state that no row of this file can have.
         """
         if not self.free:
             raise UsageError(f"all {self.count} slots write a text; expected a free one")
-        slot, first_state = begin_slot(request, state, self.bundle, self._chain)
+        slot, first_state = begin_slot(request, state, self.bundle, self._first_states)
         self._joined.append((slot, first_state))
         self.busy += 1
         return slot
@@ -127,24 +101,25 @@ class Slots:
     def leave(self, slot: Slot) -> None:
         """End a text early: its slot is free, and the next call does without it."""
         if not slot.is_free:
-            slot.is_free = True
+            slot.is_free = self._has_left = True
             self.busy -= 1
 
     def state(self, slot: Slot) -> RowState | None:
-        """Return a copy of a text's state between two calls; None while its prime is read, and after `leave`.
+        """Return a copy of a text's state between two calls; None after `leave`.
 
-        A text that has ended has one where its request keeps it.
+        A text that has ended has one where its request keeps it. A text that goes on from the state gets those
+        characters that are held back, as they may become a stop string.
         """
-        if slot.is_free or len(slot.unread):
+        if slot.is_free:
             return slot.last_state
         for joined_slot, state in self._joined:
             if joined_slot is slot:
-                return state
+                return dataclasses.replace(state, unread=tuple(slot.unread.tolist()), decoder=slot.decoder.state)
         batch = next(batch for batch in self._turns if slot in batch.slots)
-        return batch.state(batch.slots.index(slot))
+        return batch.states([batch.slots.index(slot)])[0]
 
     def advance(self) -> list[SlotPiece]:
-        """Run the next call, and return what texts have gained by it: nothing where it read primes."""
+        """Run the next call, and return a piece of each text that has gained something or ended by it."""
         self._let_go()
         ended = self._place(self._joined)
         self._joined = []
@@ -154,7 +129,8 @@ class Slots:
         self._turns.rotate(-1)
         waits = batch.reads or any(slot.waits for slot in batch.slots)
         rows = len(batch.slots)
-        positions = self.schedule.choose_positions(rows, waits, len(self._turns))
+        longest = PREFILL_POSITIONS if batch.reads else max(slot.text.token_count for slot in batch.slots)
+        positions = self.schedule.choose_positions(rows, waits, len(self._turns), longest)
         begin = time.perf_counter()
         positions, pieces = self._read(batch, positions) if batch.reads else self._draw(batch, positions)
         self.schedule.record_call(rows, positions, time.perf_counter() - begin)
@@ -164,6 +140,9 @@ class Slots:
 
     def _let_go(self) -> None:
         """Remove the rows that have left."""
+        if not self._has_left:
+            return
+        self._has_left = False
         self._joined = [(slot, state) for slot, state in self._joined if not slot.is_free]
         for batch in list(self._turns):
             rows = [row for row, slot in enumerate(batch.slots) if slot.is_free]
@@ -175,20 +154,23 @@ class Slots:
     def _place(self, rows: list[tuple[Slot, RowState]]) -> list[SlotPiece]:
         """Put each row into the first batch that it fits in, or into a new one, whose turn is next.
 
-        Returns the pieces of texts without length, which have nothing to draw.
+        Returns the pieces of texts that have nothing to draw.
         """
         pieces = []
         for slot, state in rows:
-            reads = len(slot.unread) > 0
-            if not reads and slot.request.length == 0:
-                slot.decoder.end_row(slot.request.full_finish)
-                slot.last_state = state if slot.request.keeps_state else None
+            reads, request = len(slot.unread) > 0, slot.request
+            if not reads and request.length == 0 and not slot.decoder.done:
+                slot.decoder.end_row(request.full_finish)
+            if slot.decoder.done:
+                slot.last_state = (
+                    dataclasses.replace(state, decoder=slot.decoder.state) if request.keeps_state else None
+                )
                 self.leave(slot)
-                pieces.append(SlotPiece(slot, slot.text.text, [], [], slot.text.finish))
+                pieces.append(SlotPiece(slot, slot.take_first_characters(), slot.text.finish, 0, [], []))
                 continue
-            batch = next((batch for batch in self._turns if batch.reads == reads and batch.fits(slot.request)), None)
+            batch = next((batch for batch in self._turns if batch.reads == reads and batch.fits(request)), None)
             if batch is None:
-                batch = RowBatch(self.model, self.bundle, slot.request.tables_key, reads=reads)
+                batch = RowBatch(self.model, self.bundle, request.tables_key, reads=reads)
                 self._turns.appendleft(batch)
             batch.add(slot, state)
         return pieces
@@ -207,7 +189,7 @@ class Slots:
         read_rows = [row for row, slot in enumerate(batch.slots) if not len(slot.unread)]
         pieces: list[SlotPiece] = []
         if read_rows:
-            ready = [(batch.slots[row], batch.state(row)) for row in read_rows]
+            ready = list(zip([batch.slots[row] for row in read_rows], batch.states(read_rows), strict=True))
             batch.remove(read_rows)
             pieces = self._place(ready)
         return positions, pieces
@@ -216,20 +198,32 @@ class Slots:
         """Draw in the rows of a batch. Returns the positions of the call, and what each text has gained."""
         positions = min(positions, MAX_POSITIONS, batch.max_positions, batch.most_symbols_left)
         positions = self.model.positions or positions
+        counts_before = [slot.text.token_count for slot in batch.slots]
         drawn = batch.draw(positions)
         pieces, ended_rows = [], []
+        ended = drawn.ended.tolist()
         for row, slot in enumerate(batch.slots):
-            piece = _decode(slot, drawn, row)
-            pieces.append(piece)
-            if piece.finish == "running" and piece.error is None:
+            piece = _decode(slot, drawn, row, FINISH_BY_CODE[ended[row]])
+            if piece.finish != "running" or piece.error is not None:
+                ended_rows.append(row)
+                self.schedule.record_end(piece.token_count)
+                self.leave(slot)
+            elif not (piece.text or piece.tokens):
                 continue
-            ended_rows.append(row)
-            self.leave(slot)
-            if slot.request.keeps_state and piece.error is None:
-                slot.last_state = batch.replay(row, len(piece.tokens))
+            pieces.append(piece)
         if ended_rows:
+            self._keep_states(
+                batch, {row: batch.slots[row].text.token_count - counts_before[row] for row in ended_rows}
+            )
             batch.remove(ended_rows)
         return positions, pieces
+
+    @staticmethod
+    def _keep_states(batch: RowBatch, counts: dict[int, int]) -> None:
+        """Keep the states of rows that have ended after so many symbols of the last call, where they are needed."""
+        needed = {row: count for row, count in counts.items() if batch.slots[row].request.keeps_state}
+        for row, state in zip(needed, batch.replay(needed) if needed else [], strict=True):
+            batch.slots[row].last_state = state
 
 
 def write_all(slots: Slots, requests: Iterable[RowRequest]) -> Iterator[SlotPiece]:
@@ -243,22 +237,29 @@ def write_all(slots: Slots, requests: Iterable[RowRequest]) -> Iterator[SlotPiec
         yield from slots.advance()
 
 
-def _feed(slot: Slot, drawn: DrawnRows, row: int) -> None:
-    slot.decoder.feed_tokens(drawn.tokens[:, row], drawn.logprobs[:, row])
-    if slot.request.top_count and drawn.top_symbols is not None:
-        slot.decoder.add_top_symbols(drawn.tokens[:, row], drawn.top_symbols[..., : slot.request.top_count], row)
+def _feed(slot: Slot, drawn: DrawnRows, row: int) -> str:
+    """Add the tokens of a row to its text, and return the characters that are now certain."""
+    request = slot.request
+    logprobs = drawn.logprob_rows[row] if request.keeps_tokens or request.echo else []
+    top_symbols = None
+    if request.top_count and drawn.top_symbols is not None:
+        top_symbols = drawn.top_symbols[:, row, : request.top_count]
+    return slot.decoder.feed_tokens(drawn.token_rows[row], logprobs, top_symbols)
 
 
-def _decode(slot: Slot, drawn: DrawnRows, row: int) -> SlotPiece:
+def _decode(slot: Slot, drawn: DrawnRows, row: int, finish: Finish) -> SlotPiece:
     """Add the new tokens of a row to its text, and return what that has gained."""
     text = slot.text
-    characters, count = len(text.text), len(text.tokens)
-    error = None
+    tokens, blocks = len(text.tokens), len(text.top_blocks)
+    characters, error = slot.take_first_characters(), None
     try:
-        _feed(slot, drawn, row)
+        characters += _feed(slot, drawn, row)
     except FileFormatError as reason:  # the text would have no end; its neighbours go on
         error = reason
-    finish = FINISH_BY_CODE[drawn.ended[row]]
-    if not slot.decoder.done and finish != "running":
-        slot.decoder.end_row(finish)
-    return SlotPiece(slot, text.text[characters:], text.tokens[count:], text.logprobs[count:], text.finish, error)
+    if finish != "running" and not slot.decoder.done:
+        characters += slot.decoder.end_row(finish)
+    top_symbols = TopSymbols.concatenate(text.top_blocks[blocks:]) if len(text.top_blocks) > blocks else None
+    new_tokens, new_logprobs = text.tokens[tokens:], text.logprobs[tokens:]
+    if slot.request.streams:
+        text.clear()
+    return SlotPiece(slot, characters, text.finish, text.token_count, new_tokens, new_logprobs, top_symbols, error)

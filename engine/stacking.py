@@ -90,29 +90,58 @@ def digest_arrays(arrays: Arrays) -> str:
 
 
 class AutomatonStack:
-    """Automata of one kind, each once."""
+    """The automata of rows that share calls, each once."""
 
-    def __init__(self, automata: Sequence[Automaton]) -> None:
-        self.offset_by_key: dict[str, int] = {}
-        """Automaton -> what is added to its states, by `Automaton.key`."""
+    def __init__(self, kind: AutomatonKind) -> None:
+        self.kind = kind
         self.feeds: dict[str, NDArray[Any]] = {}
         """The tables of the stack, by the names of the inputs; none where there is no automaton."""
-        automaton_by_key = {automaton.key: automaton for automaton in automata}
-        if not automaton_by_key:
-            return
-        kind = automata[0].kind
-        offset = 0
+        self._automata: dict[str, Automaton] = {}
+        """By `Automaton.key`: those of the last call, and those that were added since."""
+        self._states = 0
+        """The states of all of them together."""
+        self._offset_by_key: dict[str, int] = {}
+        """Automaton -> what is added to its states, by `Automaton.key`."""
+
+    def fits(self, automaton: Automaton) -> bool:
+        """Return whether the tables are small enough with one more; one alone always is."""
+        if not self._automata or automaton.key in self._automata:
+            return True
+        symbols: int = automaton.tables[self.kind.next_state].shape[1]
+        return (self._states + automaton.states) * symbols <= MAX_TABLE
+
+    def add(self, automaton: Automaton) -> None:
+        """Add the automaton of a row that comes."""
+        if automaton.key not in self._automata:
+            self._automata[automaton.key] = automaton
+            self._states += automaton.states
+
+    def build(self, automata: Sequence[Automaton | None]) -> NDArray[np.int64]:
+        """Stack the automata of all rows, and return what is added to the states of each row [N]."""
+        automaton_by_key = {automaton.key: automaton for automaton in automata if automaton is not None}
+        if automaton_by_key.keys() != self._offset_by_key.keys():
+            self._join_tables(automaton_by_key)
+        self._automata = automaton_by_key
+        self._states = sum(automaton.states for automaton in automaton_by_key.values())
+        offsets = [0 if automaton is None else self._offset_by_key[automaton.key] for automaton in automata]
+        return np.array(offsets, np.int64)
+
+    def _join_tables(self, automaton_by_key: Mapping[str, Automaton]) -> None:
+        self._offset_by_key, self.feeds = {}, {}
+        kind, offset = self.kind, 0
         for key, automaton in automaton_by_key.items():
-            self.offset_by_key[key] = offset
+            self._offset_by_key[key] = offset
             offset += automaton.states - kind.common_states
         parts = [*automaton_by_key.values()]
+        if not parts:
+            return
         self.feeds = dict(parts[0].tables)
         for name in (kind.next_state, *kind.by_state):
             own_rows = [automaton.tables[name][kind.common_states :] for automaton in parts]
             if name == kind.next_state:
                 own_rows = [
                     shift_states(kind, rows, step)
-                    for rows, step in zip(own_rows, self.offset_by_key.values(), strict=True)
+                    for rows, step in zip(own_rows, self._offset_by_key.values(), strict=True)
                 ]
             self.feeds[name] = np.concatenate([parts[0].tables[name][: kind.common_states], *own_rows])
         if kind is MATCH:
@@ -122,12 +151,3 @@ class AutomatonStack:
 def shift_states(kind: AutomatonKind, states: NDArray[np.int64], offsets: NDArray[np.int64] | int) -> NDArray[np.int64]:
     """Return states of automata as states of their stack; with offsets below 0, the other way round."""
     return np.where(states >= kind.common_states, states + offsets, states)
-
-
-def can_stack(automata: Sequence[Automaton]) -> bool:
-    """Return whether the tables of automata of one kind are small enough to be stacked; one alone always is."""
-    states_by_key = {automaton.key: automaton.states for automaton in automata}
-    if len(states_by_key) < 2:
-        return True
-    symbols: int = automata[0].tables[automata[0].kind.next_state].shape[1]
-    return sum(states_by_key.values()) * symbols <= MAX_TABLE

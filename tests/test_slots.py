@@ -13,11 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import gentext
-from gentext import TextModel, slots, stacking
+from gentext import TextModel, stacking
 from gentext.errors import UsageError
 from gentext.plugins.samplers.onnx import OnnxGenerator
 from gentext.rows import RowRequest, Slot, row_requests
-from gentext.slots import Schedule, Slots, write_all
+from gentext.schedule import MIN_POSITIONS, Schedule
+from gentext.slots import Slots, write_all
 from gentext.writing import WritingOptions
 
 LINKS = "match,penalties,dry,top_k,mirostat,xtc,temperature"
@@ -177,7 +178,6 @@ def test_a_running_text_is_copied_and_ends(model: TextModel) -> None:
     request = make_request(model, arguments)
     running = make_slots(model, 1)
     slot = running.join(request)
-    assert running.state(slot) is None, "it has not read its prime"
     while not slot.text.tokens:
         running.advance()
     state = running.state(slot)
@@ -221,6 +221,7 @@ def test_a_text_that_cannot_go_on_ends_alone(model: TextModel, monkeypatch: pyte
     lost, other = running.join(make_request(model, arguments)), running.join(make_request(model, arguments))
     monkeypatch.setattr(lost.decoder, "_empty_count", 10**6)
     monkeypatch.setattr(lost.decoder, "_symbols", [b""] * model.vocab_size)
+    monkeypatch.setattr(lost.decoder, "_characters_by_token", None)
     errors = [piece.slot for piece in running.advance() if piece.error is not None]
     assert errors == [lost]
     running.leave(lost)
@@ -244,7 +245,7 @@ def test_few_positions_while_a_text_waits() -> None:
     assert schedule.choose_positions(64, False, 4) == 25, "four batches take turns"
     assert schedule.choose_positions(256, False, 1) == 25, "four times the rows may take four times as long"
     assert schedule.choose_positions(1, False, 1) == 100, "one row may take as long as many"
-    assert schedule.choose_positions(2**20, True, 1) == slots.MIN_POSITIONS
+    assert schedule.choose_positions(2**20, True, 1) == MIN_POSITIONS
 
 
 def finish(running: Slots) -> None:

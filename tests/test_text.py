@@ -297,8 +297,8 @@ def test_many_symbols_at_once_are_decoded_as_one_by_one(
         text, released = GeneratedText(0), []
         decoder = RowDecoder(text, bundle, length, stop, np.empty(0, np.int64), "length")
         for begin, end in itertools.pairwise(sorted(ends)):
-            block = np.array(tokens[begin:end], np.int64)
-            released.append(decoder.feed_tokens(block, -block.astype(np.float32)))
+            block = tokens[begin:end]
+            released.append(decoder.feed_tokens(block, [-float(token) for token in block]))
         if not decoder.done:
             released.append(decoder.end_row("masked"))
         return text, released
@@ -307,4 +307,4 @@ def test_many_symbols_at_once_are_decoded_as_one_by_one(
     text, released = decode({*range(len(tokens)), *ends})
     assert "".join(released) == text.text
     text_of_blocks, blocks = decode({cut for cut in cuts if cut <= len(tokens)} | ends)
-    assert (text_of_blocks, "".join(blocks)) == (text, text.text)
+    assert (text_of_blocks, text_of_blocks.text, "".join(blocks)) == (text, text.text, text.text)

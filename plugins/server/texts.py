@@ -15,7 +15,8 @@ from gentext.errors import UsageError, nearest
 from gentext.library import TextModel
 from gentext.parameters import KeywordSpelling
 from gentext.plugins.server.messages import SymbolScore, TextEvent, TextJob
-from gentext.rows import RowRequest, RowState, Slot, row_requests
+from gentext.row_state import RowState
+from gentext.rows import RowRequest, Slot, row_requests
 from gentext.slots import SlotPiece, Slots
 from gentext.writing import WritingOptions
 
@@ -49,6 +50,8 @@ class RunningText:
         self._job, self._request, self._state = job, request, state
         self.slot: Slot | None = None
         """Its slot; None before it has one, and while it is held."""
+        self._drawn = 0
+        """The symbols that were drawn in the slot up to the last event."""
         self._prompt_tokens = len(request.prime)
         """The number of symbols of the prompt, until an event has told it."""
         self._scores = None if job.top_logprobs is None else _Scores(job, symbols)
@@ -60,11 +63,11 @@ class RunningText:
 
     def join(self, slots: Slots) -> None:
         """Begin in a free slot, or go on in one."""
-        self.slot = slots.join(self._request, self._state)
+        self.slot, self._drawn = slots.join(self._request, self._state), 0
 
     def hold(self, slots: Slots) -> None:
         """Leave the slot, with all that is needed to go on. A text whose prompt is still read goes on."""
-        if self.slot is None or (state := slots.state(self.slot)) is None:
+        if self.slot is None or len(self.slot.unread) or (state := slots.state(self.slot)) is None:
             return
         written, slot = self.slot.text, self.slot
         assert self._request.length is not None
@@ -72,8 +75,8 @@ class RunningText:
         self._request = dataclasses.replace(
             self._request,
             prime=self._request.prime[:0],
-            length=self._request.length - len(written.text) - len(state.decoder.pending),
-            most_symbols=self._request.most_symbols and self._request.most_symbols - len(written.tokens),
+            length=self._request.length - written.length,
+            most_symbols=self._request.most_symbols and self._request.most_symbols - written.token_count,
             echo=False,
         )
         slots.leave(slot)
@@ -93,7 +96,8 @@ class RunningText:
 
     def take_piece(self, piece: SlotPiece) -> TextEvent:
         """Return what a piece adds to the text, and at its end the session."""
-        event = TextEvent(self.number, piece.text, len(piece.tokens), prompt_tokens=self._take_prompt_tokens())
+        drawn, self._drawn = piece.token_count - self._drawn, piece.token_count
+        event = TextEvent(self.number, piece.text, drawn, prompt_tokens=self._take_prompt_tokens())
         if self._scores is not None:
             event.scores = self._scores.take(piece)
         if piece.finish != "running":
@@ -129,6 +133,7 @@ def begin_text(model: TextModel, job: TextJob) -> RunningText:
     with quiet():  # notes for the user of a command are none for a client
         writing = model.prepare_writing([job.prompt], options, RequestSpelling())
         [request] = row_requests(writing, keeps_state=True)
+    request = dataclasses.replace(request, keeps_tokens=job.top_logprobs is not None, streams=True)
     return RunningText(job, request, None, model.bundle.token_bytes)
 
 
@@ -155,7 +160,7 @@ class _Scores:
         tokens = written.prime_tokens[self._prompt_read :] + piece.tokens
         logprobs = written.prime_logprobs[self._prompt_read :] + piece.logprobs
         self._prompt_read = len(written.prime_tokens)
-        tops = self._take_tops(piece.slot, len(tokens))
+        tops = self._take_tops(piece, len(tokens))
         for token, logprob, top in zip(tokens, logprobs, tops, strict=True):
             is_unconditional = self._is_first and self._job.echo
             self._is_first = False
@@ -170,12 +175,14 @@ class _Scores:
             certain.append(self._waiting.popleft())
         return certain
 
-    def _take_tops(self, slot: Slot, count: int) -> list[list[tuple[str, float]]]:
+    def _take_tops(self, piece: SlotPiece, count: int) -> list[list[tuple[str, float]]]:
         """Return the most probable symbols at the next ``count`` symbols."""
         if not self._job.top_logprobs:
             return [[]] * count
-        blocks = list(slot.text.top_blocks)
-        slot.text.top_blocks.clear()
+        blocks = list(piece.slot.text.prime_top_blocks)
+        piece.slot.text.prime_top_blocks.clear()
+        if piece.top_symbols is not None:
+            blocks.append(piece.top_symbols)
         if not blocks:
             return []
         tokens = np.concatenate([block.tokens for block in blocks])
