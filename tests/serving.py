@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import queue
 import re
 import signal
 import subprocess
 import sys
+import threading
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,7 @@ START_SECONDS = 60
 
 
 class ServerProcess:
-    """A running server. ``lines`` has what it has printed on stderr before it was ready."""
+    """A running server."""
 
     def __init__(self, arguments: list[str | Path]) -> None:
         self.process = subprocess.Popen(
@@ -26,14 +29,35 @@ class ServerProcess:
             stderr=subprocess.PIPE,
             text=True,
         )
-        self.lines: list[str] = []
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._reader = threading.Thread(target=self._read_lines, daemon=True)
+        self._reader.start()
+        self.printed = ""
+        """All that it has printed on stderr, as far as it was read."""
+        while not (address := re.search(r"serving .* at (http://\S+)", self.printed)):
+            line = self._lines.get(timeout=START_SECONDS)
+            assert line, f"the server has ended with status {self.process.wait()}: {self.printed}"
+            self.printed += line
+        self.url = address[1]
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port."""
+        url = urllib.parse.urlsplit(self.url)
+        assert url.hostname is not None and url.port is not None
+        return url.hostname, url.port
+
+    def read_printed(self) -> str:
+        """Return all that it has printed on stderr until now."""
+        while not self._lines.empty():
+            self.printed += self._lines.get()
+        return self.printed
+
+    def _read_lines(self) -> None:
         assert self.process.stderr is not None
         for line in self.process.stderr:
-            self.lines.append(line)
-            if address := re.search(r"serving .* at (http://\S+)", line):
-                self.url = address[1]
-                return
-        raise AssertionError(f"the server has ended with status {self.process.wait()}: {''.join(self.lines)}")
+            self._lines.put(line)
+        self._lines.put("")
 
     def post(self, path: str, **fields: Any) -> httpx.Response:
         """Send a request with a body in JSON."""
@@ -47,11 +71,14 @@ class ServerProcess:
         return body
 
     def end(self) -> tuple[int, str]:
-        """End the server with SIGTERM; return its status and what it has printed since it was ready."""
+        """End the server with SIGTERM; return its status and what it has printed."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        _, printed = self.process.communicate(timeout=START_SECONDS)
-        return self.process.returncode, printed
+        status = self.process.wait(START_SECONDS)
+        self._reader.join(START_SECONDS)
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+        return status, self.read_printed()
 
 
 @contextlib.contextmanager

@@ -25,6 +25,12 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on. Default: this machine alone.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
     slots: Annotated[int, typer.Option(min=1, help="Texts of a model at a time.")] = LIMITS.slots,
+    queue: Annotated[
+        int, typer.Option(min=0, help="Texts of a model that wait for a slot; more get 429.")
+    ] = LIMITS.queue,
+    drain_seconds: Annotated[
+        float, typer.Option(min=0, help="How long texts are written on after SIGTERM.")
+    ] = LIMITS.drain_seconds,
     workers: Annotated[int, typer.Option(min=0, help="Processes of a model. Default: by the size of its file.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
@@ -36,5 +42,5 @@ def serve(
         from gentext.plugins.server.serving import ServeOptions, serve_models
     except ModuleNotFoundError:
         raise MissingExtra("gen serve", "serve") from None
-    limits = Limits(slots=slots)
+    limits = Limits(slots=slots, queue=queue, drain_seconds=drain_seconds)
     serve_models(ServeOptions(sources or [], host, port, workers, device, limits))

@@ -20,6 +20,8 @@ from gentext.plugins.server.workers import Part, Task
 #: Seconds between two events of a stream, for each text that is written: an event costs the server and its client
 #: time, however little text it has, and with a thousand texts most of it.
 SECONDS_PER_TEXT = 0.0004
+#: What a symbol's log-probability counts in the buffer of a stream.
+SCORE_BYTES = 100
 #: The last event of a stream.
 LAST_EVENT = b"data: [DONE]\n\n"
 #: Why a text ends after `Limits.request_seconds`.
@@ -119,7 +121,8 @@ class CompletionAnswer:
             choice.finish = part.finish
             self.tokens += part.tokens
             self.prompt_tokens += part.prompt_tokens
-            if len(choice.text) > self._limits.buffer and not choice.is_held and self._completion.fields.stream:
+            unread = len(choice.text) + SCORE_BYTES * len(choice.scores)
+            if unread > self._limits.buffer and not choice.is_held and self._completion.fields.stream:
                 choice.is_held = True
                 task.hold()
         if choice.has_ended or (self._completion.fields.stream and self._is_due(choice)):

@@ -15,7 +15,7 @@ import uvicorn
 from gentext.bundle import Bundle
 from gentext.console import say
 from gentext.errors import UsageError
-from gentext.onnx_file import read_metadata
+from gentext.onnx_file import read_checked_metadata
 from gentext.plugins.server.app import Server
 from gentext.plugins.server.models import Models, ServedModel
 from gentext.plugins.server.settings import Limits
@@ -63,7 +63,7 @@ def find_models(sources: Sequence[str]) -> Iterator[tuple[str, Path]]:
         if not separator:
             name = path.name.removesuffix(".onnx")
         path = path / GENERATOR_FILE if path.is_dir() else path
-        if not path.is_file() or Bundle.from_metadata(read_metadata(path), path).kind != "generator":
+        if not path.is_file() or Bundle.from_metadata(read_checked_metadata(path), path).kind != "generator":
             raise UsageError(f"{path}: expected a file with a compiled generator; gen export writes one")
         yield name, path
 

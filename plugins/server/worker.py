@@ -179,7 +179,13 @@ def open_slots(start: Start) -> tuple[TextModel, Slots]:
     sampler = model._sampler
     if not isinstance(sampler, OnnxGenerator):
         raise UsageError(f"{model.path} has no compiled generator, which a server needs: gen export {model.path}")
-    return model, Slots(sampler.model, model.bundle, start.slots)
+    slots = Slots(sampler.model, model.bundle, start.slots)
+    # The first call takes longer than others. No client should wait for it.
+    warm_up = begin_text(model, TextJob(0, "", stream=0, seed=0, length=2, stop=[], parameters={}))
+    warm_up.join(slots)
+    while slots.busy:
+        slots.advance()
+    return model, slots
 
 
 def main() -> None:
