@@ -198,6 +198,7 @@ REFUSED = {
     "half a surrogate": (post(b'{"a": "\\ud800"}'), 400),
     "deep JSON": (post(b'{"a":' + b"[" * 20_000), 400),
     "huge number": (post(b'{"a": ' + b"9" * 100 + b"}"), 400),
+    "very negative number": (post(b'{"a": [-9223372036854775809]}'), 400),
     "nothing": (post(b""), 400),
     "exception": (b"GET /fail HTTP/1.1\r\n" + HOST + b"\r\n", 500),
 }
@@ -391,8 +392,7 @@ def test_metrics_of_a_model_and_the_lag_of_the_loop() -> None:
     model.symbols(12)
     model.first_symbol(0.003)
     model.chunk(0.04)
-    model.worker_restarted()
-    model.watch(lambda: 3, lambda: 4)
+    model.watch(lambda: 3, lambda: 4, lambda: 1)
 
     async def block() -> None:
         measuring = asyncio.create_task(metrics.measure_lag())

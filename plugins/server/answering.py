@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gentext.plugins.server.guards import BODY, ROUTE, ClientGone
+from gentext.plugins.server.guards import BODY, ROUTE, ClientGone, wait_for_end
 from gentext.plugins.server.logs import RECORD, LogWriter, RequestRecord
 from gentext.plugins.server.metrics import Metrics
 from gentext.plugins.server.problems import Problem
@@ -19,6 +22,7 @@ from gentext.plugins.server.problems import Problem
 REQUEST_ID = re.compile(r"[!-~]{1,128}")
 #: The status in the log of a request whose client went before an answer began; nginx has it so.
 CLIENT_GONE = 499
+Result = TypeVar("Result")
 
 
 async def send_body(
@@ -34,6 +38,45 @@ async def send_body(
 async def send_json(send: Send, status: int, content: object, headers: Mapping[str, str] | None = None) -> None:
     """Send JSON as a whole answer."""
     await send_body(send, status, msgspec.json.encode(content), "application/json", headers)
+
+
+class EventStream:
+    """The answer of an endpoint: server-sent events, which end when the client has gone.
+
+    ``end`` is called then, and after the last event, even where the events never began.
+    """
+
+    def __init__(self, events: AsyncGenerator[bytes], end: Callable[[], None]) -> None:
+        self._events, self._end = events, end
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await while_connected(receive, self._send(send))
+        finally:
+            self._end()
+
+    async def _send(self, send: Send) -> None:
+        headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store")]
+        async with contextlib.aclosing(self._events):
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            async for event in self._events:
+                await send({"type": "http.response.body", "body": event, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def while_connected(receive: Receive, answer: Coroutine[Any, Any, Result]) -> Result:
+    """Return a result, or raise ClientGone when the client has gone; the body must have been read."""
+    answering = asyncio.ensure_future(answer)
+    listening = asyncio.ensure_future(wait_for_end(receive))
+    try:
+        await asyncio.wait([answering, listening], return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done():
+            raise ClientGone
+        return answering.result()
+    finally:
+        listening.cancel()
+        answering.cancel()
+        await asyncio.gather(answering, listening, return_exceptions=True)
 
 
 class Answering:

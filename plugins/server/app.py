@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
-from collections.abc import Coroutine
+from collections.abc import Collection
 from typing import Any, TypeVar
 
 import msgspec
-from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route
+from starlette.responses import Response
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp
 
+from gentext.plugins.server.answering import Answering, EventStream, while_connected
 from gentext.plugins.server.completions import CompletionAnswer
+from gentext.plugins.server.guards import Guards, read_json
+from gentext.plugins.server.keys import ApiKeys
+from gentext.plugins.server.logs import LogWriter, record_of
 from gentext.plugins.server.messages import Failed
 from gentext.plugins.server.models import Job, Models, ServedModel
 from gentext.plugins.server.problems import Problem
@@ -21,8 +24,6 @@ from gentext.plugins.server.requests import read_best, read_completion, read_sco
 from gentext.plugins.server.settings import Limits
 from gentext.plugins.server.workers import Part, Task
 
-#: The status of an answer whose client has gone; nobody sees it but the log.
-CLIENT_GONE = 499
 Result = TypeVar("Result")
 
 
@@ -34,32 +35,32 @@ class Server:
         self.is_draining = False
         """Whether the server ends as soon as the texts under way have ended."""
 
-    def application(self) -> Starlette:
-        """Return the ASGI application."""
-        return Starlette(
-            routes=[
-                Route("/v1/completions", self.complete, methods=["POST"]),
-                Route("/v1/models", self.list_models),
-                Route("/v1/models/{name}", self.show_model),
-                Route("/score", self.score, methods=["POST"]),
-                Route("/best", self.search, methods=["POST"]),
-                Route("/health", self.show_health),
-                Route("/ready", self.show_readiness),
-            ],
-            exception_handlers={Problem: _answer_problem},
-        )
+    def application(self, hosts: Collection[str], keys: ApiKeys | None, log: LogWriter) -> ASGIApp:
+        """Return the ASGI application, with all that `Guards` and `Answering` do around it."""
+        routes = [
+            Route("/v1/completions", self.complete, methods=["POST"]),
+            Route("/v1/models", self.list_models),
+            Route("/v1/models/{name:path}", self.show_model),
+            Route("/score", self.score, methods=["POST"]),
+            Route("/best", self.search, methods=["POST"]),
+            Route("/health", self.show_health),
+            Route("/ready", self.show_readiness),
+            Route("/metrics", self.show_metrics),
+        ]
+        methods_by_route = {route.path: route.methods or () for route in routes}
+        guarded = Guards(Router(routes), methods_by_route, self.limits, hosts, keys)
+        return Answering(guarded, log, self.models.metrics)
 
-    async def complete(self, request: Request) -> Response:
+    async def complete(self, request: Request) -> ASGIApp:
         """``/v1/completions``."""
         body = await self._read_body(request)
         model = self.models.find(read_name(body))
         completion = read_completion(body, model.group.model, self.limits)
-        answer = CompletionAnswer(uuid.uuid4().hex, completion, model, self.limits)
+        record = record_of(request.scope)
+        answer = CompletionAnswer(record, completion, model, self.limits)
         if completion.fields.stream:
-            return StreamingResponse(
-                answer.events(), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
-            )
-        return json_response(await _while_connected(request, answer.body()))
+            return EventStream(answer.events(), answer.end)
+        return json_response(await while_connected(request.receive, answer.body()))
 
     async def score(self, request: Request) -> Response:
         """``/score``."""
@@ -73,6 +74,7 @@ class Server:
 
     async def _answer_job(self, request: Request, model: ServedModel, job: Job) -> Response:
         """Return the answer to a job that has one part."""
+        record_of(request.scope).model = model.name
         part: asyncio.Future[Part] = asyncio.get_running_loop().create_future()
 
         def receive(_: Task, received: Part) -> None:
@@ -84,7 +86,7 @@ class Server:
             2 * self.limits.request_seconds, model.cut, tasks, "the time of the request is over"
         )
         try:
-            reply = await _while_connected(request, _wait_for(part))
+            reply = await while_connected(request.receive, _wait_for(part))
         finally:
             end.cancel()
             model.end(tasks)
@@ -111,16 +113,15 @@ class Server:
         is_ready = self.models.is_ready
         return json_response({"status": "ready" if is_ready else "loading"}, 200 if is_ready else 503)
 
+    async def show_metrics(self, request: Request) -> Response:
+        """``/metrics``, for Prometheus."""
+        content, content_type = self.models.metrics.expose()
+        return Response(content, headers={"Content-Type": content_type})
+
     async def _read_body(self, request: Request) -> dict[str, Any]:
         if self.is_draining:
             raise Problem(503, "the server is about to end; send the request again", headers={"Retry-After": "1"})
-        try:
-            body = msgspec.json.decode(await request.body())
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise Problem(400, f"the body is no JSON ({error}); expected an object") from None
-        if not isinstance(body, dict):
-            raise Problem(400, 'the body is no object; expected one, such as {"prompt": "Once"}')
-        return body
+        return await read_json(request.receive)
 
 
 def read_name(body: dict[str, Any]) -> str | None:
@@ -136,34 +137,9 @@ def json_response(content: object, status: int = 200, headers: dict[str, str] | 
     return Response(msgspec.json.encode(content), status, headers, "application/json")
 
 
-async def _answer_problem(request: Request, problem: Exception) -> Response:
-    assert isinstance(problem, Problem)
-    return json_response(problem.to_json(), problem.status, problem.headers)
-
-
 def _describe(model: ServedModel) -> dict[str, Any]:
     return {"id": model.name, "object": "model", "created": model.loaded_at, "owned_by": "gentext", **model.group.model}
 
 
 async def _wait_for(future: asyncio.Future[Result]) -> Result:
     return await future
-
-
-async def _while_connected(request: Request, answer: Coroutine[Any, Any, Result]) -> Result:
-    """Return a result, or give up when the client has gone."""
-    answering = asyncio.ensure_future(answer)
-    listening = asyncio.ensure_future(_wait_for_disconnect(request))
-    try:
-        await asyncio.wait([answering, listening], return_when=asyncio.FIRST_COMPLETED)
-        if not answering.done():
-            raise Problem(CLIENT_GONE, "the client has gone")
-        return answering.result()
-    finally:
-        listening.cancel()
-        answering.cancel()
-        await asyncio.gather(answering, listening, return_exceptions=True)
-
-
-async def _wait_for_disconnect(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -31,6 +32,13 @@ def serve(
     drain_seconds: Annotated[
         float, typer.Option(min=0, help="How long texts are written on after SIGTERM.")
     ] = LIMITS.drain_seconds,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(help="Name by which clients reach the server; * allows all. Addresses and localhost need none."),
+    ] = None,
+    api_key_file: Annotated[
+        Path | None, typer.Option(help="Keys, one a line, of which each request must have one. Default: none.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes of a model. Default: by the size of its file.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
@@ -43,4 +51,4 @@ def serve(
     except ModuleNotFoundError:
         raise MissingExtra("gen serve", "serve") from None
     limits = Limits(slots=slots, queue=queue, drain_seconds=drain_seconds)
-    serve_models(ServeOptions(sources or [], host, port, workers, device, limits))
+    serve_models(ServeOptions(sources or [], host, port, workers, device, limits, allowed_host or [], api_key_file))

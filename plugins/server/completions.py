@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator
+import uuid
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
 import msgspec
 
-from gentext.plugins.server.messages import Answer, Failed, SymbolScore
+from gentext.plugins.server.logs import RequestRecord
+from gentext.plugins.server.messages import Answer, Failed, SymbolScore, TextEvent
 from gentext.plugins.server.models import ServedModel
 from gentext.plugins.server.problems import Problem
 from gentext.plugins.server.requests import Completion
@@ -40,6 +42,8 @@ class Choice:
         self.finish: str | None = None
         self.session: str | None = None
         self.problem: Problem | None = None
+        self.received_at = 0.0
+        """When the last symbols came; 0 before the first ones."""
         self.sent_at = 0.0
         """When the client got its last event; 0 before the first one."""
         self.is_held = False
@@ -56,10 +60,11 @@ class Choice:
 class CompletionAnswer:
     """The texts of one request while they are written."""
 
-    def __init__(self, request_id: str, completion: Completion, model: ServedModel, limits: Limits) -> None:
-        self._completion, self._model, self._limits = completion, model, limits
+    def __init__(self, record: RequestRecord, completion: Completion, model: ServedModel, limits: Limits) -> None:
+        self._record, self._completion, self._model, self._limits = record, completion, model, limits
+        record.model = model.name
         self._created = int(time.time())
-        self._id = f"cmpl-{request_id}"
+        self._id = f"cmpl-{uuid.uuid4().hex}"
         self._changed = asyncio.Event()
         self.prompt_tokens = 0
         self.tokens = 0
@@ -83,7 +88,7 @@ class CompletionAnswer:
             self._raise_problem()
         return self._make_body([self._take(choice) for choice in self._choices]) | {"usage": self._usage()}
 
-    async def events(self) -> AsyncIterator[bytes]:
+    async def events(self) -> AsyncGenerator[bytes]:
         """Yield the events of the answer, as server-sent events."""
         with self._running():
             while not all(choice.is_sent for choice in self._choices):
@@ -104,7 +109,13 @@ class CompletionAnswer:
             yield
         finally:
             end.cancel()
-            self._model.end(self._tasks)
+            self.end()
+
+    def end(self) -> None:
+        """End the texts that nobody wants any longer, and record the request."""
+        self._model.end(self._tasks)
+        self._record.symbols = self.tokens
+        self._record.finish = ",".join(sorted({choice.finish or "none" for choice in self._choices}))
 
     async def _wait(self) -> None:
         await self._changed.wait()
@@ -116,6 +127,7 @@ class CompletionAnswer:
         if isinstance(part, Failed):
             choice.problem = Problem(part.status, part.message, parameter=part.parameter)
         elif not isinstance(part, Answer):
+            self._measure(choice, part)
             choice.text += part.text
             choice.scores += part.scores or ()
             choice.finish = part.finish
@@ -127,6 +139,18 @@ class CompletionAnswer:
                 task.hold()
         if choice.has_ended or (self._completion.fields.stream and self._is_due(choice)):
             self._changed.set()
+
+    def _measure(self, choice: Choice, part: TextEvent) -> None:
+        """Count the symbols of a part, and the time since the one before, or since the request came."""
+        moment = time.monotonic()
+        metrics = self._model.metrics
+        if choice.received_at:
+            metrics.chunk(moment - choice.received_at)
+        elif part.tokens:
+            metrics.first_symbol(self._record.seconds)
+        if part.tokens:
+            choice.received_at = moment
+            metrics.symbols(part.tokens)
 
     def _is_due(self, choice: Choice) -> bool:
         """Return whether the client should get an event of a text now."""

@@ -198,12 +198,18 @@ def parse_object(body: bytes) -> dict[str, Any]:
         raise Problem(400, "the body is empty; expected a JSON object")
     try:
         content = msgspec.json.decode(body)
-        check_data(content)
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise Problem(400, f"the body is no JSON that can be used: {reason}") from None
     if not isinstance(content, dict):
         raise Problem(400, "the body: expected a JSON object")
+    for name, setting in content.items():
+        try:
+            check_data(setting)
+            msgspec.msgpack.encode(setting)  # what the workers get has no whole number below -2^63
+        except (ValueError, OverflowError) as error:
+            name = name[:100]
+            raise Problem(400, f"{name}: {error}", parameter=name) from None
     return content
 
 

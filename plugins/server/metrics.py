@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Iterator, Sized
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
 
 #: Bounds of the histograms, in seconds.
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -25,7 +27,8 @@ class ModelMetrics:
         self._first_symbol = metrics.first_symbol.labels(model)
         self._chunk = metrics.chunk.labels(model)
         self._busy, self._queue = metrics.busy.labels(model), metrics.queue.labels(model)
-        self._restarts = metrics.restarts.labels(model)
+        self.restarts: Callable[[], int] = int
+        """How often a worker died and was started again."""
 
     def first_symbol(self, seconds: float) -> None:
         """Count the time from the arrival of a request to the first symbol of a text."""
@@ -39,17 +42,14 @@ class ModelMetrics:
         """Count symbols that were drawn."""
         self._symbols.inc(count)
 
-    def watch(self, busy: Callable[[], float], queued: Callable[[], float]) -> None:
-        """Ask these functions for the busy slots and for the texts that wait, whenever the metrics are read."""
+    def watch(self, busy: Callable[[], int], queued: Callable[[], int], restarts: Callable[[], int]) -> None:
+        """Ask for the busy slots, the texts that wait and the restarts of workers whenever the metrics are read."""
         self._busy.set_function(busy)
         self._queue.set_function(queued)
-
-    def worker_restarted(self) -> None:
-        """Count a worker that died and was started again."""
-        self._restarts.inc()
+        self.restarts = restarts
 
 
-class Metrics:
+class Metrics(Collector):
     """Everything that ``/metrics`` shows, in a registry of its own."""
 
     def __init__(self) -> None:
@@ -71,18 +71,27 @@ class Metrics:
         )
         self.busy = Gauge("gentext_busy_slots", "Texts that are being written.", ["model"], registry=registry)
         self.queue = Gauge("gentext_queued_texts", "Texts that wait for a slot.", ["model"], registry=registry)
-        self.restarts = Counter("gentext_worker_restarts", "Workers that died.", ["model"], registry=registry)
         self.connections = Gauge("gentext_open_connections", "Open connections.", registry=registry)
         self.lag = Histogram(
             "gentext_event_loop_lag_seconds", "How late the event loop is.", registry=registry, buckets=SECONDS
         )
         self._models: dict[str, ModelMetrics] = {}
+        registry.register(self)
 
     def model(self, name: str) -> ModelMetrics:
         """Return what is measured of a model, to be kept by whoever writes with it."""
         if name not in self._models:
             self._models[name] = ModelMetrics(self, name)
         return self._models[name]
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """Yield what others count already; the registry calls this."""
+        restarts = CounterMetricFamily(
+            "gentext_worker_restarts", "Workers that died and were started again.", labels=["model"]
+        )
+        for name, model in self._models.items():
+            restarts.add_metric([name], model.restarts())
+        yield restarts
 
     def request_finished(self, route: str, status: int, seconds: float) -> None:
         """Count a request. A route is one of the server's own, so that strangers do not choose the labels."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from gentext.console import say
 from gentext.errors import GenError, UsageError, nearest
 from gentext.plugins.server.messages import BestJob, Failed, ScoreJob, TextJob
+from gentext.plugins.server.metrics import Metrics, ModelMetrics
 from gentext.plugins.server.problems import Problem
 from gentext.plugins.server.settings import Limits
 from gentext.plugins.server.workers import Part, Task, WorkerGroup, WorkerOptions
@@ -21,8 +22,8 @@ Job = TextJob | ScoreJob | BestJob
 class ServedModel:
     """One model: the tasks that wait for a slot, and the workers."""
 
-    def __init__(self, name: str, path: Path, options: WorkerOptions, limits: Limits) -> None:
-        self.name, self.path = name, path
+    def __init__(self, name: str, path: Path, options: WorkerOptions, limits: Limits, metrics: ModelMetrics) -> None:
+        self.name, self.path, self.metrics = name, path, metrics
         self._options, self._limits = options, limits
         self._queue: collections.deque[Task] = collections.deque()
         self.group = WorkerGroup(path, options, self._begin_tasks)
@@ -32,6 +33,9 @@ class ServedModel:
         self.is_ready = False
         self.loaded_at = 0
         """When the file was loaded, in seconds since 1970."""
+        self._old_restarts = 0
+        """Restarts of workers of files that were loaded before."""
+        metrics.watch(lambda: self.busy, lambda: self.queued, lambda: self._old_restarts + self.group.restarts)
 
     @property
     def queued(self) -> int:
@@ -58,6 +62,7 @@ class ServedModel:
             say(f"gen: {self.name}: {error}; the file that was loaded before is still used")
             return
         old_group, self.group, self.loaded_at = self.group, group, int(time.time())
+        self._old_restarts += old_group.restarts
         ending = asyncio.create_task(_close_when_idle(old_group))
         self._old_groups[ending] = old_group
         ending.add_done_callback(self._old_groups.pop)
@@ -136,7 +141,8 @@ async def _close_when_idle(group: WorkerGroup) -> None:
 class Models:
     """All models of a server, by name."""
 
-    def __init__(self, models: Iterable[ServedModel]) -> None:
+    def __init__(self, models: Iterable[ServedModel], metrics: Metrics) -> None:
+        self.metrics = metrics
         self.by_name: dict[str, ServedModel] = {}
         for model in models:
             if model.name in self.by_name:

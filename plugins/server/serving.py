@@ -17,7 +17,11 @@ from gentext.console import say
 from gentext.errors import UsageError
 from gentext.onnx_file import read_checked_metadata
 from gentext.plugins.server.app import Server
+from gentext.plugins.server.keys import ApiKeys, read_keys
+from gentext.plugins.server.logs import LogWriter, configure_logging
+from gentext.plugins.server.metrics import Metrics
 from gentext.plugins.server.models import Models, ServedModel
+from gentext.plugins.server.protocol import BACKLOG, allow_connections, make_config
 from gentext.plugins.server.settings import Limits
 from gentext.plugins.server.workers import WorkerOptions
 from gentext.run import GENERATOR_FILE
@@ -26,8 +30,6 @@ from gentext.source import find_source
 
 #: Seconds that connections have to end after the last text has ended.
 CLOSE_SECONDS = 5
-#: Connections that wait to be accepted.
-BACKLOG = 2048
 #: Why texts end when the server ends.
 SERVER_ENDS = "the server ends"
 
@@ -42,17 +44,26 @@ class ServeOptions:
     workers: int
     device: str
     limits: Limits
+    allowed_hosts: Sequence[str] = ()
+    api_key_file: Path | None = None
 
 
 def serve_models(options: ServeOptions) -> None:
     """Serve models until a signal ends it. Raises a GenError for a file or an address that cannot be used."""
     check_device(options.device)
     worker_options = WorkerOptions(options.limits.slots, options.workers, options.device)
+    options = dataclasses.replace(options, limits=allow_connections(options.limits))
+    keys = None if options.api_key_file is None else ApiKeys(read_keys(options.api_key_file, "--api-key-file"))
+    metrics = Metrics()
     models = Models(
-        ServedModel(name, path, worker_options, options.limits) for name, path in find_models(options.sources)
+        (
+            ServedModel(name, path, worker_options, options.limits, metrics.model(name))
+            for name, path in find_models(options.sources)
+        ),
+        metrics,
     )
     with open_address(options.host, options.port) as listener:
-        asyncio.run(_serve(Server(models, options.limits), listener, options))
+        asyncio.run(_serve(Server(models, options.limits), listener, options, keys))
 
 
 def find_models(sources: Sequence[str]) -> Iterator[tuple[str, Path]]:
@@ -80,17 +91,13 @@ def open_address(host: str, port: int) -> socket.socket:
         ) from None
 
 
-async def _serve(server: Server, listener: socket.socket, options: ServeOptions) -> None:
-    http_server = HttpServer(
-        uvicorn.Config(
-            server.application(),
-            lifespan="off",
-            access_log=False,
-            log_config=None,
-            timeout_graceful_shutdown=CLOSE_SECONDS,
-            server_header=False,
-        )
-    )
+async def _serve(server: Server, listener: socket.socket, options: ServeOptions, keys: ApiKeys | None) -> None:
+    log = LogWriter()
+    configure_logging(log)
+    app = server.application([options.host, *options.allowed_hosts], keys, log)
+    http_server = HttpServer(make_config(app, options.limits, lifespan="off", timeout_graceful_shutdown=CLOSE_SECONDS))
+    server.models.metrics.watch_connections(http_server.server_state.connections)
+    measuring = asyncio.create_task(server.models.metrics.measure_lag())
     serving = asyncio.create_task(http_server.serve([listener]))
     try:
         await server.models.open()
@@ -100,6 +107,7 @@ async def _serve(server: Server, listener: socket.socket, options: ServeOptions)
         await _drain(server, options.limits.drain_seconds)
     finally:
         http_server.should_exit = True
+        measuring.cancel()
         await serving
         await server.models.close()
 
