@@ -27,7 +27,7 @@ from gentext.session import (
     state_error,
     unpack_state,
 )
-from gentext.stacking import KINDS, MATCH, STOP
+from gentext.stacking import MATCH
 from gentext.writing import WritingOptions, prepare_writing
 
 
@@ -46,14 +46,17 @@ def make_session(bundle: Bundle, settings: SessionSettings, state: RowState) -> 
 def merge_settings(settings: SessionSettings, changes: Mapping[str, Any]) -> SessionSettings:
     """Return the settings of a request that goes on with a session: those that it gives, and else the session's.
 
-    ``changes`` has the names of `SessionSettings`. Parameters of links count one by one; a style sets them all anew.
-    Where the request gives what the text must match, the session's stop strings do not count.
+    ``changes`` has the names of `SessionSettings`. Parameters of links count one by one; a style sets all anew.
+    Where the request gives what the text must match, the session's stop strings do not count; else its ``match_prime``
+    is that of the session.
     """
     merged = msgspec.structs.asdict(settings)
     if changes.get("style") is not None:
         merged["parameters"] = {}
     if changes.get("match") is not None or changes.get("json_schema") is not None:
         merged |= {"match": None, "json_schema": None, "match_prime": False, "prime": "", "stop": []}
+    else:
+        changes = {name: setting for name, setting in changes.items() if name not in ("match_prime", "prime")}
     # The request's own stand last: a parameter may have two names, of which the later counts.
     parameters = dict(changes.get("parameters", {}))
     inherited = {name: setting for name, setting in merged["parameters"].items() if name not in parameters}
@@ -66,33 +69,32 @@ def continue_text(
     """Return the request and the state with which a slot goes on with a text, behind a prompt that is appended to it.
 
     ``options`` are those of one text, merged with the session's settings. A text that is cut in the middle of what it
-    must match goes on there, with as many characters as the options allow. Raises SessionError for a session that is
-    not one of the file, and what `gentext.writing.prepare_writing` raises.
+    must match goes on there, with as many characters as the options allow. Raises SessionError for a session of
+    another file, and what `gentext.writing.prepare_writing` raises.
     """
     bundle = sampler.bundle
     check_origin(session, file_fingerprint(bundle), runtime_version())
     state = unpack_state(session.row, bundle)
-    settings = session.settings
-    goes_on_matching = MATCH.state in state.automata and (options.match, options.json_schema) == (
-        settings.match,
-        settings.json_schema,
-    )
-    if goes_on_matching:
-        request = _continue_match(sampler, settings, prompt, options, spelling)
+    if is_within_match(session, options.match, options.json_schema):
+        request = _continue_match(sampler, session.settings, prompt, options, spelling)
         if request.automata[MATCH.state].key != state.automata[MATCH.state]:
             raise SessionConflict(
                 "session: what the text must match is other tables here than where it was begun; begin the text again",
                 "session_other_runtime",
             )
+        state = _limit_match(request, state, spelling)
     else:
         [request] = row_requests(prepare_writing(sampler, [prompt], options, spelling), keeps_state=True)
         state = dataclasses.replace(
             state, automata={name: key for name, key in state.automata.items() if name != MATCH.state}
         )
-    _check_automata(request, state)
-    if goes_on_matching:
-        state = _limit_match(request, state, spelling)
     return request, state
+
+
+def is_within_match(session: Session, match: object, json_schema: object) -> bool:
+    """Return whether a session is in the middle of what its text must match, and goes on there."""
+    settings = session.settings
+    return MATCH.state in session.row.automata and (match, json_schema) == (settings.match, settings.json_schema)
 
 
 def _continue_match(
@@ -111,19 +113,6 @@ def _continue_match(
     return dataclasses.replace(request, prime=request.prime[:0], length=options.length, most_symbols=most_symbols)
 
 
-def _check_automata(request: RowRequest, state: RowState) -> None:
-    """Raise SessionError for a state that the automata of a request do not have."""
-    for kind in KINDS:
-        automaton = request.automata.get(kind.state)
-        if automaton is None or automaton.key != state.automata.get(kind.state):
-            continue
-        number = int(state.arrays[kind.state][0])
-        if not 0 <= number < automaton.states:
-            raise state_error(f"{kind.state} {number}; expected 0 to {automaton.states - 1}")
-        if kind is STOP and state.decoder.stop_state >= automaton.states - STOP.common_states:
-            raise state_error(f"the stop state {state.decoder.stop_state}; expected one below {automaton.states - 1}")
-
-
 def _limit_match(request: RowRequest, state: RowState, spelling: Spelling) -> RowState:
     """Return a state that has as many characters left for what must match as the request allows.
 
@@ -134,6 +123,8 @@ def _limit_match(request: RowRequest, state: RowState, spelling: Spelling) -> Ro
     automaton = request.automata[MATCH.state]
     need, least_need = (automaton.tables[name] for name in MATCH.by_state)
     number = int(state.arrays[MATCH.state][0])
+    if not 0 <= number < automaton.states:
+        raise state_error(f"{MATCH.state} {number}; expected 0 to {automaton.states - 1}")
     # The first bytes of a character count for it.
     left = request.length - bool(state.decoder.unfinished)
     least = int(need[number].min())

@@ -195,10 +195,6 @@ def unpack_state(row: StoredRow, bundle: Bundle) -> RowState:
             raise state_error(f"{name} with bytes that are neither 0 nor 1")
         # A copy: the bytes cannot be written to.
         arrays[name] = np.frombuffer(stored.content, dtype.newbyteorder("<")).astype(dtype).reshape(shape)
-    if not 0 <= arrays["token"][0] < bundle.vocab_size:
-        raise state_error(f"the token {arrays['token'][0]}; expected 0 to {bundle.vocab_size - 1}")
-    if arrays["ended"][0] != 0:
-        raise state_error("a row that has ended; expected one that goes on")
     decoder = DecoderState(row.pending, row.unfinished, row.stop_state, row.empty_count, row.excess)
     return RowState(arrays, row.drawn, decoder, row.automata, tuple(row.unread))
 

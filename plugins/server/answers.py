@@ -8,13 +8,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import onnxruntime
-
 from gentext.console import Bar, quiet
 from gentext.library import TextModel
 from gentext.plugins.server.messages import BestJob, ScoreJob
 from gentext.plugins.server.texts import RequestSpelling
 from gentext.searching import SearchOptions
+from gentext.session import runtime_version
 
 
 class SearchEnd(Exception):
@@ -47,7 +46,8 @@ def describe_model(model: TextModel) -> dict[str, Any]:
         },
         "options": {link.name: link.per_run for link in model.bundle.chain if link.per_run},
         "device": model.device,
-        "runtime": f"onnxruntime {onnxruntime.__version__}",
+        "runtime": runtime_version(),
+        "fingerprint": model.bundle.card.get("fingerprint"),
     }
 
 

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
+from gentext.errors import SessionError
 from gentext.plugins.server.answering import Answering, EventStream, while_connected
 from gentext.plugins.server.completions import CompletionAnswer
 from gentext.plugins.server.guards import Guards, read_json
@@ -19,10 +20,11 @@ from gentext.plugins.server.keys import ApiKeys
 from gentext.plugins.server.logs import LogWriter, record_of
 from gentext.plugins.server.messages import Failed
 from gentext.plugins.server.models import Job, Models, ServedModel
-from gentext.plugins.server.problems import Problem
+from gentext.plugins.server.problems import Problem, problem_of
 from gentext.plugins.server.requests import read_best, read_completion, read_score
 from gentext.plugins.server.settings import Limits
 from gentext.plugins.server.workers import Part, Task
+from gentext.session_keys import SessionKeys
 
 Result = TypeVar("Result")
 
@@ -30,8 +32,8 @@ Result = TypeVar("Result")
 class Server:
     """What all routes share."""
 
-    def __init__(self, models: Models, limits: Limits) -> None:
-        self.models, self.limits = models, limits
+    def __init__(self, models: Models, limits: Limits, session_keys: SessionKeys) -> None:
+        self.models, self.limits, self.session_keys = models, limits, session_keys
         self.is_draining = False
         """Whether the server ends as soon as the texts under way have ended."""
 
@@ -55,9 +57,12 @@ class Server:
         """``/v1/completions``."""
         body = await self._read_body(request)
         model = self.models.find(read_name(body))
-        completion = read_completion(body, model.group.model, self.limits)
+        try:
+            completion = read_completion(body, model.group.model, self.limits, self.session_keys)
+        except SessionError as error:
+            raise problem_of(error) from None
         record = record_of(request.scope)
-        answer = CompletionAnswer(record, completion, model, self.limits)
+        answer = CompletionAnswer(record, completion, model, self.limits, self.session_keys)
         if completion.fields.stream:
             return EventStream(answer.events(), answer.end)
         return json_response(await while_connected(request.receive, answer.body()))

@@ -40,6 +40,10 @@ def serve(
         Path | None, typer.Option(help="Keys, one a line, of which each request must have one. Default: none.")
     ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes of a model. Default: by the size of its file.")] = 0,
+    session_key_file: Annotated[
+        Path | None,
+        typer.Option(help="Key that signs sessions; a second line may have the one before. Default: a new key."),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Serve models over HTTP, for many clients at a time, with the API of OpenAI's completions.
@@ -51,4 +55,8 @@ def serve(
     except ModuleNotFoundError:
         raise MissingExtra("gen serve", "serve") from None
     limits = Limits(slots=slots, queue=queue, drain_seconds=drain_seconds)
-    serve_models(ServeOptions(sources or [], host, port, workers, device, limits, allowed_host or [], api_key_file))
+    serve_models(
+        ServeOptions(
+            sources or [], host, port, workers, device, limits, allowed_host or [], api_key_file, session_key_file
+        )
+    )

@@ -18,6 +18,7 @@ from gentext.plugins.server.problems import Problem
 from gentext.plugins.server.requests import Completion
 from gentext.plugins.server.settings import Limits
 from gentext.plugins.server.workers import Part, Task
+from gentext.session_keys import SessionKeys
 
 #: Seconds between two events of a stream, for each text that is written: an event costs the server and its client
 #: time, however little text it has, and with a thousand texts most of it.
@@ -60,8 +61,16 @@ class Choice:
 class CompletionAnswer:
     """The texts of one request while they are written."""
 
-    def __init__(self, record: RequestRecord, completion: Completion, model: ServedModel, limits: Limits) -> None:
+    def __init__(
+        self,
+        record: RequestRecord,
+        completion: Completion,
+        model: ServedModel,
+        limits: Limits,
+        session_keys: SessionKeys,
+    ) -> None:
         self._record, self._completion, self._model, self._limits = record, completion, model, limits
+        self._session_keys = session_keys
         record.model = model.name
         self._created = int(time.time())
         self._id = f"cmpl-{uuid.uuid4().hex}"
@@ -125,12 +134,13 @@ class CompletionAnswer:
         """Take a part of a text; a worker's listener calls this."""
         choice = self._choice_by_number[task.job.number]
         if isinstance(part, Failed):
-            choice.problem = Problem(part.status, part.message, parameter=part.parameter)
+            choice.problem = Problem(part.status, part.message, parameter=part.parameter, code=part.code)
         elif not isinstance(part, Answer):
             self._measure(choice, part)
             choice.text += part.text
             choice.scores += part.scores or ()
             choice.finish = part.finish
+            choice.session = None if part.session is None else self._session_keys.seal(part.session)
             self.tokens += part.tokens
             self.prompt_tokens += part.prompt_tokens
             unread = len(choice.text) + SCORE_BYTES * len(choice.scores)

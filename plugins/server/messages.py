@@ -149,6 +149,7 @@ class Failed(msgspec.Struct, tag=True):
     status: int
     message: str
     parameter: str | None = None
+    code: str | None = None
 
 
 Reply = Ready | Events | Answer | Failed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from gentext.errors import FileFormatError, GenError, PluginError, text_of
+from gentext.errors import FileFormatError, GenError, PluginError, SessionConflict, SessionError, text_of
 
 #: The type of an error, as OpenAI's clients know it, by the status. All others are ``invalid_request_error``.
 TYPE_BY_STATUS = {
@@ -44,6 +44,9 @@ class Overload(GenError):
 
 def problem_of(error: GenError) -> Problem:
     """Return the problem for an error of gentext: the client's, unless the file or a plugin is to blame."""
+    if isinstance(error, SessionError):
+        status = 409 if isinstance(error, SessionConflict) else 400
+        return Problem(status, text_of(error), parameter="session", code=error.code)
     status = 500 if isinstance(error, FileFormatError | PluginError) else 503 if isinstance(error, Overload) else 400
     message = text_of(error)
     assignment = re.match(r"(\w+) = ", message)

@@ -8,11 +8,14 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
+from gentext.continuation import merge_settings
 from gentext.errors import nearest
 from gentext.noise import SEED_LIMIT
 from gentext.plugins.server.messages import BestJob, ScoreJob, TextJob
 from gentext.plugins.server.problems import Problem
 from gentext.plugins.server.settings import Limits
+from gentext.session import SessionSettings, check_origin, unpack
+from gentext.session_keys import SessionKeys
 from gentext.writing import MAX_TOP_LOGPROBS
 
 #: Parameters of OpenAI's API that change nothing at this value. They are accepted there, whatever links the file has.
@@ -29,6 +32,8 @@ NEUTRAL_SETTINGS: Mapping[str, tuple[object, ...]] = {
 MAX_STOPS = 64
 #: A request without a seed gets one below this: numbers that every JSON reader keeps exactly.
 DRAWN_SEEDS = 2**32
+#: Fields that a request with a session may leave out.
+SESSION_FIELDS = ("seed", "stop", "match", "json_schema", "match_prime", "unknown", "style")
 #: Options of links that name a file are for the command line: a client must not read the server's files.
 FILE_OPTION_END = "_file"
 
@@ -103,34 +108,43 @@ def read_fields(body: Mapping[str, Any], kind: type[Fields]) -> Fields:
 class Completion:
     """A checked request for texts."""
 
-    def __init__(self, fields: CompletionFields, parameters: dict[str, Any], limits: Limits) -> None:
-        """Raises Problem for what is beyond the limits."""
+    def __init__(
+        self,
+        fields: CompletionFields,
+        settings: SessionSettings,
+        session: bytes | None,
+        limits: Limits,
+    ) -> None:
+        """``session`` is that to go on with, as `gentext.session` packs it; ``settings`` are merged with its own.
+
+        Raises Problem for what is beyond the limits.
+        """
         self.fields = fields
         self.prompts = [fields.prompt] if isinstance(fields.prompt, str) else fields.prompt
-        self.seed = secrets.randbelow(DRAWN_SEEDS) if fields.seed is None else fields.seed
-        self._parameters = parameters
+        self.seed = settings.seed
+        self._settings, self._session = settings, session
         self._check(limits)
 
-    def jobs(self, session: bytes | None = None) -> list[TextJob]:
+    def jobs(self) -> list[TextJob]:
         """Return a job for each text, in the order of the choices."""
-        fields = self.fields
+        fields, settings = self.fields, self._settings
         return [
             TextJob(
                 number=0,
                 prompt=prompt,
-                stream=number * fields.n + choice,
+                stream=settings.stream + number * fields.n + choice,
                 seed=self.seed,
                 length=fields.max_tokens,
-                stop=read_texts(fields.stop),
-                parameters=self._parameters,
-                unknown=fields.unknown,
-                style=fields.style,
-                match=fields.match,
-                json_schema=fields.json_schema,
-                match_prime=fields.match_prime,
+                stop=settings.stop,
+                parameters=settings.parameters,
+                unknown=settings.unknown,
+                style=settings.style,
+                match=settings.match,
+                json_schema=settings.json_schema,
+                match_prime=settings.match_prime,
                 top_logprobs=fields.logprobs,
                 echo=fields.echo,
-                session=session,
+                session=self._session,
             )
             for number, prompt in enumerate(self.prompts)
             for choice in range(fields.n)
@@ -140,6 +154,12 @@ class Completion:
         fields = self.fields
         if not self.prompts:
             raise Problem(400, "prompt = []: expected a text, or a list with at least one", parameter="prompt")
+        if self._session is not None and len(self.prompts) > 1:
+            raise Problem(
+                400,
+                f"prompt has {len(self.prompts)} texts; expected one with a session, which it is appended to",
+                parameter="prompt",
+            )
         for prompt in self.prompts:
             check_size("prompt", len(prompt), limits.prompt, "characters")
         check_size("n", len(self.prompts) * fields.n, limits.texts, "texts")
@@ -156,15 +176,31 @@ class Completion:
             raise Problem(400, f"seed = {self.seed}: expected 0 to {SEED_LIMIT - 1}", parameter="seed")
 
 
-def read_completion(body: Mapping[str, Any], links: Mapping[str, Any], limits: Limits) -> Completion:
+def read_completion(body: Mapping[str, Any], links: Mapping[str, Any], limits: Limits, keys: SessionKeys) -> Completion:
     """Return a request for texts. Raises Problem for a name, a type or a number that cannot be.
+
+    A request with a session has its settings where it gives none itself. Raises SessionError for a session that is
+    none, or belongs to another file.
 
     :param links: the model as `gentext.plugins.server.answers.describe_model` describes it.
     """
     names = {field.name for field in msgspec.structs.fields(CompletionFields)}
     fields = read_fields({name: setting for name, setting in body.items() if name in names}, CompletionFields)
     settings = {name: setting for name, setting in body.items() if name not in names and setting is not None}
-    return Completion(fields, _read_parameters(settings, links, names), limits)
+    parameters = _read_parameters(settings, links, names)
+    changes = {name: getattr(fields, name) for name in SESSION_FIELDS if body.get(name) is not None} | {
+        "parameters": parameters
+    }
+    if "stop" in changes:
+        changes["stop"] = read_texts(fields.stop)
+    if fields.session is None:
+        new_seed: dict[str, Any] = {"seed": secrets.randbelow(DRAWN_SEEDS)}
+        return Completion(fields, SessionSettings(**(new_seed | changes)), None, limits)
+    packed = keys.open(fields.session)
+    session = unpack(packed)
+    if links["fingerprint"] is not None:
+        check_origin(session, links["fingerprint"], links["runtime"])
+    return Completion(fields, merge_settings(session.settings, changes), packed, limits)
 
 
 def _read_parameters(settings: Mapping[str, Any], links: Mapping[str, Any], names: set[str]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from gentext.plugins.server.protocol import BACKLOG, allow_connections, make_con
 from gentext.plugins.server.settings import Limits
 from gentext.plugins.server.workers import WorkerOptions
 from gentext.run import GENERATOR_FILE
+from gentext.session_keys import SessionKeys
 from gentext.settings import check_device
 from gentext.source import find_source
 
@@ -46,6 +47,7 @@ class ServeOptions:
     limits: Limits
     allowed_hosts: Sequence[str] = ()
     api_key_file: Path | None = None
+    session_key_file: Path | None = None
 
 
 def serve_models(options: ServeOptions) -> None:
@@ -62,8 +64,9 @@ def serve_models(options: ServeOptions) -> None:
         ),
         metrics,
     )
+    session_keys = SessionKeys.new() if options.session_key_file is None else SessionKeys.load(options.session_key_file)
     with open_address(options.host, options.port) as listener:
-        asyncio.run(_serve(Server(models, options.limits), listener, options, keys))
+        asyncio.run(_serve(Server(models, options.limits, session_keys), listener, options, keys))
 
 
 def find_models(sources: Sequence[str]) -> Iterator[tuple[str, Path]]:
@@ -101,9 +104,11 @@ async def _serve(server: Server, listener: socket.socket, options: ServeOptions,
     serving = asyncio.create_task(http_server.serve([listener]))
     try:
         await server.models.open()
+        if options.session_key_file is None:
+            say("gen: sessions end with this process; with --session-key-file FILE they go on in the next one")
         host, port = listener.getsockname()[:2]
         say(f"gen: serving {', '.join(server.models.by_name)} at http://{f'[{host}]' if ':' in host else host}:{port}")
-        await _wait_for_end(server, serving)
+        await _wait_for_end(server, serving, options)
         await _drain(server, options.limits.drain_seconds)
     finally:
         http_server.should_exit = True
@@ -120,13 +125,14 @@ class HttpServer(uvicorn.Server):
         yield
 
 
-async def _wait_for_end(server: Server, serving: asyncio.Task[None]) -> None:
-    """Wait for a signal that ends the server; SIGHUP loads the files again."""
+async def _wait_for_end(server: Server, serving: asyncio.Task[None], options: ServeOptions) -> None:
+    """Wait for a signal that ends the server; SIGHUP loads the files again, that of the session keys too."""
     loop = asyncio.get_running_loop()
     end = asyncio.Event()
     reloads: set[asyncio.Task[None]] = set()
 
     def reload() -> None:
+        _reload_keys(server, options.session_key_file)
         task = asyncio.create_task(server.models.reload())
         reloads.add(task)
         task.add_done_callback(reloads.discard)
@@ -136,6 +142,16 @@ async def _wait_for_end(server: Server, serving: asyncio.Task[None]) -> None:
         with contextlib.suppress(NotImplementedError, AttributeError):  # Windows has no such handlers
             loop.add_signal_handler(getattr(signal, name), handler)
     await asyncio.wait([asyncio.create_task(end.wait()), serving], return_when=asyncio.FIRST_COMPLETED)
+
+
+def _reload_keys(server: Server, path: Path | None) -> None:
+    """Load the keys of sessions again; where that fails, those that were loaded before are still used."""
+    if path is None:
+        return
+    try:
+        server.session_keys = SessionKeys.load(path)
+    except UsageError as error:
+        say(f"gen: {error}; the keys that were loaded before are still used")
 
 
 async def _drain(server: Server, seconds: float) -> None:

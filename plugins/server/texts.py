@@ -7,16 +7,19 @@ import collections
 import dataclasses
 from collections.abc import Collection
 
+import msgspec
 import numpy as np
 
-from gentext.bundle import readable_symbol
+from gentext.bundle import Bundle, readable_symbol
 from gentext.console import quiet
-from gentext.errors import UsageError, nearest
+from gentext.continuation import continue_text, is_within_match, make_session
+from gentext.errors import SessionError, UsageError, nearest
 from gentext.library import TextModel
 from gentext.parameters import KeywordSpelling
 from gentext.plugins.server.messages import SymbolScore, TextEvent, TextJob
 from gentext.row_state import RowState
 from gentext.rows import RowRequest, Slot, row_requests
+from gentext.session import SessionSettings, pack, unpack
 from gentext.slots import SlotPiece, Slots
 from gentext.writing import WritingOptions
 
@@ -45,16 +48,19 @@ class RequestSpelling(KeywordSpelling):
 class RunningText:
     """A text in a slot, or held."""
 
-    def __init__(self, job: TextJob, request: RowRequest, state: RowState | None, symbols: list[bytes]) -> None:
+    def __init__(
+        self, job: TextJob, request: RowRequest, state: RowState | None, settings: SessionSettings, bundle: Bundle
+    ) -> None:
         self.number = job.number
-        self._job, self._request, self._state = job, request, state
+        self._request, self._state = request, state
+        self._settings, self._bundle = settings, bundle
         self.slot: Slot | None = None
         """Its slot; None before it has one, and while it is held."""
         self._drawn = 0
         """The symbols that were drawn in the slot up to the last event."""
         self._prompt_tokens = len(request.prime)
         """The number of symbols of the prompt, until an event has told it."""
-        self._scores = None if job.top_logprobs is None else _Scores(job, symbols)
+        self._scores = None if job.top_logprobs is None else _Scores(job, bundle.token_bytes)
 
     @property
     def is_held(self) -> bool:
@@ -111,7 +117,11 @@ class RunningText:
         return count
 
     def _pack(self, state: RowState) -> bytes | None:
-        return None
+        """Return the session of the text; None where the file cannot have one, or it would be too large."""
+        try:
+            return pack(make_session(self._bundle, self._settings, state))
+        except SessionError:
+            return None
 
 
 def begin_text(model: TextModel, job: TextJob) -> RunningText:
@@ -130,11 +140,29 @@ def begin_text(model: TextModel, job: TextJob) -> RunningText:
         top_logprobs=job.top_logprobs or 0,
         echo=job.echo,
     )
+    settings = SessionSettings(
+        seed=job.seed,
+        stream=job.stream,
+        parameters=job.parameters,
+        style=job.style,
+        stop=job.stop,
+        match=job.match,
+        json_schema=job.json_schema,
+        match_prime=job.match_prime,
+        prime=job.prompt,
+        unknown=job.unknown,
+    )
     with quiet():  # notes for the user of a command are none for a client
-        writing = model.prepare_writing([job.prompt], options, RequestSpelling())
-        [request] = row_requests(writing, keeps_state=True)
+        state = None
+        if job.session is None:
+            [request] = row_requests(model.prepare_writing([job.prompt], options, RequestSpelling()), keeps_state=True)
+        else:
+            session = unpack(job.session)
+            request, state = continue_text(model._sampler, session, job.prompt, options, RequestSpelling())
+            if is_within_match(session, job.match, job.json_schema):
+                settings = msgspec.structs.replace(settings, prime=session.settings.prime)
     request = dataclasses.replace(request, keeps_tokens=job.top_logprobs is not None, streams=True)
-    return RunningText(job, request, None, model.bundle.token_bytes)
+    return RunningText(job, request, state, settings, model.bundle)
 
 
 class _Scores:

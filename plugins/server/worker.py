@@ -63,6 +63,8 @@ class Worker:
         """Jobs that are prepared, or answered, by other threads."""
         self._ended_early: set[int] = set()
         """Those of them whose clients have gone."""
+        self._cut_early: set[int] = set()
+        """Those of them that end as soon as they are prepared, with a session."""
         self._plain = concurrent.futures.ThreadPoolExecutor(1, "prepare")
         self._matched = concurrent.futures.ThreadPoolExecutor(1, "match")
         self._searches = concurrent.futures.ThreadPoolExecutor(1, "search")
@@ -120,11 +122,13 @@ class Worker:
             if number not in self._ended_early:
                 self._texts[number] = message
                 self._join(message)
+                if number in self._cut_early and number in self._texts:
+                    self._handle(Cut(number))
             self._forget(number)
         elif text is None:
             # The end of a text that is not prepared yet, or one that has crossed the text's last event.
             if isinstance(message, Leave | Cut) and number in self._waiting:
-                self._ended_early.add(number)
+                (self._cut_early if isinstance(message, Cut) else self._ended_early).add(number)
         elif isinstance(message, Hold):
             text.hold(self._slots)
         elif isinstance(message, Resume):
@@ -139,6 +143,7 @@ class Worker:
     def _forget(self, number: int) -> None:
         self._waiting.discard(number)
         self._ended_early.discard(number)
+        self._cut_early.discard(number)
 
     def _join(self, text: RunningText) -> None:
         try:
@@ -166,7 +171,7 @@ class Worker:
     def _fail(self, number: int, error: Exception) -> None:
         if isinstance(error, GenError):
             problem = problem_of(error)
-            self._send(Failed(number, problem.status, problem.message, problem.parameter))
+            self._send(Failed(number, problem.status, problem.message, problem.parameter, problem.code))
             return
         console.say(f"gen: error: {reason(error)}\n{''.join(traceback.format_exception(error))}")
         self._send(Failed(number, 500, "the server failed; its log has the reason"))
