@@ -119,7 +119,7 @@ class Slots:
         return batch.states([batch.slots.index(slot)])[0]
 
     def advance(self) -> list[SlotPiece]:
-        """Run the next call, and return a piece of each text that has gained something or ended by it."""
+        """Run the next call, or read primes for a while; return a piece of each text that has gained or ended by it."""
         self._let_go()
         ended = self._place(self._joined)
         self._joined = []
@@ -127,6 +127,17 @@ class Slots:
             return ended
         batch = self._turns[0]
         self._turns.rotate(-1)
+        begin = time.perf_counter()
+        pieces = ended + self._run_call(batch)
+        # Otherwise the other rows would draw between the ends of two primes, and all longer primes wait for them.
+        while batch.reads and batch.slots and time.perf_counter() - begin < self.schedule.chunk_seconds:
+            pieces += self._run_call(batch)
+        if not batch.slots:
+            self._turns.remove(batch)
+        return pieces
+
+    def _run_call(self, batch: RowBatch) -> list[SlotPiece]:
+        """Run the next call of a batch, and return what texts have gained by it."""
         waits = batch.reads or any(slot.waits for slot in batch.slots)
         rows = len(batch.slots)
         longest = PREFILL_POSITIONS if batch.reads else max(slot.text.token_count for slot in batch.slots)
@@ -134,9 +145,7 @@ class Slots:
         begin = time.perf_counter()
         positions, pieces = self._read(batch, positions) if batch.reads else self._draw(batch, positions)
         self.schedule.record_call(rows, positions, time.perf_counter() - begin)
-        if not batch.slots:
-            self._turns.remove(batch)
-        return ended + pieces
+        return pieces
 
     def _let_go(self) -> None:
         """Remove the rows that have left."""
