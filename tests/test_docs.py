@@ -12,10 +12,13 @@ What is not quite as the page says, so that it takes seconds:
 - Of ``make`` the target is looked up, of ``pip install`` the extras. A page's plugin is not installed with pip:
   its pyproject.toml becomes the metadata that pip would write.
 - Of the commands' outputs, only those of ``gen plugins`` are compared.
+- ``gen serve`` starts a server on a free port, which all later ``curl`` lines and programs of the page reach. Of
+  ``systemctl`` the unit is looked up. The configuration of nginx is run by test_fleet.py.
 """
 
 from __future__ import annotations
 
+import configparser
 import contextlib
 import dataclasses
 import importlib
@@ -26,6 +29,7 @@ import re
 import runpy
 import shlex
 import shutil
+import subprocess
 import sys
 import tomllib
 import types
@@ -35,6 +39,7 @@ from typing import Any
 
 import pytest
 import torch.distributed.run
+from serving import ServerProcess
 
 import gentext
 from gentext.chain import Link
@@ -153,6 +158,7 @@ class Story:
         self.blocks = blocks(page)
         self.notebook = types.ModuleType("snippet") if page.stem in NOTEBOOKS else None
         self.plugins: list[str] = []
+        self.server: ServerProcess | None = None
         self.monkeypatch.setattr(gentext, "train", trained_shortly(gentext.train))
         for block in self.blocks:
             if block.name:
@@ -180,6 +186,7 @@ class Story:
     def run(self, block: Block) -> None:
         kinds = {"sh": self.shell, "console": self.shell, "python": self.python, "toml": self.toml}
         kinds |= {"json": lambda one: json.loads(one.text), "jsonl": self.jsonl}
+        kinds |= {"ini": self.unit, "nginx": lambda one: None}
         assert block.language in kinds, f"{block}: a block of {block.language or 'no language'}"
         kinds[block.language](block)
 
@@ -191,11 +198,17 @@ class Story:
             name = next(one for one in words if "=" not in one)
             how = {"gen": self.run_gen, "make": self.run_make, "pip": self.run_pip, "torchrun": self.run_torchrun}
             how |= {"cd": self.run_cd, "pytest": self.run_pytest, "python": self.run_build, "twine": self.run_build}
+            how |= {"curl": self.run_curl, "systemctl": self.run_systemctl}
+            how |= dict.fromkeys(("openssl", "chmod", "cat"), self.run_shell)
             assert name in how, f"{block}: teach this test what to do with {line!r}"
             how[name](block, words, shown)
 
     def run_gen(self, block: Block, words: list[str], shown: str) -> None:
         begin = words.index("gen")
+        if words[begin + 1] == "serve":
+            self.close()
+            self.server = ServerProcess([*without(words[begin + 2 :], "--port"), "--workers", "1"])
+            return
         stdin = b""
         if "<" in words:
             stdin = Path(words[words.index("<") + 1]).read_bytes()
@@ -265,6 +278,44 @@ class Story:
         assert words[1] == "install" and found, f"{block}: {words}"
         assert all(one in extras for one in (found[1] or "").split(",") if one), f"{block}: extras {list(extras)}"
 
+    def run_curl(self, block: Block, words: list[str], shown: str) -> None:
+        """Send the request, of any port, to the page's server."""
+        assert self.server is not None, f"{block}: no gen serve above it"
+        words = [re.sub(r"^http://127\.0\.0\.1:\d+", self.server.url, word) for word in words]
+        answer = subprocess.run([*words, "--fail", "--silent"], stdout=subprocess.PIPE, timeout=60)
+        assert answer.returncode == 0 and answer.stdout, f"{block}: {words}: {answer.returncode}"
+        json.loads(answer.stdout)
+
+    def run_shell(self, block: Block, words: list[str], shown: str) -> None:
+        """Run a line that makes a key."""
+        [line] = [line for line, _ in commands(block) if shlex.split(line, comments=True) == words]
+        subprocess.run(["sh", "-ec", line], check=True)
+
+    def run_systemctl(self, block: Block, words: list[str], shown: str) -> None:
+        """Take what can be done with a unit of the page."""
+        assert words[1] in ("enable", "restart", "reload"), f"{block}: {words}"
+        names = [word.partition("@")[0] for word in words[2:] if not word.startswith("-")]
+        text = self.page.read_text(encoding="utf-8")
+        assert names and all(f"/etc/systemd/system/{name}@.service" in text for name in names), f"{block}: {words}"
+
+    def unit(self, block: Block) -> None:
+        """Read a unit of systemd, and the command in it."""
+        parser = configparser.ConfigParser(interpolation=None)
+        parser.optionxform = str  # type: ignore[assignment,method-assign]
+        parser.read_string(block.text)
+        words = shlex.split(parser["Service"]["ExecStart"])
+        with self.monkeypatch.context() as patch:
+            patch.setattr("gentext.plugins.server.serving.serve_models", lambda options: None)
+            code, _, err = self.gen(*[word.replace("%i", "8001") for word in words[1:]])
+        assert code == 0, f"{block}: {err}"
+
+    def close(self) -> None:
+        """End the page's server."""
+        if self.server is not None:
+            status, printed = self.server.end()
+            assert status == 0 and "Traceback" not in printed, printed
+            self.server = None
+
     # -- files and programs -------------------------------------------------------------------------
 
     def python(self, block: Block) -> None:
@@ -278,7 +329,8 @@ class Story:
         module = self.notebook or types.ModuleType("snippet")
         self.monkeypatch.setitem(sys.modules, "snippet", module)
         with contextlib.redirect_stdout(io.StringIO()) as out:
-            exec(compile("\n" * block.line + block.text, str(block.page), "exec"), vars(module))
+            text = re.sub(r"http://127\.0\.0\.1:\d+", self.server.url, block.text) if self.server else block.text
+            exec(compile("\n" * block.line + text, str(block.page), "exec"), vars(module))
         for name, one in vars(module).items():
             if isinstance(one, type) and issubclass(one, Strategy) and one is not Strategy:
                 check_compiles(Link(name.lower(), one(one.Config(), 13), {n: p.initial for n, p in one.params.items()}))
@@ -330,6 +382,7 @@ def test_page(
         story = Story(page, tiny_run, gen, monkeypatch)
         for block in story.blocks:
             story.run(block)
+        story.close()
     finally:
         forget_plugins()
         for name in set(sys.modules) - modules:

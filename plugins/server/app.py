@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -26,6 +27,9 @@ from gentext.plugins.server.settings import Limits
 from gentext.plugins.server.workers import Part, Task
 from gentext.session_keys import SessionKeys
 
+#: The page of the API, which loads nothing and runs no scripts.
+DOCS = Path(__file__).with_name("docs.html").read_bytes()
+DOCS_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 Result = TypeVar("Result")
 
 
@@ -48,6 +52,7 @@ class Server:
             Route("/health", self.show_health),
             Route("/ready", self.show_readiness),
             Route("/metrics", self.show_metrics),
+            Route("/docs", self.show_docs),
         ]
         methods_by_route = {route.path: route.methods or () for route in routes}
         guarded = Guards(Router(routes), methods_by_route, self.limits, hosts, keys)
@@ -122,6 +127,10 @@ class Server:
         """``/metrics``, for Prometheus."""
         content, content_type = self.models.metrics.expose()
         return Response(content, headers={"Content-Type": content_type})
+
+    async def show_docs(self, request: Request) -> Response:
+        """``/docs``: the page of the API."""
+        return Response(DOCS, headers={"Content-Security-Policy": DOCS_POLICY}, media_type="text/html")
 
     async def _read_body(self, request: Request) -> dict[str, Any]:
         if self.is_draining:
