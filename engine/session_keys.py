@@ -53,36 +53,21 @@ class SessionKeys:
         return cls([secrets.token_bytes(32)])
 
     @classmethod
-    def load(cls, path: Path) -> SessionKeys:
-        """Read a file with a key on its first line, and perhaps the key before it on the second.
+    def load(cls, path: Path, option: str = "") -> SessionKeys:
+        """Read a file with a key on its first line, and perhaps the key before it on the second; see `read_keys`.
 
-        Raises UsageError for a file that cannot be read, or has no key, a short one or too many; a file that other
-        users can read is worth a warning.
+        Raises UsageError for a file that cannot be read, or has no key, a short one or too many.
         """
-        try:
-            mode = path.stat().st_mode
-            content = read_file(path, MAX_KEY_FILE_BYTES)
-        except OSError as error:
-            raise UsageError(
-                f"{path}: cannot be read ({error.strerror}); expected a file with a session key; this makes one: "
-                f"{NEW_KEY} > {path}"
-            ) from None
-        if stat.S_ISREG(mode) and mode & (stat.S_IRGRP | stat.S_IROTH):
-            warn(
-                f"{path}: other users can read this file ({stat.filemode(mode)}), and who has a key can write "
-                f"sessions; chmod 600 {path}"
-            )
-        keys = [line.strip() for line in content.splitlines() if line.strip()]
-        if not keys:
-            raise UsageError(f"{path}: no key in it; expected one of {MIN_KEY_BYTES} bytes or more: {NEW_KEY}")
+        keys = read_keys(path, option)
+        title = f"{option} {path}".strip()
         if len(keys) > MAX_KEYS:
             raise UsageError(
-                f"{path}: {len(keys)} keys; expected one, or two lines: the key that signs, and the one before it"
+                f"{title}: {len(keys)} keys; expected one, or two lines: the key that signs, and the one before it"
             )
         for number, key in enumerate(keys, 1):
             if len(key) < MIN_KEY_BYTES:
                 raise UsageError(
-                    f"{path}: key {number} has {len(key)} bytes; expected {MIN_KEY_BYTES} or more: {NEW_KEY}"
+                    f"{title}: key {number} has {len(key)} bytes; expected {MIN_KEY_BYTES} or more: {NEW_KEY}"
                 )
         return cls(keys)
 
@@ -122,6 +107,32 @@ class SessionKeys:
                 "session_other_format",
             )
         return payload
+
+
+def read_keys(path: Path, option: str = "") -> list[bytes]:
+    """Return the keys of a file, one a line; warn of a file that other users can read.
+
+    :param option: the option that names the file, for messages.
+
+    Raises UsageError for a file that cannot be read, or has no key.
+    """
+    title = f"{option} {path}".strip()
+    try:
+        mode = path.stat().st_mode
+        content = read_file(path, MAX_KEY_FILE_BYTES)
+    except OSError as error:
+        raise UsageError(
+            f"{title}: cannot be read ({error.strerror}); expected a file with a key; this makes one: "
+            f"(umask 077; {NEW_KEY} > {path})"
+        ) from None
+    keys = [line.strip() for line in content.splitlines() if line.strip()]
+    if not keys:
+        raise UsageError(f"{title}: has no key; expected one on each line: {NEW_KEY}")
+    if any(not 0x21 <= byte <= 0x7E for key in keys for byte in key):
+        raise UsageError(f"{title}: expected keys of visible ASCII characters, one on each line: {NEW_KEY}")
+    if stat.S_ISREG(mode) and mode & (stat.S_IRGRP | stat.S_IROTH):
+        warn(f"{title}: other users can read this file ({stat.filemode(mode)}); chmod 600 {path}")
+    return keys
 
 
 def _number_key(key: bytes) -> bytes:

@@ -138,7 +138,7 @@ def test_sessions_outlive_the_process_with_a_key_file(
     first = complete(server, max_tokens=30, seed=5)
     expected = model.write(length=60, seed=5)[30:]
     rotated = tmp_path / "rotated"
-    rotated.write_text(f"a new key of more than 16 bytes\n{key_file.read_text()}")
+    rotated.write_text(f"a-new-key-of-more-than-16-bytes\n{key_file.read_text()}")
     with running_server(f"tiny={files[0]}", "--workers", "1", "--session-key-file", rotated) as other:
         assert "other users can read this file" in other.printed
         rest = complete(other, session=first["session"], max_tokens=30)
@@ -148,7 +148,7 @@ def test_sessions_outlive_the_process_with_a_key_file(
         other.process.send_signal(signal.SIGHUP)
         time.sleep(0.5)
         assert complete(other, session=rest["session"], max_tokens=1)["text"]
-        rotated.write_text("another key of more than 16 bytes\n")
+        rotated.write_text("another-key-of-more-than-16-bytes\n")
         other.process.send_signal(signal.SIGHUP)
         wait_until(lambda: status_of(other, rest["session"]) == 400)
     with running_server(f"tiny={files[0]}", "--workers", "1") as without:

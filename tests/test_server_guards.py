@@ -22,12 +22,13 @@ from starlette.types import Receive, Scope, Send
 from gentext.errors import UsageError
 from gentext.plugins.server.answering import Answering, send_json
 from gentext.plugins.server.guards import BodyMemory, Guards, find_route, parse_object, read_json, wait_for_end
-from gentext.plugins.server.keys import ApiKeys, read_keys
+from gentext.plugins.server.keys import ApiKeys
 from gentext.plugins.server.logs import LogWriter, configure_logging, record_of
 from gentext.plugins.server.metrics import Metrics
 from gentext.plugins.server.problems import Problem
 from gentext.plugins.server.protocol import allow_connections, make_config
 from gentext.plugins.server.settings import Limits
+from gentext.session_keys import read_keys
 
 #: Limits so short that a test can wait for them.
 LIMITS = Limits(

@@ -347,13 +347,14 @@ def test_tokens_of_another_format_and_size(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        ("", "no key in it"),
-        (" \n\n", "no key in it"),
+        ("", "has no key"),
+        (" \n\n", "has no key"),
         ("short\n", "key 1 has 5 bytes; expected 16 or more"),
         (f"{'k' * 16}\nshort", "key 2 has 5 bytes"),
         (f"{'k' * 16}\n" * 3, "3 keys; expected one, or two lines"),
+        ("a key with spaces in it", "expected keys of visible ASCII characters"),
         ("k" * 70_000, "cannot be read .larger than"),
-        (None, "cannot be read .No such file or directory.; expected a file with a session key; this makes one"),
+        (None, "cannot be read .No such file or directory.; expected a file with a key; this makes one"),
     ],
 )
 def test_files_with_impossible_keys(tmp_path: Path, content: str | None, problem: str) -> None:

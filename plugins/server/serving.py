@@ -17,7 +17,7 @@ from gentext.console import say
 from gentext.errors import UsageError
 from gentext.onnx_file import read_checked_metadata
 from gentext.plugins.server.app import Server
-from gentext.plugins.server.keys import ApiKeys, read_keys
+from gentext.plugins.server.keys import ApiKeys
 from gentext.plugins.server.logs import LogWriter, configure_logging
 from gentext.plugins.server.metrics import Metrics
 from gentext.plugins.server.models import Models, ServedModel
@@ -25,7 +25,7 @@ from gentext.plugins.server.protocol import BACKLOG, allow_connections, make_con
 from gentext.plugins.server.settings import Limits
 from gentext.plugins.server.workers import WorkerOptions
 from gentext.run import GENERATOR_FILE
-from gentext.session_keys import SessionKeys
+from gentext.session_keys import SessionKeys, read_keys
 from gentext.settings import check_device
 from gentext.source import find_source
 
@@ -64,9 +64,14 @@ def serve_models(options: ServeOptions) -> None:
         ),
         metrics,
     )
-    session_keys = SessionKeys.new() if options.session_key_file is None else SessionKeys.load(options.session_key_file)
+    session_keys = load_session_keys(options.session_key_file)
     with open_address(options.host, options.port) as listener:
         asyncio.run(_serve(Server(models, options.limits, session_keys), listener, options, keys))
+
+
+def load_session_keys(path: Path | None) -> SessionKeys:
+    """Return the keys of a file; without one, a new key. Raises UsageError for a file without a usable key."""
+    return SessionKeys.new() if path is None else SessionKeys.load(path, "--session-key-file")
 
 
 def find_models(sources: Sequence[str]) -> Iterator[tuple[str, Path]]:
@@ -149,7 +154,7 @@ def _reload_keys(server: Server, path: Path | None) -> None:
     if path is None:
         return
     try:
-        server.session_keys = SessionKeys.load(path)
+        server.session_keys = load_session_keys(path)
     except UsageError as error:
         say(f"gen: {error}; the keys that were loaded before are still used")
 
