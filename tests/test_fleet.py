@@ -159,7 +159,8 @@ def busy_lines(replica: ServerProcess) -> str:
 def test_a_client_that_goes_away_frees_its_slot(fleet: Fleet) -> None:
     fields = {"model": "texts", "prompt": "ab", "max_tokens": 1_000_000, "stream": True}
     with httpx.stream("POST", f"{fleet.url}/v1/completions", json=fields, timeout=PATIENCE) as answer:
-        next(answer.iter_lines())
+        lines = answer.iter_lines()  # the end of this iterator would close the connection
+        assert answer.status_code == 200 and next(lines).startswith("data: {")
         assert fleet.busy() == 1
     fleet.wait(lambda: fleet.busy() == 0)
 
