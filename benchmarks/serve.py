@@ -54,7 +54,9 @@ def run_mode(mode: str, path: Path, folder: Path, options: argparse.Namespace) -
     if mode == "forks":
         return asyncio.run(run_forks(path, folder, options.forks, options.seed, say))
     if mode == "faults":
-        return asyncio.run(run_faults(path, folder, options.requests, options.connections, options.seed, say))
+        return asyncio.run(
+            run_faults(path, folder, options.requests, options.connections, options.seed, options.only, say)
+        )
     server = Server([path], folder / f"{mode}.log", *options.server_option)
     if options.url:
         parts = urllib.parse.urlsplit(options.url)
@@ -84,6 +86,7 @@ def main() -> None:
     parser.add_argument("--forks", type=int, default=1000)
     parser.add_argument("--requests", type=int, default=5000, help="mutated requests of faults")
     parser.add_argument("--connections", type=int, default=10_000, help="connections of faults that say nothing")
+    parser.add_argument("--only", default="", help="words in the name of a fault; the others are left out")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,9 @@ import pytest
 from gentext.config import per_run_fields
 from gentext.describe import builtin_strategies
 from gentext.manager import host
-from gentext.plugins.server import requests
+from gentext.plugins.server import app, requests
+from gentext.plugins.server.metrics import Metrics
+from gentext.plugins.server.settings import Limits
 
 PAGE = (Path(requests.__file__).parent / "docs.html").read_text(encoding="utf-8")
 
@@ -112,6 +116,30 @@ def test_neutral_parameters(page: PageParser) -> None:
     assert neutral.keys() == requests.NEUTRAL_SETTINGS.keys() - links
     for name, row in neutral.items():
         assert json.loads(row[1]) in requests.NEUTRAL_SETTINGS[name]
+
+
+def test_limits() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "serve.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| ([\d,]+) \|", text.partition("## Limits")[2].partition("\n## ")[0], re.MULTILINE)
+    assert {name: float(limit.replace(",", "")) for name, limit in rows} == dataclasses.asdict(Limits())
+
+
+def test_metrics() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "serve.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"`(gentext_\w+)`", text.partition("## Metrics")[2].partition("\n## ")[0]))
+    families = Metrics().registry.collect()
+    names = {f"{family.name}_total" if family.type == "counter" else family.name for family in families}
+    assert documented == names
+
+
+def test_routes(page: PageParser) -> None:
+    source = inspect.getsource(app.Server.application)
+    routes = {path.replace("{name:path}", "NAME") for path in re.findall(r'Route\("([^"]+)"', source)}
+    documented = {row[0]: row[1] for row in page.tables[""] if len(row) == 3}
+    assert documented.keys() == routes
+    for path, method in documented.items():
+        posts = re.search(rf'Route\("{path}", [^)]*"POST"', source) is not None
+        assert method == ("POST" if posts else "GET")
 
 
 def test_page_stands_alone(page: PageParser) -> None:
