@@ -9,7 +9,7 @@ import typer
 
 from gentext.completion import complete_models
 from gentext.errors import MissingExtra
-from gentext.plugins.server.settings import Limits
+from gentext.plugins.server.settings import Limits, change_limits
 
 LIMITS = Limits()
 
@@ -39,6 +39,10 @@ def serve(
     api_key_file: Annotated[
         Path | None, typer.Option(help="Keys, one a line, of which each request must have one. Default: none.")
     ] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=NUMBER", help="Change a limit, such as body=1000; docs/serve.md lists them."),
+    ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes of a model. Default: by the size of its file.")] = 0,
     session_key_file: Annotated[
         Path | None,
@@ -54,7 +58,7 @@ def serve(
         from gentext.plugins.server.serving import ServeOptions, serve_models
     except ModuleNotFoundError:
         raise MissingExtra("gen serve", "serve") from None
-    limits = Limits(slots=slots, queue=queue, drain_seconds=drain_seconds)
+    limits = change_limits(Limits(slots=slots, queue=queue, drain_seconds=drain_seconds), limit or [])
     serve_models(
         ServeOptions(
             sources or [], host, port, workers, device, limits, allowed_host or [], api_key_file, session_key_file

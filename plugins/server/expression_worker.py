@@ -26,7 +26,7 @@ from gentext.plugins.server.expressions import (
 )
 
 #: How much less the process counts than one that writes, where both want a core.
-NICENESS = 10
+NICENESS = 5
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from gentext.byte_automaton import MAX_SECONDS, TOO_LARGE
+from gentext.byte_automaton import TOO_LARGE
 from gentext.errors import PrimeError, UsageError
 from gentext.match import MatchAutomaton
 from gentext.matching import Constraint
@@ -30,8 +30,6 @@ from gentext.plugins.server.problems import Overload
 
 #: States times symbols of one automaton. Its tables take twelve bytes for each, and are copied when texts begin.
 MAX_TABLE = 2**20
-#: Seconds that compiling may take, besides those of `gentext.byte_automaton`.
-MORE_SECONDS = 8
 #: Bytes of automata that are remembered, and of all tables that texts match at a time.
 MAX_REMEMBERED, MAX_TABLES = 2**26, 2**28
 
@@ -86,7 +84,7 @@ def read_frame(stream: BinaryIO) -> bytes | None:
 class ExpressionProcess:
     """The process that compiles for one model, and the automata that are remembered. Any thread may call it."""
 
-    def __init__(self, seconds: float = MAX_SECONDS + MORE_SECONDS, max_table: int = MAX_TABLE) -> None:
+    def __init__(self, seconds: float = 20.0, max_table: int = MAX_TABLE) -> None:
         self.seconds, self._max_table = seconds, max_table
         """How long an expression may take, and how many states times symbols its automaton may have."""
         self._process: subprocess.Popen[bytes] | None = None

@@ -24,6 +24,8 @@ class Start(msgspec.Struct, tag=True):
     device: str = "auto"
     threads: int = 0
     """0: as many as the file is fastest with."""
+    expression_seconds: float = 20.0
+    """How long what texts must match is compiled."""
 
 
 class TextJob(msgspec.Struct, tag=True):

@@ -53,7 +53,9 @@ class ServeOptions:
 def serve_models(options: ServeOptions) -> None:
     """Serve models until a signal ends it. Raises a GenError for a file or an address that cannot be used."""
     check_device(options.device)
-    worker_options = WorkerOptions(options.limits.slots, options.workers, options.device)
+    worker_options = WorkerOptions(
+        options.limits.slots, options.workers, options.device, options.limits.expression_seconds
+    )
     options = dataclasses.replace(options, limits=allow_connections(options.limits))
     keys = None if options.api_key_file is None else ApiKeys(read_keys(options.api_key_file, "--api-key-file"))
     metrics = Metrics()

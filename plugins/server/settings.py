@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from gentext.errors import UsageError, nearest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +41,8 @@ class Limits:
     """From the end of the headers to the end of the body."""
     reader_seconds: float = 30.0
     """How long a client may leave a full buffer unread."""
+    expression_seconds: float = 20.0
+    """How long an expression or a schema is compiled."""
     request_seconds: float = 600.0
     """How long a text is written; it then ends with what there is, and its session."""
     best_texts: int = 1000
@@ -47,3 +53,25 @@ class Limits:
     """Memory of a search."""
     drain_seconds: float = 30.0
     """How long texts are written on after SIGTERM."""
+
+
+def change_limits(limits: Limits, assignments: Sequence[str]) -> Limits:
+    """Return limits of which some are changed by texts such as ``body=1000``.
+
+    Raises UsageError for a name that no limit has, and for what is no number of its kind, or below 0.
+    """
+    changes: dict[str, Any] = {}
+    for assignment in assignments:
+        name, _, number_text = assignment.partition("=")
+        names = [field.name for field in dataclasses.fields(Limits)]
+        if name not in names:
+            raise UsageError(f"--limit {assignment}: no limit {name!r}.{nearest(name, names)} {', '.join(names)} exist")
+        kind = type(getattr(limits, name))
+        try:
+            changes[name] = kind(number_text)
+        except ValueError:
+            changes[name] = -1
+        if not (0 <= changes[name] < float("inf")):
+            expected = "a whole number" if kind is int else "a number"
+            raise UsageError(f"--limit {assignment}: expected {name}= and {expected} from 0")
+    return dataclasses.replace(limits, **changes)

@@ -210,7 +210,7 @@ def main() -> None:
         start = next(requests)
         assert isinstance(start, Start)
         model, slots = open_slots(start)
-        use_compiler(ExpressionProcess().compile)
+        use_compiler(ExpressionProcess(start.expression_seconds).compile)
         worker = Worker(model, slots, send)
         send(Ready(describe_model(model)))
     except Exception as error:

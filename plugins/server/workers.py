@@ -202,6 +202,8 @@ class WorkerOptions:
     workers: int = 0
     """0: as many as the file is fastest with."""
     device: str = "auto"
+    expression_seconds: float = 20.0
+    """How long what texts must match is compiled."""
 
 
 class WorkerGroup:
@@ -210,7 +212,8 @@ class WorkerGroup:
     def __init__(self, path: Path, options: WorkerOptions, is_freed: Callable[[], None]) -> None:
         self.path = path
         count, threads = choose_workers(path, options)
-        start = Start(str(path), -(-options.slots // count), options.device, threads)
+        slots = -(-options.slots // count)
+        start = Start(str(path), slots, options.device, threads, options.expression_seconds)
         self.workers = [Worker(start, is_freed) for _ in range(count)]
         self._is_freed = is_freed
         self._listeners: list[asyncio.Task[None]] = []
