@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import signal
 import socket
 import threading
 import time
@@ -156,6 +157,10 @@ def test_keys_are_asked_for(tiny_run: Path, tmp_path: Path) -> None:
             assert httpx.get(url, headers=headers).status_code == status
         assert httpx.get(f"{server.url}/metrics").status_code == 401
         assert httpx.get(f"{server.url}/health").status_code == 200
+        (tmp_path / "keys").write_text("another-key\n")
+        server.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: httpx.get(url, headers={"Authorization": "Bearer another-key"}).status_code == 200)
+        assert httpx.get(url, headers={"Authorization": f"Bearer {CANARY}"}).status_code == 401
     assert CANARY not in server.printed
 
 

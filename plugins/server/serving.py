@@ -115,7 +115,7 @@ async def _serve(server: Server, listener: socket.socket, options: ServeOptions,
             say("gen: sessions end with this process; with --session-key-file FILE they go on in the next one")
         host, port = listener.getsockname()[:2]
         say(f"gen: serving {', '.join(server.models.by_name)} at http://{f'[{host}]' if ':' in host else host}:{port}")
-        await _wait_for_end(server, serving, options)
+        await _wait_for_end(server, serving, options, keys)
         await _drain(server, options.limits.drain_seconds)
     finally:
         http_server.should_exit = True
@@ -132,14 +132,16 @@ class HttpServer(uvicorn.Server):
         yield
 
 
-async def _wait_for_end(server: Server, serving: asyncio.Task[None], options: ServeOptions) -> None:
-    """Wait for a signal that ends the server; SIGHUP loads the files again, that of the session keys too."""
+async def _wait_for_end(
+    server: Server, serving: asyncio.Task[None], options: ServeOptions, keys: ApiKeys | None
+) -> None:
+    """Wait for a signal that ends the server; SIGHUP loads the files again, those of keys too."""
     loop = asyncio.get_running_loop()
     end = asyncio.Event()
     reloads: set[asyncio.Task[None]] = set()
 
     def reload() -> None:
-        _reload_keys(server, options.session_key_file)
+        _reload_keys(server, options, keys)
         task = asyncio.create_task(server.models.reload())
         reloads.add(task)
         task.add_done_callback(reloads.discard)
@@ -151,12 +153,13 @@ async def _wait_for_end(server: Server, serving: asyncio.Task[None], options: Se
     await asyncio.wait([asyncio.create_task(end.wait()), serving], return_when=asyncio.FIRST_COMPLETED)
 
 
-def _reload_keys(server: Server, path: Path | None) -> None:
-    """Load the keys of sessions again; where that fails, those that were loaded before are still used."""
-    if path is None:
-        return
+def _reload_keys(server: Server, options: ServeOptions, keys: ApiKeys | None) -> None:
+    """Load the keys again; where that fails, those that were loaded before are still used."""
     try:
-        server.session_keys = load_session_keys(path)
+        if options.session_key_file is not None:
+            server.session_keys = load_session_keys(options.session_key_file)
+        if keys is not None and options.api_key_file is not None:
+            keys.keys = read_keys(options.api_key_file, "--api-key-file")
     except UsageError as error:
         say(f"gen: {error}; the keys that were loaded before are still used")
 
