@@ -61,6 +61,8 @@ class RowBatch:
         self.model, self.bundle = model, bundle
         self.tables_key, self.reads = tables_key, reads
         self.slots: list[Slot] = []
+        self.active_links: frozenset[str] = frozenset()
+        """The links that its calls run."""
         self.arrays: dict[str, Any] = {}
         """The last tokens, states and parameters of all rows. States of automata are those of a row's own automaton."""
         inputs = model.signature.inputs
@@ -104,6 +106,7 @@ class RowBatch:
 
     def add(self, slot: Slot, state: RowState) -> None:
         """Add a row behind the others; it takes part from the next call on."""
+        self.active_links |= slot.request.active_links
         self.slots.append(slot)
         self._new_rows.append(state.arrays | dict(slot.request.params))
         for stack in self._stacks:

@@ -41,6 +41,8 @@ class RowRequest:
     """The same for rows that have the same tables."""
     automata: Mapping[str, Automaton]
     """Stop strings and expressions, by the name of the state that a row has in them."""
+    active_links: frozenset[str] = frozenset()
+    """The links that its parameters turn on. A call runs each link that is on in one of its rows, for all of them."""
     stop: StopAutomaton | None = None
     most_symbols: int | None = None
     """Symbols that are drawn at most, where that is known; the text may end earlier."""
@@ -117,11 +119,9 @@ def row_requests(
             f"{', '.join(link.name for link in bundle.chain) or 'empty'}; compile it: gen export RUN --chain "
             f"{','.join(chain.names)}"
         )
-    params = {
-        f"{link}.{name}": array
-        for link, arrays in chain.param_arrays(1, writing.chosen_chain.param_values).items()
-        for name, array in arrays.items()
-    }
+    link_params = chain.param_arrays(1, writing.chosen_chain.param_values)
+    active_links = frozenset(chain.active(link_params, {}).names)
+    params = {f"{link}.{name}": array for link, arrays in link_params.items() for name, array in arrays.items()}
     tables = {
         f"{link}.{name}": array
         for link, arrays in writing.tables.items()
@@ -145,6 +145,7 @@ def row_requests(
             tables=tables,
             tables_key=tables_key,
             automata=stop_automata,
+            active_links=active_links,
             stop=stop,
             top_count=min(options.top_logprobs, bundle.vocab_size),
             echo=options.echo,
@@ -158,6 +159,7 @@ def row_requests(
                 request,
                 params=params | {f"{MATCH_LINK}.{name}": np.array([[integer]]) for name, integer in first.items()},
                 automata=stop_automata | {expressions.kind.state: expressions},
+                active_links=active_links | {MATCH_LINK},
                 full_finish="match",
             )
         yield request

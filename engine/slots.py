@@ -28,6 +28,10 @@ from gentext.writing import BATCH_NUMBERS
 CHUNK_SECONDS = 0.1
 #: The same while a text waits for its first symbol.
 FIRST_SECONDS = 0.01
+#: From so many rows on, rows with other links draw in calls of their own.
+MIN_ROWS_APART = 64
+#: Batches among which rows are divided by their links, at most.
+MAX_BATCHES = 8
 
 
 class SlotPiece(NamedTuple):
@@ -177,12 +181,25 @@ class Slots:
                 self.leave(slot)
                 pieces.append(SlotPiece(slot, slot.take_first_characters(), slot.text.finish, 0, [], []))
                 continue
-            batch = next((batch for batch in self._turns if batch.reads == reads and batch.fits(request)), None)
+            batch = self._find_batch(request, reads)
             if batch is None:
                 batch = RowBatch(self.model, self.bundle, request.tables_key, reads=reads)
                 self._turns.appendleft(batch)
             batch.add(slot, state)
         return pieces
+
+    def _find_batch(self, request: RowRequest, reads: bool) -> RowBatch | None:
+        """Return the batch for a row that reads its prime or draws; None: it needs a new one.
+
+        Where there are many rows, those that draw with the same links share calls: a row would make the others pay for
+        its links. Few rows share calls whatever their links, as a call of a few costs nearly as much as one of many.
+        """
+        batches = [batch for batch in self._turns if batch.reads == reads and batch.fits(request)]
+        alike = next((batch for batch in batches if batch.active_links == request.active_links), None)
+        rows = sum(len(batch.slots) for batch in batches)
+        if alike is None and batches and (reads or rows < MIN_ROWS_APART or len(batches) >= MAX_BATCHES):
+            return batches[0]
+        return alike
 
     def _read(self, batch: RowBatch, positions: int) -> tuple[int, list[SlotPiece]]:
         """Read on in the primes of a batch, up to the end of the shortest. Rows that have read theirs draw from now on.

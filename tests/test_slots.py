@@ -251,3 +251,21 @@ def test_few_positions_while_a_text_waits() -> None:
 def finish(running: Slots) -> None:
     while running.busy:
         running.advance()
+
+
+def test_many_rows_draw_apart_by_their_links(model: TextModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond some rows, a new one shares the calls of those with the same links, and every text is what it is alone."""
+    monkeypatch.setattr("gentext.slots.MIN_ROWS_APART", 2)
+    monkeypatch.setattr("gentext.slots.MAX_BATCHES", 3)
+    requests = [
+        {"prime": "ab", "length": 30, "seed": number, "stream": 0, **PARAMETERS[number % len(PARAMETERS)]}
+        for number in range(12)
+    ]
+    running = make_slots(model, len(requests))
+    slots = [running.join(make_request(model, arguments)) for arguments in requests]
+    running.advance()
+    batches = [{slot.request.active_links for slot in batch.slots} for batch in running._turns if not batch.reads]
+    assert sorted(len(links) for links in batches) == [1, 1, 2], "the third one has what is left"
+    finish(running)
+    for slot, arguments in zip(slots, requests, strict=True):
+        assert slot.text.text == model.write(**arguments)
