@@ -55,12 +55,14 @@ Sampling
     compiled  generation with a compiled generator, many positions in a call
     decoder  from the tokens of one row to its text
     generate  texts from a sampler: requests in tokens, and pieces of text
+    batch_size  how many texts are written side by side
     stacking  automata of several requests as one table
     row_state  the state of a row of a compiled generator between two calls
     rows  a row of a compiled generator by itself: its request, and how far it is
     row_batch  rows that share the calls of a compiled generator
     schedule  how many positions a call has, where texts begin and end between calls
     slots  many texts over one compiled generator, which begin and end while others go on
+    bulk  the texts of one request in slots, in order
     session_keys  the keys that sign sessions, and the tokens in which sessions travel
     session  a text between two requests, as bytes that any process with the same file can go on from
     continuation  ends a request with a session, and begins one with it

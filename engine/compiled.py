@@ -6,14 +6,14 @@ It gives the same results as `gentext.stepping`, which runs one position at a ti
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gentext.bundle import Bundle
 from gentext.errors import FileFormatError
-from gentext.interfaces import Chunk, Finish, Request, TopSymbols
+from gentext.interfaces import Chunk, Finish, OpenSampler, Request, TopSymbols
 from gentext.noise import row_uniforms
 from gentext.signature import FINISH_BY_CODE, TOP_COUNT, TOP_OUTPUTS, Signature
 
@@ -43,6 +43,16 @@ class GeneratorModel(Protocol):
 
     def call(self, feeds: Mapping[str, Any]) -> Mapping[str, Any]:
         """Run the graph for the K positions of ``forced`` [K, N], and return its outputs by name."""
+        ...
+
+
+@runtime_checkable
+class SlotSampler(OpenSampler, Protocol):
+    """An opened sampler that may have a generator for `gentext.slots`."""
+
+    @property
+    def slot_model(self) -> GeneratorModel | None:
+        """The generator; None where it has to prepare for each number of rows, as on a GPU."""
         ...
 
 

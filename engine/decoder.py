@@ -117,8 +117,6 @@ class RowDecoder:
         self._empty_count = 0
         """Symbols without bytes since the last one that has some."""
         self._stop_state = 0
-        if stop is not None:
-            self._stop_state = stop.state_after_prime(bundle.join_symbols(prime))
 
     @property
     def state(self) -> DecoderState:
@@ -132,26 +130,35 @@ class RowDecoder:
         self._decoder.setstate((state.unfinished, 0))
         self._excess = state.excess
 
-    def append_prime(self, prime: bytes) -> None:
-        """Read a prime in the middle of a text: what was pending before it stays in front of it, and does not count."""
-        before = self._pending + self._excess + self._decoder.decode(b"", final=True)
-        self.result.add_characters(before)
-        if self._length is not None:
-            self._length += len(before)
-        self._pending = self._excess = ""
+    @property
+    def length_left(self) -> int | None:
+        """The characters that the text may still have, with those that are pending; None: without end."""
+        return None if self._length is None else self._length - self.result.length
+
+    def read_prime(self, prime: bytes) -> None:
+        """Read a prime, or a part of it: a stop string may begin in it."""
         if self._stop_automaton is not None:
             self._stop_state = self._stop_automaton.state_after_prime(prime, self._stop_state)
 
-    def release_excess(self) -> None:
-        """Begin with what was left over when the text before this one ended, which may end this one too."""
+    def release_before_prime(self) -> str:
+        """Return what is left of the text before a prime. It stands in front of the prime, and does not count."""
+        before = self._pending + self._excess + self._decoder.decode(b"", final=True)
+        self._pending = self._excess = ""
+        self.result.add_characters(before)
+        if self._length is not None:
+            self._length += len(before)
+        return before
+
+    def release_excess(self) -> str:
+        """Return the first characters, which were left over when the text before ended; they may end this one too."""
         excess, self._excess = self._excess, ""
         pending, length = self._pending, self._length
         if pending and length is not None and len(pending) >= length:
             self._pending = pending[:length]
-            self._finish_row(self._full_finish)
+            released = self._finish_row(self._full_finish)
             self._pending, self._excess = pending[length:], excess
-        elif excess:
-            self._release_characters(excess)
+            return released
+        return self._release_characters(excess)
 
     def feed_tokens(
         self, tokens: Sequence[int], logprobs: Sequence[float], top_symbols: TopSymbols | None = None

@@ -86,6 +86,8 @@ def generate(
         RowDecoder(GeneratedText(stream), bundle, length, stop, prime, full_finish, echo)
         for stream, prime, full_finish in zip(streams, primes, full_finishes, strict=True)
     ]
+    for decoder, prime in zip(decoders, primes, strict=True):
+        decoder.read_prime(bundle.join_symbols(prime))
     return [decoder.result for decoder in decoders], _decode_chunks(sampler, request, decoders)
 
 

@@ -67,7 +67,7 @@ class RowBatch:
         """The last tokens, states and parameters of all rows. States of automata are those of a row's own automaton."""
         inputs = model.signature.inputs
         self._axis_by_name = {
-            port.name: port.row_axis for port in inputs if port.row_axis is not None and port.name not in CALL_INPUTS
+            port.name: axis for port in inputs if (axis := port.row_axis) is not None and port.name not in CALL_INPUTS
         }
         self._state_names = ["token", *(port.name for port in model.signature.states)]
         self._chain = stored_chain(bundle)
@@ -167,15 +167,12 @@ class RowBatch:
         ]
 
     def _copy_states(self, rows: Sequence[int], arrays: Mapping[str, Any]) -> list[RowState]:
-        blocks = {}
-        for name in self._state_names:
-            axis = self._axis_by_name[name]
-            block = np.take(np.asarray(arrays[name]), rows, axis)
-            blocks[name] = np.split(block, len(rows), axis)
+        blocks = {name: np.take(np.asarray(arrays[name]), rows, self._axis_by_name[name]) for name in self._state_names}
+        all_before = {name: (slice(None),) * self._axis_by_name[name] for name in self._state_names}
         slots = [self.slots[row] for row in rows]
         return [
             RowState(
-                {name: block[number] for name, block in blocks.items()},
+                {name: block[(*all_before[name], slice(number, number + 1))] for name, block in blocks.items()},
                 slot.drawn,
                 slot.decoder.state,
                 {name: automaton.key for name, automaton in slot.request.automata.items()},
@@ -201,8 +198,15 @@ class RowBatch:
     def read(self, size: int) -> DrawnRows:
         """Read ``size`` tokens of each row's prime."""
         read = self._call(np.stack([slot.unread[:size] for slot in self.slots], axis=1).astype(np.int64))
-        for slot in self.slots:
+        stop_states = np.array(self.arrays[STOP.state])
+        for row, slot in enumerate(self.slots):
+            if (stop := slot.request.stop) is not None:
+                prime = self.bundle.join_symbols(slot.unread[:size])
+                slot.decoder.read_prime(prime)
+                stop_state = stop.state_after_prime(prime, int(stop_states[row]) - STOP.common_states)
+                stop_states[row] = stop_state + STOP.common_states
             slot.unread = slot.unread[size:]
+        self.arrays = self.arrays | {STOP.state: stop_states}
         return read
 
     def draw(self, size: int) -> DrawnRows:

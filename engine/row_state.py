@@ -47,7 +47,7 @@ class RowState:
     An automaton that has ended the text is not among them: whoever goes on begins it anew.
     """
     unread: tuple[int, ...] = ()
-    """The tokens of a prime that are still to be read. The stop automaton stands behind them already."""
+    """The tokens of a prime that are still to be read."""
 
 
 class FirstStates:
@@ -90,16 +90,11 @@ class FirstStates:
             arrays |= {name: first.arrays[name] for name in own_names}
             if kind is STOP:
                 # What was pending may also become another stop string, or be one.
-                excess, unread, stop_state = (
-                    decoder.pending + decoder.excess,
-                    self._bundle.join_symbols(state.unread),
-                    0,
-                )
+                excess = decoder.pending + decoder.excess
+                decoder = dataclasses.replace(decoder, pending="", excess=excess, stop_state=0)
                 if request.stop is not None:
-                    stop_state = request.stop.state_after_prime(unread)
-                    after_all = request.stop.state_after_prime(excess.encode() + decoder.unfinished + unread)
-                    arrays[kind.state] = np.array([after_all + kind.common_states])
-                decoder = dataclasses.replace(decoder, pending="", excess=excess, stop_state=stop_state)
+                    stop_state = request.stop.state_after_prime(excess.encode() + decoder.unfinished)
+                    arrays[kind.state] = np.array([stop_state + kind.common_states])
         return RowState(arrays, state.drawn, decoder, first.automata, state.unread)
 
     def _check(self, state: RowState, request: RowRequest) -> None:
@@ -119,7 +114,8 @@ class FirstStates:
             _check_range("unread", token, self._bundle.vocab_size)
         for kind in KINDS:
             if _goes_on(state, request, kind):
-                _check_range(kind.state, int(state.arrays[kind.state][0]), request.automata[kind.state].states)
+                states = request.automata[kind.state].states
+                _check_range(kind.state, int(state.arrays[kind.state][0]), states, begin=int(kind is STOP))
         self._check_decoder(state, request)
 
     def _check_decoder(self, state: RowState, request: RowRequest) -> None:
@@ -139,9 +135,9 @@ def _goes_on(state: RowState, request: RowRequest, kind: AutomatonKind) -> bool:
     return automaton is not None and state.automata.get(kind.state) == automaton.key
 
 
-def _check_range(name: str, number: int, end: int) -> None:
-    if not 0 <= number < end:
-        raise _state_error(f"{name} {number}", f"0 to {end - 1}")
+def _check_range(name: str, number: int, end: int, begin: int = 0) -> None:
+    if not begin <= number < end:
+        raise _state_error(f"{name} {number}", f"{begin} to {end - 1}")
 
 
 def _state_error(actual: str, expected: str) -> UsageError:

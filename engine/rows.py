@@ -80,22 +80,14 @@ class Slot:
             request.echo,
             request.keeps_tokens,
         )
-        self._first_characters = ""
+        self.has_begun = False
+        """Whether it has taken part in a call, or has ended without one."""
         self.drawn = 0
         """Symbols that were drawn, before this request too where it goes on with a state."""
         self.is_free = False
         """Whether its text has ended, or nobody wants the rest of it."""
         self.last_state: RowState | None = None
         """The state after the last symbol of a text that has ended, for a request that keeps it."""
-
-    def begin_text(self) -> None:
-        """Have the first piece begin with the characters that the text has before any symbol is drawn."""
-        self._first_characters = self.text.text
-
-    def take_first_characters(self) -> str:
-        """Return the characters with which a text that goes on from a state begins, the first time."""
-        characters, self._first_characters = self._first_characters, ""
-        return characters
 
     @property
     def waits(self) -> bool:
@@ -172,21 +164,8 @@ def begin_slot(
 
     Raises UsageError for a state that no row of this file can have.
     """
-    if state is None:
-        state, slot = first_states.make(request), Slot(request, bundle)
-    else:
-        state = first_states.enter(state, request)
-        slot = Slot(request, bundle, state.unread)
-        slot.drawn = state.drawn
-        slot.decoder.restore(state.decoder)
-        if len(request.prime):
-            slot.decoder.append_prime(bundle.join_symbols(request.prime))
-        else:
-            slot.decoder.release_excess()
-        slot.begin_text()
-    if request.stop is not None and len(request.prime):
-        stop_state = int(state.arrays[STOP.state][0]) - STOP.common_states
-        stop_state = request.stop.state_after_prime(bundle.join_symbols(request.prime), stop_state)
-        arrays = state.arrays | {STOP.state: np.array([stop_state + STOP.common_states])}
-        state = dataclasses.replace(state, arrays=arrays)
+    state = first_states.make(request) if state is None else first_states.enter(state, request)
+    slot = Slot(request, bundle, state.unread)
+    slot.drawn = state.drawn
+    slot.decoder.restore(state.decoder)
     return slot, state

@@ -37,8 +37,8 @@ class Schedule:
         # Twice the rows take at most twice the time, and half of them may take as long.
         position_seconds = self._position_seconds[nearest] * 2.0 ** max(0, size - nearest)
         seconds = (self.first_seconds if waits else self.chunk_seconds) / batches
-        most = longest if self._usual_length is None else min(longest, self._usual_length / CALLS_OF_A_TEXT)
-        return max(MIN_POSITIONS, int(min(most, seconds / max(position_seconds, 1e-9))))
+        limit = longest if self._usual_length is None else min(longest, self._usual_length / CALLS_OF_A_TEXT)
+        return max(MIN_POSITIONS, int(min(limit, seconds / max(position_seconds, 1e-9))))
 
     def record_call(self, rows: int, positions: int, seconds: float) -> None:
         """Remember how long a call took."""

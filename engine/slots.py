@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from gentext.batch_size import max_rows
 from gentext.bundle import Bundle
 from gentext.compiled import MAX_POSITIONS, PREFILL_POSITIONS, GeneratorModel
 from gentext.errors import FileFormatError, GenError, UsageError
@@ -22,7 +23,6 @@ from gentext.row_state import FirstStates, RowState
 from gentext.rows import RowRequest, Slot, begin_slot
 from gentext.schedule import Schedule
 from gentext.signature import FINISH_BY_CODE
-from gentext.writing import BATCH_NUMBERS
 
 #: Seconds between two chunks of a text, about.
 CHUNK_SECONDS = 0.1
@@ -70,7 +70,7 @@ class Slots:
         first_seconds: float = FIRST_SECONDS,
     ) -> None:
         """Raises UsageError for more slots than fit into memory, UnknownComponent where a link is missing."""
-        most_slots = max(1, BATCH_NUMBERS // bundle.row_elements)
+        most_slots = max_rows(bundle)
         if not 1 <= count <= most_slots:
             raise UsageError(f"{count} slots: expected 1 to {most_slots} for a model of this size")
         self.model, self.bundle, self.count = model, bundle, count
@@ -171,15 +171,18 @@ class Slots:
         """
         pieces = []
         for slot, state in rows:
-            reads, request = len(slot.unread) > 0, slot.request
+            reads, request, first_characters = len(slot.unread) > 0, slot.request, ""
+            if not slot.has_begun:
+                slot.has_begun = True
+                first_characters = slot.decoder.release_before_prime() if reads else slot.decoder.release_excess()
             if not reads and request.length == 0 and not slot.decoder.done:
                 slot.decoder.end_row(request.full_finish)
+            if first_characters or slot.decoder.done:
+                pieces.append(SlotPiece(slot, first_characters, slot.text.finish, 0, [], []))
             if slot.decoder.done:
-                slot.last_state = (
-                    dataclasses.replace(state, decoder=slot.decoder.state) if request.keeps_state else None
-                )
+                if request.keeps_state:
+                    slot.last_state = dataclasses.replace(state, decoder=slot.decoder.state)
                 self.leave(slot)
-                pieces.append(SlotPiece(slot, slot.take_first_characters(), slot.text.finish, 0, [], []))
                 continue
             batch = self._find_batch(request, reads)
             if batch is None:
@@ -277,9 +280,9 @@ def _decode(slot: Slot, drawn: DrawnRows, row: int, finish: Finish) -> SlotPiece
     """Add the new tokens of a row to its text, and return what that has gained."""
     text = slot.text
     tokens, blocks = len(text.tokens), len(text.top_blocks)
-    characters, error = slot.take_first_characters(), None
+    characters, error = "", None
     try:
-        characters += _feed(slot, drawn, row)
+        characters = _feed(slot, drawn, row)
     except FileFormatError as reason:  # the text would have no end; its neighbours go on
         error = reason
     if finish != "running" and not slot.decoder.done:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import numbers
 import secrets
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from gentext.batch_size import choose_batch_rows, max_texts
 from gentext.bundle import Bundle
 from gentext.chain import LinkArrays
 from gentext.console import Bar
@@ -37,16 +37,6 @@ if TYPE_CHECKING:
 MAX_TEXTS = 100_000
 #: Most probable symbols of a position, at most.
 MAX_TOP_LOGPROBS = 10
-#: Rows of one batch at most. On a CPU a model of 256 units wrote 29,500 characters a second in batches of 256 rows,
-#: 34,800 in batches of 1,024, 35,800 in batches of 2,048, and 28,700 in batches of 4,096, with 250 MB more memory than
-#: in those of 256. A GPU captures its graph for 1,024 rows, too.
-BATCH_ROWS = 1024
-#: Characters of one batch at most, with its primes. Until its text is printed, each new one takes about 40 bytes of
-#: memory: 8 for the token, 32 for the log-probability, which makes 80 MB. Each of the most probable symbols at it takes
-#: 12, and counts as one more.
-BATCH_CHARACTERS = 2**21
-#: Numbers of one batch at most, in all states and in the logits and the noise of one position: 64 MB of float32.
-BATCH_NUMBERS = 2**24
 #: What may be done about characters of a prime that the model does not know.
 UNKNOWN_POLICIES = ("error", "skip", "unknown")
 
@@ -141,21 +131,7 @@ class TextBatch(Iterator[Piece]):
 
     def result(self, row: int = 0) -> WrittenText:
         """Return the text of a row as it is now."""
-        generated = self._texts[row]
-        prime_top_symbols, top_symbols = generated.find_top_symbols() or (None, None)
-        return WrittenText(
-            self._primes[row],
-            generated.text,
-            generated.finish,
-            tuple(generated.tokens),
-            tuple(generated.logprobs),
-            self.seed,
-            generated.stream,
-            tuple(generated.prime_tokens),
-            tuple(generated.prime_logprobs),
-            top_symbols,
-            prime_top_symbols,
-        )
+        return written_text(self._primes[row], self.seed, self._texts[row])
 
     def complete_texts(self, bar: Bar | None = None) -> Iterator[WrittenText]:
         """Write all texts; yield them in their order, each as soon as it and all before it are complete.
@@ -193,23 +169,42 @@ class Writing:
     """What the texts must match."""
 
     def texts(self, bar: Bar | None = None) -> Iterator[WrittenText]:
-        """Write all texts, batch by batch; yield them in their order, each as soon as it can be.
+        """Write all texts; yield them in their order, each as soon as it can be.
 
         :param bar: counts the characters as they are written.
         """
+        if self.text_count > 1 and self.options.length is not None:
+            from gentext.bulk import open_slots, write_texts  # a single text does not need it
+            from gentext.rows import row_requests
+
+            if (slots := open_slots(self, self._batch_rows)) is not None:
+                texts = write_texts(slots, row_requests(self), max_texts(self._row_characters), bar)
+                for number, generated in enumerate(texts):
+                    yield written_text(self.primes[number // self.options.count_per_prime], self.seed, generated)
+                return
         for batch in self.batches():
             yield from batch.complete_texts(bar)
 
+    @property
+    def text_count(self) -> int:
+        """The number of texts."""
+        return len(self.primes) * self.options.count_per_prime
+
+    @property
+    def _row_characters(self) -> int:
+        """The characters that a text and its prime have at most, counted as in BATCH_CHARACTERS."""
+        longest_prime = max(len(ids) for ids in self.encoded_primes)
+        return (longest_prime + (self.options.length or 0)) * (1 + self.options.top_logprobs)
+
+    @property
+    def _batch_rows(self) -> int:
+        """The rows that are written side by side."""
+        return choose_batch_rows(self.sampler.bundle, self.text_count, self._row_characters)
+
     def batches(self) -> Iterator[TextBatch]:
         """Yield the batches in which the texts are written, each ready to be iterated over."""
-        text_count = len(self.primes) * self.options.count_per_prime
-        longest_prime = max(len(ids) for ids in self.encoded_primes)
-        row_positions = longest_prime + (self.options.length or 0)
-        max_rows = _max_batch_rows(self.sampler.bundle, row_positions * (1 + self.options.top_logprobs))
-        # Batches of one size: a GPU prepares for each size anew, and a small last batch would be slow.
-        batch_rows = math.ceil(text_count / math.ceil(text_count / max_rows))
-        for first_text in range(0, text_count, batch_rows):
-            yield self._begin_batch(range(first_text, min(first_text + batch_rows, text_count)))
+        for first_text in range(0, self.text_count, self._batch_rows):
+            yield self._begin_batch(range(first_text, min(first_text + self._batch_rows, self.text_count)))
 
     def _begin_batch(self, text_numbers: range) -> TextBatch:
         options = self.options
@@ -231,14 +226,22 @@ class Writing:
         return TextBatch([self.primes[prime_number] for prime_number in prime_numbers], self.seed, texts, pieces)
 
 
-def _max_batch_rows(bundle: Bundle, row_characters: int) -> int:
-    """Return how many rows of so many characters, and of the model's states, a batch may have; at least 1."""
-    row_limit = min(
-        BATCH_ROWS,
-        BATCH_CHARACTERS // max(row_characters, 1),
-        BATCH_NUMBERS // bundle.row_elements,
+def written_text(prime: str, seed: int, generated: GeneratedText) -> WrittenText:
+    """Return a text, as it is now, with what is needed to write it again."""
+    prime_top_symbols, top_symbols = generated.find_top_symbols() or (None, None)
+    return WrittenText(
+        prime,
+        generated.text,
+        generated.finish,
+        tuple(generated.tokens),
+        tuple(generated.logprobs),
+        seed,
+        generated.stream,
+        tuple(generated.prime_tokens),
+        tuple(generated.prime_logprobs),
+        top_symbols,
+        prime_top_symbols,
     )
-    return max(row_limit, 1)
 
 
 def prepare_writing(

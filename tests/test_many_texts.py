@@ -12,13 +12,16 @@ import numpy as np
 import pytest
 
 import gentext
-from gentext import writing
+from gentext import batch_size, bulk, writing
 from gentext.bundle import Bundle, StateMeta, TokenizerMeta
 from gentext.chain import Chain
 from gentext.escapes import decode_escapes
 from gentext.generate import generate
 from gentext.interfaces import Chunk, Request
+from gentext.row_state import RowState
+from gentext.rows import RowRequest, Slot
 from gentext.run import GENERATOR_FILE, MODEL_FILE
+from gentext.slots import SlotPiece, Slots
 from gentext.stop import find_unwritable
 from gentext.writing import TextBatch, WritingOptions
 
@@ -37,7 +40,7 @@ def batch_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         rows.append(len(options["primes"]))
         return generate(*arguments, **options)
 
-    monkeypatch.setattr(writing, "BATCH_CHARACTERS", 210)
+    monkeypatch.setattr(batch_size, "BATCH_CHARACTERS", 210)
     monkeypatch.setattr(writing, "generate", recorded_generate)
     return rows
 
@@ -53,12 +56,13 @@ def test_texts_do_not_depend_on_their_batches(file: str, tiny_run: Path, monkeyp
     in_one_batch = model.write_many(primes, **arguments)
     assert [written.stream for written in in_one_batch] == list(range(3, 18))
     for characters in (1, 2 * 35, 4 * 35, 7 * 35):
-        monkeypatch.setattr(writing, "BATCH_CHARACTERS", characters)
+        monkeypatch.setattr(batch_size, "BATCH_CHARACTERS", characters)
         assert model.write_many(primes, **arguments) == in_one_batch
 
 
 def test_a_batch_begins_when_those_before_are_written(tiny_run: Path, batch_rows: list[int]) -> None:
-    texts = gentext.load(tiny_run).prepare_writing(["ab"], WritingOptions(11, 50, seed=1)).texts()
+    model = gentext.load(tiny_run / MODEL_FILE)
+    texts = model.prepare_writing(["ab"], WritingOptions(11, 50, seed=1)).texts()
     assert batch_rows == []
     for text_number, written in enumerate(texts):
         assert written.stream == text_number
@@ -67,7 +71,7 @@ def test_a_batch_begins_when_those_before_are_written(tiny_run: Path, batch_rows
 
 
 def test_batches_are_of_one_size(tiny_run: Path, batch_rows: list[int]) -> None:
-    list(gentext.load(tiny_run).prepare_writing([""], WritingOptions(9, 50, seed=1)).texts())
+    list(gentext.load(tiny_run / MODEL_FILE).prepare_writing([""], WritingOptions(9, 50, seed=1)).texts())
     assert batch_rows == [3, 3, 3]
 
 
@@ -76,11 +80,11 @@ def test_large_states_and_many_symbols_make_small_batches() -> None:
     for state_size, max_rows in ((24, 1024), (2**15 - 1000, 512), (2**20 - 1000, 16), (2**24 - 2000, 1)):
         state = StateMeta("h", [1, None, state_size], "float32")
         bundle = Bundle("model", TokenizerMeta("fake", {}), symbols, [state], 0, [], {})
-        assert writing._max_batch_rows(bundle, 1) == max_rows
+        assert batch_size.choose_batch_rows(bundle, max_rows * 2, 1) == max_rows
 
 
 def test_memory_does_not_grow_with_the_number_of_texts(tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writing, "BATCH_CHARACTERS", 2000)
+    monkeypatch.setattr(batch_size, "BATCH_CHARACTERS", 2000)
     model = gentext.load(tiny_run)
     peaks = []
     for count in (20, 40, 400):
@@ -91,6 +95,34 @@ def test_memory_does_not_grow_with_the_number_of_texts(tiny_run: Path, monkeypat
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[2] < 1.5 * peaks[1]
+
+
+def test_a_text_that_ends_makes_room_for_the_next(tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts of a compiled generator come in order, and no more of them are in memory than may be."""
+    rows, begun, written = [], 0, 0
+
+    class CountingSlots(Slots):
+        def join(self, request: RowRequest, state: RowState | None = None) -> Slot:
+            nonlocal begun
+            begun += 1
+            assert begun - written <= 12
+            return super().join(request, state)
+
+        def advance(self) -> list[SlotPiece]:
+            rows.append(self.busy)
+            return super().advance()
+
+    monkeypatch.setattr(bulk, "Slots", CountingSlots)
+    monkeypatch.setattr(batch_size, "BATCH_CHARACTERS", 12 * 60)
+    monkeypatch.setattr(batch_size, "BATCH_ROWS", 4)
+    model = gentext.load(tiny_run / GENERATOR_FILE)
+    requested = model.prepare_writing([""], WritingOptions(40, 60, seed=1, stop=("a",)))
+    expected = [text for batch in requested.batches() for text in batch.complete_texts()]
+    for text in requested.texts():
+        assert text == expected[written]
+        written += 1
+    assert written == begun == 40
+    assert rows.count(4) > len(rows) / 2, "rows are filled again"
 
 
 class Shrinking:

@@ -149,7 +149,7 @@ def test_a_state_goes_on_elsewhere_as_if_nothing_had_been(
     """A text is cut by its length, within a call or at its end, and its state is put into a slot of other Slots."""
     arguments["length"] = 60
     request = make_request(model, arguments, keeps_state=True)
-    cut = dataclasses.replace(request, length=first_length)
+    cut = dataclasses.replace(request, length=first_length, full_finish="length")
     first_slots, second_slots = make_slots(model, 2), make_slots(model, 3)
     with pytest.MonkeyPatch.context() as patch:
         for running in (first_slots, second_slots):

@@ -93,6 +93,11 @@ class OnnxGenerator:
         self._reported_chains: set[str] = set()
         """Chains, by the names of their links, that the user knows not to be compiled."""
 
+    @property
+    def slot_model(self) -> GeneratorModel | None:
+        """The generator for rows that come and go; None on a GPU, which captures a graph for each number of rows."""
+        return None if self.session.on_cuda else self.model
+
     def generate(self, request: Request) -> Iterator[Chunk]:
         if is_compiled(self.bundle, request.chain):
             return generate_compiled(self.model, self.bundle, request)

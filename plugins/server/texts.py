@@ -57,7 +57,7 @@ class RunningText:
         self.slot: Slot | None = None
         """Its slot; None before it has one, and while it is held."""
         self._drawn = 0
-        """The symbols that were drawn in the slot up to the last event."""
+        """The symbols that were drawn in the slot up to the last event, less those of earlier slots without one."""
         self._prompt_tokens = len(request.prime)
         """The number of symbols of the prompt, until an event has told it."""
         self._scores = None if job.top_logprobs is None else _Scores(job, bundle.token_bytes)
@@ -69,7 +69,7 @@ class RunningText:
 
     def join(self, slots: Slots) -> None:
         """Begin in a free slot, or go on in one."""
-        self.slot, self._drawn = slots.join(self._request, self._state), 0
+        self.slot = slots.join(self._request, self._state)
 
     def hold(self, slots: Slots) -> None:
         """Leave the slot, with all that is needed to go on. A text whose prompt is still read goes on."""
@@ -81,12 +81,13 @@ class RunningText:
         self._request = dataclasses.replace(
             self._request,
             prime=self._request.prime[:0],
-            length=self._request.length - written.length,
+            length=slot.decoder.length_left,
             most_symbols=self._request.most_symbols and self._request.most_symbols - written.token_count,
             echo=False,
         )
         slots.leave(slot)
         self.slot = None
+        self._drawn -= written.token_count
 
     def leave(self, slots: Slots) -> None:
         """End here."""
@@ -96,7 +97,8 @@ class RunningText:
     def cut(self, slots: Slots) -> TextEvent:
         """Return the last event of a text that ends here, because the server does not go on with it."""
         state = self._state if self.slot is None else slots.state(self.slot)
-        event = TextEvent(self.number, "", 0, CUT, prompt_tokens=self._take_prompt_tokens())
+        drawn = -self._drawn if self.slot is None else self.slot.text.token_count - self._drawn
+        event = TextEvent(self.number, "", drawn, CUT, prompt_tokens=self._take_prompt_tokens())
         event.session = None if state is None else self._pack(state)
         return event
 
