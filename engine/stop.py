@@ -37,6 +37,7 @@ class StopAutomaton:
                 raise UsageError(f"stop string {stop!r}: {problem}")
         length_by_stop = {stop.encode(): len(stop) for stop in stops}
         _check_size(1 + sum(map(len, length_by_stop)), 256)
+        self._first_bytes = {stop[0] for stop in length_by_stop}
         children, final_states = _build_trie(list(length_by_stop))
         self.pending = np.zeros(len(children), np.int64)
         self.matched = np.zeros(len(children), np.int64)
@@ -62,6 +63,8 @@ class StopAutomaton:
 
     def advance(self, state: int, new_bytes: bytes) -> int:
         """Return the state after some new bytes: the first final one, else that after the last byte."""
+        if state == self.START_STATE and self._first_bytes.isdisjoint(new_bytes):
+            return state
         for byte in new_bytes:
             state = int(self._transitions[state, byte])
             if self.matched[state]:

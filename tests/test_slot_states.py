@@ -63,7 +63,7 @@ class NoiseGenerator:
         stop = StopAutomaton(stops) if stops else None
         automata = {} if stop is None else {STOP.state: stop_tables(stop, self.bundle.token_bytes)}
         ids = np.array(prime, np.int64)
-        return RowRequest(ids, seed, 0, length, {}, {}, "", automata, stop, keeps_state=True)
+        return RowRequest(ids, seed, 0, length, {}, {}, "", automata, stop=stop, keeps_state=True)
 
 
 def write(
