@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from typing import Any
+from unittest.mock import Mock
 
 import hypothesis
 import hypothesis.strategies as st
@@ -26,7 +27,7 @@ from gentext.plugins.server.keys import ApiKeys
 from gentext.plugins.server.logs import LogWriter, configure_logging, record_of
 from gentext.plugins.server.metrics import Metrics
 from gentext.plugins.server.problems import Problem
-from gentext.plugins.server.protocol import allow_connections, make_config
+from gentext.plugins.server.protocol import allow_connections, limit_socket, make_config
 from gentext.plugins.server.settings import Limits
 from gentext.session_keys import read_keys
 
@@ -447,3 +448,12 @@ def test_as_many_connections_as_files_are_possible() -> None:
 @hypothesis.given(st.recursive(st.none() | st.booleans() | st.text() | st.integers(-(2**63), 2**63 - 1), st.lists))
 def test_json_objects_are_read_as_they_are(content: Any) -> None:
     assert parse_object(json.dumps({"a": content}).encode()) == {"a": content}
+
+
+def test_an_answer_in_two_parts_does_not_wait_for_the_client() -> None:
+    """asyncio turns Nagle's algorithm off for other sockets than those that `serving.open_address` makes."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()):
+        accepted = listener.accept()[0]
+        with accepted:
+            limit_socket(Mock(get_extra_info=lambda name: accepted), Limits())
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
