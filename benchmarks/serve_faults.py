@@ -37,10 +37,11 @@ async def stay_silent(place: Place, count: int) -> Outcome:
     """Open thousands of connections that say nothing, beside one client that is served all the time."""
     server = place.server("silent").start()
     client = await Connection.open(server.address)
-    silent = await open_silent_connections(server.address, count)
     text = Text(1, 0, "", 50, 0)
-    begin = time.monotonic()
     served = (await client.ask("/v1/completions", text.request())).status == 200
+    silent = await open_silent_connections(server.address, count)
+    begin = time.monotonic()
+    served &= (await client.ask("/v1/completions", text.request())).status == 200
     open_at_once, waited = silent.open_count, None
     while time.monotonic() < begin + PATIENCE + 10:
         if await write_text(server, text) == library_text(place.path, text):

@@ -78,6 +78,9 @@ def test_what_explodes_is_refused_and_the_next_one_is_compiled() -> None:
     process.seconds = 0.5
     with pytest.raises(UsageError, match=r"match = '\.\{1,20000\}': it is too large"):
         compile_in(process, ".{1,20000}")
+    with pytest.raises(UsageError, match="too large"):  # at once
+        compile_in(process, ".{1,20000}")
+    assert process.process_id is None
     process.seconds = 60
     assert compile_in(process, "b").start == 0
     process.close()

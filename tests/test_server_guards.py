@@ -290,13 +290,23 @@ def test_silent_connections_disappear(running: Running) -> None:
 
 
 def test_one_connection_too_many_is_refused(running: Running) -> None:
-    connections = [running.connect() for _ in range(LIMITS.connections)]
+    connections = [running.connect(b"GET /wait HTTP/1.1\r\n" + HOST + b"\r\n") for _ in range(LIMITS.connections)]
+    for connection in connections:
+        read_until(connection, b"begun")
     status, headers, _ = running.ask()
     assert (status, headers["connection"]) == (503, "close")
     for connection in connections:
         connection.close()
     wait_until(lambda: not running.server.server_state.connections)
     assert running.ask(b"GET /health HTTP/1.1\r\n" + HOST + b"\r\n")[0] == 200
+
+
+def test_silent_connections_make_room_for_others(running: Running) -> None:
+    connections = [running.connect() for _ in range(2 * LIMITS.connections)]
+    assert running.ask(b"GET /health HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n")[0] == 200
+    for connection in connections:
+        connection.close()
+    wait_until(lambda: not running.server.server_state.connections)
 
 
 def test_a_reader_that_does_not_read_is_cut_off(running: Running) -> None:

@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Sequence
 from typing import Any, BinaryIO
@@ -32,6 +33,10 @@ from gentext.plugins.server.problems import Overload
 MAX_TABLE = 2**20
 #: Bytes of automata that are remembered, and of all tables that texts match at a time.
 MAX_REMEMBERED, MAX_TABLES = 2**26, 2**28
+
+
+#: An expression that was refused after so many seconds is refused at once for so many; so many of them are remembered.
+LONG_SECONDS, REFUSED_SECONDS, MAX_REFUSALS = 0.5, 60.0, 64
 
 
 class CompileJob(msgspec.Struct):
@@ -91,6 +96,8 @@ class ExpressionProcess:
         self._lock = threading.Lock()
         self._automata: collections.OrderedDict[tuple[object, ...], MatchAutomaton] = collections.OrderedDict()
         """Those that were used last, the last one behind the others."""
+        self._too_large: dict[tuple[object, ...], tuple[float, str]] = {}
+        """Until when an expression is refused, and why."""
         self._table_bytes = TableBytes()
 
     def compile(
@@ -106,6 +113,9 @@ class ExpressionProcess:
             if key in self._automata:
                 self._automata.move_to_end(key)
                 return self._automata[key]
+            until, message = self._too_large.get(key, (0.0, ""))
+            if time.monotonic() < until:
+                raise UsageError(message)
             job = CompileJob(
                 constraint.title,
                 constraint.expression,
@@ -115,9 +125,19 @@ class ExpressionProcess:
                 list(primes),
                 self._max_table,
             )
-            automaton = read_arrays(self._ask(job), len(symbols))
+            begun = time.monotonic()
+            try:
+                automaton = read_arrays(self._ask(job), len(symbols))
+            except UsageError as error:
+                self._remember_refusal(key, str(error), time.monotonic() - begun)
+                raise
             self._remember(key, automaton)
             return automaton
+
+    @property
+    def process_id(self) -> int | None:
+        """The number of the process; None where there is none."""
+        return None if self._process is None else self._process.pid
 
     def close(self) -> None:
         """End the process."""
@@ -147,6 +167,14 @@ class ExpressionProcess:
         if isinstance(reply, Refusal):
             raise (PrimeError if reply.is_prime else UsageError)(reply.message)
         return reply
+
+    def _remember_refusal(self, key: tuple[object, ...], message: str, seconds: float) -> None:
+        """Refuse what was refused after a long time at once, but not for ever: the machine may have been busy."""
+        if seconds < LONG_SECONDS:
+            return
+        while len(self._too_large) >= MAX_REFUSALS:
+            del self._too_large[next(iter(self._too_large))]
+        self._too_large[key] = time.monotonic() + REFUSED_SECONDS, message
 
     def _remember(self, key: tuple[object, ...], automaton: MatchAutomaton) -> None:
         tables = automaton.link_tables

@@ -13,7 +13,7 @@ import json
 import socket
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -79,13 +79,15 @@ def make_config(app: ASGIApp, limits: Limits, **options: Any) -> uvicorn.Config:
 
 def limited_protocol(limits: Limits) -> type[LimitedProtocol]:
     """Return the protocol with these limits, as a class, which uvicorn expects."""
-    return type("LimitedProtocol", (LimitedProtocol,), {"limits": limits})
+    return type("LimitedProtocol", (LimitedProtocol,), {"limits": limits, "silent": {}})
 
 
 class LimitedProtocol(HttpToolsProtocol):
     """One connection."""
 
     limits = Limits()
+    silent: ClassVar[dict[LimitedProtocol, None]] = {}
+    """The connections of a server that have not said anything yet, the oldest first."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -111,10 +113,21 @@ class LimitedProtocol(HttpToolsProtocol):
         super().connection_made(ClosingTransport(transport, self._close))
         limit_socket(transport, self.limits)
         self._set_deadline(self.limits.header_seconds, self._end_headers)
+        self.silent[self] = None
         if len(self.connections) > self.limits.connections:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """End the connection that has been silent for the longest time, which may be this one."""
+        oldest = next(iter(self.silent))
+        if oldest is not self:
+            oldest._socket_transport.abort()
+            del self.silent[oldest]
+        else:
             self._refuse(Problem(503, "too many connections are open; try again later", headers={"Retry-After": "1"}))
 
     def connection_lost(self, error: Exception | None) -> None:
+        self.silent.pop(self, None)
         self._is_ending = True
         self._set_deadline(None)
         self.resume_writing()
@@ -153,6 +166,7 @@ class LimitedProtocol(HttpToolsProtocol):
     # -- what arrives ----------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
+        self.silent.pop(self, None)
         if self._is_ending:
             self._discarded += len(data)
             if self._discarded > LINGER_BYTES:
