@@ -69,6 +69,10 @@ class CompletionFields(msgspec.Struct):
     user: str | None = None
 
 
+#: Looking the fields up takes longer than all else that is done with a request.
+COMPLETION_NAMES = frozenset(field.name for field in msgspec.structs.fields(CompletionFields))
+
+
 class ScoreFields(msgspec.Struct, forbid_unknown_fields=True):
     """The body of a request to ``/score``."""
 
@@ -184,10 +188,11 @@ def read_completion(body: Mapping[str, Any], links: Mapping[str, Any], limits: L
 
     :param links: the model as `gentext.plugins.server.answers.describe_model` describes it.
     """
-    names = {field.name for field in msgspec.structs.fields(CompletionFields)}
-    fields = read_fields({name: setting for name, setting in body.items() if name in names}, CompletionFields)
-    settings = {name: setting for name, setting in body.items() if name not in names and setting is not None}
-    parameters = _read_parameters(settings, links, names)
+    fields = read_fields(
+        {name: setting for name, setting in body.items() if name in COMPLETION_NAMES}, CompletionFields
+    )
+    settings = {name: setting for name, setting in body.items() if name not in COMPLETION_NAMES and setting is not None}
+    parameters = _read_parameters(settings, links, COMPLETION_NAMES)
     changes = {name: getattr(fields, name) for name in SESSION_FIELDS if body.get(name) is not None} | {
         "parameters": parameters
     }
@@ -203,7 +208,7 @@ def read_completion(body: Mapping[str, Any], links: Mapping[str, Any], limits: L
     return Completion(fields, merge_settings(session.settings, changes), packed, limits)
 
 
-def _read_parameters(settings: Mapping[str, Any], links: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
+def _read_parameters(settings: Mapping[str, Any], links: Mapping[str, Any], names: frozenset[str]) -> dict[str, Any]:
     """Return the parameters of links. Raises Problem for a name that is none, or one that a client may not set."""
     parameter_names = _parameter_names(links)
     parameters = {}
@@ -218,7 +223,7 @@ def _read_parameters(settings: Mapping[str, Any], links: Mapping[str, Any], name
     return parameters
 
 
-def _refusal(name: str, parameter_names: set[str], names: set[str]) -> Problem:
+def _refusal(name: str, parameter_names: set[str], names: frozenset[str]) -> Problem:
     if name in NEUTRAL_SETTINGS:
         neutral = NEUTRAL_SETTINGS[name][0]
         reason = (
