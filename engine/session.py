@@ -100,8 +100,9 @@ def file_fingerprint(bundle: Bundle) -> str:
 
 @functools.cache
 def runtime_version() -> str:
-    """Return name and version of the installed runtime."""
-    return next((f"{name} {version}" for name in RUNTIMES if (version := installed_version(name))), "unknown")
+    """Return name and version of the installed runtime, whose distributions have the same versions."""
+    versions = filter(None, map(installed_version, RUNTIMES))
+    return f"{RUNTIMES[0]} {next(versions, 'of an unknown version')}"
 
 
 def pack(session: Session) -> bytes:

@@ -19,6 +19,11 @@ import pytest
 from serving import ServerProcess, running_server
 
 import gentext
+from gentext.plugins.samplers.onnx import OnnxGenerator
+from gentext.plugins.server.messages import TextJob
+from gentext.plugins.server.texts import begin_text
+from gentext.session import unpack
+from gentext.slots import Slots
 
 LINKS = "match,penalties,bias,top_k,mirostat,temperature"
 
@@ -209,6 +214,43 @@ def test_texts_that_a_drain_cuts_go_on_in_the_next_server(
             assert text + rest == model.write(request["prompt"], length=len(text) + 200, **settings)
 
 
+@pytest.mark.parametrize("prompt", ["", "ba"])
+@pytest.mark.parametrize("is_read", [True, False])
+def test_what_is_held_back_when_a_text_is_cut_comes_first(model: gentext.TextModel, prompt: str, is_read: bool) -> None:
+    """Each character may become a stop string, until the next one is written."""
+    sampler = model._sampler
+    assert isinstance(sampler, OnnxGenerator)
+    slots = Slots(sampler.session, model.bundle, 1)
+    slots.schedule.choose_positions = lambda *_: 100  # type: ignore[method-assign]
+    stop = [f"{symbol}..\n\n.." for symbol in model.symbols if symbol != "."]
+    settings: dict[str, Any] = {"seed": 3, "stop": stop, "parameters": {}, "top_logprobs": 2, "echo": True}
+    begun = begin_text(model, TextJob(0, "ab" * 3000, 0, length=3000, **settings))
+    begun.join(slots)
+    assert begun.slot is not None
+    events = [begun.take_piece(piece) for piece in slots.advance()]
+    while is_read and not begun.slot.decoder.state.pending:
+        events += [begun.take_piece(piece) for piece in slots.advance()]
+    events.append(begun.cut(slots))
+    begun.leave(slots)
+    first = "".join(event.text for event in events)
+    session = unpack(events[-1].session or b"")
+    assert session.row.pending if is_read else session.row.unread
+
+    going_on = begin_text(model, TextJob(0, prompt, 0, length=50, session=events[-1].session, **settings))
+    going_on.join(slots)
+    events = []
+    while not events or events[-1].finish is None:
+        events += [going_on.take_piece(piece) for piece in slots.advance()]
+    text = "".join(event.text for event in events)
+    scores = [score for event in events for score in event.scores or ()]
+    if prompt:
+        assert text.startswith(session.row.pending + prompt) and len(text) == len(session.row.pending) + 2 + 50
+    else:
+        assert first + text == model.write("ab" * 3000, length=len(first) + 50, seed=3)
+    assert all(text[score.offset] == score.text and len(score.top) == 2 for score in scores)
+    assert [score.offset for score in scores] == list(range(len(session.row.pending), len(text)))
+
+
 def test_a_file_that_was_replaced(files: list[Path], key_file: Path, tmp_path: Path) -> None:
     path = tmp_path / "generator.onnx"
     shutil.copy(files[0], path)
@@ -218,3 +260,18 @@ def test_a_file_that_was_replaced(files: list[Path], key_file: Path, tmp_path: P
         os.replace(tmp_path / "new.onnx", path)
         server.process.send_signal(signal.SIGHUP)
         wait_until(lambda: status_of(server, session) == 409)
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_texts_that_take_too_long_are_cut_and_go_on(
+    files: list[Path], model: gentext.TextModel, is_stream: bool
+) -> None:
+    body = {"prompt": "a", "max_tokens": 900_000, "seed": 6, "stream": is_stream}
+    with running_server(files[0], "--workers", "1", "--limit", "request_seconds=0.5") as server:
+        answer = server.post("/v1/completions", **body)
+        lines = [line.removeprefix("data: ") for line in answer.text.splitlines() if line and "[DONE]" not in line]
+        choices = [choice for line in lines for choice in json.loads(line)["choices"]]
+        text = "".join(choice["text"] for choice in choices)
+        assert choices[-1]["finish"] == "cut" and 0 < len(text) < 900_000
+        rest = server.complete(session=choices[-1]["session"], max_tokens=200)["choices"][0]["text"]
+    assert text + rest == model.write("a", length=len(text) + 200, seed=6)

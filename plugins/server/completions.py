@@ -79,7 +79,7 @@ class CompletionAnswer:
         self.tokens = 0
         """Symbols of all prompts, and symbols drawn in all texts."""
         jobs = completion.jobs()
-        self._prompts = [job.prompt if completion.fields.echo else "" for job in jobs]
+        self._prompts = [job.prompt if job.echo and job.session is None else "" for job in jobs]
         self._choices = [Choice(index) for index in range(len(jobs))]
         self._choice_by_number: dict[int, Choice] = {}
         self._tasks = model.submit(jobs, self._receive)

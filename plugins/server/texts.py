@@ -60,7 +60,10 @@ class RunningText:
         """The symbols that were drawn in the slot up to the last event, less those of earlier slots without one."""
         self._prompt_tokens = len(request.prime)
         """The number of symbols of the prompt, until an event has told it."""
-        self._scores = None if job.top_logprobs is None else _Scores(job, bundle.token_bytes)
+        self._echoed_prompt = job.prompt if job.echo and state is not None else ""
+        """The prompt, until an event has it; without a session the server has it in the answer before any event."""
+        self._held_back = len(_find_held_back(job, state))
+        self._scores = None if job.top_logprobs is None else _Scores(job, state, bundle.token_bytes)
 
     @property
     def is_held(self) -> bool:
@@ -98,14 +101,14 @@ class RunningText:
         """Return the last event of a text that ends here, because the server does not go on with it."""
         state = self._state if self.slot is None else slots.state(self.slot)
         drawn = -self._drawn if self.slot is None else self.slot.text.token_count - self._drawn
-        event = TextEvent(self.number, "", drawn, CUT, prompt_tokens=self._take_prompt_tokens())
+        event = TextEvent(self.number, self._add_prompt(""), drawn, CUT, prompt_tokens=self._take_prompt_tokens())
         event.session = None if state is None else self._pack(state)
         return event
 
     def take_piece(self, piece: SlotPiece) -> TextEvent:
         """Return what a piece adds to the text, and at its end the session."""
         drawn, self._drawn = piece.token_count - self._drawn, piece.token_count
-        event = TextEvent(self.number, piece.text, drawn, prompt_tokens=self._take_prompt_tokens())
+        event = TextEvent(self.number, self._add_prompt(piece.text), drawn, prompt_tokens=self._take_prompt_tokens())
         if self._scores is not None:
             event.scores = self._scores.take(piece)
         if piece.finish != "running":
@@ -113,6 +116,11 @@ class RunningText:
             if piece.slot.last_state is not None:
                 event.session = self._pack(piece.slot.last_state)
         return event
+
+    def _add_prompt(self, text: str) -> str:
+        """Return the first characters of a text with the echoed prompt, behind what was held back before it."""
+        prompt, self._echoed_prompt = self._echoed_prompt, ""
+        return text[: self._held_back] + prompt + text[self._held_back :] if prompt else text
 
     def _take_prompt_tokens(self) -> int:
         count, self._prompt_tokens = self._prompt_tokens, 0
@@ -167,21 +175,35 @@ def begin_text(model: TextModel, job: TextJob) -> RunningText:
     return RunningText(job, request, state, settings, model.bundle)
 
 
+def _find_held_back(job: TextJob, state: RowState | None) -> str:
+    """Return what was held back when the text was cut: it comes first, also before an appended prompt."""
+    if state is None:
+        return ""
+    unfinished = state.decoder.unfinished if job.prompt else b""
+    return state.decoder.pending + state.decoder.excess + unfinished.decode("utf-8", "replace")
+
+
 class _Scores:
     """The log-probabilities of a text's symbols, each until its characters are certain.
 
     Characters that may become a stop string are not yet in the text, and never are where they become one.
     """
 
-    def __init__(self, job: TextJob, symbols: list[bytes]) -> None:
+    def __init__(self, job: TextJob, state: RowState | None, symbols: list[bytes]) -> None:
         self._job, self._symbols = job, symbols
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._waiting: collections.deque[SymbolScore] = collections.deque()
         self._decoded = 0
-        """Characters of all symbols so far, of an echoed prompt too."""
+        """Characters in front of the next symbol: those of the symbols so far, and of an echoed prompt."""
+        self._unread = len(state.unread) if state is not None and job.echo else 0
+        """Symbols of an earlier prompt that are read in front of the echoed one, and have no scores."""
+        if state is not None:
+            self._decoded = len(_find_held_back(job, state))
+            if not job.prompt:
+                self._decoder.setstate((state.decoder.unfinished, 0))
         self._certain = len(job.prompt) if job.echo else 0
         """Characters that the client has, or gets with the next event."""
-        self._prompt_read = 0
+        self._prompt_read = self._unread
         self._is_first = job.session is None
 
     def take(self, piece: SlotPiece) -> list[SymbolScore]:
@@ -189,7 +211,7 @@ class _Scores:
         written = piece.slot.text
         tokens = written.prime_tokens[self._prompt_read :] + piece.tokens
         logprobs = written.prime_logprobs[self._prompt_read :] + piece.logprobs
-        self._prompt_read = len(written.prime_tokens)
+        self._prompt_read = max(self._prompt_read, len(written.prime_tokens))
         tops = self._take_tops(piece, len(tokens))
         for token, logprob, top in zip(tokens, logprobs, tops, strict=True):
             is_unconditional = self._is_first and self._job.echo
@@ -217,7 +239,9 @@ class _Scores:
             return []
         tokens = np.concatenate([block.tokens for block in blocks])
         logprobs = np.concatenate([block.logprobs for block in blocks])
+        skipped = min(self._unread, len(tokens))
+        self._unread -= skipped
         return [
             [(readable_symbol(self._symbols[token]), logprob) for token, logprob in zip(*row, strict=True)]
-            for row in zip(tokens.tolist(), logprobs.tolist(), strict=True)
+            for row in zip(tokens[skipped:].tolist(), logprobs[skipped:].tolist(), strict=True)
         ]
