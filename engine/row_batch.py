@@ -24,6 +24,8 @@ from gentext.stored import stored_chain
 
 #: Inputs with an axis of rows that every call makes anew.
 CALL_INPUTS = ("fresh", "noise", "forced")
+#: Positions whose noise is drawn at once where no row comes or goes: small arrays cost as much as larger ones.
+NOISE_AHEAD = 128
 #: How a text has ended -> the automaton that has ended it.
 ENDED_IN: dict[Finish, str] = {"stop": STOP.state, "match": MATCH.state}
 
@@ -238,6 +240,10 @@ class RowBatch:
         self._unused_noise = {
             link.name for link in self._chain if link.strategy.params and link.name not in active_names
         }
+        self._noise = np.empty((0, count, self.model.signature.columns), np.float32)
+        """The noise of the next positions."""
+        self._is_steady = False
+        """Whether no row has come or gone since the call before."""
         self._is_prepared = True
 
     def _call(self, forced: NDArray[np.int64]) -> DrawnRows:
@@ -273,8 +279,13 @@ class RowBatch:
         signature = self.model.signature
         if self.reads:
             return np.zeros((size, len(self.slots), signature.columns), np.float32)
-        positions = np.array([slot.drawn for slot in self.slots], np.int64)
-        return draw_noise(signature, self._keys, positions, size, self._unused_noise)
+        if len(self._noise) < size:
+            positions = np.array([slot.drawn for slot in self.slots], np.int64)
+            ahead = max(size, NOISE_AHEAD) if self._is_steady else size
+            self._noise = draw_noise(signature, self._keys, positions, ahead, self._unused_noise)
+        noise, self._noise = self._noise[:size], self._noise[size:]
+        self._is_steady = True
+        return noise
 
     def _shift_states(self, states: dict[str, Any], sign: int) -> None:
         """Replace the states of each row's own automata by those of the stacks; with ``sign`` -1, the other way."""
