@@ -22,6 +22,16 @@ from gentext.data.shipped import shipped_models
 #: Seconds of silence after which a connection must have been closed, beyond the server's own deadline.
 PATIENCE = 20.0
 LONG_TEXT = Text(7, 0, "", 100_000, 0)
+#: Python runs this before any other module of a process: preparing a text whose prompt is BUG fails.
+PLANTED_BUG = """
+from gentext.plugins.server import texts
+begin_text = texts.begin_text
+def fail(model, job, *others):
+    if job.prompt == "BUG":
+        raise ZeroDivisionError("planted")
+    return begin_text(model, job, *others)
+texts.begin_text = fail
+"""
 
 
 class Place(NamedTuple):
@@ -155,3 +165,24 @@ async def replace_file(place: Place) -> Outcome:
         f"its session gets {old_session.status}: {error_message(old_session)}"
     )
     return Outcome(happened, keeps_old and has_new and is_whole and old_session.status == 409)
+
+
+async def plant_bug(place: Place) -> Outcome:
+    """Have the code of the workers fail for one prompt."""
+    (place.folder / "sitecustomize.py").write_text(PLANTED_BUG, encoding="utf-8")
+    server = place.server("bug")
+    server.environment["PYTHONPATH"] = str(place.folder)
+    server.start()
+    text = draw_text(random.Random(place.seed), [300])
+    answer = await ask_once(server.address, "/v1/completions", {"prompt": "BUG", "max_tokens": 10})
+    body = {"prompt": "BUG", "max_tokens": 10, "stream": True}
+    stream = await ask_once(server.address, "/v1/completions", body)
+    errors = [event.error for event in stream.events() if event.error is not None]
+    is_right = await write_text(server, text) == library_text(place.path, text)
+    server.stop()
+    happened = (
+        f"{answer.status}: {error_message(answer)}; in a stream {stream.status} with {len(errors)} error event; a text "
+        f"afterwards is {'right' if is_right else 'wrong'}"
+    )
+    is_hidden = b"planted" not in answer.body + stream.body
+    return Outcome(happened, is_right and is_hidden and answer.status == 500 and len(errors) == 1)

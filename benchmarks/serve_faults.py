@@ -19,6 +19,7 @@ from serve_failures import (
     fill_disk,
     kill_under_load,
     library_text,
+    plant_bug,
     replace_file,
     write_text,
 )
@@ -202,6 +203,7 @@ async def run_faults(
         "path traversal": lambda: leave_the_folder(place),
         "an expression that explodes": lambda: send_exploding_expression(place),
         "clients that read nothing, or vanish": lambda: read_nothing(place),
+        "a planted bug": lambda: plant_bug(place),
         f"{requests:,} mutated requests, and a canary": lambda: mutate_requests(place, requests),
     }
     rows = []

@@ -33,6 +33,8 @@ class Server:
         self.files, self.log, self.options = files, log, options
         self.address = ("127.0.0.1", port or free_port())
         self.process: subprocess.Popen[bytes] | None = None
+        self.environment: dict[str, str] = {}
+        """Variables besides those of this process."""
 
     @property
     def url(self) -> str:
@@ -43,7 +45,8 @@ class Server:
         words = [*launcher, sys.executable, "-m", "gentext", "serve", *map(str, self.files)]
         words += ["--port", str(self.address[1]), *self.options]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            environment = {**os.environ, **self.environment}
+            self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
         if waits:
             self.wait_ready()
         return self
