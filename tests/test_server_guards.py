@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import io
 import json
+import queue
 import socket
 import struct
 import threading
@@ -21,10 +22,12 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from gentext.errors import UsageError
+from gentext.plugins.server import worker
 from gentext.plugins.server.answering import Answering, send_json
 from gentext.plugins.server.guards import BodyMemory, Guards, find_route, parse_object, read_json, wait_for_end
 from gentext.plugins.server.keys import ApiKeys
 from gentext.plugins.server.logs import LogWriter, configure_logging, record_of
+from gentext.plugins.server.messages import TextJob
 from gentext.plugins.server.metrics import Metrics
 from gentext.plugins.server.problems import Problem
 from gentext.plugins.server.protocol import allow_connections, limit_socket, make_config
@@ -395,6 +398,21 @@ def test_an_exception_within_an_answer_ends_it_and_is_one_line(running: Running)
     wait_until(lambda: [record for record in running.records()[before:] if record.get("path") == "/fail_late"])
     [error] = [record["error"] for record in running.records()[before:] if record.get("error")]
     assert error.startswith("RuntimeError at test_server_guards.py:")
+
+
+def test_an_exception_in_a_worker_is_one_line_without_its_message(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError(CANARY)
+
+    replies: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    monkeypatch.setattr(worker, "begin_text", fail)
+    worker.Worker(None, None, replies.put).take(TextJob(1, CANARY, 0, 0, 5, [], {}))  # type: ignore[arg-type]
+    reply = replies.get(timeout=10)
+    assert (reply.number, reply.status) == (1, 500) and CANARY not in reply.message
+    [line] = capsys.readouterr().err.splitlines()
+    assert json.loads(line)["error"].startswith("RuntimeError at test_server_guards.py:") and CANARY not in line
 
 
 def test_metrics_of_a_model_and_the_lag_of_the_loop() -> None:

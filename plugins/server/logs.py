@@ -14,10 +14,12 @@ import time
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import msgspec
-from starlette.types import Scope
+
+if TYPE_CHECKING:
+    from starlette.types import Scope
 
 #: Where a request's record stands in its ASGI scope.
 RECORD = "gentext.record"

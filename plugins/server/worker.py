@@ -12,17 +12,16 @@ import os
 import queue
 import sys
 import threading
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from gentext import console
 from gentext.errors import GenError, UsageError, reason, text_of
 from gentext.library import TextModel, open_text_model
 from gentext.matching import use_compiler
 from gentext.plugins.samplers.onnx import OnnxGenerator
 from gentext.plugins.server.answers import answer_job, describe_model
 from gentext.plugins.server.expressions import ExpressionProcess
+from gentext.plugins.server.logs import LogWriter
 from gentext.plugins.server.messages import (
     Answer,
     BestJob,
@@ -173,7 +172,7 @@ class Worker:
             problem = problem_of(error)
             self._send(Failed(number, problem.status, problem.message, problem.parameter, problem.code))
             return
-        console.say(f"gen: error: {reason(error)}\n{''.join(traceback.format_exception(error))}")
+        LogWriter().write_exception(error)
         self._send(Failed(number, 500, "the server failed; its log has the reason"))
 
 
