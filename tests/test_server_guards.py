@@ -30,8 +30,9 @@ from gentext.plugins.server.logs import LogWriter, configure_logging, record_of
 from gentext.plugins.server.messages import TextJob
 from gentext.plugins.server.metrics import Metrics
 from gentext.plugins.server.problems import Problem
-from gentext.plugins.server.protocol import allow_connections, limit_socket, make_config
+from gentext.plugins.server.protocol import make_config
 from gentext.plugins.server.settings import Limits
+from gentext.plugins.server.sockets import allow_connections, limit_socket
 from gentext.session_keys import read_keys
 
 #: Limits so short that a test can wait for them.

@@ -16,6 +16,7 @@ answering  what every answer has: a request id, an error object, a line in the l
 guards  limits that hold for every request: host, key, size, time
 keys  the keys that clients send
 protocol  uvicorn's protocol with deadlines, and the number of connections
+sockets  what the operating system bounds for a server
 metrics  counters and histograms for Prometheus
 logs  one line of JSON for each request
 expressions  compiles what texts must match, in a process of its own

@@ -21,8 +21,9 @@ from gentext.plugins.server.keys import ApiKeys
 from gentext.plugins.server.logs import LogWriter, configure_logging
 from gentext.plugins.server.metrics import Metrics
 from gentext.plugins.server.models import Models, ServedModel
-from gentext.plugins.server.protocol import BACKLOG, allow_connections, make_config
+from gentext.plugins.server.protocol import make_config
 from gentext.plugins.server.settings import Limits
+from gentext.plugins.server.sockets import BACKLOG, allow_connections
 from gentext.plugins.server.workers import WorkerOptions
 from gentext.run import GENERATOR_FILE
 from gentext.session_keys import SessionKeys, read_keys
