@@ -134,13 +134,13 @@ def check_origin(session: Session, fingerprint: str, runtime: str) -> None:
     """Raise SessionConflict for a session of another file, or of another version of the runtime."""
     if session.file != fingerprint:
         raise SessionConflict(
-            f"session: it belongs to the file {session.file[:16]}, and the model's file is {fingerprint[:16]} now; "
+            f"session: it belongs to the file {session.file[:16]!r}, and the model's file is {fingerprint[:16]!r} now; "
             f"begin the text again",
             "session_other_file",
         )
     if session.runtime != runtime:
         raise SessionConflict(
-            f"session: written with {session.runtime[:40]}, and this server runs {runtime}, which may write other "
+            f"session: written with {session.runtime[:40]!r}, and this server runs {runtime!r}, which may write other "
             f"texts; begin the text again",
             "session_other_runtime",
         )

@@ -257,9 +257,9 @@ def test_an_unpacked_state_can_be_written_to(model: TextModel, session: Session)
 
 def test_another_file_and_another_runtime(model: TextModel, session: Session) -> None:
     check_origin(session, session.file, session.runtime)
-    with pytest.raises(SessionConflict, match=f"the file {session.file[:16]}, and the model's file is {'0' * 16} now"):
+    with pytest.raises(SessionConflict, match=f"the file '{session.file[:16]}', and the model's file is '0{{16}}' now"):
         check_origin(session, "0" * 64, session.runtime)
-    with pytest.raises(SessionConflict, match=r"written with onnxruntime\S* .*, and this server runs onnxruntime 0"):
+    with pytest.raises(SessionConflict, match=r"written with 'onnxruntime\S* .*', and this server runs 'onnxruntime 0"):
         check_origin(session, session.file, "onnxruntime 0")
     with pytest.raises(SessionConflict):
         go_on(model, msgspec.structs.replace(session, file="0" * 64), 5)
