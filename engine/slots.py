@@ -28,8 +28,8 @@ from gentext.signature import FINISH_BY_CODE
 CHUNK_SECONDS = 0.1
 #: The same while a text waits for its first symbol.
 FIRST_SECONDS = 0.01
-#: From so many rows on, rows with other links draw in calls of their own. With six kinds of rows in one thread that took
-#: 12 % longer for 100 rows, and 14 % less for 200.
+#: From so many rows on, rows with other links draw in calls of their own. With six kinds of rows, in one thread, that
+#: took 12 % longer for 100 rows, and 14 % less for 200.
 MIN_ROWS_APART = 150
 #: Batches among which rows are divided by their links, at most.
 MAX_BATCHES = 8
