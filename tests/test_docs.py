@@ -11,6 +11,7 @@ What is not quite as the page says, so that it takes seconds:
   programs use, see `PRIMES`.
 - Of ``make`` the target is looked up, of ``pip install`` the extras. A page's plugin is not installed with pip:
   its pyproject.toml becomes the metadata that pip would write.
+- Of JavaScript the syntax is checked, where node is.
 - Of the commands' outputs, only those of ``gen plugins`` are compared.
 - ``gen serve`` starts a server on a free port, which all later ``curl`` lines and programs of the page reach. Of
   ``systemctl`` the unit is looked up. The configuration of nginx is run by test_fleet.py.
@@ -185,10 +186,15 @@ class Story:
 
     def run(self, block: Block) -> None:
         kinds = {"sh": self.shell, "console": self.shell, "python": self.python, "toml": self.toml}
-        kinds |= {"json": lambda one: json.loads(one.text), "jsonl": self.jsonl}
+        kinds |= {"json": lambda one: json.loads(one.text), "jsonl": self.jsonl, "js": self.javascript}
         kinds |= {"ini": self.unit, "nginx": lambda one: None}
         assert block.language in kinds, f"{block}: a block of {block.language or 'no language'}"
         kinds[block.language](block)
+
+    def javascript(self, block: Block) -> None:
+        if node := shutil.which("node"):
+            self.write("block.mjs", block.text)
+            subprocess.run([node, "--check", "block.mjs"], check=True)
 
     # -- commands ---------------------------------------------------------------------------------
 
