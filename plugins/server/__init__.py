@@ -12,6 +12,7 @@ requests  from the JSON of a request to the texts to write
 completions  the answers of ``/v1/completions``, whole and as events
 scores  ``/score`` and ``/best``
 app  the routes
+pages  the page at ``/``
 answering  what every answer has: a request id, an error object, a line in the log
 guards  limits that hold for every request: host, key, size, time
 keys  the keys that clients send

@@ -38,13 +38,22 @@ def describe_model(model: TextModel) -> dict[str, Any]:
         "symbols": model.symbols,
         "chain": {
             link.name: {
-                name: {"default": param.default, "neutral": param.neutral, "low": param.low, "high": param.high}
+                name: {
+                    "default": param.default,
+                    "neutral": param.neutral,
+                    "low": param.low,
+                    "high": param.high,
+                    "dtype": param.dtype,
+                    "switch": link.switch,
+                    "help": param.help,
+                }
                 for name, param in link.params.items()
                 if param.is_option
             }
             for link in model.bundle.chain
         },
         "options": {link.name: link.per_run for link in model.bundle.chain if link.per_run},
+        "summary": str(model.bundle.card.get("summary") or ""),
         "device": model.device,
         "runtime": runtime_version(),
         "fingerprint": model.bundle.card.get("fingerprint"),

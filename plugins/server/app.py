@@ -21,6 +21,7 @@ from gentext.plugins.server.keys import ApiKeys
 from gentext.plugins.server.logs import LogWriter, record_of
 from gentext.plugins.server.messages import Failed
 from gentext.plugins.server.models import Job, Models, ServedModel
+from gentext.plugins.server.pages import page_routes
 from gentext.plugins.server.problems import Problem, problem_of
 from gentext.plugins.server.requests import read_best, read_completion, read_score
 from gentext.plugins.server.settings import Limits
@@ -54,8 +55,10 @@ class Server:
             Route("/metrics", self.show_metrics),
             Route("/docs", self.show_docs),
         ]
+        pages = page_routes()
+        routes += pages
         methods_by_route = {route.path: route.methods or () for route in routes}
-        guarded = Guards(Router(routes), methods_by_route, self.limits, hosts, keys)
+        guarded = Guards(Router(routes), methods_by_route, self.limits, hosts, keys, {page.path for page in pages})
         return Answering(guarded, log, self.models.metrics)
 
     async def complete(self, request: Request) -> ASGIApp:

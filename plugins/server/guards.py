@@ -40,10 +40,13 @@ class Guards:
         limits: Limits,
         hosts: Collection[str] = (),
         keys: ApiKeys | None = None,
+        open_routes: Collection[str] = (),
     ) -> None:
+        """``open_routes`` need no key, besides `OPEN_ROUTES`."""
         self._app, self._methods_by_route, self._limits = app, methods_by_route, limits
         self._hosts = frozenset(host.lower() for host in hosts)
         self._keys = keys
+        self._open_routes = {*OPEN_ROUTES, *open_routes}
         self._bodies = BodyMemory(limits.bodies)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -53,7 +56,7 @@ class Guards:
         scope[ROUTE] = route = find_route(self._methods_by_route, scope["path"])
         headers = Headers(scope=scope)
         check_host(headers.getlist("host"), self._hosts)
-        if self._keys is not None and route not in OPEN_ROUTES:
+        if self._keys is not None and route not in self._open_routes:
             self._keys.check(headers.get("authorization"))
         check_method(self._methods_by_route, route, scope["method"])
         check_headers(headers, scope["method"], self._limits)

@@ -1,0 +1,72 @@
+/** A text as the fragment of an address: the steps that write it again. */
+
+import { CUTS } from "./writer.js";
+
+const VERSION = 1;
+
+/**
+ * Return the fragment that writes a text again.
+ *
+ * @param {string} model
+ * @param {Piece} piece the last piece of the text
+ */
+export function makeLink(model, piece) {
+  const steps = [];
+  let last = null;
+  for (const part of piece.path) {
+    if (last?.continuesAs(part)) {
+      Object.assign(steps.at(-1), writtenStep(part));
+    } else {
+      steps.push(part.isWritten ? writtenStep(part) : { text: part.text });
+    }
+    last = part;
+  }
+  return encode({ version: VERSION, model, steps, check: checksum(piece.fullText) });
+}
+
+/** Return what a fragment says, `{model, steps, check}`; null for one that is no link. Throws Error for a bent one. */
+export function readLink(fragment) {
+  const code = fragment.match(/^#text=([\w-]+)$/)?.[1];
+  if (!code) {
+    return null;
+  }
+  const { version, model, steps, check } = decode(code);
+  if (version !== VERSION || !Array.isArray(steps) || !steps.every(isStep)) {
+    throw new Error("not a link of this version");
+  }
+  return { model, steps, check };
+}
+
+function writtenStep(piece) {
+  const { request, end, finish } = piece;
+  return { write: request, characters: end, isCut: CUTS.has(finish) };
+}
+
+function isStep(step) {
+  if (typeof step?.text === "string") {
+    return true;
+  }
+  const { write, characters } = step ?? {};
+  const isRequest = Number.isSafeInteger(write?.seed) && Array.isArray(write.stop) && typeof write.parameters === "object";
+  return isRequest && write.length > 0 && characters > 0 && characters <= write.length;
+}
+
+/** Return a number that tells texts apart (FNV-1a, 32 bits). */
+export function checksum(text) {
+  let sum = 0x811c9dc5;
+  for (const byte of new TextEncoder().encode(text)) {
+    sum = Math.imul(sum ^ byte, 0x01000193) >>> 0;
+  }
+  return sum;
+}
+
+function encode(content) {
+  const bytes = new TextEncoder().encode(JSON.stringify(content));
+  const letters = Array.from(bytes, (byte) => String.fromCharCode(byte)).join("");
+  return `#text=${btoa(letters).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "")}`;
+}
+
+function decode(code) {
+  const letters = atob(code.replaceAll("-", "+").replaceAll("_", "/"));
+  return JSON.parse(new TextDecoder().decode(Uint8Array.from(letters, (letter) => letter.charCodeAt(0))));
+}

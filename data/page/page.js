@@ -1,0 +1,270 @@
+/** The page: connects the text, the tree, the settings and the engine. */
+
+import { Alternatives } from "./alternatives.js";
+import { Furniture } from "./furniture.js";
+import { actionOf } from "./keys.js";
+import { LinkFollower } from "./link_follower.js";
+import { Memory } from "./memory.js";
+import { ModelOpener } from "./model_opener.js";
+import { Sliders } from "./sliders.js";
+import { Surface } from "./surface.js";
+import { neighbour, TreeDrawing } from "./tree_drawing.js";
+import { Tree } from "./tree.js";
+import { Wishes } from "./wishes.js";
+import { Writer } from "./writer.js";
+
+/** Milliseconds after which what is typed can be undone by itself. */
+const TYPING_PAUSE = 1200;
+
+const find = (id) => document.getElementById(id);
+
+class Page {
+  #typedAt = -Infinity;
+  #isTabFree = false;
+  #writer = null;
+  /** Whether a text is written, or the last of it is still to be shown. */
+  #isBusy = false;
+  tree = new Tree();
+
+  constructor() {
+    const [textarea, backdrop] = [find("text"), document.querySelector(".backdrop")];
+    this.furniture = new Furniture(find, (action) => this.act(action));
+    this.surface = new Surface({ textarea, backdrop }, this.tree, { onEdit: (text) => this.#edit(text) });
+    this.drawing = new TreeDrawing(find("tree"), this.tree, { onWalk: (piece) => this.#walk(piece, false) });
+    this.wishes = new Wishes(find, () => this.memory.keep());
+    this.sliders = new Sliders(find("sliders"), () => this.memory.keep());
+    this.alternatives = new Alternatives(find("alternatives"), {
+      onChoose: (symbol, text) => this.#branch(symbol, text),
+      onClose: () => textarea.focus(),
+    });
+    textarea.addEventListener("keydown", (event) => this.#press(event));
+    textarea.addEventListener("beforeinput", (event) => this.#undoByMenu(event));
+    textarea.addEventListener("click", (event) => this.#showAlternatives(event));
+    this.memory = new Memory(find("remember"), this);
+    this.opener = new ModelOpener(this.furniture, this.sliders, (engine) => this.#useEngine(engine));
+    this.follower = new LinkFollower(this, (request) => this.#run(request));
+    addEventListener("hashchange", () => this.#openLink());
+    document.addEventListener("keydown", (event) => event.key === "Escape" && this.act("stop"));
+  }
+
+  async open() {
+    this.memory.recall();
+    this.show();
+    if (await this.opener.open()) {
+      await this.#openLink();
+    }
+  }
+
+  /** Show the current text, and what can be done with it. */
+  show() {
+    this.surface.render();
+    this.drawing.draw();
+    this.#showActions();
+    this.memory.keep();
+  }
+
+  /** Use another model of the engine. */
+  async changeModel(name) {
+    this.tree.pieces.forEach((piece) => (piece.session = null)); // they belong to the other file
+    await this.opener.choose(name);
+  }
+
+  /** Do what a button or a key is for. */
+  act(action) {
+    this.#typedAt = -Infinity;
+    if (this.#isBusy) {
+      if (action === "stop" || action === "write") {
+        this.#writer.stop();
+        this.surface.skip();
+      }
+      return;
+    }
+    switch (action) {
+      case "write":
+        this.#write();
+        break;
+      case "another":
+        this.#writeAnother();
+        break;
+      case "undo":
+      case "redo":
+        this.tree[action]();
+        this.show();
+        break;
+      case "up":
+      case "down":
+      case "left":
+      case "right":
+        this.#walk(neighbour(this.tree.current, action));
+        break;
+      case "alternatives":
+        this.#showAlternatives(null);
+        break;
+      case "link":
+        this.follower.copyLink();
+        break;
+      case "reset":
+        this.sliders.reset();
+        break;
+      case "model":
+        this.changeModel(this.furniture.chosenModel);
+    }
+  }
+
+  #useEngine(engine) {
+    this.#writer = new Writer(engine, this.tree, {
+      onText: () => this.#showGrowth(),
+      say: (message, kind) => this.furniture.say(message, kind),
+      askKey: (isWrong) => this.furniture.askKey(isWrong),
+    });
+    this.#showActions();
+  }
+
+  async #openLink() {
+    if (this.#writer !== null && !this.#isBusy) {
+      await this.follower.openLink();
+    }
+  }
+
+  /** Write behind the current piece. */
+  async #write() {
+    const { problem } = this.wishes;
+    if (problem !== null || this.#writer === null) {
+      this.furniture.say(problem ?? "There is no model yet.", "error");
+      return;
+    }
+    this.tree.remember();
+    await this.#run({ ...this.wishes.request, seed: this.#chooseSeed(), parameters: this.sliders.parameters });
+    this.memory.keep();
+  }
+
+  /** A text that goes on keeps its seed, so that it is the same in one go or in many; a branch gets another one. */
+  #chooseSeed() {
+    const { session, children, request } = this.tree.current;
+    const isFirst = children.length === 0;
+    return session !== null && isFirst && this.wishes.gave(request.seed) ? request.seed : this.wishes.takeSeed();
+  }
+
+  async #run(request) {
+    this.alternatives.close();
+    this.furniture.say("");
+    this.#isBusy = true;
+    this.#showActions();
+    const begin = this.tree.text.length;
+    const isDone = await this.#writer.write(request);
+    await this.surface.settle();
+    this.#isBusy = false;
+    this.show();
+    this.furniture.tellLength(this.tree.text.length - begin);
+    return isDone;
+  }
+
+  /** Write another text in place of the last one that was written. */
+  #writeAnother() {
+    let piece = this.tree.current;
+    if (!piece.isWritten) {
+      this.#write();
+      return;
+    }
+    while (piece.parent.continuesAs?.(piece)) {
+      piece = piece.parent;
+    }
+    this.tree.remember();
+    this.tree.walk(piece.parent);
+    this.#write();
+  }
+
+  /** Put another symbol in the place of one, and go on from there. */
+  #branch({ begin }, text) {
+    this.tree.remember();
+    this.tree.walk(this.tree.locate(begin));
+    this.tree.grow(this.tree.current, text);
+    this.show();
+    this.#write();
+  }
+
+  #edit(text) {
+    const now = performance.now();
+    if (now - this.#typedAt > TYPING_PAUSE) {
+      this.tree.remember();
+    }
+    this.#typedAt = now;
+    this.alternatives.close();
+    const caret = this.surface.textarea.selectionEnd;
+    this.tree.edit(text);
+    this.show();
+    this.surface.moveCaret(caret);
+  }
+
+  #walk(piece, takesFocus = true) {
+    if (!piece || this.#isBusy) {
+      return;
+    }
+    this.tree.remember();
+    this.tree.walk(piece);
+    this.show();
+    if (takesFocus) {
+      this.surface.moveCaret(this.tree.text.length);
+    }
+  }
+
+  #press(event) {
+    const action = actionOf(event);
+    const isFree = this.#isTabFree;
+    this.#isTabFree = action === "stop" && !this.#isBusy && !this.alternatives.isOpen;
+    if (action === null || (action === "write" && isFree)) {
+      return;
+    }
+    event.preventDefault();
+    event.stopPropagation();
+    if (action === "stop") {
+      this.alternatives.close();
+    }
+    if (action === "help") {
+      this.furniture.showKeys();
+    } else {
+      this.act(action);
+    }
+  }
+
+  #undoByMenu(event) {
+    if (event.inputType === "historyUndo" || event.inputType === "historyRedo") {
+      event.preventDefault();
+      this.act(event.inputType === "historyUndo" ? "undo" : "redo");
+    }
+  }
+
+  /** Show what else was probable at a click, or at the caret. */
+  #showAlternatives(click) {
+    const { selectionStart, selectionEnd } = this.surface.textarea;
+    if (this.#isBusy || (click && selectionStart !== selectionEnd)) {
+      return;
+    }
+    // A line end has no width; a click behind a line puts the caret before it.
+    const isWithin = click === null || selectionStart < this.tree.text.length;
+    const symbol =
+      (click && this.surface.symbolAt(click.clientX, click.clientY)) ??
+      (isWithin ? this.surface.symbolFrom(selectionStart) : null);
+    if (symbol) {
+      this.alternatives.open(symbol, click === null);
+    }
+  }
+
+  #showGrowth() {
+    this.surface.grow();
+    this.drawing.draw();
+  }
+
+  #showActions() {
+    this.furniture.showActions({
+      isReady: this.#writer !== null,
+      isWriting: this.#isBusy,
+      canUndo: this.tree.canUndo,
+      canRedo: this.tree.canRedo,
+      canRepeat: this.tree.current.isWritten,
+    });
+  }
+
+}
+
+new Page().open();

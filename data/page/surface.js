@@ -1,0 +1,173 @@
+/** Where the text stands: a transparent textarea, in which one writes, over the coloured text that one sees. */
+
+import { levelOf, surpriseOf } from "./surprise.js";
+
+/** The share of the characters that wait which is shown in each frame. */
+const SHARE_PER_FRAME = 0.12;
+/** Pixels from the end of the page within which it follows a text that grows. */
+const FOLLOW_DISTANCE = 160;
+
+export class Surface {
+  #views = [];
+  /** How many characters are shown; while a text is written, fewer than there are. */
+  #shown = 0;
+  #isGrowing = false;
+  #frame = 0;
+  #motion = matchMedia("(prefers-reduced-motion: reduce)");
+
+  /**
+   * @param {{backdrop: HTMLElement, textarea: HTMLTextAreaElement}} elements
+   * @param {Tree} tree
+   * @param {{onEdit: (text: string) => void}} handlers
+   */
+  constructor({ backdrop, textarea }, tree, { onEdit }) {
+    Object.assign(this, { backdrop, textarea, tree });
+    this.backdrop.append("\u200b"); // the line behind a line end has a height too
+    textarea.addEventListener("input", () => onEdit(textarea.value));
+  }
+
+  /** Show a text that grows, a few characters in each frame. */
+  grow() {
+    this.#isGrowing = true;
+    this.textarea.readOnly = true;
+    if (this.#motion.matches || document.hidden) {
+      this.#shown = this.tree.text.length;
+      this.#draw();
+    } else if (this.#frame === 0) {
+      this.#frame = requestAnimationFrame(() => this.#advance());
+    }
+  }
+
+  /** Show the current text at once. */
+  render() {
+    cancelAnimationFrame(this.#frame);
+    this.#frame = 0;
+    this.#isGrowing = false;
+    this.textarea.readOnly = false;
+    this.#shown = this.tree.text.length;
+    this.#draw();
+  }
+
+  /** Show at once what there is of a text that grows. */
+  skip() {
+    this.#shown = this.tree.text.length;
+  }
+
+  /** Show what is left of a text that has ended, and then let it be edited. */
+  async settle() {
+    while (this.#isGrowing && !this.#motion.matches && !document.hidden && this.#shown < this.tree.text.length) {
+      await new Promise(requestAnimationFrame);
+    }
+    this.render();
+    this.moveCaret(this.tree.text.length);
+  }
+
+  moveCaret(place) {
+    this.textarea.setSelectionRange(place, place);
+  }
+
+  /** Return the symbol under a point of the window, or null. */
+  symbolAt(x, y) {
+    const element = document.elementsFromPoint(x, y).find((each) => each.classList.contains("symbol"));
+    return this.#symbols().find((symbol) => symbol.element === element) ?? null;
+  }
+
+  /** Return the symbol that begins at a place of the text, or else the last one before it, or null. */
+  symbolFrom(place) {
+    return this.#symbols().findLast((symbol) => symbol.begin <= place) ?? null;
+  }
+
+  #symbols() {
+    let begin = 0;
+    return this.#views.flatMap((view) => {
+      const start = begin;
+      begin += view.length;
+      return view.symbols.map((symbol) => ({ ...symbol, begin: start + symbol.begin }));
+    });
+  }
+
+  #advance() {
+    const target = this.tree.text.length;
+    this.#shown = Math.min(this.#shown, target);
+    this.#shown += Math.ceil((target - this.#shown) * SHARE_PER_FRAME);
+    this.#draw();
+    const isBehind = this.#shown < target;
+    this.#frame = this.#isGrowing && isBehind ? requestAnimationFrame(() => this.#advance()) : 0;
+  }
+
+  #draw() {
+    const scroller = document.scrollingElement;
+    const isFollowing =
+      this.#isGrowing && scroller.scrollHeight - scroller.scrollTop - innerHeight < FOLLOW_DISTANCE;
+    const path = this.tree.current.path;
+    let left = this.#shown;
+    for (const [index, piece] of path.entries()) {
+      if (this.#views[index]?.piece !== piece || !this.#views[index].canGrow(left)) {
+        this.#views.splice(index).forEach((view) => view.element.remove());
+        this.#views.push(new PieceView(piece));
+        this.backdrop.lastChild.before(this.#views[index].element);
+      }
+      this.#views[index].show(Math.min(left, piece.text.length), this.#isGrowing);
+      left -= Math.min(left, piece.text.length);
+    }
+    this.#views.splice(path.length).forEach((view) => view.element.remove());
+    const text = this.tree.text.slice(0, this.#shown);
+    if (this.textarea.value !== text) {
+      this.textarea.value = text;
+    }
+    this.backdrop.parentElement.classList.toggle("empty", text === "");
+    if (isFollowing) {
+      scroller.scrollTop = scroller.scrollHeight;
+    }
+  }
+}
+
+/** What is seen of a piece. */
+class PieceView {
+  element = document.createElement("span");
+  symbols = [];
+  /** Characters that are shown. */
+  length = 0;
+  #text = "";
+  #hasTokens;
+
+  constructor(piece) {
+    this.piece = piece;
+    this.element.className = piece.isWritten ? "written" : "typed";
+    this.#hasTokens = piece.tokens.length > 0;
+  }
+
+  /** Return whether what is seen is the beginning of what is to be seen. */
+  canGrow(length) {
+    const { text, tokens } = this.piece;
+    const hasRightTokens = this.#hasTokens === tokens.length > 0 || this.length === 0;
+    return hasRightTokens && this.length <= length && text.startsWith(this.#text);
+  }
+
+  show(length, isNew) {
+    this.#hasTokens = this.piece.tokens.length > 0;
+    if (this.#hasTokens) {
+      this.#showTokens(length, isNew);
+    } else if (this.length < length) {
+      this.element.append(this.piece.text.slice(this.length, length));
+      this.length = length;
+    }
+    this.#text = this.piece.text.slice(0, this.length);
+  }
+
+  #showTokens(length, isNew) {
+    const { tokens } = this.piece;
+    while (this.symbols.length < tokens.length) {
+      const token = tokens[this.symbols.length];
+      if (this.length + token.text.length > length) {
+        return;
+      }
+      const element = document.createElement("span");
+      element.className = `symbol level${levelOf(surpriseOf(token))}${isNew ? " new" : ""}`;
+      element.textContent = token.text;
+      this.element.append(element);
+      this.symbols.push({ piece: this.piece, token, element, begin: this.length });
+      this.length += token.text.length;
+    }
+  }
+}
