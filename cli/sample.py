@@ -108,6 +108,9 @@ def sample(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int, typer.Option(help="Threads; the text is the same. Default: by the size of the file.")] = 0,
     no_verify: Annotated[bool, typer.Option("--no-verify", help="Open a file that does not fit its check.")] = False,
+    interactive: Annotated[
+        bool, typer.Option("--interactive", help="Write in turns with the model: type, Tab goes on.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a text.")] = False,
     no_stream: Annotated[bool, typer.Option("--no-stream", help="Print when all is written.")] = False,
     raw: Annotated[bool, typer.Option("--raw", help="Send control characters to the terminal as they are.")] = False,
@@ -134,6 +137,12 @@ def sample(
         match_prime=match_prime,
         style=style,
     )
+    if interactive:
+        _check_interactive(
+            {"--count": count > 1, "--json": as_json, "--no-stream": no_stream, "--raw": raw}
+            | {"--separator": separator is not None, "--match": match is not None, "--prime-file -": prime_file == "-"}
+            | {"--json-schema": json_schema is not None}
+        )
     check_options(options, spelling)
     check_device(device)
     check_threads(threads)
@@ -153,6 +162,11 @@ def sample(
         say(f"device: {model.device}")
     if show_chain:
         say(f"chain: {_describe_chain(writing.chosen_chain)}")
+    if interactive:
+        from gentext.cli.interactive import write_interactively  # few calls need it
+
+        write_interactively(model, prime_text, options, writing.seed)
+        return
     if seed is None:
         say(f"seed: {writing.seed}")
     # write them
@@ -181,6 +195,14 @@ def _check_length(length: int, count: int) -> None:
         raise UsageError(f"--length {length}: expected 0 (without end) or more")
     if length == 0 and count > 1:
         raise UsageError(f"--length 0 writes without end, which one text can, but not --count {count}")
+
+
+def _check_interactive(is_set: dict[str, bool]) -> None:
+    """Raise UsageError for an option that a text in turns cannot have."""
+    for option in (option for option, is_used in is_set.items() if is_used):
+        raise UsageError(
+            f"--interactive and {option}: expected one of them; a text in turns is a single one of any form"
+        )
 
 
 def _parse_separator(separator: str | None, as_json: bool) -> Separation:

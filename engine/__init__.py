@@ -91,6 +91,8 @@ Training
 
 Library
     library  opens a trained model, and writes with it
+    text_pieces  the pieces of a text that a user and a model write in turns
+    text_tree  such a text with all its versions, as a tree
     training  trains a model, and opens it
 """
 

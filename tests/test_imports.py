@@ -44,6 +44,7 @@ HEAVY = {
     "tensorboard",
     "starlette",
     "uvicorn",
+    "prompt_toolkit",
 }
 #: The folders whose files may import a heavy library. No file of another folder may, not even in a function.
 ALLOWED_LIBRARIES = {
@@ -57,6 +58,7 @@ ALLOWED_LIBRARIES = {
     "export": {"torch", "onnx", "onnxscript", "spox"},
     "engine/testing": {"torch", "onnxruntime"},
     "cli": {"matplotlib"},
+    "cli/interactive": {"prompt_toolkit"},
 }
 #: Libraries that may only be imported inside functions.
 FUNCTIONS_ONLY = {"matplotlib", "tensorboard"}
