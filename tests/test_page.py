@@ -103,6 +103,23 @@ def test_writes_what_the_library_writes(browser: Browser, model: gentext.TextMod
     assert browser.run("document.querySelectorAll('.typed .symbol').length") == 2
 
 
+def test_text_lies_over_what_is_seen(browser: Browser) -> None:
+    """Lines break at the same places in the field with the caret as in the coloured text, whatever the width."""
+    write(browser)
+    places = browser.run(
+        """[240, 310, 420, 555].map(width => {
+          document.querySelector("#paper").style.width = `${width}px`;
+          const [field, seen] = [document.querySelector("#text"), document.querySelector(".backdrop")];
+          field.style.height = field.style.minHeight = seen.style.minHeight = "0";
+          const heights = [field.scrollHeight, seen.getBoundingClientRect().height];
+          field.style.height = field.style.minHeight = seen.style.minHeight = "";
+          return heights;
+        })"""
+    )
+    assert len({seen for _, seen in places}) > 2
+    assert all(abs(field - seen) <= 1 for field, seen in places), places
+
+
 def test_sliders_are_those_of_the_file(browser: Browser, model: gentext.TextModel) -> None:
     fields = browser.run("[...document.querySelectorAll('#sliders input[type=number]')].map(field => field.id)")
     assert fields == [
