@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from gentext.bundle import METADATA_PREFIX
 from gentext.cli.links import split_names
 from gentext.completion import complete_runs
 from gentext.config import build_config
 from gentext.console import say
 from gentext.errors import MissingExtra, RunError, UsageError
-from gentext.run import open_run
+from gentext.folders import temporary_folder
+from gentext.onnx_file import check_same_export, read_metadata
+from gentext.run import GENERATOR_FILE, open_run
 from gentext.settings import Settings
 from gentext.source import find_source
 
@@ -41,8 +46,21 @@ def export(
     unroll: Annotated[
         int, typer.Option(help="For CUDA: also write generator-unrolled.onnx, with so many positions a launch.")
     ] = 0,
+    web: Annotated[
+        Path | None,
+        typer.Option(help="Write a new folder instead, in which the model writes in any browser. RUN may be a file."),
+    ] = None,
+    ort_web: Annotated[
+        Path | None,
+        typer.Option(help="With --web: a copy of the npm package onnxruntime-web. Default: npm fetches it."),
+    ] = None,
 ) -> None:
     """Export a run's best checkpoint to model.onnx and generator.onnx, and check them against PyTorch."""
+    if web is not None:
+        _export_web(run, web, ort_web, precision, chain, limit, other_options=bool(output or unroll))
+        return
+    if ort_web is not None:
+        raise UsageError("--ort-web: expected --web with it")
     if run is None:
         run = find_source(None, opens=["run"])
     source = open_run(run)
@@ -75,3 +93,56 @@ def export(
     options = dataclasses.replace(options, chain=split_names(chain), limit=options.limit if limit is None else limit)
     for line in export_run(source, folder, options):
         say(line)
+
+
+def _export_web(
+    path: Path | None,
+    folder: Path,
+    ort_web: Path | None,
+    precision: str | None,
+    chain: str | None,
+    limit: float | None,
+    *,
+    other_options: bool,
+) -> None:
+    """Write the folder of ``--web``: with the generator of a file, or of a run in one precision."""
+    from gentext.export.web import WEB_PRECISION, export_web
+
+    if other_options:
+        raise UsageError("--web: expected neither --output nor --unroll with it")
+    if precision not in (None, "fp32", "int8"):
+        raise UsageError(f"--precision {precision}: expected fp32 or int8 with --web")
+    source = find_source(path, opens=["run", "onnx file"])
+    if source.is_file() and (precision or chain or limit is not None):
+        raise UsageError(f"--web with the file {source}: expected no --precision, --chain or --limit; name a run")
+
+    with contextlib.ExitStack() as stack:
+
+        def find_generator() -> Path:
+            wanted_precision = precision or WEB_PRECISION
+            if source.is_file():
+                return source
+            if chain is None and _read_precision(source / GENERATOR_FILE) == wanted_precision:
+                check_same_export(source)
+                return source / GENERATOR_FILE
+            try:
+                from gentext.export.exporter import ExportOptions, export_run
+            except ModuleNotFoundError:
+                raise MissingExtra(
+                    f"gen export --web of a run without a generator in {wanted_precision}", "train"
+                ) from None
+            exported = stack.enter_context(temporary_folder())
+            export_run(open_run(source), exported, ExportOptions(wanted_precision, split_names(chain), limit))
+            return exported / GENERATOR_FILE
+
+        for line in export_web(find_generator, folder, ort_web):
+            say(line)
+
+
+def _read_precision(generator: Path) -> str | None:
+    """Return the precision of a run's generator; None where there is none that can be read."""
+    try:
+        card = json.loads(read_metadata(generator)[f"{METADATA_PREFIX}card"])
+    except (OSError, ValueError, KeyError, RecursionError):
+        return None
+    return str(card.get("precision")) if isinstance(card, dict) else None

@@ -6,6 +6,10 @@ precision
     The loss that a lower precision costs, and the precision that is fastest on this machine.
 verify
     Compares exported files with PyTorch, and with the chain in NumPy.
+web
+    Writes a folder in which a model writes in the browser; alone it needs none of the packages above.
+web_runtime
+    onnxruntime for browsers, as npm packs it.
 proto
     Small operations on ONNX protobufs.
 network
