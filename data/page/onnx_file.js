@@ -81,7 +81,7 @@ export function readMetadata(bytes, name) {
   const version = entries.get("gentext.format")?.text;
   if (version === undefined) throw new EngineError("not_generator", `${name} was not made by gentext; ${ADVICE}`);
   if (version !== FORMAT_VERSION) {
-    const message = `${name} has the file format ${version.slice(0, 20)}, this page reads ${FORMAT_VERSION}; ${ADVICE}`;
+    const message = `${name} has the file format ${version.slice(0, 20)}, expected ${FORMAT_VERSION}; ${ADVICE}`;
     throw new EngineError("format", message);
   }
   verifyCheck(bytes, entries.get(CHECK_KEY), name);
