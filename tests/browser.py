@@ -73,9 +73,18 @@ class Browser:
             {"name": "prefers-reduced-motion", "value": "no-preference" if has_motion else "reduce"},
         ]
         self.call("Emulation.setEmulatedMedia", features=features)
+        self.visit(url)
+        self.wait("document.querySelector('#write')?.disabled === false")
+
+    def visit(self, url: str) -> None:
+        """Open an address, whatever is there, and wait until it is loaded."""
         self.call("Page.navigate", url="about:blank")
         self.call("Page.navigate", url=url)
-        self.wait("document.readyState === 'complete' && document.querySelector('#write')?.disabled === false")
+        self.wait("document.readyState === 'complete' && location.href !== 'about:blank'")
+
+    def run_body(self, body: str) -> Any:
+        """Return what the body of an asynchronous function returns."""
+        return self.run(f"(async () => {{ {body} }})()")
 
     def run(self, expression: str) -> Any:
         """Return the result of an expression of JavaScript, awaited."""
@@ -151,14 +160,14 @@ class Browser:
 
 
 @contextlib.contextmanager
-def running_browser(profile: Path) -> Iterator[Browser]:
+def running_browser(profile: Path, *flags: str) -> Iterator[Browser]:
     """Start a browser with an empty profile, and end it."""
     assert CHROMIUM is not None
     browser_reads, we_write = os.pipe()
     we_read, browser_writes = os.pipe()
     # The browser reads descriptor 3 and writes descriptor 4; a shell moves ours there, whatever their numbers are.
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--no-first-run"]
-    command += ["--hide-scrollbars", "--disable-dev-shm-usage", f"--user-data-dir={profile}"]
+    command += ["--hide-scrollbars", "--disable-dev-shm-usage", f"--user-data-dir={profile}", *flags]
     moving = f'exec "$@" 3<&{browser_reads} 4>&{browser_writes}'
     process = subprocess.Popen(
         ["bash", "-c", moving, "bash", *command],

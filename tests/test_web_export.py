@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import shutil
 import tarfile
 import time
@@ -14,10 +13,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from chromium import CHROMIUM, Chromium, Page, QuietHandler, open_chromium, serve_folder
+from browser import CHROMIUM, Browser, running_browser
 from conftest import Gen
 from helpers import fails
 from node_packages import find_package
+from static_server import QuietHandler, serve_folder
 
 from gentext.data.page_files import page_files
 from gentext.data.shipped import shipped_models
@@ -45,18 +45,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory, gen: Gen, tiny_run: Path, r
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Chromium]:
-    with open_chromium() as browser:
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with running_browser(tmp_path_factory.mktemp("profile")) as browser:
         yield browser
 
 
-@pytest.fixture(scope="module")
-def page(browser: Chromium, folder: Path) -> Iterator[Page]:
+@pytest.fixture
+def page(browser: Browser, folder: Path) -> Iterator[Browser]:
     """The page of the folder."""
     with serve_folder(folder) as address:
-        page = browser.new_page()
-        page.open(address)
-        yield page
+        browser.open(address)
+        yield browser
 
 
 def test_shipped_model(gen: Gen, tmp_path: Path, runtime: Path) -> None:
@@ -162,7 +161,7 @@ def write_package(path: Path, name: str, version: str, files: dict[str, bytes]) 
             package.addfile(member, io.BytesIO(content))
 
 
-def write(page: Page, request: dict[str, Any]) -> Any:
+def write(page: Browser, request: dict[str, Any]) -> Any:
     """Return the result of a request to the page's engine, without its session, which stays in the page."""
     script = """
         const request = REQUEST;
@@ -172,11 +171,11 @@ def write(page: Page, request: dict[str, Any]) -> Any:
         window.session = result.session;
         return { ...result, seed: String(result.seed), session: null, streamed };
     """
-    return page.run(OPEN + script.replace("REQUEST", json.dumps(request)))
+    return page.run_body(OPEN + script.replace("REQUEST", json.dumps(request)))
 
 
 @needs_chromium
-def test_writes_what_python_writes(gen: Gen, page: Page, folder: Path) -> None:
+def test_writes_what_python_writes(gen: Gen, page: Browser, folder: Path) -> None:
     for seed in range(5):
         result = write(page, {"prompt": "ab c", "seed": seed, "length": 300, "logprobs": 2})
         code, out, _ = gen(
@@ -191,8 +190,8 @@ def test_writes_what_python_writes(gen: Gen, page: Page, folder: Path) -> None:
 
 
 @needs_chromium
-def test_a_text_can_be_ended(page: Page) -> None:
-    result = page.run(
+def test_a_text_can_be_ended(page: Browser) -> None:
+    result = page.run_body(
         OPEN
         + """
         const controller = new AbortController();
@@ -205,12 +204,28 @@ def test_a_text_can_be_ended(page: Page) -> None:
 
 
 @needs_chromium
-def test_the_page_describes_its_model(page: Page) -> None:
-    model = page.run(OPEN + "return engine.describe()")
+def test_the_page_writes(page: Browser) -> None:
+    """The page of `gen serve` does without a server what it does with one: colours, branches and undo."""
+    page.type("ab cd ")
+    page.press("Tab")
+    page.wait_until_written()
+    text = page.text
+    assert len(text) > 100 and text.startswith("ab cd "), page.status
+    page.press("Tab")
+    page.wait_until_written()
+    assert page.text.startswith(text) and len(page.text) > len(text)
+    page.press("Control+z")
+    assert page.text == text
+    assert not page.errors, page.errors
+
+
+@needs_chromium
+def test_the_page_describes_its_model(page: Browser) -> None:
+    model = page.run_body(OPEN + "return engine.describe()")
     temperature = next(param for param in model["chain"] if param["param"] == "temperature")
     assert (temperature["link"], temperature["default"], temperature["low"]) == ("temperature", 0.8, 0)
     assert "a" in model["symbols"] and model["abilities"]["top"] == 10
-    assert page.run(OPEN + "return engine.write({ prompt: 'é' }).catch((error) => error.code)") == "prime"
+    assert page.run_body(OPEN + "return engine.write({ prompt: 'é' }).catch((error) => error.code)") == "prime"
 
 
 class StrangeHandler(QuietHandler):
@@ -223,11 +238,10 @@ class StrangeHandler(QuietHandler):
 FAULTS = ["damaged", "format", "not_generator", "missing", "wasm", "settings"]
 
 
-def open_error(browser: Chromium, folder: Path, handler: type[QuietHandler] = QuietHandler) -> Any:
+def open_error(browser: Browser, folder: Path, handler: type[QuietHandler] = QuietHandler) -> Any:
     """Return code and line of the error with which the engine of a folder opens, or what it writes."""
     with serve_folder(folder, handler) as address:
-        page = browser.new_page()
-        page.open(address)
+        browser.visit(address)
         script = """
             const { openEngine } = await import('/engine.js');
             try {
@@ -236,12 +250,12 @@ def open_error(browser: Chromium, folder: Path, handler: type[QuietHandler] = Qu
               return [error.code, error.message];
             }
         """
-        return page.run(script)
+        return browser.run_body(script)
 
 
 @needs_chromium
 @pytest.mark.parametrize("fault", FAULTS)
-def test_faults_of_a_folder(browser: Chromium, folder: Path, tmp_path: Path, tiny_run: Path, fault: str) -> None:
+def test_faults_of_a_folder(browser: Browser, folder: Path, tmp_path: Path, tiny_run: Path, fault: str) -> None:
     site = tmp_path / "site"
     shutil.copytree(folder, site)
     file = site / GENERATOR_FILE
@@ -264,12 +278,12 @@ def test_faults_of_a_folder(browser: Chromium, folder: Path, tmp_path: Path, tin
 
 
 @needs_chromium
-def test_a_server_that_does_not_know_mjs(browser: Chromium, folder: Path) -> None:
+def test_a_server_that_does_not_know_mjs(browser: Browser, folder: Path) -> None:
     assert open_error(browser, folder, StrangeHandler) == 20
 
 
 @needs_chromium
-def test_without_webassembly(browser: Chromium, folder: Path, tmp_path: Path) -> None:
+def test_without_webassembly(browser: Browser, folder: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
     shutil.copytree(folder, site)
     worker = site / "worker.js"
@@ -279,18 +293,17 @@ def test_without_webassembly(browser: Chromium, folder: Path, tmp_path: Path) ->
 
 
 @needs_chromium
-def test_memory_refused(folder: Path) -> None:
-    with open_chromium("--js-flags=--wasm-max-mem-pages=64") as browser:
+def test_memory_refused(folder: Path, tmp_path: Path) -> None:
+    with running_browser(tmp_path, "--js-flags=--wasm-max-mem-pages=64") as browser:
         code, line = open_error(browser, folder)
         assert code == "memory" and "memory" in line, line
 
 
 @needs_chromium
-def test_opened_as_a_file(browser: Chromium, folder: Path) -> None:
-    page = browser.new_page()
-    page.open((folder / "index.html").as_uri())
-    page.wait("document.querySelector('[role=alert]')", seconds=20)
-    assert "opened as a file" in page.run("return document.body.textContent")
+def test_opened_as_a_file(browser: Browser, folder: Path) -> None:
+    browser.visit((folder / "index.html").as_uri())
+    browser.wait("document.querySelector('[role=alert]')")
+    assert "opened as a file" in browser.run("document.body.textContent")
 
 
 class LosingHandler(QuietHandler):
@@ -311,16 +324,6 @@ class LosingHandler(QuietHandler):
 
 
 @needs_chromium
-def test_network_gone(browser: Chromium, folder: Path) -> None:
+def test_network_gone(browser: Browser, folder: Path) -> None:
     code, line = open_error(browser, folder, LosingHandler)
     assert code == "network" and GENERATOR_FILE in line
-
-
-def test_no_descriptor_is_left_open() -> None:
-    """A browser that ends leaves no pipe of its own."""
-    if CHROMIUM is None:
-        pytest.skip("Chromium is not installed")
-    before = len(os.listdir("/proc/self/fd"))
-    with open_chromium() as browser:
-        browser.new_page()
-    assert len(os.listdir("/proc/self/fd")) == before

@@ -9,7 +9,8 @@ import { DRAW, uniforms } from "./noise.js";
 import { readMetadata, splitDefaults } from "./onnx_file.js";
 import { chooseParameters, listParameters } from "./parameters.js";
 import { RowText } from "./row_text.js";
-import { Tokenizer } from "./tokenizer.js";
+import { guard, yieldThread } from "./runtime.js";
+import { TextReader, Tokenizer } from "./tokenizer.js";
 
 /** Positions of a prompt that are read in one call. */
 const PROMPT_POSITIONS = 256;
@@ -93,10 +94,17 @@ export class Generator {
     const prompt = this.tokenizer.encode(request.prompt ?? "", settings.unknown);
     const text = new RowText({ ...settings, ...this.#startText(request.session, settings) });
     let row = request.session?.row ?? this.firstRow();
-    for (let begin = 0; begin < prompt.length; begin += PROMPT_POSITIONS) {
+    const reader = new TextReader();
+    const echoed = [];
+    for (let begin = 0; begin < prompt.length && !request.signal?.aborted; begin += PROMPT_POSITIONS) {
       const forced = prompt.slice(begin, begin + PROMPT_POSITIONS);
-      row = (await this.call(row, settings, { forced })).row;
-      if (request.signal?.aborted) break;
+      const read = await this.call(row, { ...settings, top: request.echo ? settings.top : 0 }, { forced });
+      if (request.echo) echoed.push(...this.#describeTokens(read, reader));
+      row = read.row;
+    }
+    if (echoed.length) {
+      if (!request.session) echoed[0].logprob = null; // nothing stands before it
+      request.onPrompt?.(echoed);
     }
     text.readPrompt(prompt.length ? this.#decode(prompt) : "");
     let size = FIRST_POSITIONS;
@@ -113,10 +121,23 @@ export class Generator {
       }
       const tokens = text.release();
       if (tokens.length) request.onText?.({ text: tokens.map((token) => token.text).join(""), tokens });
-      await pause();
+      await yieldThread();
     }
     const session = { file: this.#fingerprint, row, text: text.state, settings };
     return { text: text.text, tokens: text.tokens, finish: text.finish, seed: settings.seed, session };
+  }
+
+  /** Return the tokens of a call as the interface of an engine has them. */
+  #describeTokens({ tokens, logprobs, top }, reader) {
+    return tokens.map((token, position) => ({
+      text: reader.read(this.tokenizer.symbols[token]),
+      logprob: logprobs[position],
+      top: this.#describeTop(top[position]),
+    }));
+  }
+
+  #describeTop(pairs = []) {
+    return pairs.map(([token, logprob]) => [this.tokenizer.texts[token], logprob]);
   }
 
   /** Feed what a call has drawn to a text; return the state of the row after the last symbol that belongs to it. */
@@ -124,7 +145,7 @@ export class Generator {
     let used = 0;
     for (const token of drawn.tokens) {
       if (token < 0 || text.finish) break;
-      const top = drawn.top[used]?.map(([other, logprob]) => [this.tokenizer.texts[other], logprob]) ?? [];
+      const top = this.#describeTop(drawn.top[used]);
       text.feed(this.tokenizer.symbols[token], { logprob: drawn.logprobs[used], top });
       used += 1;
     }
@@ -150,13 +171,13 @@ export class Generator {
     feeds.ended = this.#tensor("int64", [1], [0]);
     feeds.forced = this.#tensor("int64", [count, 1], forced ?? new Array(count).fill(-1));
     feeds.noise = this.#tensor("float32", [count, 1, this.#columns], noise);
-    if (settings.top && !forced) feeds.top_count = this.#tensor("int64", [], [settings.top]);
+    if (settings.top) feeds.top_count = this.#tensor("int64", [], [settings.top]);
     const results = await guard(this.name, this.bytes, () => this.session.run(feeds));
     const tokens = Array.from(results.tokens.data, Number);
     return {
       tokens,
       logprobs: Array.from(results.logprobs.data),
-      top: settings.top && !forced ? pairTop(results, count) : [],
+      top: settings.top ? pairTop(results, count) : [],
       finish: FINISH_BY_CODE[Number(results.ended_out.data[0])],
       row: {
         arrays: Object.fromEntries(this.states.map(({ name }) => [name, results[`${name}_out`].data.slice()])),
@@ -226,7 +247,7 @@ export class Generator {
   /** Return the settings of a request, checked; what it leaves out is that of its session. */
   readSettings({ session = null, seed, stream, length = 200, parameters, stop, unknown = "error", logprobs = 0 }) {
     if (session && session.file !== this.#fingerprint) {
-      throw new EngineError("parameter", "session: it belongs to another model; begin a new text");
+      throw new EngineError("session", "session: it belongs to another model; begin a new text");
     }
     const before = session?.settings ?? { seed: crypto.getRandomValues(new Uint32Array(1))[0], stream: 0, stop: [] };
     const checkWhole = (name, number, low, high) => {
@@ -261,34 +282,4 @@ function pairTop({ top_tokens: tokens, top_logprobs: logprobs }, count) {
       return [Number(tokens.data[index]), logprobs.data[index]];
     }),
   );
-}
-
-/** Let the thread read its messages, among them one that ends the text. A timer of a browser would take 4 ms. */
-function pause() {
-  return new Promise((resolve) => {
-    if (globalThis.setImmediate) {
-      setImmediate(resolve);
-      return;
-    }
-    const channel = new MessageChannel();
-    channel.port1.onmessage = () => {
-      channel.port1.close();
-      resolve();
-    };
-    channel.port2.postMessage(null);
-  });
-}
-
-/** Run onnxruntime, and raise what it raises as an error for the user. */
-async function guard(name, bytes, run) {
-  try {
-    return await run();
-  } catch (error) {
-    const reason = String(error?.message ?? error).split("\n")[0];
-    if (error instanceof RangeError || /memory|bad_alloc|alloc|OOM/i.test(reason)) {
-      const size = Math.ceil(bytes.length / 1e6);
-      throw new EngineError("memory", `there is no memory for ${name} (${size} MB); close other pages, or take a smaller model`);
-    }
-    throw new EngineError("runtime", `onnxruntime cannot run ${name}: ${reason}`);
-  }
 }

@@ -32,8 +32,8 @@ export class WasmEngine {
     return this.model;
   }
 
-  async write({ onText, signal, ...request }) {
-    return this.#ask("write", { request }, { onText, signal });
+  async write({ onText, onPrompt, signal, ...request }) {
+    return this.#ask("write", { request }, { onText, onPrompt, signal });
   }
 
   /** End all texts, and release the memory of the model. */
@@ -42,10 +42,10 @@ export class WasmEngine {
     this.#fail(new EngineError("runtime", "the model was closed"));
   }
 
-  #ask(command, message, { onProgress, onText, signal } = {}) {
+  #ask(command, message, { onProgress, onText, onPrompt, signal } = {}) {
     const id = ++this.lastId;
     return new Promise((resolve, reject) => {
-      this.requests.set(id, { resolve, reject, onProgress, onText });
+      this.requests.set(id, { resolve, reject, onProgress, onText, onPrompt });
       this.worker.postMessage({ id, command, ...message });
       const abort = () => this.worker.postMessage({ id: 0, command: "abort", target: id });
       signal?.addEventListener("abort", abort, { once: true });
@@ -53,9 +53,10 @@ export class WasmEngine {
     });
   }
 
-  #receive({ id, progress, piece, result, error }) {
+  #receive({ id, progress, prompt, piece, result, error }) {
     const request = this.requests.get(id);
     if (progress) request?.onProgress?.(progress);
+    else if (prompt) request?.onPrompt?.(prompt);
     else if (piece) request?.onText?.(piece);
     else {
       this.requests.delete(id);

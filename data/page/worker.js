@@ -49,7 +49,8 @@ async function write({ request }, post, id) {
   const controller = new AbortController();
   controllers.set(id, controller);
   try {
-    return await generator.write({ ...request, signal: controller.signal, onText: (piece) => post({ piece }) });
+    const [onText, onPrompt] = [(piece) => post({ piece }), (prompt) => post({ prompt })];
+    return await generator.write({ ...request, signal: controller.signal, onText, onPrompt });
   } finally {
     controllers.delete(id);
   }
