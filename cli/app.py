@@ -33,6 +33,7 @@ COMMANDS = {
     "sample": "sample",
     "best": "best",
     "eval": "evaluate",
+    "inspect": "inspect",
     "info": "info",
     "plugins": "plugins",
     "corpora": "corpora",

@@ -71,6 +71,9 @@ Sampling
     parameters  parameters of the chain's links, set by flags or by keyword arguments
     writing  checks a request for texts, and prepares them
     score  the loss of a model on a text
+    inspection  what a model thinks at each symbol of a text: probabilities and hidden units
+    text_features  features of the places in a text, such as within quotes
+    unit_information  how much hidden units tell about features of a text
     endings  what may follow the beginning of a text, and where a text ends
     prefixes  beginnings of texts, and a model that reads many of them at a time
     best  the most probable texts, by best-first search

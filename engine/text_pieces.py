@@ -56,9 +56,11 @@ class Content(NamedTuple):
         """Return the log-probability of the symbol that each character ends, NaN where its symbols are not known."""
         logprobs = np.full(len(self.text), np.nan, np.float32)
         if len(self.ends) and self.ends[-1] == len(self.text):
-            whole = self.ends >= 0
-            sums = np.diff(np.cumsum(self.logprobs)[whole], prepend=0)  # a character of several symbols has their sum
-            lengths = np.diff(self.ends[whole], prepend=0)
+            is_complete = self.ends >= 0
+            sums = np.diff(
+                np.cumsum(self.logprobs)[is_complete], prepend=0
+            )  # a character of several symbols has their sum
+            lengths = np.diff(self.ends[is_complete], prepend=0)
             logprobs[:] = np.repeat(sums, lengths)
         return logprobs
 
@@ -183,9 +185,9 @@ def newest_text(piece: Piece) -> str:
     return "".join(texts)
 
 
-def _common_length(beginning: str, text: str, at: int) -> int:
+def _common_length(beginning: str, text: str, begin: int) -> int:
     """Return how many characters a text has, from a position on, in common with another one."""
-    if text.startswith(beginning, at):
+    if text.startswith(beginning, begin):
         return len(beginning)
-    pairs = zip(beginning, text[at : at + len(beginning)], strict=False)
+    pairs = zip(beginning, text[begin : begin + len(beginning)], strict=False)
     return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))

@@ -93,9 +93,9 @@ class TextTree:
         """
         self._calls += 1
         self.finish = "running"
-        place, rest = self._split(text)
-        if rest:
-            place = yield from self._read(place, rest)
+        place, new_text = self._split(text)
+        if new_text:
+            place = yield from self._read(place, new_text)
         seed = self._free_seed(place)
         self.seed, self._is_seed_chosen = seed, False
         yield from self._draw(place, seed)

@@ -245,7 +245,7 @@ def gen_program(words: list[str], forbidden: set[str]) -> Program:
     return Program(f"from gentext.cli.app import main; assert main({words!r}) == 0", forbidden)
 
 
-def test_little_is_loaded_for_little(tiny_run: Path) -> None:
+def test_little_is_loaded_for_little(tiny_run: Path, tmp_path: Path) -> None:
     no_training = {
         "gentext.cli.train",
         "gentext.cli.bench",
@@ -261,6 +261,7 @@ def test_little_is_loaded_for_little(tiny_run: Path) -> None:
         gen_program(["sample", "--help"], HEAVY | no_training),
         gen_program(["plugins"], HEAVY),
         gen_program(["info", str(tiny_run)], sampling_libraries),
+        gen_program(["inspect", files[0], "--text", "ab", "-o", str(tmp_path / "page.html")], sampling_libraries),
         *(gen_program(["sample", file, "--length", "9"], sampling_libraries | no_training) for file in files),
     ]
     environment = {**os.environ, "GEN_PLUGINS": ""}

@@ -1,0 +1,140 @@
+"""``gen inspect``: what a model thinks at each symbol of a text, as a page or a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gentext.completion import complete_models
+from gentext.console import say, warn
+from gentext.errors import CorpusError, UsageError, nearest
+from gentext.inspection import inspect_tokens, most_symbols, unit_names
+from gentext.library import TextModel, open_text_model
+from gentext.run import HELD_OUT_FILE
+from gentext.settings import check_device, check_threads
+from gentext.source import FILE_SAMPLER
+
+#: The most probable symbols of a position that a page has, at most.
+MAX_TOP = 20
+
+
+def inspect(
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="RUN | FILE.onnx", autocompletion=complete_models),
+    ],
+    file: Annotated[
+        str | None, typer.Argument(metavar="[TEXT FILE | -]", help="Default: the run's held-out text.")
+    ] = None,
+    text: Annotated[str | None, typer.Option(help="The text itself, in place of a file.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write this HTML page.")] = None,
+    png: Annotated[Path | None, typer.Option(help="Draw a picture of the beginning into this PNG file.")] = None,
+    length: Annotated[int, typer.Option(help="Symbols to read, at most.")] = 10_000,
+    top: Annotated[int, typer.Option(help="How many of the most probable symbols to show at each.")] = 5,
+    unit: Annotated[
+        list[str] | None, typer.Option(help="Also show this hidden unit, such as h.0.12; may be repeated.")
+    ] = None,
+    sampler: Annotated[str, typer.Option(help="onnx or torch, or a plugin's.")] = FILE_SAMPLER,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int, typer.Option(help="Threads. Default: by the size of the file.")] = 0,
+    no_verify: Annotated[bool, typer.Option("--no-verify", help="Open a file that does not fit its check.")] = False,
+) -> None:
+    """Show how a model reads a text: the surprise of each symbol, what else was probable, and its hidden units.
+
+    The page is one file that needs nothing else. Units that tell most about line ends, quotes and more are found.
+    """
+    from gentext.cli.inspect_page import write_page
+    from gentext.cli.inspect_report import build_report
+    from gentext.score import encode_text
+
+    _check_options(file, text, output, png, length, top)
+    check_device(device)
+    check_threads(threads)
+    options: dict[str, Any] = {"threads": threads} if threads else {}
+    if no_verify:
+        options["verify"] = False
+    model = open_text_model(source, device, sampler, options)
+    _check_units(unit or [], unit_names(model.bundle))
+    length = min(length, most_symbols(model.bundle))
+    name, beginning, is_cut = _read_text(model, file, text, length)
+    tokens = encode_text(model.bundle, _known_tokenizer(model, beginning, name), beginning)
+    if is_cut or len(tokens) > length:
+        say(f"the first {min(len(tokens), length):,} symbols of {name} are read; --length takes more or fewer")
+    inspection = inspect_tokens(model._sampler, tokens[:length], top)
+    report = build_report(model, name, inspection, unit or [])
+    if output is not None:
+        write_page(report, output)
+        say(f"wrote {output} ({output.stat().st_size:,} bytes)")
+    if png is not None:
+        from gentext.cli.inspect_picture import draw_picture
+
+        draw_picture(report, png)
+        say(f"wrote {png}")
+    for line in report.lines():
+        print(line)
+
+
+def _check_options(
+    file: str | None, text: str | None, output: Path | None, png: Path | None, length: int, top: int
+) -> None:
+    if output is None and png is None:
+        raise UsageError("nothing to write: expected -o PAGE.html, or --png PICTURE.png, or both")
+    if file is not None and text is not None:
+        raise UsageError("a text file and --text: expected one of them")
+    if length < 1:
+        raise UsageError(f"--length {length}: expected 1 or more symbols")
+    if not 1 <= top <= MAX_TOP:
+        raise UsageError(f"--top {top}: expected 1 to {MAX_TOP}")
+    for path in (output, png):
+        if path is not None and not path.parent.is_dir():
+            raise UsageError(f"{path}: there is no folder {path.parent}; make it first")
+        if path is not None and path.is_dir():
+            raise UsageError(f"{path} is a folder; expected the name of a file")
+
+
+def _check_units(chosen_names: list[str], names: list[str]) -> None:
+    known_names = set(names)
+    for name in chosen_names:
+        if name not in known_names:
+            expected = f"{names[0]} to {names[-1]}" if names else "none, as the model has no states of real numbers"
+            raise UsageError(f"--unit {name}: no such hidden unit; expected {expected}.{nearest(name, names)}")
+
+
+def _read_text(model: TextModel, file: str | None, text: str | None, length: int) -> tuple[str, str, bool]:
+    """Return the name of the text, its beginning of about ``length`` symbols, and whether it is longer."""
+    from gentext.data.corpus import corpus_name, iter_text
+
+    if text is not None:
+        return "the text", text, False
+    if file is None:
+        held_out = model.path / HELD_OUT_FILE
+        if not held_out.is_file():
+            raise CorpusError(f"{model.path} has no held-out text beside it; name a text file, or --text")
+        file = str(held_out)
+    limit = length * max(1, *(len(symbol) for symbol in model.bundle.token_bytes))
+    beginning = ""
+    for piece in iter_text(file):
+        beginning += piece
+        if len(beginning) > limit:
+            return corpus_name(file), beginning[:limit], True
+    return corpus_name(file), beginning, False
+
+
+def _known_tokenizer(model: TextModel, text: str, name: str) -> Any:
+    """Return the model's tokenizer. Raises CorpusError for characters that it does not know, and has no symbol for."""
+    from gentext.describe import tokenizer_of
+
+    if not text:
+        raise CorpusError(f"{name}: no text to inspect")
+    tokenizer = tokenizer_of(model.bundle)
+    positions = tokenizer.unknown_at(text)
+    if positions and tokenizer.unknown is None:
+        raise CorpusError(
+            f"{name}: {len(positions)} characters are not among the model's {tokenizer.vocab_size} symbols, first "
+            f"{text[positions[0]]!r} at position {positions[0]}; leave them out of the text"
+        )
+    if positions:
+        warn(f"{len(positions)} characters of {name} are unknown to the model, and read as its unknown symbol")
+    return tokenizer
