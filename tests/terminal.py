@@ -67,11 +67,12 @@ class Terminal:
             self.read(0.1)
         return self.text
 
-    def settle(self) -> str:
-        """Wait until nothing is printed for a moment; return what the screen shows."""
-        while self.read(0.3):
-            pass
-        return self.text
+    def wait_until_gone(self, fragment: str, seconds: float = 60) -> None:
+        """Wait until the screen does not show this any longer."""
+        end = time.monotonic() + seconds
+        while fragment in self.text:
+            assert time.monotonic() < end, self.text
+            self.read(0.1)
 
     def end(self) -> int:
         """Wait for the end of the program, and return its exit status."""

@@ -85,12 +85,22 @@ def test_lines(tiny_run: Path, model: gentext.TextModel, tmp_path: Path, gen: Ge
         (":save /", "exists already"),
         (":save no/such/folder", "cannot be written"),
         ("世", "'世'"),
+        ("\udcff", "'\ufffd'"),
     ],
 )
 def test_a_wrong_line_changes_nothing(
     line: str, message: str, tiny_run: Path, model: gentext.TextModel, gen: Gen
 ) -> None:
-    code, out, err = gen("sample", tiny_run, "--interactive", "--seed", 3, "--length", 9, stdin=f"{line}\n\n".encode())
+    code, out, err = gen(
+        "sample",
+        tiny_run,
+        "--interactive",
+        "--seed",
+        3,
+        "--length",
+        9,
+        stdin=f"{line}\n\n".encode("utf-8", "surrogateescape"),
+    )
     [error] = [error for error in err.splitlines() if error.startswith("gen: error: ")]
     assert code == 0 and message in error and "--" not in error.replace("--chain", "")
     assert out == model.write(length=9, seed=3) + "\n"
@@ -181,19 +191,19 @@ def test_what_disturbs_a_screen(tiny_run: Path, model: gentext.TextModel) -> Non
     with running_terminal("sample", tiny_run, "--interactive", "--length", 0, "--seed", 3) as terminal:
         started(terminal).send(TAB)
         terminal.wait_for("writing")
-        terminal.resize(40, 12)
-        time.sleep(0.3)
-        terminal.wait_for("writing")
+        terminal.resize(80, 12)
+        terminal.wait_for("writing", "^O set  ^S save  ^D end")
         terminal.send(control("c"))
-        assert "writing" not in terminal.wait_for(STATUS)
+        terminal.wait_until_gone("writing")
         terminal.send(TAB)
         terminal.wait_for("writing")
         terminal.send("hhhhhhhhhh")
-        assert "writing" not in terminal.wait_for("hhhhhhhhhh")
+        terminal.wait_until_gone("writing")
+        terminal.wait_for("hhhhhhhhhh")
         terminal.send(TAB)
         terminal.wait_for("writing")
         os.kill(terminal.process.pid, signal.SIGINT)
-        assert "writing" not in terminal.wait_for(STATUS)
+        terminal.wait_until_gone("writing")
         terminal.send(control("c"))
         terminal.wait_for("^D ends, ")
         terminal.send(control("d"))

@@ -100,7 +100,10 @@ class Commands:
             raise UsageError("save: expected the name of a file, such as save text.txt")
         if path != self.saved_path and path.exists() and not replace:
             raise UsageError(f"{path} exists already; save! {path} replaces it")
-        write_text(path, text)
+        try:
+            write_text(path, text)
+        except UnicodeEncodeError as error:  # an argument of a command line may have half a surrogate pair
+            raise UsageError(f"save: no text in UTF-8 at position {error.start}: {text[error.start]!r}") from None
         self.saved_path, self.saved_text = path, text
         return f"saved {len(text):,} characters in {path}"
 

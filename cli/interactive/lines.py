@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import signal
 import sys
 from collections.abc import Iterator
@@ -30,6 +31,8 @@ TEXT           add this to the text, and let the model go on; \\n is a line end
 def run_lines(commands: Commands, prime: str) -> None:
     """Read lines from stdin until it ends. Texts go to stdout, everything else to stderr."""
     lines = LineMode(commands, prime)
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # bytes that are no UTF-8 become a character that most models lack
     is_terminal = sys.stdin is not None and sys.stdin.isatty()
     if is_terminal:
         say("type a beginning and press Enter; :help lists the commands")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from typing import Any, cast
 
 from prompt_toolkit.application import Application
 from prompt_toolkit.buffer import Buffer
-from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+from prompt_toolkit.completion import Completer
 from prompt_toolkit.document import Document
 from prompt_toolkit.filters import Condition
 from prompt_toolkit.formatted_text import StyleAndTextTuples
@@ -23,10 +23,12 @@ from prompt_toolkit.lexers import Lexer
 from prompt_toolkit.styles import Style
 
 from gentext.cli.interactive.commands import Commands
+from gentext.cli.interactive.completer import SettingCompleter
 from gentext.cli.interactive.surprise import SURPRISE_STYLES, SurpriseLexer
 from gentext.console import show_controls
 from gentext.errors import GenError, text_of
 
+#: Keys and what they do, in the words for a wide terminal, and in those for one of 80 columns.
 HELP = [
     ("Tab", "go on"),
     ("S-Tab", "other seed"),
@@ -37,6 +39,11 @@ HELP = [
     ("^S", "save"),
     ("^D", "end"),
 ]
+SHORT_HELP = [
+    *(("Tab", "go on"), ("S-Tab", "other"), ("^C", "stop"), ("^Z", "undo")),
+    *(("^N", "branch"), ("^O", "set"), ("^S", "save"), ("^D", "end")),
+]
+WIDE_COLUMNS = 100
 #: The middle colours of the palette Solarized, which can be read on black and on white.
 STYLE = {
     **SURPRISE_STYLES,
@@ -112,7 +119,10 @@ class Screen:
                 VSplit([Window(self._control, wrap_lines=True), ConditionalContainer(Window(width=1), is_odd)]),
                 status,
                 ConditionalContainer(Window(self._prompt_control, height=1), is_asking),
-                ConditionalContainer(Window(FormattedTextControl(self._format_help), height=1), ~is_asking),
+                ConditionalContainer(
+                    Window(FormattedTextControl(self._format_help), wrap_lines=True, dont_extend_height=True),
+                    ~is_asking,
+                ),
             ]
         )
         menu = Float(CompletionsMenu(max_height=12), xcursor=True, ycursor=True)
@@ -134,9 +144,10 @@ class Screen:
     def _format_help(self) -> StyleAndTextTuples:
         if self._message[1]:
             return [(f"class:{self._message[0]}", f" {self._message[1]}")]
+        is_wide = self.application.output.get_size().columns >= WIDE_COLUMNS
         return [
             fragment
-            for keys, meaning in HELP
+            for keys, meaning in (HELP if is_wide else SHORT_HELP)
             for fragment in (("class:help.key", f" {keys}"), ("class:help", f" {meaning} "))
         ]
 
@@ -269,27 +280,3 @@ class Screen:
 def _next_piece(pieces: Generator[str, None, None]) -> str | None:
     """Return the next piece, None at the end: a future cannot carry StopIteration."""
     return next(pieces, None)
-
-
-class SettingCompleter:
-    """Completes the names of settings, and shows their values and meanings. A `Completer`."""
-
-    def __init__(self, commands: Commands) -> None:
-        self._commands = commands
-
-    def get_completions(self, document: Document, event: CompleteEvent) -> Iterable[Completion]:
-        """Yield the settings whose names begin with what was typed."""
-        word = document.text_before_cursor
-        for setting in self._commands.settings():
-            if setting.name.startswith(word):
-                yield Completion(
-                    f"{setting.name} ",
-                    -len(word),
-                    display=f"{setting.name} {setting.text}",
-                    display_meta=setting.meaning,
-                )
-
-    async def get_completions_async(self, document: Document, event: CompleteEvent) -> Any:
-        """Yield the same."""
-        for completion in self.get_completions(document, event):
-            yield completion
