@@ -281,6 +281,40 @@ def test_link_writes_the_text_again(browser: Browser, server: ServerProcess) -> 
     browser.wait("document.querySelector('#status').textContent.includes('damaged')")
 
 
+def test_settings_are_not_those_of_the_session(chromium: Browser, proxy: Proxy) -> None:
+    """A request that goes on with a session has its parameters where it gives none itself."""
+    begin(chromium, proxy.url)
+    fill(chromium, "parameter-temperature-temperature", 0)
+    fill(chromium, "stop", "never written")
+    write(chromium)
+    chromium.click("document.querySelector('#reset')")
+    fill(chromium, "stop", "")
+    chromium.run("document.querySelector('#text').focus()")
+    write(chromium)
+    first, second = (json.loads(body) for body in proxy.bodies)
+    assert first["temperature.temperature"] == 0 and first["stop"] == ["never written"]
+    assert second["temperature.temperature"] == 0.8 and second["stop"] == [] and "session" in second
+
+
+def test_models_of_a_server(chromium: Browser, file: Path) -> None:
+    with running_server(f"small={file}", f"other={file}", "--workers", "1", "--slots", "2") as server:
+        chromium.open(server.url)
+        assert chromium.run("[...document.querySelector('#models').options].map(each => each.value)") == [
+            "small",
+            "other",
+        ]
+        fill(chromium, "length", 20)
+        fill(chromium, "models", "other")
+        chromium.wait("!document.querySelector('#write').disabled")
+        chromium.run("document.querySelector('#text').focus()")
+        text = write(chromium)
+        chromium.click("document.querySelector('#link')")
+        chromium.wait("location.hash")
+        chromium.open(chromium.run("location.href"))
+        chromium.wait(f"document.querySelector('#text').value === {json.dumps(text)}")
+        assert chromium.run("document.querySelector('#models').value") == "other"
+
+
 def test_link_says_when_the_text_is_another(browser: Browser) -> None:
     write(browser)
     browser.click("document.querySelector('#link')")

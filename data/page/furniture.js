@@ -79,7 +79,7 @@ export class Furniture {
   }
 
   /** Show which model writes, and what it offers. */
-  showModel({ name, card, abilities }, names) {
+  showModel({ name, card, abilities, documentation }, names) {
     const line = this.find("model");
     const strong = document.createElement("b");
     strong.textContent = names.length > 1 ? "" : name;
@@ -89,6 +89,7 @@ export class Furniture {
     const models = this.find("models");
     models.hidden = names.length < 2;
     models.replaceChildren(...names.map((each) => new Option(each, each, false, each === name)));
+    this.find("api").hidden = !documentation;
     document.querySelectorAll(".match").forEach((element) => (element.hidden = !abilities.match));
   }
 

@@ -112,7 +112,7 @@ class Page {
   }
 
   #useEngine(engine) {
-    this.#writer = new Writer(engine, this.tree, {
+    this.#writer = new Writer(engine, this.sliders.defaults, this.tree, {
       onText: () => this.#showGrowth(),
       say: (message, kind) => this.furniture.say(message, kind),
       askKey: (isWrong) => this.furniture.askKey(isWrong),
@@ -133,6 +133,7 @@ class Page {
       this.furniture.say(problem ?? "There is no model yet.", "error");
       return;
     }
+    forgetLink();
     this.tree.remember();
     await this.#run({ ...this.wishes.request, seed: this.#chooseSeed(), parameters: this.sliders.parameters });
     this.memory.keep();
@@ -190,6 +191,7 @@ class Page {
     }
     this.#typedAt = now;
     this.alternatives.close();
+    forgetLink();
     const caret = this.surface.textarea.selectionEnd;
     this.tree.edit(text);
     this.show();
@@ -252,7 +254,9 @@ class Page {
 
   #showGrowth() {
     this.surface.grow();
-    this.drawing.draw();
+    if (this.drawing.current !== this.tree.current) {
+      this.drawing.draw();
+    }
   }
 
   #showActions() {
@@ -265,6 +269,13 @@ class Page {
     });
   }
 
+}
+
+/** Take the link out of the address: the text is another one from now on. */
+function forgetLink() {
+  if (location.hash) {
+    history.replaceState(null, "", location.pathname + location.search);
+  }
 }
 
 new Page().open();

@@ -20,7 +20,7 @@ export class Sliders {
 
   /** Make the sliders of a model. */
   build({ chain, symbols }) {
-    const links = Map.groupBy ? Map.groupBy(chain, ({ link }) => link) : groupByLink(chain);
+    const links = groupByLink(chain);
     this.#rows = [];
     this.element.replaceChildren(
       ...[...links].map(([name, parameters]) => {
@@ -30,6 +30,11 @@ export class Sliders {
       }),
     );
     this.#refresh();
+  }
+
+  /** The defaults of all parameters, as an engine takes them. */
+  get defaults() {
+    return Object.fromEntries(this.#rows.map((row) => [row.name, row.parameter.default]));
   }
 
   /** The parameters that differ from the defaults of the file, as an engine takes them. */

@@ -8,6 +8,9 @@ const MARGIN = 12;
 const SNIPPET = 26;
 
 export class TreeDrawing {
+  /** The piece that is marked as the current one. */
+  current = null;
+
   /**
    * @param {SVGSVGElement} svg
    * @param {Tree} tree
@@ -19,6 +22,7 @@ export class TreeDrawing {
   }
 
   draw() {
+    this.current = this.tree.current;
     const hadFocus = this.svg.contains(document.activeElement);
     const pieces = [this.tree.root, ...this.tree.pieces];
     const path = new Set([this.tree.root, ...this.tree.current.path]);

@@ -18,12 +18,13 @@ export class Writer {
 
   /**
    * @param engine what writes, see docs/browser.md
+   * @param {object} defaults the parameters of the chain: a session would bring those of the text before
    * @param {Tree} tree
    * @param {{onText: () => void, say: (message: string, kind?: string) => void, askKey: (isWrong: boolean) =>
    *     Promise<string | null>}} view
    */
-  constructor(engine, tree, view) {
-    Object.assign(this, { engine, tree, view });
+  constructor(engine, defaults, tree, view) {
+    Object.assign(this, { engine, defaults, tree, view });
   }
 
   get isWriting() {
@@ -78,7 +79,7 @@ export class Writer {
     let error = null;
     try {
       const result = await this.engine.write({
-        ...engineRequest(request),
+        ...this.#engineRequest(request),
         prompt,
         session,
         signal,
@@ -107,6 +108,12 @@ export class Writer {
     }
     this.view.onText();
     return { count: piece.text.length, error };
+  }
+
+  /** Return the fields of a request that every engine knows. */
+  #engineRequest({ seed, length, parameters, stop, match }) {
+    const allParameters = { ...this.defaults, ...parameters };
+    return { seed, length, parameters: allParameters, stop, match: match || undefined, logprobs: TOP_COUNT };
   }
 
   /** Return the last session on the way to the current piece, and how many characters stand before it. */
@@ -168,11 +175,6 @@ export async function waitForServer(engine, view, message, signal) {
     view.say("The server is there again.");
   }
   return !signal.aborted;
-}
-
-/** Return the fields of a request that every engine knows. */
-function engineRequest({ seed, length, parameters, stop, match }) {
-  return { seed, length, parameters, stop, match: match || undefined, logprobs: TOP_COUNT };
 }
 
 function emptyReason(finish) {
