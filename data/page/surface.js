@@ -2,8 +2,10 @@
 
 import { levelOf, surpriseOf } from "./surprise.js";
 
-/** The share of the characters that wait which is shown in each frame. */
-const SHARE_PER_FRAME = 0.12;
+/** Milliseconds within which most of the characters that wait appear, however long a frame takes. */
+const APPEARING = 130;
+/** Milliseconds after which the end of a text is shown at once. */
+const MOST_SETTLING = 700;
 /** Pixels from the end of the page within which it follows a text that grows. */
 const FOLLOW_DISTANCE = 160;
 
@@ -13,6 +15,7 @@ export class Surface {
   #shown = 0;
   #isGrowing = false;
   #frame = 0;
+  #drawnAt = 0;
   #motion = matchMedia("(prefers-reduced-motion: reduce)");
 
   /**
@@ -34,7 +37,8 @@ export class Surface {
       this.#shown = this.tree.text.length;
       this.#draw();
     } else if (this.#frame === 0) {
-      this.#frame = requestAnimationFrame(() => this.#advance());
+      this.#drawnAt = performance.now();
+      this.#frame = requestAnimationFrame((now) => this.#advance(now));
     }
   }
 
@@ -55,7 +59,8 @@ export class Surface {
 
   /** Show what is left of a text that has ended, and then let it be edited. */
   async settle() {
-    while (this.#isGrowing && !this.#motion.matches && !document.hidden && this.#shown < this.tree.text.length) {
+    const end = performance.now() + MOST_SETTLING;
+    while (this.#frame !== 0 && !document.hidden && performance.now() < end) {
       await new Promise(requestAnimationFrame);
     }
     this.render();
@@ -86,13 +91,14 @@ export class Surface {
     });
   }
 
-  #advance() {
+  #advance(now) {
     const target = this.tree.text.length;
+    const share = 1 - Math.exp(-Math.max(0, now - this.#drawnAt) / APPEARING);
+    this.#drawnAt = now;
     this.#shown = Math.min(this.#shown, target);
-    this.#shown += Math.ceil((target - this.#shown) * SHARE_PER_FRAME);
+    this.#shown += Math.ceil((target - this.#shown) * share);
     this.#draw();
-    const isBehind = this.#shown < target;
-    this.#frame = this.#isGrowing && isBehind ? requestAnimationFrame(() => this.#advance()) : 0;
+    this.#frame = this.#isGrowing && this.#shown < target ? requestAnimationFrame((next) => this.#advance(next)) : 0;
   }
 
   #draw() {
@@ -111,11 +117,11 @@ export class Surface {
       left -= Math.min(left, piece.text.length);
     }
     this.#views.splice(path.length).forEach((view) => view.element.remove());
-    const text = this.tree.text.slice(0, this.#shown);
-    if (this.textarea.value !== text) {
-      this.textarea.value = text;
+    // The field has a layout of its own, which would cost as much again in each frame; nobody writes in it meanwhile.
+    if (!this.#isGrowing && this.textarea.value !== this.tree.text) {
+      this.textarea.value = this.tree.text;
     }
-    this.backdrop.parentElement.classList.toggle("empty", text === "");
+    this.backdrop.parentElement.classList.toggle("empty", this.#shown === 0);
     if (isFollowing) {
       scroller.scrollTop = scroller.scrollHeight;
     }
