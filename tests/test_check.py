@@ -77,12 +77,13 @@ def test_every_command_checks(name: str, gen: Gen, tiny_run: Path, tiny_text: Pa
     path = run / name
     flip_weight(path)
     source = run if name == "generator.onnx" else path
-    commands = [["sample", source], ["info", run], ["eval", source, tiny_text], ["bench", path]]
+    page = ["inspect", source, "--text", "ab", "-o", tmp_path / "page.html"]
+    commands = [["sample", source], ["info", run], ["eval", source, tiny_text], page, ["bench", path]]
     for command in commands:
         fails(1, gen(*command), f"{path}: damaged, its bytes do not fit its check", "gen export RUN", "--no-verify")
     with pytest.raises(FileFormatError, match="verify=False"):
         gentext.load(source)
-    for command in commands[:3]:
+    for command in commands[:4]:
         code, _, err = gen(*command, "--no-verify")
         assert code == 0, err
     code, text, err = gen("sample", source, *SAMPLE, "--no-verify")

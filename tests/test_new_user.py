@@ -32,7 +32,7 @@ def runs(tmp_path: Path, tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
         (("sweep", "text"), ["text8"]),
         *(
             ((command, "{runs}/d"), ["{runs}/demo"])
-            for command in ("sample", "best", "eval", "info", "export", "bench")
+            for command in ("sample", "best", "eval", "inspect", "info", "export", "bench")
         ),
         (("train", "--resume", "--run", "{runs}/"), ["{runs}/demo"]),
         (("sample", "shak"), ["shakespeare"]),

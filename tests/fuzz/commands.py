@@ -88,6 +88,7 @@ SHORT: dict[str, list[str]] = {
     "sweep": ["--trials", "1", "--steps", "1", "--no-export"],
     "sample": ["--length", "20"],
     "best": ["--length", "4", "--count", "2"],
+    "inspect": ["--length", "50"],
 }
 #: Of these, each example takes seconds where all is well.
 SLOW = ("sweep", "bench", "export")
