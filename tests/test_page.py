@@ -161,6 +161,18 @@ def test_stop_strings(browser: Browser, model: gentext.TextModel) -> None:
     assert write(browser) == "ab" + model.write("ab", length=LENGTH, seed=7, stop=stop)
 
 
+def test_goes_on_within_a_stop_string(browser: Browser, model: gentext.TextModel) -> None:
+    """A text that ends where a stop string may begin goes on behind what is seen, whatever was typed there."""
+    text = model.write("ab", length=LENGTH, seed=7)
+    fill(browser, "stop", f"{text[-1]}never".replace("\n", "\\n"))
+    assert write(browser) == "ab" + text
+    assert write(browser) == "ab" + model.write("ab", length=2 * LENGTH, seed=7)
+    browser.press("Control+z")
+    browser.type("b")
+    longer = write(browser)
+    assert longer.startswith("ab" + text + "b") and len(longer) == 2 * LENGTH + 3 and browser.status == ""
+
+
 def test_expression(browser: Browser, model: gentext.TextModel) -> None:
     fill(browser, "match", "[ab]{5}")
     assert write(browser) == "ab" + model.write("ab", length=LENGTH, seed=7, match="[ab]{5}")
