@@ -106,7 +106,13 @@ export class Generator {
       if (!request.session) echoed[0].logprob = null; // nothing stands before it
       request.onPrompt?.(echoed);
     }
-    text.readPrompt(prompt.length ? this.#decode(prompt) : "");
+    if (prompt.length) text.readPrompt(this.#decode(prompt));
+    else text.takeExcess();
+    const release = () => {
+      const tokens = text.release();
+      if (tokens.length) request.onText?.({ text: tokens.map((token) => token.text).join(""), tokens });
+    };
+    release();
     let size = FIRST_POSITIONS;
     while (!text.finish) {
       if (request.signal?.aborted) {
@@ -119,8 +125,7 @@ export class Generator {
         if (performance.now() - startedAt < FAST_MILLISECONDS) size = Math.min(2 * size, MOST_POSITIONS);
         row = await this.#feed(text, drawn, row, settings, count);
       }
-      const tokens = text.release();
-      if (tokens.length) request.onText?.({ text: tokens.map((token) => token.text).join(""), tokens });
+      release();
       await yieldThread();
     }
     const session = { file: this.#fingerprint, row, text: text.state, settings };
@@ -203,7 +208,7 @@ export class Generator {
   }
 
   #startText(session, settings) {
-    if (!session) return { unfinished: [], tail: "" };
+    if (!session) return { unfinished: [], tail: "", excess: "" };
     const isSameStop = session.settings.stop.join("\0") === settings.stop.join("\0");
     return { ...session.text, tail: isSameStop ? session.text.tail : "" };
   }

@@ -9,14 +9,16 @@ const MAX_EMPTY_SYMBOLS = 100000;
 /** A text while it is written. It releases its tokens as soon as no stop string can take their characters back. */
 export class RowText {
   /**
-   * @param {{length: number, stop: string[], unfinished: number[], tail: string}} start `unfinished` are the first
-   *     bytes of a character, and `tail` the last characters of what stands before: a stop string may begin in it
+   * @param {{length: number, stop: string[], unfinished: number[], tail: string, excess: string}} start `unfinished`
+   *     are the first bytes of a character, `tail` the last characters of what stands before, in which a stop string
+   *     may begin, and `excess` characters of the last symbol that no longer belonged to it
    */
-  constructor({ length, stop, unfinished, tail }) {
+  constructor({ length, stop, unfinished, tail, excess }) {
     this.length = length;
     this.stop = stop;
     this.reader = new TextReader(unfinished);
     this.tail = tail;
+    this.excess = excess;
     this.maxStopLength = Math.max(0, ...stop.map((text) => text.length));
     /** Why the text has ended, or null. */
     this.finish = null;
@@ -30,12 +32,22 @@ export class RowText {
 
   /** What a text that goes on from here begins with. */
   get state() {
-    return { unfinished: this.reader.unfinished, tail: this.tail };
+    return { unfinished: this.reader.unfinished, tail: this.tail, excess: this.excess };
   }
 
-  /** Read a prompt: a stop string that ends in it does not count. */
+  /** Read a prompt: a stop string that ends in it does not count, and what the text before has left over is lost. */
   readPrompt(prompt) {
+    this.reader = new TextReader();
+    this.excess = "";
     this.#keepTail(prompt);
+  }
+
+  /** Begin with the characters that the text before has left over; they may end this one too. */
+  takeExcess() {
+    const characters = this.excess;
+    this.excess = "";
+    if (characters) this.waiting.push({ text: characters, logprob: null, top: [] });
+    this.#add(characters);
   }
 
   /**
@@ -82,8 +94,11 @@ export class RowText {
   #certainLength = 0;
 
   #add(characters) {
-    for (const character of characters) {
-      if (this.finish) return;
+    for (const [index, character] of [...characters].entries()) {
+      if (this.finish) {
+        if (this.finish === "length") this.excess = [...characters].slice(index).join("");
+        return;
+      }
       this.pending += character;
       this.#keepTail(character);
       const stop = this.#longestStop();
