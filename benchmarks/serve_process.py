@@ -96,12 +96,12 @@ class Server:
         return ids
 
     def memory(self) -> float:
-        """Return the resident memory of all its processes in MB; what several share counts once."""
+        """Return the memory of all its processes in MB, without files: their pages are shared with other programs."""
         total = 0
         for number in self.process_ids():
             with contextlib.suppress(OSError):
                 text = Path(f"/proc/{number}/smaps_rollup").read_text(encoding="ascii")
-                total += int(re.search(r"^Pss: +(\d+)", text, re.MULTILINE)[1])  # type: ignore[index]
+                total += int(re.search(r"^Anonymous: +(\d+)", text, re.MULTILINE)[1])  # type: ignore[index]
         return total / 1e3
 
     def processor_seconds(self) -> dict[str, float]:

@@ -20,7 +20,7 @@ from gentext.console import show_controls
 
 def write_page(report: Report, path: Path) -> None:
     """Write the page. Raises RunError where the file cannot be written."""
-    template = (importlib.resources.files("gentext.cli") / "templates" / "inspect" / "page.html").read_text("utf-8")
+    template = (importlib.resources.files("gentext.cli") / "inspect_page.html").read_text("utf-8")
     # "<" could end the element that holds the data.
     data = json.dumps(_page_data(report), separators=(",", ":")).replace("<", "\\u003c")
     title = html.escape(show_controls(f"{report.text_name}, read by {report.model_name}"))

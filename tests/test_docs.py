@@ -2,8 +2,8 @@
 
 What is not quite as the page says, so that it takes seconds:
 
-- The texts (``novel.txt``, ``anna`` and so on) are the tests' small one; ``runs/demo`` and ``runs/other`` are
-  copies of the tests' tiny run.
+- The texts (``novel.txt``, ``anna`` and so on) are the tests' small one; ``runs/demo``, ``runs/other`` and
+  ``runs/anna`` are copies of the tests' tiny run.
 - ``gen train`` takes two steps, in fp32 on one thread, with a tiny network and batch where the command chooses none
   of its own; so do ``gentext.train`` and each trial of ``gen sweep``, of which there are one or two. Only the runs of
   `EXPORTED` are really exported; the others get the tiny run's model.onnx.
@@ -380,7 +380,7 @@ def test_page(
         Path(name).write_text(PRIMES + tiny_text.read_text(encoding="utf-8"), encoding="utf-8")
     Path(SPACE).write_text("[trainer.rate]\nlow = 0.001\nhigh = 0.01", encoding="utf-8")
     Path("start.txt").write_text("name", encoding="utf-8")
-    for name in ("demo", "other"):
+    for name in ("demo", "other", "anna"):
         shutil.copytree(tiny_run, Path("runs") / name)
     modules = set(sys.modules)
     forget_plugins()
