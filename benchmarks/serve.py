@@ -57,7 +57,8 @@ def run_mode(mode: str, path: Path, folder: Path, options: argparse.Namespace) -
         return asyncio.run(
             run_faults(path, folder, options.requests, options.connections, options.seed, options.only, say)
         )
-    server = Server([path], folder / f"{mode}.log", *options.server_option)
+    # A client that does not stream has several texts, and here no text should wait for a slot.
+    server = Server([path], folder / f"{mode}.log", "--slots", str(2 * options.streams), *options.server_option)
     if options.url:
         parts = urllib.parse.urlsplit(options.url)
         server.address = (parts.hostname or "127.0.0.1", parts.port or 80)
