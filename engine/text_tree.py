@@ -191,10 +191,8 @@ class TextTree:
         self.notes = writing.notes
         return request
 
-    def _read(self, parent: Piece, text: str) -> Generator[str, None, Piece]:
-        """Read text behind a piece, and return it as a piece."""
-        request = self._request(text, self.options, self.seed, reads=True)
-        state = yield from self._compute_state(parent)
+    def _run_slot(self, request: RowRequest, state: RowState | None) -> Generator[str, None, Slot]:
+        """Run a request to its end, and return its slot; yields after each call, so that it can be stopped there."""
         slot = self._slots.join(request, state)
         try:
             while not slot.is_free:
@@ -202,6 +200,13 @@ class TextTree:
                 yield ""
         finally:
             self._slots.leave(slot)
+        return slot
+
+    def _read(self, parent: Piece, text: str) -> Generator[str, None, Piece]:
+        """Read text behind a piece, and return it as a piece."""
+        request = self._request(text, self.options, self.seed, reads=True)
+        state = yield from self._compute_state(parent)
+        slot = yield from self._run_slot(request, state)
         tokens = [int(token) for token in request.prime]
         content = ContentDecoder(self._model.bundle).decode(tokens, slot.text.prime_logprobs)
         if content.text != text:  # characters that the model does not know were left out or replaced
@@ -257,13 +262,7 @@ class TextTree:
                 request = dataclasses.replace(request, prime=piece.content.tokens)
             else:
                 request = self._request("", piece.options._replace(length=len(piece.text)), piece.seed)
-            slot = self._slots.join(request, state)
-            try:
-                while not slot.is_free:
-                    self._slots.advance()
-                    yield ""
-            finally:
-                self._slots.leave(slot)
+            slot = yield from self._run_slot(request, state)
             piece.state = state = _clean(slot.last_state)
         return state
 
