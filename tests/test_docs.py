@@ -53,7 +53,7 @@ pytestmark = pytest.mark.usefixtures("warm_processes")
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 Gen = Callable[..., tuple[int, str, str]]
-TEXTS = ("novel.txt", "other.txt", "anna", "python-docs", "texts/one.txt", "texts/two.txt")
+TEXTS = ("novel.txt", "other.txt", "held_out.txt", "anna", "python-docs", "texts/one.txt", "texts/two.txt")
 #: Runs that are exported for real: the model of the first must be exported as a scan, and programs load the second.
 EXPORTED = ("runs/gru", "runs/anna")
 #: What the programs of the pages feed to a model of ``anna``, which must know these characters.
