@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gentext.bench import describe_machine
 from gentext.chain import Chain, LinkArraysDict
-from gentext.describe import builtin_strategies, chain_of, configured_chain, load_tokenizer
+from gentext.describe import builtin_strategies, chain_of, configured_chain, tokenizer_of
 from gentext.export.exporter import ExportJob, ExportOptions, export_run
 from gentext.export.generator.compiler import Compiler
 from gentext.export.network.int8 import to_int8
@@ -115,7 +115,7 @@ def chain(opened: OnnxGenerator) -> Chain:
 
 def tokenizer(opened: OnnxGenerator) -> Tokenizer:
     """Return the tokenizer of a file."""
-    return load_tokenizer(opened.bundle.tokenizer.name, opened.bundle.tokenizer.state)
+    return tokenizer_of(opened.bundle)
 
 
 def mask_unknown(opened: OnnxGenerator, logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from gentext.compiled import GeneratorModel, generate_compiled
-from gentext.describe import load_tokenizer
+from gentext.describe import tokenizer_of
 from gentext.plugins.pytorch import build_model, load_best_checkpoint
 from gentext.plugins.samplers.onnx import OnnxSampler
 from gentext.plugins.samplers.session import GeneratorSession, open_unrolled
@@ -79,7 +79,7 @@ def against_torch(run: Path, folder: Path, characters: int) -> list[Mapping[str,
     model_file = OnnxSampler().open(folder / MODEL_FILE, "cpu")
     bundle = generator.bundle
     text = (run / HELD_OUT_FILE).read_text(encoding="utf-8")[:characters]
-    tokens = load_tokenizer(bundle.tokenizer.name, bundle.tokenizer.state).encode(text).astype(np.int64)[None]
+    tokens = tokenizer_of(bundle).encode(text).astype(np.int64)[None]
     network = build_model(Run(run), load_best_checkpoint(Run(run))).eval()
     with torch.no_grad():
         state = network.initial_state(1)

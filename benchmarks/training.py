@@ -24,7 +24,7 @@ import common
 import trainings
 
 from gentext.data.corpus import read_corpus
-from gentext.describe import load_tokenizer
+from gentext.describe import load_run_tokenizer
 from gentext.errors import GenError
 from gentext.events import Progress
 from gentext.hookspecs import hookimpl
@@ -64,7 +64,7 @@ class FormulaObserver:
 def loss_by_formula(run: Run, model: Any) -> float:
     """Return the loss of a model on its run's held-out text, by the notebook's formula."""
     opened = TorchReader(model)
-    tokens = load_tokenizer(*run.read_tokenizer()).encode((run.path / HELD_OUT_FILE).read_text(encoding="utf-8"))
+    tokens = load_run_tokenizer(run).encode((run.path / HELD_OUT_FILE).read_text(encoding="utf-8"))
     loss = notebook_loss(opened, tokens)
     if loss is None:
         raise SystemExit("the held-out text is too short for the notebook's formula: 12,800 characters at least")

@@ -18,6 +18,7 @@ Contracts
     settings  the settings of a run that belong to no component
     strategy  the base class of a link of the sampling chain
     interfaces  what each kind of component must offer, as Protocols
+    boundary  the symbol between two records, which no text contains
     capabilities  what models and trainers may offer beyond that
     adjustments  what the hook `adjust_settings` gets and returns
     hookspecs  the hooks that plugins may implement

@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from gentext.boundary import RecordsMeta as RecordsMeta
 from gentext.config import CONVERSION_LOCK
 from gentext.errors import FileFormatError
 from gentext.interfaces import STATE_DTYPES, StateSpec
@@ -25,8 +26,8 @@ from gentext.reading import check_data
 from gentext.strategy import MAX_NUMBER, Place, State, Table
 
 #: Every change of what a file holds raises it. 2 added the check of the whole file, see `gentext.onnx_file`; 3 added
-#: the switch of a link, the state by which it ends a row, and the places ``first`` and ``last``.
-FORMAT_VERSION = 3
+#: the switch of a link, the state by which it ends a row, and the places ``first`` and ``last``; 4 added ``records``.
+FORMAT_VERSION = 4
 #: ``model``: tokens to logits. ``generator``: the chain and the draw inside, for any number of positions a call.
 #: ``unrolled``: the same for a fixed number of positions, in a file beside the generator.
 FileKind = Literal["model", "generator", "unrolled"]
@@ -145,6 +146,8 @@ class Bundle:
     """The links of the default chain, in order; in a generator, those that are compiled into it."""
     card: dict[str, Any]
     """The origin of the model: corpus, sizes, losses, config, versions."""
+    records: RecordsMeta | None = None
+    """What a model of records was trained on; None for a model of one text."""
 
     def __post_init__(self) -> None:
         symbol_count = len(self.token_bytes)
@@ -155,6 +158,7 @@ class Bundle:
             unknown is None or 0 <= unknown < symbol_count,
             f"unknown symbol {unknown} outside the {symbol_count} symbols",
         )
+        self._check_records()
         # Otherwise a text of some number of characters would never be complete.
         _require(
             any(symbol for token, symbol in enumerate(self.token_bytes) if token != unknown),
@@ -168,11 +172,30 @@ class Bundle:
         for link in self.chain:
             _check_params(link)
 
+    def _check_records(self) -> None:
+        """Check the boundary symbol, on which it depends that a text ends."""
+        if self.records is None:
+            return
+        problem = self.records.find_problem(self.vocab_size)
+        _require(problem is None, str(problem))
+        _require(self.token_bytes[-1] == b"", "the boundary symbol has bytes, so a text could contain it")
+        _require(self.start == self.boundary, f"the start symbol is {self.start}, not the boundary {self.boundary}")
+        _require(self.tokenizer.unknown != self.boundary, "the boundary symbol stands for unknown characters too")
+
+    @property
+    def boundary(self) -> int | None:
+        """The token that ends a record, and begins each; None in a model of one text."""
+        return None if self.records is None else self.records.boundary
+
     @functools.cached_property
     def characters_by_token(self) -> list[str] | None:
-        """The characters of each token; None where a symbol has none, or parts of some."""
+        """The characters of each token; None where a symbol has none, or parts of some.
+
+        Of the boundary symbol, behind which no text goes on, they are empty.
+        """
         try:
-            return [symbol.decode() for symbol in self.token_bytes] if all(self.token_bytes) else None
+            has_all = all(self.token_bytes[: self.boundary])
+            return [symbol.decode() for symbol in self.token_bytes] if has_all else None
         except UnicodeDecodeError:
             return None
 
@@ -252,6 +275,7 @@ _JSON_FIELDS: dict[str, Any] = {
     "start": int,
     "chain": list[LinkMeta],
     "card": dict[str, Any],
+    "records": RecordsMeta | None,
 }
 
 

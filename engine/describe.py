@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from gentext.boundary import BoundaryTokenizer
 from gentext.bundle import Bundle, LinkMeta, StateMeta, TokenizerMeta, check_states
 from gentext.chain import DEFAULT_CHAIN, Chain, build_chain
 from gentext.config import CONVERSION_LOCK, ConfigTable, build_config
@@ -60,9 +61,25 @@ def load_tokenizer(name: str, state: Mapping[str, Any]) -> Tokenizer:
     return tokenizer
 
 
+def load_run_tokenizer(run: Run) -> Tokenizer:
+    """Build the tokenizer of a run, with the boundary symbol where it has records. Raises RunError."""
+    tokenizer, records = load_tokenizer(*run.read_tokenizer()), run.read_records()
+    if records is None:
+        return tokenizer
+    with_boundary = BoundaryTokenizer(tokenizer)
+    if problem := records.find_problem(with_boundary.vocab_size):
+        raise RunError(f"{run.path / TOKENIZER_FILE}: damaged, {problem}; train the run again")
+    return with_boundary
+
+
 def tokenizer_of(bundle: Bundle) -> Tokenizer:
-    """Build the tokenizer of a file. Raises FileFormatError when its symbols are not those of the file."""
+    """Build the tokenizer of a file, with the boundary symbol where it has records.
+
+    Raises FileFormatError when its symbols are not those of the file.
+    """
     tokenizer = load_tokenizer(bundle.tokenizer.name, bundle.tokenizer.state)
+    if bundle.records is not None:
+        tokenizer = BoundaryTokenizer(tokenizer)
     with refuse_exit(f"the tokenizer {bundle.tokenizer.name!r}"):
         symbols = read_symbols(bundle.tokenizer.name, tokenizer)
     if symbols != bundle.token_bytes or tokenizer.unknown != bundle.tokenizer.unknown:
@@ -78,7 +95,7 @@ def describe(run: Run, model: Model) -> Bundle:
 
     Raises RunError when the run's tokenizer is damaged.
     """
-    tokenizer = load_tokenizer(*run.read_tokenizer())
+    tokenizer = load_run_tokenizer(run)
     chain = configured_chain(host().registry, run.config.get("chain", {}), tokenizer.vocab_size)
     return describe_model(run, model, tokenizer, chain)
 
@@ -86,11 +103,16 @@ def describe(run: Run, model: Model) -> Bundle:
 def describe_model(run: Run, model: Model, tokenizer: Tokenizer, chain: Chain) -> Bundle:
     """Return what `describe` returns, for a run whose tokenizer and chain are built already."""
     name, state = run.read_tokenizer()
-    start = run.read_start()
+    start, records = run.read_start(), run.read_records()
     symbols = read_symbols(name, tokenizer)
     if not 0 <= start < len(symbols):
         raise RunError(
             f"{run.path / TOKENIZER_FILE}: damaged, start symbol {start} of {len(symbols)}; train the run again"
+        )
+    if records is not None and start != records.boundary:
+        raise RunError(
+            f"{run.path / TOKENIZER_FILE}: damaged, start symbol {start}, expected the boundary {records.boundary}; "
+            f"train the run again"
         )
     return Bundle(
         kind="model",
@@ -100,6 +122,7 @@ def describe_model(run: Run, model: Model, tokenizer: Tokenizer, chain: Chain) -
         start=start,
         chain=describe_links(chain),
         card=make_card(run, model),
+        records=records,
     )
 
 

@@ -12,8 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from gentext.atomic import atomic_write, write_bytes, write_text
-from gentext.config import ConfigTable, read_toml
+from gentext.boundary import RecordsMeta
+from gentext.config import CONVERSION_LOCK, ConfigTable, read_toml
 from gentext.errors import RunError
 from gentext.folders import environment_folder
 from gentext.interfaces import Measurement
@@ -77,6 +80,20 @@ class Run:
         if not isinstance(start, int):
             raise RunError(f"{self.path / TOKENIZER_FILE}: damaged, it names no start symbol; train the run again")
         return start
+
+    def read_records(self) -> RecordsMeta | None:
+        """Return what a run of records was trained on, and None for a run of one text. Raises RunError."""
+        table = self._read_tokenizer_table().get("records")
+        if table is None:
+            return None
+        try:
+            with CONVERSION_LOCK:
+                return msgspec.convert(table, RecordsMeta)
+        except msgspec.ValidationError as error:
+            raise RunError(
+                f"{self.path / TOKENIZER_FILE}: damaged, its records are no table as expected ({error}); "
+                f"train the run again"
+            ) from None
 
     def _read_tokenizer_table(self) -> dict[str, Any]:
         """Return what tokenizer.json holds, which has a name and a state."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gentext.config import ConfigTable
 from gentext.console import Bar, progress
-from gentext.describe import load_tokenizer
+from gentext.describe import load_run_tokenizer
 from gentext.errors import CorpusError, PrimeError, RunError, refuse_exit
 from gentext.handover import check_ids, check_tokenizer
 from gentext.interfaces import Ids, Tokenizer, TokenizerClass
@@ -99,7 +99,7 @@ def _load_tokenizer(stream: CorpusStream, resumed: ResumedRun) -> Tokenizer:
             f"{str(corpus.get('sha256'))[:12]}..., this is {stream.name!r} with {stream.sha256[:12]}...; "
             f"give it the same text, or start a new run"
         )
-    return load_tokenizer(*run.read_tokenizer())
+    return load_run_tokenizer(run)
 
 
 def _split_and_encode(stream: CorpusStream, name: str, tokenizer: Tokenizer, val_frac: float) -> SplitText:

@@ -19,7 +19,7 @@ from gentext.atomic import atomic_write_all
 from gentext.bundle import METADATA_PREFIX, Bundle
 from gentext.chain import Chain, LinkArrays
 from gentext.console import progress, warn
-from gentext.describe import chain_of, configured_chain, describe_model, load_tokenizer
+from gentext.describe import chain_of, configured_chain, describe_model, load_run_tokenizer
 from gentext.errors import ExportError, PluginError
 from gentext.export.generator.compiler import Compiler
 from gentext.export.network.fp16 import to_fp16
@@ -109,7 +109,7 @@ class ExportJob:
     def load(cls, run: Run, options: ExportOptions) -> ExportJob:
         """Load the model, the tokenizer and the chain of a run. Raises RunError, ConfigError or PluginError."""
         checkpoint = load_best_checkpoint(run)
-        tokenizer = load_tokenizer(*run.read_tokenizer())
+        tokenizer = load_run_tokenizer(run)
         model = build_model(run, checkpoint, tokenizer.vocab_size)
         registry = host().registry
         run_chain = configured_chain(registry, run.config.get("chain", {}), tokenizer.vocab_size)

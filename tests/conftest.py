@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import json
 import os
 import random
 import signal
@@ -166,3 +167,27 @@ def compiled_model(tmp_path_factory: pytest.TempPathFactory, tiny_text: Path, op
     code, _, err = run_gen("train", tiny_text, "--run", folder / "run", *options, "--steps", 30, "--no-export")
     assert code == 0, err
     return build_compiled_model(folder, folder / "run")
+
+
+@pytest.fixture(scope="session")
+def tiny_records_run(tmp_path_factory: pytest.TempPathFactory, operators: None) -> Path:
+    """A finished, exported run of records, lines of the text of `make_text`. Read it; copy it before you change it.
+
+    The boundary symbol is trained as a character that stands last, and then loses its bytes.
+    """
+    folder = tmp_path_factory.mktemp("records")
+    run, lines, separator = folder / "run", make_text(20_000).split("\n"), chr(0x10FFFF)
+    records = folder / "records.txt"
+    records.write_text(separator + separator.join(lines) + separator, encoding="utf-8")
+    code, _, err = run_gen("train", records, "--run", run, *TINY, "--steps", 60, "--no-export")
+    assert code == 0, err
+    tokenizer = json.loads((run / "tokenizer.json").read_text(encoding="utf-8"))
+    symbols = tokenizer["state"]["symbols"].removesuffix(separator)
+    tokenizer["state"]["symbols"], tokenizer["start"] = symbols, len(symbols)
+    tokenizer["records"] = {"boundary": len(symbols), "longest": max(map(len, lines)), "layout": "lines", "header": ""}
+    (run / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    held_out = (run / "held_out.txt").read_text(encoding="utf-8").replace(separator, "")
+    (run / "held_out.txt").write_text(held_out, encoding="utf-8")
+    code, _, err = run_gen("export", run)
+    assert code == 0, err
+    return run

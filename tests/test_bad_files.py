@@ -43,8 +43,8 @@ def top_k(key: str, value: Any) -> Callable[[str], str]:
 
 #: What a file's metadata may say falsely: entry, how it is changed, what the line says.
 LIES: list[tuple[str, Callable[[str], str | None], str]] = [
-    ("format", lambda _: "1", "file format 1, this gentext reads 3; export it again: gen export RUN"),
-    ("format", lambda _: "4", "file format 4"),
+    ("format", lambda _: "1", "file format 1, this gentext reads 4; export it again: gen export RUN"),
+    ("format", lambda _: "3", "file format 3"),
     ("format", lambda _: None, "not made by gentext"),
     ("kind", lambda _: "other", "damaged metadata"),
     ("kind", lambda _: "generator", "metadata and its graph disagree"),

@@ -265,7 +265,7 @@ def test_wrong_requests_in_javascript(stateful: Path, tmp_path: Path, tiny_run: 
     damaged[len(content) // 2] ^= 1
     files = {
         "damaged": bytes(damaged),
-        "format": content.replace(b"gentext.format\x12\x013", b"gentext.format\x12\x014"),
+        "format": content.replace(b"gentext.format\x12\x014", b"gentext.format\x12\x015"),
         "not_generator": (tiny_run / "model.onnx").read_bytes(),
     }
     for code, broken in files.items():

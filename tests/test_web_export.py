@@ -97,7 +97,7 @@ def test_no_generator(gen: Gen, tmp_path: Path, tiny_run: Path, runtime: Path) -
     content = (tiny_run / GENERATOR_FILE).read_bytes()
     for broken, problem in (
         ((tiny_run / "model.onnx").read_bytes(), "expected a generator.onnx"),
-        (content.replace(b"gentext.format\x12\x013", b"gentext.format\x12\x014"), "file format 4"),
+        (content.replace(b"gentext.format\x12\x014", b"gentext.format\x12\x015"), "file format 5"),
         (content[:-1] + b"\x00", "damaged"),
         (b"", "damaged, or no .onnx file"),
     ):
@@ -263,7 +263,7 @@ def test_faults_of_a_folder(browser: Browser, folder: Path, tmp_path: Path, tiny
     if fault == "damaged":
         file.write_bytes(content[: len(content) // 2])
     elif fault == "format":
-        file.write_bytes(content.replace(b"gentext.format\x12\x013", b"gentext.format\x12\x014"))
+        file.write_bytes(content.replace(b"gentext.format\x12\x014", b"gentext.format\x12\x015"))
     elif fault == "not_generator":
         shutil.copy(tiny_run / "model.onnx", file)
     elif fault == "missing":

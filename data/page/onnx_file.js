@@ -7,7 +7,7 @@
 import { EngineError } from "./errors.js";
 
 /** The version of the format that these modules read: `gentext.format` in the metadata. */
-export const FORMAT_VERSION = "3";
+export const FORMAT_VERSION = "4";
 const INTEGER_TYPE = 0;
 const BYTES_TYPE = 2;
 /** Numbers of fields: of a ModelProto, a GraphProto, and of what stands in them. */

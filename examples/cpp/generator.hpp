@@ -12,8 +12,8 @@ struct Generator {
   std::uint64_t drawn = 0;           ///< tokens that were drawn: the position of the noise of the next one
   Generator(const std::string& path, const Ort::SessionOptions& options)
       : session(env, path.c_str(), options), binding(session) {
-    if (read("gentext.format") != "3" || read("gentext.kind") != "generator") {
-      throw std::runtime_error(path + ": expected a generator.onnx of format 3; export it again: gen export RUN");
+    if (read("gentext.format") != "4" || read("gentext.kind") != "generator") {
+      throw std::runtime_error(path + ": expected a generator.onnx of format 4; export it again: gen export RUN");
     }
     for (const std::string code : nlohmann::json::parse(read("gentext.token_bytes"))) {
       std::string& symbol = symbols.emplace_back();

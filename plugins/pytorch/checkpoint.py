@@ -27,7 +27,7 @@ from torch import Tensor
 from gentext.atomic import atomic_write, sync_folder
 from gentext.config import build_config, config_class
 from gentext.console import warn
-from gentext.describe import load_tokenizer
+from gentext.describe import load_run_tokenizer
 from gentext.errors import RunError
 from gentext.interfaces import Model
 from gentext.manager import host
@@ -205,7 +205,7 @@ def build_model(run: Run, checkpoint: Checkpoint, vocab_size: int | None = None)
         raise RunError(f"{run.path}/config.toml names no model; the run is damaged")
     cls = host().registry.get("model", name)
     if vocab_size is None:
-        vocab_size = load_tokenizer(*run.read_tokenizer()).vocab_size
+        vocab_size = load_run_tokenizer(run).vocab_size
     model = cls(build_config(config_class(cls), table, "model"), vocab_size)
     load_weights(model, checkpoint)
     return model.eval()

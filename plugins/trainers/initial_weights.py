@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gentext.capabilities import SupportsSymbolAxes
 from gentext.config import ConfigTable
-from gentext.describe import load_tokenizer
+from gentext.describe import load_run_tokenizer
 from gentext.errors import PluginError, RunError
 from gentext.interfaces import Model, Tokenizer
 from gentext.plugins.pytorch.checkpoint import MODEL_PREFIX, check_weight_types, load_best_checkpoint
@@ -46,7 +46,7 @@ class InitialWeights:
             raise RunError(_size_differs(run, f"its tensors {differing[:100]}"))
 
         check_weight_types(model, checkpoint)
-        old_symbols, new_symbols = _token_by_symbol(load_tokenizer(*run.read_tokenizer())), _token_by_symbol(tokenizer)
+        old_symbols, new_symbols = _token_by_symbol(load_run_tokenizer(run)), _token_by_symbol(tokenizer)
         same_symbols = list(old_symbols.items()) == list(new_symbols.items())
         symbol_axes = {} if same_symbols else _symbol_axes(model, config)
         row_mapping = _RowMapping(old_symbols, new_symbols)
