@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import operator
 import platform
 import statistics
 import subprocess
@@ -14,14 +16,18 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from gentext.bulk import open_slots
 from gentext.chain import Chain
 from gentext.console import progress
 from gentext.describe import chain_of
 from gentext.interfaces import OpenSampler, Request
 from gentext.manager import host
+from gentext.parameters import KeywordSpelling
+from gentext.rows import Slot, row_requests
 from gentext.settings import cores
 from gentext.stored import stored_chain
 from gentext.versions import installed_version
+from gentext.writing import MAX_TEXTS, WritingOptions, prepare_writing
 
 #: Numbers of rows that are written side by side.
 BATCH_SIZES = (1, 8, 64, 256)
@@ -88,9 +94,9 @@ def prepare_measurement(sampler: OpenSampler, batch: int, seconds: float = MEASU
     trial_length, trial_seconds = 16, 0.0
     while trial_seconds < seconds / 4:
         trial_length = min(trial_length * 4, 100_000)
-        trial_seconds = _time_writing(sampler, chain, batch, trial_length)
+        _, trial_seconds = _time_writing(sampler, chain, batch, trial_length)
     length = max(16, int(trial_length * seconds / trial_seconds))
-    return lambda: batch * length / _time_writing(sampler, chain, batch, length)
+    return lambda: operator.truediv(*_time_writing(sampler, chain, batch, length))
 
 
 def fastest_threads(open_with: Callable[[int], OpenSampler], batch: int = 1, seconds: float = 0.1) -> tuple[int, float]:
@@ -108,19 +114,53 @@ def fastest_threads(open_with: Callable[[int], OpenSampler], batch: int = 1, sec
     return next((threads, rate) for threads, rate in medians.items() if rate * THREADS_MARGIN >= best_rate)
 
 
-def _time_writing(sampler: OpenSampler, chain: Chain, batch: int, length: int) -> float:
-    """Write ``length`` symbols in each of ``batch`` rows and return the seconds it took."""
+def _time_writing(sampler: OpenSampler, chain: Chain, batch: int, length: int) -> tuple[int, float]:
+    """Write ``length`` symbols in each of ``batch`` rows; return how many there are in all, and the seconds it took.
+
+    Rows of a model of records write one record after the other, and some symbols more.
+    """
+    if sampler.bundle.records is not None:
+        return _time_records(sampler, chain, batch, batch * length)
+    started_at = time.perf_counter()
+    symbols = _write_rows(sampler, chain, range(batch), length)
+    return symbols, time.perf_counter() - started_at
+
+
+def _time_records(sampler: OpenSampler, chain: Chain, batch: int, least_symbols: int) -> tuple[int, float]:
+    """Write records with so many symbols or some more; return what `_time_writing` does."""
+    records = sampler.bundle.records
+    assert records is not None
+    length = max(1, 2 * records.longest)
+    options = WritingOptions(count_per_prime=MAX_TEXTS, length=length, seed=0, links=chain.names)
+    writing = prepare_writing(sampler, [""], options, KeywordSpelling())
+    slots = open_slots(writing, batch)
+    requests = itertools.chain.from_iterable(row_requests(writing, keeps_tokens=False) for _ in itertools.count())
+    running: list[Slot] = []
+    ended_symbols = symbols = 0
+    started_at = time.perf_counter()
+    while symbols < least_symbols:
+        if slots is None:
+            symbols += _write_rows(sampler, chain, range(symbols, symbols + batch), length)
+            continue
+        running += [slots.join(request) for request in itertools.islice(requests, slots.free)]
+        slots.advance()
+        ended_symbols += sum(slot.text.token_count for slot in running if slot.is_free)
+        running = [slot for slot in running if not slot.is_free]
+        symbols = ended_symbols + sum(slot.text.token_count for slot in running)
+    return symbols, time.perf_counter() - started_at
+
+
+def _write_rows(sampler: OpenSampler, chain: Chain, streams: range, length: int) -> int:
+    """Write a row of at most ``length`` symbols with each stream, side by side; return how many symbols they have."""
+    rows = len(streams)
     request = Request(
-        primes=[np.empty(0, np.int64)] * batch,
-        seeds=[(0, row) for row in range(batch)],
+        primes=[np.empty(0, np.int64)] * rows,
+        seeds=[(0, stream) for stream in streams],
         chain=chain,
-        params=chain.param_arrays(batch),
+        params=chain.param_arrays(rows),
         max_tokens=length,
     )
-    started_at = time.perf_counter()
-    for _ in sampler.generate(request):
-        pass
-    return time.perf_counter() - started_at
+    return sum(int((chunk.tokens >= 0).sum()) for chunk in sampler.generate(request))
 
 
 def time_first_character(open_again: Callable[[], OpenSampler]) -> tuple[float, float]:

@@ -214,8 +214,8 @@ class _CompiledRows:
             tokens_left = new_count if limit is None else limit - int(self.drawn_counts[row])
             tokens[new_positions[tokens_left:], row] = -1
             # If the row drew more than its limit, `ended` may be due to a token that is cut off here.
-            if new_count <= tokens_left and FINISH_BY_CODE[ended[row]] == "stop":
-                self.finish[row] = "stop"
+            if new_count <= tokens_left and FINISH_BY_CODE[ended[row]] in ("stop", "end"):
+                self.finish[row] = FINISH_BY_CODE[ended[row]]
             elif limit is not None and new_count >= tokens_left:
                 self.finish[row] = "length"
             else:

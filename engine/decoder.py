@@ -24,7 +24,8 @@ class GeneratedText:
     stream: int
     """Number of the stream of random numbers, among those of the seed, that the row draws with."""
     finish: Finish = "running"
-    """Why the row has ended: ``length``, ``stop``, ``match``, or ``masked`` when the chain left no symbol to draw."""
+    """Why the row has ended: ``length``, ``stop``, ``match``, ``end`` when it drew the boundary symbol, ``masked`` when
+    the chain left no symbol to draw."""
     length: int = 0
     """Characters of the text."""
     token_count: int = 0
@@ -108,6 +109,7 @@ class RowDecoder:
         self.done = False
         self.keeps_tokens = keeps_tokens
         self._symbols, self._characters_by_token = bundle.token_bytes, bundle.characters_by_token
+        self._boundary = bundle.boundary
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._length = length
         self._full_finish = full_finish
@@ -209,7 +211,7 @@ class RowDecoder:
         if characters_by_token is not None:
             characters = "".join([characters_by_token[token] for token in tokens])
         else:
-            symbols = [self._symbols[token] for token in tokens]
+            symbols = [self._symbols[token] for token in tokens if token != self._boundary]
             if not all(symbols):
                 return None
             unfinished = self._decoder.getstate()

@@ -152,6 +152,6 @@ def encode_prime(
 
 
 def has_one_character_symbols(bundle: Bundle) -> bool:
-    """Return whether every symbol is exactly one character."""
+    """Return whether every symbol is exactly one character; the boundary symbol, which has none, does not count."""
     characters = bundle.characters_by_token
-    return characters is not None and all(len(each) == 1 for each in characters)
+    return characters is not None and all(len(each) == 1 for each in characters[: bundle.boundary])

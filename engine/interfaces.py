@@ -52,7 +52,9 @@ __all__ = [
 ]
 
 Ids = NDArray[np.integer[Any]]
-Finish = Literal["running", "stop", "masked", "length", "match"]
+#: Why a row has ended: a stop string was complete, no symbol was left to draw, it has all its symbols, a link has ended
+#: it, or it drew the boundary symbol, which ends a record.
+Finish = Literal["running", "stop", "masked", "length", "match", "end"]
 #: What a sampler can open: any run folder, one with a model.onnx, an .onnx file, or a file of any kind.
 SourceKind = Literal["run", "exported run", "onnx file", "any file"]
 

@@ -27,7 +27,8 @@ CALL_INPUTS = ("fresh", "noise", "forced")
 #: Positions whose noise is drawn at once where no row comes or goes: small arrays cost as much as larger ones.
 NOISE_AHEAD = 128
 #: How a text has ended -> the automaton that has ended it.
-ENDED_IN: dict[Finish, str] = {"stop": STOP.state, "match": MATCH.state}
+#: A record ends only where the text matches.
+ENDED_IN: dict[Finish, str] = {"stop": STOP.state, "match": MATCH.state, "end": MATCH.state}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -87,7 +87,8 @@ class Slot:
         self.is_free = False
         """Whether its text has ended, or nobody wants the rest of it."""
         self.last_state: RowState | None = None
-        """The state after the last symbol of a text that has ended, for a request that keeps it."""
+        """The state after the last symbol of a text that has ended, for a request that keeps it. That of a record is in
+        front of its end."""
 
     @property
     def waits(self) -> bool:

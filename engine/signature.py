@@ -16,7 +16,7 @@ from gentext.interfaces import Finish
 from gentext.noise import DRAW
 
 #: The meaning of the numbers in ``ended``: an index into this tuple for each row.
-FINISH_BY_CODE: tuple[Finish, ...] = ("running", "stop", "masked", "match")
+FINISH_BY_CODE: tuple[Finish, ...] = ("running", "stop", "masked", "match", "end")
 
 #: The input that asks for so many of the most probable symbols, or all where the model has fewer; 0: none.
 TOP_COUNT = "top_count"

@@ -250,8 +250,15 @@ class Slots:
 
     @staticmethod
     def _keep_states(batch: RowBatch, counts: dict[int, int]) -> None:
-        """Keep the states of rows that have ended after so many symbols of the last call, where they are needed."""
-        needed = {row: count for row, count in counts.items() if batch.slots[row].request.keeps_state}
+        """Keep the states of rows that have ended after so many symbols of the last call, where they are needed.
+
+        That of a record is in front of its end: whoever goes on draws the end again, or something else.
+        """
+        needed = {
+            row: count - (batch.slots[row].text.finish == "end")
+            for row, count in counts.items()
+            if batch.slots[row].request.keeps_state
+        }
         for row, state in zip(needed, batch.replay(needed) if needed else [], strict=True):
             batch.slots[row].last_state = state
 

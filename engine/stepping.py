@@ -97,7 +97,7 @@ class _SteppedRows:
         start = np.array([bundle.start], np.int64)
         self.forced_tokens = [np.concatenate([start, np.asarray(prime, np.int64)]) for prime in request.primes]
         """The forced tokens of each row: the start token and its prime."""
-        self.unknown = bundle.tokenizer.unknown
+        self.unknown, self._boundary = bundle.tokenizer.unknown, bundle.boundary
         self.chain = request.chain.active(request.params, request.tables)
         self.link_states = self.chain.initial_state(self.count, request.params)
         self.finish: list[Finish] = ["running"] * self.count
@@ -181,6 +181,9 @@ class _SteppedRows:
                 continue
             emitted_tokens[row] = tokens[row]
             self.drawn_counts[row] += 1
+            if tokens[row] == self._boundary:
+                self.finish[row] = "end"
+                continue
             if stop is not None and self._stop_table is not None:
                 self._stop_state[row] = self._stop_table[self._stop_state[row], tokens[row]]
                 if stop.matched[self._stop_state[row]]:

@@ -228,7 +228,8 @@ class TextTree:
                 for drawn in self._slots.advance():
                     if drawn.error is not None:
                         raise drawn.error
-                    content = decoder.decode(drawn.tokens, drawn.logprobs)
+                    symbols = len(drawn.tokens) - (drawn.finish == "end")  # the end of a record is no part of the text
+                    content = decoder.decode(drawn.tokens[:symbols], drawn.logprobs[:symbols])
                     piece.content = piece.content.join(content)
                     if piece not in parent.children:
                         parent.children.append(piece)

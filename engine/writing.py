@@ -49,10 +49,11 @@ class WrittenText:
     """The text that it continues; it is not part of ``text``."""
     text: str
     finish: Finish
-    """Why it ended: ``length``, ``stop``, ``match`` when it matches what it must, or ``masked`` when the chain left no
-    symbol to draw; else ``running``."""
+    """Why it ended: ``length``, ``stop``, ``match`` when it matches what it must, ``end`` when the model has ended a
+    record, or ``masked`` when the chain left no symbol to draw; else ``running``."""
     tokens: tuple[int, ...] = dataclasses.field(repr=False)
-    """The id of each symbol that was drawn; a stop string, which ``text`` does not show, is among them."""
+    """The id of each symbol that was drawn. A stop string and the end of a record are among them, and
+    not in ``text``."""
     logprobs: tuple[float, ...] = dataclasses.field(repr=False)
     """Natural logarithm of each token's probability, as the model gives it before the chain."""
     seed: int

@@ -57,7 +57,7 @@ def test_compiled_writes_what_numpy_writes(compiled_model: CompiledModel, names:
 @pytest.mark.parametrize(
     ("name", "change"),
     [
-        ("ended_out", lambda codes: codes + 4),
+        ("ended_out", lambda codes: codes + 5),
         ("ended_out", lambda codes: codes - 1),
         ("ended_out", lambda codes: codes[:1]),
         ("tokens", lambda tokens: tokens[:, :1]),

@@ -15,6 +15,12 @@ from gentext.styles import STYLES
 from gentext.text_tree import TextTree
 from gentext.writing import UNKNOWN_POLICIES
 
+#: Remarks on how a text has ended.
+FINISH_REMARKS: Mapping[str, str] = {
+    "masked": "the chain left no symbol to draw",
+    "end": "the record has ended",
+}
+
 
 class SettingSpelling(FlagSpelling):
     """Parameters as they are typed here: ``top-k 5``."""

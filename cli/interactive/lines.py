@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from types import FrameType
 
-from gentext.cli.interactive.commands import Commands
+from gentext.cli.interactive.commands import FINISH_REMARKS, Commands
 from gentext.console import report_error, say
 from gentext.errors import GenError, text_of
 from gentext.escapes import decode_escapes
@@ -120,7 +120,8 @@ class LineMode:
         print()
         self.text = before
         self._replace(text)
-        say(f"seed {tree.seed}" + {"masked": ": the chain left no symbol to draw"}.get(tree.finish, ""))
+        remark = FINISH_REMARKS.get(tree.finish)
+        say(f"seed {tree.seed}" + (f": {remark}" if remark else ""))
 
 
 @contextlib.contextmanager

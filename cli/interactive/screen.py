@@ -22,7 +22,7 @@ from prompt_toolkit.layout.processors import BeforeInput, TabsProcessor
 from prompt_toolkit.lexers import Lexer
 from prompt_toolkit.styles import Style
 
-from gentext.cli.interactive.commands import Commands
+from gentext.cli.interactive.commands import FINISH_REMARKS, Commands
 from gentext.cli.interactive.completer import SettingCompleter
 from gentext.cli.interactive.surprise import SURPRISE_STYLES, SurpriseLexer
 from gentext.console import show_controls
@@ -264,8 +264,8 @@ class Screen:
                     self._buffer.set_document(Document(text, len(text)), bypass_readonly=True)
                     self.application.invalidate()
                     await asyncio.sleep(FRAME_SECONDS)
-            if self._tree.finish == "masked":
-                self._show("the chain left no symbol to draw")
+            if remark := FINISH_REMARKS.get(self._tree.finish):
+                self._show(remark)
         except GenError as error:
             self._show(text_of(error), "error")
         finally:

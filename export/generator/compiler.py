@@ -199,6 +199,7 @@ class Compiler:
             ended_before,
             call_result.stopped,
             position_outputs.ended,
+            self.bundle.boundary,
         )
         logits = position_outputs.logits
         logprobs = op.log_softmax(logits, axis=2)

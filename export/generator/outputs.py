@@ -22,21 +22,30 @@ NamedVars = dict[str, Var]
 
 
 def end_rows(
-    tokens: Var, top_logits: Var, forced: Var, ended: Var, stopped: Var, link_ended: Sequence[Var]
+    tokens: Var,
+    top_logits: Var,
+    forced: Var,
+    ended: Var,
+    stopped: Var,
+    link_ended: Sequence[Var],
+    boundary: int | None = None,
 ) -> tuple[Var, Var]:
     """Return the tokens [K, N], with -1 after a row's end, and how each row ended [N], a code of FINISH_BY_CODE.
 
     ``tokens`` [K, N] were drawn or forced, ``top_logits`` [K, N, 1] are the largest logits after the chain,
     ``forced`` [K, N] is -1 where a token was drawn, ``ended`` [N] is how the rows ended before this call, and
     ``stopped`` [K, N] is whether a stop string is complete, and the only element of ``link_ended`` [K, N], where there
-    is one, whether a link has ended the row. A forced position never ends a row; a position at which every symbol is
-    masked, or at which a link has ended the row, gives -1.
+    is one, whether a link has ended the row. The ``boundary`` symbol ends a row that draws it. A forced position
+    never ends a row; a position at which every symbol is masked, or at which a link has ended the row, gives -1.
     """
     is_drawn = op.less(forced, op.const(np.int64(0)))
     is_finite = op.less(op.abs(op.squeeze(top_logits, int_vector(2))), op.const(np.float32(np.inf)))
     is_masked = op.and_(op.not_(is_finite), is_drawn)
     running_code = op.const(np.int64(FINISH_BY_CODE.index("running")))
     new_codes = op.where(op.and_(stopped, is_drawn), op.const(np.int64(FINISH_BY_CODE.index("stop"))), running_code)
+    if boundary is not None:
+        is_boundary = op.and_(op.equal(tokens, op.const(np.int64(boundary))), is_drawn)
+        new_codes = op.where(is_boundary, op.const(np.int64(FINISH_BY_CODE.index("end"))), new_codes)
     new_codes = op.where(is_masked, op.const(np.int64(FINISH_BY_CODE.index("masked"))), new_codes)
     is_without_token = is_masked
     for flags in link_ended:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from gentext.bundle import Bundle
+from gentext.chain import Chain
 from gentext.config import NoConfig
 from gentext.describe import chain_of, describe
 from gentext.errors import RunError
@@ -73,18 +74,28 @@ class TorchModel(TorchReader):
 def preview(model: Model, run: Run, length: int) -> str:
     """Return ``length`` characters that a model writes with its current weights, always from the same seed.
 
-    The model is in the same mode afterwards, training or evaluation.
+    A model of records writes some, one a line, until they have about so many characters. The model is in the same mode
+    afterwards, training or evaluation.
     """
-    from gentext.generate import generate
-
     was_training = model.training
     model.eval()
     bundle = describe(run, model)
     torch_model = TorchModel(model, bundle, "")
     chain = chain_of(bundle, host().registry)
     with one_thread():
-        [text], pieces = generate(torch_model, chain, primes=[np.empty(0, np.int64)], seed=0, length=length)
-        for _ in pieces:  # the text grows as they are read
-            pass
+        texts = [_write(torch_model, chain, length, 0)]
+        while bundle.records is not None and (written := sum(len(text) + 1 for text in texts)) < length:
+            texts.append(_write(torch_model, chain, length - written, len(texts)))
     model.train(was_training)
+    return "\n".join(texts)
+
+
+def _write(torch_model: TorchModel, chain: Chain, length: int, stream: int) -> str:
+    """Return one text of ``length`` characters, or one record of at most so many."""
+    from gentext.generate import generate
+
+    no_prime = np.empty(0, np.int64)
+    [text], pieces = generate(torch_model, chain, primes=[no_prime], seed=0, streams=[stream], length=length)
+    for _ in pieces:  # the text grows as they are read
+        pass
     return text.text

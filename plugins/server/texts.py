@@ -223,7 +223,8 @@ class _Scores:
             self._decoded += len(self._decoder.decode(symbol))
         self._certain += len(piece.text)
         certain = []
-        while self._waiting and self._waiting[0].offset < self._certain:
+        # The end of a record has no character of its own.
+        while self._waiting and (piece.finish == "end" or self._waiting[0].offset < self._certain):
             certain.append(self._waiting.popleft())
         return certain
 

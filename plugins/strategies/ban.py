@@ -49,7 +49,8 @@ class Ban(Strategy):
             characters |= {character: option for line in lines for character in decode_escapes(line)}
         for character, option in characters.items():
             banned[find_symbols_with(tokenizer, character, option)] = True
-        writable = [token for token in range(self.vocab_size) if token != tokenizer.unknown]
+        tokens = [token for token in range(self.vocab_size) if token != tokenizer.unknown]
+        writable = [token for token in tokens if tokenizer.token_bytes(token)]  # not the end of a record
         if banned[writable].all():
             raise ConfigError("ban: every symbol of the model is banned; leave at least one")
         return {"banned": banned}
