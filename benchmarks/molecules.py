@@ -141,6 +141,8 @@ def measure(data: Data, written: Sequence[str]) -> dict[str, float]:
     """Return the measures of written molecules, in the order in which they were written."""
     all_canonical = [measures.to_canonical(smiles) for smiles in written]
     valid = [smiles for smiles in all_canonical if smiles is not None]
+    if len(valid) < 2:
+        raise SystemExit(f"{len(valid)} of {len(written)} lines are molecules; expected at least 2")
     network = measures.ChemNet()
     return {
         "valid": len(valid) / len(written),
