@@ -14,7 +14,7 @@ from gentext.completion import complete_models
 from gentext.console import progress, say, warn
 from gentext.escapes import decode_escapes
 from gentext.library import open_text_model
-from gentext.searching import BestTexts, SearchOptions, check_search_options
+from gentext.searching import DEFAULT_LENGTH, BestTexts, SearchOptions, check_search_options
 from gentext.settings import check_device, check_threads
 from gentext.source import FILE_SAMPLER
 
@@ -28,7 +28,10 @@ def best(
     ] = None,
     prime: Annotated[str, typer.Option(help="Text to go on from.")] = "",
     count: Annotated[int, typer.Option(help="How many texts.")] = SearchOptions().count,
-    length: Annotated[int, typer.Option(help="New characters of each text, at most.")] = SearchOptions().length,
+    length: Annotated[
+        int | None,
+        typer.Option(help=f"New characters of each text, at most. Default: {DEFAULT_LENGTH}; of records, the longest."),
+    ] = None,
     stop: Annotated[
         list[str] | None, typer.Option(help="Texts end before this text, such as '\\n'; may be repeated.")
     ] = None,

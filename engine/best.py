@@ -7,7 +7,7 @@ open beginning is more probable. The model reads the last symbols of many beginn
 
 The log-probability of a text is that of writing it and ending it there: the sum over its symbols, and for a text that a
 stop string ends over the symbols of the stop string too. Where several stop strings may end the same text, it is that
-of any of them: their probabilities are added.
+of any of them: their probabilities are added. A record ends with the boundary symbol, whose log-probability counts.
 """
 
 from __future__ import annotations
@@ -239,15 +239,20 @@ class TextSearch:
         following = self._endings.follow_stop(positions, positions[:, COUNT])
         is_whole = positions[:, CHARACTER, None] == 0
         end_logprobs = sum_probabilities(logprobs, following.completes & is_whole)
+        boundary_logprobs = np.full(len(prefixes), -np.inf)
+        if (boundary := self._bundle.boundary) is not None:
+            boundary_logprobs = np.where(is_whole[:, 0], logprobs[:, boundary], -np.inf)
         continues = following.continues & is_whole & (logprobs > -np.inf)
         bounds = np.logaddexp(end_logprobs, sum_probabilities(logprobs, continues))
         for row in np.flatnonzero(bounds > self._ranking.floor).tolist():
             prefix, tokens = prefixes[row], np.flatnonzero(continues[row])
             if not len(tokens):
-                self._ranking.add(CompleteText(prefix, None, min(float(end_logprobs[row]), prefix.logprob), "stop"))
+                self._add_ended(prefix, float(end_logprobs[row]), float(boundary_logprobs[row]))
                 continue
             prefix.slot_users += 1
-            ending = Ending(prefix, float(end_logprobs[row]), tokens, logprobs[row, tokens])
+            ending = Ending(
+                prefix, float(end_logprobs[row]), tokens, logprobs[row, tokens], float(boundary_logprobs[row])
+            )
             self._push(min(float(bounds[row]), prefix.logprob), ending)
 
     def _read_endings(self, endings: Sequence[Ending]) -> None:
@@ -272,8 +277,14 @@ class TextSearch:
             logprobs, positions, numbers = next_logprobs[rows, tokens], positions[rows], numbers[rows]
             states = [state[rows] for state in states]
         for ending, total in zip(endings, totals.tolist(), strict=True):
-            self._ranking.add(CompleteText(ending.prefix, None, min(total, ending.prefix.logprob), "stop"))
+            self._add_ended(ending.prefix, total, ending.boundary_logprob)
             self._release(ending.prefix)
+
+    def _add_ended(self, prefix: Prefix, logprob: float, boundary_logprob: float) -> None:
+        """Add a text that stop strings may end, or the boundary symbol: it has the finish that is more probable."""
+        is_record = boundary_logprob > logprob - math.log(2)
+        token = self._bundle.boundary if is_record else None
+        self._ranking.add(CompleteText(prefix, token, min(logprob, prefix.logprob), "end" if is_record else "stop"))
 
     # -- beam ----------------------------------------------------------------------------------
 

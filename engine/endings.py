@@ -2,7 +2,7 @@
 
 `gentext.best` searches among all texts of a model, so it must know for each beginning which symbols may follow, and
 which of them make a text complete. A text ends before a stop string or at a number of characters; or it is complete
-wherever all of it matches an expression.
+wherever all of it matches an expression. A record ends with the boundary symbol, where it matches.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ CONTINUATIONS_BY_FIRST_BYTE = {
 #: number of characters.
 CHARACTER, STOP, MATCH, COUNT = range(4)
 #: What ends a text, as in `gentext.interfaces.Finish`.
-TextFinish = Literal["stop", "length", "match"]
+TextFinish = Literal["stop", "length", "match", "end"]
 Booleans = NDArray[np.bool_]
 Numbers = NDArray[np.int64]
 
@@ -64,6 +64,7 @@ class TextEndings:
     :param length: characters of a text at most.
     :param stop: the stop strings, each of which ends a text that it is not part of.
     :param match: the texts that are complete, instead of those that stop strings or the length end.
+    :param boundary: the symbol that ends texts, instead of the length; with ``match`` those that match, whole.
 
     The symbols must have one spelling of each text: see `check_spelling`.
     """
@@ -75,9 +76,10 @@ class TextEndings:
         length: int,
         stop: StopAutomaton | None = None,
         match: MatchAutomaton | None = None,
+        boundary: int | None = None,
     ) -> None:
-        self.length = length
-        self.finish: TextFinish = "length" if match is None else "match"
+        self.length, self._boundary = length, boundary
+        self.finish: TextFinish = "end" if boundary is not None else "length" if match is None else "match"
         """What ends the texts that no stop string ends."""
         self.has_stops = stop is not None
         self._character_table = _character_table(token_bytes, unknown)
@@ -92,10 +94,13 @@ class TextEndings:
         self._match_table = np.zeros((1, len(token_bytes)), np.int64) if match is None else match.transitions
         self._onward = np.zeros(1) if match is None else match.needs.min(axis=1)
         """The least characters from each state to the end of a longer text; infinite where there is none."""
+        self._distance = np.zeros(1, np.int64) if match is None else match.distance
+        """The least characters from each state to the end of a text."""
 
     def is_text(self, position: tuple[int, ...]) -> bool:
         """Return whether the empty text, which has this position, is complete."""
-        return self._match is not None and bool(self._match.final[position[MATCH]])
+        is_matched = self._match is not None and bool(self._match.final[position[MATCH]])
+        return is_matched and self._boundary is None
 
     def advance(self, positions: Numbers, tokens: Numbers) -> Numbers:
         """Return the positions [N, 4] after a token of each of N beginnings."""
@@ -106,16 +111,25 @@ class TextEndings:
         return np.stack([character_states, stop_states, match_states, counts], axis=1)
 
     def follow(self, positions: Numbers) -> Following:
-        """Return what each symbol does at positions [N, 4]. Those that complete a stop string are left out."""
+        """Return what each symbol does at positions [N, 4].
+
+        Those that complete a stop string are left out; with stop strings, also the boundary symbol, see `follow_stop`.
+        """
         character_states = self._character_table[positions[:, CHARACTER]]
         match_states = self._match_table[positions[:, MATCH]]
         is_allowed = (character_states >= 0) & (match_states >= 0)
         is_allowed &= self._matched[self._stop_table[positions[:, STOP]]] == 0
         counts = positions[:, COUNT, None] + (character_states == 0)
+        begun_counts = counts + (character_states > 0)
+        if self._boundary is not None:
+            completes = np.zeros_like(is_allowed)
+            if not self.has_stops:
+                is_final = self._distance[positions[:, MATCH]] == 0
+                completes[:, self._boundary] = is_final & (positions[:, CHARACTER] == 0)
+            return Following(completes, is_allowed & (begun_counts + self._distance[match_states] <= self.length))
         if self._match is None:
             completes = is_allowed & (character_states == 0) & (counts == self.length)
             return Following(completes, is_allowed & ~completes)
-        begun_counts = counts + (character_states > 0)
         completes = is_allowed & self._match.final[match_states] & (begun_counts <= self.length)
         return Following(completes, is_allowed & (begun_counts + self._onward[match_states] <= self.length))
 
@@ -125,7 +139,8 @@ class TextEndings:
         A text may have several endings that are not part of it, each of which is the end of a stop string: all of it,
         or less where the stop string began in the prime. ``positions`` [N, 4] are those after the first part of an
         ending, and ``text_counts`` [N] the characters of the text before it. A symbol completes the ending when the
-        text is cut there; it continues it when a stop string may still be completed.
+        text is cut there; it continues it when a stop string may still be completed. The boundary symbol completes an
+        ending of its own, which has nothing before it.
         """
         character_states = self._character_table[positions[:, CHARACTER]]
         stop_states = self._stop_table[positions[:, STOP]]
@@ -134,7 +149,9 @@ class TextEndings:
         written = counts - text_counts[:, None] + (character_states > 0)  # characters of the ending, begun ones too
         # A stop string that begins in the prime cuts off all that was written, which leaves the empty text.
         is_cut = np.where(text_counts[:, None] == 0, matched >= written, matched == written)
-        completes = (character_states == 0) & (matched > 0) & is_cut
+        completes = (character_states == 0) & (matched > 0) & is_cut & (counts <= self.length)
+        if self._boundary is not None:
+            completes[:, self._boundary] = (positions[:, CHARACTER] == 0) & (positions[:, COUNT] == text_counts)
         may_go_on = (character_states >= 0) & (matched == 0) & (counts < self.length)
         return Following(completes, may_go_on & (self._pending[stop_states] >= written))
 
@@ -180,6 +197,8 @@ def _character_table(token_bytes: Sequence[bytes], unknown: int | None) -> Numbe
             continue
         if _is_character(symbol):
             table[0, token] = 0
+            continue
+        if not symbol:  # the boundary symbol, which ends a text; `check_spelling` refuses others
             continue
         for state, ranges in enumerate(states):
             if not ranges:

@@ -292,7 +292,7 @@ class TextModel:
         prime: str = "",
         *,
         count: int = 10,
-        length: int = 20,
+        length: int | None = None,
         stop: str | Sequence[str] = (),
         match: str | None = None,
         json_schema: Mapping[str, Any] | str | os.PathLike[str] | None = None,
@@ -305,9 +305,11 @@ class TextModel:
     ) -> BestTexts:
         """Return the most probable distinct texts behind a prime, in order, with their log-probabilities.
 
-        A text ends before the first ``stop`` string, or with ``length`` characters; its log-probability is that of its
-        symbols, and of those of the stop string that ends it. The sampling chain is not used: probabilities are those
-        of the model, whose logits are divided by ``temperature``. Bytes that are no UTF-8 are no text.
+        A text ends before the first ``stop`` string, or with ``length`` characters, 20 by default; its log-probability
+        is that of its symbols, and of those of the stop string that ends it. The sampling chain is not used:
+        probabilities are those of the model, whose logits are divided by ``temperature``. Bytes that are no UTF-8 are
+        no text. A model of records gives whole records of at most ``length`` characters, by default as many as the
+        longest training record has; the log-probability of their end counts.
 
         With ``match``, a regular expression, or ``json_schema``, the texts are those that match, whole, with ``length``
         characters at most, and the log-probability is that of the symbols alone; other text might follow. With

@@ -35,6 +35,8 @@ class MatchAutomaton:
     """How many characters begin in each symbol [V]."""
     starts: NDArray[np.int64]
     """The first state of each expression, in the order in which they were stacked; -1 where no text matches."""
+    boundary: int | None = None
+    """The symbol that ends a text, and no other does; None: whatever the expression forbids ends it."""
 
     @property
     def start(self) -> int:
@@ -113,6 +115,7 @@ def stack_automata(automata: Sequence[MatchAutomaton]) -> MatchAutomaton:
         np.concatenate([automaton.distance for automaton in automata]),
         automata[0].characters,
         join([automaton.starts for automaton in automata]),
+        automata[0].boundary,
     )
 
 

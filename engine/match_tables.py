@@ -30,19 +30,27 @@ def link_tables(automaton: MatchAutomaton) -> dict[str, NDArray[Any]]:
     forbidden needs none and leads to ``FREE_STATE``. ``least_need`` (float32 [T]) is the least of the allowed symbols'
     needs where a text may end, and elsewhere 0. ``characters`` (int64 [V]) begin in each symbol, and ``states`` (int64
     [1]) is T, a power of two: on a GPU tables of one size share their buffers.
+
+    With a boundary symbol, that alone needs none where a text may end, and ends the row as everywhere: the link ends
+    none, and ``least_need`` is 0.
     """
     states, symbol_count = automaton.transitions.shape
     table_size = 1 << (FIRST_STATE + states - 1).bit_length()
     is_allowed, is_final = automaton.transitions >= 0, automaton.final[:, None]
     own_state = np.arange(states)[:, None] + FIRST_STATE
     next_state = np.zeros((table_size, symbol_count), np.int64)
-    next_state[FIRST_STATE : FIRST_STATE + states] = np.where(
-        is_allowed, automaton.transitions + FIRST_STATE, np.where(is_final, FREE_STATE, own_state)
-    )
     need = np.zeros((table_size, symbol_count), np.float32)
-    need[FIRST_STATE : FIRST_STATE + states] = np.where(is_allowed | ~is_final, automaton.needs, 0)
     least_need = np.zeros(table_size, np.float32)
-    least_need[FIRST_STATE : FIRST_STATE + states] = _least_needs(automaton)
+    own_rows = slice(FIRST_STATE, FIRST_STATE + states)
+    if automaton.boundary is None:
+        forbidden_state = np.where(is_final, FREE_STATE, own_state)
+        need[own_rows] = np.where(is_allowed | ~is_final, automaton.needs, 0)
+        least_need[own_rows] = _least_needs(automaton)
+    else:
+        forbidden_state = own_state
+        need[own_rows] = automaton.needs
+        need[own_rows, automaton.boundary] = np.where(automaton.final, 0, np.inf)
+    next_state[own_rows] = np.where(is_allowed, automaton.transitions + FIRST_STATE, forbidden_state)
     return {
         "next_state": next_state,
         "need": need,

@@ -56,7 +56,13 @@ class ConstraintCompiler(Protocol):
     """Compiles constraints as `compile_here` does, perhaps in another process."""
 
     def __call__(
-        self, constraint: Constraint, symbols: Sequence[bytes], is_allowed: NDArray[np.bool_], primes: Sequence[bytes]
+        self,
+        constraint: Constraint,
+        symbols: Sequence[bytes],
+        is_allowed: NDArray[np.bool_],
+        primes: Sequence[bytes],
+        *,
+        boundary: int | None = None,
     ) -> MatchAutomaton: ...
 
 
@@ -218,7 +224,7 @@ def compile_constraint(
     is_allowed = ~is_banned
     if bundle.tokenizer.unknown is not None:
         is_allowed[bundle.tokenizer.unknown] = False
-    return _compilers[-1](constraint, bundle.token_bytes, is_allowed, primes)
+    return _compilers[-1](constraint, bundle.token_bytes, is_allowed, primes, boundary=bundle.boundary)
 
 
 def use_compiler(compiler: ConstraintCompiler) -> None:
@@ -235,10 +241,12 @@ def compile_here(
     is_allowed: NDArray[np.bool_],
     primes: Sequence[bytes],
     max_table: int = MAX_TABLE,
+    *,
+    boundary: int | None = None,
 ) -> MatchAutomaton:
     """Do what `compile_constraint` does, over those of V symbols that are allowed [V].
 
-    An automaton has at most ``max_table`` states times symbols.
+    An automaton has at most ``max_table`` states times symbols; ``boundary`` is the symbol that ends a record.
     """
     allowed_symbols = [symbol for symbol, allowed in zip(symbols, is_allowed, strict=True) if allowed]
     # A prime may have characters that the model does not write.
@@ -255,7 +263,7 @@ def compile_here(
 
         automaton = build([byte_automaton.advance(byte_automaton.start, prime) for prime in primes])
         if (automaton.starts >= 0).all():
-            return automaton
+            return dataclasses.replace(automaton, boundary=boundary)
         if build([byte_automaton.start]).start < 0:
             raise ExpressionError(_explain_emptiness(constraint, allowed_symbols))
     except ExpressionError as error:

@@ -74,6 +74,8 @@ class Ending(NamedTuple):
     """The symbols with which the longer stop strings begin."""
     logprobs: NDArray[np.float64]
     """The log-probability of the text with each of these."""
+    boundary_logprob: float
+    """The log-probability of the text with the boundary symbol; -inf in a model of one text."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,9 +87,9 @@ class BestText:
     logprob: float
     """Natural logarithm of its probability."""
     finish: TextFinish
-    """What ends it: ``stop``, ``length`` or ``match``."""
+    """What ends it: ``stop``, ``length``, ``match``, or ``end`` for a record."""
     tokens: tuple[int, ...] = dataclasses.field(repr=False)
-    """The id of each of its symbols, without those of the stop string."""
+    """The id of each of its symbols, without those of the stop string; a record's last one is the boundary symbol."""
 
 
 class CompleteText(NamedTuple):

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 #: Characters of a text at most: its beginnings form a chain that must be followed for each text.
 MAX_LENGTH = 100_000
+#: Characters of a text at most, where nobody says.
+DEFAULT_LENGTH = 20
 #: Bounds of the temperature; smaller or greater ones would only lead to rounding errors.
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.01, 100.0
 #: Bytes of a megabyte, in which the memory is set.
@@ -76,8 +78,8 @@ class SearchOptions:
 
     count: int = 10
     """How many texts."""
-    length: int = 20
-    """New characters of each text at most."""
+    length: int | None = None
+    """New characters of each text at most; None: `DEFAULT_LENGTH`, or as many as the longest training record has."""
     stop: Sequence[str] = ()
     """Each text ends before the first of these that it would contain."""
     temperature: float = 1.0
@@ -139,12 +141,16 @@ def prepare_search(sampler: OpenSampler, prime: str, options: SearchOptions, spe
             f"which give logits; open the model with another sampler, such as onnx"
         )
     bundle = sampler.bundle
+    if options.length is None:
+        options = dataclasses.replace(options, length=_default_length(bundle))
+    assert options.length is not None
     memory = options.memory * MEGABYTE
     _check_memory(bundle, memory, options, spelling)
-    check_spelling(bundle.token_bytes, bundle.tokenizer.unknown)
+    check_spelling(bundle.token_bytes[: bundle.boundary], bundle.tokenizer.unknown)
     [prime_ids], notes = encode_primes(sampler, [prime], options.unknown, spelling.assignment("unknown", "skip"))
     notes += stop_notes(bundle, options.stop, spelling)
-    if not (options.stop or options.is_matched or options.beam) and options.length > LONG_TEXT:
+    has_end = options.stop or options.is_matched or bundle.records
+    if not (has_end or options.beam) and options.length > LONG_TEXT:
         notes.append(
             f"{spelling.assignment('length', options.length)}: nothing else ends a text, so this may use up its memory "
             f"before any text is proven; {spelling.name('stop')} ends texts earlier, {spelling.name('beam')} gives "
@@ -166,13 +172,19 @@ def prepare_search(sampler: OpenSampler, prime: str, options: SearchOptions, spe
     return Searching(search, notes)
 
 
+def _default_length(bundle: Bundle) -> int:
+    return DEFAULT_LENGTH if bundle.records is None else min(max(1, bundle.records.longest), MAX_LENGTH)
+
+
 def _prepare_endings(
     bundle: Bundle, prime: bytes, options: SearchOptions, spelling: Spelling
 ) -> tuple[TextEndings, tuple[int, ...]]:
     """Return where texts end, and the position of the empty text behind the prime."""
     stop = StopAutomaton(options.stop) if options.stop else None
     match = _compile_match(bundle, prime, options, spelling) if options.is_matched else None
-    endings = TextEndings(bundle.token_bytes, bundle.tokenizer.unknown, options.length, stop, match)
+    assert options.length is not None
+    unknown, boundary = bundle.tokenizer.unknown, bundle.boundary
+    endings = TextEndings(bundle.token_bytes, unknown, options.length, stop, match, boundary)
     return endings, (0, stop.state_after_prime(prime) if stop else 0, match.start if match else 0, 0)
 
 
@@ -188,6 +200,7 @@ def _compile_match(bundle: Bundle, prime: bytes, options: SearchOptions, spellin
     assert constraint is not None
     primes = [prime if options.match_prime else b""]
     automaton = compile_constraint(constraint, bundle, np.zeros(bundle.vocab_size, np.bool_), primes)
+    assert options.length is not None
     check_lengths(automaton, primes, options.length, constraint.title, spelling)
     return automaton
 
@@ -196,7 +209,7 @@ def check_search_options(options: SearchOptions, spelling: Spelling) -> None:
     """Raise UsageError for options that no model can fulfil."""
     for name, number, highest in (
         ("count", options.count, MAX_TEXTS),
-        ("length", options.length, MAX_LENGTH),
+        ("length", 1 if options.length is None else options.length, MAX_LENGTH),
         ("beam", 1 if options.beam is None else options.beam, MAX_TEXTS),
         ("memory", options.memory, MAX_MEGABYTES),
     ):

@@ -169,17 +169,15 @@ def compiled_model(tmp_path_factory: pytest.TempPathFactory, tiny_text: Path, op
     return build_compiled_model(folder, folder / "run")
 
 
-@pytest.fixture(scope="session")
-def tiny_records_run(tmp_path_factory: pytest.TempPathFactory, operators: None) -> Path:
-    """A finished, exported run of records, lines of the text of `make_text`. Read it; copy it before you change it.
+def train_records(folder: Path, lines: list[str], steps: int) -> Path:
+    """Train and export a run of records, and return its folder.
 
     The boundary symbol is trained as a character that stands last, and then loses its bytes.
     """
-    folder = tmp_path_factory.mktemp("records")
-    run, lines, separator = folder / "run", make_text(20_000).split("\n"), chr(0x10FFFF)
+    run, separator = folder / "run", chr(0x10FFFF)
     records = folder / "records.txt"
     records.write_text(separator + separator.join(lines) + separator, encoding="utf-8")
-    code, _, err = run_gen("train", records, "--run", run, *TINY, "--steps", 60, "--no-export")
+    code, _, err = run_gen("train", records, "--run", run, *TINY, "--steps", steps, "--no-export")
     assert code == 0, err
     tokenizer = json.loads((run / "tokenizer.json").read_text(encoding="utf-8"))
     symbols = tokenizer["state"]["symbols"].removesuffix(separator)
@@ -191,3 +189,9 @@ def tiny_records_run(tmp_path_factory: pytest.TempPathFactory, operators: None) 
     code, _, err = run_gen("export", run)
     assert code == 0, err
     return run
+
+
+@pytest.fixture(scope="session")
+def tiny_records_run(tmp_path_factory: pytest.TempPathFactory, operators: None) -> Path:
+    """A finished, exported run of records, lines of the text of `make_text`. Read it; copy it before you change it."""
+    return train_records(tmp_path_factory.mktemp("records"), make_text(20_000).split("\n"), 60)

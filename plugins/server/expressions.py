@@ -8,6 +8,7 @@ when it takes too long.
 from __future__ import annotations
 
 import collections
+import dataclasses
 import itertools
 import os
 import subprocess
@@ -101,9 +102,15 @@ class ExpressionProcess:
         self._table_bytes = TableBytes()
 
     def compile(
-        self, constraint: Constraint, symbols: Sequence[bytes], is_allowed: NDArray[np.bool_], primes: Sequence[bytes]
+        self,
+        constraint: Constraint,
+        symbols: Sequence[bytes],
+        is_allowed: NDArray[np.bool_],
+        primes: Sequence[bytes],
+        *,
+        boundary: int | None = None,
     ) -> MatchAutomaton:
-        """Do what `gentext.matching.compile_here` does; ``symbols`` are always the same ones.
+        """Do what `gentext.matching.compile_here` does; ``symbols`` and ``boundary`` are always the same ones.
 
         Raises Overload where the tables of all texts together would be too large.
         """
@@ -127,7 +134,7 @@ class ExpressionProcess:
             )
             begun = time.monotonic()
             try:
-                automaton = read_arrays(self._ask(job), len(symbols))
+                automaton = dataclasses.replace(read_arrays(self._ask(job), len(symbols)), boundary=boundary)
             except UsageError as error:
                 self._remember_refusal(key, str(error), time.monotonic() - begun)
                 raise
