@@ -13,6 +13,7 @@ from gentext.console import say
 from gentext.errors import MissingExtra
 from gentext.interfaces import World
 from gentext.pipeline import DEFAULT_CORPUS, run_training
+from gentext.record_options import LAYOUTS, collect_options
 from gentext.resolve import DEFAULT_PRESET, TrainOptions, collect_flags, preset_names
 from gentext.training import describe_result, initial_weights_loader
 
@@ -44,7 +45,21 @@ def train(
     epochs: Annotated[float | None, typer.Option(help="Budget: passes over the training text.")] = None,
     steps: Annotated[int | None, typer.Option(help="Budget: optimizer steps.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Budget: minutes of training.")] = None,
-    val_frac: Annotated[float | None, typer.Option(help="Share of the text's tail that is held out.")] = None,
+    records: Annotated[
+        str | None,
+        typer.Option(metavar="LAYOUT", help=f"Learn records: {', '.join(LAYOUTS)}. Default: one text."),
+    ] = None,
+    val: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Hold out this, and learn from all of CORPUS.")
+    ] = None,
+    val_frac: Annotated[
+        float | None, typer.Option(help="Share that is held out: the text's tail, or records by their hash.")
+    ] = None,
+    dedup: Annotated[bool, typer.Option("--dedup", help="Learn each of equal records once.")] = False,
+    weight: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="How many times each record counts (jsonl, csv).")
+    ] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out broken records, and count them.")] = False,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
@@ -59,7 +74,7 @@ def train(
     ] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write event files into RUN/tensorboard.")] = False,
 ) -> None:
-    """Train a model on a text, and export it.
+    """Train a model on a text, or on records, and export it.
 
     Without arguments it learns from the Python language reference that every Python carries.
     """
@@ -82,6 +97,8 @@ def train(
         config=config,
         settings=settings or [],
         flags=flags,
+        records=collect_options(records, dedup=dedup, weight=weight, skip_bad=skip_bad),
+        val=val,
         resume=resume,
         initial_weights=initial_weights_loader(init_from),
     )

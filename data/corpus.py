@@ -1,7 +1,7 @@
 """Reads a text to learn from: a file, a folder, standard input, or a name of the catalogue.
 
-A text is Unicode in UTF-8, or in UTF-16 or UTF-32 if it begins with a byte order mark. Line ends become LF; nothing
-else is changed.
+A text is Unicode in UTF-8, or in UTF-16 or UTF-32 if it begins with a byte order mark. A file may be compressed by
+gzip. Line ends become LF; nothing else is changed.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from gentext.data.decoding import (
     files_below,
     join_files,
     looks_binary,
+    open_bytes,
     read_blocks,
     unix_lines,
 )
@@ -152,7 +153,7 @@ def _open_stdin() -> IO[bytes]:
 
 
 def _read_file(source: str, block_size: int) -> Iterator[str]:
-    with open(source, "rb") as stream:
+    with open_bytes(source) as stream:
         yield from decode_text(read_blocks(stream, block_size), source)
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
+import gzip
 import io
 import itertools
 import os
+import zlib
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import IO
@@ -23,12 +26,34 @@ _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+#: The first bytes of a file that gzip has compressed.
+_GZIP_MAGIC = b"\x1f\x8b"
 _LONGEST_MARK = max(len(mark) for mark, _ in _BYTE_ORDER_MARKS)
 
 
-def read_blocks(stream: IO[bytes], size: int = BLOCK_SIZE) -> Iterator[bytes]:
+def read_blocks(stream: IO[bytes] | gzip.GzipFile, size: int = BLOCK_SIZE) -> Iterator[bytes]:
     """Read a stream to its end, ``size`` bytes at a time."""
     return iter(lambda: stream.read(size), b"")
+
+
+@contextlib.contextmanager
+def open_bytes(path: str | os.PathLike[str]) -> Iterator[IO[bytes] | gzip.GzipFile]:
+    """Open a file to read its bytes, decompressed where it begins as gzip does. Raises CorpusError where it is damaged.
+
+    A pipe is read as it is: what it begins with cannot be known without reading it.
+    """
+    with open(path, "rb") as file:
+        if not (file.seekable() and file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC):
+            if file.seekable():
+                file.seek(0)
+            yield file
+            return
+        file.seek(0)
+        try:
+            with gzip.GzipFile(fileobj=file) as decompressed:
+                yield decompressed
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise CorpusError(f"{os.fspath(path)}: damaged gzip file ({error}); expected a text") from None
 
 
 def detect_encoding(head: bytes) -> tuple[bytes, str]:

@@ -41,8 +41,8 @@ _CHECKSUM_FORMAT = struct.Struct("<I")
 #: Offset of the ids, in bytes; after the header the file has zeros up to here.
 IDS_OFFSET = 128
 FILE_SUFFIX = ".ids"
-#: Name of a file: the key's digest in hexadecimal, and the suffix.
-_FILE_NAME = re.compile(rf"[0-9a-f]{{64}}{re.escape(FILE_SUFFIX)}")
+#: Names of the files here and of `gentext.data.record_summary`: the key's digest in hexadecimal, and a suffix.
+_FILE_NAME = re.compile(rf"[0-9a-f]{{64}}({re.escape(FILE_SUFFIX)}|\.records)")
 #: The folder of the files. It is gentext's own, unlike the folder that ``GEN_CACHE_DIR`` names.
 CACHE_FOLDER = "encoded"
 #: Number of bytes that are checked at once.

@@ -16,7 +16,9 @@ Contracts
     interrupts  Ctrl-C, which stops training once everything is saved, and ends a text without end and any long call
     config  options of a component: a dataclass filled from presets, TOML and the command line
     settings  the settings of a run that belong to no component
+    record_options  how a text is cut into records
     strategy  the base class of a link of the sampling chain
+    token_corpus  a text, or records, as tokens
     interfaces  what each kind of component must offer, as Protocols
     boundary  the symbol between two records, which no text contains
     capabilities  what models and trainers may offer beyond that
@@ -35,6 +37,7 @@ Files
     atomic  writes files that are complete or not there
     run  a run folder
     removal  removes files that gentext made, and no others
+    novelty  the records that a model has learned from, as hashes
     lock  the lock of a run, which one training at a time holds
     bundle  the metadata of an exported file
     onnx_file  reads the metadata of an .onnx file quickly, without onnxruntime
@@ -83,7 +86,9 @@ Sampling
 
 Training
     resolve  the config of a run, from presets, files and options
-    text  a corpus as ids, split into the part to learn from and the held-out part
+    split_corpus  a corpus as tokens, split into the part to learn from and the held-out part
+    text  reads one text as such a corpus
+    record_corpus  reads records as such a corpus
     completion  what a shell completes after Tab
     advice  warnings before the first step, from the sizes of text, model and budget
     arrangement  notices a text whose lines are sorted or grouped

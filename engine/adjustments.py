@@ -29,7 +29,7 @@ class TrainingFacts:
     """What a plugin may know about a new run before it trains."""
 
     symbols: int
-    """How many symbols of text there are to learn from."""
+    """How many symbols of text there are to learn from; of records, with the end of each."""
     vocab_size: int
     """How many different symbols there are."""
     processes: int
@@ -38,6 +38,8 @@ class TrainingFacts:
     """The preset that the run begins with."""
     model: Callable[..., Model]
     """What is registered under the name of the model: usually its class."""
+    records: int = 0
+    """How many records there are to learn from; 0: the corpus is one text."""
     budget: Budget | None = None
     """None in the first call, which comes before a budget in minutes is measured."""
 

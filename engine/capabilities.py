@@ -1,4 +1,4 @@
-"""Optional methods and attributes of models and trainers, as Protocols: a class that has them need not inherit."""
+"""Optional methods and attributes of components, as Protocols: a class that has them need not inherit."""
 
 from __future__ import annotations
 
@@ -7,6 +7,14 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+@runtime_checkable
+class ReadsRecords(Protocol):
+    """The class of a batcher that can cut records, see `gentext.token_corpus.TokenCorpus`."""
+
+    reads_records: bool
+    """True."""
 
 
 @runtime_checkable

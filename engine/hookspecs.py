@@ -16,7 +16,7 @@ and marks its functions::
 Every ``gen`` command imports the module, so it must not import heavy packages: a target is ``"module:attribute"``,
 which gentext imports when the name is first used. An implementation may leave out parameters that it does not need.
 
-The module may say with ``gentext_hooks = 2`` which version of the hooks it was written for, see `HOOKS_VERSION`.
+The module may say with ``gentext_hooks = 3`` which version of the hooks it was written for, see `HOOKS_VERSION`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ if TYPE_CHECKING:
 PROJECT = "gentext"
 #: The version of the hooks, and of the interfaces of what they register. It grows when a plugin needs something that
 #: earlier versions of gentext do not have. A plugin that needs a greater one is not loaded.
-HOOKS_VERSION = 2
+HOOKS_VERSION = 3
+#: The version from which on batchers and trainers get a `TokenCorpus`.
+CORPUS_HOOKS_VERSION = 3
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
@@ -83,10 +85,10 @@ def register_tokenizers(register: Register) -> None:
 
 @hookspec
 def register_batchers(register: Register) -> None:
-    """Register batchers: how a long text becomes batches.
+    """Register batchers: how a corpus becomes batches.
 
     :param register: call it with ``(name, target, summary=...)``. The target is called as
-        ``target(config, n_tokens, world)`` and gives a :class:`gentext.interfaces.Batcher`.
+        ``target(config, corpus, world)`` and gives a :class:`gentext.interfaces.Batcher`.
     """
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from gentext.events import Hooks
     from gentext.run import Run
     from gentext.stop import StopAutomaton
+    from gentext.token_corpus import TokenCorpus
 
 __all__ = [
     "Batcher",
@@ -136,25 +137,33 @@ class World:
 
 
 class Batcher(Protocol):
-    """Cuts a text into batches. Pure: the same arguments give the same batch.
+    """Cuts a corpus into batches. Pure: the same arguments give the same batch.
 
-    The text's ids are mapped from a file that may be larger than memory: read-only, and of the
+    The corpus's tokens are mapped from a file that may be larger than memory: read-only, and of the
     smallest unsigned type. So cut the windows first, and convert only them to int64.
 
-    Constructed as ``Batcher(config, n_tokens, world)``; raises CorpusError when the text is too
-    short for one batch.
+    Constructed as ``Batcher(config, corpus, world)`` with a `TokenCorpus`; raises CorpusError when the corpus is too
+    short for one batch. A batcher that can cut records says so, see `gentext.capabilities.ReadsRecords`; any other
+    gets one text only.
     """
 
     steps_per_epoch: int
+    """Batches of an epoch, the same for each epoch."""
+    symbols_per_epoch: int
+    """Symbols with a target in the batches of an epoch, over all ranks."""
     rows: int
     """Rows of the whole batch, over all ranks."""
     length: int
-    """Positions of a window."""
+    """Positions of a batch, at most."""
 
     def batch(
-        self, tokens: Ids, seed: int, epoch: int, step: int, rank: int
+        self, seed: int, epoch: int, step: int, rank: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-        """Return inputs x [B, T], targets y [B, T], and fresh [B]: the rows whose carried state must start anew."""
+        """Return inputs x [B, T], targets y [B, T], and fresh [B]: the rows whose carried state must start anew.
+
+        T is at most ``length``. At a position whose target is -1 nothing is learned or measured; such positions
+        follow all others of their row.
+        """
         ...
 
 
@@ -259,7 +268,7 @@ class Measurement:
     symbols: int
     """Symbols of the training text read so far, all passes together."""
     val_loss: float
-    """Loss on the held-out text."""
+    """Loss on the held-out text; NaN where nothing is held out."""
     train_loss: float = math.nan
     """Loss on stretches spread evenly over the training text, together as long; NaN where it was not measured."""
     val_error: float = math.nan
@@ -296,7 +305,7 @@ class Trainer(Protocol):
         """
         ...
 
-    def measure_speed(self, model: Model, batcher: Batcher, train: Ids) -> Speed:
+    def measure_speed(self, model: Model, batcher: Batcher, train: TokenCorpus) -> Speed:
         """Time some steps, and return how fast this machine trains and measures; the budget is planned by that.
 
         Leaves the model and the random state as they were. Returns the same in each of several processes.
@@ -307,8 +316,8 @@ class Trainer(Protocol):
         self,
         model: Model,
         batcher: Batcher,
-        train: Ids,
-        val: Ids,
+        train: TokenCorpus,
+        val: TokenCorpus,
         run: Run,
         hooks: Hooks,
         plan: TrainingPlan,
@@ -316,6 +325,8 @@ class Trainer(Protocol):
     ) -> FitResult:
         """Train up to ``plan.steps``, writing checkpoints into the run and calling the hooks of its life.
 
+        ``val`` is empty where nothing was held out: then no held-out loss is measured, and the last checkpoint is
+        the best.
         The trainer calls the hooks from `run_started` to `checkpoint_saved`; `gentext.pipeline` calls the later ones.
         With ``resume`` it continues from the run's newest checkpoint. Raises TrainingStopped.
         """

@@ -167,6 +167,13 @@ class PluginHost:
             cli.registered_commands += plugin_cli.registered_commands
             cli.registered_groups += plugin_cli.registered_groups
 
+    def hooks_version(self, kind: str, name: str) -> int:
+        """Return the version of the hooks for which a component's plugin was written."""
+        for record in self.plugins:
+            if f"{kind} {name}" in record.components and not record.distribution.builtin:
+                return record.hooks_version
+        return hookspecs.HOOKS_VERSION
+
     def _load_entry_points(self) -> None:
         """Load the plugins of the installed distributions, or of those that GEN_PLUGINS names."""
         gen_plugins = os.environ.get("GEN_PLUGINS")

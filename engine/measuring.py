@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from gentext.interfaces import Batcher, Speed, TrainingPlan
 from gentext.settings import Settings, budget_steps
 
+__all__ = ["count_symbols"]
+
 #: Share of the whole time that measuring takes, and the part of it for the last measurement, which reads one stream.
 MEASURING_SHARE, LAST_SHARE = 0.1, 0.4
 #: Measurements of a budget of one minute. Twice the time has `MORE_MEASUREMENTS` of them in addition.
@@ -43,7 +45,7 @@ def plan_training(
     What the settings say of measuring is kept. ``keep_held_out``: the text is not cut, because a run has it already.
     Raises ConfigError where the budget has too many steps.
     """
-    symbol_seconds = speed.symbol or speed.step / (batcher.rows * batcher.length)
+    symbol_seconds = speed.symbol or speed.step * batcher.steps_per_epoch / batcher.symbols_per_epoch
     stream_seconds = speed.stream_symbol or symbol_seconds
     if settings.minutes is None:
         steps = budget_steps(settings, batcher.steps_per_epoch, speed.step)
@@ -74,6 +76,11 @@ def plan_training(
     last_seconds = held_out_symbols * (stream_seconds + symbol_seconds)
     measuring_seconds = last_seconds + len(measured_at) * (2 * symbols * symbol_seconds + speed.measurement)
     return TrainingPlan(steps, measured_at, symbols, characters, steps * speed.step + measuring_seconds, speed.step)
+
+
+def count_symbols(batcher: Batcher, steps: int) -> int:
+    """Return how many symbols with a target so many steps read, over all ranks; exact at the end of an epoch."""
+    return round(steps * batcher.symbols_per_epoch / batcher.steps_per_epoch)
 
 
 def measure_first_pass(measured_at: tuple[int, ...], steps_of_pass: int) -> tuple[int, ...]:

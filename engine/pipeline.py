@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 
@@ -20,9 +21,14 @@ from gentext.handover import read_symbols
 from gentext.interfaces import FitResult, World
 from gentext.lock import RunLock
 from gentext.manager import host
+from gentext.measuring import count_symbols
+from gentext.novelty import write_hashes
 from gentext.planning import PreparedTraining, adjust_and_prepare, explain_memory_shortage
+from gentext.record_corpus import read_record_corpus
+from gentext.record_options import RecordOptions, read_options
 from gentext.resolve import (
     SECTIONS,
+    ConfiguredComponent,
     InitialWeightsLoader,
     TrainOptions,
     adjustable_keys,
@@ -32,7 +38,8 @@ from gentext.resolve import (
 )
 from gentext.run import Run
 from gentext.settings import BUDGET_UNITS, Settings, check_extras
-from gentext.text import ResumedRun, SplitText, read_text, unigram_loss
+from gentext.split_corpus import ResumedRun, SplitCorpus
+from gentext.text import read_text
 from gentext.verdict import RunFacts, judge
 
 DEFAULT_CORPUS = "python-docs"
@@ -57,6 +64,10 @@ class _Training:
     """A path, ``-``, or a name of the catalogue."""
     path: Path | None
     """Folder of the run; None: a new one."""
+    records: RecordOptions | None = None
+    """How the corpus is cut into records; None: it is one text."""
+    val: str | None = None
+    """What is held out instead of a part of the corpus."""
     resumed: ResumedRun | None = None
     initial_weights: InitialWeightsLoader | None = None
     preset: str = ""
@@ -72,6 +83,8 @@ def _new_training(options: TrainOptions) -> _Training:
         config=resolve_config(options),
         corpus=DEFAULT_CORPUS if options.corpus is None else options.corpus,
         path=options.run,
+        records=options.records,
+        val=options.val,
         initial_weights=options.initial_weights,
         preset=options.preset_name,
         adjustable=frozenset(adjustable_keys(options)),
@@ -80,7 +93,7 @@ def _new_training(options: TrainOptions) -> _Training:
 
 def _resumed_training(options: TrainOptions, lock: RunLock) -> _Training:
     """Find and lock the run to resume, and check that its config names its text and its components."""
-    if options.preset or options.config or options.settings or options.flags:
+    if options.preset or options.config or options.settings or options.flags or options.records or options.val:
         raise UsageError("--resume goes on with the settings of the run; leave out everything but CORPUS and --run")
     run = runs.open_run(options.run) if options.run else runs.newest_run(exported=False)[0]
     if run is None:
@@ -98,14 +111,18 @@ def _resumed_training(options: TrainOptions, lock: RunLock) -> _Training:
     corpus = corpus_table.get("origin") if options.corpus is None else options.corpus
     if not isinstance(corpus, str) or (corpus == "-" and options.corpus is None):
         raise UsageError(f"{run.path} was trained from standard input: pipe the same text in again, with CORPUS -")
-    return _Training(config, corpus, run.path, ResumedRun(run, corpus_table))
+    val = corpus_table.get("val")
+    records = read_options(corpus_table)
+    return _Training(
+        config, corpus, run.path, records, None if val is None else str(val), ResumedRun(run, corpus_table)
+    )
 
 
 def _run_training(training: _Training, lock: RunLock) -> tuple[Run, FitResult]:
     config = with_defaults(training.config)
     settings = build_config(Settings, config.get("run", {}), "run")
     check_extras(settings)
-    text = read_text(training.corpus, configured_component(config, "tokenizer"), settings.val_frac, training.resumed)
+    text = _read_corpus(training, configured_component(config, "tokenizer"), settings.val_frac)
     configured_chain(host().registry, config.get("chain", {}), text.tokenizer.vocab_size)  # raises where it is wrong
     prepared = adjust_and_prepare(config, text, settings, training.preset, training.adjustable)
     weights_note = _prepare_weights(training, prepared, text)
@@ -120,7 +137,20 @@ def _run_training(training: _Training, lock: RunLock) -> tuple[Run, FitResult]:
     return run, _fit_model(run, prepared, text, settings, resume=training.resumed is not None)
 
 
-def _prepare_weights(training: _Training, prepared: PreparedTraining, text: SplitText) -> str:
+def _read_corpus(training: _Training, tokenizer: ConfiguredComponent, val_frac: float) -> SplitCorpus:
+    """Read the text, or the records, of a run."""
+    if training.records is None:
+        text = read_text(training.corpus, tokenizer, val_frac, training.val, training.resumed)
+    else:
+        text = read_record_corpus(
+            training.corpus, training.records, tokenizer, val_frac, training.val, training.resumed
+        )
+    if training.val is not None:
+        text.corpus["val"] = training.val
+    return text
+
+
+def _prepare_weights(training: _Training, prepared: PreparedTraining, text: SplitCorpus) -> str:
     """Adapt a new model's weights to its text, or load those of another run; return a line about these, or nothing."""
     model = prepared.model
     if not training.resumed and isinstance(model, SupportsPrepare):
@@ -131,7 +161,7 @@ def _prepare_weights(training: _Training, prepared: PreparedTraining, text: Spli
 
 
 def _create_run(
-    path: Path | None, prepared: PreparedTraining, text: SplitText, settings: Settings, lock: RunLock
+    path: Path | None, prepared: PreparedTraining, text: SplitCorpus, settings: Settings, lock: RunLock
 ) -> Run:
     """Create and lock the folder of a new run, and write the tokenizer, the held-out text and the config."""
     if World.of_process().rank:  # rank 0 creates it
@@ -147,7 +177,7 @@ def _create_run(
     return run
 
 
-def _write_first_files(run: Run, config: ConfigTable, text: SplitText) -> None:
+def _write_first_files(run: Run, config: ConfigTable, text: SplitCorpus) -> None:
     try:
         import tomli_w
     except ModuleNotFoundError:
@@ -158,38 +188,59 @@ def _write_first_files(run: Run, config: ConfigTable, text: SplitText) -> None:
     state = {
         "name": name,
         "state": tokenizer.state(),
-        "start": choose_start(symbols, text.counts, tokenizer.unknown),
+        "start": choose_start(symbols, text.counts, tokenizer.unknown)
+        if text.records is None
+        else text.records.boundary,
     }
+    if text.records is not None:
+        state["records"] = dataclasses.asdict(text.records)
     runs.write_text(run.path / runs.TOKENIZER_FILE, json.dumps(state, ensure_ascii=False, indent=1) + "\n")
-    runs.write_text(run.path / runs.HELD_OUT_FILE, text.held_out)
+    _write_held_out(run, text)
+    if text.hashes is not None:
+        write_hashes(run.path / runs.HASHES_FILE, text.hashes)
     runs.write_text(run.path / runs.CONFIG_FILE, tomli_w.dumps(config))
 
 
-def _describe_training(run: Run, prepared: PreparedTraining, text: SplitText) -> None:
+def _write_held_out(run: Run, text: SplitCorpus) -> None:
+    """Write what is held out: a text as it is, and records as JSON, one a line."""
+    if text.records is None:
+        runs.write_text(run.path / runs.HELD_OUT_FILE, "".join(text.held_out))
+        return
+    repeats = itertools.repeat(1) if text.val.repeats is None else text.val.repeats.tolist()
+    lines = [
+        json.dumps({"text": record} | ({"repeats": count} if count != 1 else {}), ensure_ascii=False) + "\n"
+        for record, count in zip(text.held_out, repeats, strict=False)
+    ]
+    runs.write_text(run.path / runs.HELD_OUT_RECORDS_FILE, "".join(lines))
+
+
+def _describe_training(run: Run, prepared: PreparedTraining, text: SplitCorpus) -> None:
     """Print device, text, model and budget, and warn where these do not suit each other."""
     plan = prepared.plan()
     parameters = sum(int(parameter.numel()) for parameter in prepared.model.parameters())
     say(f"device: {prepared.device_description}")
+    kind = "text"
+    if text.train.is_records:
+        kind = f"records: {text.train.records:,} to learn from, {text.val.records:,} measured that are held out"
     say(
-        f"text: {len(text.train):,} symbols to learn from, {len(text.val):,} held out, "
+        f"{kind}: {text.train.symbols:,} symbols to learn from, {text.val.symbols:,} held out, "
         f"{text.tokenizer.vocab_size} different; model: {parameters:,} parameters"
     )
     held_out_count = text.corpus["characters"] - text.characters
-    if held_out_count > len(text.held_out):
+    if text.records is None and held_out_count > text.held_out_characters:
         say(
-            f"held out are {held_out_count:,} characters, of which {len(text.held_out):,} are measured; a smaller "
-            f"--val-frac leaves more to learn from"
+            f"held out are {held_out_count:,} characters, of which {text.held_out_characters:,} are measured; "
+            f"a smaller --val-frac leaves more to learn from"
         )
     say(
         f"budget: {plan.steps:,} steps and {len(plan.measured_at)} measurements, about "
         f"{advice.format_duration(plan.seconds)}; run: {run.path}"
     )
-    symbols_per_step = prepared.batcher.rows * prepared.batcher.length
-    passes = plan.steps * symbols_per_step / len(text.train)
+    passes = count_symbols(prepared.batcher, plan.steps) / text.train.symbols
     # A pass takes its share of measuring, too.
     seconds_of_pass = plan.seconds / passes
     for line in advice.before_training(
-        parameters, len(text.train), len(text.val), passes, seconds_of_pass, prepared.config["model"]
+        parameters, text.train.symbols, text.val.symbols, passes, seconds_of_pass, prepared.config["model"]
     ):
         warn(line)
     arrangement = _describe_text(prepared, text)
@@ -197,13 +248,15 @@ def _describe_training(run: Run, prepared: PreparedTraining, text: SplitText) ->
         warn(arrangement)
 
 
-def _describe_text(prepared: PreparedTraining, text: SplitText) -> str:
-    """Return a line about a text whose end is unlike the rest, empty for any other."""
+def _describe_text(prepared: PreparedTraining, text: SplitCorpus) -> str:
+    """Return a line about a text whose end is unlike the rest, empty for any other, and for records."""
+    if text.train.is_records:
+        return ""
     symbols = read_symbols(prepared.config["tokenizer"]["name"], text.tokenizer)
-    return describe_arrangement(text.train, text.val, symbols)
+    return describe_arrangement(text.train.tokens, text.val.tokens, symbols)
 
 
-def _fit_model(run: Run, prepared: PreparedTraining, text: SplitText, settings: Settings, resume: bool) -> FitResult:
+def _fit_model(run: Run, prepared: PreparedTraining, text: SplitCorpus, settings: Settings, resume: bool) -> FitResult:
     """Train, and export the model if the settings say so. An error message says how to resume the run."""
     rank = World.of_process().rank
     hooks = SilentHooks() if rank else host().hooks
@@ -236,13 +289,13 @@ def _fit_model(run: Run, prepared: PreparedTraining, text: SplitText, settings: 
     return result
 
 
-def _collect_facts(result: FitResult, prepared: PreparedTraining, text: SplitText) -> RunFacts:
+def _collect_facts(result: FitResult, prepared: PreparedTraining, text: SplitCorpus) -> RunFacts:
     """Return what the verdict on a run depends on."""
     model_options = prepared.config["model"]
     dropout = model_options.get("dropout")
     return RunFacts(
-        train_symbols=len(text.train),
-        symbols_read=result.steps * prepared.batcher.rows * prepared.batcher.length,
+        train_symbols=text.train.symbols,
+        symbols_read=count_symbols(prepared.batcher, result.steps),
         steps=result.steps,
         budget_steps=prepared.plan().steps,
         best_step=result.best_step,
@@ -250,7 +303,7 @@ def _collect_facts(result: FitResult, prepared: PreparedTraining, text: SplitTex
         train_loss=result.train_loss,
         curve=result.curve,
         vocab_size=text.tokenizer.vocab_size,
-        unigram_loss=unigram_loss(text.counts, text.val),
+        unigram_loss=text.unigram_loss(),
         options=model_options,
         dropout=dropout if isinstance(dropout, float) else 0.0,
         symbols_per_second=result.symbols_per_second,

@@ -14,16 +14,18 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 from gentext.adjustments import Budget, Change, TrainingFacts
-from gentext.capabilities import SupportsProcesses
+from gentext.capabilities import ReadsRecords, SupportsProcesses
 from gentext.config import ConfigTable
 from gentext.describe import check_model
 from gentext.errors import ConfigError, PluginError, reason
-from gentext.interfaces import Batcher, Ids, Model, Trainer, TrainingPlan, World
+from gentext.hookspecs import CORPUS_HOOKS_VERSION
+from gentext.interfaces import Batcher, Model, Trainer, TrainingPlan, World
 from gentext.manager import host
-from gentext.measuring import HeldOut, plan_training
+from gentext.measuring import HeldOut, count_symbols, plan_training
 from gentext.resolve import ConfiguredComponent, configured_component, with_defaults
 from gentext.settings import Settings
-from gentext.text import SplitText
+from gentext.split_corpus import SplitCorpus
+from gentext.token_corpus import TokenCorpus
 
 #: Parts of PyTorch's messages about a shortage of memory.
 OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate|not enough memory", re.IGNORECASE)
@@ -40,7 +42,7 @@ class PreparedTraining:
     """Device and precision in one line, as `Trainer.start` returned it."""
     model: Model
     batcher: Batcher
-    text: SplitText
+    text: SplitCorpus
     settings: Settings
     adjustment_note: str = ""
     """One line for the user about the settings that plugins have adjusted; empty where there are none."""
@@ -54,13 +56,13 @@ class PreparedTraining:
         if self._plan is None:
             with explain_memory_shortage():
                 speed = self.trainer.measure_speed(self.model, self.batcher, self.text.train)
-            held_out = HeldOut(len(self.text.held_out), len(self.text.val))
+            held_out = HeldOut(self.text.held_out_characters, self.text.val.symbols)
             self._plan = plan_training(self.settings, speed, self.batcher, held_out, keep_held_out)
         return self._plan
 
 
 def adjust_and_prepare(
-    config: ConfigTable, text: SplitText, settings: Settings, preset: str, adjustable: Collection[str]
+    config: ConfigTable, text: SplitCorpus, settings: Settings, preset: str, adjustable: Collection[str]
 ) -> PreparedTraining:
     """Let plugins adjust a config to the text and the budget, and prepare training with it as `prepare_training` does.
 
@@ -69,9 +71,9 @@ def adjust_and_prepare(
     """
     if not adjustable:
         return prepare_training(config, text, settings)
-    symbol_count, vocab_size = len(text.train), text.tokenizer.vocab_size
+    symbol_count, vocab_size = text.train.symbols, text.tokenizer.vocab_size
     model = configured_component(config, "model").target
-    facts = TrainingFacts(symbol_count, vocab_size, World.of_process().size, preset, model)
+    facts = TrainingFacts(symbol_count, vocab_size, World.of_process().size, preset, model, text.train.records)
     adjuster = _SettingsAdjuster(with_defaults(config), adjustable, facts)
     adjuster.apply_changes(adjuster.collect_changes(None))
     if settings.minutes is None:
@@ -85,7 +87,7 @@ def adjust_and_prepare(
     return prepared
 
 
-def prepare_training(config: ConfigTable, text: SplitText, settings: Settings) -> PreparedTraining:
+def prepare_training(config: ConfigTable, text: SplitCorpus, settings: Settings) -> PreparedTraining:
     """Create the batcher, start the trainer and create the model that a config names.
 
     Raises PluginError where a component breaks its contract.
@@ -103,13 +105,19 @@ def prepare_training(config: ConfigTable, text: SplitText, settings: Settings) -
     return PreparedTraining(config, trainer, device_description, model, batcher, text, settings)
 
 
-def create_batcher(batcher: ConfiguredComponent, trainer: ConfiguredComponent, train: Ids, seed: int) -> Batcher:
+def create_batcher(
+    batcher: ConfiguredComponent, trainer: ConfiguredComponent, train: TokenCorpus, seed: int
+) -> Batcher:
     """Return the batcher of this process.
 
-    Raises PluginError if there are several processes, and the trainer or the batcher cannot share a batch.
+    Raises PluginError for a batcher that cannot cut the corpus, or if there are several processes, and the trainer or
+    the batcher cannot share a batch.
     """
     world = World.of_process()
-    created_batcher: Batcher = batcher.create(len(train), world)
+    for kind, component in (("batcher", batcher), ("trainer", trainer)):
+        _check_hooks_version(kind, component)
+    _check_records(batcher, train)
+    created_batcher: Batcher = batcher.create(train, world)
     if world.size == 1:
         return created_batcher
     if not (isinstance(trainer.target, SupportsProcesses) and trainer.target.distributed):
@@ -117,7 +125,7 @@ def create_batcher(batcher: ConfiguredComponent, trainer: ConfiguredComponent, t
             f"the trainer {trainer.name!r} works alone, but there are {world.size} processes; "
             f"train without torchrun, or with trainer.name=bptt"
         )
-    local_rows = len(created_batcher.batch(train, seed, 0, 0, world.rank)[0])
+    local_rows = len(created_batcher.batch(seed, 0, 0, world.rank)[0])
     if local_rows * world.size != created_batcher.rows:
         raise PluginError(
             f"the batcher {batcher.name!r} gave each of {world.size} processes {local_rows} of {created_batcher.rows} "
@@ -126,7 +134,28 @@ def create_batcher(batcher: ConfiguredComponent, trainer: ConfiguredComponent, t
     return created_batcher
 
 
-def _adjust_to_minutes(adjuster: _SettingsAdjuster, text: SplitText, settings: Settings) -> PreparedTraining:
+def _check_hooks_version(kind: str, component: ConfiguredComponent) -> None:
+    """Raise PluginError for a batcher or a trainer that does not know yet what it gets."""
+    version = host().hooks_version(kind, component.name)
+    if version < CORPUS_HOOKS_VERSION:
+        distribution = host().registry.find(kind, component.name).distribution
+        raise PluginError(
+            f"the {kind} {component.name!r} of {distribution} was written for version {version} of the hooks; since "
+            f"version {CORPUS_HOOKS_VERSION} a {kind} gets a corpus, of text or of records: upgrade "
+            f"{distribution.name}, or leave out {kind}.name"
+        )
+
+
+def _check_records(batcher: ConfiguredComponent, train: TokenCorpus) -> None:
+    """Raise PluginError for records where the batcher cuts texts alone."""
+    if train.is_records and not (isinstance(batcher.target, ReadsRecords) and batcher.target.reads_records):
+        raise PluginError(
+            f"the batcher {batcher.name!r} cuts one text, and the corpus is records; leave out batcher.name, or name "
+            f"one that reads records"
+        )
+
+
+def _adjust_to_minutes(adjuster: _SettingsAdjuster, text: SplitCorpus, settings: Settings) -> PreparedTraining:
     """Let plugins adjust settings to a budget in minutes; return the components with the settings of the last call."""
     prepared = prepare_training(adjuster.config, text, settings)
     changes = adjuster.collect_changes(_measured_budget(prepared))
@@ -145,7 +174,7 @@ def _adjust_to_minutes(adjuster: _SettingsAdjuster, text: SplitText, settings: S
 
 def _measured_budget(prepared: PreparedTraining) -> Budget:
     steps = prepared.plan().steps
-    return Budget(steps=None, symbols=steps * prepared.batcher.rows * prepared.batcher.length, timed=True)
+    return Budget(steps=None, symbols=count_symbols(prepared.batcher, steps), timed=True)
 
 
 class _SettingsAdjuster:

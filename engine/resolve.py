@@ -15,11 +15,14 @@ from gentext.describe import ALL_LINKS
 from gentext.errors import ConfigError, nearest, refuse_exit
 from gentext.interfaces import Model, Tokenizer
 from gentext.manager import host
+from gentext.record_options import RecordOptions
 from gentext.settings import BUDGET_UNITS, PLANNED_FIELDS
 
 #: Kinds of components that a config chooses by name, and the component of each kind when it does not.
 SECTIONS = {"tokenizer": "char", "batcher": "stream", "model": "lstm", "trainer": "bptt"}
 DEFAULT_PRESET = "small"
+#: The batcher of records, where the user names none.
+RECORD_BATCHER = "records"
 
 #: Loads weights into a new model, given the run's tokenizer and its config; returns one line about it for the user.
 InitialWeightsLoader = Callable[[Model, Tokenizer, ConfigTable], str]
@@ -37,6 +40,10 @@ class TrainOptions:
     """``section.key=value`` texts."""
     flags: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Fields of `Settings` that the user has set, see `collect_flags`."""
+    records: RecordOptions | None = None
+    """How the corpus is cut into records; None: it is one text."""
+    val: str | None = None
+    """What is held out instead of a part of the corpus: a path, or a name of the catalogue."""
     resume: bool = False
     initial_weights: InitialWeightsLoader | None = None
     """Source of a new model's weights; None: random weights."""
@@ -110,7 +117,7 @@ def resolve_config(options: TrainOptions) -> ConfigTable:
     defaults: ConfigTable = {kind: {"name": name} for kind, name in SECTIONS.items()}
     config = {**defaults, "chain": {"links": list(DEFAULT_CHAIN)}}
     section_names = [*SECTIONS, "chain", "run"]
-    for layer in [read_preset(options.preset_name), *_typed_layers(options)]:
+    for layer in [_read_preset_layer(options), *_typed_layers(options)]:
         for section, table in layer.items():
             if section not in section_names:
                 raise ConfigError(
@@ -125,7 +132,7 @@ def resolve_config(options: TrainOptions) -> ConfigTable:
 
 def adjustable_keys(options: TrainOptions) -> set[str]:
     """Return the keys, as ``section.key``, that only the preset sets: plugins may adjust them."""
-    preset_config, typed_config = read_preset(options.preset_name), merge(*_typed_layers(options))
+    preset_config, typed_config = _read_preset_layer(options), merge(*_typed_layers(options))
     keys = set()
     for section in SECTIONS:
         preset_table, typed_table = preset_config.get(section, {}), typed_config.get(section, {})
@@ -134,6 +141,15 @@ def adjustable_keys(options: TrainOptions) -> set[str]:
     if options.initial_weights:
         keys.discard("model.hidden")  # it must be the size of the weights that are loaded
     return keys
+
+
+def _read_preset_layer(options: TrainOptions) -> ConfigTable:
+    """Return the settings of the preset; with records, the batcher is theirs, with its defaults."""
+    layer = read_preset(options.preset_name)
+    if options.records is not None:
+        batcher = host().registry.get("batcher", RECORD_BATCHER)
+        layer["batcher"] = {"name": RECORD_BATCHER, **to_table(config_class(batcher)())}
+    return layer
 
 
 def _typed_layers(options: TrainOptions) -> list[ConfigTable]:

@@ -27,13 +27,15 @@ __all__ = ["Run", "append_line", "atomic_write", "open_run", "runs_folder", "wri
 CONFIG_FILE, TOKENIZER_FILE, METRICS_FILE = "config.toml", "tokenizer.json", "metrics.jsonl"
 SAMPLES_FILE, HELD_OUT_FILE, CURVES_FILE, EVENTS_FOLDER = "samples.txt", "held_out.txt", "curves.png", "tensorboard"
 VERDICT_FILE = "verdict.txt"
+#: What is held out of records, and the hashes of those to learn from, see `gentext.novelty`.
+HELD_OUT_RECORDS_FILE, HASHES_FILE = "held_out.jsonl", "training.hashes"
 MODEL_FILE, GENERATOR_FILE, UNROLLED_FILE = "model.onnx", "generator.onnx", "generator-unrolled.onnx"
 #: The lock file is empty, and stays there after training: only the lock on it counts, see `gentext.lock`.
 LOCK_FILE, CHECKPOINTS_FOLDER = ".lock", "checkpoints"
 #: The files that lie in the run's folder itself.
 RUN_FILES = (
     *(CONFIG_FILE, TOKENIZER_FILE, METRICS_FILE, SAMPLES_FILE, HELD_OUT_FILE, CURVES_FILE, VERDICT_FILE),
-    *(MODEL_FILE, GENERATOR_FILE, UNROLLED_FILE, LOCK_FILE),
+    *(HELD_OUT_RECORDS_FILE, HASHES_FILE, MODEL_FILE, GENERATOR_FILE, UNROLLED_FILE, LOCK_FILE),
 )
 #: Bytes of tokenizer.json, at most. With a symbol for each character of Unicode it has less than five million.
 MAX_TOKENIZER_BYTES = 2**26

@@ -43,8 +43,8 @@ class Settings:
     """Budget: optimizer steps."""
     minutes: Annotated[float, msgspec.Meta(gt=0, le=MAX_MINUTES)] | None = None
     """Budget: minutes of training; turned into steps once, by measuring, before the first step."""
-    val_frac: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.1
-    """Share of the text, at its end, that is held out to measure the loss."""
+    val_frac: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.1
+    """Share of the corpus that is held out to measure the loss: the end of a text, or records by their hash."""
     held_out: Annotated[int, msgspec.Meta(ge=0, le=HELD_OUT_LIMIT)] = 0
     """Characters of the held-out text that are measured; 0: as many as a share of the budget reads."""
     measurements: Annotated[int, msgspec.Meta(ge=0, le=MAX_MEASUREMENTS)] = 0

@@ -16,6 +16,7 @@ from gentext.errors import ConfigError, MissingExtra, UsageError
 from gentext.interfaces import FitResult, World
 from gentext.library import TextModel, open_text_model
 from gentext.pipeline import run_training
+from gentext.record_options import collect_options
 from gentext.resolve import InitialWeightsLoader, TrainOptions, collect_flags
 from gentext.run import Run
 from gentext.source import CHECKPOINT_SAMPLER, FILE_SAMPLER
@@ -39,7 +40,12 @@ def train(
     steps: int | None = None,
     minutes: float | None = None,
     run: PathLike | None = None,
+    records: str | None = None,
+    val: PathLike | None = None,
     val_frac: float | None = None,
+    dedup: bool = False,
+    weight: str | None = None,
+    skip_bad: bool = False,
     seed: int | None = None,
     device: str | None = None,
     precision: str | None = None,
@@ -80,6 +86,8 @@ def train(
         config=None if config is None else Path(config),
         settings=[_format_setting(key, setting) for key, setting in (settings or {}).items()],
         flags=flags,
+        records=collect_options(records, dedup=dedup, weight=weight, skip_bad=skip_bad),
+        val=None if val is None else os.fspath(val),
         resume=resume,
         initial_weights=initial_weights_loader(None if init_from is None else Path(init_from)),
     )

@@ -15,6 +15,9 @@ def register_tokenizers(register: Register) -> None:
 @hookimpl
 def register_batchers(register: Register) -> None:
     register("stream", "gentext.plugins.batchers.stream:StreamBatcher", summary="parallel streams, carried state")
+    register(
+        "records", "gentext.plugins.batchers.records:RecordBatcher", summary="records of like length, each state fresh"
+    )
 
 
 @hookimpl

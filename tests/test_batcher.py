@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from gentext.errors import ConfigError, CorpusError
 from gentext.interfaces import World
 from gentext.plugins.batchers.stream import StreamBatcher, StreamConfig
+from gentext.token_corpus import TokenCorpus
 
 #: Rows, positions of a window, symbols of the text (at least one batch).
 SHAPES = st.tuples(st.integers(1, 5), st.integers(1, 6)).flatmap(
@@ -20,9 +21,9 @@ SHAPES = st.tuples(st.integers(1, 5), st.integers(1, 6)).flatmap(
 Batch = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
-def epoch(batcher: StreamBatcher, tokens: NDArray[np.int64], seed: int = 0, number: int = 0) -> list[Batch]:
+def epoch(batcher: StreamBatcher, seed: int = 0, number: int = 0) -> list[Batch]:
     steps = range(batcher.steps_per_epoch)
-    return [batcher.batch(tokens, seed, number, step)[:2] for step in steps]
+    return [batcher.batch(seed, number, step)[:2] for step in steps]
 
 
 @settings(max_examples=100, deadline=None)
@@ -30,8 +31,8 @@ def epoch(batcher: StreamBatcher, tokens: NDArray[np.int64], seed: int = 0, numb
 def test_batches_are_the_notebooks(shape: tuple[int, int, int]) -> None:
     rows, length, count = shape
     tokens = np.arange(count)
-    batcher = StreamBatcher(StreamConfig(rows, length), count)
-    ours, theirs = epoch(batcher, tokens), list(notebook_batches(tokens, rows, length))
+    batcher = StreamBatcher(StreamConfig(rows, length), TokenCorpus(tokens))
+    ours, theirs = epoch(batcher), list(notebook_batches(tokens, rows, length))
     assert len(ours) == len(theirs) == batcher.steps_per_epoch
     for step, ((x, y), (their_x, their_y)) in enumerate(zip(ours, theirs, strict=True)):
         assert np.array_equal(x, their_x)
@@ -49,7 +50,7 @@ def test_batches_are_the_notebooks(shape: tuple[int, int, int]) -> None:
 @given(st.integers(1, 5), st.integers(1, 6), st.integers(1, 5))
 def test_nothing_is_lost_where_the_text_divides_evenly(rows: int, length: int, steps: int) -> None:
     count = rows * length * steps
-    windows = epoch(StreamBatcher(StreamConfig(rows, length), count), np.arange(count))
+    windows = epoch(StreamBatcher(StreamConfig(rows, length), TokenCorpus(np.arange(count))))
     read = np.concatenate([x for x, _ in windows], axis=1)
     assert np.array_equal(read.ravel(), np.arange(count))
 
@@ -59,8 +60,8 @@ def test_nothing_is_lost_where_the_text_divides_evenly(rows: int, length: int, s
 def test_offset_stays_inside_the_text(shape: tuple[int, int, int], seed: int, number: int) -> None:
     rows, length, count = shape
     tokens = np.arange(count)
-    batcher = StreamBatcher(StreamConfig(rows, length, offset=True), count)
-    windows = epoch(batcher, tokens, seed, number)
+    batcher = StreamBatcher(StreamConfig(rows, length, offset=True), TokenCorpus(tokens))
+    windows = epoch(batcher, seed, number)
     read = np.concatenate([x for x, _ in windows], axis=1)
     moved = int(read[0, 0])
     stride = batcher.steps_per_epoch * length
@@ -71,10 +72,10 @@ def test_offset_stays_inside_the_text(shape: tuple[int, int, int], seed: int, nu
 
 
 def test_offset_visits_the_whole_text() -> None:
-    batcher = StreamBatcher(StreamConfig(3, 4, offset=True), 53)
-    starts = {int(batcher.batch(np.arange(53), 5, number, 0)[0][0, 0]) for number in range(300)}
+    batcher = StreamBatcher(StreamConfig(3, 4, offset=True), TokenCorpus(np.arange(53)))
+    starts = {int(batcher.batch(5, number, 0)[0][0, 0]) for number in range(300)}
     assert starts == set(range(53 - 3 * 4 * batcher.steps_per_epoch))
-    assert batcher.batch(np.arange(53), 5, 1, 0)[0].tolist() == batcher.batch(np.arange(53), 5, 1, 0)[0].tolist()
+    assert batcher.batch(5, 1, 0)[0].tolist() == batcher.batch(5, 1, 0)[0].tolist()
 
 
 @settings(max_examples=50, deadline=None)
@@ -84,14 +85,14 @@ def test_ranks_together_hold_the_batch(local: int, ranks: int, offset: bool, num
     count = config.batch * 3 * 4 + 5
     tokens = np.random.default_rng(0).integers(0, 99, count)
     before = tokens.copy()
-    whole_batcher = StreamBatcher(config, count)
-    rank_batchers = [StreamBatcher(config, count, World(rank, ranks)) for rank in range(ranks)]
+    whole_batcher = StreamBatcher(config, TokenCorpus(tokens))
+    rank_batchers = [StreamBatcher(config, TokenCorpus(tokens), World(rank, ranks)) for rank in range(ranks)]
     for step in range(whole_batcher.steps_per_epoch):
-        expected = whole_batcher.batch(tokens, 7, number, step)
-        of_ranks = [batcher.batch(tokens, 7, number, step, rank) for rank, batcher in enumerate(rank_batchers)]
+        expected = whole_batcher.batch(7, number, step)
+        of_ranks = [batcher.batch(7, number, step, rank) for rank, batcher in enumerate(rank_batchers)]
         for index, array in enumerate(expected):
             assert np.array_equal(np.concatenate([batch[index] for batch in of_ranks]), array)
-        repeated = whole_batcher.batch(tokens, 7, number, step)
+        repeated = whole_batcher.batch(7, number, step)
         assert all(np.array_equal(*arrays) for arrays in zip(repeated, expected, strict=True))
         assert (expected[2] == (step == 0)).all()
     assert np.array_equal(tokens, before)
@@ -101,13 +102,13 @@ def test_ranks_together_hold_the_batch(local: int, ranks: int, offset: bool, num
 
 def test_batches_are_int64_whatever_the_text_is_stored_as() -> None:
     tokens = np.full(30, 255, np.uint8)
-    x, y, fresh = StreamBatcher(StreamConfig(2, 5), 30).batch(tokens, 0, 0, 0)
+    x, y, fresh = StreamBatcher(StreamConfig(2, 5), TokenCorpus(tokens)).batch(0, 0, 0)
     assert (x.dtype, y.dtype, fresh.dtype) == (np.int64, np.int64, np.bool_)
     assert x.flags.writeable  # PyTorch warns about arrays that are not
 
 
 def test_what_cannot_work_is_refused() -> None:
     with pytest.raises(CorpusError, match=r"9 symbols, but one batch of 2 x 5 needs 10;.*lower batcher\.batch"):
-        StreamBatcher(StreamConfig(2, 5), 9)
+        StreamBatcher(StreamConfig(2, 5), TokenCorpus(np.arange(9)))
     with pytest.raises(ConfigError, match=r"batcher\.batch = 3: 2 processes cannot share 3 rows evenly; take 2 or 4,"):
-        StreamBatcher(StreamConfig(3, 5), 100, World(0, 2))
+        StreamBatcher(StreamConfig(3, 5), TokenCorpus(np.arange(100)), World(0, 2))

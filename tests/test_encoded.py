@@ -27,7 +27,8 @@ from gentext.errors import CorpusError, PluginError
 from gentext.plugins.tokenizers.byte import ByteTokenizer
 from gentext.plugins.tokenizers.char import CharConfig, CharTokenizer
 from gentext.resolve import ConfiguredComponent
-from gentext.text import SplitText, read_text
+from gentext.split_corpus import SplitCorpus
+from gentext.text import read_text
 
 Gen = Callable[..., tuple[int, str, str]]
 
@@ -43,8 +44,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def read(place: Path, cls: Any = CharTokenizer, config: Any = CharConfig(), source: str = "text.txt") -> SplitText:  # noqa: B008
-    return read_text(str(place / source), component(cls, config), 0.1, None)
+def read(place: Path, cls: Any = CharTokenizer, config: Any = CharConfig(), source: str = "text.txt") -> SplitCorpus:  # noqa: B008
+    return read_text(str(place / source), component(cls, config), 0.1, None, None)
 
 
 def component(cls: Any, config: Any = None) -> ConfiguredComponent:
@@ -92,11 +93,11 @@ def test_pieces_encode_as_the_whole_text_does(
             assert split.tokenizer.state() == tokenizer.state()
             assert split.corpus["sha256"] == hashlib.sha256(text.encode()).hexdigest()
             assert split.corpus["characters"] == len(text)
-            assert np.array_equal(split.train, tokenizer.encode(text[:train_end]))
-            assert split.held_out == text[train_end:][-limit:]
-            assert np.array_equal(split.val, tokenizer.encode(split.held_out))
-            assert np.array_equal(split.counts, np.bincount(split.train, minlength=tokenizer.vocab_size))
-            assert split.train.dtype == np.uint8 and not split.train.flags.writeable
+            assert np.array_equal(split.train.tokens, tokenizer.encode(text[:train_end]))
+            assert split.held_out[0] == text[train_end:][-limit:]
+            assert np.array_equal(split.val.tokens, tokenizer.encode(split.held_out[0]))
+            assert np.array_equal(split.counts, np.bincount(split.train.tokens, minlength=tokenizer.vocab_size))
+            assert split.train.tokens.dtype == np.uint8 and not split.train.tokens.flags.writeable
 
 
 @pytest.mark.parametrize(("symbols", "dtype"), [(256, np.uint8), (257, np.uint16), (65537, np.uint32)])
@@ -105,8 +106,8 @@ def test_ids_are_of_the_smallest_type(place: Path, symbols: int, dtype: Any) -> 
     (place / "wide.txt").write_text(text, encoding="utf-8")
     for _ in ("encoded", "from the cache"):
         split = read(place, source="wide.txt")
-        assert split.train.dtype == split.val.dtype == dtype
-        assert split.train[symbols - 1] == symbols - 1
+        assert split.train.tokens.dtype == split.val.tokens.dtype == dtype
+        assert split.train.tokens[symbols - 1] == symbols - 1
 
 
 # -- the cache --------------------------------------------------------------------------------
@@ -164,7 +165,7 @@ def test_damaged_cache_is_made_anew(
     actual = read(place)
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(f"{path}: cannot be used (") and problem in line
-    assert np.array_equal(actual.train, expected.train)
+    assert np.array_equal(actual.train.tokens, expected.train.tokens)
     assert [path.read_bytes() for path in cached(place)] == [undamaged]
     read(place)
     assert capsys.readouterr().err == ""
@@ -174,7 +175,7 @@ def test_cache_knows_what_it_is_about(place: Path) -> None:
     read(place)
     read(place, CharTokenizer, CharConfig(50))
     read(place, ByteTokenizer)
-    read_text(str(place / "text.txt"), component(CharTokenizer, CharConfig()), 0.2, None)
+    read_text(str(place / "text.txt"), component(CharTokenizer, CharConfig()), 0.2, None, None)
     assert len(cached(place)) == 4
     (place / "copy.txt").write_text(LINES.replace("\n", "\r\n"))
     read(place, source="copy.txt")
@@ -224,11 +225,11 @@ def test_cache_that_cannot_be_written(
     expected = read(place)
     capsys.readouterr()
     monkeypatch.setenv("GEN_CACHE_DIR", str(place / "text.txt" / "cache"))
-    assert np.array_equal(read(place).train, expected.train)
+    assert np.array_equal(read(place).train.tokens, expected.train.tokens)
     [line] = capsys.readouterr().err.splitlines()
     assert "cannot be written (Not a directory); the encoded text goes into a temporary file" in line
     monkeypatch.setattr(tempfile, "tempdir", str(place / "missing"))
-    assert np.array_equal(read(place).train, expected.train)
+    assert np.array_equal(read(place).train.tokens, expected.train.tokens)
     assert "the encoded text is kept in memory" in capsys.readouterr().err.splitlines()[1]
 
 
@@ -242,8 +243,8 @@ def test_two_that_encode_at_once(place: Path) -> None:
         "print('ready', flush=True)\n"
         "sys.stdin.readline()\n"
         "tokenizer = ConfiguredComponent('char', CharTokenizer, CharConfig())\n"
-        "text = read_text(sys.argv[1], tokenizer, 0.1, None)\n"
-        "print(hashlib.sha256(text.train.tobytes()).hexdigest())\n"
+        "text = read_text(sys.argv[1], tokenizer, 0.1, None, None)\n"
+        "print(hashlib.sha256(text.train.tokens.tobytes()).hexdigest())\n"
     )
     processes = [
         subprocess.Popen(
@@ -263,7 +264,7 @@ def test_two_that_encode_at_once(place: Path) -> None:
         process.stdin.flush()
     results = [process.communicate() for process in processes]
     assert [err for _, err in results] == ["", ""]
-    expected = hashlib.sha256(read(place, source="long.txt").train.tobytes()).hexdigest()
+    expected = hashlib.sha256(read(place, source="long.txt").train.tokens.tobytes()).hexdigest()
     assert [out.strip() for out, _ in results] == [expected, expected]
     assert len(cached(place)) == 1
 
@@ -287,7 +288,7 @@ def test_text_that_changes_while_it_is_read(place: Path, changed_text: str | Non
     with pytest.raises(
         CorpusError, match="changed while it was read" if changed_text else "expected some text|no such file"
     ):
-        read_text(str(path), component(Meddler, CharConfig()), 0.1, None)
+        read_text(str(path), component(Meddler, CharConfig()), 0.1, None, None)
     assert cached(place) == []
 
 
@@ -301,7 +302,7 @@ def test_tokenizer_that_breaks_its_promise(place: Path) -> None:
     for answer in (256, -1, 0.5, "a"):
         Liar.answer = answer
         with pytest.raises(PluginError, match="'byte' must encode a text as whole numbers from 0 to 255"):
-            read_text(str(place / "text.txt"), component(Liar), 0.1, None)
+            read_text(str(place / "text.txt"), component(Liar), 0.1, None, None)
 
 
 def test_tokenizer_may_read_the_text_twice(place: Path) -> None:
@@ -312,7 +313,7 @@ def test_tokenizer_may_read_the_text_twice(place: Path) -> None:
             assert "".join(chunks) == "".join(chunks) == LINES
             return CharTokenizer.build(chunks, config)
 
-    assert np.array_equal(read(place, Twice).train, read(place).train)
+    assert np.array_equal(read(place, Twice).train.tokens, read(place).train.tokens)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes as POSIX has them")
@@ -332,7 +333,7 @@ def test_pipe_is_read_once(place: Path, in_memory: int, monkeypatch: pytest.Monk
         else:
             actual = read(place, source="pipe")
             assert (actual.corpus["sha256"], actual.held_out) == (expected.corpus["sha256"], expected.held_out)
-            assert np.array_equal(actual.train, expected.train)
+            assert np.array_equal(actual.train.tokens, expected.train.tokens)
         writer.join()
     assert all(path.suffix == ".ids" for path in cached(place))
 

@@ -31,6 +31,7 @@ from gentext.score import (
     stream_loss,
     stream_losses,
 )
+from gentext.token_corpus import TokenCorpus
 
 V = 7
 
@@ -140,11 +141,11 @@ def test_mean_loss_is_the_mean_over_the_windows(model: LSTMModel) -> None:
             losses = nn.functional.cross_entropy(logits.flatten(0, 1), torch.from_numpy(y).flatten(), reduction="none")
             total, count = total + losses.double().sum().item(), count + y.size
     model.train()  # dropout must not be measured, and the mode comes back
-    loss = mean_loss(model, tokens)
+    loss = mean_loss(model, TokenCorpus(tokens))
     assert model.training
     model.eval()
     assert loss == pytest.approx(total / count, rel=1e-6)
-    assert np.isnan(mean_loss(model, tokens[:1]))
+    assert np.isnan(mean_loss(model, TokenCorpus(tokens[:1])))
 
 
 def test_loss_at_the_end_of_training_is_that_of_gen_eval(gen: Callable[..., Any], tiny_run: Path) -> None:
@@ -165,7 +166,11 @@ def test_large_vocabularies_are_read_in_shorter_windows(model: LSTMModel, monkey
     def measure() -> list[float]:
         vocab_size = count_logits(model)
         stream = np.concatenate(list(stream_losses(steps, [tokens[:1500]], 0, vocab_size)))
-        return [*stream.tolist(), notebook_loss(steps, tokens, vocab_size) or 0.0, mean_loss(model, tokens)]
+        return [
+            *stream.tolist(),
+            notebook_loss(steps, tokens, vocab_size) or 0.0,
+            mean_loss(model, TokenCorpus(tokens)),
+        ]
 
     expected, sizes = measure(), []
     original = Steps.advance

@@ -12,14 +12,15 @@ from gentext.errors import ConfigError
 from gentext.interfaces import World
 from gentext.plugins.batchers.stream import StreamBatcher, StreamConfig
 from gentext.testing import check_batcher
+from gentext.token_corpus import TokenCorpus
 
 
 class Batcher(StreamBatcher):
     """The built-in one, for planted faults: `change` gets the batch and the arguments that it was made for."""
 
-    def batch(self, tokens: Any, seed: int, epoch: int, step: int, rank: int = 0) -> Any:
-        x, y, fresh = super().batch(tokens, seed, epoch, step, rank)
-        return self.change(x.copy(), y.copy(), fresh, tokens, step)
+    def batch(self, seed: int, epoch: int, step: int, rank: int = 0) -> Any:
+        x, y, fresh = super().batch(seed, epoch, step, rank)
+        return self.change(x.copy(), y.copy(), fresh, self._tokens, step)
 
     def change(self, x: Any, y: Any, fresh: Any, tokens: Any, step: int) -> Any:
         return x, y, fresh
@@ -40,23 +41,23 @@ class WritesIntoTheText(Batcher):
 class RepeatsNoStep(StreamBatcher):
     """Gives the next step where one of the second epoch is asked for twice."""
 
-    def __init__(self, config: StreamConfig, n_tokens: int, world: World) -> None:
-        super().__init__(config, n_tokens, world)
+    def __init__(self, config: StreamConfig, corpus: TokenCorpus, world: World) -> None:
+        super().__init__(config, corpus, world)
         self.finished: set[int] = set()
 
-    def batch(self, tokens: Any, seed: int, epoch: int, step: int, rank: int = 0) -> Any:
+    def batch(self, seed: int, epoch: int, step: int, rank: int = 0) -> Any:
         if epoch == 1 and step in self.finished:
             step = (step + 1) % self.steps_per_epoch
         elif epoch == 1:
             self.finished.add(step)
-        return super().batch(tokens, seed, epoch, step, rank)
+        return super().batch(seed, epoch, step, rank)
 
 
 class ReusesItsBuffer(StreamBatcher):
     buffer: Any = None
 
-    def batch(self, tokens: Any, seed: int, epoch: int, step: int, rank: int = 0) -> Any:
-        x, y, fresh = super().batch(tokens, seed, epoch, step, rank)
+    def batch(self, seed: int, epoch: int, step: int, rank: int = 0) -> Any:
+        x, y, fresh = super().batch(seed, epoch, step, rank)
         if self.buffer is None:
             self.buffer = np.empty_like(x)
         self.buffer[:] = x
@@ -64,31 +65,31 @@ class ReusesItsBuffer(StreamBatcher):
 
 
 class SharesUnevenly(StreamBatcher):
-    def batch(self, tokens: Any, seed: int, epoch: int, step: int, rank: int = 0) -> Any:
-        batch = super().batch(tokens, seed, epoch, step, rank)
+    def batch(self, seed: int, epoch: int, step: int, rank: int = 0) -> Any:
+        batch = super().batch(seed, epoch, step, rank)
         return batch if self._local_rows == self.rows or rank else tuple(array[:-1] for array in batch)
 
 
 class IgnoresItsRank(StreamBatcher):
-    def batch(self, tokens: Any, seed: int, epoch: int, step: int, rank: int = 0) -> Any:
-        return super().batch(tokens, seed, epoch, step, 0)
+    def batch(self, seed: int, epoch: int, step: int, rank: int = 0) -> Any:
+        return super().batch(seed, epoch, step, 0)
 
 
 class RefusesToShare(StreamBatcher):
-    def __init__(self, config: StreamConfig, n_tokens: int, world: World) -> None:
+    def __init__(self, config: StreamConfig, corpus: TokenCorpus, world: World) -> None:
         if world.size > 1:
             raise ConfigError("alone")
-        super().__init__(config, n_tokens, world)
+        super().__init__(config, corpus, world)
 
 
 class TakesAnyText(StreamBatcher):
-    def __init__(self, config: StreamConfig, n_tokens: int, world: World) -> None:
-        super().__init__(config, n_tokens if n_tokens > 1 else 10_000, world)
+    def __init__(self, config: StreamConfig, corpus: TokenCorpus, world: World) -> None:
+        super().__init__(config, corpus if corpus.symbols > 1 else TokenCorpus(np.arange(10_000)), world)
 
 
 class DividesByZero(StreamBatcher):
-    def __init__(self, config: StreamConfig, n_tokens: int, world: World) -> None:
-        super().__init__(config, n_tokens if n_tokens > 1 else 1 // 0, world)
+    def __init__(self, config: StreamConfig, corpus: TokenCorpus, world: World) -> None:
+        super().__init__(config, corpus if corpus.symbols > 1 else 1 // 0, world)
 
 
 def changes(change: Any) -> type[Any]:

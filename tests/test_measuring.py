@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,8 +12,9 @@ from gentext.interfaces import Speed, TrainingPlan
 from gentext.measuring import MIN_HELD_OUT, HeldOut, measure_first_pass, measurement_steps, plan_training
 from gentext.plugins.batchers.stream import StreamBatcher, StreamConfig
 from gentext.settings import Settings
+from gentext.token_corpus import TokenCorpus
 
-BATCHER = StreamBatcher(StreamConfig(), 1_000_000)
+BATCHER = StreamBatcher(StreamConfig(), TokenCorpus(np.zeros(1_000_000, np.uint8)))
 SPEED = Speed(step=0.08, symbol=2e-5, stream_symbol=1e-4, measurement=0.2)
 speeds = st.builds(Speed, st.floats(1e-3, 10), st.floats(1e-7, 1e-3), st.floats(1e-6, 1e-2), st.floats(0, 1))
 sizes = st.integers(2, 1_000_000).map(lambda count: HeldOut(count, count))

@@ -221,7 +221,7 @@ def test_bad_plugin_costs_one_line(install: Install, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("version", "why"),
     [
-        (3, "it needs version 3 of the hooks, and this gentext has version 2; upgrade gentext, or install an earlier "),
+        (4, "it needs version 4 of the hooks, and this gentext has version 3; upgrade gentext, or install an earlier "),
         (0, "its gentext_hooks is 0; expected a whole number from 1"),
         (True, "its gentext_hooks is True; expected a whole number from 1"),
         (1.0, "its gentext_hooks is 1.0; expected a whole number from 1"),
@@ -256,7 +256,7 @@ def test_plugins_are_listed_with_their_version_of_the_hooks(
     for line, name, version in zip(lines, "ab", (HOOKS_VERSION, 1), strict=False):
         plugin = f"plugin gentext_{name}.plugin gentext-{name} 1.2"
         assert line == f"{plugin} version {version} of the hooks: register_strategies"
-    assert lines[2].startswith("failed gentext-c 1.2 (gentext_c.plugin): it needs version 3 of the hooks")
+    assert lines[2].startswith("failed gentext-c 1.2 (gentext_c.plugin): it needs version 4 of the hooks")
     list_plugins(as_json=True)
     rows = json.loads(capsys.readouterr().out)
     assert [row["hooks_version"] for row in rows if not row["builtin"]] == [HOOKS_VERSION, 1, 1]

@@ -25,6 +25,7 @@ from gentext.planning import create_batcher
 from gentext.plugins.batchers.stream import StreamBatcher, StreamConfig
 from gentext.plugins.trainers.bptt import BPTTTrainer
 from gentext.resolve import ConfiguredComponent
+from gentext.token_corpus import TokenCorpus
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked here"),
@@ -182,8 +183,8 @@ class Alone:
 class UndividedBatcher:
     """A batcher that gives everybody everything."""
 
-    def __init__(self, config: StreamConfig, n_tokens: int, world: World) -> None:
-        self.undivided = StreamBatcher(config, n_tokens)
+    def __init__(self, config: StreamConfig, corpus: TokenCorpus, world: World) -> None:
+        self.undivided = StreamBatcher(config, corpus)
         self.rows = self.undivided.rows
 
     def batch(self, *arguments: Any) -> Any:
@@ -195,7 +196,7 @@ def test_plugins_that_know_nothing_of_ranks(monkeypatch: pytest.MonkeyPatch) -> 
     ready = ConfiguredComponent("bptt", BPTTTrainer, None)
     undivided = ConfiguredComponent("whole", UndividedBatcher, StreamConfig())
     stream = ConfiguredComponent("stream", StreamBatcher, StreamConfig())
-    tokens = np.zeros(5000, np.uint8)
+    tokens = TokenCorpus(np.zeros(5000, np.uint8))
     for batcher, trainer in ((stream, alone), (undivided, ready)):
         assert create_batcher(batcher, trainer, tokens, 0).rows == 16
     for name, value in {"MASTER_ADDR": "here", "MASTER_PORT": "1", "RANK": "0", "WORLD_SIZE": "2"}.items():

@@ -1,4 +1,4 @@
-"""The check for batchers: windows of the text, cut by pure arithmetic."""
+"""The check for batchers: windows of a text, and records, cut by pure arithmetic."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gentext.capabilities import ReadsRecords
 from gentext.config import config_class
 from gentext.errors import CorpusError, GenError, reason
-from gentext.interfaces import Batcher, Ids, World
+from gentext.interfaces import Batcher, World
+from gentext.testing.record_batches import check_record_batches
 from gentext.testing.rules import create, freeze, name_of, report_changed_arrays, require
+from gentext.token_corpus import TokenCorpus
 
-#: Called as ``target(config, n_tokens, world)``.
-BatcherFactory = Callable[[Any, int, World], Batcher]
+#: Called as ``target(config, corpus, world)``.
+BatcherFactory = Callable[[Any, TokenCorpus, World], Batcher]
 #: Symbols of the text that tells how large the windows are.
 PROBE_SYMBOLS = 100_000
 #: Steps of an epoch that are looked at, at most.
@@ -36,39 +39,61 @@ def check_batcher(cls: BatcherFactory, config: Any = None, seed: int = 0) -> Non
     """Check the rules for batchers; AssertionError names the first that is broken. ``config``: ``cls.Config()``."""
     name = name_of(cls)
     config = config_class(cls)() if config is None else config
-    probe = create(cls, config, PROBE_SYMBOLS, World())
-    for attribute, size in (("steps_per_epoch", probe.steps_per_epoch), *_sizes(probe)):
+    if isinstance(cls, ReadsRecords) and cls.reads_records:
+        check_record_batches(name, cls, config, seed)
+        if _refuses_texts(cls, config):
+            return
+    probe = create(cls, config, _count_up(PROBE_SYMBOLS), World())
+    _check_sizes(name, probe)
+    # A few batches, and some symbols that fill no batch. Each symbol of the text occurs once, so that it can be found.
+    corpus = _count_up(4 * probe.rows * probe.length + probe.rows // 2 + 3)
+    batcher = create(cls, config, corpus, World())
+    _check_windows(name, batcher, corpus, seed)
+    _check_unchanged(name, batcher, seed)
+    _check_streams(name, batcher, seed)
+    _check_pure(name, lambda: create(cls, config, corpus, World()), seed)
+    _check_ranks(name, cls, config, corpus, seed)
+    _check_short_text(name, cls, config)
+
+
+def _count_up(symbols: int) -> TokenCorpus:
+    """Return a text of so many symbols, in which each occurs once."""
+    return TokenCorpus(freeze(np.arange(symbols, dtype=np.min_scalar_type(symbols))))
+
+
+def _refuses_texts(cls: BatcherFactory, config: Any) -> bool:
+    """Return whether a batcher cuts records alone: for a text it must raise an error for the user."""
+    try:
+        cls(config, _count_up(PROBE_SYMBOLS), World())
+    except GenError:
+        return True
+    return False
+
+
+def _check_sizes(name: str, batcher: Batcher) -> None:
+    counts = (("steps_per_epoch", batcher.steps_per_epoch), ("symbols_per_epoch", batcher.symbols_per_epoch))
+    for attribute, size in (*counts, *_sizes(batcher)):
         is_count = isinstance(size, int | np.integer) and not isinstance(size, bool) and size >= 1
         require(is_count, f"{name}: {attribute} is {size!r}; expected a whole number from 1")
-    # A few batches, and some symbols that fill no batch. Each symbol of the text occurs once, so that it can be found.
-    n_tokens = 4 * probe.rows * probe.length + probe.rows // 2 + 3
-    tokens = freeze(np.arange(n_tokens, dtype=np.min_scalar_type(n_tokens)))
-    batcher = create(cls, config, n_tokens, World())
-    _check_windows(name, batcher, tokens, seed)
-    _check_unchanged(name, batcher, tokens, seed)
-    _check_streams(name, batcher, tokens, seed)
-    _check_pure(name, lambda: create(cls, config, n_tokens, World()), tokens, seed)
-    _check_ranks(name, cls, config, tokens, seed)
-    _check_short_text(name, cls, config)
 
 
 def _sizes(batcher: Batcher) -> tuple[tuple[str, int], tuple[str, int]]:
     return ("rows", batcher.rows), ("length", batcher.length)
 
 
-def _read_batch(name: str, batcher: Batcher, tokens: Ids, seed: int, epoch: int, step: int, world: World) -> _Batch:
+def _read_batch(name: str, batcher: Batcher, seed: int, epoch: int, step: int, world: World) -> _Batch:
     """Return one batch, whose shapes and types are checked."""
     with report_changed_arrays(name):
-        returned: object = batcher.batch(tokens, seed, epoch, step, world.rank)
+        returned: object = batcher.batch(seed, epoch, step, world.rank)
     require(
         isinstance(returned, tuple) and len(returned) == 3,
         f"{name}: batch returned {type(returned).__name__}; expected a tuple of x, y and fresh",
     )
     assert isinstance(returned, tuple)
-    rows = batcher.rows // world.size
+    rows, width = batcher.rows // world.size, _width(returned[0], batcher)
     shapes: dict[str, tuple[tuple[int, ...], type[Any]]] = {
-        "x": ((rows, batcher.length), np.int64),
-        "y": ((rows, batcher.length), np.int64),
+        "x": ((rows, width), np.int64),
+        "y": ((rows, width), np.int64),
     }
     shapes["fresh"] = ((rows,), np.bool_)
     for (part, (shape, dtype)), array in zip(shapes.items(), returned, strict=True):
@@ -79,25 +104,31 @@ def _read_batch(name: str, batcher: Batcher, tokens: Ids, seed: int, epoch: int,
     return _Batch(*returned)
 
 
-def _read_epoch(name: str, batcher: Batcher, tokens: Ids, seed: int, epoch: int) -> list[_Batch]:
+def _width(x: object, batcher: Batcher) -> int:
+    """Return the positions of a batch: those that it has, where they are not too many, else as many as it may have."""
+    is_batch = isinstance(x, np.ndarray) and x.ndim == 2 and 1 <= x.shape[1] <= batcher.length
+    return int(x.shape[1]) if is_batch and isinstance(x, np.ndarray) else batcher.length
+
+
+def _read_epoch(name: str, batcher: Batcher, seed: int, epoch: int) -> list[_Batch]:
     steps = range(min(batcher.steps_per_epoch, CHECKED_STEPS))
-    return [_read_batch(name, batcher, tokens, seed, epoch, step, World()).copy() for step in steps]
+    return [_read_batch(name, batcher, seed, epoch, step, World()).copy() for step in steps]
 
 
-def _check_windows(name: str, batcher: Batcher, tokens: Ids, seed: int) -> None:
+def _check_windows(name: str, batcher: Batcher, corpus: TokenCorpus, seed: int) -> None:
     """Rows must be windows of the text, and targets the symbols that follow in it."""
-    last_step = batcher.steps_per_epoch - 1
+    last_step, symbols = batcher.steps_per_epoch - 1, len(corpus.tokens)
     for step in (*range(min(last_step, CHECKED_STEPS)), last_step):
-        x, y, _ = _read_batch(name, batcher, tokens, seed, 0, step, World())
+        x, y, _ = _read_batch(name, batcher, seed, 0, step, World())
         for part, ids in (("x", x), ("y", y)):
-            is_in_text = ids.min() >= 0 and ids.max() < len(tokens)
+            is_in_text = ids.min() >= 0 and ids.max() < symbols
             require(is_in_text, f"{name}: {part} of step {step} has ids that are not in the text")
         require(
             np.array_equal(x[:, 1:], x[:, :-1] + 1),
             f"{name}: a row of x at step {step} is no window of the text: its symbols do not follow each other there",
         )
         # Behind the last symbol of the text there is none, so that anything may stand there.
-        is_next = (y == x + 1) | (x == len(tokens) - 1)
+        is_next = (y == x + 1) | (x == symbols - 1)
         row = int(np.argmin(is_next.all(axis=1)))
         require(
             is_next.all(),
@@ -106,9 +137,9 @@ def _check_windows(name: str, batcher: Batcher, tokens: Ids, seed: int) -> None:
         )
 
 
-def _check_streams(name: str, batcher: Batcher, tokens: Ids, seed: int) -> None:
+def _check_streams(name: str, batcher: Batcher, seed: int) -> None:
     """A row that is not fresh must go on where the same row of the step before has ended."""
-    epochs = [_read_epoch(name, batcher, tokens, seed, epoch) for epoch in range(2)]
+    epochs = [_read_epoch(name, batcher, seed, epoch) for epoch in range(2)]
     require(
         epochs[0][0].fresh.all(),
         f"{name}: not all rows are fresh in the first batch of all, before which there is no state to carry",
@@ -128,13 +159,13 @@ def _check_streams(name: str, batcher: Batcher, tokens: Ids, seed: int) -> None:
             previous = batch
 
 
-def _check_pure(name: str, make_batcher: Callable[[], Batcher], tokens: Ids, seed: int) -> None:
+def _check_pure(name: str, make_batcher: Callable[[], Batcher], seed: int) -> None:
     """The same arguments must give the same batch, in any order of calls and in another process."""
     batcher, new_batcher = make_batcher(), make_batcher()
-    expected = _read_epoch(name, batcher, tokens, seed, 1)
+    expected = _read_epoch(name, batcher, seed, 1)
     for step in reversed(range(len(expected))):
-        repeated = _read_batch(name, batcher, tokens, seed, 1, step, World())
-        unordered = _read_batch(name, new_batcher, tokens, seed, 1, step, World())
+        repeated = _read_batch(name, batcher, seed, 1, step, World())
+        unordered = _read_batch(name, new_batcher, seed, 1, step, World())
         for batch, when in ((repeated, "is called again"), (unordered, "is called on a new batcher, in another order")):
             require(
                 _is_equal(batch, expected[step]),
@@ -142,11 +173,11 @@ def _check_pure(name: str, make_batcher: Callable[[], Batcher], tokens: Ids, see
             )
 
 
-def _check_unchanged(name: str, batcher: Batcher, tokens: Ids, seed: int) -> None:
+def _check_unchanged(name: str, batcher: Batcher, seed: int) -> None:
     """A batch belongs to the caller: the next one must not change it."""
-    batch = _read_batch(name, batcher, tokens, seed, 0, 0, World())
+    batch = _read_batch(name, batcher, seed, 0, 0, World())
     expected = batch.copy()
-    _read_batch(name, batcher, tokens, seed, 0, batcher.steps_per_epoch - 1, World())
+    _read_batch(name, batcher, seed, 0, batcher.steps_per_epoch - 1, World())
     require(_is_equal(batch, expected), f"{name}: the arrays of step 0 were changed by later calls of batch")
 
 
@@ -154,21 +185,19 @@ def _is_equal(batch: _Batch, expected: _Batch) -> bool:
     return all(np.array_equal(*arrays) for arrays in zip(batch, expected, strict=True))
 
 
-def _check_ranks(name: str, cls: BatcherFactory, config: Any, tokens: Ids, seed: int) -> None:
+def _check_ranks(name: str, cls: BatcherFactory, config: Any, corpus: TokenCorpus, seed: int) -> None:
     """Two processes must get an equal number of rows each, and not the same ones."""
     try:
-        batchers = [cls(config, len(tokens), World(rank, 2)) for rank in range(2)]
+        batchers = [cls(config, corpus, World(rank, 2)) for rank in range(2)]
     except GenError as error:  # for a number of rows that two cannot share
-        is_odd = create(cls, config, len(tokens), World()).rows % 2
+        is_odd = create(cls, config, corpus, World()).rows % 2
         require(is_odd, f"{name}: two processes cannot share its rows ({reason(error)})")
         return
     if batchers[0].rows % 2:
         raise AssertionError(f"{name}: two processes cannot share {batchers[0].rows} rows; expected a ConfigError")
     sizes = [dict(_sizes(batcher)) | {"steps_per_epoch": batcher.steps_per_epoch} for batcher in batchers]
     require(sizes[0] == sizes[1], f"{name}: two processes have different sizes, {sizes[0]} and {sizes[1]}")
-    first, second = (
-        _read_batch(name, batcher, tokens, seed, 0, 0, World(rank, 2)) for rank, batcher in enumerate(batchers)
-    )
+    first, second = (_read_batch(name, batcher, seed, 0, 0, World(rank, 2)) for rank, batcher in enumerate(batchers))
     shared = not np.array_equal(first.x, second.x)
     require(shared, f"{name}: two processes read the same rows; rank is the number of the process that calls")
 
@@ -176,7 +205,7 @@ def _check_ranks(name: str, cls: BatcherFactory, config: Any, tokens: Ids, seed:
 def _check_short_text(name: str, cls: BatcherFactory, config: Any) -> None:
     """A text that is too short for one batch must be refused, with an error for the user."""
     try:
-        batcher = cls(config, 1, World())
+        batcher = cls(config, _count_up(1), World())
     except CorpusError:
         return
     except Exception as error:

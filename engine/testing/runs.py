@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from gentext.config import to_table
-from gentext.interfaces import Ids
 from gentext.run import CONFIG_FILE, HELD_OUT_FILE, TOKENIZER_FILE, Run, create_run, write_text
 from gentext.settings import Settings
+from gentext.token_corpus import TokenCorpus
 
 #: Options of the built-in components under which a step takes a millisecond.
 TINY_SETTINGS: dict[str, Any] = {
@@ -41,8 +41,8 @@ class SmallCorpus:
 
     state: dict[str, Any]
     """The state of the tokenizer."""
-    train: Ids
-    val: Ids
+    train: TokenCorpus
+    val: TokenCorpus
     held_out: str
     vocab_size: int
 
@@ -56,14 +56,14 @@ class SmallCorpus:
         tokenizer = CharTokenizer.build([text], CharConfig())
         train, val = tokenizer.encode(text[:begin]), tokenizer.encode(text[begin:])
         train.flags.writeable = False  # as that of a real run, which is mapped from a file
-        return cls(tokenizer.state(), train, val, text[begin:], tokenizer.vocab_size)
+        return cls(tokenizer.state(), TokenCorpus(train), TokenCorpus(val), text[begin:], tokenizer.vocab_size)
 
     def create_run(self, path: Path, settings: Settings, model_options: dict[str, Any]) -> Run:
         """Create the folder of a run with the files that training and previews read."""
         import tomli_w
 
         run = create_run(path, "kit")
-        tokenizer = {"name": "char", "state": self.state, "start": int(np.argmax(np.bincount(self.train)))}
+        tokenizer = {"name": "char", "state": self.state, "start": int(np.argmax(np.bincount(self.train.tokens)))}
         config = {
             "tokenizer": {"name": "char"},
             "batcher": {"name": "stream"},

@@ -66,12 +66,12 @@ class _Kit:
         self.plan = TrainingPlan(
             steps=steps,
             measured_at=(steps // 2,),
-            measured_symbols=len(self.corpus.val),
+            measured_symbols=self.corpus.val.symbols,
             held_out=len(self.corpus.held_out),
             seconds=1.0,
             step_seconds=1.0 / steps,
         )
-        self.batcher: Batcher = StreamBatcher(StreamConfig(4, 16), len(self.corpus.train), World())
+        self.batcher: Batcher = StreamBatcher(StreamConfig(4, 16), self.corpus.train, World())
 
     def start(self) -> tuple[Trainer, Model]:
         """Return a trainer that was started, and a new model."""

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from gentext.config import Positive
 from gentext.errors import ConfigError, CorpusError
-from gentext.interfaces import Ids, World
+from gentext.interfaces import World
+from gentext.token_corpus import TokenCorpus
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,15 +36,10 @@ class StreamBatcher:
 
     Config = StreamConfig
 
-    def __init__(self, config: StreamConfig, n_tokens: int, world: World = World()) -> None:  # noqa: B008
-        if config.batch % world.size:
-            multiple_below = config.batch // world.size * world.size
-            nearest_multiples = (multiple_below, multiple_below + world.size)
-            fitting_batches = " or ".join(str(rows) for rows in nearest_multiples if rows)
-            raise ConfigError(
-                f"batcher.batch = {config.batch}: {world.size} processes cannot share {config.batch} rows evenly; "
-                f"take {fitting_batches}, or any other multiple of {world.size}"
-            )
+    def __init__(self, config: StreamConfig, corpus: TokenCorpus, world: World = World()) -> None:  # noqa: B008
+        check_shares("batcher.batch", config.batch, world)
+        self._tokens = corpus.tokens
+        n_tokens = len(self._tokens)
         self.rows, self.length = config.batch, config.length
         #: Rows of this process.
         self._local_rows = config.batch // world.size
@@ -54,6 +50,7 @@ class StreamBatcher:
         self._stride = self.steps_per_epoch * self.length
         #: Symbols after the last stream, by which all streams together may be moved.
         self._max_offset = max(0, n_tokens - self.rows * self._stride - 1) if config.offset else 0
+        self.symbols_per_epoch = self.rows * self._stride
         if self.steps_per_epoch < 1:
             raise CorpusError(
                 f"the training text has {n_tokens} symbols, but one batch of {self.rows} x {self.length} needs "
@@ -61,23 +58,35 @@ class StreamBatcher:
             )
 
     def batch(
-        self, tokens: Ids, seed: int, epoch: int, step: int, rank: int = 0
+        self, seed: int, epoch: int, step: int, rank: int = 0
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
         """Return x [B, T], y [B, T], fresh [B] of one step of an epoch, for one rank's rows."""
         begin = step * self.length + self._epoch_offset(seed, epoch)
         rows = range(rank * self._local_rows, (rank + 1) * self._local_rows)
-        windows = np.stack([self._cut_window(tokens, row, begin) for row in rows])
+        windows = np.stack([self._cut_window(row, begin) for row in rows])
         return windows[:, :-1], windows[:, 1:], np.full(self._local_rows, step == 0)
 
-    def _cut_window(self, tokens: Ids, row: int, begin: int) -> NDArray[np.int64]:
+    def _cut_window(self, row: int, begin: int) -> NDArray[np.int64]:
         """Return the T symbols of one row and the one after them."""
         stream_begin = row * self._stride
         window_begin = stream_begin + begin
-        window = tokens[window_begin : window_begin + self.length + 1].astype(np.int64)
+        window = self._tokens[window_begin : window_begin + self.length + 1].astype(np.int64)
         if len(window) > self.length:
             return window
-        return np.append(window, np.int64(tokens[stream_begin]))  # at the end of the text there is no next symbol
+        return np.append(window, np.int64(self._tokens[stream_begin]))  # at the end of the text there is no next symbol
 
     def _epoch_offset(self, seed: int, epoch: int) -> int:
         """Return by how much an epoch's windows are moved, the same for all rows and ranks."""
         return int(np.random.default_rng([seed, epoch]).integers(0, self._max_offset + 1)) if self._max_offset else 0
+
+
+def check_shares(option: str, rows: int, world: World) -> None:
+    """Raise ConfigError where the processes cannot share so many rows evenly; ``option`` is their name."""
+    if rows % world.size:
+        multiple_below = rows // world.size * world.size
+        nearest_multiples = (multiple_below, multiple_below + world.size)
+        fitting_batches = " or ".join(str(multiple) for multiple in nearest_multiples if multiple)
+        raise ConfigError(
+            f"{option} = {rows}: {world.size} processes cannot share {rows} rows evenly; "
+            f"take {fitting_batches}, or any other multiple of {world.size}"
+        )

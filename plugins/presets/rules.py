@@ -30,8 +30,10 @@ MAX_TIMED_STEPS = 1_000
 MIN_WINDOWS = 10
 #: Rows of a batch that the rules choose at least and at most; at most in a budget of minutes.
 MIN_BATCH, MAX_BATCH, MAX_TIMED_BATCH = 4, 128, 64
-#: Rows of the batch that the presets' rates were measured with.
-MEASURED_BATCH = 16
+#: Rows of the batch that the presets' rates were measured with, and symbols of a row.
+MEASURED_BATCH, MEASURED_LENGTH = 16, 100
+#: Rows of a batch of records, at most: many short ones have as many symbols together as the rows of a text.
+MAX_RECORD_BATCH = 1024
 #: The rate follows the square root of the batch: halved at most, doubled at most.
 MIN_RATE_FACTOR, MAX_RATE_FACTOR = 0.5, 2.0
 #: Bytes of the logits of a batch, in float32, above which it is made smaller, for a text with very many symbols. A step
@@ -52,7 +54,7 @@ MIN_DECAY_PASSES, WEIGHT_DECAY = 2.0, 1.0
 
 
 def adjust_to_text(config: ConfigTable, free: Collection[str], facts: TrainingFacts) -> list[Change]:
-    """Return the changes that follow from the length of the text alone; ``free`` are the keys that may change."""
+    """Return the changes that follow from the size of the corpus alone; ``free`` are the keys that may change."""
     changes = []
     if "model.hidden" in free:
         preset_hidden = config["model"]["hidden"]
@@ -61,9 +63,9 @@ def adjust_to_text(config: ConfigTable, free: Collection[str], facts: TrainingFa
             ratio = _parameters_per_symbol(config, facts, preset_hidden)
             changes.append(Change("model.hidden", hidden, f"{preset_hidden} would be {ratio:.0f} parameters a symbol"))
     if "batcher.batch" in free:
-        batch = _batch_for_text(config, facts)
+        batch = _batch_for_records(config, facts) if facts.records else _batch_for_text(config, facts)
         if batch != config["batcher"]["batch"]:
-            changes.append(Change("batcher.batch", batch, "a short text"))
+            changes.append(Change("batcher.batch", batch, _describe_corpus(facts)))
     if "batcher.length" in free:
         preset_length = length = config["batcher"]["length"]
         rows = config["batcher"].get("batch", 1)
@@ -81,16 +83,21 @@ def adjust_to_budget(config: ConfigTable, free: Collection[str], facts: Training
         return []
     changes = []
     batch, length = batcher["batch"], batcher["length"]
+    if facts.records:
+        length = min(length, _mean_length(facts))
     if budget.steps is None and "batcher.batch" in free:
         batch = _batch_for_budget(batch, length, facts, budget)
         if batch != batcher["batch"]:
-            preset_steps = budget.symbols // (batcher["batch"] * length)
+            preset_steps = int(budget.symbols / (batcher["batch"] * length))
             changes.append(Change("batcher.batch", batch, f"{preset_steps:,} steps with {batcher['batch']}"))
-    steps = budget.symbols // (batch * length) if budget.steps is None else budget.steps
+    steps = int(budget.symbols / (batch * length)) if budget.steps is None else budget.steps
     passes = steps * batch * length / facts.symbols
 
-    if "trainer.rate" in free and batch != MEASURED_BATCH:
-        changes.append(Change("trainer.rate", _rate_for_batch(trainer["rate"], batch), f"batch {batch}"))
+    # Rows of as many symbols as those of the text with which the rates were measured.
+    equal_rows = batch * length / MEASURED_LENGTH if facts.records else batch
+    rate = _rate_for_batch(trainer["rate"], equal_rows)
+    if "trainer.rate" in free and rate != trainer["rate"]:
+        changes.append(Change("trainer.rate", rate, f"batch {batch}"))
     if "trainer.warmup" in free and steps < MIN_STEPS and trainer["warmup"] > steps // 10:
         changes.append(Change("trainer.warmup", steps // 10, f"{steps:,} steps"))
     if steps < MIN_STEPS:  # too few to over-fit, however often a short text is read
@@ -121,20 +128,42 @@ def _batch_for_text(config: ConfigTable, facts: TrainingFacts) -> int:
     return batch
 
 
-def _batch_for_budget(batch: int, length: int, facts: TrainingFacts, budget: Budget) -> int:
+def _batch_for_records(config: ConfigTable, facts: TrainingFacts) -> int:
+    """Return the rows of a batch of records: as many, of powers of 2, as have the symbols of a measured batch."""
+    length = min(_mean_length(facts), config["batcher"]["length"])
+    rows: int = 2 ** round(math.log2(max(1.0, MEASURED_BATCH * MEASURED_LENGTH / length)))
+    max_rows = MAX_LOGITS_BYTES // (LOGIT_BYTES * config["batcher"]["length"] * facts.vocab_size)
+    rows = min(rows, MAX_RECORD_BATCH, 2 ** int(math.log2(max(1, max_rows))))
+    while rows // 2 >= _min_batch(facts) and rows > facts.records:
+        rows //= 2
+    return max(rows, _min_batch(facts))
+
+
+def _mean_length(facts: TrainingFacts) -> float:
+    """Return the symbols of a record, on average."""
+    return facts.symbols / facts.records
+
+
+def _describe_corpus(facts: TrainingFacts) -> str:
+    return f"records of {_mean_length(facts):.3g} symbols" if facts.records else "a short text"
+
+
+def _batch_for_budget(batch: int, length: float, facts: TrainingFacts, budget: Budget) -> int:
     """Return the rows of a batch, halved or doubled until the number of steps is neither too low nor too high."""
-    windows = budget.symbols // length
-    while batch // 2 >= _min_batch(facts) and windows // batch < MIN_STEPS:
+    windows = budget.symbols / length
+    while batch // 2 >= _min_batch(facts) and windows / batch < MIN_STEPS:
         batch //= 2
     max_steps = MAX_TIMED_STEPS if budget.timed else MAX_STEPS
     max_batch = MAX_TIMED_BATCH if budget.timed else MAX_BATCH
-    max_batch = min(max_batch, MAX_LOGITS_BYTES // (LOGIT_BYTES * length * facts.vocab_size))
-    while batch * 2 <= max_batch and windows // batch > max_steps and _streams_last(facts, batch * 2 * length):
+    if facts.records:
+        max_batch = min(MAX_RECORD_BATCH, int(max_batch * MEASURED_LENGTH / length))
+    max_batch = min(max_batch, int(MAX_LOGITS_BYTES / (LOGIT_BYTES * length * facts.vocab_size)))
+    while batch * 2 <= max_batch and int(windows / batch) > max_steps and _streams_last(facts, batch * 2 * length):
         batch *= 2
     return batch
 
 
-def _rate_for_batch(rate: float, batch: int) -> float:
+def _rate_for_batch(rate: float, batch: float) -> float:
     """Return the learning rate, of two digits, that goes with a batch: with the square root of its rows."""
     factor = min(MAX_RATE_FACTOR, max(MIN_RATE_FACTOR, math.sqrt(batch / MEASURED_BATCH)))
     return float(f"{rate * factor:.2g}")
@@ -160,7 +189,7 @@ def _names_hidden_matrices(facts: TrainingFacts) -> bool:
     return isinstance(facts.model, type) and issubclass(facts.model, SupportsHiddenMatrices)
 
 
-def _streams_last(facts: TrainingFacts, symbols_per_step: int) -> bool:
+def _streams_last(facts: TrainingFacts, symbols_per_step: float) -> bool:
     """Return whether the streams of a batch last for some windows."""
     return facts.symbols >= symbols_per_step * MIN_WINDOWS
 

@@ -20,6 +20,7 @@ from gentext.plugins.pytorch.device import one_thread
 from gentext.plugins.pytorch.distributed import ProcessGroup
 from gentext.plugins.pytorch.sampler import TorchReader
 from gentext.score import positions_in_memory, stream_losses
+from gentext.token_corpus import TokenCorpus
 
 #: Streams that are read side by side, and symbols of each that the model reads at a time.
 MAX_ROWS, WINDOW_LENGTH = 128, 100
@@ -67,20 +68,22 @@ def windows(
 
 def mean_loss(
     model: Model,
-    tokens: Ids,
+    corpus: TokenCorpus,
     autocast: contextlib.AbstractContextManager[Any] | None = None,
     group: ProcessGroup = ProcessGroup(World()),  # noqa: B008
+    symbols: int | None = None,
 ) -> float:
-    """Return nats a symbol over a text, read as up to 128 streams with carried state.
+    """Return nats a symbol over a corpus: a text as up to 128 streams with carried state, or each record by itself.
 
-    The processes of a group share the streams: all must call, and all get the same loss. NaN for a text of one symbol.
+    The processes of a group share the rows: all must call, and all get the same loss. NaN for a text of one symbol, and
+    where there are no records. With ``symbols``, about so many of them are read, spread evenly over the corpus.
     """
-    return measure_loss(model, tokens, autocast, group).mean
+    return measure_loss(model, corpus, autocast, group, symbols).mean
 
 
 def measure_loss(
     model: Model,
-    tokens: Ids,
+    corpus: TokenCorpus,
     autocast: contextlib.AbstractContextManager[Any] | None = None,
     group: ProcessGroup = ProcessGroup(World()),  # noqa: B008
     symbols: int | None = None,
@@ -88,39 +91,90 @@ def measure_loss(
 ) -> TextLoss:
     """Return the loss as `mean_loss` does, and its standard error.
 
-    With ``symbols``, about so many of them are read, in streams that are spread evenly over the text. ``advance`` is
-    called with the number of symbols after each window.
+    With ``symbols``, about so many of them are read, in streams or records that are spread evenly over the corpus.
+    ``advance`` is called with the number of symbols after each batch.
     """
-    if len(tokens) < 2:
+    if corpus.symbols < 2:
         return TextLoss(math.nan, math.nan)
-    device = next(model.parameters()).device
     was_training = model.training
     model.eval()
+    with torch.no_grad(), autocast or contextlib.nullcontext():
+        measure = _measure_records if corpus.is_records else _measure_streams
+        loss = measure(model, corpus, group, symbols, advance)
+    model.train(was_training)
+    return loss
+
+
+def _measure_streams(
+    model: Model, corpus: TokenCorpus, group: ProcessGroup, symbols: int | None, advance: Callable[[int], None]
+) -> TextLoss:
+    """Return the loss of one text, read as parallel streams."""
+    device = next(model.parameters()).device
     row_losses, symbol_count = np.zeros(0), 0
     state: tuple[torch.Tensor, ...] | None = None
-    with torch.no_grad(), autocast or contextlib.nullcontext():
-        for x, y in windows(tokens, symbols=symbols, vocab_size=count_logits(model)):
-            advance(x.size)
-            rows = group.local_rows(len(x))
-            x, y = x[rows], y[rows]
-            if not len(x):  # a text so short that there are fewer streams than processes
-                break
-            if state is None:
-                state, row_losses = model.initial_state(len(x)), np.zeros(len(x))
-            logits, state = model(torch.from_numpy(x).to(device), state)
-            losses = functional.cross_entropy(
-                logits.float().flatten(0, 1), torch.from_numpy(y).to(device).flatten(), reduction="none"
-            )
-            row_losses += losses.view(y.shape).sum(1, dtype=torch.float64).cpu().numpy()
-            symbol_count += y.shape[1]
-    model.train(was_training)
+    for x, y in windows(corpus.tokens, symbols=symbols, vocab_size=count_logits(model)):
+        advance(x.size)
+        rows = group.local_rows(len(x))
+        x, y = x[rows], y[rows]
+        if not len(x):  # a text so short that there are fewer streams than processes
+            break
+        if state is None:
+            state, row_losses = model.initial_state(len(x)), np.zeros(len(x))
+        losses, state = _read_losses(model, x, y, state, device)
+        row_losses += losses.sum(1)
+        symbol_count += y.shape[1]
     return _mean_of_rows(row_losses / max(1, symbol_count), group)
+
+
+def _measure_records(
+    model: Model, corpus: TokenCorpus, group: ProcessGroup, symbols: int | None, advance: Callable[[int], None]
+) -> TextLoss:
+    """Return the loss of records, each of which is read from a fresh state; those of like length side by side."""
+    device = next(model.parameters()).device
+    count = corpus.records if symbols is None else math.ceil(symbols * corpus.records / corpus.symbols)
+    records = np.linspace(0, corpus.records - 1, min(corpus.records, max(1, count))).astype(np.int64)
+    records = records[np.argsort(corpus.lengths[records], kind="stable")]
+    repeats = np.ones(len(records)) if corpus.repeats is None else corpus.repeats[records].astype(np.float64)
+    nats, length = np.zeros(len(records)), positions_in_memory(MAX_ROWS, count_logits(model), WINDOW_LENGTH)
+    for first in range(0, len(records), MAX_ROWS):
+        batch = records[first : first + MAX_ROWS]
+        local = group.local_rows(len(batch))
+        longest = int(corpus.lengths[batch[local]].max(initial=0))
+        state = model.initial_state(local.stop - local.start)
+        for begin in range(0, longest, length):
+            x, y = corpus.cut(batch[local], begin, begin + length)
+            losses, state = _read_losses(model, x, y, state, device)
+            nats[first + local.start : first + local.stop] += losses.sum(1)
+        advance(int(corpus.lengths[batch].sum()))
+    nats = np.array(group.sum(*nats))
+    return _mean_of_records(nats * repeats, corpus.lengths[records] * repeats)
+
+
+def _read_losses(
+    model: Model, x: NDArray[np.int64], y: NDArray[np.int64], state: tuple[torch.Tensor, ...], device: torch.device
+) -> tuple[NDArray[np.float64], tuple[torch.Tensor, ...]]:
+    """Return the losses at targets y [B, T] in nats, 0 where there is no target, and the new state."""
+    logits, state = model(torch.from_numpy(x).to(device), state)
+    targets = torch.from_numpy(np.ascontiguousarray(y)).to(device)
+    losses = functional.cross_entropy(
+        logits.float().flatten(0, 1), targets.flatten(), reduction="none", ignore_index=-1
+    )
+    return losses.view(y.shape).double().cpu().numpy(), state
+
+
+def _mean_of_records(nats: NDArray[np.float64], symbols: NDArray[np.float64]) -> TextLoss:
+    """Return the mean loss of records a symbol, and its standard error, from the losses and symbols of each: [R]."""
+    mean, count = float(nats.sum() / symbols.sum()), len(nats)
+    if count < 2:
+        return TextLoss(mean, math.nan)
+    deviations = nats - mean * symbols
+    return TextLoss(mean, math.sqrt(float((deviations**2).sum()) * count / (count - 1)) / float(symbols.sum()))
 
 
 def stream_loss(
     model: Model,
     bundle: Bundle,
-    tokens: Ids,
+    corpus: TokenCorpus,
     group: ProcessGroup,
     advance: Callable[[int], None] = lambda count: None,
 ) -> float:
@@ -128,7 +182,7 @@ def stream_loss(
 
     Rank 0 reads it, in one thread, since a single row gains nothing from two; all must call, and all get the loss.
     """
-    total_loss = 0.0
+    total_loss, tokens = 0.0, corpus.tokens
     was_training = model.training
     model.eval()
     with one_thread():
@@ -163,29 +217,30 @@ class ReadingTime:
 
 
 def time_reading(
-    model: Model, tokens: Ids, autocast: contextlib.AbstractContextManager[Any], group: ProcessGroup
+    model: Model, corpus: TokenCorpus, autocast: contextlib.AbstractContextManager[Any], group: ProcessGroup
 ) -> ReadingTime:
     """Time the ways to read a text, twice each, since the first time allocates memory. All processes must call."""
     was_training = model.training
     model.eval()
     reader = TorchReader(model)
-    count = min(len(tokens) - 1, MAX_ROWS * WINDOW_LENGTH)
+    count = min(corpus.symbols - 1, MAX_ROWS * WINDOW_LENGTH)
     for _ in range(2):
         began_at = time.perf_counter()
-        measure_loss(model, tokens, autocast, group, count)
+        measure_loss(model, corpus, autocast, group, count)
         measured_at = time.perf_counter()
         with one_thread():
             state = reader.initial(1)
-            x = tokens[None, :TIMED_POSITIONS].astype(np.int64)
+            x = corpus.tokens[None, :TIMED_POSITIONS].astype(np.int64)
             reader.advance(x, state)
             read_at = time.perf_counter()
             for position in range(TIMED_SINGLY):
                 reader.advance(x[:, position % x.shape[1], None], state)
         written_at = time.perf_counter()
     model.train(was_training)
-    return ReadingTime(
-        (measured_at - began_at) / count, (read_at - measured_at) / x.size, (written_at - read_at) / TIMED_SINGLY
-    )
+    symbol = (measured_at - began_at) / count
+    # Records are never read as a single stream.
+    stream_symbol = symbol if corpus.is_records else (read_at - measured_at) / x.size
+    return ReadingTime(symbol, stream_symbol, (written_at - read_at) / TIMED_SINGLY)
 
 
 def _mean_of_rows(row_means: NDArray[np.float64], group: ProcessGroup) -> TextLoss:

@@ -10,7 +10,6 @@ import copy
 import dataclasses
 import functools
 import math
-import statistics
 import time
 from collections.abc import Callable
 
@@ -20,8 +19,9 @@ from gentext.console import progress, warn
 from gentext.describe import describe
 from gentext.errors import TrainingStopped
 from gentext.events import Hooks, Progress
-from gentext.interfaces import Batcher, FitResult, Ids, Measurement, Model, Speed, TrainingPlan, World
+from gentext.interfaces import Batcher, FitResult, Measurement, Model, Speed, TrainingPlan, World
 from gentext.interrupts import Interrupts
+from gentext.measuring import count_symbols
 from gentext.plugins.pytorch.checkpoint import (
     MODEL_PREFIX,
     checkpoint_step,
@@ -40,6 +40,7 @@ from gentext.plugins.trainers.learner import BPTTConfig, Learner, find_hidden_ma
 from gentext.plugins.trainers.state import TrainingState
 from gentext.run import Run
 from gentext.settings import Settings
+from gentext.token_corpus import TokenCorpus
 
 #: Some steps are timed before training, to turn minutes into steps and to show how long training will take: for this
 #: number of seconds, but at least and at most these numbers of steps.
@@ -65,8 +66,8 @@ class _Fit:
     learner: Learner
     state: TrainingState
     """Changes with every step."""
-    train: Ids
-    val: Ids
+    train: TokenCorpus
+    val: TokenCorpus
     run: Run
     hooks: Hooks
     plan: TrainingPlan
@@ -82,7 +83,7 @@ class _Fit:
             epoch=max(0, state.step - 1) // learner.batcher.steps_per_epoch,
             loss=state.loss,
             rate=learner.rate,
-            tokens=state.step * learner.tokens_per_step,
+            tokens=count_symbols(learner.batcher, state.step),
             seconds=state.seconds,
             first_step=self.first_step,
             measurement=measurement,
@@ -110,19 +111,23 @@ class BPTTTrainer:
 
     @flush_denormals()
     @keep_memory()
-    def measure_speed(self, model: Model, batcher: Batcher, train: Ids) -> Speed:
+    def measure_speed(self, model: Model, batcher: Batcher, train: TokenCorpus) -> Speed:
         """Time steps and measurements on a copy of the model."""
         parameters = sum(int(parameter.numel()) for parameter in model.parameters())
         check_memory(parameters, TRAINING_BYTES_PER_PARAMETER, self.compute.device, "to train")
         with torch.random.fork_rng(), self.process_group.explain_lost_process("nothing was saved yet"):
             probe = self._create_learner(copy.deepcopy(model), batcher, train)
             step_seconds: list[float] = []
+            step_symbols: list[int] = []
             while self.process_group.broadcast_number(_needs_another_probe(step_seconds)):
                 began_at = time.perf_counter()
                 probe.step(len(step_seconds) % batcher.steps_per_epoch, PROBE_RATE)
                 step_seconds.append(time.perf_counter() - began_at)
+                step_symbols.append(probe.symbols)
             reading = time_reading(probe.model, train, self.compute.autocast(), self.process_group)
-        seconds = statistics.fmean(step_seconds[1:])  # the first step allocates memory and is slower
+        # The first step allocates memory and is slower. Batches of records differ in their symbols.
+        symbol_seconds = sum(step_seconds[1:]) / sum(step_symbols[1:])
+        seconds = symbol_seconds * batcher.symbols_per_epoch / batcher.steps_per_epoch
         step, symbol, stream_symbol, position = self.process_group.broadcast_numbers(
             seconds, reading.symbol, reading.stream_symbol, reading.position
         )
@@ -135,8 +140,8 @@ class BPTTTrainer:
         self,
         model: Model,
         batcher: Batcher,
-        train: Ids,
-        val: Ids,
+        train: TokenCorpus,
+        val: TokenCorpus,
         run: Run,
         hooks: Hooks,
         plan: TrainingPlan,
@@ -153,7 +158,7 @@ class BPTTTrainer:
             self._run_steps(fit, resume)
             return self._measure_result(fit)
 
-    def _create_learner(self, model: Model, batcher: Batcher, train: Ids) -> Learner:
+    def _create_learner(self, model: Model, batcher: Batcher, train: TokenCorpus) -> Learner:
         return Learner(self.config, self.settings, self.compute, self.process_group, model, batcher, train)
 
     def _initial_state(self, learner: Learner, run: Run, steps: int, resume: bool) -> TrainingState:
@@ -230,17 +235,19 @@ class BPTTTrainer:
             symbols=fit.plan.measured_symbols,
         )
         with progress("measuring the losses", 2 * fit.plan.measured_symbols, "symbols") as bar:
-            val, train = (measure(tokens, advance=bar.advance) for tokens in (fit.val, fit.train))
+            val, train = (measure(corpus, advance=bar.advance) for corpus in (fit.val, fit.train))
         val_loss = val.mean
-        if not val_loss < HOPELESS_LOSS:  # NaN, too
+        if fit.val.symbols and not val_loss < HOPELESS_LOSS:  # NaN, too
             raise self._divergence_error(run, f"the held-out loss became {val_loss:.4g} after step {state.step}")
         state.val_loss = val_loss
-        is_best = state.best_loss is None or val_loss < state.best_loss
+        # Where nothing is held out, the loss is NaN, and the newest checkpoint is the best.
+        is_best = not fit.val.symbols or state.best_loss is None or val_loss < state.best_loss
         if is_best:
-            state.best_loss, state.best_step, state.evaluations_without_gain = val_loss, state.step, 0
+            state.best_loss = val_loss if fit.val.symbols else None
+            state.best_step, state.evaluations_without_gain = state.step, 0
         else:
             state.evaluations_without_gain += 1
-        symbols = state.step * fit.learner.tokens_per_step
+        symbols = count_symbols(fit.learner.batcher, state.step)
         measurement = Measurement(state.step, symbols, val_loss, train.mean, val.error, train.error)
         sample = functools.cache(functools.partial(preview, model, run))  # several hooks may want the same text
         fit.hooks.evaluated(run, fit.progress(measurement, sample))
@@ -281,17 +288,20 @@ class BPTTTrainer:
         if self.process_group.rank == 0:
             load_weights(model, load_best_checkpoint(fit.run))
         self.process_group.broadcast(model.state_dict().values())
-        bundle = describe(fit.run, model)
-        with progress("measuring the held-out loss of the best checkpoint", len(val), "symbols") as bar:
-            val_loss = stream_loss(model, bundle, val, self.process_group, bar.advance)
-        with progress("measuring its training loss", len(val), "symbols") as bar:
-            train = measure_loss(model, fit.train, None, self.process_group, len(val), bar.advance)
+        with progress("measuring the held-out loss of the best checkpoint", val.symbols, "symbols") as bar:
+            if val.is_records or not val.symbols:
+                val_loss = measure_loss(model, val, None, self.process_group, None, bar.advance).mean
+            else:
+                val_loss = stream_loss(model, describe(fit.run, model), val, self.process_group, bar.advance)
+        with progress("measuring its training loss", val.symbols, "symbols") as bar:
+            symbols = val.symbols or fit.plan.measured_symbols
+            train = measure_loss(model, fit.train, None, self.process_group, symbols, bar.advance)
         return FitResult(
             steps=state.step,
             val_loss=val_loss,
             train_loss=train.mean,
             best_step=state.best_step,
-            symbols_per_second=state.step * fit.learner.tokens_per_step / max(state.seconds, 1e-9),
+            symbols_per_second=count_symbols(fit.learner.batcher, state.step) / max(state.seconds, 1e-9),
             curve=fit.run.read_curve(state.step) if self.process_group.rank == 0 else (),
         )
 

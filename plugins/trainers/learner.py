@@ -17,7 +17,7 @@ from gentext.capabilities import SupportsHiddenMatrices
 from gentext.config import Fraction, NonNegative, NonNegativeFloat, PositiveFloat
 from gentext.console import warn
 from gentext.errors import PluginError, RunError
-from gentext.interfaces import Batcher, Ids, Model
+from gentext.interfaces import Batcher, Model
 from gentext.plugins.pytorch.checkpoint import MODEL_PREFIX, Checkpoint, load_weights
 from gentext.plugins.pytorch.device import Compute
 from gentext.plugins.pytorch.distributed import ProcessGroup
@@ -25,6 +25,10 @@ from gentext.plugins.pytorch.recurrent import TorchState, reset_rows
 from gentext.plugins.trainers.muon import Muon
 from gentext.plugins.trainers.state import TrainingState, check_optimizer_states, check_tensor
 from gentext.settings import Settings
+from gentext.token_corpus import TokenCorpus
+
+#: The target of a position that counts for nothing.
+NO_TARGET = -1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,33 +70,36 @@ class Learner:
         process_group: ProcessGroup,
         model: Model,
         batcher: Batcher,
-        train: Ids,
+        train: TokenCorpus,
     ) -> None:
-        self.config, self.compute, self.process_group, self.batcher, self.train = (
-            config,
-            compute,
-            process_group,
-            batcher,
-            train,
-        )
+        self.config, self.compute, self.process_group, self.batcher = config, compute, process_group, batcher
         self.seed = settings.seed
         self.model = model.to(compute.device).train()
         process_group.broadcast(self.model.state_dict().values())
         self.optimizers = _create_optimizers(model, config, compute)
         self.scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
-        #: Rows of a batch in this process, and symbols of a batch in all processes together.
-        self.rows, self.tokens_per_step = batcher.rows // process_group.size, batcher.rows * batcher.length
+        #: Rows of a batch in this process.
+        self.rows = batcher.rows // process_group.size
+        #: Whether some positions of a batch may have no target: then the processes count their targets together.
+        self._has_padding = train.is_records
+        #: How many targets the last batch had, over all processes.
+        self.symbols = 0
         #: The model's state after the last window of each row.
         self.carried: TorchState = model.initial_state(self.rows)
         #: Learning rate of the last step.
         self.rate = 0.0
 
     def step(self, step: int, rate: float) -> float:
-        """Take optimizer step number ``step`` (from 0) at a learning rate; return the loss of this process's rows."""
+        """Take optimizer step number ``step`` (from 0) at a learning rate.
+
+        Return this process's part of the loss: the mean over the parts of all processes is the loss of the batch, the
+        sum over its targets divided by their number.
+        """
         epoch, step_of_epoch = divmod(step, self.batcher.steps_per_epoch)
-        batch = self.batcher.batch(self.train, self.seed, epoch, step_of_epoch, self.process_group.rank)
+        batch = self.batcher.batch(self.seed, epoch, step_of_epoch, self.process_group.rank)
         x, y, fresh = (torch.from_numpy(array) for array in batch)
-        device, model = self.compute.device, self.model
+        device, model, size = self.compute.device, self.model, self.process_group.size
+        self.symbols = self._count_targets(y)
         self._set_rate(rate)
 
         # forward
@@ -101,7 +108,10 @@ class Learner:
         model.zero_grad()
         with self.compute.autocast():
             logits, state = model(x.to(device), state)
-            loss = functional.cross_entropy(logits.float().flatten(0, 1), y.to(device).flatten())
+            total_loss = functional.cross_entropy(
+                logits.float().flatten(0, 1), y.to(device).flatten(), ignore_index=NO_TARGET, reduction="sum"
+            )
+            loss = total_loss * (size / self.symbols)
 
         # backward
         self.scaler.scale(loss).backward()
@@ -121,6 +131,13 @@ class Learner:
             tensor.detach().to(initial_tensor.dtype) for tensor, initial_tensor in zip(state, initial, strict=True)
         )
         return loss.item()
+
+    def _count_targets(self, y: Tensor) -> int:
+        """Return how many targets a batch has, over all processes, which all must call."""
+        if not self._has_padding:
+            return int(y.numel()) * self.process_group.size
+        [count] = self.process_group.sum(int((y != NO_TARGET).sum()))
+        return int(count)
 
     def _set_rate(self, rate: float) -> None:
         self.rate = rate

@@ -2,6 +2,8 @@
 
 from gentext import hookimpl
 
+gentext_hooks = 3
+
 
 @hookimpl
 def register_batchers(register):

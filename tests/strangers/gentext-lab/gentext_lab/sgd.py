@@ -11,6 +11,7 @@ from gentext.config import PositiveFloat
 from gentext.errors import DeviceError
 from gentext.events import Progress
 from gentext.interfaces import FitResult, Measurement, Speed
+from gentext.measuring import count_symbols
 from gentext.plugins.pytorch import load_last_checkpoint, load_weights, mean_loss, preview, save_checkpoint
 
 
@@ -38,7 +39,7 @@ class PlainSGD:
 
     def measure_speed(self, model, batcher, train):
         began_at = time.perf_counter()
-        self._loss(model, batcher, train, 0).backward()
+        self._loss(model, batcher, 0).backward()
         model.zero_grad()
         return Speed(step=time.perf_counter() - began_at)
 
@@ -59,7 +60,7 @@ class PlainSGD:
                 epoch=step // batcher.steps_per_epoch,
                 loss=loss,
                 rate=self.config.rate,
-                tokens=step * batcher.rows * batcher.length,
+                tokens=count_symbols(batcher, step),
                 seconds=time.perf_counter() - began_at,
                 first_step=first_step,
                 **measured,
@@ -67,7 +68,7 @@ class PlainSGD:
 
         hooks.run_started(run, self.settings, progress(first_step))
         for step in range(first_step, steps):
-            loss = self._loss(model, batcher, train, step)
+            loss = self._loss(model, batcher, step)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -75,7 +76,7 @@ class PlainSGD:
         val_loss = mean_loss(model, val)
         last_loss = loss.item() if steps > first_step else float("nan")
         end = progress(steps, last_loss)
-        measurement = Measurement(steps, end.tokens, val_loss, mean_loss(model, train[-len(val) :]))
+        measurement = Measurement(steps, end.tokens, val_loss, mean_loss(model, train, symbols=val.symbols))
         end = dataclasses.replace(end, measurement=measurement)
         hooks.evaluated(run, dataclasses.replace(end, sample=functools.partial(preview, model, run)))
         weights = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
@@ -84,8 +85,8 @@ class PlainSGD:
         rate = end.tokens / end.seconds
         return FitResult(steps, val_loss, measurement.train_loss, steps, rate, (measurement,))
 
-    def _loss(self, model, batcher, train, step):
+    def _loss(self, model, batcher, step):
         epoch, step_of_epoch = divmod(step, batcher.steps_per_epoch)
-        x, y, _ = batcher.batch(train, self.settings.seed, epoch, step_of_epoch, 0)
+        x, y, _ = batcher.batch(self.settings.seed, epoch, step_of_epoch, 0)
         logits, _ = model(torch.from_numpy(x), model.initial_state(len(x)))
-        return functional.cross_entropy(logits.flatten(0, 1), torch.from_numpy(y).flatten())
+        return functional.cross_entropy(logits.flatten(0, 1), torch.from_numpy(y).flatten(), ignore_index=-1)
