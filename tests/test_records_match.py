@@ -30,7 +30,11 @@ from gentext.compiled import generate_compiled
 from gentext.console import Bar
 from gentext.endings import TextEndings
 from gentext.errors import UsageError
+from gentext.export.proto import serialize_model
 from gentext.match_tables import MATCH_LINK
+from gentext.plugins.samplers.cpu_generator import ParallelGenerator
+from gentext.plugins.samplers.cuda_generator import UnrolledGenerator
+from gentext.plugins.samplers.session import open_unrolled
 from gentext.prefixes import RowStepper, log_probabilities
 from gentext.stepping import StepModel, generate_stepwise
 from gentext.stop import StopAutomaton
@@ -95,7 +99,11 @@ def test_compiled_records_match_as_those_of_numpy(tiny_records_run: Path, tmp_pa
     sampling = matched_request(compiled, chain, 36, 40)
     sampling = dataclasses.replace(sampling, primes=[prime % 18 for prime in sampling.primes])
     expected = written(generate_stepwise(opened, opened.bundle, sampling), 36)
-    assert written(generate_compiled(opened.session, opened.bundle, sampling), 36)[:2] == expected[:2]
+    unrolled = opened.session.path.with_name(f"{opened.session.path.stem}-unrolled.onnx")
+    unrolled.write_bytes(serialize_model(compiled.compiler(chain).compile_unrolled(4)))
+    unrolled_generator = UnrolledGenerator(opened.session, open_unrolled(opened.session, "cpu"), "cpu")
+    for generator in (opened.session, ParallelGenerator(opened.session, 2), unrolled_generator):
+        assert written(generate_compiled(generator, opened.bundle, sampling), 36)[:2] == expected[:2]
     assert {"end", "length"} <= set(expected[1]) and "match" not in expected[1]
 
 
