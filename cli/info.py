@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from gentext.boundary import RecordsMeta
 from gentext.completion import complete_models
 from gentext.run import GENERATOR_FILE, MODEL_FILE, Run
 from gentext.source import find_source
@@ -65,11 +67,16 @@ def _describe_file(path: Path, verify: bool) -> dict[str, Any]:
         "megabytes": round(path.stat().st_size / 1e6, 1),
         "symbols": bundle.vocab_size,
         "tokenizer": bundle.tokenizer.name,
+        **_describe_records(bundle.records),
         "states": [f"{state.name} {state.dtype} {state.shape}".replace("None", "batch") for state in bundle.states],
         "chain": chain,
         **{name: fact for name, fact in card.items() if name not in HIDDEN_FACTS},
         "verdict": _verdict_lines(card),
     }
+
+
+def _describe_records(records: RecordsMeta | None) -> dict[str, Any]:
+    return {} if records is None else {"records": dataclasses.asdict(records) | {"header": records.header or None}}
 
 
 def _describe_generator(path: Path, verify: bool) -> str:

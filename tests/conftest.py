@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-import json
 import os
 import random
 import signal
@@ -169,26 +168,13 @@ def compiled_model(tmp_path_factory: pytest.TempPathFactory, tiny_text: Path, op
     return build_compiled_model(folder, folder / "run")
 
 
-def train_records(folder: Path, lines: list[str], steps: int) -> Path:
-    """Train and export a run of records, and return its folder.
-
-    The boundary symbol is trained as a character that stands last, and then loses its bytes.
-    """
-    run, separator = folder / "run", chr(0x10FFFF)
-    records = folder / "records.txt"
-    records.write_text(separator + separator.join(lines) + separator, encoding="utf-8")
-    code, _, err = run_gen("train", records, "--run", run, *TINY, "--steps", steps, "--no-export")
+def train_records(folder: Path, records: list[str], steps: int, *options: object) -> Path:
+    """Train and export a run of records, and return its folder."""
+    (folder / "records.txt").write_text("\n".join(records) + "\n", encoding="utf-8")
+    words = ["--records", "lines", "--run", folder / "run", *TINY, "--steps", steps, *options]
+    code, _, err = run_gen("train", folder / "records.txt", *words)
     assert code == 0, err
-    tokenizer = json.loads((run / "tokenizer.json").read_text(encoding="utf-8"))
-    symbols = tokenizer["state"]["symbols"].removesuffix(separator)
-    tokenizer["state"]["symbols"], tokenizer["start"] = symbols, len(symbols)
-    tokenizer["records"] = {"boundary": len(symbols), "longest": max(map(len, lines)), "layout": "lines", "header": ""}
-    (run / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
-    held_out = (run / "held_out.txt").read_text(encoding="utf-8").replace(separator, "")
-    (run / "held_out.txt").write_text(held_out, encoding="utf-8")
-    code, _, err = run_gen("export", run)
-    assert code == 0, err
-    return run
+    return folder / "run"
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from compiled_model import EVERY_LINK, build_compiled_model, request, written
-from conftest import run_gen
+from conftest import run_gen, train_records
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from serving import running_server
@@ -242,6 +242,20 @@ def test_text_of_a_record(model: TextModel, tiny_records_run: Path, gen: Any) ->
     code, out, err = gen("sample", tiny_records_run, "--json", "--count", 8, "--seed", 1, "--length", 40)
     assert code == 0, err
     assert [json.loads(line)["finish"] for line in out.splitlines()] == [one.finish for one in compiled]
+
+
+def test_records_of_bytes(tmp_path: Path, operators: None) -> None:
+    """Symbols that are parts of characters: the same texts in PyTorch, in a batch and in slots."""
+    records = [f"{word}{number}" for number in range(99) for word in ("né", "Größe", "", "∞ b")]
+    run = train_records(tmp_path, records, 60, "--set", "tokenizer.name=byte")
+    compiled, in_torch = gentext.load(run), gentext.load(run, sampler="torch")
+    assert compiled.bundle.boundary == 256
+    written_records = compiled.write_many(count=12, seed=1, length=30)
+    for other in (in_torch.write_many(count=12, seed=1, length=30), compiled.write_many(count=99, seed=1, length=30)):
+        assert [(one.text, one.finish, one.tokens) for one in written_records] == [
+            (one.text, one.finish, one.tokens) for one in other[:12]
+        ]
+    assert "end" in {record.finish for record in written_records}
 
 
 def test_preview_writes_records(tiny_records_run: Path) -> None:
