@@ -192,7 +192,9 @@ def _field_default(field: dataclasses.Field[Any]) -> Any:
 
 def _format_component(row: dict[str, Any]) -> str:
     """Return a component's row as lines for people."""
-    section = f"chain.{row['name']}" if row["kind"] == "strategy" else row["kind"]
+    named_sections = {"strategy": "chain", "filter": "filter"}  # of which a command may have several
+    kind = row["kind"]
+    section = f"{named_sections[kind]}.{row['name']}" if kind in named_sections else kind
     lines = [f"{row['kind']} {row['name']} ({row['from']}): {row['summary']}"]
     for option in row["options"]:
         flag_text = f", {_flag_name(option)}" if option["per_run"] else ""

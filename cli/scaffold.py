@@ -58,6 +58,7 @@ _KINDS = {
     "sampler": _Kind(
         "a model that sometimes guesses evenly", "gen sample RUN --sampler $name --set sampler.share=0.05"
     ),
+    "filter": _Kind("only records whose brackets are all closed", "gen sample RUN --count 100 --filter $name"),
     "command": _Kind("count how often each character occurs in a text", "gen $name FILE"),
 }
 #: Folders of templates whose names depend on the plugin, or would be hidden from tools that pack them.

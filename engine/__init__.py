@@ -82,6 +82,7 @@ Sampling
     prefixes  beginnings of texts, and a model that reads many of them at a time
     best  the most probable texts, by best-first search
     searching  checks a request for the most probable texts, and prepares it
+    filters  creates filters, and checks what they answer
     bench  how fast a file writes
 
 Training

@@ -128,6 +128,15 @@ def register_strategies(register: Register) -> None:
     """
 
 
+@hookspec
+def register_filters(register: Register) -> None:
+    """Register filters: which of the records that a model writes are kept.
+
+    :param register: call it with ``(name, target, summary=...)``. The target is called as
+        ``target(config)`` and gives a :class:`gentext.interfaces.Filter`.
+    """
+
+
 # -- the command line -------------------------------------------------------------------------
 
 

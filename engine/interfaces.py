@@ -33,6 +33,7 @@ __all__ = [
     "Batcher",
     "Chunk",
     "DeclaresSources",
+    "Filter",
     "Finish",
     "FitResult",
     "Ids",
@@ -436,3 +437,20 @@ class DeclaresSources(Protocol):
     """
 
     opens: Collection[SourceKind]
+
+
+class Filter(Protocol):
+    """Says which texts may stay. Constructed as ``Filter(config)``.
+
+    Pure: the answer to a text depends on the text and the config alone. So a text gets the same answer in any batch, in
+    any order, in any process and at any time.
+    """
+
+    def __call__(self, texts: Sequence[str]) -> Sequence[bool] | NDArray[np.bool_]:
+        """Return whether each of N texts may stay: N booleans in the order of the texts, as a list, tuple or array.
+
+        N may be 0. The texts are whole records without what separates them, and may be any text. They must not be
+        changed, and nothing may be printed on stdout, where the records go. A text that the filter cannot read is
+        refused: any exception ends the command, with one line that names the filter and the text.
+        """
+        ...

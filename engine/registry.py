@@ -1,4 +1,4 @@
-"""The registered components: six kinds, each component with a name. A component is imported when it is first used.
+"""The registered components: seven kinds, each component with a name. A component is imported when it is first used.
 
 Registering imports nothing: a target is ``"module:attr"`` and stays a string until the component is used.
 Built-in names are reserved. Two plugins that register the same name do not stop the program: the
@@ -17,7 +17,7 @@ from gentext.versions import installed_version
 
 __all__ = ["Register"]
 
-KINDS = ("tokenizer", "batcher", "model", "trainer", "sampler", "strategy")
+KINDS = ("tokenizer", "batcher", "model", "trainer", "sampler", "strategy", "filter")
 
 #: Top-level modules that come with the `train` extra.
 TRAIN_MODULES = {"torch", "safetensors", "onnx", "onnxscript", "spox", "matplotlib", "tomli_w", "filelock"}

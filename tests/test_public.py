@@ -18,7 +18,8 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PLUGINS = sorted(
     path
-    for path in (ROOT / "tests" / "strangers").glob("gentext-*/**/*.py")
+    for folder in ("tests/strangers", "examples")
+    for path in (ROOT / folder).glob("gentext-*/**/*.py")
     if not {"build", "gentext_broken"} & set(path.parts)
 )
 

@@ -17,13 +17,22 @@ from gentext.registry import TRAIN_MODULES
 
 if TYPE_CHECKING:
     from gentext.testing.batcher import check_batcher
+    from gentext.testing.filter import check_filter
     from gentext.testing.model import check_model
     from gentext.testing.sampler import check_sampler
     from gentext.testing.strategy import check_strategy
     from gentext.testing.tokenizer import check_tokenizer
     from gentext.testing.trainer import check_trainer
 
-__all__ = ["check_batcher", "check_model", "check_sampler", "check_strategy", "check_tokenizer", "check_trainer"]
+__all__ = [
+    "check_batcher",
+    "check_filter",
+    "check_model",
+    "check_sampler",
+    "check_strategy",
+    "check_tokenizer",
+    "check_trainer",
+]
 
 
 def __getattr__(name: str) -> Any:

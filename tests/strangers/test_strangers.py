@@ -38,7 +38,8 @@ BROKEN = {
 
 #: Runs the test kit on the strategies, and checks what the tokenizer promises.
 CHECK = """
-from gentext.testing import check_strategy
+from gentext.testing import check_filter, check_strategy
+from gentext_lab.varied import Varied, VariedConfig
 from gentext_novelty import exclude, novelty, typo
 from gentext_pairs.tokenizer import PairConfig, PairTokenizer
 import json
@@ -47,6 +48,7 @@ for cls, config in (
     (exclude.Exclude, None), (exclude.Exclude, exclude.ExcludeConfig(characters="abc")),
 ):
     check_strategy(cls, config)
+check_filter(Varied, VariedConfig(characters=2), accepted=["ab"], refused=["", "aaa"])
 learned = PairTokenizer.build(["the cat the dog"], PairConfig(pairs=3))
 restored = PairTokenizer.from_state(json.loads(json.dumps(learned.state())))
 for text in ("", "the end", "naïve \\U0001f600 tthhee\\n\\0", "a.b|c\\\\"):
@@ -70,7 +72,7 @@ def test_everything_is_listed_and_each_broken_one_costs_a_line(environment: Any)
     rows = listing(result)
     good = [row for row in rows.values() if row["distribution"] in environment.good]
     assert {component for row in good for component in row["components"]} == {
-        "batcher windows", "trainer sgd", "sampler unigram", "model mgu", "tokenizer pairs",
+        "batcher windows", "trainer sgd", "sampler unigram", "model mgu", "tokenizer pairs", "filter varied",
         "strategy novelty", "strategy typo", "strategy exclude",
     }  # fmt: skip
     assert rows["gentext_lab.diary"]["components"] == []

@@ -1,4 +1,4 @@
-"""A batcher, a trainer and a sampler. The diary beside them is a second plugin."""
+"""A batcher, a trainer, a sampler and a filter. The diary beside them is a second plugin."""
 
 from gentext import hookimpl
 
@@ -18,3 +18,8 @@ def register_trainers(register):
 @hookimpl
 def register_samplers(register):
     register("unigram", "gentext_lab.unigram:Unigram", summary="a baseline that knows frequencies only")
+
+
+@hookimpl
+def register_filters(register):
+    register("varied", "gentext_lab.varied:Varied", summary="only texts of many different characters")
