@@ -10,9 +10,9 @@ import typer
 from gentext.completion import complete_models
 from gentext.console import say, warn
 from gentext.errors import CorpusError, UsageError, nearest
+from gentext.held_out import held_out_path, read_held_out
 from gentext.inspection import inspect_tokens, most_symbols, unit_names
 from gentext.library import TextModel, open_text_model
-from gentext.run import HELD_OUT_FILE
 from gentext.settings import check_device, check_threads
 from gentext.source import FILE_SAMPLER
 
@@ -109,9 +109,11 @@ def _read_text(model: TextModel, file: str | None, text: str | None, length: int
     if text is not None:
         return "the text", text, False
     if file is None:
-        held_out = model.path / HELD_OUT_FILE
+        held_out = held_out_path(model.path)
         if not held_out.is_file():
             raise CorpusError(f"{model.path} has no held-out text beside it; name a text file, or --text")
+        if model.bundle.boundary is not None:  # one record: the model reads each from a fresh state
+            return held_out.stem, read_held_out(held_out)[0], False
         file = str(held_out)
     limit = length * max(1, *(len(symbol) for symbol in model.bundle.token_bytes))
     beginning = ""

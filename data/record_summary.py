@@ -59,7 +59,7 @@ def load_summary(key: list[Any]) -> RecordSummary | None:
     try:
         with np.load(path, allow_pickle=False) as file:
             fields: dict[str, Any] = json.loads(file[_FIELDS].tobytes())
-            fields |= {name: file[name] if name in file else None for name in _ARRAYS}
+            fields |= {name: file.get(name, None) for name in _ARRAYS}
         os.utime(path)  # files that no run has used for long are removed
         return RecordSummary(**fields)
     except (FileNotFoundError, NotADirectoryError):

@@ -37,6 +37,7 @@ Files
     atomic  writes files that are complete or not there
     run  a run folder
     removal  removes files that gentext made, and no others
+    held_out  what a run holds out, in its folder
     novelty  the records that a model has learned from, as hashes
     lock  the lock of a run, which one training at a time holds
     bundle  the metadata of an exported file

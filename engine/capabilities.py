@@ -18,6 +18,16 @@ class ReadsRecords(Protocol):
 
 
 @runtime_checkable
+class ReportsPadding(Protocol):
+    """A batcher that pads rows, and says by how much."""
+
+    @property
+    def padding(self) -> float:
+        """Share of the positions of an epoch that have no target."""
+        ...
+
+
+@runtime_checkable
 class SupportsPrepare(Protocol):
     """A model that adapts its initial weights to the training text."""
 

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
+import math
 from pathlib import Path
 
 from gentext import advice
 from gentext import run as runs
 from gentext.arrangement import describe_arrangement
 from gentext.bundle import choose_start
-from gentext.capabilities import SupportsPrepare
+from gentext.capabilities import ReportsPadding, SupportsPrepare
 from gentext.config import ConfigTable, build_config, to_table
 from gentext.console import say, warn
 from gentext.describe import configured_chain
 from gentext.errors import GenError, MissingExtra, RunError, TrainingStopped, UsageError
 from gentext.events import SilentHooks
 from gentext.handover import read_symbols
+from gentext.held_out import write_held_out, write_held_out_records
 from gentext.interfaces import FitResult, World
 from gentext.lock import RunLock
 from gentext.manager import host
@@ -202,16 +203,11 @@ def _write_first_files(run: Run, config: ConfigTable, text: SplitCorpus) -> None
 
 
 def _write_held_out(run: Run, text: SplitCorpus) -> None:
-    """Write what is held out: a text as it is, and records as JSON, one a line."""
     if text.records is None:
-        runs.write_text(run.path / runs.HELD_OUT_FILE, "".join(text.held_out))
+        write_held_out(run.path, "".join(text.held_out))
         return
-    repeats = itertools.repeat(1) if text.val.repeats is None else text.val.repeats.tolist()
-    lines = [
-        json.dumps({"text": record} | ({"repeats": count} if count != 1 else {}), ensure_ascii=False) + "\n"
-        for record, count in zip(text.held_out, repeats, strict=False)
-    ]
-    runs.write_text(run.path / runs.HELD_OUT_RECORDS_FILE, "".join(lines))
+    repeats = None if text.val.repeats is None else text.val.repeats.tolist()
+    write_held_out_records(run.path, text.held_out, repeats)
 
 
 def _describe_training(run: Run, prepared: PreparedTraining, text: SplitCorpus) -> None:
@@ -266,7 +262,7 @@ def _fit_model(run: Run, prepared: PreparedTraining, text: SplitCorpus, settings
                 prepared.model, prepared.batcher, text.train, text.val, run, hooks, prepared.plan(), resume
             )
         if not rank:
-            lines = judge(_collect_facts(result, prepared, text)).lines
+            lines = [*judge(_collect_facts(result, prepared, text)).lines, *_describe_records(result, prepared, text)]
             runs.write_text(run.path / runs.VERDICT_FILE, "".join(f"{line}\n" for line in lines))
         hooks.run_finished(run, settings, result)
         if settings.export:
@@ -287,6 +283,19 @@ def _fit_model(run: Run, prepared: PreparedTraining, text: SplitCorpus, settings
     finally:
         hooks.run_closed(run)
     return result
+
+
+def _describe_records(result: FitResult, prepared: PreparedTraining, text: SplitCorpus) -> list[str]:
+    """Return a line about records: bits of each, and padding; none for one text."""
+    if not text.train.is_records:
+        return []
+    parts = []
+    if text.val.records:
+        bits = result.val_loss / math.log(2) * text.val.lengths.mean()
+        parts.append(f"{bits:.2f} bits a record, held out")
+    if isinstance(prepared.batcher, ReportsPadding):
+        parts.append(f"{100 * prepared.batcher.padding:.2g} % of a batch is padding")
+    return ["; ".join(parts)] if parts else []
 
 
 def _collect_facts(result: FitResult, prepared: PreparedTraining, text: SplitCorpus) -> RunFacts:

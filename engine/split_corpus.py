@@ -51,15 +51,16 @@ class SplitCorpus:
         """Return the corpus with so many characters held out: of a text its beginning, else whole records."""
         if characters >= self.held_out_characters:
             return self
-        name = type(self.tokenizer).__name__
         if self.val.is_records:
             ends = np.cumsum([len(text) for text in self.held_out])
             count = max(1, int(np.searchsorted(ends, characters, "right")))
-            return dataclasses.replace(self, held_out=self.held_out[:count], val=self.val.select(np.arange(count)))
+            assert self.val.offsets is not None
+            val = self.val.beginning(int(self.val.offsets[count]))
+            return dataclasses.replace(self, held_out=self.held_out[:count], val=val)
         [text] = self.held_out
-        held_out = text[:characters]
-        val = check_ids(name, self.tokenizer.encode(held_out), self.tokenizer.vocab_size)
-        return dataclasses.replace(self, held_out=[held_out], val=TokenCorpus(val))
+        name, held_out = type(self.tokenizer).__name__, text[:characters]
+        val_tokens = check_ids(name, self.tokenizer.encode(held_out), self.tokenizer.vocab_size)
+        return dataclasses.replace(self, held_out=[held_out], val=TokenCorpus(val_tokens))
 
     def unigram_loss(self) -> float:
         """Return the held-out loss, in nats a symbol, of a model that knows only how often each symbol was counted.

@@ -57,12 +57,13 @@ class TokenCorpus:
         """How many records there are, R; 0 for a text."""
         return 0 if self.offsets is None else len(self.offsets) - 1
 
-    def select(self, indices: NDArray[np.int64]) -> TokenCorpus:
-        """Return the corpus of some records, in their order; their tokens are copied."""
-        assert self.boundary is not None
-        offsets, repeats = self._offsets, None if self.repeats is None else self.repeats[indices]
-        parts = [self.tokens[offsets[index] : offsets[index + 1]] for index in indices.tolist()]
-        return TokenCorpus.of_records(np.concatenate([self.tokens[:0], *parts]), self.boundary, repeats)
+    def beginning(self, symbols: int) -> TokenCorpus:
+        """Return the corpus's beginning of about so many symbols: of a text, or whole records, at least one."""
+        if self.offsets is None:
+            return dataclasses.replace(self, tokens=self.tokens[:symbols])
+        count = max(1, int(np.searchsorted(self.offsets, symbols, "right")) - 1)
+        repeats = None if self.repeats is None else self.repeats[:count]
+        return TokenCorpus(self.tokens[: self.offsets[count]], self.boundary, self.offsets[: count + 1], repeats)
 
     def cut(self, indices: NDArray[np.int64], begin: int, end: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the inputs and the targets of some records at the positions from ``begin`` to ``end``.

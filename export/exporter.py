@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
 
 from gentext.atomic import atomic_write_all
 from gentext.bundle import METADATA_PREFIX, Bundle
 from gentext.chain import Chain, LinkArrays
 from gentext.console import progress, warn
 from gentext.describe import chain_of, configured_chain, describe_model, load_run_tokenizer
-from gentext.errors import ExportError, PluginError
+from gentext.errors import ExportError, PluginError, RunError
 from gentext.export.generator.compiler import Compiler
 from gentext.export.network.fp16 import to_fp16
 from gentext.export.network.int8 import to_int8
@@ -40,20 +39,19 @@ from gentext.export.precision import (
 )
 from gentext.export.proto import serialize_model
 from gentext.export.verify import verify_generator, verify_unrolled
+from gentext.held_out import held_out_path, read_held_out
 from gentext.interfaces import Model, Tokenizer
 from gentext.manager import host
 from gentext.onnx_file import read_metadata
 from gentext.plugins.pytorch.checkpoint import build_model, load_best_checkpoint
 from gentext.plugins.pytorch.device import choose_device
 from gentext.plugins.samplers.runtime import cuda_problem
-from gentext.reading import read_regular_file
-from gentext.run import GENERATOR_FILE, HELD_OUT_FILE, MODEL_FILE, UNROLLED_FILE, Run
+from gentext.run import GENERATOR_FILE, MODEL_FILE, UNROLLED_FILE, Run
 from gentext.settings import Settings
+from gentext.token_corpus import TokenCorpus
 
 #: Positions of the unrolled generator that is exported at the end of a training on a GPU.
 UNROLLED_POSITIONS = 32
-#: Bytes of the held-out text, at most; gentext writes four million.
-MAX_HELD_OUT_BYTES = 2**26
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,26 +134,29 @@ class ExportJob:
 
     def measure(self, precision: str, step: onnx.ModelProto) -> LossReport:
         """Measure the loss of a step in a lower precision, and that of fp32. Raises ExportError without a text."""
-        held_out_tokens = self.held_out_tokens()
-        symbols = count_measured_symbols(len(held_out_tokens), self.bundle.card["parameters"])
+        held_out = self.read_held_out()
+        symbols = count_measured_symbols(held_out.symbols, self.bundle.card["parameters"])
+        measured = held_out.beginning(symbols)
         # The loss is that of the logits before the chain, so the chain is left out.
         compilers = [Compiler(measured_step, self.bundle, Chain([]), {}) for measured_step in (step, self.step)]
         generators = [serialize_model(compiler.compile_loop()) for compiler in compilers]
-        with progress(f"measuring {precision} and fp32", 2 * symbols, "symbols") as bar:
-            loss, fp32_loss = (measure_loss(file, held_out_tokens[:symbols], bar) for file in generators)
-        return LossReport(precision, loss, fp32_loss, symbols, len(held_out_tokens))
+        with progress(f"measuring {precision} and fp32", 2 * measured.symbols, "symbols") as bar:
+            loss, fp32_loss = (measure_loss(file, measured, bar) for file in generators)
+        return LossReport(precision, loss, fp32_loss, measured.symbols, held_out.symbols)
 
-    def held_out_tokens(self) -> NDArray[np.int64]:
-        """Return the ids of the run's held-out text, or raise ExportError where it cannot be read."""
-        path = self.run.path / HELD_OUT_FILE
+    def read_held_out(self) -> TokenCorpus:
+        """Return what the run holds out, or raise ExportError where it cannot be read."""
+        path = held_out_path(self.run.path)
         try:
-            text = read_regular_file(path, MAX_HELD_OUT_BYTES).decode("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            problem = getattr(error, "strerror", "not UTF-8")
-            raise ExportError(f"{path}: cannot be read ({problem}); a lower precision is measured on it") from None
-        if not text:
-            raise ExportError(f"{path}: empty; a lower precision is measured on it")
-        return self.tokenizer.encode(text).astype(np.int64)
+            texts = read_held_out(path)
+        except RunError as error:
+            raise ExportError(f"{error}; a lower precision is measured on it") from None
+        if not any(texts):
+            raise ExportError(f"{path}: empty; a lower precision is measured on it: export with --precision fp32")
+        if self.bundle.boundary is None:
+            return TokenCorpus(self.tokenizer.encode(texts[0]))
+        records = [np.append(self.tokenizer.encode(text), self.bundle.boundary) for text in texts]
+        return TokenCorpus.of_records(np.concatenate(records), self.bundle.boundary)
 
 
 def export_run(run: Run, folder: Path, options: ExportOptions = ExportOptions()) -> list[str]:

@@ -17,6 +17,7 @@ from gentext.folders import temporary_folder
 from gentext.opening import open_exported
 from gentext.plugins.samplers.session import GeneratorSession, open_file
 from gentext.run import GENERATOR_FILE
+from gentext.token_corpus import TokenCorpus
 
 #: Of a generator: the precisions that are fast on a CPU, and those that are meant for a GPU.
 PRECISIONS, CUDA_PRECISIONS = ("fp32", "int8"), ("fp16",)
@@ -27,8 +28,8 @@ MAX_SYMBOLS, MIN_SYMBOLS, NOISY_BELOW_SYMBOLS = 200_000, 2_000, 20_000
 #: Multiplications of all measured symbols at most, about one a parameter and symbol: half a minute of the notebook's
 #: network. The bound is one of work, not of time, so that the same text is measured on every machine.
 MAX_MULTIPLICATIONS = 800_000_000_000
-#: Positions of one call.
-POSITIONS_PER_CALL = 256
+#: Positions of one call, and records that are read side by side.
+POSITIONS_PER_CALL, RECORDS_PER_CALL = 256, 64
 
 
 class ExportedFile(NamedTuple):
@@ -97,23 +98,36 @@ def count_measured_symbols(held_out_symbols: int, parameters: int) -> int:
     return min(held_out_symbols, MAX_SYMBOLS, affordable_symbols)
 
 
-def measure_loss(generator_bytes: bytes, tokens: NDArray[np.int64], bar: Bar) -> float:
-    """Return a generator's nats a symbol over ids [T], at least one, which it reads as one stream.
+def measure_loss(generator_bytes: bytes, corpus: TokenCorpus, bar: Bar) -> float:
+    """Return a generator's nats a symbol over a corpus: a text is read as one stream, each record from a fresh state.
 
     All symbols are forced, so every loss comes from the arithmetic of the file. The figure is that of ``gen eval``.
     """
     session = _open_generator(generator_bytes)
-    feeds = start_states(session.signature, 1)
-    feeds |= {"token": np.zeros(1, np.int64), "fresh": np.ones(1, np.bool_)}
+    if not corpus.is_records:
+        return _measure_rows(session, corpus.tokens[None].astype(np.int64), bar) / corpus.symbols
+    by_length = np.argsort(corpus.lengths, kind="stable")
+    batches = [by_length[first : first + RECORDS_PER_CALL] for first in range(0, len(by_length), RECORDS_PER_CALL)]
+    longest = int(corpus.lengths.max())
+    return sum(_measure_rows(session, corpus.cut(batch, 0, longest)[1], bar) for batch in batches) / corpus.symbols
+
+
+def _measure_rows(session: GeneratorSession, targets: NDArray[np.int64], bar: Bar) -> float:
+    """Return the summed loss in nats at targets [N, T], -1 where there is none, each row from the start symbol."""
+    rows, length = targets.shape
+    feeds = start_states(session.signature, rows)
+    feeds |= {"token": np.zeros(rows, np.int64), "fresh": np.ones(rows, np.bool_)}
     total_loss = 0.0
-    for begin in range(0, len(tokens), POSITIONS_PER_CALL):
-        forced = np.ascontiguousarray(tokens[begin : begin + POSITIONS_PER_CALL, None])
-        noise = np.zeros((*forced.shape, session.signature.columns), np.float32)
-        results = session.call(feeds | {"forced": forced, "noise": noise})
-        total_loss -= float(results["logprobs"].sum(dtype=np.float64))
+    for begin in range(0, length, POSITIONS_PER_CALL):
+        part = np.ascontiguousarray(targets[:, begin : begin + POSITIONS_PER_CALL].T)
+        noise = np.zeros((*part.shape, session.signature.columns), np.float32)
+        # Behind the end of a record anything may be forced.
+        results = session.call(feeds | {"forced": np.maximum(part, 0), "noise": noise})
+        has_target = part >= 0
+        total_loss -= float(results["logprobs"][has_target].sum(dtype=np.float64))
         feeds = next_feeds(session.signature, results)
-        bar.advance(len(forced))
-    return total_loss / len(tokens)
+        bar.advance(int(has_target.sum()))
+    return total_loss
 
 
 def _open_generator(generator_bytes: bytes) -> GeneratorSession:
