@@ -185,9 +185,12 @@ class RowDecoder:
         if not tokens:
             return ""
         count = self.result.token_count
-        released = self._feed_plain(tokens, logprobs)
-        if released is None:
-            released = "".join(map(self._feed_token, tokens, logprobs or [0.0] * len(tokens)))
+        if self._boundary is not None and self._boundary in tokens:
+            end = tokens.index(self._boundary)
+            released = self._feed(tokens[:end], logprobs[:end])
+            released += self._end_record(self._boundary, logprobs[end] if logprobs else 0.0)
+        else:
+            released = self._feed(tokens, logprobs)
         if top_symbols is not None:
             taken_count = self.result.token_count - count
             self.result.top_blocks.append(top_symbols[echoed_count : echoed_count + taken_count])
@@ -205,13 +208,27 @@ class RowDecoder:
             result.prime_top_blocks.append(top_symbols[: len(echoed)])
         return len(echoed)
 
+    def _feed(self, tokens: Sequence[int], logprobs: Sequence[float]) -> str:
+        """Take tokens that do not end a record, and return the characters that are now certain."""
+        released = self._feed_plain(tokens, logprobs)
+        if released is None:
+            released = "".join(map(self._feed_token, tokens, logprobs or [0.0] * len(tokens)))
+        return released
+
+    def _end_record(self, boundary: int, logprob: float) -> str:
+        """Take the boundary symbol, unless the text has ended, and return the characters that were pending."""
+        if self.done:
+            return ""
+        self._count_token(boundary, logprob)
+        return self.end_row("end")
+
     def _feed_plain(self, tokens: Sequence[int], logprobs: Sequence[float]) -> str | None:
         """Take all tokens at once, where each has bytes and the text goes on behind them; else return None."""
         characters_by_token = self._characters_by_token
         if characters_by_token is not None:
             characters = "".join([characters_by_token[token] for token in tokens])
         else:
-            symbols = [self._symbols[token] for token in tokens if token != self._boundary]
+            symbols = [self._symbols[token] for token in tokens]
             if not all(symbols):
                 return None
             unfinished = self._decoder.getstate()
@@ -253,11 +270,14 @@ class RowDecoder:
                 f"the model wrote {MAX_EMPTY_SYMBOLS:,} symbols without any character, so its text would have no end; "
                 f"another seed or chain may help"
             )
+        self._count_token(token, logprob)
+        return self._release_characters(self._decoder.decode(self._symbols[token]))
+
+    def _count_token(self, token: int, logprob: float) -> None:
         self.result.token_count += 1
         if self.keeps_tokens:
             self.result.tokens.append(token)
             self.result.logprobs.append(logprob)
-        return self._release_characters(self._decoder.decode(self._symbols[token]))
 
     def end_row(self, finish: Finish) -> str:
         """End the row because the sampler has ended it, and return the characters that were pending."""

@@ -12,9 +12,12 @@ import pytest
 from planted import Fault, name_faults, plant
 
 from gentext.interfaces import Chunk, Request
+from gentext.library import KEYWORD_SPELLING
 from gentext.plugins.pytorch.sampler import TorchSampler
 from gentext.plugins.samplers.onnx import OnnxSampler
+from gentext.stepping import generate_stepwise
 from gentext.testing import check_sampler
+from gentext.writing import WritingOptions, prepare_writing
 
 
 class Faulty:
@@ -91,6 +94,13 @@ class WritesTheLastToken(Faulty):
         return request
 
 
+class GoesOnBehindRecords(Faulty):
+    """Does not know of the boundary symbol."""
+
+    def generate(self, request: Request) -> Iterator[Chunk]:
+        return generate_stepwise(self.opened, dataclasses.replace(self.bundle, records=None), request)
+
+
 class IgnoresTheChain(Faulty):
     def ask(self, request: Request) -> Request:
         return dataclasses.replace(request, chain=type(request.chain)([]), params={}, tables={})
@@ -146,5 +156,19 @@ def test_fault_of_a_sampler_is_named(cls: type[Any], message: str, tiny_run: Pat
 
 
 @pytest.mark.parametrize("cls", [OnnxSampler, TorchSampler])
-def test_samplers_of_gentext_pass(cls: Any, tiny_run: Path) -> None:
+def test_samplers_of_gentext_pass(cls: Any, tiny_run: Path, tiny_records_run: Path) -> None:
     check_sampler(cls, source=tiny_run)
+    check_sampler(cls, source=tiny_records_run)
+
+
+def test_the_end_of_a_record(tiny_records_run: Path) -> None:
+    """The check names a sampler that goes on behind it; its records are whole all the same."""
+    with pytest.raises(AssertionError, match=r"draws the boundary symbol 18 at once has the tokens .* and 'end'"):
+        check_sampler(opens(GoesOnBehindRecords), source=tiny_records_run)
+    opened = OnnxSampler().open(tiny_records_run, "cpu")
+    records = []
+    for sampler in (opened, GoesOnBehindRecords(opened)):
+        options = WritingOptions(count_per_prime=20, length=40, seed=1, links=["temperature"])
+        writing = prepare_writing(sampler, [""], options, KEYWORD_SPELLING)
+        records.append([(text.text, text.finish, text.tokens) for text in writing.texts()])
+    assert records[0] == records[1] and "end" in {finish for _, finish, _ in records[0]}

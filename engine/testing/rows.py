@@ -67,8 +67,9 @@ class OpenedSampler:
     def __init__(self, name: str, sampler: OpenSampler, seed: int) -> None:
         self.name, self.sampler, self.seed = name, sampler, seed
         self.bundle: Bundle = sampler.bundle
-        unknown = self.bundle.tokenizer.unknown
-        self.tokens = [token for token in range(self.bundle.vocab_size) if token != unknown]
+        never_drawn = (self.bundle.tokenizer.unknown, self.bundle.boundary)
+        self.tokens = [token for token in range(self.bundle.vocab_size) if token not in never_drawn]
+        """The symbols of a text."""
         rng = np.random.default_rng(seed)
         self.primes: list[Ids] = [rng.choice(np.array(self.tokens), size) for size in (0, 3, 7, 1)]
 
@@ -82,17 +83,19 @@ class OpenedSampler:
     ) -> Request:
         """Return a request for some of four rows, with the file's own chain.
 
-        With ``only`` its chain masks all symbols but those from the first to the last instead. With ``symbols`` one
-        more link ends each row after so many.
+        Behind it a link masks the boundary symbol of a model of records, so that rows have the length that is asked
+        for. With ``only`` the chain masks all symbols but those from the first to the last instead. With ``symbols``
+        one more link ends each row after so many.
         """
+        vocab_size, boundary = self.bundle.vocab_size, self.bundle.boundary
+        links = [] if only is not None else [*chain_of(self.bundle, host().registry)]
+        if only is None and boundary is not None:
+            only = (0, boundary - 1)
+        if only is not None:
+            links.append(Link("only", Only(None, vocab_size), {"first": only[0], "last": only[1]}))
         if symbols is not None:
-            file_chain = chain_of(self.bundle, host().registry)
-            chain = Chain([*file_chain, Link("ends_after", EndsAfter(None, self.bundle.vocab_size), {"symbols": 0})])
-        elif only is None:
-            chain = chain_of(self.bundle, host().registry)
-        else:
-            strategy = Only(None, self.bundle.vocab_size)
-            chain = Chain([Link("only", strategy, {"first": only[0], "last": only[1]})])
+            links.append(Link("ends_after", EndsAfter(None, vocab_size), {"symbols": 0}))
+        chain = Chain(links)
         defaults: dict[str, Any] = {
             "primes": [self.primes[row] for row in rows],
             "seeds": [(self.seed, row) for row in rows],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -79,13 +80,16 @@ class SmallCorpus:
         return run
 
 
-def train_small_run(folder: Path) -> Path:
-    """Train and export a small model with an unknown symbol; return the run's folder. Needs the ``train`` extra."""
+def train_small_run(folder: Path, records: str | None = None) -> Path:
+    """Train and export a small model with an unknown symbol, and return the run's folder. Needs the ``train`` extra.
+
+    ``records`` is that of `gentext.train`: None, or ``lines`` for a model of records.
+    """
     from gentext.training import train
 
     text = folder / "text.txt"
-    text.write_text(make_text() + "é", encoding="utf-8")
+    text.write_text(textwrap.fill(make_text(), 40) + "é", encoding="utf-8")
     settings = {**TINY_SETTINGS, "tokenizer.min_count": 2, "chain.links": ["top_k", "temperature"]}
     settings["run.export_precision"] = "fp32"
-    train(text, settings=settings, steps=4, run=folder / "run", device="cpu", precision="fp32")
+    train(text, records=records, settings=settings, steps=4, run=folder / "run", device="cpu", precision="fp32")
     return folder / "run"

@@ -32,8 +32,8 @@ MAX_LOGPROB_DIFFERENCE = 1e-4
 def check_sampler(cls: SamplerFactory, config: Any = None, source: Path | None = None, seed: int = 3) -> None:
     """Check the rules for samplers; AssertionError names the first that is broken.
 
-    ``config`` defaults to ``cls.Config()``. ``source`` is a run or a file to open; without one a small model is trained
-    and exported, once for all checks of a process, which needs the ``train`` extra.
+    ``config`` defaults to ``cls.Config()``. ``source`` is a run or a file to open; without one two small models are
+    trained and exported, of a text and of records, once for all checks of a process, which needs the ``train`` extra.
     """
     name = name_of(cls)
     config = config_class(cls)() if config is None else config
@@ -42,6 +42,7 @@ def check_sampler(cls: SamplerFactory, config: Any = None, source: Path | None =
     with tempfile.TemporaryDirectory() as folder:
         _check_refused(name, sampler, Path(folder))
     opened = _open(name, sampler, _small_run() if source is None else source, seed)
+    with_records = opened if source is not None else _open(name, sampler, _small_run("lines"), seed)
     alone = _check_lengths(opened)
     _check_repeated(opened, alone)
     _check_neighbours(opened, alone)
@@ -50,11 +51,12 @@ def check_sampler(cls: SamplerFactory, config: Any = None, source: Path | None =
     _check_stop(opened, alone)
     _check_chain(opened, alone)
     _check_ends(opened, alone)
+    _check_boundary(with_records)
     _check_params(opened)
 
 
 @functools.cache
-def _small_run() -> Path:
+def _small_run(records: str | None = None) -> Path:
     """Return a run that was trained and exported for this process; its folder goes when the process ends."""
     if importlib.util.find_spec("torch") is None:
         raise MissingExtra("check_sampler without a source", "train")
@@ -62,7 +64,7 @@ def _small_run() -> Path:
 
     folder = tempfile.mkdtemp()
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return train_small_run(Path(folder))
+    return train_small_run(Path(folder), records)
 
 
 def _open(name: str, sampler: Sampler, source: Path, seed: int) -> OpenedSampler:
@@ -207,6 +209,23 @@ def _check_ends(opened: OpenedSampler, alone: list[Row]) -> None:
             f"{opened.name}: a row with a link that ends it after {count} symbols ends with {row.finish!r} after "
             f"{len(row.tokens)}; expected {finish!r}: see `Strategy.ends`",
         )
+
+
+def _check_boundary(opened: OpenedSampler) -> None:
+    """A row of a model of records must end with the boundary symbol, and its neighbours must go on."""
+    boundary = opened.bundle.boundary
+    if boundary is None:
+        return
+    first, last = np.array([[boundary], [0]]), np.array([[boundary], [boundary - 1]])
+    params = {"only": {"first": first, "last": last}}
+    row, neighbour = opened.write(opened.request([1, 2], only=(0, boundary), params=params))
+    require(
+        row.tokens == [boundary] and row.finish == "end",
+        f"{opened.name}: a row that draws the boundary symbol {boundary} at once has the tokens {row.tokens[:5]} and "
+        f"the finish {row.finish!r}; expected that token alone, and 'end': see `Bundle.boundary`",
+    )
+    is_whole = len(neighbour.tokens) == NEW_TOKENS
+    require(is_whole, f"{opened.name}: a row has {len(neighbour.tokens)} tokens because its neighbour has ended")
 
 
 def _check_chain(opened: OpenedSampler, alone: list[Row]) -> None:
