@@ -217,5 +217,5 @@ def read_lines(pieces: Iterable[str]) -> Iterator[str]:
 def format_row(fields: list[str], delimiter: str = ",") -> str:
     """Return a row of CSV without a line end; fields are quoted where they must be."""
     row = io.StringIO()
-    csv.writer(row, delimiter=delimiter, lineterminator="").writerow(fields)
-    return row.getvalue()
+    csv.writer(row, delimiter=delimiter, lineterminator="\n").writerow(fields)  # a field with a line end is quoted
+    return row.getvalue()[:-1]

@@ -57,8 +57,8 @@ def plan_training(
     share = seconds * MEASURING_SHARE
 
     # The last measurement reads the held-out text as one stream, and training text of the same length.
-    symbols_per_character = held_out.symbols / held_out.characters
-    affordable = share * LAST_SHARE / (stream_seconds + symbol_seconds) / symbols_per_character
+    symbols_per_character = held_out.symbols / max(1, held_out.characters)
+    affordable = share * LAST_SHARE / (stream_seconds + symbol_seconds) / (symbols_per_character or 1)
     characters = settings.held_out or round(max(MIN_HELD_OUT, affordable))
     characters = held_out.characters if keep_held_out else min(characters, held_out.characters)
     held_out_symbols = math.ceil(characters * symbols_per_character)
@@ -71,7 +71,8 @@ def plan_training(
         measured_at = range(speed.measured_every, steps + 1, speed.measured_every)
     per_measurement = share * (1 - LAST_SHARE) / len(planned_at) - speed.measurement
     symbols = max(MIN_SYMBOLS, int(per_measurement / symbol_seconds / 2))
-    symbols = settings.measured_symbols or min(symbols, held_out_symbols)
+    # Where nothing is held out, only the training text is measured.
+    symbols = settings.measured_symbols or min(symbols, held_out_symbols or symbols)
 
     last_seconds = held_out_symbols * (stream_seconds + symbol_seconds)
     measuring_seconds = last_seconds + len(measured_at) * (2 * symbols * symbol_seconds + speed.measurement)

@@ -56,6 +56,7 @@ def results(folder: Path, tiny_text: Path) -> dict[str, tuple[list[int], str]]:
         return ["train", "--resume", "--run", str(folder / run)]
 
     drop = ("--set", "model.dropout=0.3")
+    records = ("--records", "lines")
     jobs: dict[str, tuple[list[str], int, int | None, int]] = {
         "one": (train("one"), 1, None, 0),
         "two": (train("two"), 2, None, 0),
@@ -69,6 +70,11 @@ def results(folder: Path, tiny_text: Path) -> dict[str, tuple[list[int], str]]:
         "headless": (train("headless"), 2, 0, 7),
         "uneven": (train("uneven", "--set", "batcher.batch=5"), 2, None, 0),
         "taken": (train("one"), 2, None, 0),
+        "records": (train("records", *records), 1, None, 0),
+        "records of two": (train("records of two", *records), 2, None, 0),
+        "records of three": (train("records of three", *records, *drop), 3, None, 0),
+        "records cut": (train("records cut", *records, *drop), 3, 1, 10),
+        "records cut, resumed": (resume("records cut"), 3, None, 0),
     }
     done = subprocess.run([sys.executable, RANKS], input=json.dumps([*jobs.values()]), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -99,14 +105,24 @@ def test_several_learn_what_one_learns(name: str, results: dict[str, Any], folde
     ] == processes
 
 
-def test_a_resume_is_exact(results: dict[str, Any], folder: Path) -> None:
-    assert [results[name][0] for name in ("whole", "cut, resumed")] == [[0] * 3] * 2
-    assert "not bit for bit" not in results["cut, resumed"][1]
-    tensors, expected = newest(folder / "cut"), newest(folder / "whole")
+def test_several_learn_what_one_learns_of_records(results: dict[str, Any], folder: Path) -> None:
+    assert (results["records"][0], results["records of two"][0]) == ([0], [0, 0]), results["records of two"][1]
+    assert val_losses(folder / "records of two") == pytest.approx(val_losses(folder / "records"), abs=1e-5)
+    tensors, expected = newest(folder / "records of two"), newest(folder / "records")
+    for key in expected.keys() & tensors.keys():
+        if not key.startswith(("random", "carried")):  # what is carried behind the end of a record means nothing
+            torch.testing.assert_close(tensors[key], expected[key], atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("whole", "cut"), [("whole", "cut"), ("records of three", "records cut")])
+def test_a_resume_is_exact(results: dict[str, Any], folder: Path, whole: str, cut: str) -> None:
+    assert [results[name][0] for name in (whole, f"{cut}, resumed")] == [[0] * 3] * 2
+    assert "not bit for bit" not in results[f"{cut}, resumed"][1]
+    tensors, expected = newest(folder / cut), newest(folder / whole)
     assert tensors.keys() == expected.keys() >= {"random.cpu", "random.cpu.1", "random.cpu.2"}
     assert all(torch.equal(tensors[key], tensor) for key, tensor in expected.items())
     assert not torch.equal(tensors["random.cpu"], tensors["random.cpu.1"])
-    assert (folder / "cut" / "samples.txt").read_bytes() == (folder / "whole" / "samples.txt").read_bytes()
+    assert (folder / cut / "samples.txt").read_bytes() == (folder / whole / "samples.txt").read_bytes()
 
 
 @pytest.mark.parametrize(("name", "dead"), [("shrinks", 1), ("cut", 2), ("headless", 0)])
