@@ -17,7 +17,6 @@ import hashlib
 import importlib
 import importlib.resources
 import json
-import math
 import statistics
 import subprocess
 import sys
@@ -121,9 +120,11 @@ def new_share(written: Sequence[str], training: Iterable[str]) -> float:
 
 def measure_run(folder: Path, kind: str, run: Path) -> None:
     """Print the bits a record of a run, and how new the records are that it writes at temperature 1."""
+    with (run / "held_out.jsonl").open(encoding="utf-8") as file:
+        if {json.loads(line)["text"] for line in file} != set(read_lines(folder, kind, "val")):
+            raise SystemExit(f"{run} holds out other records; train it with --val {folder / f'{kind}_val.txt'}")
     records = str(folder / f"{kind}_val.txt")
-    scores = [json.loads(line) for line in run_gen("score", str(run), records, "--format", "jsonl")]
-    bits = -statistics.fmean(score["logprob"] for score in scores) / math.log(2)
+    bits = statistics.fmean(json.loads(line)["bits"] for line in run_gen("score", str(run), records))
     written = run_gen("sample", str(run), "--count", str(WRITTEN), "--seed", "1", "--temperature", "1")
     new = new_share(written, read_lines(folder, kind, "train"))
     print("| | bits a record, held out | new |\n|-|-|-|")
