@@ -33,6 +33,7 @@ COMMANDS = {
     "sample": "sample",
     "best": "best",
     "eval": "evaluate",
+    "score": "score",
     "inspect": "inspect",
     "info": "info",
     "plugins": "plugins",

@@ -77,6 +77,8 @@ class _Decoder:
         self._encoding = encoding
         self._decoder = codecs.getincrementaldecoder(encoding)()
         self._offset = len(mark)
+        self.beginning = ""
+        """The text of a block before the byte that is not text."""
 
     def feed(self, block: bytes, final: bool = False) -> str:
         """Return the text of the block; the bytes of an unfinished character are kept for the next block."""
@@ -86,6 +88,7 @@ class _Decoder:
         try:
             text = self._decoder.decode(block, final)
         except UnicodeDecodeError as error:
+            self.beginning = error.object[: error.start].decode(self._encoding)
             # The positions in the error count from the first unfinished byte.
             raise self._undecodable_error(error, self._offset - unfinished + error.start) from None
         if "\0" in text:
@@ -120,7 +123,11 @@ def _decode_blocks(file_blocks: Iterable[bytes], filename: str) -> Iterator[str]
     mark, encoding = detect_encoding(head)
     decoder = _Decoder(filename, mark, encoding)
     for block in itertools.chain([head.removeprefix(mark)], remaining_blocks):
-        yield decoder.feed(block)
+        try:
+            yield decoder.feed(block)
+        except CorpusError:
+            yield decoder.beginning
+            raise
     yield decoder.feed(b"", final=True)
 
 

@@ -30,6 +30,8 @@ class Record:
     text: str
     repeats: int = 1
     """How many times it counts."""
+    line: int = dataclasses.field(default=0, compare=False)
+    """The line on which it begins, from 1; of a row of CSV, that on which it ends."""
 
 
 class _BrokenRecordError(Exception):
@@ -68,9 +70,9 @@ class RecordReader:
         self._was_read = True
 
     def _read_lines(self) -> Iterator[Record]:
-        for line in read_lines(self._pieces):
+        for number, line in enumerate(read_lines(self._pieces), 1):
             if line:
-                yield Record(line)
+                yield Record(line, line=number)
 
     def _read_blocks(self) -> Iterator[Record]:
         return self._join_between("")
@@ -93,11 +95,11 @@ class RecordReader:
     def _join_between(self, separator: str, observe: Callable[[str], str] = str) -> Iterator[Record]:
         """Yield the lines between those that are the separator, joined."""
         lines: list[str] = []
-        for line in itertools.chain(map(observe, read_lines(self._pieces)), [separator]):
+        for number, line in enumerate(itertools.chain(map(observe, read_lines(self._pieces)), [separator]), 1):
             if line != separator:
                 lines.append(line)
             elif text := "\n".join(lines).strip("\n"):
-                yield Record(text)
+                yield Record(text, line=number - len(lines))
                 lines = []
             else:
                 lines = []
@@ -107,11 +109,11 @@ class RecordReader:
             if not line.strip():
                 continue
             try:
-                yield self._parse_json(line)
+                yield self._parse_json(line, number)
             except _BrokenRecordError as error:
                 self._count_broken(number, error)
 
-    def _parse_json(self, line: str) -> Record:
+    def _parse_json(self, line: str, number: int) -> Record:
         options = self._options
         try:
             fields = json.loads(line)
@@ -124,7 +126,7 @@ class RecordReader:
             raise _BrokenRecordError(f"its {options.argument!r} is no text")
         if not text:
             raise _BrokenRecordError(f"its {options.argument!r} is empty")
-        return Record(text, self._parse_weight(fields))
+        return Record(text, self._parse_weight(fields), number)
 
     def _take_field(self, fields: dict[str, Any], name: str) -> Any:
         if name not in fields:
@@ -165,7 +167,7 @@ class RecordReader:
             if not row:
                 continue
             try:
-                yield self._parse_row(row, header, delimiter)
+                yield self._parse_row(row, header, delimiter, rows.line_num)
             except _BrokenRecordError as error:
                 self._count_broken(rows.line_num, error)
 
@@ -178,7 +180,7 @@ class RecordReader:
             except csv.Error as error:
                 self._count_broken(rows.line_num, _BrokenRecordError(str(error)))
 
-    def _parse_row(self, row: list[str], header: list[str], delimiter: str) -> Record:
+    def _parse_row(self, row: list[str], header: list[str], delimiter: str, number: int) -> Record:
         if len(row) != len(header):
             raise _BrokenRecordError(f"{len(row)} fields; the header has {len(header)}")
         fields = dict(zip(header, row, strict=True))
@@ -186,7 +188,7 @@ class RecordReader:
         text = fields[argument] if argument else format_row(row, delimiter)
         if not text:
             raise _BrokenRecordError(f"its {argument!r} is empty")
-        return Record(text, self._parse_weight(fields))
+        return Record(text, self._parse_weight(fields), number)
 
     def _count_broken(self, line: int, error: _BrokenRecordError) -> None:
         """Count a broken record, or raise CorpusError for it."""

@@ -81,6 +81,9 @@ Sampling
     unit_information  how much hidden units tell about features of a text
     endings  what may follow the beginning of a text, and where a text ends
     prefixes  beginnings of texts, and a model that reads many of them at a time
+    record_scores  the log-probabilities of many short texts, each from a fresh state
+    scoring  the rows of `gen score`
+    score_tables  rows as JSON lines, CSV or Parquet
     best  the most probable texts, by best-first search
     searching  checks a request for the most probable texts, and prepares it
     filters  creates filters, and checks what they answer
@@ -120,6 +123,7 @@ from gentext.strategy import Param, State, Strategy, Table, keep_largest, larges
 if TYPE_CHECKING:
     from gentext.library import TextModel, TextStream, WrittenText, load
     from gentext.prefixes import BestText
+    from gentext.record_scores import TextScore
     from gentext.score import Score
     from gentext.searching import BestTexts
     from gentext.training import train
@@ -135,6 +139,7 @@ __all__ = [
     "Strategy",
     "Table",
     "TextModel",
+    "TextScore",
     "TextStream",
     "WrittenText",
     "hookimpl",
@@ -148,7 +153,7 @@ __all__ = [
 #: Names that are imported when they are first used, so that a plugin's `import gentext` stays fast, and their modules.
 _MODULE_BY_NAME = dict.fromkeys(("TextModel", "TextStream", "WrittenText", "load"), "gentext.library")
 _MODULE_BY_NAME |= {"BestText": "gentext.prefixes", "BestTexts": "gentext.searching"}
-_MODULE_BY_NAME |= {"Score": "gentext.score", "train": "gentext.training"}
+_MODULE_BY_NAME |= {"Score": "gentext.score", "TextScore": "gentext.record_scores", "train": "gentext.training"}
 
 
 def __getattr__(name: str) -> Any:

@@ -5,6 +5,7 @@ Nothing is printed: the lines that the commands print on stderr are in `TextMode
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,17 +14,20 @@ from typing import TYPE_CHECKING, Any
 from gentext import console
 from gentext.bundle import Bundle, readable_symbol
 from gentext.config import build_config, config_class
-from gentext.errors import UsageError, refuse_exit
+from gentext.errors import CorpusError, UsageError, refuse_exit
 from gentext.generate import Piece
 from gentext.handover import check_opened
 from gentext.interfaces import OpenSampler, Sampler
 from gentext.manager import host
+from gentext.opening import open_exported
 from gentext.parameters import KeywordSpelling, Spelling
+from gentext.run import MODEL_FILE
 from gentext.settings import check_device, check_threads
 from gentext.source import FILE_SAMPLER, find_source, openable_sources
 from gentext.writing import TextBatch, Writing, WritingOptions, WrittenText, prepare_writing
 
 if TYPE_CHECKING:
+    from gentext.record_scores import TextScore
     from gentext.score import Score, TextLoss
     from gentext.searching import BestTexts, Searching, SearchOptions
 
@@ -85,7 +89,7 @@ def open_text_model(
     with refuse_exit(f"the sampler {sampler!r}"):
         sampler_component: Sampler = sampler_class(config)
         opened_sampler = check_opened(sampler, sampler_component.open(source, device))
-    return TextModel(source, opened_sampler)
+    return TextModel(source, opened_sampler, device, verify=(options or {}).get("verify") is not False)
 
 
 class TextModel:
@@ -94,10 +98,12 @@ class TextModel:
     Several threads may use one model at a time, which does not change their texts.
     """
 
-    def __init__(self, path: Path, sampler: OpenSampler) -> None:
+    def __init__(self, path: Path, sampler: OpenSampler, device: str = "auto", *, verify: bool = True) -> None:
         self.path = path
         """The run folder, or the file."""
         self._sampler = sampler
+        self._open_sequences = functools.partial(open_exported, path / MODEL_FILE, device, 1, verify)
+        self._sequence_sampler: OpenSampler | None = None
         self._messages: dict[str, None] = {}
 
     def __repr__(self) -> str:
@@ -355,6 +361,52 @@ class TextModel:
             score = score_text(self._sampler, text, name)
         self.add_messages(messages)
         return score
+
+    def score_many(self, texts: Iterable[str], *, workers: int = 0) -> Iterator[TextScore]:
+        """Score texts, each read from a fresh state after the start symbol, as `gen score` does; in their order.
+
+        In a model of records each text is a whole record, and its end counts too. ``texts`` may be any number: some
+        16,384 are read together, those that begin alike once, and two or three times as many are in memory. The scores
+        of a text are the same to the bit whatever texts stand beside it. ``workers`` is how many threads read, 0 for
+        one on each core.
+
+        Raises, after the scores of all texts before it, UsageError for what is no text, and CorpusError for a
+        character that the model has no symbol for; PluginError when the sampler gives no logits.
+        """
+        from gentext.record_scores import EncodedText, TextScorer, score_texts
+
+        check_threads(workers, KEYWORD_SPELLING.assignment("workers", workers))
+        if isinstance(texts, str):
+            raise UsageError(f"texts = {texts!r}: expected several texts")
+        with console.quiet() as messages:
+            scorer = TextScorer(self.whole_sequence_sampler())
+        self.add_messages(messages)
+
+        def encode_texts() -> Iterator[EncodedText[int]]:
+            for number, text in enumerate(texts):
+                if not isinstance(text, str):
+                    raise UsageError(f"texts[{number}] = {text!r}: expected a text")
+                try:
+                    yield EncodedText(number, text, [scorer.encode(text)])
+                except CorpusError as error:
+                    raise CorpusError(f"texts[{number}]: {error}") from None
+
+        windows = score_texts([scorer], encode_texts(), workers)
+        return (score for window in windows for _, [score] in window)
+
+    def whole_sequence_sampler(self) -> OpenSampler:
+        """Return what gives logits for whole sequences, with one thread for each call: of a run, its model.onnx.
+
+        A generator.onnx alone is read position by position, which is slower; a message says so.
+        """
+        if self.bundle.kind != "generator":
+            return self._sampler
+        if not (self.path / MODEL_FILE).is_file():
+            console.say(f"{self.path}: a compiled generator alone, which is slower to score with than {MODEL_FILE}")
+            return self._sampler
+        if self._sequence_sampler is None:
+            self._sequence_sampler = self._open_sequences()
+        return self._sequence_sampler
 
     def prepare_writing(
         self, primes: Sequence[str], options: WritingOptions, spelling: Spelling = KEYWORD_SPELLING

@@ -217,20 +217,22 @@ class RowStepper:
         pieces = []
         for begin in range(0, len(tokens), self._max_rows):
             rows = slice(begin, begin + self._max_rows)
-            pieces.append(self._step_rows(tokens[rows], [state[rows] for state in states]))
+            logits, new_states = self.read(tokens[rows, None], [state[rows] for state in states])
+            pieces.append((logits[:, -1], new_states))
         if len(pieces) == 1:
             return pieces[0]
         all_states = [np.concatenate(arrays) for arrays in zip(*(states for _, states in pieces), strict=True)]
         return np.concatenate([logits for logits, _ in pieces]), all_states
 
-    def _step_rows(self, tokens: NDArray[np.int64], states: RowStates) -> tuple[NDArray[np.float32], RowStates]:
+    def read(self, tokens: NDArray[np.int64], states: RowStates) -> tuple[NDArray[np.float32], RowStates]:
+        """Read tokens [N, T] in one call, whatever N is; return the logits [N, T, V] after each, and the new states."""
         axes = [meta.spec.batch_axis for meta in self._bundle.states]
         state = tuple(
             np.ascontiguousarray(np.moveaxis(array, 0, axis)) for array, axis in zip(states, axes, strict=True)
         )
         with refuse_exit(self._name):
-            logits, new_state = self._advance(tokens[:, None], state)
-        return logits[:, -1], self._rows_first(new_state, len(tokens))
+            logits, new_state = self._advance(tokens, state)
+        return logits, self._rows_first(new_state, len(tokens))
 
     def _advance(self, tokens: NDArray[np.int64], state: ModelState) -> tuple[NDArray[np.float32], ModelState]:
         logits, new_state = self._model.advance(tokens, state)

@@ -89,12 +89,12 @@ def score_text(sampler: OpenSampler, text: str, name: str = "the text") -> Score
     Raises CorpusError when the text is empty or has characters that the model has no symbol for, FileFormatError when
     the loss is not a number, PluginError when the sampler gives no logits.
     """
-    reader = _TextReader(sampler, [text], name)
-    windows = list(reader.window_losses(len(text.encode("utf-8", "surrogatepass"))))
+    reader = TextReader(sampler, [text], name)
+    windows = list(reader.windows(len(text.encode("utf-8", "surrogatepass"))))
     vocabulary = [readable_symbol(symbol) for symbol in reader.model.bundle.token_bytes]
-    symbols = [vocabulary[token] for token in reader.last_tokens.tolist()]
+    symbols = [vocabulary[token] for tokens, _ in windows for token in tokens.tolist()]
     figures = dataclasses.asdict(reader.loss())
-    return Score(**figures, text=text, symbols=symbols, logprobs=-np.concatenate(windows))
+    return Score(**figures, text=text, symbols=symbols, logprobs=-np.concatenate([losses for _, losses in windows]))
 
 
 def measure_pieces(sampler: OpenSampler, pieces: Iterable[str], name: str, size: int | None = None) -> TextLoss:
@@ -104,26 +104,26 @@ def measure_pieces(sampler: OpenSampler, pieces: Iterable[str], name: str, size:
 
     :param size: about how many bytes the text has; None where nobody knows.
     """
-    reader = _TextReader(sampler, pieces, name)
-    for _ in reader.window_losses(size):
+    reader = TextReader(sampler, pieces, name)
+    for _ in reader.windows(size):
         pass
     return reader.loss()
 
 
-class _TextReader:
+class TextReader:
     """Reads a text piece by piece, and sums what `TextLoss` holds."""
 
     def __init__(self, sampler: OpenSampler, pieces: Iterable[str], name: str) -> None:
-        self.model = _as_scored_model(sampler)
-        self.last_tokens: Ids = np.empty(0, np.int64)
-        """The ids of the newest piece."""
+        self.model = as_scored_model(sampler)
         self._sampler, self._pieces, self._name = sampler, pieces, name
         self._tokenizer = tokenizer_of(self.model.bundle)
         self._characters = self._bytes = self._symbol_count = self._unknown = 0
         self._nats = 0.0
+        self._unmeasured: Ids = np.empty(0, np.int64)
+        """The ids that were encoded, and whose losses are not known yet."""
 
-    def window_losses(self, size: int | None) -> Iterator[NDArray[np.float64]]:
-        """Yield the losses of all symbols, a window at a time, and show how far of ``size`` bytes it is.
+    def windows(self, size: int | None) -> Iterator[tuple[Ids, NDArray[np.float64]]]:
+        """Yield the ids of all symbols and their losses, a window at a time, and show how far of ``size`` bytes it is.
 
         Raises CorpusError for an empty text.
         """
@@ -131,7 +131,8 @@ class _TextReader:
         with refuse_exit(describe_sampler(self._sampler)), progress("measuring the loss", None, "symbols") as bar:
             for losses in stream_losses(self.model, self._encode_pieces(), bundle.start, bundle.vocab_size):
                 self._nats += float(losses.sum())
-                yield losses
+                tokens, self._unmeasured = np.split(self._unmeasured, [len(losses)])
+                yield tokens, losses
                 bar.total = None if size is None else size * self._symbol_count / self._bytes
                 bar.advance(len(losses))
         if not self._symbol_count:
@@ -150,9 +151,10 @@ class _TextReader:
             self._unknown += self._count_unknown(piece)
             self._characters += len(piece)
             self._bytes += len(piece.encode("utf-8", "surrogatepass"))
-            self.last_tokens = encode_text(self.model.bundle, self._tokenizer, piece)
-            self._symbol_count += len(self.last_tokens)
-            yield self.last_tokens
+            tokens = encode_text(self.model.bundle, self._tokenizer, piece)
+            self._symbol_count += len(tokens)
+            self._unmeasured = np.append(self._unmeasured, tokens)
+            yield tokens
 
     def _count_unknown(self, piece: str) -> int:
         """Return how many characters of a piece have no symbol. Raises CorpusError if no unknown symbol serves."""
@@ -170,7 +172,7 @@ class _TextReader:
 
 def notebook_score(sampler: OpenSampler, text: str) -> float | None:
     """Return the notebook's validation loss (see `notebook_loss`) on a text, in nats a character."""
-    model = _as_scored_model(sampler)
+    model = as_scored_model(sampler)
     tokens = encode_text(model.bundle, tokenizer_of(model.bundle), text)
     with refuse_exit(describe_sampler(sampler)):
         loss = notebook_loss(model, tokens, model.bundle.vocab_size)
@@ -184,7 +186,7 @@ def encode_text(bundle: Bundle, tokenizer: Tokenizer, text: str) -> Ids:
         return check_ids(name, tokenizer.encode(text), bundle.vocab_size)
 
 
-def _as_scored_model(sampler: OpenSampler) -> ScoredModel:
+def as_scored_model(sampler: OpenSampler) -> ScoredModel:
     if not isinstance(sampler, ScoredModel):
         raise PluginError(
             f"the sampler {type(sampler).__name__} cannot measure a loss: it lacks initial(rows) and "
@@ -210,7 +212,7 @@ def stream_losses(
     for targets in _cut_windows(pieces, positions_in_memory(1, vocab_size)):
         input_tokens = np.append(last_token, targets[:-1]).astype(np.int64)
         logits, state = model.advance(input_tokens[None], state)
-        yield _token_losses(logits[0], targets)
+        yield token_losses(logits[0], targets)
         last_token = int(targets[-1])
 
 
@@ -254,13 +256,13 @@ def notebook_loss(model: StepModel, tokens: Ids, vocab_size: int = 1) -> float |
                 end = min(begin + length, window + NOTEBOOK_LENGTH)
                 logits, state = model.advance(x[:, begin:end], state)
                 targets = y[:, begin:end].reshape(-1)
-                parts.append(_token_losses(logits.reshape(len(targets), -1), targets))
+                parts.append(token_losses(logits.reshape(len(targets), -1), targets))
                 bar.advance(len(targets))
             losses.append(float(np.concatenate(parts).mean()))
     return float(np.mean(losses))
 
 
-def _token_losses(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> NDArray[np.float64]:
+def token_losses(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the cross-entropy in nats of each row of logits [N, V] at targets [N], computed in float64."""
     losses = np.empty(len(targets))
     rows = max(1, CONVERTED_NUMBERS // logits.shape[1])

@@ -1,0 +1,53 @@
+"""``gen score``: the log-probability of each record, line or text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gentext.completion import complete_models
+from gentext.library import TextModel, open_text_model
+from gentext.settings import check_device, check_threads
+
+
+def score(
+    source: Annotated[Path, typer.Argument(metavar="RUN | FILE.onnx", autocompletion=complete_models)],
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Texts to score; - for standard input.")],
+    records: Annotated[
+        str | None, typer.Option(metavar="LAYOUT", help="How records lie in the files: lines, blank, jsonl:FIELD, ...")
+    ] = None,
+    symbols: Annotated[bool, typer.Option("--symbols", help="A row for each symbol.")] = False,
+    no_text: Annotated[bool, typer.Option("--no-text", help="Rows without the text.")] = False,
+    against: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Another model: rows have the ratio of both.")
+    ] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out broken records, and count them.")] = False,
+    table_format: Annotated[str, typer.Option("--format", help="jsonl, csv or parquet.")] = "jsonl",
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write this file.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int, typer.Option(help="Threads. Default: one for each core.")] = 0,
+    no_verify: Annotated[bool, typer.Option("--no-verify", help="Open a file that does not fit its check.")] = False,
+) -> None:
+    """Write the log-probability of each record of files, in order; of a model of one text, that of each file.
+
+    Records of any number are scored in a fixed amount of memory.
+    """
+    from gentext.score_tables import check_output, make_writer, open_output
+    from gentext.scoring import ScoreOptions, Scoring
+
+    check_output(output, table_format)
+    check_device(device)
+    check_threads(threads)
+    sampler_options: dict[str, Any] = {"verify": False} if no_verify else {}
+    paths = [source] if against is None else [source, against]
+    models: list[TextModel] = [open_text_model(path, device, options=sampler_options) for path in paths]
+    options = ScoreOptions(records, symbols, not no_text, skip_bad)
+    scoring = Scoring([model.whole_sequence_sampler() for model in models], options, threads)
+    with open_output(output) as file:
+        writer = make_writer(table_format, file, scoring.columns)
+        for rows in scoring.rows(files):
+            writer.write(rows)
+            file.flush()
+        writer.close()
