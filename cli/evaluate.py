@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from gentext.boundary import RecordsMeta
 from gentext.completion import complete_models
-from gentext.console import say, warn
-from gentext.errors import CorpusError
-from gentext.library import open_text_model
+from gentext.console import progress, say, warn
+from gentext.errors import CorpusError, UsageError
+from gentext.held_out import held_out_path, read_held_out
+from gentext.library import TextModel, open_text_model
+from gentext.record_options import RecordOptions
 from gentext.run import HELD_OUT_FILE
 from gentext.settings import check_device
 
@@ -43,6 +47,11 @@ def evaluate(
 
     check_device(device)
     model = open_text_model(source, device, options={"verify": False} if no_verify else None)
+    if model.bundle.records is not None:
+        if notebook:
+            raise UsageError("--notebook: the notebook's formula is for one text, and this is a model of records")
+        _evaluate_records(model, model.bundle.records, text, as_json)
+        return
     if text is None:
         text = model.path / HELD_OUT_FILE
         if not text.is_file():
@@ -82,6 +91,40 @@ def evaluate(
         print(f"{score.nats_per_symbol:.4f} nats a symbol ({score.symbol_count:,} symbols)")
     if notebook_loss is not None:
         print(f"{notebook_loss:.4f} by the notebook's formula (128 x 100 windows, last target wrapped)")
+
+
+def _evaluate_records(model: TextModel, records: RecordsMeta, path: Path | None, as_json: bool) -> None:
+    """Print the loss on records: those of a file, laid out as the model's were, or those that the run holds out."""
+    from gentext.data.corpus import corpus_name, iter_text
+    from gentext.data.records import RecordReader
+
+    if path is None:
+        path = held_out_path(model.path)
+        texts: Iterable[str] = read_held_out(path)
+    else:
+        reader = RecordReader(corpus_name(str(path)), iter_text(str(path)), RecordOptions(records.layout))
+        texts = (record.text for record in reader)
+    count = symbols = 0
+    logprob = 0.0
+    with progress("measuring the loss", None, "records") as bar:
+        for score in model.score_many(texts):
+            count, symbols, logprob = count + 1, symbols + len(score.tokens), logprob + score.logprob
+            bar.advance(1)
+    if not count:
+        raise CorpusError(f"{path}: no records to measure")
+    nats, bits = -logprob / symbols, -logprob / count / math.log(2)
+    if as_json:
+        report = {
+            "source": str(model.path),
+            "text": str(path),
+            "records": count,
+            "symbols": symbols,
+            "nats_per_symbol": _finite(nats),
+            "bits_per_record": _finite(bits),
+        }
+        print(json.dumps(report, indent=1))
+        return
+    print(f"{nats:.4f} nats a symbol, {bits:.4f} bits a record ({count:,} records of {path}, {symbols:,} symbols)")
 
 
 def _finite(figure: float) -> float | None:

@@ -161,6 +161,21 @@ def test_broken_records_are_counted(tmp_path: Path, capsys: pytest.CaptureFixtur
         read(tmp_path / "cut.gz")
 
 
+def test_held_out_records_are_measured(gen: Gen, tiny_records_run: Path, tmp_path: Path) -> None:
+    code, out, _ = gen("eval", tiny_records_run, "--json")
+    report = json.loads(out)
+    last_row = json.loads((tiny_records_run / "metrics.jsonl").read_text().splitlines()[-1])
+    assert code == 0 and report["nats_per_symbol"] == pytest.approx(last_row["val_loss"], abs=2e-4)
+    rows = [json.loads(line) for line in (tiny_records_run / "held_out.jsonl").read_text().splitlines()]
+    assert report["records"] == len(rows)
+    (tmp_path / "held_out").write_text("\n".join(row["text"] for row in rows))
+    assert json.loads(gen("eval", tiny_records_run, tmp_path / "held_out", "--json")[1]) == report | {
+        "text": str(tmp_path / "held_out")
+    }
+    code, _, err = gen("eval", tiny_records_run, "--notebook")
+    assert code == 2 and "the notebook's formula is for one text" in err
+
+
 def test_options_of_records_need_records(tmp_path: Path, gen: Gen) -> None:
     (tmp_path / "text").write_text("a\nb\n")
     for option in (("--dedup",), ("--weight", "n"), ("--skip-bad",)):
