@@ -123,146 +123,151 @@ def _run_training(training: _Training, lock: RunLock) -> tuple[Run, FitResult]:
     config = with_defaults(training.config)
     settings = build_config(Settings, config.get("run", {}), "run")
     check_extras(settings)
-    text = _read_corpus(training, configured_component(config, "tokenizer"), settings.val_frac)
-    configured_chain(host().registry, config.get("chain", {}), text.tokenizer.vocab_size)  # raises where it is wrong
-    prepared = adjust_and_prepare(config, text, settings, training.preset, training.adjustable)
-    weights_note = _prepare_weights(training, prepared, text)
-    # An error in the budget must come before the run has a folder. Runs of older versions keep their held-out text.
+    corpus = _read_corpus(training, configured_component(config, "tokenizer"), settings.val_frac)
+    configured_chain(host().registry, config.get("chain", {}), corpus.tokenizer.vocab_size)  # raises where it is wrong
+    prepared = adjust_and_prepare(config, corpus, settings, training.preset, training.adjustable)
+    weights_note = _prepare_weights(training, prepared, corpus)
+    # An error in the budget must come before the run has a folder. Runs of older versions keep their held-out corpus.
     plan = prepared.plan(keep_held_out=training.resumed is not None and not settings.held_out)
-    text = text.cut_held_out(plan.held_out)
-    run = training.resumed.run if training.resumed else _create_run(training.path, prepared, text, settings, lock)
+    corpus = corpus.cut_held_out(plan.held_out)
+    run = training.resumed.run if training.resumed else _create_run(training.path, prepared, corpus, settings, lock)
     for note in (weights_note, prepared.adjustment_note):
         if note:
             say(note)
-    _describe_training(run, prepared, text)
-    return run, _fit_model(run, prepared, text, settings, resume=training.resumed is not None)
+    _describe_training(run, prepared, corpus)
+    return run, _fit_model(run, prepared, corpus, settings, resume=training.resumed is not None)
 
 
 def _read_corpus(training: _Training, tokenizer: ConfiguredComponent, val_frac: float) -> SplitCorpus:
     """Read the text, or the records, of a run."""
     if training.records is None:
-        text = read_text(training.corpus, tokenizer, val_frac, training.val, training.resumed)
+        corpus = read_text(training.corpus, tokenizer, val_frac, training.val, training.resumed)
     else:
-        text = read_record_corpus(
+        corpus = read_record_corpus(
             training.corpus, training.records, tokenizer, val_frac, training.val, training.resumed
         )
     if training.val is not None:
-        text.corpus["val"] = training.val
-    return text
+        corpus.table["val"] = training.val
+    return corpus
 
 
-def _prepare_weights(training: _Training, prepared: PreparedTraining, text: SplitCorpus) -> str:
-    """Adapt a new model's weights to its text, or load those of another run; return a line about these, or nothing."""
+def _prepare_weights(training: _Training, prepared: PreparedTraining, corpus: SplitCorpus) -> str:
+    """Adapt a new model's weights to its corpus, or load those of another run; return a line about them, or none."""
     model = prepared.model
     if not training.resumed and isinstance(model, SupportsPrepare):
-        model.prepare(text.counts)
+        model.prepare(corpus.counts)
     if training.initial_weights is None:
         return ""
-    return training.initial_weights(model, text.tokenizer, prepared.config)
+    return training.initial_weights(model, corpus.tokenizer, prepared.config)
 
 
 def _create_run(
-    path: Path | None, prepared: PreparedTraining, text: SplitCorpus, settings: Settings, lock: RunLock
+    path: Path | None, prepared: PreparedTraining, corpus: SplitCorpus, settings: Settings, lock: RunLock
 ) -> Run:
     """Create and lock the folder of a new run, and write the tokenizer, the held-out text and the config."""
     if World.of_process().rank:  # rank 0 creates it
         return Run(path or runs.runs_folder())
-    run = runs.create_run(path, text.corpus["name"])
+    run = runs.create_run(path, corpus.table["name"])
     lock.acquire(run.path)
     run_table = {key: setting for key, setting in to_table(settings).items() if key not in BUDGET_UNITS}
     plan = prepared.plan()
     run_table |= {"steps": plan.steps, "held_out": plan.held_out, "measured_symbols": plan.measured_symbols}
     if isinstance(plan.measured_at, tuple):  # else the trainer's options say when
         run_table["measured_at"] = list(plan.measured_at)
-    _write_first_files(run, {**prepared.config, "run": run_table, "corpus": text.corpus}, text)
+    _write_first_files(run, {**prepared.config, "run": run_table, "corpus": corpus.table}, corpus)
     return run
 
 
-def _write_first_files(run: Run, config: ConfigTable, text: SplitCorpus) -> None:
+def _write_first_files(run: Run, config: ConfigTable, corpus: SplitCorpus) -> None:
     try:
         import tomli_w
     except ModuleNotFoundError:
         raise MissingExtra("training", "train") from None
-    tokenizer = text.tokenizer
+    tokenizer = corpus.tokenizer
     name = config["tokenizer"]["name"]
     symbols = read_symbols(name, tokenizer)
     state = {
         "name": name,
         "state": tokenizer.state(),
-        "start": choose_start(symbols, text.counts, tokenizer.unknown)
-        if text.records is None
-        else text.records.boundary,
+        "start": choose_start(symbols, corpus.counts, tokenizer.unknown)
+        if corpus.records is None
+        else corpus.records.boundary,
     }
-    if text.records is not None:
-        state["records"] = dataclasses.asdict(text.records)
+    if corpus.records is not None:
+        state["records"] = dataclasses.asdict(corpus.records)
     runs.write_text(run.path / runs.TOKENIZER_FILE, json.dumps(state, ensure_ascii=False, indent=1) + "\n")
-    _write_held_out(run, text)
-    if text.hashes is not None:
-        write_hashes(run.path / runs.HASHES_FILE, text.hashes)
+    _write_held_out(run, corpus)
+    if corpus.hashes is not None:
+        write_hashes(run.path / runs.HASHES_FILE, corpus.hashes)
     runs.write_text(run.path / runs.CONFIG_FILE, tomli_w.dumps(config))
 
 
-def _write_held_out(run: Run, text: SplitCorpus) -> None:
-    if text.records is None:
-        write_held_out(run.path, "".join(text.held_out))
+def _write_held_out(run: Run, corpus: SplitCorpus) -> None:
+    if corpus.records is None:
+        write_held_out(run.path, "".join(corpus.held_out))
         return
-    repeats = None if text.val.repeats is None else text.val.repeats.tolist()
-    write_held_out_records(run.path, text.held_out, repeats)
+    repeats = None if corpus.val.repeats is None else corpus.val.repeats.tolist()
+    write_held_out_records(run.path, corpus.held_out, repeats)
 
 
-def _describe_training(run: Run, prepared: PreparedTraining, text: SplitCorpus) -> None:
-    """Print device, text, model and budget, and warn where these do not suit each other."""
+def _describe_training(run: Run, prepared: PreparedTraining, corpus: SplitCorpus) -> None:
+    """Print device, corpus, model and budget, and warn where these do not suit each other."""
     plan = prepared.plan()
     parameters = sum(int(parameter.numel()) for parameter in prepared.model.parameters())
     say(f"device: {prepared.device_description}")
     kind = "text"
-    if text.train.is_records:
-        kind = f"records: {text.train.records:,} to learn from, {text.val.records:,} measured that are held out"
+    if corpus.train.is_records:
+        kind = f"records: {corpus.train.records:,} to learn from, {corpus.val.records:,} measured that are held out"
     say(
-        f"{kind}: {text.train.symbols:,} symbols to learn from, {text.val.symbols:,} held out, "
-        f"{text.tokenizer.vocab_size} different; model: {parameters:,} parameters"
+        f"{kind}: {corpus.train.symbols:,} symbols to learn from, {corpus.val.symbols:,} held out, "
+        f"{corpus.tokenizer.vocab_size} different; model: {parameters:,} parameters"
     )
-    held_out_count = text.corpus["characters"] - text.characters
-    if text.records is None and held_out_count > text.held_out_characters:
+    held_out_count = corpus.table["characters"] - corpus.characters
+    if corpus.records is None and held_out_count > corpus.held_out_characters:
         say(
-            f"held out are {held_out_count:,} characters, of which {text.held_out_characters:,} are measured; "
+            f"held out are {held_out_count:,} characters, of which {corpus.held_out_characters:,} are measured; "
             f"a smaller --val-frac leaves more to learn from"
         )
     say(
         f"budget: {plan.steps:,} steps and {len(plan.measured_at)} measurements, about "
         f"{advice.format_duration(plan.seconds)}; run: {run.path}"
     )
-    passes = count_symbols(prepared.batcher, plan.steps) / text.train.symbols
+    passes = count_symbols(prepared.batcher, plan.steps) / corpus.train.symbols
     # A pass takes its share of measuring, too.
     seconds_of_pass = plan.seconds / passes
     for line in advice.before_training(
-        parameters, text.train.symbols, text.val.symbols, passes, seconds_of_pass, prepared.config["model"]
+        parameters, corpus.train.symbols, corpus.val.symbols, passes, seconds_of_pass, prepared.config["model"]
     ):
         warn(line)
-    arrangement = _describe_text(prepared, text)
+    arrangement = _describe_order(prepared, corpus)
     if arrangement:
         warn(arrangement)
 
 
-def _describe_text(prepared: PreparedTraining, text: SplitCorpus) -> str:
+def _describe_order(prepared: PreparedTraining, corpus: SplitCorpus) -> str:
     """Return a line about a text whose end is unlike the rest, empty for any other, and for records."""
-    if text.train.is_records:
+    if corpus.train.is_records:
         return ""
-    symbols = read_symbols(prepared.config["tokenizer"]["name"], text.tokenizer)
-    return describe_arrangement(text.train.tokens, text.val.tokens, symbols)
+    symbols = read_symbols(prepared.config["tokenizer"]["name"], corpus.tokenizer)
+    return describe_arrangement(corpus.train.tokens, corpus.val.tokens, symbols)
 
 
-def _fit_model(run: Run, prepared: PreparedTraining, text: SplitCorpus, settings: Settings, resume: bool) -> FitResult:
+def _fit_model(
+    run: Run, prepared: PreparedTraining, corpus: SplitCorpus, settings: Settings, resume: bool
+) -> FitResult:
     """Train, and export the model if the settings say so. An error message says how to resume the run."""
     rank = World.of_process().rank
     hooks = SilentHooks() if rank else host().hooks
     try:
         with explain_memory_shortage():
             result = prepared.trainer.fit(
-                prepared.model, prepared.batcher, text.train, text.val, run, hooks, prepared.plan(), resume
+                prepared.model, prepared.batcher, corpus.train, corpus.val, run, hooks, prepared.plan(), resume
             )
         if not rank:
-            lines = [*judge(_collect_facts(result, prepared, text)).lines, *_describe_records(result, prepared, text)]
+            lines = [
+                *judge(_collect_facts(result, prepared, corpus)).lines,
+                *_describe_records(result, prepared, corpus),
+            ]
             runs.write_text(run.path / runs.VERDICT_FILE, "".join(f"{line}\n" for line in lines))
         hooks.run_finished(run, settings, result)
         if settings.export:
@@ -285,25 +290,25 @@ def _fit_model(run: Run, prepared: PreparedTraining, text: SplitCorpus, settings
     return result
 
 
-def _describe_records(result: FitResult, prepared: PreparedTraining, text: SplitCorpus) -> list[str]:
+def _describe_records(result: FitResult, prepared: PreparedTraining, corpus: SplitCorpus) -> list[str]:
     """Return a line about records: bits of each, and padding; none for one text."""
-    if not text.train.is_records:
+    if not corpus.train.is_records:
         return []
     parts = []
-    if text.val.records:
-        bits = result.val_loss / math.log(2) * text.val.lengths.mean()
+    if corpus.val.records:
+        bits = result.val_loss / math.log(2) * corpus.val.lengths.mean()
         parts.append(f"{bits:.2f} bits a record, held out")
     if isinstance(prepared.batcher, ReportsPadding):
         parts.append(f"{100 * prepared.batcher.padding:.2g} % of a batch is padding")
     return ["; ".join(parts)] if parts else []
 
 
-def _collect_facts(result: FitResult, prepared: PreparedTraining, text: SplitCorpus) -> RunFacts:
+def _collect_facts(result: FitResult, prepared: PreparedTraining, corpus: SplitCorpus) -> RunFacts:
     """Return what the verdict on a run depends on."""
     model_options = prepared.config["model"]
     dropout = model_options.get("dropout")
     return RunFacts(
-        train_symbols=text.train.symbols,
+        train_symbols=corpus.train.symbols,
         symbols_read=count_symbols(prepared.batcher, result.steps),
         steps=result.steps,
         budget_steps=prepared.plan().steps,
@@ -311,12 +316,12 @@ def _collect_facts(result: FitResult, prepared: PreparedTraining, text: SplitCor
         val_loss=result.val_loss,
         train_loss=result.train_loss,
         curve=result.curve,
-        vocab_size=text.tokenizer.vocab_size,
-        unigram_loss=text.unigram_loss(),
+        vocab_size=corpus.tokenizer.vocab_size,
+        unigram_loss=corpus.unigram_loss(),
         options=model_options,
         dropout=dropout if isinstance(dropout, float) else 0.0,
         symbols_per_second=result.symbols_per_second,
-        arrangement=_describe_text(prepared, text),
+        arrangement=_describe_order(prepared, corpus),
     )
 
 

@@ -42,7 +42,7 @@ class PreparedTraining:
     """Device and precision in one line, as `Trainer.start` returned it."""
     model: Model
     batcher: Batcher
-    text: SplitCorpus
+    corpus: SplitCorpus
     settings: Settings
     adjustment_note: str = ""
     """One line for the user about the settings that plugins have adjusted; empty where there are none."""
@@ -55,14 +55,14 @@ class PreparedTraining:
         """
         if self._plan is None:
             with explain_memory_shortage():
-                speed = self.trainer.measure_speed(self.model, self.batcher, self.text.train)
-            held_out = HeldOut(self.text.held_out_characters, self.text.val.symbols)
+                speed = self.trainer.measure_speed(self.model, self.batcher, self.corpus.train)
+            held_out = HeldOut(self.corpus.held_out_characters, self.corpus.val.symbols)
             self._plan = plan_training(self.settings, speed, self.batcher, held_out, keep_held_out)
         return self._plan
 
 
 def adjust_and_prepare(
-    config: ConfigTable, text: SplitCorpus, settings: Settings, preset: str, adjustable: Collection[str]
+    config: ConfigTable, corpus: SplitCorpus, settings: Settings, preset: str, adjustable: Collection[str]
 ) -> PreparedTraining:
     """Let plugins adjust a config to the text and the budget, and prepare training with it as `prepare_training` does.
 
@@ -70,39 +70,39 @@ def adjust_and_prepare(
     is resumed, the hook is not called. Raises PluginError where plugins change something else, or one key twice.
     """
     if not adjustable:
-        return prepare_training(config, text, settings)
-    symbol_count, vocab_size = text.train.symbols, text.tokenizer.vocab_size
+        return prepare_training(config, corpus, settings)
+    symbol_count, vocab_size = corpus.train.symbols, corpus.tokenizer.vocab_size
     model = configured_component(config, "model").target
-    facts = TrainingFacts(symbol_count, vocab_size, World.of_process().size, preset, model, text.train.records)
+    facts = TrainingFacts(symbol_count, vocab_size, World.of_process().size, preset, model, corpus.train.records)
     adjuster = _SettingsAdjuster(with_defaults(config), adjustable, facts)
     adjuster.apply_changes(adjuster.collect_changes(None))
     if settings.minutes is None:
         epochs = settings.epochs or 1.0
         budget = Budget(settings.steps, round(epochs * symbol_count), timed=False)
         adjuster.apply_changes(adjuster.collect_changes(budget))
-        prepared = prepare_training(adjuster.config, text, settings)
+        prepared = prepare_training(adjuster.config, corpus, settings)
     else:
-        prepared = _adjust_to_minutes(adjuster, text, settings)
+        prepared = _adjust_to_minutes(adjuster, corpus, settings)
     prepared.adjustment_note = adjuster.describe_changes()
     return prepared
 
 
-def prepare_training(config: ConfigTable, text: SplitCorpus, settings: Settings) -> PreparedTraining:
+def prepare_training(config: ConfigTable, corpus: SplitCorpus, settings: Settings) -> PreparedTraining:
     """Create the batcher, start the trainer and create the model that a config names.
 
     Raises PluginError where a component breaks its contract.
     """
     config = with_defaults(config)
     batcher = create_batcher(
-        configured_component(config, "batcher"), configured_component(config, "trainer"), text.train, settings.seed
+        configured_component(config, "batcher"), configured_component(config, "trainer"), corpus.train, settings.seed
     )
     trainer: Trainer = configured_component(config, "trainer").create(settings)
     device_description = trainer.start()
     with explain_memory_shortage():
         configured_model = configured_component(config, "model")
-        model: Model = configured_model.create(text.tokenizer.vocab_size)
+        model: Model = configured_model.create(corpus.tokenizer.vocab_size)
         check_model(configured_model.name, model)
-    return PreparedTraining(config, trainer, device_description, model, batcher, text, settings)
+    return PreparedTraining(config, trainer, device_description, model, batcher, corpus, settings)
 
 
 def create_batcher(
@@ -155,21 +155,21 @@ def _check_records(batcher: ConfiguredComponent, train: TokenCorpus) -> None:
         )
 
 
-def _adjust_to_minutes(adjuster: _SettingsAdjuster, text: SplitCorpus, settings: Settings) -> PreparedTraining:
+def _adjust_to_minutes(adjuster: _SettingsAdjuster, corpus: SplitCorpus, settings: Settings) -> PreparedTraining:
     """Let plugins adjust settings to a budget in minutes; return the components with the settings of the last call."""
-    prepared = prepare_training(adjuster.config, text, settings)
+    prepared = prepare_training(adjuster.config, corpus, settings)
     changes = adjuster.collect_changes(_measured_budget(prepared))
     batcher_changes = [change for change in changes if change.key.startswith("batcher.")]
     if batcher_changes:
         # Another batch is read faster or slower, which changes what the other settings are adjusted to.
         adjuster.apply_changes(batcher_changes)
         adjuster.adjustable -= {change.key for change in batcher_changes}
-        prepared = prepare_training(adjuster.config, text, settings)
+        prepared = prepare_training(adjuster.config, corpus, settings)
         changes = adjuster.collect_changes(_measured_budget(prepared))
     if not changes:
         return prepared
     adjuster.apply_changes(changes)
-    return prepare_training(adjuster.config, text, settings)
+    return prepare_training(adjuster.config, corpus, settings)
 
 
 def _measured_budget(prepared: PreparedTraining) -> Budget:

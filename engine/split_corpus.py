@@ -35,7 +35,7 @@ class SplitCorpus:
     """Number of characters to learn from; a symbol may be several characters, or a part of one."""
     held_out: Sequence[str]
     """What is held out, as far as it is measured: the end of a text, or records; empty for nothing."""
-    corpus: ConfigTable
+    table: ConfigTable
     """The config's table ``[corpus]``."""
     records: RecordsMeta | None = None
     """What exported files say of the records; None for one text."""

@@ -25,6 +25,7 @@ import dataclasses
 import importlib
 import inspect
 import io
+import itertools
 import json
 import re
 import runpy
@@ -53,9 +54,19 @@ pytestmark = pytest.mark.usefixtures("warm_processes")
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 Gen = Callable[..., tuple[int, str, str]]
-TEXTS = ("novel.txt", "other.txt", "held_out.txt", "anna", "python-docs", "texts/one.txt", "texts/two.txt")
+TEXTS = (
+    "names.txt",
+    "molecules.txt",
+    "novel.txt",
+    "other.txt",
+    "held_out.txt",
+    "anna",
+    "python-docs",
+    "texts/one.txt",
+    "texts/two.txt",
+)
 #: Runs that are exported for real: the model of the first must be exported as a scan, and programs load the second.
-EXPORTED = ("runs/gru", "runs/anna")
+EXPORTED = ("runs/gru", "runs/anna", "runs/names", "runs/molecules", "runs/visits")
 #: What the programs of the pages feed to a model of ``anna``, which must know these characters.
 PRIMES = "All happy families are alike. Happy Anna, Levin.\n" * 20
 #: A sweep that chooses no space of its own tries this one, once.
@@ -380,6 +391,9 @@ def test_page(
         Path(name).write_text(PRIMES + tiny_text.read_text(encoding="utf-8"), encoding="utf-8")
     Path(SPACE).write_text("[trainer.rate]\nlow = 0.001\nhigh = 0.01", encoding="utf-8")
     Path("start.txt").write_text("name", encoding="utf-8")
+    words = tiny_text.read_text(encoding="utf-8").split()
+    rows = [f"{kind},{word}\n" for kind, word in zip(itertools.cycle(["get", "post"]), words, strict=False)]
+    Path("visits.csv").write_text("kind,path\n" + "".join(rows), encoding="utf-8")
     for name in ("demo", "other", "anna"):
         if f"--run runs/{name}" not in page.read_text(encoding="utf-8"):  # else the page trains it
             shutil.copytree(tiny_run, Path("runs") / name)

@@ -91,8 +91,8 @@ def test_pieces_encode_as_the_whole_text_does(
         for _ in ("encoded", "from the cache"):
             split = read(Path(name), cls, config)
             assert split.tokenizer.state() == tokenizer.state()
-            assert split.corpus["sha256"] == hashlib.sha256(text.encode()).hexdigest()
-            assert split.corpus["characters"] == len(text)
+            assert split.table["sha256"] == hashlib.sha256(text.encode()).hexdigest()
+            assert split.table["characters"] == len(text)
             assert np.array_equal(split.train.tokens, tokenizer.encode(text[:train_end]))
             assert split.held_out[0] == text[train_end:][-limit:]
             assert np.array_equal(split.val.tokens, tokenizer.encode(split.held_out[0]))
@@ -332,7 +332,7 @@ def test_pipe_is_read_once(place: Path, in_memory: int, monkeypatch: pytest.Monk
                 read(place, source="pipe")
         else:
             actual = read(place, source="pipe")
-            assert (actual.corpus["sha256"], actual.held_out) == (expected.corpus["sha256"], expected.held_out)
+            assert (actual.table["sha256"], actual.held_out) == (expected.table["sha256"], expected.held_out)
             assert np.array_equal(actual.train.tokens, expected.train.tokens)
         writer.join()
     assert all(path.suffix == ".ids" for path in cached(place))
