@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import time
 from collections.abc import Callable
@@ -53,6 +54,7 @@ def describe_model(model: TextModel) -> dict[str, Any]:
             for link in model.bundle.chain
         },
         "options": {link.name: link.per_run for link in model.bundle.chain if link.per_run},
+        "records": None if model.bundle.records is None else dataclasses.asdict(model.bundle.records),
         "summary": str(model.bundle.card.get("summary") or ""),
         "device": model.device,
         "runtime": runtime_version(),

@@ -20,7 +20,7 @@ from gentext.strategy import Array, Arrays, Strategy, Table
 MAX_BIAS = 1000.0
 FILE_FORM = 'a JSON object of symbols and numbers, such as {"e": -2, "\\n": 1.5}'
 #: One ``SYMBOL:NUMBER``; a symbol may be a comma or a colon.
-PAIR = re.compile(r"(.+?):([-+0-9.eE]+)(?:,|$)", re.DOTALL)
+PAIR = re.compile(r"(.*?):([-+0-9.eE]+)(?:,|$)", re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +28,8 @@ class BiasConfig:
     """Options of the link ``bias``."""
 
     logit_bias: str = per_run("")
-    """What to add to the logits of symbols: ``SYMBOL:NUMBER`` with commas, such as ``e:-2,\\n:1.5``."""
+    """What to add to the logits of symbols: ``SYMBOL:NUMBER`` with commas, such as ``e:-2,\\n:1.5``; ``:-2`` is for the
+    end of a record."""
     logit_bias_file: str = per_run("")
     """A JSON file that maps symbols to such numbers; the option counts where both have a symbol."""
 
