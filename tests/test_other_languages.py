@@ -1,171 +1,23 @@
-"""JavaScript and C++ write what Python writes: noise, decoding, and the examples with their builds of onnxruntime."""
+"""JavaScript and C++ write what Python writes: texts and records, and the examples with their builds of onnxruntime."""
 
 from __future__ import annotations
 
-import codecs
 import json
-import random
-import re
 import shutil
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import TINY, Gen
+from javascript import PAGE, ROOT, RUNTIMES, run_javascript, write_in_javascript
 from node_packages import NODE, find_package, needs_node
-
-from gentext.noise import counter_plane, uniforms
+from test_bad_files import rewritten
 
 pytestmark = pytest.mark.usefixtures("warm_processes")
-ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "data" / "page"
 CPP = ROOT / "examples" / "cpp"
 #: Links that carry states, and those that take noise, among the usual ones.
 CHAIN = "dry,xtc,top_k,temperature,mirostat"
-#: Names of links, and numbers that they take at a position.
-TAKERS = [("draw", 1), ("xtc", 1), ("a plugin's", 3), ("x" * 55, 2)]
-
-#: Prints the noise of the cases that it gets: lists of seed, stream, name, position, count and columns.
-JAVASCRIPT_NOISE = f"""
-import {{ counterPlane, uniforms }} from "{PAGE.as_uri()}/noise.js";
-const cases = JSON.parse(process.argv[1]);
-const noise = ([seed, stream, ...rest]) => [...uniforms(BigInt(seed), BigInt(stream), ...rest)].map((u) => u * 2 ** 24);
-console.log(JSON.stringify({{ plane: String(counterPlane("draw")), noise: cases.map(noise) }}));
-"""
-CPP_NOISE = r"""
-#include <iostream>
-#include "noise.hpp"
-int main(int count, char** words) {
-  std::cout << gentext::counter_plane("draw") << "\n";
-  for (int at = 1; at < count; at += 6) {
-    const auto number = [&](int word) { return std::stoull(words[at + word]); };
-    for (float u : gentext::uniforms(number(0), number(1), words[at + 2], number(3), number(4), number(5))) {
-      std::cout << static_cast<long>(u * 0x1p24) << " ";
-    }
-    std::cout << "\n";
-  }
-}
-"""
-JAVASCRIPT_DECODER = f"""
-import {{ TextReader }} from "{PAGE.as_uri()}/tokenizer.js";
-const decode = (bytes) => {{
-  let reader = new TextReader();
-  const pieces = bytes.map((byte) => {{
-    reader = new TextReader(reader.unfinished); // a copy of the state goes on
-    return reader.read([byte]);
-  }});
-  return [...pieces, reader.end()];
-}};
-console.log(JSON.stringify(JSON.parse(process.argv[1]).map(decode)));
-"""
-#: Runs requests one after the other; in place of a session stands the number of the request whose session it is.
-JAVASCRIPT_WRITER = f"""
-import {{ readFileSync }} from "node:fs";
-import {{ Generator }} from "{PAGE.as_uri()}/generator.js";
-const [runtime, file, requests] = process.argv.slice(1);
-const module = await import(runtime);
-const ort = module.default?.InferenceSession ? module.default : module;
-const isWeb = runtime.includes("wasm");
-if (isWeb) ort.env.wasm.numThreads = 1;
-const sessionOptions = isWeb ? {{ executionProviders: ["wasm"] }} : {{ intraOpNumThreads: 1 }};
-const results = [];
-try {{
-  const generator = await Generator.open(ort, new Uint8Array(readFileSync(file)), {{ sessionOptions }});
-  for (const request of JSON.parse(requests)) {{
-    let streamed = "";
-    const join = (tokens) => tokens.map((token) => token.text).join("");
-    const onText = ({{ text, tokens }}) => (streamed += join(tokens) === text ? text : "?");
-    const session = request.session === undefined ? null : results[request.session].session;
-    try {{
-      const result = await generator.write({{ ...request, session, onText }});
-      results.push({{ ...result, seed: String(result.seed), streamed }});
-    }} catch (error) {{
-      results.push({{ error: error.message, code: error.code }});
-    }}
-  }}
-}} catch (error) {{
-  results.push({{ error: error.message, code: error.code }});
-}}
-console.log(JSON.stringify(results, (key, entry) => (key === "session" ? undefined : entry)));
-"""
-RUNTIMES = {"onnxruntime-web": "dist/ort.wasm.min.mjs", "onnxruntime-node": "dist/index.js"}
-
-
-def run_javascript(script: str, *arguments: str) -> Any:
-    """Return the JSON that a module prints in Node."""
-    command = [str(NODE), "--input-type=module", "--eval", script, *arguments]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-
-
-def write_in_javascript(package: str, file: Path, *requests: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the results of requests, or the errors, of a generator over an npm package."""
-    runtime = find_package(package) / RUNTIMES[package]
-    results: list[dict[str, Any]] = run_javascript(JAVASCRIPT_WRITER, str(runtime), str(file), json.dumps(requests))
-    return results
-
-
-def documented_vectors() -> list[tuple[tuple[Any, ...], list[int]]]:
-    """Return the test vectors of docs/formats.md."""
-    page = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
-    found = re.search(r"^VECTORS = (\[.*?^\])", page, re.MULTILINE | re.DOTALL)
-    assert found
-    vectors: list[tuple[tuple[Any, ...], list[int]]] = eval(found[1])
-    return vectors
-
-
-def noise_cases() -> list[list[Any]]:
-    """Return arguments of `uniforms`, those of the test vectors first; seed and stream are texts, for JSON."""
-    rng = random.Random(1)
-    seeds = [0, 7, 2**53 + 1, 2**64 - 1]
-    documented = [[str(seed), str(stream), *others] for (seed, stream, *others), _ in documented_vectors()]
-    return documented + [
-        [str(rng.choice(seeds)), str(rng.choice(seeds)), name, rng.randrange(10**6), rng.randrange(1, 9), columns]
-        for name, columns in TAKERS * 5
-    ]
-
-
-def expected_noise(cases: Sequence[Sequence[Any]]) -> list[list[int]]:
-    vectors = [numbers for _, numbers in documented_vectors()]
-    computed = [
-        [int(u * 2**24) for u in uniforms(int(seed), int(stream), *others).ravel()] for seed, stream, *others in cases
-    ]
-    return vectors + computed[len(vectors) :]
-
-
-@needs_node
-def test_noise_in_javascript() -> None:
-    cases = noise_cases()
-    noise = run_javascript(JAVASCRIPT_NOISE, json.dumps(cases))
-    assert noise == {"plane": str(counter_plane("draw")), "noise": expected_noise(cases)}
-
-
-def test_noise_in_cpp(tmp_path: Path) -> None:
-    if not shutil.which("g++"):
-        pytest.skip("g++ is not installed")
-    cases = noise_cases()
-    (tmp_path / "noise.cpp").write_text(CPP_NOISE)
-    program = tmp_path / "noise"
-    subprocess.run(["g++", "-std=c++20", f"-I{CPP}", tmp_path / "noise.cpp", "-o", program], check=True)
-    words = [str(word) for case in cases for word in case]
-    plane, *lines = subprocess.run([program, *words], capture_output=True, text=True, check=True).stdout.splitlines()
-    assert int(plane) == counter_plane("draw")
-    assert [[int(number) for number in line.split()] for line in lines] == expected_noise(cases)
-
-
-@needs_node
-def test_decoding_in_javascript() -> None:
-    rng = random.Random(2)
-    pool = [0x41, 0x80, 0x9F, 0xA0, 0xC0, 0xC3, 0xE0, 0xE2, 0x82, 0xAC, 0xED, 0xEF, 0xBB, 0xBF, 0xF0, 0x90, 0xF4, 0xFF]
-    texts = [rng.choices(pool, k=rng.randrange(1, 12)) for _ in range(2000)]
-    expected = []
-    for text in texts:
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        expected.append([*(decoder.decode(bytes([byte])) for byte in text), decoder.decode(b"", final=True)])
-    decoded = run_javascript(JAVASCRIPT_DECODER, json.dumps(texts))
-    # Python decodes a surrogate's bytes later than browsers do, so only the whole texts are compared.
-    assert ["".join(pieces) for pieces in decoded] == ["".join(pieces) for pieces in expected]
 
 
 @pytest.fixture(scope="module")
@@ -278,14 +130,20 @@ def test_wrong_requests_in_javascript(stateful: Path, tmp_path: Path, tiny_run: 
         assert result["code"] in ("damaged", "not_generator"), result
 
 
-@needs_node
-def test_node_example(gen: Gen, stateful: Path, tmp_path: Path) -> None:
-    folder = find_package("onnxruntime-node").parent
+@pytest.fixture(scope="module")
+def node_example(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The command of the example for Node, with the npm packages of the tests."""
+    folder, packages = tmp_path_factory.mktemp("node"), find_package("onnxruntime-node").parent
     for name in ("write.js", "package.json"):
         text = (ROOT / "examples" / "node" / name).read_text().replace("../../data/page", PAGE.as_uri())
-        (tmp_path / name).write_text(text)
-    (tmp_path / "node_modules").symlink_to(folder)
-    check_example(gen, [str(NODE), str(tmp_path / "write.js")], stateful, "--set=temperature=0.9")
+        (folder / name).write_text(text)
+    (folder / "node_modules").symlink_to(packages)
+    return [str(NODE), str(folder / "write.js")]
+
+
+@needs_node
+def test_node_example(gen: Gen, node_example: list[str], stateful: Path) -> None:
+    check_example(gen, node_example, stateful, "--set=temperature=0.9")
 
 
 @pytest.fixture(scope="module")
@@ -343,3 +201,138 @@ def test_cpp_library_too_old(cpp_example: Path, tmp_path: Path) -> None:
     subprocess.run(["gcc", "-shared", "-fPIC", tmp_path / "old.c", "-o", library], check=True)
     process = subprocess.run([cpp_example, "file"], capture_output=True, text=True, env={"LD_PRELOAD": str(library)})
     assert (process.returncode, "onnxruntime 1.17.3 is too old" in process.stderr) == (1, True), process.stderr
+
+
+# -- records ----------------------------------------------------------------------------------
+
+#: Writes in parts, each of which is aborted as soon as it shows something, and then once behind a prompt.
+JAVASCRIPT_ABORTS = f"""
+import {{ readFileSync }} from "node:fs";
+import {{ Generator }} from "{PAGE.as_uri()}/generator.js";
+const [runtime, file, words] = process.argv.slice(1);
+const ort = (await import(runtime)).default;
+const sessionOptions = {{ intraOpNumThreads: 1 }};
+const generator = await Generator.open(ort, new Uint8Array(readFileSync(file)), {{ sessionOptions }});
+let {{ length, prompt, ...request }} = JSON.parse(words);
+const parts = [];
+const added = [];
+let [session, left, finish] = [null, length, "abort"];
+while (finish === "abort") {{
+  const controller = new AbortController();
+  const onText = () => controller.abort();
+  const {{ signal }} = controller;
+  const part = await generator.write({{ ...request, prompt, session, length: left, signal, onText }});
+  prompt = "";
+  parts.push(part.text);
+  ({{ session, finish }} = part);
+  left -= part.text.length;
+  const heldBack = session.text.heldBack;
+  if (finish === "abort" && heldBack) {{
+    added.push([heldBack, (await generator.write({{ session, prompt: "ab", length: 5 }})).text]);
+  }}
+}}
+console.log(JSON.stringify({{ parts, finish, added }}));
+"""
+RECORDS = ["--seed", 1, "--length", 40, "--count", 24]
+
+
+@pytest.fixture(scope="module")
+def records(gen: Gen, tiny_records_run: Path) -> list[dict[str, Any]]:
+    """What `gen sample --json` says of records, of which some end and some are cut."""
+    code, out, err = gen("sample", tiny_records_run / "generator.onnx", "--json", *RECORDS)
+    assert code == 0, err
+    written = [json.loads(line) for line in out.splitlines()]
+    assert min([record["finish"] for record in written].count(finish) for finish in ("end", "length")) > 3
+    return written
+
+
+@needs_node
+@pytest.mark.parametrize("package", RUNTIMES)
+def test_records_in_javascript(tiny_records_run: Path, records: list[dict[str, Any]], package: str) -> None:
+    file = tiny_records_run / "generator.onnx"
+    ended = next(index for index, record in enumerate(records) if record["finish"] == "end" and record["text"])
+    results = write_in_javascript(
+        package,
+        file,
+        *({"seed": 1, "stream": stream, "length": 40, "logprobs": 10} for stream in range(len(records))),
+        {"session": ended},
+        {"session": ended, "seed": 2, "prompt": "ab", "length": 5, "logprobs": 1, "echo": True},
+        {"prompt": records[ended]["text"] + "ab", "length": 1, "logprobs": 1, "echo": True},
+        {"prompt": "\u00e9"},
+    )
+    for result, record in zip(results, records, strict=False):
+        assert (result["text"], result["finish"]) == (record["text"], record["finish"])
+        assert result["text"] == result["streamed"] == "".join(token["text"] for token in result["tokens"])
+        assert [token["logprob"] for token in result["tokens"]] == pytest.approx(record["logprobs"], abs=1e-4)
+        if record["finish"] == "end":
+            end = result["tokens"][-1]
+            assert end["text"] == "" and all(logprob != end["logprob"] for text, logprob in end["top"] if text)
+    again, added, whole, wrong = results[len(records) :]
+    assert (again["text"], again["finish"], len(again["tokens"])) == ("", "end", 1), "the same seed draws the end again"
+    logprobs = [token["logprob"] for token in added["prompt"]]
+    assert logprobs == pytest.approx([token["logprob"] for token in whole["prompt"][-2:]], abs=1e-5)
+    assert wrong["code"] == "prime"
+
+
+@needs_node
+def test_record_that_ends_within_a_character_in_javascript() -> None:
+    """Its boundary symbol has the sign for what is no character, as from the server."""
+    texts = run_javascript(
+        f"""
+        import {{ RowText }} from "{PAGE.as_uri()}/row_text.js";
+        const texts = ["a", "\\ufffd"].map((stop) => {{
+          const text = new RowText({{ length: 9, stop: [stop], unfinished: [], tail: "", heldBack: "" }});
+          text.feed([0x62], {{ logprob: -1, top: [] }});
+          text.feed([0xe2], {{ logprob: -2, top: [] }});
+          text.endRecord({{ logprob: -3, top: [] }});
+          return [text.release().map((token) => [token.text, token.logprob]), text.text, text.finish];
+        }});
+        console.log(JSON.stringify(texts));
+        """
+    )
+    assert texts == [
+        [[["b", -1], ["", -2], ["\ufffd", -3]], "b\ufffd", "end"],
+        [[["b", -1]], "b", "stop"],
+    ]
+
+
+@needs_node
+def test_damaged_boundary_in_javascript(tiny_records_run: Path, tmp_path: Path) -> None:
+    path = rewritten(tiny_records_run / "generator.onnx", tmp_path / "file.onnx", "start", lambda start: "0")
+    [result] = write_in_javascript("onnxruntime-node", path)
+    assert result["code"] == "damaged" and "boundary symbol" in result["error"]
+
+
+@needs_node
+def test_aborts_within_stop_strings_in_javascript(gen: Gen, stateful: Path) -> None:
+    """What may become a stop string when a text is aborted is not shown, and comes first when it goes on."""
+    options = ["--prime", "ab c", "--seed", 5, "--length", 200]
+    text = sample(gen, stateful, *options)["text"]
+    stop = text[60:64]
+    runtime = find_package("onnxruntime-node") / RUNTIMES["onnxruntime-node"]
+    request = {"prompt": "ab c", "seed": 5, "length": 200, "stop": [stop]}
+    result = run_javascript(JAVASCRIPT_ABORTS, str(runtime), str(stateful), json.dumps(request))
+    assert (result["finish"], "".join(result["parts"])) == ("stop", text[: text.index(stop)])
+    assert result["added"] and all(whole.startswith(held) for held, whole in result["added"])
+    assert all(len(whole) == len(held) + 5 for held, whole in result["added"])
+
+
+@needs_node
+def test_node_example_of_records(gen: Gen, node_example: list[str], tiny_records_run: Path) -> None:
+    check_records(gen, node_example, tiny_records_run / "generator.onnx")
+
+
+def test_cpp_example_of_records(gen: Gen, cpp_example: Path, tiny_records_run: Path) -> None:
+    check_records(gen, [str(cpp_example)], tiny_records_run / "generator.onnx")
+
+
+def check_records(gen: Gen, command: list[str], file: Path) -> None:
+    """An example writes the records that `gen sample` writes, and ends where they end."""
+    finishes = set()
+    for seed in range(6):
+        options = ["--seed", str(seed), "--length", "40"]
+        record = sample(gen, file, *options)
+        process = subprocess.run([*command, str(file), *options], capture_output=True, text=True, check=True)
+        assert process.stdout == record["text"] + "\n"
+        finishes.add(record["finish"])
+    assert finishes == {"end", "length"}

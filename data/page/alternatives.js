@@ -5,6 +5,8 @@ import { isText, sayWord, showPercent, showSymbol } from "./symbols.js";
 
 export class Alternatives {
   #symbol = null;
+  /** Whether the symbol without text ends a record. */
+  hasEnd = false;
 
   /**
    * @param {HTMLElement} element the window
@@ -48,7 +50,7 @@ export class Alternatives {
     const head = document.createElement("p");
     const bits = surpriseOf(token);
     const name = document.createElement("b");
-    name.textContent = showSymbol(token.text);
+    name.textContent = showSymbol(token.text, this.hasEnd);
     head.append(name, bits === null ? " begins the text" : ` ${showPercent(token.logprob)}, ${bits.toFixed(1)} bits`);
     return head;
   }
@@ -68,13 +70,15 @@ export class Alternatives {
   #makeRow(text, logprob, isOwn) {
     const button = document.createElement("button");
     button.type = "button";
-    button.disabled = !isText(text);
+    const isEnd = this.hasEnd && text === "";
+    button.disabled = !isText(text) && !isEnd;
+    button.classList.toggle("ends", isEnd);
     const [letter, bar, share] = ["letter", "bar", "share"].map((name) => {
       const part = document.createElement("span");
       part.className = name;
       return part;
     });
-    letter.textContent = showSymbol(text);
+    letter.textContent = showSymbol(text, this.hasEnd);
     const filled = document.createElement("span");
     filled.style.width = `${100 * Math.exp(logprob)}%`;
     bar.append(filled);

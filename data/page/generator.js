@@ -18,7 +18,7 @@ const PROMPT_POSITIONS = 256;
  * characters come at once, and a text can be ended soon. */
 const [FIRST_POSITIONS, MOST_POSITIONS, FAST_MILLISECONDS] = [1, 256, 30];
 /** The meaning of the numbers in the output `ended_out`. */
-const FINISH_BY_CODE = [null, "stop", "masked", "match"];
+const FINISH_BY_CODE = [null, "stop", "masked", "match", "end"];
 const MAX_SEED = 2n ** 64n;
 /** The most probable symbols of a position, at most. */
 export const MAX_TOP = 10;
@@ -80,6 +80,7 @@ export class Generator {
       chain: listParameters(this.metadata.chain),
       symbols: this.tokenizer.texts,
       abilities: { match: false, jsonSchema: false, best: false, score: false, top: MAX_TOP },
+      records: this.metadata.records,
       card: this.metadata.card,
     };
   }
@@ -107,7 +108,7 @@ export class Generator {
       request.onPrompt?.(echoed);
     }
     if (prompt.length) text.readPrompt(this.#decode(prompt));
-    else text.takeExcess();
+    else text.takeHeldBack();
     const release = () => {
       const tokens = text.release();
       if (tokens.length) request.onText?.({ text: tokens.map((token) => token.text).join(""), tokens });
@@ -116,7 +117,7 @@ export class Generator {
     let size = FIRST_POSITIONS;
     while (!text.finish) {
       if (request.signal?.aborted) {
-        text.end("abort");
+        text.abort();
       } else {
         const left = this.tokenizer.isPerCharacter ? settings.length - text.characters : Infinity;
         const count = Math.min(size, left);
@@ -145,16 +146,21 @@ export class Generator {
     return pairs.map(([token, logprob]) => [this.tokenizer.texts[token], logprob]);
   }
 
-  /** Feed what a call has drawn to a text; return the state of the row after the last symbol that belongs to it. */
+  /**
+   * Feed what a call has drawn to a text; return the state of the row after the last symbol that belongs to it. That of
+   * a record is in front of its end: whoever goes on with the same seed draws the end again.
+   */
   async #feed(text, drawn, before, settings, count) {
     let used = 0;
     for (const token of drawn.tokens) {
       if (token < 0 || text.finish) break;
-      const top = this.#describeTop(drawn.top[used]);
-      text.feed(this.tokenizer.symbols[token], { logprob: drawn.logprobs[used], top });
+      const details = { logprob: drawn.logprobs[used], top: this.#describeTop(drawn.top[used]) };
+      if (token === this.tokenizer.boundary) text.endRecord(details);
+      else text.feed(this.tokenizer.symbols[token], details);
       used += 1;
     }
     if (!text.finish && drawn.finish) text.end(drawn.finish);
+    if (text.finish === "end") used -= 1;
     if (used === count) return drawn.row;
     // The same symbols again, and no further ones: a row depends on its own state and noise alone.
     return used ? (await this.call(before, settings, { count: used })).row : before;
@@ -208,7 +214,7 @@ export class Generator {
   }
 
   #startText(session, settings) {
-    if (!session) return { unfinished: [], tail: "", excess: "" };
+    if (!session) return { unfinished: [], tail: "", heldBack: "" };
     const isSameStop = session.settings.stop.join("\0") === settings.stop.join("\0");
     return { ...session.text, tail: isSameStop ? session.text.tail : "" };
   }

@@ -1,6 +1,6 @@
 /** Writes the text of a link again, and makes links. */
 
-import { checksum, makeLink, readLink } from "./links.js";
+import { checkOf, makeLink, readLink } from "./links.js";
 import { CUTS } from "./writer.js";
 
 export class LinkFollower {
@@ -15,7 +15,7 @@ export class LinkFollower {
   /** Put a link to the current text into the address and the clipboard. */
   async copyLink() {
     const { tree, furniture, opener } = this.page;
-    if (tree.text === "") {
+    if (tree.text === "" && !tree.current.isEnded) {
       furniture.say("There is no text yet to link to.");
       return;
     }
@@ -44,7 +44,7 @@ export class LinkFollower {
       await this.page.changeModel(link.model);
     }
     tree.remember();
-    const written = tree.pieces.find((piece) => checksum(piece.fullText) === link.check);
+    const written = tree.pieces.find((piece) => checkOf(piece) === link.check);
     if (written) {
       tree.walk(written); // as after a second look at the address of a text that is remembered
       this.page.show();
@@ -52,11 +52,14 @@ export class LinkFollower {
     }
     tree.walk(tree.root);
     for (const step of link.steps) {
+      if (tree.current.isEnded) {
+        break; // this record ends where that of the link went on
+      }
       if (!(await this.#follow(step))) {
         return;
       }
     }
-    if (checksum(tree.text) !== link.check) {
+    if (checkOf(tree.current) !== link.check) {
       furniture.say(
         `This text is not quite that of the link, which was made with ${link.model}: the file is another one, or the machine.`,
         "error",
@@ -65,10 +68,14 @@ export class LinkFollower {
   }
 
   /** Do one step of a link, and return whether it could be done. */
-  async #follow({ text, write, characters, isCut }) {
+  async #follow({ text, isEnded, write, characters, isCut }) {
     const { tree, wishes, sliders } = this.page;
     if (text !== undefined) {
-      tree.grow(tree.current, text);
+      if (isEnded) {
+        tree.end(null);
+      } else {
+        tree.grow(tree.current, text);
+      }
       this.page.show();
       return true;
     }

@@ -17,11 +17,11 @@ export function makeLink(model, piece) {
     if (last?.continuesAs(part)) {
       Object.assign(steps.at(-1), writtenStep(part));
     } else {
-      steps.push(part.isWritten ? writtenStep(part) : { text: part.text });
+      steps.push(part.isWritten ? writtenStep(part) : typedStep(part));
     }
     last = part;
   }
-  return encode({ version: VERSION, model, steps, check: checksum(piece.fullText) });
+  return encode({ version: VERSION, model, steps, check: checkOf(piece) });
 }
 
 /** Return what a fragment says, `{model, steps, check}`; null for one that is no link. Throws Error for a bent one. */
@@ -42,17 +42,26 @@ function writtenStep(piece) {
   return { write: request, characters: end, isCut: CUTS.has(finish) };
 }
 
+function typedStep({ text, isEnded }) {
+  return isEnded ? { text, isEnded } : { text };
+}
+
 function isStep(step) {
   if (typeof step?.text === "string") {
     return true;
   }
-  const { write, characters } = step ?? {};
+  const { write, characters, isCut } = step ?? {};
   const isRequest = Number.isSafeInteger(write?.seed) && Array.isArray(write.stop) && typeof write.parameters === "object";
-  return isRequest && write.length > 0 && characters > 0 && characters <= write.length;
+  return isRequest && write.length > 0 && characters >= (isCut ? 1 : 0) && characters <= write.length;
 }
 
-/** Return a number that tells texts apart (FNV-1a, 32 bits). */
-export function checksum(text) {
+/** Return a number that tells the texts of pieces apart, and records that have ended from those that have not. */
+export function checkOf(piece) {
+  return checksum(piece.fullText + (piece.isEnded ? "\0" : ""));
+}
+
+/** FNV-1a, 32 bits. */
+function checksum(text) {
   let sum = 0x811c9dc5;
   for (const byte of new TextEncoder().encode(text)) {
     sum = Math.imul(sum ^ byte, 0x01000193) >>> 0;

@@ -60,13 +60,14 @@ function forget() {
   }
 }
 
-/** Return a tree as JSON can hold it; sessions and tokens are left out. */
+/** Return a tree as JSON can hold it; sessions and tokens are left out, but for the ends of records. */
 function packTree(tree) {
-  const pack = ({ text, request, begin, finish, children }) => ({
+  const pack = ({ text, request, begin, finish, ending, children }) => ({
     text,
     request,
     begin,
     finish,
+    ending: ending ?? undefined,
     children: children.map(pack),
   });
   const places = tree.current.path.map((piece) => piece.parent.children.indexOf(piece));
@@ -77,7 +78,7 @@ function packTree(tree) {
 function unpackTree(tree, { root, places }) {
   const unpack = (parent, packed) => {
     const piece = new Piece(parent, packed.text, packed.request, packed.begin);
-    piece.finish = packed.finish;
+    Object.assign(piece, { finish: packed.finish, ending: packed.ending ?? null });
     piece.children = packed.children.map((child) => unpack(piece, child));
     return piece;
   };

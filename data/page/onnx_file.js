@@ -90,11 +90,23 @@ export function readMetadata(bytes, name) {
     throw new EngineError("not_generator", `${name} is a ${kind}, not a generator.onnx; ${ADVICE}`);
   }
   const parse = (key) => JSON.parse(entries.get(`gentext.${key}`).text);
+  let metadata;
   try {
-    const keys = ["token_bytes", "start", "states", "tokenizer", "chain", "card"];
-    return Object.fromEntries(keys.map((key) => [key, parse(key)]));
+    const keys = ["token_bytes", "start", "states", "tokenizer", "chain", "card", "records"];
+    metadata = Object.fromEntries(keys.map((key) => [key, parse(key)]));
   } catch {
     throw new EngineError("damaged", `${name} is damaged: its metadata are not complete; ${ADVICE}`);
+  }
+  checkBoundary(metadata, name);
+  return metadata;
+}
+
+/** Check the boundary symbol of a model of records, on which it depends that a text ends. */
+function checkBoundary({ records, start, token_bytes: symbols }, name) {
+  if (records === null) return;
+  const last = symbols.length - 1;
+  if (records.boundary !== last || start !== last || symbols[last] !== "") {
+    throw new EngineError("damaged", `${name} is damaged: its boundary symbol is not the last one, without bytes; ${ADVICE}`);
   }
 }
 

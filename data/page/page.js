@@ -112,6 +112,9 @@ class Page {
   }
 
   #useEngine(engine) {
+    const { records } = this.opener.model;
+    this.alternatives.hasEnd = Boolean(records);
+    this.wishes.suggestLength(records ? 2 * records.longest : null);
     this.#writer = new Writer(engine, this.sliders.defaults, this.tree, {
       onText: () => this.#showGrowth(),
       say: (message, kind) => this.furniture.say(message, kind),
@@ -126,8 +129,11 @@ class Page {
     }
   }
 
-  /** Write behind the current piece. */
-  async #write() {
+  /** Write behind a piece, or another record where that is the end of one. */
+  async #write(piece = this.tree.current) {
+    if (piece.isEnded) {
+      return this.#writeAnother();
+    }
     const { problem } = this.wishes;
     if (problem !== null || this.#writer === null) {
       this.furniture.say(problem ?? "There is no model yet.", "error");
@@ -135,6 +141,7 @@ class Page {
     }
     forgetLink();
     this.tree.remember();
+    this.tree.walk(piece);
     await this.#run({ ...this.wishes.request, seed: this.#chooseSeed(), parameters: this.sliders.parameters });
     this.memory.keep();
   }
@@ -157,28 +164,39 @@ class Page {
     this.#isBusy = false;
     this.show();
     this.furniture.tellLength(this.tree.text.length - begin);
+    this.#sayEnd();
     return isDone;
+  }
+
+  #sayEnd() {
+    if (this.tree.current.isEnded) {
+      this.furniture.say("The record has ended. Write begins another one.");
+    }
   }
 
   /** Write another text in place of the last one that was written. */
   #writeAnother() {
     let piece = this.tree.current;
-    if (!piece.isWritten) {
-      this.#write();
-      return;
-    }
-    while (piece.parent.continuesAs?.(piece)) {
+    if (piece.isWritten || piece.isEnded) {
+      while (piece.parent.continuesAs(piece)) {
+        piece = piece.parent;
+      }
       piece = piece.parent;
     }
-    this.tree.remember();
-    this.tree.walk(piece.parent);
-    this.#write();
+    this.#write(piece);
   }
 
-  /** Put another symbol in the place of one, and go on from there. */
-  #branch({ begin }, text) {
+  /** Put another symbol in the place of one, and go on from there, or end the record there. */
+  #branch({ begin, token }, text) {
     this.tree.remember();
     this.tree.walk(this.tree.locate(begin));
+    if (text === "") {
+      const [, logprob] = token.top.find(([symbol]) => symbol === "");
+      this.tree.end({ text, logprob, top: token.top });
+      this.show();
+      this.#sayEnd();
+      return;
+    }
     this.tree.grow(this.tree.current, text);
     this.show();
     this.#write();
@@ -265,10 +283,9 @@ class Page {
       isWriting: this.#isBusy,
       canUndo: this.tree.canUndo,
       canRedo: this.tree.canRedo,
-      canRepeat: this.tree.current.isWritten,
+      canRepeat: this.tree.current.isWritten || this.tree.current.isEnded,
     });
   }
-
 }
 
 /** Take the link out of the address: the text is another one from now on. */

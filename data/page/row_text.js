@@ -9,16 +9,16 @@ const MAX_EMPTY_SYMBOLS = 100000;
 /** A text while it is written. It releases its tokens as soon as no stop string can take their characters back. */
 export class RowText {
   /**
-   * @param {{length: number, stop: string[], unfinished: number[], tail: string, excess: string}} start `unfinished`
+   * @param {{length: number, stop: string[], unfinished: number[], tail: string, heldBack: string}} start `unfinished`
    *     are the first bytes of a character, `tail` the last characters of what stands before, in which a stop string
-   *     may begin, and `excess` characters of the last symbol that no longer belonged to it
+   *     may begin, and `heldBack` characters that the model has written behind the end of the text before
    */
-  constructor({ length, stop, unfinished, tail, excess }) {
+  constructor({ length, stop, unfinished, tail, heldBack }) {
     this.length = length;
     this.stop = stop;
     this.reader = new TextReader(unfinished);
     this.tail = tail;
-    this.excess = excess;
+    this.heldBack = heldBack;
     this.maxStopLength = Math.max(0, ...stop.map((text) => text.length));
     /** Why the text has ended, or null. */
     this.finish = null;
@@ -32,20 +32,28 @@ export class RowText {
 
   /** What a text that goes on from here begins with. */
   get state() {
-    return { unfinished: this.reader.unfinished, tail: this.tail, excess: this.excess };
+    // What may become a stop string is not in the text yet: whoever goes on reads it once more.
+    const before = this.tail.slice(0, this.tail.length - this.pending.length);
+    return { unfinished: this.reader.unfinished, tail: before, heldBack: this.pending + this.heldBack };
   }
 
-  /** Read a prompt: a stop string that ends in it does not count, and what the text before has left over is lost. */
+  /**
+   * Read a prompt. What the text before has held back stands in front of it, and does not count; a stop string that ends
+   * in the prompt does not count either.
+   */
   readPrompt(prompt) {
+    const before = this.heldBack + this.reader.end();
+    this.heldBack = "";
+    if (before) this.waiting.push({ text: before, logprob: null, top: [] });
+    this.#certainLength += before.length;
     this.reader = new TextReader();
-    this.excess = "";
-    this.#keepTail(prompt);
+    this.#keepTail(before + prompt);
   }
 
-  /** Begin with the characters that the text before has left over; they may end this one too. */
-  takeExcess() {
-    const characters = this.excess;
-    this.excess = "";
+  /** Begin with the characters that the text before has held back; they may end this one too. */
+  takeHeldBack() {
+    const characters = this.heldBack;
+    this.heldBack = "";
     if (characters) this.waiting.push({ text: characters, logprob: null, top: [] });
     this.#add(characters);
   }
@@ -66,21 +74,37 @@ export class RowText {
     this.#add(characters);
   }
 
-  /** End the text because the model has ended it, or nobody wants the rest of it. */
+  /** End the text where the model has ended it. */
   end(finish) {
-    if (finish !== "abort") {
-      const rest = this.reader.end();
-      if (rest) this.waiting.push({ text: rest, logprob: 0, top: [] });
-      this.#add(rest);
-    }
+    const rest = this.reader.end();
+    if (rest) this.waiting.push({ text: rest, logprob: 0, top: [] });
+    this.#add(rest);
     if (!this.finish) this.#finish(finish);
+  }
+
+  /**
+   * End a record with its boundary symbol, whose text is "", or the sign for a character that is not whole.
+   *
+   * @param {{logprob: number, top: Array}} token
+   */
+  endRecord(token) {
+    const rest = this.reader.end();
+    this.waiting.push({ ...token, text: rest });
+    this.#add(rest);
+    if (!this.finish) this.#finish("end");
+  }
+
+  /** End the text where it is, because nobody wants the rest of it. What may become a stop string is not shown. */
+  abort() {
+    this.finish = "abort";
   }
 
   /** Return the tokens that are now certain, and were not returned before. */
   release() {
     const tokens = [];
     let free = this.#certainLength - this.text.length;
-    while (this.waiting.length && this.waiting[0].text.length <= free && (free > 0 || !this.finish)) {
+    const takesEmpty = !this.finish || this.finish === "end";
+    while (this.waiting.length && this.waiting[0].text.length <= free && (free > 0 || takesEmpty)) {
       free -= this.waiting[0].text.length;
       tokens.push(this.waiting.shift());
     }
@@ -96,7 +120,7 @@ export class RowText {
   #add(characters) {
     for (const [index, character] of [...characters].entries()) {
       if (this.finish) {
-        if (this.finish === "length") this.excess = [...characters].slice(index).join("");
+        if (this.finish === "length") this.heldBack = [...characters].slice(index).join("");
         return;
       }
       this.pending += character;

@@ -51,6 +51,7 @@ export class ServerEngine {
       ),
       symbols: model.symbols,
       abilities: { match: "match" in model.chain, jsonSchema: "match" in model.chain, best: true, score: true, top: 10 },
+      records: model.records,
       card: model.summary ? { summary: model.summary } : null,
       documentation: true,
     };

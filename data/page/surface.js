@@ -87,7 +87,7 @@ export class Surface {
     return this.#views.flatMap((view) => {
       const start = begin;
       begin += view.length;
-      return view.symbols.map((symbol) => ({ ...symbol, begin: start + symbol.begin }));
+      return [...view.symbols, ...view.ends].map((symbol) => ({ ...symbol, begin: start + symbol.begin }));
     });
   }
 
@@ -121,7 +121,7 @@ export class Surface {
     if (!this.#isGrowing && this.textarea.value !== this.tree.text) {
       this.textarea.value = this.tree.text;
     }
-    this.backdrop.parentElement.classList.toggle("empty", this.#shown === 0);
+    this.backdrop.parentElement.classList.toggle("empty", this.#shown === 0 && !this.tree.current.isEnded);
     if (isFollowing) {
       scroller.scrollTop = scroller.scrollHeight;
     }
@@ -132,6 +132,10 @@ export class Surface {
 class PieceView {
   element = document.createElement("span");
   symbols = [];
+  /** The end of a record, where it is shown and its token is known. */
+  ends = [];
+  /** The mark at the end of a record, or null. */
+  #mark = null;
   /** Characters that are shown. */
   length = 0;
   #text = "";
@@ -147,7 +151,8 @@ class PieceView {
   canGrow(length) {
     const { text, tokens } = this.piece;
     const hasRightTokens = this.#hasTokens === tokens.length > 0 || this.length === 0;
-    return hasRightTokens && this.length <= length && text.startsWith(this.#text);
+    const hasRightEnd = this.#mark === null || this.piece.isEnded;
+    return hasRightTokens && hasRightEnd && this.length <= length && text.startsWith(this.#text);
   }
 
   show(length, isNew) {
@@ -159,13 +164,29 @@ class PieceView {
       this.length = length;
     }
     this.#text = this.piece.text.slice(0, this.length);
+    if (this.piece.isEnded && this.#mark === null && this.length === this.piece.text.length) {
+      this.#showEnd(isNew);
+    }
+  }
+
+  #showEnd(isNew) {
+    const { piece, length } = this;
+    const token = piece.ending;
+    this.#mark = document.createElement("span");
+    this.#mark.className = `end${isNew ? " new" : ""}`; // style.css has the word, which is no part of the text
+    if (token) {
+      this.#mark.classList.add("symbol", `level${levelOf(surpriseOf(token))}`);
+      this.ends = [{ piece, token, element: this.#mark, begin: length }];
+    }
+    this.element.append(this.#mark);
   }
 
   #showTokens(length, isNew) {
     const { tokens } = this.piece;
     while (this.symbols.length < tokens.length) {
       const token = tokens[this.symbols.length];
-      if (this.length + token.text.length > length) {
+      const mayEnd = token.text === "" && this.symbols.length === tokens.length - 1; // a record, with a mark of its own
+      if (mayEnd || this.length + token.text.length > length) {
         return;
       }
       const element = document.createElement("span");

@@ -13,14 +13,20 @@ const WORDS = new Map([
   ["\r", "carriage return"],
 ]);
 
-/** Return a symbol with signs for what is invisible. */
-export function showSymbol(text) {
-  return text === "" ? "∅" : [...text].map((character) => NAMES.get(character) ?? character).join("");
+/** What stands for the symbol that ends a record, which has no text. */
+const END = "end";
+
+/** Return a symbol with signs for what is invisible; with `hasEnd` the one without text ends a record. */
+export function showSymbol(text, hasEnd = false) {
+  if (text === "") {
+    return hasEnd ? END : "∅";
+  }
+  return [...text].map((character) => NAMES.get(character) ?? character).join("");
 }
 
 /** Return a symbol as it is read aloud. */
 export function sayWord(text) {
-  return WORDS.get(text) ?? text;
+  return WORDS.get(text) ?? (text === "" ? "end of the record" : text);
 }
 
 /** Return whether a symbol is text by itself, not a byte of a character. */

@@ -18,8 +18,12 @@ export class Tokenizer {
     this.texts.forEach((text, token) => {
       if (token !== this.unknown && [...text].length === 1) this.tokenByCharacter.set(text, token);
     });
-    /** Whether every symbol is one character. */
-    this.isPerCharacter = this.symbols.every((symbol, token) => symbol.length && [...this.texts[token]].length === 1);
+    /** The token that ends a record; null in a model of one text. It has no bytes, and its text is "". */
+    this.boundary = metadata.records?.boundary ?? null;
+    /** Whether every symbol of a text is one character. */
+    this.isPerCharacter = this.symbols.every(
+      (symbol, token) => token === this.boundary || (symbol.length && [...this.texts[token]].length === 1),
+    );
   }
 
   /**
@@ -45,7 +49,8 @@ export class Tokenizer {
     if (policy === "unknown" && this.unknown !== null) return tokens.map((token) => token ?? this.unknown);
     const first = `${JSON.stringify(characters[position])} at position ${position}`;
     const advice = policy === "unknown" ? "there is no unknown symbol; leave it out" : "leave it out";
-    throw new EngineError("prime", `the model's ${this.symbols.length} symbols do not include ${first}; ${advice}`);
+    const count = this.symbols.length - (this.boundary === null ? 0 : 1);
+    throw new EngineError("prime", `the model's ${count} symbols do not include ${first}; ${advice}`);
   }
 }
 

@@ -13,6 +13,8 @@ export class Piece {
   finish = null;
   /** Tokens whose texts are the text, or none where the model has not read it. */
   tokens = [];
+  /** The token of the boundary symbol behind the text of a record that has ended; null where it is not known. */
+  ending = null;
   number = nextNumber++;
 
   /**
@@ -27,6 +29,11 @@ export class Piece {
 
   get isWritten() {
     return this.request !== null;
+  }
+
+  /** Whether it is the end of a record, behind which nothing stands. */
+  get isEnded() {
+    return this.finish === "end";
   }
 
   /** Where the text ends within what the request has written. */
@@ -94,15 +101,15 @@ export class Tree {
   }
 
   #place() {
-    return { piece: this.current, text: this.text };
+    return { piece: this.current, text: this.text, isEnded: this.current.isEnded };
   }
 
   #travel(from, to) {
     if (from.length > 0) {
       to.push(this.#place());
-      const { piece, text } = from.pop();
-      const isThere = this.#holds(piece) && piece.fullText === text;
-      const place = isThere ? piece : [this.root, ...this.pieces].find((each) => each.fullText === text);
+      const { piece, text, isEnded } = from.pop();
+      const isThere = this.#holds(piece) && piece.fullText === text && piece.isEnded === isEnded;
+      const place = isThere ? piece : this.find((each) => each.fullText === text, isEnded);
       if (place) {
         this.walk(place);
       } else {
@@ -113,6 +120,12 @@ export class Tree {
 
   #holds(piece) {
     return piece === this.root || (piece.parent.children.includes(piece) && this.#holds(piece.parent));
+  }
+
+  /** Return a piece that fits, or undefined; where some have the same text, one that is the end of a record or not. */
+  find(fits, isEnded) {
+    const pieces = [this.root, ...this.pieces].filter(fits);
+    return pieces.find((piece) => piece.isEnded === isEnded) ?? pieces[0];
   }
 
   /** Go to a piece. */
@@ -129,6 +142,16 @@ export class Tree {
     parent.children.push(piece);
     this.walk(piece);
     return piece;
+  }
+
+  /** End the record here; `ending` is the token of its boundary symbol, or null. */
+  end(ending) {
+    const end = this.current.children.find((child) => child.isEnded && child.text === "");
+    if (end) {
+      this.walk(end);
+    } else {
+      Object.assign(this.grow(this.current, ""), { finish: "end", ending });
+    }
   }
 
   /** Take a piece without children out of the tree. */
@@ -155,6 +178,9 @@ export class Tree {
       this.remove(draft);
       this.#heal(this.current);
     }
+    if (text === this.text) {
+      return; // what was typed is taken back
+    }
     const length = commonLength(this.text, text);
     const parent = this.locate(length);
     this.walk(parent);
@@ -163,7 +189,10 @@ export class Tree {
     }
   }
 
-  /** Return the piece of the current text that ends behind so many characters; a longer one is split there. */
+  /**
+   * Return the piece of the current text that ends behind so many characters. A longer one is split there, and one that
+   * ends a record in front of its end: something else may stand there.
+   */
   locate(length) {
     let begin = 0;
     for (const piece of this.current.path) {
@@ -176,6 +205,9 @@ export class Tree {
       }
       begin += piece.text.length;
       if (length === begin) {
+        if (piece.isEnded) {
+          this.#split(piece, piece.text.length);
+        }
         return piece;
       }
     }
@@ -197,12 +229,12 @@ export class Tree {
   #split(piece, length) {
     const rest = new Piece(piece, piece.text.slice(length), piece.request, piece.begin + length);
     Object.assign(rest, { children: piece.children, lastChild: piece.lastChild });
-    Object.assign(rest, { session: piece.session, finish: piece.finish });
+    Object.assign(rest, { session: piece.session, finish: piece.finish, ending: piece.ending });
     rest.children.forEach((child) => (child.parent = rest));
     rest.tokens = tokensBetween(piece.tokens, length, piece.text.length);
     piece.tokens = tokensBetween(piece.tokens, 0, length);
     Object.assign(piece, { text: piece.text.slice(0, length), children: [rest], lastChild: rest });
-    Object.assign(piece, { session: null, finish: "split" });
+    Object.assign(piece, { session: null, finish: "split", ending: null });
     if (this.current === piece) {
       this.current = rest;
     }
@@ -214,8 +246,8 @@ export class Tree {
     if (piece.children.length !== 1 || this.current === rest || !piece.continuesAs(rest)) {
       return;
     }
-    const { children, lastChild, session, finish } = rest;
-    Object.assign(piece, { children, lastChild, session, finish, text: piece.text + rest.text });
+    const { children, lastChild, session, finish, ending } = rest;
+    Object.assign(piece, { children, lastChild, session, finish, ending, text: piece.text + rest.text });
     piece.tokens = [...piece.tokens, ...rest.tokens];
     piece.children.forEach((child) => (child.parent = piece));
   }

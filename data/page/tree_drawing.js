@@ -52,7 +52,7 @@ export class TreeDrawing {
   #drawPoint(piece, { x, y }, path, lanes) {
     const isCurrent = piece === this.tree.current;
     const group = make("g", {
-      class: `point${path.has(piece) ? " on-path" : ""}${piece.isWritten ? " by-model" : ""}`,
+      class: `point${path.has(piece) ? " on-path" : ""}${piece.isWritten ? " by-model" : ""}${piece.isEnded ? " ended" : ""}`,
       role: "treeitem",
       tabindex: isCurrent ? 0 : -1,
       "aria-level": piece.path.length + 1,
@@ -68,7 +68,11 @@ export class TreeDrawing {
     const title = make("title", {});
     title.textContent = describe(piece);
     const area = make("rect", { class: "area", x: 1, y: y - ROW / 2 + 1, width: "99%", height: ROW - 2, rx: 6 });
-    group.append(title, area, make("circle", { cx: x, cy: y, r: isCurrent ? 5.5 : 4 }), label);
+    const radius = isCurrent ? 5.5 : 4;
+    const point = piece.isEnded
+      ? make("rect", { class: "sign", x: x - radius, y: y - radius, width: 2 * radius, height: 2 * radius, rx: 1 })
+      : make("circle", { class: "sign", cx: x, cy: y, r: radius });
+    group.append(title, area, point, label);
     group.addEventListener("click", () => this.onWalk(piece));
     return group;
   }
@@ -145,6 +149,9 @@ function snippet(piece) {
   if (!piece.parent) {
     return "beginning";
   }
+  if (piece.isEnded && piece.text === "") {
+    return "end";
+  }
   const text = piece.text.replace(/\s+/g, " ").trim() || "↵";
   return text.length > SNIPPET ? `${text.slice(0, SNIPPET - 1)}…` : text;
 }
@@ -154,7 +161,8 @@ function describe(piece) {
     return "the beginning, without text";
   }
   const author = piece.isWritten ? `written with seed ${piece.request.seed}` : "typed";
-  return `${piece.text.length} characters, ${author}: ${piece.text.slice(0, 60)}`;
+  const end = piece.isEnded ? ", and the end of the record" : "";
+  return `${piece.text.length} characters, ${author}${end}: ${piece.text.slice(0, 60)}`;
 }
 
 function make(name, attributes) {

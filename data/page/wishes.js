@@ -8,9 +8,12 @@ export class Wishes {
   /** How many texts have begun with the seed: each has a number of its own behind it. */
   #used = 0;
 
+  #usualLength;
+
   /** @param {(id: string) => HTMLElement} find */
   constructor(find, onChange) {
     this.length = find("length");
+    this.#usualLength = this.length.valueAsNumber;
     this.seedField = find("seed");
     this.stop = find("stop");
     this.match = find("match");
@@ -28,6 +31,15 @@ export class Wishes {
 
   drawSeed() {
     this.seed = Math.floor(Math.random() * DRAWN_SEEDS);
+  }
+
+  /** Show a length, or the usual one for null, unless somebody has typed another one. */
+  suggestLength(length) {
+    const isUntouched = this.length.value === this.length.defaultValue;
+    this.length.defaultValue = Math.min(Math.max(1, length ?? this.#usualLength), Number(this.length.max));
+    if (isUntouched) {
+      this.length.value = this.length.defaultValue;
+    }
   }
 
   get seed() {

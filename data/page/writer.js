@@ -92,6 +92,7 @@ export class Writer {
         },
       });
       piece.finish = result.finish;
+      takeEnding(piece);
       piece.session = CUTS.has(result.finish) ? null : result.session;
       if (result.finish === "cut") {
         error = new EngineError("network", "the server ends");
@@ -100,7 +101,7 @@ export class Writer {
       piece.finish = "lost";
       error = reason instanceof EngineError ? reason : new EngineError("runtime", String(reason));
     }
-    if (piece.text === "") {
+    if (piece.text === "" && !piece.isEnded) {
       this.tree.remove(piece);
       if (error === null && !signal.aborted) {
         error = new EngineError("empty", emptyReason(piece.finish));
@@ -175,6 +176,15 @@ export async function waitForServer(engine, view, message, signal) {
     view.say("The server is there again.");
   }
   return !signal.aborted;
+}
+
+/** Take the end of a record out of the tokens of its text: something else may once stand in its place. */
+function takeEnding(piece) {
+  const last = piece.tokens.at(-1);
+  if (piece.isEnded && last) {
+    piece.ending = { ...last, text: "" };
+    piece.tokens = last.text === "" ? piece.tokens.slice(0, -1) : piece.tokens;
+  }
 }
 
 function emptyReason(finish) {

@@ -9,6 +9,7 @@ using Tokens = std::vector<std::int64_t>;
 /// One text, which is written in calls of many positions.
 struct Generator {
   std::vector<std::string> symbols;  ///< the bytes of each symbol
+  std::int64_t boundary = -1;        ///< the token that ends a record; -1 in a model of one text
   std::uint64_t drawn = 0;           ///< tokens that were drawn: the position of the noise of the next one
   Generator(const std::string& path, const Ort::SessionOptions& options)
       : session(env, path.c_str(), options), binding(session) {
@@ -19,6 +20,8 @@ struct Generator {
       std::string& symbol = symbols.emplace_back();
       for (std::size_t at = 0; at < code.size(); at += 2) symbol += char(std::stoi(code.substr(at, 2), nullptr, 16));
     }
+    const auto records = nlohmann::json::parse(read("gentext.records"));
+    if (!records.is_null()) boundary = records["boundary"];
     for (const auto& link : nlohmann::json::parse(read("gentext.chain"))) {
       const std::string name = link["name"];
       noise_columns.emplace_back(name, link["uniforms"]);
@@ -48,7 +51,8 @@ struct Generator {
     else feed<float>(name, {1, 1}, {float(number)});
   }
 
-  /// Read some tokens, then draw `count` further ones. Returns those that were drawn, -1 where the text has ended.
+  /// Read some tokens, then draw `count` further ones. Returns those that were drawn, -1 where the text has ended;
+  /// the last token of a record is the boundary.
   Tokens call(Tokens tokens, std::int64_t count, std::uint64_t seed) {
     const std::int64_t first = tokens.size(), positions = first + count;
     const auto noise = gentext::call_noise(noise_columns, seed, drawn, first, count);

@@ -40,7 +40,7 @@ int main(int count, char** words) try {
         text += byte;
         is_running = stop.empty() || !text.ends_with(stop);
       }
-      is_running &= token >= 0;
+      is_running &= token >= 0 && token != generator.boundary;
       if (!is_running) break;
     }
     if (!stop.empty() && text.ends_with(stop)) text.resize(std::max(shown, text.size() - stop.size()));
