@@ -89,3 +89,18 @@ def test_most_probable_records(server: ServerProcess, model: gentext.TextModel) 
     assert {text["finish"] for text in answer["texts"]} == {"end"}
     assert [text["text"] for text in answer["texts"]] == [text.text for text in best]
     assert [text["logprob"] for text in answer["texts"]] == pytest.approx([text.logprob for text in best], abs=1e-6)
+
+
+def test_score_of_a_record(server: ServerProcess, model: gentext.TextModel) -> None:
+    """Its end counts, an empty record has a probability too, and the most probable one has that of /best."""
+    texts = ["ab", "", "abc. d"]
+    for text, score in zip(texts, model.score_many(texts), strict=True):
+        answer = server.post("/score", text=text).json()
+        assert answer["tokens"] == [*text, ""] and answer["characters"] == len(text)
+        assert answer["token_logprobs"] == pytest.approx(score.logprobs.tolist(), abs=1e-6)
+        assert answer["logprob"] == pytest.approx(score.logprob, abs=1e-5)
+        assert (answer["bits_per_character"] is None) is (text == "")
+    [best] = model.best(count=1, length=3)
+    assert server.post("/score", text=best.text).json()["logprob"] == pytest.approx(best.logprob, abs=1e-4)
+    refused = server.post("/score", text="a\u2603")
+    assert refused.status_code == 400 and "\u2603" in refused.json()["error"]["message"]

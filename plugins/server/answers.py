@@ -13,6 +13,7 @@ from gentext.console import Bar, quiet
 from gentext.library import TextModel
 from gentext.plugins.server.messages import BestJob, ScoreJob
 from gentext.plugins.server.texts import RequestSpelling
+from gentext.record_scores import EncodedText, TextScorer, score_texts
 from gentext.searching import SearchOptions
 from gentext.session import runtime_version
 
@@ -69,6 +70,8 @@ def answer_job(model: TextModel, job: ScoreJob | BestJob, is_unwanted: Callable[
 
 
 def _answer_score(model: TextModel, job: ScoreJob) -> dict[str, Any]:
+    if model.bundle.records is not None:
+        return _score_record(model, job.text)
     score = model.score(job.text)
     return {
         "logprob": -score.nats,
@@ -76,6 +79,21 @@ def _answer_score(model: TextModel, job: ScoreJob) -> dict[str, Any]:
         "bits_per_character": score.bits_per_character,
         "unknown": score.unknown,
         "tokens": score.symbols,
+        "token_logprobs": score.logprobs.tolist(),
+    }
+
+
+def _score_record(model: TextModel, text: str) -> dict[str, Any]:
+    """Score a text as a whole record: its end counts too, and it may be empty."""
+    scorer = TextScorer(model._sampler)
+    [[(_, [score])]] = score_texts([scorer], [EncodedText(None, text, [scorer.encode(text)])], workers=1)
+    symbols = model.symbols
+    return {
+        "logprob": score.logprob,
+        "characters": len(text),
+        "bits_per_character": score.bits / len(text) if text else None,
+        "unknown": scorer.unknown,
+        "tokens": [symbols[token] for token in score.tokens.tolist()],
         "token_logprobs": score.logprobs.tolist(),
     }
 
