@@ -11,7 +11,6 @@ import struct
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,8 +66,8 @@ class KnownRecords:
         if not len(self.hashes):
             return np.zeros(len(hashes), bool)
         places = np.minimum(np.searchsorted(self.hashes, hashes), len(self.hashes) - 1)
-        found: NDArray[Any] = self.hashes[places] == hashes
-        return found
+        is_known: NDArray[np.bool_] = self.hashes[places] == hashes
+        return is_known
 
 
 def _find_problem(content: bytes) -> str:

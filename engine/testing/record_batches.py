@@ -38,8 +38,10 @@ def check_record_batches(name: str, cls: Callable[[Any, TokenCorpus, World], Bat
             collections.Counter(texts) == _expected_texts(corpus),
             f"{name}: epoch {epoch} does not read each record as many times as it counts, with the boundary at its end",
         )
-    again = _read_texts(name, [create(cls, config, corpus, World())], seed, 0)
-    require(epochs[0] == again, f"{name}: a new batcher gives other batches; they must depend on their arguments alone")
+    repeated = _read_texts(name, [create(cls, config, corpus, World())], seed, 0)
+    require(
+        epochs[0] == repeated, f"{name}: a new batcher gives other batches; they must depend on their arguments alone"
+    )
     _check_rank_records(name, cls, config, corpus, seed)
 
 
