@@ -56,6 +56,8 @@ def evaluate(
         text = model.path / HELD_OUT_FILE
         if not text.is_file():
             raise CorpusError(f"{model.path} has no held-out text beside it; name a text file")
+        if not text.stat().st_size:
+            raise CorpusError(f"{model.path}: nothing was held out when it was trained; name a text file")
     # The notebook's formula needs all of the text. It is read once, since it may come from a pipe.
     whole_text = read_corpus(str(text)).text if notebook else ""
     pieces = cut_pieces(iter([whole_text]) if notebook else iter_text(str(text)), PIECE_SIZE)
@@ -111,7 +113,7 @@ def _evaluate_records(model: TextModel, records: RecordsMeta, path: Path | None,
             count, symbols, logprob = count + 1, symbols + len(score.tokens), logprob + score.logprob
             bar.advance(1)
     if not count:
-        raise CorpusError(f"{path}: no records to measure")
+        raise CorpusError(f"{path}: no records to measure; name a file of records")
     nats, bits = -logprob / symbols, -logprob / count / math.log(2)
     if as_json:
         report = {

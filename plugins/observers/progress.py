@@ -37,8 +37,10 @@ def step_done(run: Run, progress: Progress) -> None:
 
 @hookimpl
 def evaluated(run: Run, progress: Progress) -> None:
+    has_loss = progress.val_loss is not None and math.isfinite(progress.val_loss)
+    held_out = f"held out {progress.val_loss:.4f}  " if has_loss else ""
     say(
-        f"step {progress.step}/{progress.total_steps}  loss {progress.loss:.4f}  held out {progress.val_loss:.4f}  "
+        f"step {progress.step}/{progress.total_steps}  loss {progress.loss:.4f}  {held_out}"
         f"{_symbols_per_second(progress):,.0f} symbols/s"
     )
 
