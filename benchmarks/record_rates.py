@@ -3,9 +3,10 @@
     python benchmarks/record_rates.py RUN [--count 30000] [--filter smiles] [--rounds 7] [--seconds 0.5] [--json]
 
 The first table has elapsed times: of the whole command `gen sample` with so many records, and of an opened generator
-that writes records of one row, one after another, in this process. The second one compares slots, which begin the next
-record where one has ended, with calls of the bare generator with as many rows, in processor time and one thread; slots
-without a record count for nothing. With `--filter` the command throws away what the filter refuses.
+that writes records of one row, one after another, in this process. The second one compares the records of
+`model.records`, decoded and in order, whose rows begin the next record where one has ended, with calls of the bare
+generator with as many rows, in processor time and one thread; idle positions of rows count for nothing. With `--filter`
+the command throws away what the filter refuses.
 """
 
 from __future__ import annotations
@@ -19,10 +20,15 @@ from pathlib import Path
 from typing import Any
 
 import common
-from slots import bare_calls, measure, slot_calls
+from slots import Call, bare_calls, measure
 
 from gentext.library import load
+from gentext.parameters import KeywordSpelling
+from gentext.plugins.samplers.onnx import OnnxGenerator
+from gentext.record_plan import MAX_RECORDS
+from gentext.record_requests import RecordRequest, prepare_records
 from gentext.run import GENERATOR_FILE
+from gentext.writing import WritingOptions
 
 #: Slots, and rows of the bare generator.
 ROWS = 256
@@ -47,6 +53,18 @@ def time_one_by_one(run: Path, length: int) -> float:
     for seed in range(ONE_BY_ONE):
         model.write(length=length, seed=seed, temperature=1)
     return (time.perf_counter() - begin) / ONE_BY_ONE
+
+
+def record_calls(generator: OnnxGenerator, run: Path, rows: int) -> Call:
+    """Return calls that write as many records as there are rows; their symbols are characters, and an end each."""
+    options = WritingOptions(seed=1, parameters={"temperature": 1})
+    request = RecordRequest(MAX_RECORDS, options=options, slots=rows)
+    stream, _ = prepare_records(generator, run, request, KeywordSpelling())
+
+    def call() -> int:
+        return sum(len(next(stream).text) + 1 for _ in range(rows))
+
+    return call
 
 
 def main() -> None:
@@ -75,7 +93,7 @@ def main() -> None:
     print(messages, file=sys.stderr)
     cases = {
         "bare": bare_calls(generator, ROWS),
-        "records": slot_calls(generator, ROWS, length=length, keeps_state=False),
+        "records": record_calls(generator, options.run, ROWS),
     }
     rates = measure(cases, options.rounds, options.seconds)
     shares = [record / bare for record, bare in zip(rates["records"], rates["bare"], strict=True)]

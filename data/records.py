@@ -216,6 +216,12 @@ def read_lines(pieces: Iterable[str]) -> Iterator[str]:
         yield last_line
 
 
+def parse_header(header: str) -> tuple[list[str], str]:
+    """Return the columns and the delimiter of a header, as `RecordReader.header` has it."""
+    delimiter = next((mark for mark in DELIMITERS if mark in header), DELIMITERS[0])
+    return next(csv.reader([header], delimiter=delimiter)), delimiter
+
+
 def format_row(fields: list[str], delimiter: str = ",") -> str:
     """Return a row of CSV without a line end; fields are quoted where they must be."""
     row = io.StringIO()

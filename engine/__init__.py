@@ -75,6 +75,13 @@ Sampling
     effects  remarks on parameters that have no effect, or act against another one
     parameters  parameters of the chain's links, set by flags or by keyword arguments
     writing  checks a request for texts, and prepares them
+    record_schedule  how many positions a call has in which records are drawn
+    record_rows  records side by side over one compiled generator
+    record_batches  records side by side over any other sampler
+    record_plan  which records of a seed are written
+    record_writing  whole records in order, new and different where asked for
+    record_output  records as text, JSON lines and CSV, and files of them
+    record_requests  checks a request for records, and prepares them
     score  the loss of a model on a text
     inspection  what a model thinks at each symbol of a text: probabilities and hidden units
     text_features  features of the places in a text, such as within quotes

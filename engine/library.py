@@ -17,7 +17,7 @@ from gentext.config import build_config, config_class
 from gentext.errors import CorpusError, UsageError, refuse_exit
 from gentext.generate import Piece
 from gentext.handover import check_opened
-from gentext.interfaces import OpenSampler, Sampler
+from gentext.interfaces import Filter, OpenSampler, Sampler
 from gentext.manager import host
 from gentext.opening import open_exported
 from gentext.parameters import KeywordSpelling, Spelling
@@ -27,7 +27,9 @@ from gentext.source import FILE_SAMPLER, find_source, openable_sources
 from gentext.writing import TextBatch, Writing, WritingOptions, WrittenText, prepare_writing
 
 if TYPE_CHECKING:
+    from gentext.record_requests import RecordRequest
     from gentext.record_scores import TextScore
+    from gentext.record_writing import RecordStream
     from gentext.score import Score, TextLoss
     from gentext.searching import BestTexts, Searching, SearchOptions
 
@@ -293,6 +295,84 @@ class TextModel:
         self.add_messages([*messages, *writing.notes])
         return TextStream(batch, self._next_piece)
 
+    def records(
+        self,
+        count: int,
+        *,
+        seed: int | None = None,
+        prefix: str = "",
+        prefixes: Sequence[str] | None = None,
+        fields: Mapping[str, str] | None = None,
+        length: int | None = None,
+        unique: bool = False,
+        novel: bool | str | os.PathLike[str] = False,
+        accept: str | None = None,
+        filters: Sequence[str | Filter] = (),
+        max_tries: int = 1000,
+        shard: tuple[int, int] = (0, 1),
+        ordered: bool = True,
+        slots: int | None = None,
+        match: str | None = None,
+        json_schema: Mapping[str, Any] | str | os.PathLike[str] | None = None,
+        match_prime: bool = False,
+        unknown: str = "error",
+        style: str | None = None,
+        chain: Sequence[str] | None = None,
+        params: Mapping[str, object] | None = None,
+        **parameters: object,
+    ) -> RecordStream:
+        """Return an iterator over ``count`` whole records, which are written while it is read, in any number.
+
+        Record i has the number i, and depends on that, the seed and the arguments alone. One that has no end within
+        ``length`` characters, by default twice as many as the longest training record has, is thrown away, and its
+        number draws again, ``max_tries`` times at most; so is each that the other arguments refuse. ``unique``: of
+        equal records the first stays. ``novel``: none is among the training records, of the run itself or of that whose
+        folder or file of hashes it names. ``accept`` is a regular expression that all of a record matches. ``filters``
+        are names of filters, or functions that return for a list of texts which of them may stay.
+
+        Records begin with ``prefix``, or there are ``count`` of each of ``prefixes``, or with the leading ``fields`` of
+        rows of a table, by column. With ``shard=(i, n)`` only the numbers that are i modulo n are written, which are
+        unique among themselves. Without ``ordered`` each comes as soon as it ends. ``slots`` are written side by side,
+        which changes none. Other arguments are those of `write`.
+
+        The iterator has the attributes ``plan``, ``written`` and ``thrown_away``, the counts of records by the reason.
+
+        Raises UsageError for a model of one text and for an impossible argument, PrimeError for an unknown character of
+        a prefix, RunError without the hashes for ``novel``; while records are read, GenError for a number whose tries
+        are used up, PluginError for a filter that fails.
+        """
+        from gentext.filters import CheckedFilter, create_filter  # `gen sample` of one text does not need them
+        from gentext.record_requests import Prefix, RecordRequest
+
+        options = _writing_options(
+            1, None, seed, 0, (), unknown, style, chain, params, parameters, match, json_schema, match_prime
+        )
+        texts = [prefix] if prefixes is None else list(prefixes)
+        request = RecordRequest(
+            count=count,
+            prefixes=[Prefix(text, title=f"prefixes[{number}]") for number, text in enumerate(texts)],
+            fields=fields or {},
+            options=options,
+            length=length,
+            shard=shard,
+            ordered=ordered,
+            unique=unique,
+            novel=novel if isinstance(novel, bool) else Path(novel),
+            accept=accept,
+            filters=[
+                create_filter(each, {}) if isinstance(each, str) else CheckedFilter(f"filters[{number}]", each)
+                for number, each in enumerate(filters)
+            ],
+            max_tries=max_tries,
+            slots=slots,
+            keeps_tokens=True,
+        )
+        with console.quiet() as messages:
+            stream, writing = self.prepare_records(request)
+        self.add_messages([*messages, *writing.notes])
+        stream.add_messages = self.add_messages
+        return stream
+
     def best(
         self,
         prime: str = "",
@@ -413,6 +493,14 @@ class TextModel:
     ) -> Writing:
         """Check a request and prepare its texts; messages are printed on stderr. See `prepare_writing`."""
         return prepare_writing(self._sampler, primes, options, spelling)
+
+    def prepare_records(
+        self, request: RecordRequest, spelling: Spelling = KEYWORD_SPELLING
+    ) -> tuple[RecordStream, Writing]:
+        """Check a request for records and prepare it; see `gentext.record_requests.prepare_records`."""
+        from gentext.record_requests import prepare_records
+
+        return prepare_records(self._sampler, self.path, request, spelling)
 
     def prepare_search(self, prime: str, options: SearchOptions, spelling: Spelling = KEYWORD_SPELLING) -> Searching:
         """Check a request for the most probable texts and prepare it; see `gentext.searching.prepare_search`."""

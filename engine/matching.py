@@ -77,9 +77,9 @@ class TextMatches:
     budgets: NDArray[np.int64]
     """How many characters each text may have."""
 
-    def of_texts(self, numbers: range) -> TextMatches:
-        """Return the same for some of the texts."""
-        texts = slice(numbers.start, numbers.stop)
+    def of_texts(self, numbers: Sequence[int]) -> TextMatches:
+        """Return the same for the texts with these numbers."""
+        texts = np.array(numbers)
         return dataclasses.replace(self, first_states=self.first_states[texts], budgets=self.budgets[texts])
 
 

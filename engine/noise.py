@@ -71,18 +71,19 @@ def row_uniforms(
     """
     rows = len(keys)
     if rows < MIN_VECTOR_ROWS:
-        blocks = [
-            uniforms(seed, stream, name, position, count, columns)
-            for (seed, stream), position in zip(keys.tolist(), positions.tolist(), strict=True)
-        ]
-        return np.stack(blocks, axis=1)
+        noise = np.zeros((count, rows, columns), np.float32)
+        for row, ((seed, stream), position) in enumerate(zip(keys.tolist(), positions.tolist(), strict=True)):
+            before = min(max(-position, 0), count)  # a counter below 0 would carry into its next word
+            noise[before:, row] = uniforms(seed, stream, name, position + before, count - before, columns)
+        return noise
     first_index = positions * columns
-    block_count = (3 + count * columns + 3) // 4  # the first number is up to three words within its block
+    first_word = first_index % 4  # within its block
+    block_count = (int(first_word.max()) + count * columns + 3) // 4
     counters = (first_index // 4 + 1)[:, None] + np.arange(block_count)
     words = _philox_blocks(counters.astype(np.uint64), counter_plane(name), keys).reshape(rows, -1)
-    indices = (first_index % 4)[:, None] + np.arange(count * columns)
-    noise = _fractions(np.take_along_axis(words, indices, axis=1)).reshape(rows, count, columns)
-    return np.ascontiguousarray(noise.transpose(1, 0, 2))
+    indices = first_word[:, None] + np.arange(count * columns)
+    fractions = _fractions(np.take_along_axis(words, indices, axis=1)).reshape(rows, count, columns)
+    return np.ascontiguousarray(fractions.transpose(1, 0, 2))
 
 
 def _fractions(words: Words) -> NDArray[np.float32]:

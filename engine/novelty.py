@@ -23,6 +23,8 @@ _HEADER = struct.Struct("<16sIQI")
 _MAGIC, _VERSION = b"gentext hashes\n\0", 1
 #: Offset of the hashes, in bytes.
 _OFFSET = 64
+#: Hashes that a `HashSet` gathers before it sorts them. A set of Python's takes about 70 bytes for each.
+NEWEST_HASHES = 2**15
 
 
 def hash_record(text: str) -> int:
@@ -62,12 +64,52 @@ class KnownRecords:
 
     def contain(self, texts: Iterable[str]) -> NDArray[np.bool_]:
         """Return for each text whether it was among the records, but for one chance in 2 ** 64 / n."""
-        hashes = np.fromiter(map(hash_record, texts), np.uint64)
-        if not len(self.hashes):
-            return np.zeros(len(hashes), bool)
-        places = np.minimum(np.searchsorted(self.hashes, hashes), len(self.hashes) - 1)
-        is_known: NDArray[np.bool_] = self.hashes[places] == hashes
-        return is_known
+        return _find_sorted(self.hashes, hash_records(texts))
+
+
+class HashSet:
+    """A set of 64-bit hashes that grows, in 16 bytes a hash at most: 8, and as many while blocks are joined.
+
+    New hashes gather in a set of Python's. Where it is full they become a sorted block, and blocks of like size are
+    joined, so that there are few of them.
+    """
+
+    def __init__(self) -> None:
+        self._blocks: list[NDArray[np.uint64]] = []
+        """Sorted, the largest first, each less than half as large as the one before."""
+        self._newest: set[int] = set()
+
+    def add(self, record_hash: int) -> None:
+        """Add a hash."""
+        self._newest.add(record_hash)
+        if len(self._newest) < NEWEST_HASHES:
+            return
+        block = np.sort(np.fromiter(self._newest, np.uint64, len(self._newest)))
+        self._newest.clear()
+        while self._blocks and len(self._blocks[-1]) < 2 * len(block):
+            block = np.concatenate([self._blocks.pop(), block])
+            block.sort(kind="stable")  # which joins sorted parts
+        self._blocks.append(block)
+
+    def contain(self, hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Return for each of n hashes whether it is in the set: bool [n]."""
+        contained = np.fromiter(map(self._newest.__contains__, hashes.tolist()), np.bool_, len(hashes))
+        for block in self._blocks:
+            contained |= _find_sorted(block, hashes)
+        return contained
+
+
+def hash_records(texts: Iterable[str]) -> NDArray[np.uint64]:
+    """Return the hash of each record, see `hash_record`."""
+    return np.fromiter(map(hash_record, texts), np.uint64)
+
+
+def _find_sorted(block: NDArray[np.uint64], hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Return for each of n hashes whether it is in a sorted block: bool [n]."""
+    if not len(block):
+        return np.zeros(len(hashes), np.bool_)
+    places = np.minimum(np.searchsorted(block, hashes), len(block) - 1)
+    return np.equal(block[places], hashes)
 
 
 def _find_problem(content: bytes) -> str:
