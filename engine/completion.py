@@ -1,4 +1,4 @@
-"""What a shell completes after Tab: presets, texts and models by name, runs. The shell itself completes files."""
+"""What a shell completes after Tab: presets, texts, models, filters, runs. The shell itself completes files."""
 
 from __future__ import annotations
 
@@ -31,3 +31,11 @@ def complete_models(incomplete: str) -> list[str]:
     from gentext.data.shipped import shipped_models
 
     return [*complete_runs(incomplete), *(name for name in shipped_models() if name.startswith(incomplete))]
+
+
+def complete_filters(incomplete: str) -> list[tuple[str, str]]:
+    """Return the filters of installed plugins whose names begin so, with what they do."""
+    from gentext.manager import host
+
+    filters = host().registry.registered("filter")
+    return [(component.name, component.summary) for component in filters if component.name.startswith(incomplete)]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gentext.config import build_config, config_class
-from gentext.errors import GenError, PluginError, exit_error, reason
+from gentext.errors import ConfigError, GenError, PluginError, UsageError, exit_error, nearest, reason
 from gentext.interfaces import Filter
 from gentext.manager import host, is_strict
 
@@ -63,6 +63,20 @@ class CheckedFilter:
             except BaseException:
                 return f"the text {text!r:.80}"
         return f"{len(texts)} texts"
+
+
+def create_filters(names: Sequence[str], options: Mapping[str, Any]) -> list[CheckedFilter]:
+    """Create registered filters by name; ``options`` has a table for each of them, as ``--set filter.NAME.KEY=VALUE``.
+
+    Raises UsageError for options of a filter that is not used, ConfigError for what is no table, and what
+    `create_filter` raises.
+    """
+    for name, table in options.items():
+        if not isinstance(table, Mapping):
+            raise ConfigError(f"--set filter.{name}={table!r}: expected an option of a filter, filter.NAME.KEY=VALUE")
+        if name not in names:
+            raise UsageError(f"--set filter.{name}...: there is no --filter {name}.{nearest(name, names)}")
+    return [create_filter(name, options.get(name, {})) for name in names]
 
 
 def create_filter(name: str, options: Mapping[str, Any]) -> CheckedFilter:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,8 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import raiser
+from conftest import Gen
+from fuzz.plugin_modules import BODIES, HEADER
+from helpers import fails, one_line, raiser
 
+from gentext.completion import complete_filters
 from gentext.config import NonNegative
 from gentext.errors import ConfigError, GenError, PluginError, UnknownComponent, UsageError
 from gentext.filters import create_filter
@@ -27,7 +32,8 @@ AddFilter = Callable[[str, Any], None]
 def add_filter(monkeypatch: pytest.MonkeyPatch) -> AddFilter:
     """Return a function that registers a filter for the test."""
     plugin_host = PluginHost(entry_points=False)
-    monkeypatch.setattr("gentext.filters.host", lambda: plugin_host)
+    for module in ("filters", "manager"):
+        monkeypatch.setattr(f"gentext.{module}.host", lambda: plugin_host)
 
     def add(name: str, target: Any) -> None:
         plugin_host.registry.add(Component("filter", name, target, "a filter", Distribution("elsewhere", "1")))
@@ -91,6 +97,18 @@ def test_error_of_a_filter_is_one_line(
         create_filter("numbers", {})(["12"])
 
 
+@pytest.mark.parametrize("body", [body for body in BODIES if "print" not in body and "stdout" not in body])
+def test_whatever_a_filter_does_is_one_line(body: str, add_filter: AddFilter) -> None:
+    names: dict[str, Any] = {}
+    exec(f"{HEADER}\ndef answer(texts):\n    {body.replace('OWN', '[True] * len(texts)')}\n", names)
+    add_filter("strange", lambda config: names["answer"])
+    try:
+        assert create_filter("strange", {})(["a", "b"]) == [True, True]
+        assert "OWN" in body
+    except PluginError as error:
+        assert str(error).startswith("the filter 'strange' ") and len(str(error).splitlines()) == 1
+
+
 @pytest.mark.parametrize("error", [UsageError("read me"), KeyboardInterrupt()])
 def test_errors_for_the_user_stay_as_they_are(error: GenError | KeyboardInterrupt, add_filter: AddFilter) -> None:
     add_filter("asks", lambda config: raiser(error))
@@ -112,3 +130,101 @@ def test_example_without_its_library_is_one_line(add_filter: AddFilter, monkeypa
     add_filter("smiles", "gentext_smiles.filter:SmilesFilter")
     with pytest.raises(PluginError, match=r"^the filter 'smiles' of elsewhere 1 cannot be loaded .*rdkit"):
         create_filter("smiles", {})
+
+
+def test_a_shell_completes_filters(add_filter: AddFilter) -> None:
+    add_filter("long", Long)
+    assert complete_filters("lo") == [("long", "a filter")]
+    assert complete_filters("s") == []
+
+
+# -- gen sample --filter ----------------------------------------------------------------------
+
+
+def written(result: tuple[int, str, str]) -> list[dict[str, Any]]:
+    """Return the records of ``gen sample --json``."""
+    code, out, err = result
+    assert code == 0, err
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def test_each_number_draws_again_until_all_filters_accept(
+    add_filter: AddFilter, tiny_records_run: Path, gen: Gen
+) -> None:
+    asked: list[str] = []
+
+    def count_texts(texts: Sequence[str]) -> list[bool]:
+        asked.extend(texts)
+        return [text.count(" ") % 2 == 0 for text in texts]
+
+    add_filter("long", Long)
+    add_filter("even", lambda config: count_texts)
+    words = ("sample", tiny_records_run, "--count", 60, "--seed", 4, "--json", "--length", 60)
+    filters = ("--filter", "long", "--filter", "even", "--set", "filter.long.characters=12")
+    unfiltered = written(gen(*words))
+    result = gen(*words, *filters, "--slots", 16)
+    records = written(result)
+    assert [record["number"] for record in records] == list(range(60))
+    accepted = [len(record["text"]) >= 12 and record["text"].count(" ") % 2 == 0 for record in unfiltered]
+    assert 5 < sum(accepted) < 55
+    for record, first, is_accepted in zip(records, unfiltered, accepted, strict=True):
+        assert len(record["text"]) >= 12 and record["text"].count(" ") % 2 == 0
+        assert (record == first) == is_accepted  # what stays is what was written without a filter
+    # the counts of both filters are those of the tries, and the second one is asked about what the first one accepts
+    line = result[2].splitlines()[-1]
+    counts = {name: int(re.search(rf"([\d,]+) refused by {name}\b", line)[1]) for name in ("long", "even")}  # type: ignore[index]
+    cut = re.search(r"([\d,]+) cut", line)
+    assert counts["long"] + counts["even"] + (int(cut[1]) if cut else 0) == sum(r["stream"] // 2**40 for r in records)
+    assert len(asked) == counts["even"] + 60 and min(map(len, asked)) >= 12
+    assert written(gen(*words, *filters, "--slots", 1)) == records
+
+
+def test_failure_in_the_middle_leaves_whole_records(
+    add_filter: AddFilter, tiny_records_run: Path, gen: Gen, tmp_path: Path
+) -> None:
+    calls: list[int] = []
+
+    def fail_later(texts: Sequence[str]) -> list[bool]:
+        calls.append(len(texts))
+        if sum(calls) > limit:
+            raise ValueError("out of order")
+        return [len(text) % 3 > 0 for text in texts]
+
+    add_filter("careful", lambda config: fail_later)
+    output = tmp_path / "records.txt"
+    words = ("sample", tiny_records_run, "--count", 100, "--filter", "careful", "--slots", 4)
+    limit = 60
+    line = fails(1, gen(*words, "--seed", 4, "-o", output), "the filter 'careful' fails on ", "out of order")
+    assert "GEN_PLUGINS_STRICT=1 shows where" in line
+    beginning = output.read_text(encoding="utf-8")
+    assert 5 < beginning.count("\n") < 60 and beginning.endswith("\n")
+    limit = 10**9
+    code, _, err = gen("sample", "--resume", "-o", output)
+    assert code == 0, err
+    assert gen(*words, "--seed", 4)[1] == output.read_text(encoding="utf-8")
+    assert output.read_text(encoding="utf-8").startswith(beginning)
+
+
+@pytest.mark.parametrize(
+    ("words", "fragment"),
+    [
+        ("--filter lang", "no filter 'lang'. Available: long. Did you mean 'long'?"),
+        ("--filter long --set filter.long.characters=-1", "filter.long.characters = -1: "),
+        ("--filter long --set filter.long=3", "--set filter.long=3: expected an option"),
+        ("--set filter.long.characters=3", "no --filter long"),
+        ("--filter long --set filter.lonk.characters=3", "Did you mean 'long'?"),
+        ("--filter long --set filter.long.characters=9999 --max-tries 3", "3 refused by long"),
+    ],
+)
+def test_wrong_filter_is_one_line(
+    words: str, fragment: str, add_filter: AddFilter, tiny_records_run: Path, gen: Gen
+) -> None:
+    add_filter("long", Long)
+    code, out, err = gen("sample", tiny_records_run, "--count", 5, "--seed", 4, *words.split(" "))
+    assert code in (1, 2) and out == ""
+    assert fragment in one_line(err)
+
+
+def test_model_of_one_text_has_no_records_to_filter(add_filter: AddFilter, tiny_run: Path, gen: Gen) -> None:
+    add_filter("long", Long)
+    fails(2, gen("sample", tiny_run, "--filter", "long"), "--filter is for models of records")

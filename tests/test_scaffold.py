@@ -58,6 +58,9 @@ def test_plugins_work(gen, tmp_path, monkeypatch):
     for options in (chain, ("--sampler", "my_sampler", "--set", "sampler.share=0.5")):
         out, _ = run("sample", RUN, "--length", 20, *options)
         assert len(out) == 21
+    filtered = ("--filter", "my_filter", "--set", "filter.my_filter.pairs=at")
+    out, err = run("sample", RECORDS, "--count", 20, "--seed", 1, *filtered)
+    assert len(out.splitlines()) == 20 and "refused by my_filter" in err
     run("my_command", TEXT)
     assert run("plugins", "my_strategy", "--check")[0] == "my_strategy: keeps the rules, and compiles\\n"
 """
@@ -84,13 +87,14 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
-def test_generated_tests_pass_and_plugins_work(workplace: Path, tiny_text: Path, tiny_run: Path) -> None:
+def test_generated_tests_pass_and_plugins_work(
+    workplace: Path, tiny_text: Path, tiny_run: Path, tiny_records_run: Path
+) -> None:
     (workplace / "conftest.py").write_text(
         f"PATH = {str(Path(__file__).with_name('conftest.py'))!r}\n{CONFTEST}", encoding="utf-8"
     )
-    (workplace / "test_use.py").write_text(
-        f"TEXT, RUN = {str(tiny_text)!r}, {str(tiny_run)!r}\n{USE}", encoding="utf-8"
-    )
+    places = f"TEXT, RUN, RECORDS = {str(tiny_text)!r}, {str(tiny_run)!r}, {str(tiny_records_run)!r}"
+    (workplace / "test_use.py").write_text(f"{places}\n{USE}", encoding="utf-8")
     options = ["-q", "-o", f"filterwarnings={WARNINGS}", "--import-mode=importlib", "-p", "no:cacheprovider"]
     options += [f"--rootdir={workplace}", f"--confcutdir={workplace}"]  # not the pyproject.toml of the first of them
     files = [*workplace.glob("gentext-*/tests"), workplace / "test_use.py"]
