@@ -21,7 +21,7 @@ from gentext.cli.sample_texts import (
     read_prime,
     watch_texts,
 )
-from gentext.completion import complete_models
+from gentext.completion import complete_filters, complete_models
 from gentext.config import merge, parse_setting
 from gentext.console import progress, raw_stdout, say, warn
 from gentext.errors import UsageError
@@ -100,7 +100,12 @@ def sample(
         str | None, typer.Option(metavar="REGEX", help="Records: throw away those that do not match, whole.")
     ] = None,
     filter: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Records: throw away what a filter refuses; repeatable.")
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Records: throw away what a filter refuses; repeatable.",
+            autocompletion=complete_filters,
+        ),
     ] = None,
     max_tries: Annotated[
         int | None, typer.Option(help="Records: how many to draw for each number, at most. Default: 1000.")
@@ -203,7 +208,7 @@ def sample(
     if no_verify:
         sampler_options["verify"] = False
     model = open_text_model(source, device, sampler, sampler_options)
-    if record_options or (model.bundle.records is not None and not interactive):
+    if (record_options or filter_options or model.bundle.records is not None) and not interactive:
         from gentext.cli.sample_records import RecordCommand  # models of one text do not need it
 
         command = RecordCommand(

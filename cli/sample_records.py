@@ -18,7 +18,7 @@ from gentext.cli.sample_texts import describe_chain, option_name
 from gentext.console import progress, say, warn
 from gentext.errors import RunError, UsageError
 from gentext.escapes import decode_escapes
-from gentext.filters import create_filter
+from gentext.filters import create_filters
 from gentext.library import TextModel
 from gentext.parameters import Spelling
 from gentext.record_output import RecordFile, RecordFormat, settings_path
@@ -65,7 +65,7 @@ class RecordCommand:
 
     def run(self, spelling: Spelling, *, show_device: bool, show_chain: bool) -> None:
         """Write the records to stdout, or to the file."""
-        require_records(self.model.bundle, self.model.path, next(iter(self._used_options()), "--count"))
+        require_records(self.model.bundle, self.model.path, next(iter(self._used_options()), "--set filter"))
         self._check()
         request = self._to_request()
         stream, writing = self.model.prepare_records(request, spelling)
@@ -121,7 +121,7 @@ class RecordCommand:
             unique=self.unique,
             novel=self.novel_against or self.novel,
             accept=self.accept,
-            filters=[create_filter(name, self.filter_options.get(name, {})) for name in self.filter],
+            filters=create_filters(self.filter, self.filter_options),
             max_tries=self.max_tries,
             slots=self.slots,
             keeps_tokens=self.as_json,

@@ -228,3 +228,4 @@ def test_wrong_filter_is_one_line(
 def test_model_of_one_text_has_no_records_to_filter(add_filter: AddFilter, tiny_run: Path, gen: Gen) -> None:
     add_filter("long", Long)
     fails(2, gen("sample", tiny_run, "--filter", "long"), "--filter is for models of records")
+    fails(2, gen("sample", tiny_run, "--set", "filter.long.characters=3"), "--set filter is for models of records")
