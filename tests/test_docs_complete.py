@@ -17,7 +17,7 @@ import typer.main
 
 from gentext import bundle, config, decoder, hookspecs, reading, run, stop
 from gentext.bundle import Bundle
-from gentext.cli import sample
+from gentext.cli import sample_texts
 from gentext.cli.app import build
 from gentext.config import config_class, per_run_fields, to_table
 from gentext.data import corpus
@@ -266,7 +266,7 @@ def test_limits() -> None:
         "tokenizer.json": run.MAX_TOKENIZER_BYTES,
         "metrics.jsonl": run.MAX_METRICS_BYTES,
         "samples.txt": samples.MAX_SAMPLES_BYTES,
-        "the prime of": sample.MAX_PRIME_BYTES,
+        "the prime of": sample_texts.MAX_PRIME_BYTES,
     }
     others = {
         "states, tables": f"{bundle.MAX_ELEMENTS:,} elements",
