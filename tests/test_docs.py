@@ -56,6 +56,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 Gen = Callable[..., tuple[int, str, str]]
 TEXTS = (
     "names.txt",
+    "more_names.txt",
     "molecules.txt",
     "novel.txt",
     "other.txt",
