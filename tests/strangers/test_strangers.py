@@ -274,7 +274,7 @@ def test_sampler_of_a_stranger(samples: dict[str, Any]) -> None:
     assert "sampler.smoothing = -1" in samples["below"].err
     assert "the unigram sampler reads a run folder" in samples["no run"].err
     assert samples["foreign"].code == 2
-    assert "--set model...: gen sample has options of the sampler only" in samples["foreign"].err
+    assert "--set model...: gen sample has options of the sampler and of filters only" in samples["foreign"].err
 
 
 def test_losses_are_counted_in_characters(samples: dict[str, Any]) -> None:
