@@ -188,7 +188,7 @@ ERRORS = [
     ("train {text} --steps 2 --minutes 1", "steps = 2 and minutes = 1: expected one of"),
     ("train {text} --set run.steps=2 --set run.minutes=1", "steps = 2 and minutes = 1: expected one of"),
     ("train {text} --config {base}/two.toml", "steps = 2 and minutes = 1: expected one of"),
-    ("train {text} --val-frac 0", "val_frac = 0"),
+    ("train {text} --set run.val_frac=-0.1", "val_frac = -0.1"),
     ("train {text} --val-frac 1", "val_frac = 1"),
     ("train {text} --val-frac 2", "val_frac = 2"),
     ("train {text} --val-frac 0.00001", "too few", "longer text"),

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from gentext.adjustments import Budget, TrainingFacts
 from gentext.plugins.presets.plugin import adjust_settings
+from gentext.record_options import RecordOptions
 from gentext.resolve import TrainOptions, adjustable_keys, resolve_config
 from gentext.run import Run
 
@@ -42,11 +43,12 @@ def changes(
     vocab_size: int = 90,
     processes: int = 1,
     model: type = Named,
+    records: int = 0,
 ) -> dict[str, float]:
     """Return what the rules change, as `gen train` asks them."""
-    options = TrainOptions(preset=preset, settings=settings)
+    options = TrainOptions(preset=preset, settings=settings, records=RecordOptions("lines") if records else None)
     config, free = resolve_config(options), adjustable_keys(options)
-    facts = TrainingFacts(symbols, vocab_size, processes, preset, model)
+    facts = TrainingFacts(symbols, vocab_size, processes, preset, model, records)
     changes = adjust_settings(config, free, facts)
     for change in changes:
         section, key = change.key.split(".")
@@ -104,6 +106,8 @@ def test_any_text_and_budget_give_values_that_can_be(
         ({"symbols": 1_500_000, "passes": 1, "timed": True}, {}),
         ({"symbols": 1_800_000, "passes": 1, "timed": True}, {"batcher.batch": 32, "trainer.rate": 0.0042}),
         ({"symbols": 40_000_000, "passes": 1, "timed": True}, {"batcher.batch": 64, "trainer.rate": 0.006}),
+        ({"symbols": 590_000, "records": 82_000}, {"batcher.batch": 256, "trainer.rate": 0.0032}),
+        ({"symbols": 52_000_000, "records": 1_400_000}, {"batcher.batch": 64, "trainer.weight_decay": 1.0}),
         ({"symbols": 1_000_000, "steps": 100}, {"trainer.warmup": 10}),
         ({"symbols": 1_000_000, "settings": ("batcher.batch=64",)}, {"trainer.rate": 0.006, "trainer.warmup": 15}),
         ({"symbols": 1_000_000, "passes": 6, "settings": ("model.dropout=0",)}, {"trainer.weight_decay": 1.0}),

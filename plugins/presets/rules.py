@@ -51,6 +51,9 @@ MEASURED_PARAMETERS_PER_SYMBOL = 2.0
 #: Passes from which the weight decay is raised, and its value then. Muon's steps all have the same size, so in long
 #: runs the weights would grow too large.
 MIN_DECAY_PASSES, WEIGHT_DECAY = 2.0, 1.0
+#: With more steps than these over records, the weights are decayed too, however seldom each record is read, and a
+#: larger batch does not raise the rate: else the loss rises again from about 1,000 steps on, until the rate falls.
+MAX_RECORD_STEPS = 5_000
 
 
 def adjust_to_text(config: ConfigTable, free: Collection[str], facts: TrainingFacts) -> list[Change]:
@@ -96,6 +99,9 @@ def adjust_to_budget(config: ConfigTable, free: Collection[str], facts: Training
     # Rows of as many symbols as those of the text with which the rates were measured.
     equal_rows = batch * length / MEASURED_LENGTH if facts.records else batch
     rate = _rate_for_batch(trainer["rate"], equal_rows)
+    is_long = bool(facts.records) and steps > MAX_RECORD_STEPS
+    if is_long:
+        rate = min(rate, trainer["rate"])
     if "trainer.rate" in free and rate != trainer["rate"]:
         changes.append(Change("trainer.rate", rate, f"batch {batch}"))
     if "trainer.warmup" in free and steps < MIN_STEPS and trainer["warmup"] > steps // 10:
@@ -103,8 +109,9 @@ def adjust_to_budget(config: ConfigTable, free: Collection[str], facts: Training
     if steps < MIN_STEPS:  # too few to over-fit, however often a short text is read
         return changes
     uses_muon = trainer.get("optimizer") == "muon" and _names_hidden_matrices(facts)
-    if "trainer.weight_decay" in free and uses_muon and passes >= MIN_DECAY_PASSES:
-        changes.append(Change("trainer.weight_decay", WEIGHT_DECAY, f"{passes:.0f} passes"))
+    if "trainer.weight_decay" in free and uses_muon and (is_long or passes >= MIN_DECAY_PASSES):
+        reason = f"{steps:,} steps" if is_long else f"{passes:.0f} passes"
+        changes.append(Change("trainer.weight_decay", WEIGHT_DECAY, reason))
     if "model.dropout" in free:
         dropout = _dropout_for_passes(passes, _parameters_per_symbol(config, facts, model["hidden"]))
         if dropout > model["dropout"]:
