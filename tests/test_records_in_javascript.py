@@ -2,49 +2,48 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-from conftest import Gen
 from javascript import PAGE, RUNTIMES, run_javascript, write_in_javascript
 from node_packages import needs_node
 from test_bad_files import rewritten
 
+import gentext
+from gentext import WrittenText
+
 pytestmark = pytest.mark.usefixtures("warm_processes")
-RECORDS = ["--seed", 1, "--length", 40, "--count", 24]
+#: How many records are written, with seed 1.
+COUNT = 24
 
 
 @pytest.fixture(scope="module")
-def records(gen: Gen, tiny_records_run: Path) -> list[dict[str, Any]]:
-    """What `gen sample --json` says of records, of which some end and some are cut."""
-    code, out, err = gen("sample", tiny_records_run / "generator.onnx", "--json", *RECORDS)
-    assert code == 0, err
-    written = [json.loads(line) for line in out.splitlines()]
-    assert min([record["finish"] for record in written].count(finish) for finish in ("end", "length")) > 3
+def records(tiny_records_run: Path) -> list[WrittenText]:
+    """Records, of which some end and some are cut."""
+    written = gentext.load(tiny_records_run / "generator.onnx").write_many(count=COUNT, seed=1, length=40)
+    assert min([record.finish for record in written].count(finish) for finish in ("end", "length")) > 3
     return written
 
 
 @needs_node
 @pytest.mark.parametrize("package", RUNTIMES)
-def test_records_in_javascript(tiny_records_run: Path, records: list[dict[str, Any]], package: str) -> None:
+def test_records_in_javascript(tiny_records_run: Path, records: list[WrittenText], package: str) -> None:
     file = tiny_records_run / "generator.onnx"
-    ended = next(index for index, record in enumerate(records) if record["finish"] == "end" and record["text"])
+    ended = next(index for index, record in enumerate(records) if record.finish == "end" and record.text)
     results = write_in_javascript(
         package,
         file,
         *({"seed": 1, "stream": stream, "length": 40, "logprobs": 10} for stream in range(len(records))),
         {"session": ended},
         {"session": ended, "seed": 2, "prompt": "ab", "length": 5, "logprobs": 1, "echo": True},
-        {"prompt": records[ended]["text"] + "ab", "length": 1, "logprobs": 1, "echo": True},
+        {"prompt": records[ended].text + "ab", "length": 1, "logprobs": 1, "echo": True},
         {"prompt": "\u00e9"},
     )
     for result, record in zip(results, records, strict=False):
-        assert (result["text"], result["finish"]) == (record["text"], record["finish"])
+        assert (result["text"], result["finish"]) == (record.text, record.finish)
         assert result["text"] == result["streamed"] == "".join(token["text"] for token in result["tokens"])
-        assert [token["logprob"] for token in result["tokens"]] == pytest.approx(record["logprobs"], abs=1e-4)
-        if record["finish"] == "end":
+        assert [token["logprob"] for token in result["tokens"]] == pytest.approx(list(record.logprobs), abs=1e-4)
+        if record.finish == "end":
             end = result["tokens"][-1]
             assert end["text"] == "" and all(logprob != end["logprob"] for text, logprob in end["top"] if text)
     again, added, whole, wrong = results[len(records) :]

@@ -15,6 +15,7 @@ from conftest import Gen
 from node_packages import find_package
 from static_server import QuietHandler, serve_folder
 
+import gentext
 from gentext.export import web_runtime
 from gentext.run import GENERATOR_FILE
 
@@ -85,18 +86,15 @@ def test_writes_records_as_python_does(
     site = tmp_path / "site"
     code, _, err = gen("export", tiny_records_run, "--web", site, "--ort-web", runtime)
     assert code == 0, err
-    options = ["--seed", 1, "--length", 40, "--count", 12]
-    code, out, _ = gen("sample", site / GENERATOR_FILE, "--json", *options)
-    assert code == 0
-    records = [json.loads(line) for line in out.splitlines()]
-    assert {record["finish"] for record in records} == {"end", "length"}
+    records = gentext.load(site / GENERATOR_FILE).write_many(count=12, seed=1, length=40)
+    assert {record.finish for record in records} == {"end", "length"}
     with serve_folder(site) as address:
         browser.open(address)
         for stream, record in enumerate(records):
             result = write(browser, {"seed": 1, "stream": stream, "length": 40, "logprobs": 2})
-            assert (result["text"], result["finish"]) == (record["text"], record["finish"])
-            assert len(result["tokens"]) == len(record["tokens"])
-        stream = next(number for number, record in enumerate(records) if record["finish"] == "end" and record["text"])
+            assert (result["text"], result["finish"]) == (record.text, record.finish)
+            assert len(result["tokens"]) == len(record.tokens)
+        stream = next(number for number, record in enumerate(records) if record.finish == "end" and record.text)
         assert write(browser, {"seed": 1, "stream": stream, "length": 40})["finish"] == "end"
         assert write(browser, {"session": True, "length": 40})["text"] == ""
         browser.run("document.querySelector('#text').focus()")
