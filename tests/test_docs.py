@@ -3,7 +3,7 @@
 What is not quite as the page says, so that it takes seconds:
 
 - The texts (``novel.txt``, ``anna`` and so on) are the tests' small one; ``runs/demo``, ``runs/other`` and
-  ``runs/anna`` are copies of the tests' tiny run.
+  ``runs/anna`` are copies of the tests' tiny run, and ``runs/names`` is one of its tiny run of records.
 - ``gen train`` takes two steps, in fp32 on one thread, with a tiny network and batch where the command chooses none
   of its own; so do ``gentext.train`` and each trial of ``gen sweep``, of which there are one or two. Only the runs of
   `EXPORTED` are really exported; the others get the tiny run's model.onnx.
@@ -379,7 +379,13 @@ class Story:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_page(
-    page: Path, tmp_path: Path, tiny_run: Path, tiny_text: Path, gen: Gen, monkeypatch: pytest.MonkeyPatch
+    page: Path,
+    tmp_path: Path,
+    tiny_run: Path,
+    tiny_records_run: Path,
+    tiny_text: Path,
+    gen: Gen,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -395,9 +401,9 @@ def test_page(
     words = tiny_text.read_text(encoding="utf-8").split()
     rows = [f"{kind},{word}\n" for kind, word in zip(itertools.cycle(["get", "post"]), words, strict=False)]
     Path("visits.csv").write_text("kind,path\n" + "".join(rows), encoding="utf-8")
-    for name in ("demo", "other", "anna"):
+    for name, run in {**dict.fromkeys(("demo", "other", "anna"), tiny_run), "names": tiny_records_run}.items():
         if f"--run runs/{name}" not in page.read_text(encoding="utf-8"):  # else the page trains it
-            shutil.copytree(tiny_run, Path("runs") / name)
+            shutil.copytree(run, Path("runs") / name)
     modules = set(sys.modules)
     forget_plugins()
     try:
