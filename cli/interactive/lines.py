@@ -37,10 +37,10 @@ def run_lines(commands: Commands, prime: str) -> None:
     if is_terminal:
         say("type a beginning and press Enter; :help lists the commands")
     while True:
-        if is_terminal:
-            sys.stdout.write("> ")
-            sys.stdout.flush()
         try:
+            if is_terminal:
+                sys.stdout.write("> ")
+                sys.stdout.flush()
             line = sys.stdin.readline() if sys.stdin is not None else ""
         except KeyboardInterrupt:  # it stops the model, not the program
             sys.stdout.write("\n")
