@@ -14,6 +14,9 @@ from gentext.interfaces import World
 from gentext.plugins.batchers.stream import check_shares
 from gentext.token_corpus import TokenCorpus
 
+#: Batches whose records are sorted together: with fewer there is more padding, with more a batch has fewer lengths.
+POOL_BATCHES = 16
+
 
 @dataclasses.dataclass(frozen=True)
 class RecordsConfig:
@@ -38,9 +41,13 @@ class _EpochPlan:
 class RecordBatcher:
     """Rows are records of like length; a record that is longer than a batch goes on in the same row of the next one.
 
-    The records of an epoch are sorted by length, equal lengths in random order, and cut into groups of as many as a
-    batch has rows. The groups are read in random order. Their lengths are the same in each epoch, and so is the number
-    of steps.
+    The records of an epoch are shuffled and cut into pools of ``POOL_BATCHES`` batches. Each pool is sorted by length,
+    and cut into groups of as many records as a batch has rows, which are read in random order. So a batch has hardly
+    any padding, and a pool, which is read in a row, has records of all lengths. Sorting all records instead would give
+    batches of a single length: each would teach where records of its length end, and undo what the others taught.
+
+    Records that are longer than a batch are all sorted together, and their groups are read at random places among
+    the others. So the number of steps is the same in each epoch.
     """
 
     Config = RecordsConfig
@@ -56,19 +63,21 @@ class RecordBatcher:
         self.symbols_per_epoch = corpus.symbols
         self._corpus = corpus
         self._local_rows = config.batch // world.size
-        lengths = corpus.lengths if corpus.repeats is None else np.repeat(corpus.lengths, corpus.repeats)
-        longest = np.maximum.reduceat(np.sort(lengths), np.arange(0, len(lengths), self.rows))
-        #: Steps of each group, in the order of lengths.
-        self._steps_of_group = -(-longest // self.length)
-        self.steps_per_epoch = int(self._steps_of_group.sum())
-        #: Positions of all batches of an epoch, padding included.
-        self._positions = int(longest.sum()) * self.rows
+        repeats = np.ones(len(corpus.lengths), np.int64) if corpus.repeats is None else corpus.repeats
+        #: The records of an epoch, each as often as it counts: those that fit into a batch, and the longer ones.
+        self._short, self._long = (
+            np.repeat(np.flatnonzero(chosen), repeats[chosen])
+            for chosen in (corpus.lengths <= self.length, corpus.lengths > self.length)
+        )
+        long_steps = self._count_steps(self._split_groups(self._sort(self._long)))
+        self.steps_per_epoch = -(-len(self._short) // self.rows) + int(long_steps.sum())
         self._plan_epoch = functools.lru_cache(maxsize=2)(self._make_plan)
 
     @property
     def padding(self) -> float:
-        """Share of the positions of an epoch that have no symbol."""
-        return 1 - self.symbols_per_epoch / self._positions
+        """Share of the positions of the first epoch that have no symbol; other epochs hardly differ."""
+        positions = int(self._longest(self._plan_epoch(0, 0).groups).sum()) * self.rows
+        return 1 - self.symbols_per_epoch / positions
 
     def batch(
         self, seed: int, epoch: int, step: int, rank: int = 0
@@ -83,12 +92,33 @@ class RecordBatcher:
 
     def _make_plan(self, seed: int, epoch: int) -> _EpochPlan:
         random = np.random.default_rng([seed, epoch])
-        lengths, repeats = self._corpus.lengths, self._corpus.repeats
-        records = np.arange(len(lengths)) if repeats is None else np.repeat(np.arange(len(lengths)), repeats)
-        records = random.permutation(records)
-        records = records[np.argsort(lengths[records], kind="stable")]
-        padded = np.full(len(self._steps_of_group) * self.rows, -1)
-        padded[: len(records)] = records
-        order = random.permutation(len(self._steps_of_group))
-        first_steps = np.cumsum(self._steps_of_group[order]) - self._steps_of_group[order]
-        return _EpochPlan(padded.reshape(-1, self.rows)[order], first_steps)
+        pool_size = POOL_BATCHES * self.rows
+        pools = np.split(random.permutation(self._short), range(pool_size, len(self._short), pool_size))
+        short_groups = self._split_groups(np.concatenate([self._sort(pool) for pool in pools]))
+        long_groups = self._split_groups(self._sort(random.permutation(self._long)))
+        # Pool k is read between the times k and k + 1.
+        short_times = np.arange(len(short_groups)) // POOL_BATCHES + random.random(len(short_groups))
+        long_times = random.random(len(long_groups)) * len(pools)
+        order = np.argsort(np.concatenate([short_times, long_times]))
+        groups = np.concatenate([short_groups, long_groups])[order]
+        steps = self._count_steps(groups)
+        return _EpochPlan(groups, np.cumsum(steps) - steps)
+
+    def _split_groups(self, records: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return int64 [G, rows]: the records in groups of as many as a batch has rows; -1: no record."""
+        groups = np.full((-(-len(records) // self.rows), self.rows), -1)
+        groups.reshape(-1)[: len(records)] = records
+        return groups
+
+    def _sort(self, records: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the records by length; those of equal length stay in their order."""
+        return records[np.argsort(self._corpus.lengths[records], kind="stable")]
+
+    def _count_steps(self, groups: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return int64 [G]: the steps of each group."""
+        return -(-self._longest(groups) // self.length)
+
+    def _longest(self, groups: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return int64 [G]: the symbols of the longest record of each group."""
+        lengths: NDArray[np.int64] = np.where(groups >= 0, self._corpus.lengths[groups], 0).max(axis=1)
+        return lengths
