@@ -10,7 +10,6 @@ from typing import Annotated
 
 import typer
 
-from gentext.boundary import RecordsMeta
 from gentext.completion import complete_models
 from gentext.console import progress, say, warn
 from gentext.errors import CorpusError, UsageError
@@ -34,6 +33,7 @@ def evaluate(
     notebook: Annotated[
         bool, typer.Option("--notebook", help="Also by the notebook's formula: 128 streams of 100.")
     ] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out broken records, and count them.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     no_verify: Annotated[bool, typer.Option("--no-verify", help="Open a file that does not fit its check.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
@@ -50,8 +50,10 @@ def evaluate(
     if model.bundle.records is not None:
         if notebook:
             raise UsageError("--notebook: the notebook's formula is for one text, and this is a model of records")
-        _evaluate_records(model, model.bundle.records, text, as_json)
+        _evaluate_records(model, RecordOptions(model.bundle.records.layout, skip_bad=skip_bad), text, as_json)
         return
+    if skip_bad:
+        raise UsageError("--skip-bad is for a model of records, and this is a model of one text")
     if text is None:
         text = model.path / HELD_OUT_FILE
         if not text.is_file():
@@ -95,7 +97,7 @@ def evaluate(
         print(f"{notebook_loss:.4f} by the notebook's formula (128 x 100 windows, last target wrapped)")
 
 
-def _evaluate_records(model: TextModel, records: RecordsMeta, path: Path | None, as_json: bool) -> None:
+def _evaluate_records(model: TextModel, options: RecordOptions, path: Path | None, as_json: bool) -> None:
     """Print the loss on records: those of a file, laid out as the model's were, or those that the run holds out."""
     from gentext.data.corpus import corpus_name, iter_text
     from gentext.data.records import RecordReader
@@ -104,7 +106,7 @@ def _evaluate_records(model: TextModel, records: RecordsMeta, path: Path | None,
         path = held_out_path(model.path)
         texts: Iterable[str] = read_held_out(path)
     else:
-        reader = RecordReader(corpus_name(str(path)), iter_text(str(path)), RecordOptions(records.layout))
+        reader = RecordReader(corpus_name(str(path)), iter_text(str(path), escape_errors=True), options)
         texts = (record.text for record in reader)
     count = symbols = 0
     logprob = 0.0

@@ -21,7 +21,10 @@ def read_prefixes(path: Path) -> list[Prefix]:
     try:
         text = read_file(path, MAX_PREFIX_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise PrimeError(f"--prefix-file {path}: not UTF-8 at byte {error.start}; convert it to UTF-8") from None
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise PrimeError(
+            f"--prefix-file {path}, line {line}: not UTF-8 (0x{error.object[error.start]:02x}); convert it to UTF-8"
+        ) from None
     except OSError as error:
         raise PrimeError(f"--prefix-file {path}: cannot be read ({error.strerror}); expected a text file") from None
     lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")

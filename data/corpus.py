@@ -77,17 +77,20 @@ def read_corpus(source: str) -> Corpus:
     return Corpus(corpus_name(source), source, "".join(pieces), digest.hexdigest())
 
 
-def iter_text(source: str, block_size: int = BLOCK_SIZE, *, quiet: bool = False) -> Iterator[str]:
+def iter_text(
+    source: str, block_size: int = BLOCK_SIZE, *, quiet: bool = False, escape_errors: bool = False
+) -> Iterator[str]:
     """Yield the text that `read_corpus` returns, in pieces, for texts that are larger than memory.
 
     Raises CorpusError as `read_corpus` does, possibly after some pieces.
 
     :param block_size: the number of bytes that are read at once.
     :param quiet: leave out the lines about skipped files and the like. For a text that is read a second time.
+    :param escape_errors: give bytes that are no text as `decode_text` does, instead of raising CorpusError.
     """
     is_empty = True
     with _read_errors(source):
-        for piece in _read_pieces(source, block_size, quiet):
+        for piece in _read_pieces(source, block_size, quiet, escape_errors):
             is_empty = False
             yield piece
     if is_empty:
@@ -95,14 +98,16 @@ def iter_text(source: str, block_size: int = BLOCK_SIZE, *, quiet: bool = False)
         raise CorpusError(f"{source}: {problem}; expected some text to learn from")
 
 
-def _read_pieces(source: str, block_size: int, quiet: bool) -> Iterator[str]:
+def _read_pieces(source: str, block_size: int, quiet: bool, escape_errors: bool) -> Iterator[str]:
     if source == "-":
-        return decode_text(read_blocks(_open_stdin(), block_size), "standard input")
+        return decode_text(read_blocks(_open_stdin(), block_size), "standard input", escape_errors=escape_errors)
     if _is_in_catalogue(source):
         return _read_entry(catalogue.CATALOGUE[source], block_size)
     if source in catalogue.CATALOGUE and not quiet:
         say(f"{source}: reading the path of that name, not the corpus of the catalogue")
-    return _read_folder(Path(source), block_size, quiet) if os.path.isdir(source) else _read_file(source, block_size)
+    if os.path.isdir(source):
+        return _read_folder(Path(source), block_size, quiet, escape_errors)
+    return _read_file(source, block_size, escape_errors)
 
 
 def _is_in_catalogue(source: str) -> bool:
@@ -152,9 +157,9 @@ def _open_stdin() -> IO[bytes]:
     return sys.stdin.buffer
 
 
-def _read_file(source: str, block_size: int) -> Iterator[str]:
+def _read_file(source: str, block_size: int, escape_errors: bool) -> Iterator[str]:
     with open_bytes(source) as stream:
-        yield from decode_text(read_blocks(stream, block_size), source)
+        yield from decode_text(read_blocks(stream, block_size), source, escape_errors=escape_errors)
 
 
 def _read_entry(entry: catalogue.CatalogueEntry, block_size: int) -> Iterator[str]:
@@ -166,7 +171,7 @@ def _read_entry(entry: catalogue.CatalogueEntry, block_size: int) -> Iterator[st
         yield from decode_text(read_blocks(stream, block_size), str(path))
 
 
-def _read_folder(folder: Path, block_size: int, quiet: bool) -> Iterator[str]:
+def _read_folder(folder: Path, block_size: int, quiet: bool, escape_errors: bool) -> Iterator[str]:
     """Yield the text files below a folder as one text, and report the number of files that were skipped."""
     skipped_count = 0
 
@@ -178,7 +183,8 @@ def _read_folder(folder: Path, block_size: int, quiet: bool) -> Iterator[str]:
                 if _BINARY_SUFFIX.search(path.name) or looks_binary(head):
                     skipped_count += 1
                     continue
-                yield decode_text(itertools.chain([head], read_blocks(stream, block_size)), str(path))
+                blocks = itertools.chain([head], read_blocks(stream, block_size))
+                yield decode_text(blocks, str(path), escape_errors=escape_errors)
 
     yield from join_files(decoded_files())
     if skipped_count and not quiet:

@@ -72,10 +72,11 @@ def looks_binary(head: bytes) -> bool:
 class _Decoder:
     """An incremental decoder whose errors name the byte of the file."""
 
-    def __init__(self, filename: str, mark: bytes, encoding: str) -> None:
+    def __init__(self, filename: str, mark: bytes, encoding: str, escape_errors: bool) -> None:
         self._filename = filename
         self._encoding = encoding
-        self._decoder = codecs.getincrementaldecoder(encoding)()
+        errors = "surrogateescape" if escape_errors and encoding == "utf-8" else "strict"
+        self._decoder = codecs.getincrementaldecoder(encoding)(errors)
         self._offset = len(mark)
         self.beginning = ""
         """The text of a block before the byte that is not text."""
@@ -112,7 +113,7 @@ class _Decoder:
         )
 
 
-def _decode_blocks(file_blocks: Iterable[bytes], filename: str) -> Iterator[str]:
+def _decode_blocks(file_blocks: Iterable[bytes], filename: str, escape_errors: bool) -> Iterator[str]:
     """Yield the blocks of a file as text, with its line ends as they are."""
     remaining_blocks = iter(file_blocks)
     head = b""
@@ -121,7 +122,7 @@ def _decode_blocks(file_blocks: Iterable[bytes], filename: str) -> Iterator[str]
         if len(head) >= _LONGEST_MARK:
             break
     mark, encoding = detect_encoding(head)
-    decoder = _Decoder(filename, mark, encoding)
+    decoder = _Decoder(filename, mark, encoding, escape_errors)
     for block in itertools.chain([head.removeprefix(mark)], remaining_blocks):
         try:
             yield decoder.feed(block)
@@ -141,12 +142,20 @@ def unix_lines(pieces: Iterable[str]) -> Iterator[str]:
         yield text
 
 
-def decode_text(file_blocks: Iterable[bytes], filename: str) -> Iterator[str]:
+def decode_text(file_blocks: Iterable[bytes], filename: str, *, escape_errors: bool = False) -> Iterator[str]:
     """Turn the blocks of one file into pieces of text with LF line ends; a byte order mark is dropped.
 
     Raises CorpusError with the file's name and the offset of the first byte that is not text.
+
+    :param escape_errors: instead of raising it, give each byte that is not UTF-8 as half a surrogate pair, as Python's
+        error handler surrogateescape does. For a caller that tells which lines are broken.
     """
-    return unix_lines(_decode_blocks(file_blocks, filename))
+    return unix_lines(_decode_blocks(file_blocks, filename, escape_errors))
+
+
+def encode_text(text: str) -> bytes:
+    """Return the UTF-8 bytes from which `decode_text` made a text, also where it has escaped errors."""
+    return text.encode("utf-8", "surrogateescape")
 
 
 def join_files(files: Iterable[Iterable[str]]) -> Iterator[str]:

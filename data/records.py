@@ -7,6 +7,7 @@ import dataclasses
 import io
 import itertools
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -21,6 +22,8 @@ SHOWN_BROKEN = 3
 DELIMITERS = (",", "\t", ";")
 #: The largest number of times that a record may count, and the largest field of CSV, in characters.
 MAX_REPEATS, MAX_FIELD = 10**9, 2**27
+#: What stands in a text for a byte that is not UTF-8: see `gentext.data.decoding.decode_text`.
+_BROKEN_BYTE = re.compile("[\udc80-\udcff]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +45,7 @@ class RecordReader:
     """Iterates over the records of a text. `header` and `broken` are known when that has ended."""
 
     def __init__(self, name: str, pieces: Iterable[str], options: RecordOptions) -> None:
-        """``name`` stands for the text in messages; ``pieces`` are the text, cut anywhere."""
+        """``name`` stands for the text in messages; ``pieces`` are the text, cut anywhere, its errors escaped."""
         self.header = ""
         """The first line of CSV whose whole rows are records; empty for other layouts."""
         self.broken = 0
@@ -71,7 +74,7 @@ class RecordReader:
 
     def _read_lines(self) -> Iterator[Record]:
         for number, line in enumerate(read_lines(self._pieces), 1):
-            if line:
+            if line and self._has_text(line, number):
                 yield Record(line, line=number)
 
     def _read_blocks(self) -> Iterator[Record]:
@@ -98,15 +101,16 @@ class RecordReader:
         for number, line in enumerate(itertools.chain(map(observe, read_lines(self._pieces)), [separator]), 1):
             if line != separator:
                 lines.append(line)
-            elif text := "\n".join(lines).strip("\n"):
-                yield Record(text, line=number - len(lines))
-                lines = []
-            else:
-                lines = []
+                continue
+            first = number - len(lines)
+            text = "\n".join(lines).strip("\n")
+            if text and all(map(self._has_text, lines, itertools.count(first))):
+                yield Record(text, line=first)
+            lines = []
 
     def _read_json(self) -> Iterator[Record]:
         for number, line in enumerate(read_lines(self._pieces), 1):
-            if not line.strip():
+            if not line.strip() or not self._has_text(line, number):
                 continue
             try:
                 yield self._parse_json(line, number)
@@ -126,6 +130,10 @@ class RecordReader:
             raise _BrokenRecordError(f"its {options.argument!r} is no text")
         if not text:
             raise _BrokenRecordError(f"its {options.argument!r} is empty")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise _BrokenRecordError(f"its {options.argument!r} escapes half a surrogate pair, no character") from None
         return Record(text, self._parse_weight(fields), number)
 
     def _take_field(self, fields: dict[str, Any], name: str) -> Any:
@@ -156,6 +164,8 @@ class RecordReader:
         delimiter = next((mark for mark in DELIMITERS if mark in first_line), DELIMITERS[0])
         rows = csv.reader(itertools.chain([first_line], lines), delimiter=delimiter, strict=True)
         header = self._next_row(rows) or []
+        if problem := _find_broken_byte(first_line):
+            raise CorpusError(f"{self._name}, line 1: {problem}")
         for column in filter(None, (self._options.argument, self._options.weight)):
             if column not in header:
                 raise CorpusError(
@@ -183,12 +193,21 @@ class RecordReader:
     def _parse_row(self, row: list[str], header: list[str], delimiter: str, number: int) -> Record:
         if len(row) != len(header):
             raise _BrokenRecordError(f"{len(row)} fields; the header has {len(header)}")
+        if problem := _find_broken_byte("".join(row)):
+            raise _BrokenRecordError(problem)
         fields = dict(zip(header, row, strict=True))
         argument = self._options.argument
         text = fields[argument] if argument else format_row(row, delimiter)
         if not text:
             raise _BrokenRecordError(f"its {argument!r} is empty")
         return Record(text, self._parse_weight(fields), number)
+
+    def _has_text(self, line: str, number: int) -> bool:
+        """Return whether a line is text; one that is not counts as broken, or raises CorpusError."""
+        problem = _find_broken_byte(line)
+        if problem:
+            self._count_broken(number, _BrokenRecordError(problem))
+        return not problem
 
     def _count_broken(self, line: int, error: _BrokenRecordError) -> None:
         """Count a broken record, or raise CorpusError for it."""
@@ -199,6 +218,14 @@ class RecordReader:
         self.broken += 1
         if self.broken <= SHOWN_BROKEN and not self._was_read:
             warn(f"{self._name}, line {line:,}: left out: {error}")
+
+
+def _find_broken_byte(text: str) -> str:
+    """Return what is wrong with the first byte that is no text, in words; empty for a text."""
+    broken = None if text.isascii() else _BROKEN_BYTE.search(text)
+    if broken is None:
+        return ""
+    return f"not UTF-8 (0x{ord(broken[0]) - 0xDC00:02x}); convert it, for example: iconv -f WINDOWS-1252 -t UTF-8"
 
 
 def read_lines(pieces: Iterable[str]) -> Iterator[str]:

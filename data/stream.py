@@ -15,7 +15,7 @@ from typing import IO
 
 from gentext.console import progress
 from gentext.data.corpus import corpus_name, is_read_once, iter_text
-from gentext.data.decoding import read_blocks
+from gentext.data.decoding import encode_text, read_blocks
 from gentext.data.encoded import cache_folder
 from gentext.errors import CorpusError
 
@@ -33,7 +33,7 @@ class CorpusStream:
     at the end when the text is not the one that was read before.
     """
 
-    def __init__(self, origin: str, spool: IO[bytes] | None, tail_length: int) -> None:
+    def __init__(self, origin: str, spool: IO[bytes] | None, tail_length: int, escape_errors: bool) -> None:
         self.origin, self.name = origin, corpus_name(origin)
         self.characters = 0
         """Number of code points of the text; 0 until it was read to the end."""
@@ -41,7 +41,7 @@ class CorpusStream:
         """Hash of the text in UTF-8, with LF line ends; empty until it was read to the end."""
         self.first_piece, self.tail = "", ""
         """Its first piece, and its last ``tail_length`` characters, after it was read to the end."""
-        self._spool, self._tail_length = spool, tail_length
+        self._spool, self._tail_length, self._escape_errors = spool, tail_length, escape_errors
 
     def __iter__(self) -> Iterator[str]:
         digest, characters = hashlib.sha256(), 0
@@ -49,7 +49,7 @@ class CorpusStream:
         tail_pieces: collections.deque[str] = collections.deque()
         tail_characters = 0
         for piece in self._show_first_reading(cut_pieces(self._read_text(), PIECE_SIZE)):
-            digest.update(piece.encode())
+            digest.update(encode_text(piece))
             characters += len(piece)
             self.first_piece = self.first_piece or piece
             tail_pieces.append(piece)
@@ -66,9 +66,9 @@ class CorpusStream:
 
     def _read_text(self) -> Iterator[str]:
         if self._spool is None:
-            return iter_text(self.origin, quiet=bool(self.sha256))
+            return iter_text(self.origin, quiet=bool(self.sha256), escape_errors=self._escape_errors)
         self._spool.seek(0)
-        return codecs.iterdecode(read_blocks(self._spool), "utf-8")
+        return codecs.iterdecode(read_blocks(self._spool), "utf-8", "surrogateescape")
 
     def _show_first_reading(self, pieces: Iterator[str]) -> Iterator[str]:
         """Yield the pieces; the first time, show how far they are. Later readers show what they do with them."""
@@ -79,7 +79,7 @@ class CorpusStream:
         with progress(f"reading {self.name}", megabytes, "MB") as bar:
             for piece in pieces:
                 yield piece
-                bar.advance(len(piece.encode()) / 1e6)
+                bar.advance(len(encode_text(piece)) / 1e6)
 
     def read_through(self) -> None:
         """Read to the end, which sets the length, the hash and the tail."""
@@ -104,27 +104,27 @@ def cut_pieces(text: Iterable[str], size: int) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def open_corpus(source: str, tail_length: int) -> Iterator[CorpusStream]:
+def open_corpus(source: str, tail_length: int, *, escape_errors: bool = False) -> Iterator[CorpusStream]:
     """Open a text to read it more than once; the stream keeps its last ``tail_length`` characters.
 
     Standard input and pipes are copied first: into memory, or what is longer into a temporary
-    file in the cache folder. Raises CorpusError.
+    file in the cache folder. Raises CorpusError. ``escape_errors`` is that of `iter_text`.
     """
     if not is_read_once(source):
-        yield CorpusStream(source, None, tail_length)
+        yield CorpusStream(source, None, tail_length, escape_errors)
         return
     folder = _spool_folder()
     with tempfile.SpooledTemporaryFile(MAX_BYTES_IN_MEMORY, dir=folder) as spool:
-        for piece in iter_text(source):
+        for piece in iter_text(source, escape_errors=escape_errors):
             try:
-                spool.write(piece.encode())
+                spool.write(encode_text(piece))
                 _check_room(spool.tell(), folder)
             except OSError as error:
                 raise CorpusError(
                     f"{source}: cannot be copied into a temporary file, to be read twice ({error.strerror}); "
                     f"make room there, let GEN_CACHE_DIR name another folder, or give a file"
                 ) from None
-        yield CorpusStream(source, spool, tail_length)
+        yield CorpusStream(source, spool, tail_length, escape_errors)
 
 
 def _check_room(copied: int, folder: str | None) -> None:

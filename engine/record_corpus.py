@@ -61,7 +61,7 @@ def read_record_corpus(
     from gentext.data.stream import open_corpus
 
     held_out = None if val is None else _read_held_out(val, options)
-    with open_corpus(source, 1) as stream, refuse_exit(f"the tokenizer {tokenizer.name!r}"):
+    with open_corpus(source, 1, escape_errors=True) as stream, refuse_exit(f"the tokenizer {tokenizer.name!r}"):
         if resumed:
             read_resumed(stream, resumed)
         else:
@@ -81,7 +81,7 @@ def _read_held_out(source: str, options: RecordOptions) -> _HeldOutRecords:
     from gentext.data.records import RecordReader
     from gentext.data.stream import open_corpus
 
-    with open_corpus(source, 1) as stream:
+    with open_corpus(source, 1, escape_errors=True) as stream:
         chosen = _SmallestHashes(HELD_OUT_LIMIT)
         for record in RecordReader(stream.name, stream, options):
             if record.repeats:

@@ -14,7 +14,8 @@ from gentext.batch_size import choose_batch_rows, max_rows, max_texts
 from gentext.boundary import RecordsMeta
 from gentext.bundle import Bundle
 from gentext.compiled import SlotSampler
-from gentext.errors import GenError, RunError, UnknownComponent, UsageError, nearest
+from gentext.describe import tokenizer_of
+from gentext.errors import GenError, PrimeError, RunError, UnknownComponent, UsageError, nearest
 from gentext.interfaces import OpenSampler
 from gentext.manager import host
 from gentext.match_tables import MATCH_LINK
@@ -103,7 +104,12 @@ def prepare_records(
     check_request(request, spelling, len(prefixes))
     length = max(2 * records.longest, 1) if request.length is None else request.length
     options = request.options._replace(count_per_prime=1, length=length, first_stream=0, stop=())
-    writing = prepare_writing(sampler, [prefix.text for prefix in prefixes], options, spelling)
+    try:
+        writing = prepare_writing(sampler, [prefix.text for prefix in prefixes], options, spelling)
+    except PrimeError as error:
+        tokenizer = tokenizer_of(sampler.bundle)
+        title = next((prefix.title for prefix in prefixes if tokenizer.unknown_at(prefix.text)), "")
+        raise PrimeError(f"{title}: {error}" if title else str(error)) from None
     plan = RecordPlan(
         count=request.count * len(prefixes),
         count_per_prefix=request.count,

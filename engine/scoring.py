@@ -188,10 +188,11 @@ class _RecordEncoder:
 
     def _count_bytes(self, source: str) -> Iterator[str]:
         from gentext.data.corpus import iter_text
+        from gentext.data.decoding import encode_text
 
-        for piece in iter_text(source):
+        for piece in iter_text(source, escape_errors=True):
             yield piece
-            self._bytes_read += len(piece.encode())
+            self._bytes_read += len(encode_text(piece))
 
     def total_symbols(self, symbols: float) -> float | None:
         """Estimate how many symbols all files have, from those that were scored; None where their size is unknown."""

@@ -25,6 +25,7 @@ from gentext import console
 from gentext.cli.corpora import corpora
 from gentext.data.catalogue import CATALOGUE, CatalogueEntry, is_available
 from gentext.data.corpus import iter_text, read_corpus
+from gentext.data.decoding import encode_text
 from gentext.errors import CorpusError
 
 #: Any text without NUL, with many line ends of all kinds.
@@ -82,6 +83,16 @@ def test_any_text_survives_any_block_size(scratch: Path, text: str, encoding: st
     pieces = list(iter_text(str(scratch), block))
     assert "".join(pieces) == expected
     assert all(pieces)
+
+
+@settings(deadline=None)
+@given(content=st.binary().filter(lambda content: b"\0" not in content), block=st.integers(1, 7))
+@example(content=b"\xc3\xa9\r\xe2\x82", block=1)
+def test_broken_bytes_come_through_where_they_are_escaped(scratch: Path, content: bytes, block: int) -> None:
+    content = b"a" + content  # so that it begins like no other encoding
+    scratch.write_bytes(content)
+    pieces = iter_text(str(scratch), block, escape_errors=True)
+    assert encode_text("".join(pieces)) == content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
 
 def test_corpus_knows_what_it_is(tmp_path: Path) -> None:

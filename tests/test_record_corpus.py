@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Gen
+from helpers import fails
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -161,6 +162,39 @@ def test_broken_records_are_counted(tmp_path: Path, capsys: pytest.CaptureFixtur
         read(tmp_path / "cut.gz")
 
 
+@pytest.mark.parametrize(
+    ("layout", "content", "line"),
+    [
+        ("lines", b"ab\n\ncd\xe9\nef", 3),
+        ("blank", b"ab\n\n\ncd\nx\xe9\xff\n\nef", 5),
+        ("sep:%", b"ab\n%\ncd\nx\xe9\n%\nef", 4),
+        ("jsonl:a", b'{"a": "ab"}\n{"a": "cd", "b": "\xe9"}\n{"a": "ef"}', 2),
+        ("csv:a", b'a,b\nab,1\ncd,"\n\xe9"\nef,2', 4),
+    ],
+)
+def test_records_of_broken_bytes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], layout: str, content: bytes, line: int
+) -> None:
+    path = tmp_path / "texts"
+    path.write_bytes(content)
+    with pytest.raises(CorpusError, match=rf"^texts, line {line}: not UTF-8 \(0xe9\); .* --skip-bad"):
+        read(path, layout, 0)
+    corpus = read(path, layout, 0, val=str(path), skip_bad=True)
+    assert decode(corpus, "train") == ["ab", "ef"] == sorted(decode(corpus, "val"))
+    lines = capsys.readouterr().err
+    assert f"texts, line {line}: left out: not UTF-8 (0xe9)" in lines and "1 broken records were left out" in lines
+
+
+def test_broken_bytes_elsewhere(tmp_path: Path) -> None:
+    table, escaped = tmp_path / "table", tmp_path / "escaped"
+    table.write_bytes(b"a,\xe9\n1,2\n")
+    escaped.write_text('{"a": "b"}\n{"a": "\\ud800"}\n')
+    with pytest.raises(CorpusError, match=r"^table, line 1: not UTF-8 \(0xe9\)"):
+        read(table, "csv:a", 0, skip_bad=True)
+    with pytest.raises(CorpusError, match=r"line 2: its 'a' escapes half a surrogate pair"):
+        read(escaped, "jsonl:a", 0)
+
+
 def test_held_out_records_are_measured(gen: Gen, tiny_records_run: Path, tmp_path: Path) -> None:
     code, out, _ = gen("eval", tiny_records_run, "--json")
     report = json.loads(out)
@@ -172,6 +206,10 @@ def test_held_out_records_are_measured(gen: Gen, tiny_records_run: Path, tmp_pat
     assert json.loads(gen("eval", tiny_records_run, tmp_path / "held_out", "--json")[1]) == report | {
         "text": str(tmp_path / "held_out")
     }
+    (tmp_path / "broken").write_bytes((tmp_path / "held_out").read_bytes() + b"\nab\xff\n")
+    fails(1, gen("eval", tiny_records_run, tmp_path / "broken"), f"line {len(rows) + 1}: not UTF-8 (0xff)")
+    code, out, err = gen("eval", tiny_records_run, tmp_path / "broken", "--json", "--skip-bad")
+    assert code == 0 and json.loads(out) == report | {"text": str(tmp_path / "broken")} and "1 broken" in err
     code, _, err = gen("eval", tiny_records_run, "--notebook")
     assert code == 2 and "the notebook's formula is for one text" in err
 

@@ -199,9 +199,15 @@ def test_bad_records(gen: Gen, tiny_records_run: Path, tmp_path: Path) -> None:
     assert code == 0
     assert [row["line"] for row in json_rows(out)] == [1, 2, 4]
     assert "gen: warning: 1 records with characters that the model does not know were left out" in err
-    result = gen(*score, "-", stdin="\n".join(LINES[:2]).encode() + b"\nab\xff\n")
-    fails(1, result, "not UTF-8 at byte", "0xff")
+    source = "\n".join(LINES[:2]).encode() + b"\nab\xff\n" + LINES[2].encode()
+    result = gen(*score, "-", stdin=source)
+    fails(1, result, "standard input, line 3: not UTF-8 (0xff)", "--skip-bad")
     assert [row["text"] for row in json_rows(result[1])] == LINES[:2]
+    code, out, err = gen(*score, "-", "--skip-bad", stdin=source)
+    assert code == 0
+    assert [row["line"] for row in json_rows(out)] == [1, 2, 4]
+    assert "standard input, line 3: left out: not UTF-8 (0xff)" in err
+    assert "1 broken records were left out" in err
     fails(1, gen(*score, "-", stdin=b""), "empty")
     fails(1, gen(*score, tmp_path / "none"), "no such file")
     fails(2, gen(*score, "-", "--format", "xml", stdin=source), "expected jsonl, csv or parquet")

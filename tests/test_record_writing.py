@@ -232,7 +232,11 @@ def test_full_disk_and_kill(run: Path, tmp_path: Path, warm_processes: None) -> 
 
 def test_bad_input(run: Path, tiny_run: Path, tmp_path: Path, model: TextModel) -> None:
     words = ("sample", run, "--count", 400, *SAMPLE)
+    (tmp_path / "latin").write_bytes(b"ab\n\xe9\n")
+    (tmp_path / "half.jsonl").write_text('{"prefix": "a"}\n{"prefix": "\\ud800"}\n')
     for options, status, message in (
+        (["--prefix-file", tmp_path / "latin"], 1, "latin, line 2: not UTF-8 (0xe9)"),
+        (["--prefix-file", tmp_path / "half.jsonl"], 1, "half.jsonl, line 2: the prime has '\\ud800'"),
         (["--shard", "8/8"], 2, "expected a shard from 0/8 to 7/8; they count from 0"),
         (["--shard", "x"], 2, "--shard x: expected a shard"),
         (["--accept", "("], 2, "no regular expression"),
