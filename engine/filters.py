@@ -65,18 +65,25 @@ class CheckedFilter:
         return f"{len(texts)} texts"
 
 
-def create_filters(names: Sequence[str], options: Mapping[str, Any]) -> list[CheckedFilter]:
-    """Create registered filters by name; ``options`` has a table for each of them, as ``--set filter.NAME.KEY=VALUE``.
+def create_filters(filters: Sequence[str | Filter], options: Mapping[str, Any]) -> list[CheckedFilter]:
+    """Create registered filters by name, and check functions as they are.
 
-    Raises UsageError for options of a filter that is not used, ConfigError for what is no table, and what
-    `create_filter` raises.
+    ``options`` has a table of options by the name of a filter, as ``--set filter.NAME.KEY=VALUE`` gives it. Raises
+    UsageError for options of a filter that is not used, ConfigError for what is no table, and what `create_filter`
+    raises.
     """
+    names = [each for each in filters if isinstance(each, str)]
     for name, table in options.items():
         if not isinstance(table, Mapping):
-            raise ConfigError(f"--set filter.{name}={table!r}: expected an option of a filter, filter.NAME.KEY=VALUE")
+            raise ConfigError(f"filter.{name} = {table!r}: expected options of the filter, as in filter.NAME.KEY=VALUE")
         if name not in names:
-            raise UsageError(f"--set filter.{name}...: there is no --filter {name}.{nearest(name, names)}")
-    return [create_filter(name, options.get(name, {})) for name in names]
+            raise UsageError(f"filter.{name}: there is no filter {name} to set options of.{nearest(str(name), names)}")
+    return [
+        create_filter(each, options.get(each, {}))
+        if isinstance(each, str)
+        else CheckedFilter(f"filters[{number}]", each)
+        for number, each in enumerate(filters)
+    ]
 
 
 def create_filter(name: str, options: Mapping[str, Any]) -> CheckedFilter:

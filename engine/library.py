@@ -308,6 +308,7 @@ class TextModel:
         novel: bool | str | os.PathLike[str] = False,
         accept: str | None = None,
         filters: Sequence[str | Filter] = (),
+        filter_options: Mapping[str, Mapping[str, object]] | None = None,
         max_tries: int = 1000,
         shard: tuple[int, int] = (0, 1),
         ordered: bool = True,
@@ -328,7 +329,8 @@ class TextModel:
         number draws again, ``max_tries`` times at most; so is each that the other arguments refuse. ``unique``: of
         equal records the first stays. ``novel``: none is among the training records, of the run itself or of that whose
         folder or file of hashes it names. ``accept`` is a regular expression that all of a record matches. ``filters``
-        are names of filters, or functions that return for a list of texts which of them may stay.
+        are names of filters, or functions that return for a list of texts which of them may stay; ``filter_options``
+        has the options of named ones, as ``{"closed": {"pairs": "<>"}}``.
 
         Records begin with ``prefix``, or there are ``count`` of each of ``prefixes``, or with the leading ``fields`` of
         rows of a table, by column. With ``shard=(i, n)`` only the numbers that are i modulo n are written, which are
@@ -337,11 +339,12 @@ class TextModel:
 
         The iterator has the attributes ``plan``, ``written`` and ``thrown_away``, the counts of records by the reason.
 
-        Raises UsageError for a model of one text and for an impossible argument, PrimeError for an unknown character of
-        a prefix, RunError without the hashes for ``novel``; while records are read, GenError for a number whose tries
-        are used up, PluginError for a filter that fails.
+        Raises UsageError for a model of one text and for an impossible argument, UnknownComponent and ConfigError for
+        a filter or an option that is none, PrimeError for an unknown character of a prefix, RunError without the hashes
+        for ``novel``; while records are read, GenError for a number whose tries are used up, PluginError for a filter
+        that fails.
         """
-        from gentext.filters import CheckedFilter, create_filter  # `gen sample` of one text does not need them
+        from gentext.filters import create_filters  # `gen sample` of one text does not need them
         from gentext.record_requests import Prefix, RecordRequest
 
         options = _writing_options(
@@ -359,10 +362,7 @@ class TextModel:
             unique=unique,
             novel=novel if isinstance(novel, bool) else Path(novel),
             accept=accept,
-            filters=[
-                create_filter(each, {}) if isinstance(each, str) else CheckedFilter(f"filters[{number}]", each)
-                for number, each in enumerate(filters)
-            ],
+            filters=create_filters(filters, filter_options or {}),
             max_tries=max_tries,
             slots=slots,
             keeps_tokens=True,

@@ -17,6 +17,7 @@ from conftest import Gen
 from fuzz.plugin_modules import BODIES, HEADER
 from helpers import fails, one_line, raiser
 
+import gentext
 from gentext.completion import complete_filters
 from gentext.config import NonNegative
 from gentext.errors import ConfigError, GenError, PluginError, UnknownComponent, UsageError
@@ -179,6 +180,22 @@ def test_each_number_draws_again_until_all_filters_accept(
     assert written(gen(*words, *filters, "--slots", 1)) == records
 
 
+def test_filters_of_the_library_have_the_options_of_the_command(
+    add_filter: AddFilter, tiny_records_run: Path, gen: Gen
+) -> None:
+    add_filter("long", Long)
+    words = ("--filter", "long", "--set", "filter.long.characters=30")
+    expected = gen("sample", tiny_records_run, "--count", 9, "--seed", 4, *words)[1].splitlines()
+    model = gentext.load(tiny_records_run)
+    for filters in (["long"], [lambda texts: [True] * len(texts), "long"]):
+        records = model.records(9, seed=4, filters=filters, filter_options={"long": {"characters": 30}})
+        assert [record.text for record in records] == expected
+    with pytest.raises(ConfigError, match=r"^unknown key filter\.long\.character\. Did you mean 'characters'\?"):
+        model.records(9, filters=["long"], filter_options={"long": {"character": 30}})
+    with pytest.raises(UsageError, match=r"^filter\.lonk: there is no filter lonk .* Did you mean 'long'\?"):
+        model.records(9, filters=["long"], filter_options={"lonk": {}})
+
+
 def test_failure_in_the_middle_leaves_whole_records(
     add_filter: AddFilter, tiny_records_run: Path, gen: Gen, tmp_path: Path
 ) -> None:
@@ -210,8 +227,8 @@ def test_failure_in_the_middle_leaves_whole_records(
     [
         ("--filter lang", "no filter 'lang'. Available: long. Did you mean 'long'?"),
         ("--filter long --set filter.long.characters=-1", "filter.long.characters = -1: "),
-        ("--filter long --set filter.long=3", "--set filter.long=3: expected an option"),
-        ("--set filter.long.characters=3", "no --filter long"),
+        ("--filter long --set filter.long=3", "filter.long = 3: expected options of the filter"),
+        ("--set filter.long.characters=3", "filter.long: there is no filter long to set options of."),
         ("--filter long --set filter.lonk.characters=3", "Did you mean 'long'?"),
         ("--filter long --set filter.long.characters=9999 --max-tries 3", "3 refused by long"),
     ],
