@@ -19,7 +19,8 @@ from gentext.errors import ConfigError, FileFormatError
 from gentext.export.generator.compiler import Compiler
 from gentext.export.network.fp16 import to_fp16
 from gentext.export.network.int8 import find_bounded_values, to_int8
-from gentext.export.proto import serialize_model
+from gentext.export.proto import serialize_model, subgraphs
+from gentext.manager import host
 from gentext.plugins.samplers.onnx import OnnxGenerator, OnnxSampler
 from gentext.registry import Distribution, Registry
 from gentext.stepping import generate_stepwise
@@ -41,6 +42,15 @@ def large_constants(graph: onnx.GraphProto) -> list[int]:
     return [size for size in sizes if size >= 256] + inner
 
 
+def operators(graph: onnx.GraphProto) -> list[str]:
+    """Return the operators of a graph and of its branches."""
+    return [
+        operator
+        for node in graph.node
+        for operator in [node.op_type, *(inner for branch in subgraphs(node) for inner in operators(branch))]
+    ]
+
+
 @pytest.mark.parametrize("names", [(), ("top_k",), EVERY_LINK[1:], EVERY_LINK, EVERY_LINK[::-1]])
 @pytest.mark.parametrize("rows", [1, 3, 16])
 def test_compiled_writes_what_numpy_writes(compiled_model: CompiledModel, names: tuple[str, ...], rows: int) -> None:
@@ -52,6 +62,43 @@ def test_compiled_writes_what_numpy_writes(compiled_model: CompiledModel, names:
     assert compiled_rows[:2] == stepped_rows[:2]
     for logprobs, reference in zip(compiled_rows[2], stepped_rows[2], strict=True):
         np.testing.assert_allclose(logprobs, reference, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"temperature.temperature": [0.7, 1.3, 0.2]},
+        {"temperature.temperature": [0.7, 1.0, 0.2]},
+        {"temperature.temperature": [0.7, 0.0, 0.2]},
+        {"temperature.temperature": [1.0, 1.0, 1.0]},
+        {"temperature.dynatemp_range": [0.0, 0.5, 0.0]},
+        {"top_k.top_k": [5, 0, 3]},
+        {"top_k.top_k": [5, 0, 3], "temperature.dynatemp_range": [0.5, 0.0, 0.1]},
+    ],
+)
+def test_each_call_gets_a_loop_that_has_what_it_uses(compiled_model: CompiledModel, changes: dict[str, Any]) -> None:
+    names = ("dry", "no_repeat_ngram", "penalties", "mirostat", *EVERY_LINK[1:])
+    chain = build_chain(host().registry, names, compiled_model.bundle.vocab_size, {"temperature": {"temperature": 0.8}})
+    opened = compiled_model.open(chain)
+    sampling = request(chain, 3, 60, mixed=False)
+    for path, numbers in changes.items():
+        link, name = path.split(".")
+        array = sampling.params[link][name]
+        sampling.params[link][name] = np.array(numbers, array.dtype)[:, None]  # type: ignore[index]
+    compiled_rows = written(generate_compiled(opened.session, opened.bundle, sampling), 3)
+    assert compiled_rows[:2] == written(generate_stepwise(opened, opened.bundle, sampling), 3)[:2]
+
+
+def test_first_loop_leaves_out_what_the_defaults_do_not_use(compiled_model: CompiledModel) -> None:
+    chain = build_chain(
+        host().registry, ("temperature",), compiled_model.bundle.vocab_size, {"temperature": {"temperature": 0.8}}
+    )
+    loops = [node for node in compiled_model.compiler(chain).compile_loop().graph.node if node.op_type == "Loop"]
+    first, last = (operators(next(subgraphs(loop))) for loop in loops[:2])
+    # No entropy, as no row moves its temperature, and no search of the best symbol, as no temperature is 0.
+    assert "Log" in last and "Log" not in first
+    assert first.count("ArgMax") == last.count("ArgMax") - 1
 
 
 @pytest.mark.parametrize(

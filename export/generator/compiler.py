@@ -19,9 +19,10 @@ from onnx import helper, numpy_helper
 from spox import Tensor, Var
 
 from gentext.bundle import Bundle, StateMeta
-from gentext.chain import DEFAULT_CHAIN, Chain, Link, LinkArrays
+from gentext.chain import Chain, Link, LinkArrays
 from gentext.describe import describe_links
 from gentext.export.generator.loop import build_loop
+from gentext.export.generator.loop_kinds import find_loop_kinds
 from gentext.export.generator.outputs import (
     NamedVars,
     advance_automaton,
@@ -42,9 +43,6 @@ from gentext.export.strategies.namespace import xp
 from gentext.export.strategies.traced import Traced
 from gentext.signature import TOP_COUNT, Signature, signature
 from gentext.strategy import Param, Table
-
-#: A loop of the usual links alone is worth the time to open it where it leaves out so many others.
-MIN_LINKS_LEFT_OUT = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,25 +75,22 @@ class Compiler:
     def compile_loop(self) -> onnx.ModelProto:
         """Return the generator for as many positions as its input ``forced`` has.
 
-        It has up to three loops, of which a call runs one: a branch that is not taken costs time at each position.
-        The first is for calls that use exactly the links that the chain's default parameters use: it has only those
-        links, and no branches. The second has the usual links without states, each in a branch, if it leaves out many;
-        the last all.
+        It has up to three loops, of which a call runs one: see `find_loop_kinds`.
         """
         inputs = _declare_inputs(self.signature, None)
         state, invariants = self._initial_loop_state(inputs), self._loop_invariants(inputs)
         position_inputs = self._position_builder.position_inputs(inputs["noise"], inputs["forced"])
         trips = op.gather(op.shape(inputs["forced"]), op.const(np.int64(0)))
         outputs = []
-        for names, is_enough, has_branches in self._find_loops(invariants.active):
-            loop_trips = _trips_where(trips, is_enough)
+        for loop_kind in find_loop_kinds(self.chain, self._tables, inputs, invariants.active):
+            loop_trips = _trips_where(trips, loop_kind.is_enough)
             trips = op.sub(trips, loop_trips)
             loop_state, loop_outputs = build_loop(
                 self._position_builder.build,
                 loop_trips,
-                dataclasses.replace(state, chain={name: state.chain[name] for name in names}),
+                dataclasses.replace(state, chain={name: state.chain[name] for name in loop_kind.names}),
                 position_inputs,
-                invariants if has_branches else invariants.without_branches(),
+                loop_kind.specialise(invariants),
             )
             # All loops but one run no times and return their initial state, so they can follow each other.
             state = dataclasses.replace(loop_state, chain=state.chain | loop_state.chain)
@@ -107,27 +102,6 @@ class Compiler:
             joined_outputs.tokens, self._initial_stop_state(inputs), inputs["stop_table"], inputs["stop_final"]
         )
         return self._build_model(inputs, _CallResult(state, joined_outputs, stopped, stop_state), "K", self.bundle)
-
-    def _find_loops(self, active: NamedVars) -> list[tuple[list[str], Var, bool]]:
-        """Return for each loop its links, whether a call that no earlier loop serves needs no others, and branches.
-
-        ``active`` is whether any row uses a link. One that is missing there is always active, and in every loop.
-        """
-        loops, names = [], self.chain.names
-        default_names = self.chain.active(self.chain.param_arrays(1), self._tables).names
-        if len(default_names) < len(names):
-            differs = [op.not_(is_active) if name in default_names else is_active for name, is_active in active.items()]
-            loops.append((default_names, op.not_(_is_any_true(differs)), False))
-        # A link with a state has two branches, also to update it, so `match` is left to the loop of all.
-        usual_names = [
-            link.name
-            for link in self.chain
-            if link.name not in active or (link.name in DEFAULT_CHAIN and not link.strategy.state)
-        ]
-        if usual_names and len(names) - len(usual_names) >= MIN_LINKS_LEFT_OUT:
-            unusual = [is_active for name, is_active in active.items() if name not in usual_names]
-            loops.append((usual_names, op.not_(_is_any_true(unusual)), True))
-        return [*loops, (names, op.const(True), True)]
 
     def compile_unrolled(self, positions: int) -> onnx.ModelProto:
         """Return the generator for a fixed number of positions, without any control flow."""
@@ -285,10 +259,6 @@ def _flags_along_axis(flags: Var, ndim: int, axis: int) -> Var:
     if ndim == 1:
         return flags
     return op.unsqueeze(flags, int_vector(*(other_axis for other_axis in range(ndim) if other_axis != axis)))
-
-
-def _is_any_true(flags: list[Var]) -> Var:
-    return op.cast(op.reduce_max(op.cast(_stack_vars(flags), to=np.uint8), keepdims=0), to=np.bool_)
 
 
 def _trips_where(trips: Var, condition: Var) -> Var:

@@ -17,6 +17,7 @@ from gentext.chain import Chain, Link
 from gentext.export.generator.states import split_graph
 from gentext.export.network.step import lift_weights
 from gentext.export.strategies.call import call_strategy
+from gentext.export.strategies.facts import NO_FACTS, Facts
 from gentext.export.strategies.indexing import int_vector
 from gentext.export.strategies.namespace import xp
 from gentext.export.strategies.traced import Traced
@@ -27,6 +28,8 @@ from gentext.signature import Signature
 LARGEST_UNIFORM = np.float32(1 - 2.0**-24)
 
 TracedArrays = dict[str, Traced]
+#: Link -> parameter -> what holds for it.
+ParamFacts = Mapping[str, Mapping[str, Facts]]
 
 
 @dataclasses.dataclass
@@ -71,6 +74,16 @@ class LoopInvariants:
     def without_branches(self) -> LoopInvariants:
         """Return the same, so that every link runs."""
         return dataclasses.replace(self, active={})
+
+    def with_facts(self, facts: ParamFacts) -> LoopInvariants:
+        """Return the same, with what holds for the parameters."""
+        params = {
+            link: {
+                name: Traced(array.var, facts=facts.get(link, {}).get(name, NO_FACTS)) for name, array in arrays.items()
+            }
+            for link, arrays in self.params.items()
+        }
+        return dataclasses.replace(self, params=params)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +168,8 @@ class PositionBuilder:
         for name, spec in link.strategy.params.items():
             width = self.bundle.vocab_size if spec.per_symbol else 1
             shape = op.concat([rows, int_vector(width)], axis=0)
-            params[name] = Traced(op.expand(inputs[f"{link.name}.{name}"], shape))
+            row_params = op.expand(inputs[f"{link.name}.{name}"], shape)
+            params[name] = Traced(op.reshape(row_params, int_vector(-1, width)))  # so that the width is known
         return params
 
     def _apply_link(

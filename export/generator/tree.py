@@ -31,7 +31,7 @@ def unflatten(tree: Tree, variables: Mapping[str, Var], path: str = "") -> Tree:
     if isinstance(tree, Var):
         rebuilt = variables[path]
     elif isinstance(tree, Traced):
-        rebuilt = Traced(variables[path], shared=tree.shared)
+        rebuilt = Traced(variables[path], shared=tree.shared, facts=tree.facts)
     else:
         children = {key: unflatten(child, variables, _join_path(path, key)) for key, child in _tree_children(tree)}
         if isinstance(tree, list):

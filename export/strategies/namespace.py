@@ -12,6 +12,7 @@ import numpy as np
 import spox.opset.ai.onnx.v21 as op
 from spox import Var
 
+from gentext.export.strategies.facts import keeps_shape
 from gentext.export.strategies.indexing import int_vector, select
 from gentext.export.strategies.ordering import argsort, keep_largest, largest_per_symbol, sort
 from gentext.export.strategies.reductions import REDUCTIONS
@@ -26,6 +27,7 @@ from gentext.export.strategies.traced import (
     checked_axis,
     constant,
     divide,
+    equal,
     floor_divide,
     matched_operands,
     remainder,
@@ -54,7 +56,13 @@ def where(condition: Traced, x: Operand, y: Operand, /) -> Traced:
     if not isinstance(x, Traced) and not isinstance(y, Traced):
         dtype = np.float32 if isinstance(x, float) or isinstance(y, float) else None
         x = constant(x, dtype)
-    return Traced(select(condition.var, *matched_operands(x, y)))
+    if_true, if_false = matched_operands(x, y)
+    if condition.facts.value is not None:
+        chosen = Traced(if_true if condition.facts.value else if_false)
+        operand = x if condition.facts.value else y
+        if keeps_shape(chosen.shape, condition.shape, Traced(if_true).shape, Traced(if_false).shape):
+            return operand if isinstance(operand, Traced) and operand.dtype == chosen.dtype else chosen
+    return Traced(select(condition.var, if_true, if_false))
 
 
 def cumulative_sum(
@@ -217,8 +225,8 @@ _BINARY_FUNCTIONS = {
     "divide": divide,
     "floor_divide": floor_divide,
     "remainder": remainder,
-    "equal": lambda a, b: Traced(op.equal(*matched_operands(a, b))),
-    "not_equal": lambda a, b: Traced(op.not_(op.equal(*matched_operands(a, b)))),
+    "equal": equal,
+    "not_equal": lambda a, b: ~equal(a, b),
     "logical_and": lambda a, b: apply_logical(op.and_, op.bitwise_and, a, b),
     "logical_or": lambda a, b: apply_logical(op.or_, op.bitwise_or, a, b),
     "logical_xor": lambda a, b: apply_logical(op.xor, op.bitwise_xor, a, b),

@@ -14,6 +14,7 @@ import spox.opset.ai.onnx.v21 as op
 from numpy.typing import DTypeLike
 from spox import Var
 
+from gentext.export.strategies.facts import NO_FACTS, Facts, combine_facts
 from gentext.export.strategies.indexing import Shape, index_array
 from gentext.export.strategies.rules import NO_VALUES, RuleBroken
 
@@ -28,9 +29,9 @@ class Traced:
 
     __array_ufunc__ = None  # keeps NumPy's operators from treating this as a scalar object
 
-    def __init__(self, var: Var, *, shared: bool = False) -> None:
+    def __init__(self, var: Var, *, shared: bool = False, facts: Facts = NO_FACTS) -> None:
         """``shared`` marks a table: its open axes are not the batch, so they may be indexed."""
-        self.var, self.shared = var, shared
+        self.var, self.shared, self.facts = var, shared, facts
 
     # -- attributes ----------------------------------------------------------------------------
 
@@ -134,7 +135,7 @@ class Traced:
         return apply_numeric(op.greater_or_equal, self, other)
 
     def __eq__(self, other: object) -> Traced:  # type: ignore[override]
-        return Traced(op.equal(*matched_operands(self, other)))
+        return equal(self, other)
 
     def __ne__(self, other: object) -> Traced:  # type: ignore[override]
         return ~(self == other)
@@ -151,7 +152,9 @@ class Traced:
     __rand__, __ror__, __rxor__ = __and__, __or__, __xor__
 
     def __invert__(self) -> Traced:
-        return Traced(op.not_(self.var) if self.dtype == np.bool_ else op.bitwise_not(self.var))
+        if self.dtype != np.bool_:
+            return Traced(op.bitwise_not(self.var))
+        return Traced(op.not_(self.var), facts=self.facts.apply(np.logical_not))
 
     # -- indexing -----------------------------------------------------------------------------
 
@@ -208,7 +211,7 @@ def apply_numeric(onnx_operator: Callable[[Var, Var], Var], left: Operand, right
     a, b = matched_operands(left, right)
     if _numpy_dtype(a) == np.bool_:
         raise RuleBroken("arithmetic on booleans: cast with xp.astype first")
-    return Traced(onnx_operator(a, b))
+    return Traced(onnx_operator(a, b), facts=_facts_of_result(onnx_operator, left, right))
 
 
 def apply_logical(
@@ -217,7 +220,24 @@ def apply_logical(
     """Apply a logical operator to booleans, or the bitwise operator to integers."""
     a, b = matched_operands(left, right)
     onnx_operator = bool_operator if _numpy_dtype(a) == np.bool_ else int_operator
-    return Traced(onnx_operator(a, b))
+    return Traced(onnx_operator(a, b), facts=_facts_of_result(onnx_operator, left, right))
+
+
+def equal(left: Operand, right: Operand) -> Traced:
+    """Compare two operands of any type."""
+    return Traced(op.equal(*matched_operands(left, right)), facts=_facts_of_result(op.equal, left, right))
+
+
+def _facts_of_result(onnx_operator: Callable[[Var, Var], Var], left: Operand, right: Operand) -> Facts:
+    dtype = next(operand.dtype for operand in (left, right) if isinstance(operand, Traced))
+    return combine_facts(onnx_operator, _facts_of(left, dtype), _facts_of(right, dtype))
+
+
+def _facts_of(operand: Operand, dtype: np.dtype[Any]) -> Facts:
+    """Return what is known of an operand; a Python number has the type of the array that it meets."""
+    if isinstance(operand, Traced):
+        return operand.facts
+    return Facts(dtype.type(operand)) if isinstance(operand, bool | int | float) else NO_FACTS
 
 
 def divide(left: Operand, right: Operand) -> Traced:
@@ -246,7 +266,9 @@ def floor_divide(left: Operand, right: Operand) -> Traced:
 
 def astype(x: Traced, dtype: DType, /, *, copy: bool = True) -> Traced:
     """Cast an array to another type."""
-    return x if x.dtype == np.dtype(dtype) else Traced(op.cast(x.var, to=np.dtype(dtype)))
+    if x.dtype == np.dtype(dtype):
+        return x
+    return Traced(op.cast(x.var, to=np.dtype(dtype)), facts=x.facts.apply(np.dtype(dtype).type))
 
 
 def checked_axis(x: Traced, axis: int | None, function_name: str) -> int:

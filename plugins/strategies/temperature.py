@@ -8,6 +8,9 @@ from typing import Any
 from gentext.plugins.strategies.distribution import entropy, log_probabilities
 from gentext.strategy import Array, Arrays, Param, Strategy
 
+#: The lowest float32 above -inf.
+LOWEST_LOGIT = -3.4028234663852886e38
+
 
 class Temperature(Strategy):
     """Divide the logits by a temperature; 0 keeps the first of the most probable symbols.
@@ -62,10 +65,11 @@ def dynamic_temperature(xp: Any, logits: Array, t: Array, spread: Array, exponen
 
 def scale_logits(xp: Any, logits: Array, t: Array) -> Array:
     """Return logits [N, V] divided by temperatures [N, 1]: unchanged at 1, the first of the largest alone at 0."""
-    top_logit = xp.max(logits, axis=1, keepdims=True)
+    # Where all symbols are masked the largest logit is -inf, whose distance to itself would be no number.
+    top_logit = xp.maximum(xp.max(logits, axis=1, keepdims=True), LOWEST_LOGIT)
     # Dividing the distance to the largest logit gives 0 or a negative number, so that a tiny temperature
     # leads to -inf and never to infinity minus infinity.
-    scaled_logits = xp.where(logits == -xp.inf, logits, (logits - top_logit) / xp.where(t == 0.0, 1.0, t))
+    scaled_logits = (logits - top_logit) / xp.where(t == 0.0, 1.0, t)
     best_symbol = xp.argmax(logits, axis=1, keepdims=True)
     symbols = xp.arange(logits.shape[1], dtype=xp.int64)[None, :]
     greedy_logits = xp.where(symbols == best_symbol, logits, -xp.inf)
