@@ -123,7 +123,14 @@ def _run_training(training: _Training, lock: RunLock) -> tuple[Run, FitResult]:
     config = with_defaults(training.config)
     settings = build_config(Settings, config.get("run", {}), "run")
     check_extras(settings)
-    corpus = _read_corpus(training, configured_component(config, "tokenizer"), settings.val_frac)
+    corpus = read_split_corpus(
+        training.corpus,
+        training.records,
+        training.val,
+        configured_component(config, "tokenizer"),
+        settings.val_frac,
+        training.resumed,
+    )
     configured_chain(host().registry, config.get("chain", {}), corpus.tokenizer.vocab_size)  # raises where it is wrong
     prepared = adjust_and_prepare(config, corpus, settings, training.preset, training.adjustable)
     weights_note = _prepare_weights(training, prepared, corpus)
@@ -138,16 +145,21 @@ def _run_training(training: _Training, lock: RunLock) -> tuple[Run, FitResult]:
     return run, _fit_model(run, prepared, corpus, settings, resume=training.resumed is not None)
 
 
-def _read_corpus(training: _Training, tokenizer: ConfiguredComponent, val_frac: float) -> SplitCorpus:
-    """Read the text, or the records, of a run."""
-    if training.records is None:
-        corpus = read_text(training.corpus, tokenizer, val_frac, training.val, training.resumed)
+def read_split_corpus(
+    source: str,
+    records: RecordOptions | None,
+    val: str | None,
+    tokenizer: ConfiguredComponent,
+    val_frac: float,
+    resumed: ResumedRun | None = None,
+) -> SplitCorpus:
+    """Read the text of a run, or its records, as `TrainOptions` has them; see `read_text` and `read_record_corpus`."""
+    if records is None:
+        corpus = read_text(source, tokenizer, val_frac, val, resumed)
     else:
-        corpus = read_record_corpus(
-            training.corpus, training.records, tokenizer, val_frac, training.val, training.resumed
-        )
-    if training.val is not None:
-        corpus.table["val"] = training.val
+        corpus = read_record_corpus(source, records, tokenizer, val_frac, val, resumed)
+    if val is not None:
+        corpus.table["val"] = val
     return corpus
 
 
@@ -296,7 +308,7 @@ def _describe_records(result: FitResult, prepared: PreparedTraining, corpus: Spl
         return []
     parts = []
     if corpus.val.records:
-        bits = result.val_loss / math.log(2) * corpus.val.lengths.mean()
+        bits = result.val_loss / math.log(2) * corpus.val.symbols_per_record
         parts.append(f"{bits:.2f} bits a record, held out")
     if isinstance(prepared.batcher, ReportsPadding):
         parts.append(f"{100 * prepared.batcher.padding:.2g} % of a batch is padding")

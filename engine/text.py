@@ -146,10 +146,10 @@ class _EncodedPieces:
         return encode_piece(self._tokenizer, self._tokenizer_name, text, self._stream.name, begin)
 
 
-def corpus_fingerprint(source: str) -> str:
-    """Return the sha256 of a text, as a run's config holds it; raises CorpusError as reading it does."""
+def corpus_fingerprint(source: str, *, of_records: bool = False) -> str:
+    """Return the sha256 of a text, or of records, as a run's config holds it; raises CorpusError as reading it does."""
     from gentext.data.stream import open_corpus
 
-    with open_corpus(source, tail_length=1) as stream:
+    with open_corpus(source, tail_length=1, escape_errors=of_records) as stream:
         stream.read_through()
         return stream.sha256

@@ -53,6 +53,12 @@ class TokenCorpus:
         return len(self.tokens) if self.repeats is None else int((self.lengths * self.repeats).sum())
 
     @property
+    def symbols_per_record(self) -> float:
+        """The mean of `lengths`, in which each record counts as often as it repeats."""
+        records = self.records if self.repeats is None else int(self.repeats.sum())
+        return self.symbols / records
+
+    @property
     def records(self) -> int:
         """How many records there are, R; 0 for a text."""
         return 0 if self.offsets is None else len(self.offsets) - 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import shutil
 import signal
@@ -114,6 +115,46 @@ def test_cut_short_it_ends_the_same(reference: Path, command: list[str], tmp_pat
     assert all("trial 1:" in lines or "trial 2:" in lines for lines in messages), messages
     for number in (0, 1):
         assert "going on at step" in (folder / f"logs/trial-{number:03d}.txt").read_text()
+
+
+def test_records(gen: Gen, tiny_options: tuple[str, ...], space: Path, tmp_path: Path) -> None:
+    """Trials learn the records that gen train learns, also those that a resumed sweep begins; FILE is held out."""
+    names, val, folder = tmp_path / "names.csv", tmp_path / "val.csv", tmp_path / "sweep"
+    names.write_bytes(
+        b"n,name\n" + b"".join(b"%d,%s\n" % (1 + k % 3, b"ab" * (k % 5 + 1)) for k in range(60)) + b"1,\xff\n"
+    )
+    val.write_text("n,name\n" + "5,ab\n1,abababab\n" * 3)
+    corpus = ("--records", "csv:name", "--weight", "n", "--dedup", "--skip-bad", "--val", val)
+    options = (*tiny_options, "--set", "batcher.length=16", "--steps", 20)
+    sweep = ("--space", space, "--no-export", "--sweep", folder)
+    code, _, err = gen("sweep", names, *corpus, *options, *sweep, "--trials", 1)
+    assert code == 0, err
+    code, out, err = gen("sweep", "--resume", "--sweep", folder, "--no-export", "--trials", 2)
+    assert code == 0, err
+    title, *table = [line.split() for line in out.splitlines()]
+    assert " ".join(title[:6]) == "trial held out bits a record" and len(table) == 2
+    for row in trials(folder):
+        run = folder / f"trial-{row['trial']:03d}"
+        # 5 + 1 records of 3 and of 9 symbols
+        assert row["bits_per_record"] == pytest.approx(row["val_loss"] / math.log(2) * (5 * 3 + 9) / 6)
+        assert f"{row['bits_per_record']:.2f} bits a record, held out" in (run / "verdict.txt").read_text()
+        assert len((run / "held_out.jsonl").read_text().splitlines()) == 6
+    settings = [f"{key}={setting}" for key, setting in row["values"].items()]
+    words = [word for setting in settings for word in ("--set", setting)]
+    config = ("--config", folder / "base.toml", *words, "--no-export", "--run", tmp_path / "run")
+    code, _, err = gen("train", names, *corpus, *config)
+    assert code == 0, err
+    assert (tmp_path / "run" / "verdict.txt").read_bytes() == (run / "verdict.txt").read_bytes()
+    val.write_text("n,name\n5,ba\n")
+    fails(1, gen("sweep", "--resume", "--sweep", folder), "was begun with another text than", "val.csv")
+    fails(2, gen("sweep", "--resume", "--sweep", folder, "--val", val), "--resume goes on with the settings")
+    new = ("--steps", 4, "--sweep", tmp_path / "new")
+    fails(1, gen("sweep", names, "--records", "csv:nme", *new), "no column 'nme'. Did you mean 'name'?")
+    fails(1, gen("sweep", names, "--records", "csv:name", *new), "line 62: not UTF-8 (0xff)")
+    fails(2, gen("sweep", names, "--dedup", *new), "--dedup is for records")
+    fails(2, gen("sweep", val, "--val-frac", 0, *new), "trials are compared by their held-out loss")
+    fails(2, gen("sweep", names, *corpus[:-1], "-", *new), "--val -: every trial reads the text anew")
+    assert not (tmp_path / "new").exists()
 
 
 def test_more_trials_and_the_best_is_ready(reference: Path, gen: Gen, tmp_path: Path, space: Path) -> None:

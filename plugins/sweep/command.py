@@ -12,6 +12,7 @@ from gentext.completion import complete_corpora, complete_presets
 from gentext.console import say
 from gentext.errors import GenError, MissingExtra
 from gentext.pipeline import DEFAULT_CORPUS
+from gentext.record_options import LAYOUTS, collect_options
 from gentext.resolve import DEFAULT_PRESET, TrainOptions, collect_flags, preset_names
 
 if TYPE_CHECKING:
@@ -47,7 +48,21 @@ def sweep(
     epochs: Annotated[float | None, typer.Option(help="Budget of a trial: passes over the training text.")] = None,
     steps: Annotated[int | None, typer.Option(help="Budget of a trial: optimizer steps.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Budget of a trial: minutes of training.")] = None,
-    val_frac: Annotated[float | None, typer.Option(help="Share of the text's tail that is held out.")] = None,
+    records: Annotated[
+        str | None,
+        typer.Option(metavar="LAYOUT", help=f"Learn records: {', '.join(LAYOUTS)}. Default: one text."),
+    ] = None,
+    val: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Hold out this, and learn from all of CORPUS.")
+    ] = None,
+    val_frac: Annotated[
+        float | None, typer.Option(help="Share that is held out: the text's tail, or records by their hash.")
+    ] = None,
+    dedup: Annotated[bool, typer.Option("--dedup", help="Learn each of equal records once.")] = False,
+    weight: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="How many times each record counts (jsonl, csv).")
+    ] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out broken records, and count them.")] = False,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random, the trials' settings too.")] = None,
@@ -77,6 +92,8 @@ def sweep(
         config=config,
         settings=settings or [],
         flags=flags,
+        records=collect_options(records, dedup=dedup, weight=weight, skip_bad=skip_bad),
+        val=val,
     )
     try:
         from gentext.plugins.sweep.report import format_table, summarize_sweep
@@ -85,11 +102,12 @@ def sweep(
         raise MissingExtra("gen sweep", "train,sweep" if error.name == "tomli_w" else "sweep") from None
     running_sweep = start_sweep(SweepOptions(shared_options, folder, space, trials, not no_prune, resume))
     running_sweep.run_trials()
-    rows = running_sweep.write_report()
+    rows, symbols_per_record = running_sweep.write_report(), running_sweep.settings.symbols_per_record
     if as_json:
-        print(json.dumps(summarize_sweep(running_sweep.folder, running_sweep.settings.corpus, rows), indent=1))
+        summary = summarize_sweep(running_sweep.folder, running_sweep.settings.corpus, rows, symbols_per_record)
+        print(json.dumps(summary, indent=1))
     else:
-        print(format_table(running_sweep.space, rows))
+        print(format_table(running_sweep.space, rows, symbols_per_record))
     _keep_best(running_sweep, rows, export=not no_export)
 
 

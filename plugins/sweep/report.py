@@ -21,17 +21,22 @@ from gentext.run import atomic_write, write_text
 DETAIL_NAMES = ("train_loss", "best_step", "steps", "seconds", "symbols_per_second", "reason")
 
 
-def write_report(folder: Path, corpus: str, space: Space, rows: Sequence[TrialRow]) -> None:
-    """Write the three files; ``rows`` are sorted, the best first."""
-    write_text(folder / "sweep.json", json.dumps(summarize_sweep(folder, corpus, rows), indent=1) + "\n")
-    write_text(folder / "sweep.csv", _format_csv(space, rows))
+def write_report(
+    folder: Path, corpus: str, space: Space, rows: Sequence[TrialRow], symbols_per_record: float | None
+) -> None:
+    """Write the three files; ``rows`` are sorted, the best first. ``symbols_per_record`` is None for one text."""
+    summary = summarize_sweep(folder, corpus, rows, symbols_per_record)
+    write_text(folder / "sweep.json", json.dumps(summary, indent=1) + "\n")
+    write_text(folder / "sweep.csv", _format_csv(space, rows, symbols_per_record))
     _write_picture(folder, space, rows)
 
 
-def summarize_sweep(folder: Path, corpus: str, rows: Sequence[TrialRow]) -> ConfigTable:
+def summarize_sweep(
+    folder: Path, corpus: str, rows: Sequence[TrialRow], symbols_per_record: float | None
+) -> ConfigTable:
     """Return a sweep as JSON data: its trials, the best first."""
     trials = [
-        {"trial": row.number, "state": row.state, "val_loss": row.val_loss, "values": row.values}
+        {"trial": row.number, "state": row.state, **_losses(row, symbols_per_record), "values": row.values}
         | {name: row.details.get(name) for name in DETAIL_NAMES}
         for row in rows
     ]
@@ -39,13 +44,14 @@ def summarize_sweep(folder: Path, corpus: str, rows: Sequence[TrialRow]) -> Conf
     return {"sweep": str(folder), "corpus": corpus, "best": best_number, "trials": trials}
 
 
-def format_table(space: Space, rows: Sequence[TrialRow]) -> str:
+def format_table(space: Space, rows: Sequence[TrialRow], symbols_per_record: float | None) -> str:
     """Return the trials as a table for people."""
-    cell_rows = [["trial", "held out", "state", *space]]
+    titles = ["held out"] if symbols_per_record is None else ["held out", "bits a record"]
+    cell_rows = [["trial", *titles, "state", *space]]
     for row in rows:
-        loss = "" if row.val_loss is None else f"{row.val_loss:.4f}"
+        losses = ["" if loss is None else f"{loss:.4f}" for loss in _losses(row, symbols_per_record).values()]
         settings = [format_setting_value(row.values[name]) if name in row.values else "" for name in space]
-        cell_rows.append([str(row.number), loss, row.state, *settings])
+        cell_rows.append([str(row.number), *losses, row.state, *settings])
     widths = [max(map(len, column)) for column in zip(*cell_rows, strict=True)]
     lines = [
         "  ".join(cell.rjust(width) for cell, width in zip(cell_row, widths, strict=True)) for cell_row in cell_rows
@@ -58,13 +64,23 @@ def format_setting_value(setting: Any) -> str:
     return f"{setting:.4g}" if isinstance(setting, float) else str(setting)
 
 
-def _format_csv(space: Space, rows: Sequence[TrialRow]) -> str:
+def _losses(row: TrialRow, symbols_per_record: float | None) -> dict[str, float | None]:
+    """Return a trial's held-out loss in nats a symbol, and of records in bits a record too, by name."""
+    losses = {"val_loss": row.val_loss}
+    if symbols_per_record is not None:
+        losses["bits_per_record"] = None if row.val_loss is None else row.val_loss / math.log(2) * symbols_per_record
+    return losses
+
+
+def _format_csv(space: Space, rows: Sequence[TrialRow], symbols_per_record: float | None) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["trial", "state", "val_loss", *space, *DETAIL_NAMES])
+    loss_names = ["val_loss"] if symbols_per_record is None else ["val_loss", "bits_per_record"]
+    writer.writerow(["trial", "state", *loss_names, *space, *DETAIL_NAMES])
     for row in rows:
+        losses = _losses(row, symbols_per_record).values()
         settings = [row.values.get(name) for name in space]
-        writer.writerow([row.number, row.state, row.val_loss, *settings, *map(row.details.get, DETAIL_NAMES)])
+        writer.writerow([row.number, row.state, *losses, *settings, *map(row.details.get, DETAIL_NAMES)])
     return buffer.getvalue()
 
 

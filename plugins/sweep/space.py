@@ -88,11 +88,12 @@ class Range:
 Space = dict[str, Choices | Range]
 
 
-def read_space(path: Path | None) -> Space:
-    """Read a space file, or the built-in one. Raises ConfigError where it is malformed."""
+def read_space(path: Path | None, *, of_records: bool = False) -> Space:
+    """Read a space file, or the built-in one of texts or of records. Raises ConfigError where it is malformed."""
     if path is not None:
         return parse_space(read_toml(path), str(path))
-    with importlib.resources.as_file(importlib.resources.files(__package__) / "default_space.toml") as builtin_path:
+    name = "default_space_records.toml" if of_records else "default_space.toml"
+    with importlib.resources.as_file(importlib.resources.files(__package__) / name) as builtin_path:
         return parse_space(read_toml(builtin_path), "the built-in space")
 
 

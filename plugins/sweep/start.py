@@ -10,12 +10,13 @@ from pathlib import Path
 
 from gentext import run as runs
 from gentext.config import ConfigTable, build_config
+from gentext.data.corpus import is_read_once
 from gentext.errors import RunError, UsageError
-from gentext.pipeline import DEFAULT_CORPUS
+from gentext.pipeline import DEFAULT_CORPUS, read_split_corpus
 from gentext.plugins.sweep.space import SettingValue, check_space, read_space, space_table
 from gentext.plugins.sweep.study import TENTHS, Study, temporary_study_path
 from gentext.plugins.sweep.sweep import BASE_FILE, SPACE_FILE, STUDY_FILE, Sweep, SweepSettings
-from gentext.resolve import DEFAULT_PRESET, TrainOptions, resolve_config, with_defaults
+from gentext.resolve import DEFAULT_PRESET, TrainOptions, configured_component, resolve_config, with_defaults
 from gentext.settings import Settings, check_extras
 from gentext.text import corpus_fingerprint
 
@@ -52,8 +53,9 @@ def start_sweep(options: SweepOptions) -> Sweep:
     train = dataclasses.replace(
         options.train, corpus=options.train.corpus or DEFAULT_CORPUS, preset=options.train.preset or DEFAULT_PRESET
     )
-    if train.corpus == "-":
-        raise UsageError("CORPUS -: every trial reads the text anew; put it into a file")
+    for name, text in (("CORPUS", train.corpus), ("--val", train.val)):
+        if text is not None and is_read_once(text):
+            raise UsageError(f"{name} {text}: every trial reads the text anew; put it into a file")
     folder = options.folder or sweeps_folder() / time.strftime("%Y%m%d-%H%M%S")
     if (folder / STUDY_FILE).exists():
         raise RunError(f"{folder} is a sweep already; go on with --resume, or name another folder with --sweep")
@@ -86,7 +88,7 @@ def _remove_new_sweep(folder: Path) -> None:
 
 def _check_options(train: TrainOptions, options: SweepOptions) -> tuple[SweepSettings, dict[str, SettingValue]]:
     """Check the options; return the sweep's settings, and the values that the first trial tries, see `check_space`."""
-    space = read_space(options.space)
+    space = read_space(options.space, of_records=train.records is not None)
     base_config = resolve_config(train)
     with_defaults(base_config)  # checks the components
     settings = build_config(Settings, base_config.get("run", {}), "run")
@@ -95,16 +97,28 @@ def _check_options(train: TrainOptions, options: SweepOptions) -> tuple[SweepSet
     # Trials are compared: they measure the same text, at tenths of their budgets.
     for key, number in {"held_out": HELD_OUT, "measurements": TENTHS, "measured_symbols": MEASURED_SYMBOLS}.items():
         base_config["run"].setdefault(key, number)
+    if not settings.val_frac and train.val is None:
+        raise UsageError(
+            "--val-frac 0: trials are compared by their held-out loss; hold out a share, or a file with --val FILE"
+        )
     assert train.corpus is not None and train.preset is not None
+    corpus = read_split_corpus(
+        train.corpus, train.records, train.val, configured_component(base_config, "tokenizer"), settings.val_frac
+    )
+    held_out = corpus.cut_held_out(base_config["run"]["held_out"]).val
     sweep_settings = SweepSettings(
         corpus=_absolute_path(train.corpus),
-        sha256=corpus_fingerprint(train.corpus),
+        sha256=corpus.table["sha256"],
         preset=train.preset,
         trials=DEFAULT_TRIALS if options.trials is None else options.trials,
         prune=options.prune,
         seed=settings.seed,
         base=base_config,
         space=space_table(space),
+        records=train.records,
+        val=None if train.val is None else _absolute_path(train.val),
+        val_sha256=None if train.val is None else corpus_fingerprint(train.val, of_records=train.records is not None),
+        symbols_per_record=held_out.symbols_per_record if held_out.is_records else None,
     )
     return sweep_settings, first_values
 
@@ -116,7 +130,8 @@ def _absolute_path(corpus: str) -> str:
 
 def _resume_sweep(options: SweepOptions) -> Sweep:
     train = options.train
-    if train.preset or train.config or train.settings or train.flags or options.space or not options.prune:
+    shared = (train.preset, train.config, train.settings, train.flags, train.records, train.val, options.space)
+    if any(shared) or not options.prune:
         raise UsageError(
             "--resume goes on with the settings of the sweep; leave out everything but CORPUS, --sweep and --trials"
         )
@@ -129,8 +144,10 @@ def _resume_sweep(options: SweepOptions) -> Sweep:
         changed_settings["corpus"] = _absolute_path(train.corpus)
     if changed_settings:
         sweep.change_settings(dataclasses.replace(sweep.settings, **changed_settings))
-    if corpus_fingerprint(sweep.settings.corpus) != sweep.settings.sha256:
-        raise RunError(f"{folder} was begun with another text than {sweep.settings.corpus} is now; begin a new sweep")
+    settings = sweep.settings
+    for text, sha256 in ((settings.corpus, settings.sha256), (settings.val, settings.val_sha256)):
+        if text is not None and corpus_fingerprint(text, of_records=settings.records is not None) != sha256:
+            raise RunError(f"{folder} was begun with another text than {text} is now; begin a new sweep")
     return sweep
 
 

@@ -23,13 +23,15 @@ from filelock import FileLock, Timeout
 from gentext import run as runs
 from gentext.config import ConfigTable, build_config, read_toml
 from gentext.console import say
-from gentext.errors import GenError, RunError, TrainingStopped
+from gentext.errors import GenError, RunError, TrainingStopped, UsageError
+from gentext.held_out import held_out_path
 from gentext.interrupts import Interrupts
 from gentext.manager import host
 from gentext.plugins.sweep.report import format_setting_value, write_report
 from gentext.plugins.sweep.space import format_setting, parse_space
 from gentext.plugins.sweep.study import Study, TrialRow
 from gentext.plugins.sweep.trial import Job, Trial
+from gentext.record_options import RecordOptions
 from gentext.removal import CHECKPOINT_NAME, discard_run, find_gentext_files
 from gentext.run import Run
 from gentext.settings import Settings
@@ -61,6 +63,14 @@ class SweepSettings:
     base: ConfigTable
     """The config that all trials share."""
     space: ConfigTable
+    records: RecordOptions | None = None
+    """How the corpus is cut into records; None: it is one text."""
+    val: str | None = None
+    """What is held out instead of a part of the corpus: an absolute path, or a name in the catalogue."""
+    val_sha256: str | None = None
+    """Hash of that."""
+    symbols_per_record: float | None = None
+    """Of the held-out records that are measured, with their ends; None for one text."""
 
 
 class Sweep:
@@ -70,7 +80,7 @@ class Sweep:
         self.folder, self.study = folder, study
         try:
             self.settings = msgspec.convert(study.settings, SweepSettings)
-        except msgspec.ValidationError as error:
+        except (msgspec.ValidationError, UsageError) as error:
             raise RunError(f"{study.path}: damaged, or not made by gen sweep ({error})") from None
         self.space = parse_space(self.settings.space, str(study.path))
         for name, table in ((BASE_FILE, self.settings.base), (SPACE_FILE, self.settings.space)):
@@ -124,7 +134,7 @@ class Sweep:
         """Write table and picture, and return the trials: the best first."""
         with self._folder_lock():
             rows = sorted(self.study.rows(), key=_ranking_key)
-            write_report(self.folder, self.settings.corpus, self.space, rows)
+            write_report(self.folder, self.settings.corpus, self.space, rows, self.settings.symbols_per_record)
         return rows
 
     # -- the best trial -----------------------------------------------------------------------
@@ -217,6 +227,8 @@ class Sweep:
             config=str(self.folder / BASE_FILE),
             settings=settings,
             lock=str(self._lock_path(number, "child")),
+            records=None if self.settings.records is None else dataclasses.asdict(self.settings.records),
+            val=self.settings.val,
         )
         self._trial = Trial(job, self.folder / "logs" / f"trial-{number:03d}.txt")
         if self._interrupts.requested:  # the signal came when there was no trial to stop
@@ -274,7 +286,7 @@ class Sweep:
             if row.state != "finished" or path.name.startswith("last-"):
                 path.unlink(missing_ok=True)
         if row.state != "finished":
-            (run.path / runs.HELD_OUT_FILE).unlink(missing_ok=True)
+            held_out_path(run.path).unlink(missing_ok=True)
 
     def trial_folder(self, number: int) -> Path:
         """Return the folder of a trial's run."""

@@ -43,6 +43,10 @@ class Job:
     """``section.key=value`` texts of this trial."""
     lock: str
     """The lock file that the child holds as long as it lives."""
+    records: ConfigTable | None = None
+    """The fields of `gentext.record_options.RecordOptions`; None: the corpus is one text."""
+    val: str | None = None
+    """What is held out instead of a part of the corpus."""
 
 
 class Trial:

@@ -23,6 +23,7 @@ from gentext.events import Progress
 from gentext.hookspecs import hookimpl
 from gentext.manager import host
 from gentext.plugins.sweep.trial import Job
+from gentext.record_options import RecordOptions
 from gentext.removal import discard_run
 from gentext.resolve import TrainOptions
 
@@ -111,6 +112,8 @@ def _train_trial(job: Job, parent: _Parent) -> ConfigTable:
             config=Path(job.config),
             settings=job.settings,
             flags={"export": False},
+            records=None if job.records is None else RecordOptions(**job.records),
+            val=job.val,
         )
     _, result = run_training(options)
     return {name: number for name, number in dataclasses.asdict(result).items() if name != "curve"}
