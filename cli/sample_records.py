@@ -141,7 +141,7 @@ class RecordCommand:
         if self.settings.get("fingerprint") != fingerprint:
             raise RunError(f"--resume: {self.model.path} is another model than the one that began {path}; use that one")
         output = RecordFile(path)
-        stream.skip(output.read_whole(record_format))
+        stream.skip(output.read_whole(record_format), record_format.parse)
         return output
 
 

@@ -9,10 +9,11 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from gentext.bundle import Bundle
-from gentext.data.records import format_row, parse_header
+from gentext.console import progress
+from gentext.data.records import MAX_FIELD, format_row, parse_header
 from gentext.errors import GenError, RunError, UsageError
 from gentext.record_plan import WrittenRecord
 
@@ -21,6 +22,8 @@ FORMATS = ("text", "jsonl", "csv")
 FIELDS = ("number", "logprob", "seed", "stream")
 #: Bytes of whole records that wait to be written into a file.
 BUFFER_BYTES = 2**15
+#: Bytes of a written file that are read at once.
+BLOCK_BYTES = 2**20
 
 
 class TableRows:
@@ -112,35 +115,51 @@ class RecordFormat:
             )
         return record.text + self.end
 
-    def read(self, content: str) -> Iterator[tuple[str, int]]:
-        """Yield the text of each whole record of an output, and where its end is, in characters."""
-        position = len(self.beginning)
-        if self.name != "csv":
-            while (end := content.find(self.end, position)) >= 0:
-                line, position = content[position:end], end + len(self.end)
-                yield (json.loads(line)["text"] if self.name == "jsonl" else line), position
-            return
-        lines = io.StringIO(content[position:], newline="")
-        consumed: list[str] = []
+    def split(self, file: IO[bytes]) -> Iterator[bytes]:
+        """Yield each whole record of an output with its end, as it stands there, behind the beginning."""
+        return self._split_rows(file) if self.name == "csv" else _split_at(file, self.end.encode())
+
+    def _split_rows(self, file: IO[bytes]) -> Iterator[bytes]:
+        """Yield the rows of CSV, whose fields may have line ends."""
+        consumed: list[bytes] = []
 
         def read_lines() -> Iterator[str]:
-            for line in lines:
+            for line in file:
                 consumed.append(line)
-                yield line
+                yield line.decode("utf-8", "replace")
 
+        csv.field_size_limit(MAX_FIELD)
         rows = csv.reader(read_lines(), delimiter=self._delimiter, strict=True)
-        while True:
-            try:
-                row = next(rows, None)
-            except csv.Error:  # the last row is cut within quotes
-                return
-            raw = "".join(consumed)
-            if row is None or not raw.endswith("\n"):
-                return
-            consumed.clear()
-            position += len(raw)
-            text = raw[:-1].rsplit(self._delimiter, len(self._fields))[0] if self._header else row[0]
-            yield text, position
+        with contextlib.suppress(csv.Error):  # the last row is cut within quotes
+            for _ in rows:
+                row = b"".join(consumed)
+                consumed.clear()
+                if row.endswith(b"\n"):
+                    yield row
+
+    def parse(self, record: bytes) -> str:
+        """Return the text of a record as `split` gives it. Raises RunError for what `format` did not write."""
+        text = record.decode("utf-8", "replace").removesuffix(self.end)
+        try:
+            if self.name == "jsonl":
+                return str(json.loads(text)["text"])
+            if self.name == "csv" and not self._header:
+                return next(csv.reader(io.StringIO(text, newline=""), delimiter=self._delimiter, strict=True))[0]
+        except (ValueError, LookupError, TypeError, StopIteration, csv.Error):
+            raise RunError(
+                f"--resume: {text!r:.80} is no record of --format {self.name}, though it stands in the file; put back "
+                f"what was written, or begin another file"
+            ) from None
+        return text.rsplit(self._delimiter, len(self._fields))[0] if self.name == "csv" else text
+
+
+def _split_at(file: IO[bytes], end: bytes) -> Iterator[bytes]:
+    """Yield the parts of a file that have that end, with it."""
+    unfinished = b""
+    while block := file.read(BLOCK_BYTES):
+        *parts, unfinished = (unfinished + block).split(end)
+        for part in parts:
+            yield part + end
 
 
 class RecordFile:
@@ -155,17 +174,25 @@ class RecordFile:
             raise RunError(f"{path}: cannot be written ({error.strerror})") from None
         self._size = 0
 
-    def read_whole(self, record_format: RecordFormat) -> list[str]:
-        """Cut what is no whole record off the end, and return the texts of the others, to write on behind them."""
-        content = self.path.read_bytes().decode("utf-8", "surrogateescape")
-        if not content.startswith(record_format.beginning):
-            content = ""
-        records = [*record_format.read(content)]
-        end = records[-1][1] if records else len(record_format.beginning) if content else 0
-        self._size = len(content[:end].encode("utf-8", "surrogateescape"))
-        os.ftruncate(self._file, self._size)
+    def read_whole(self, record_format: RecordFormat) -> Iterator[bytes]:
+        """Yield the whole records, see `RecordFormat.split`; at last, cut off what stands behind them, to write there.
+
+        The file is read piece by piece, so it may be larger than memory.
+        """
+        megabytes = os.fstat(self._file).st_size / 1e6
+        size = 0
+        with self.path.open("rb") as file, progress(f"reading {self.path}", megabytes, "MB") as bar:
+            beginning = record_format.beginning.encode()
+            if file.read(len(beginning)) == beginning:
+                size = len(beginning)
+                for record in record_format.split(file):
+                    size += len(record)
+                    if size / 1e6 >= bar.done + 1:
+                        bar.advance(1)
+                    yield record
+        self._size = size
+        os.ftruncate(self._file, size)
         os.lseek(self._file, 0, os.SEEK_END)
-        return [text for text, _ in records]
 
     @property
     def is_empty(self) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from gentext import console
 from gentext.errors import GenError
-from gentext.novelty import HashSet, hash_records
+from gentext.novelty import HashSet, hash_record, hash_records
 from gentext.record_plan import TRY_STREAMS, RecordPlan, WrittenRecord
 from gentext.record_rows import DrawnRecord, RecordTry
 
@@ -84,11 +84,11 @@ class RecordStream(Iterator[WrittenRecord]):
         """How many records are to be written."""
         return len(self._numbers)
 
-    def skip(self, texts: Iterable[str]) -> None:
-        """Go on behind the first records, which were written before."""
-        for text in texts:
+    def skip(self, records: Iterable[bytes], parse: Callable[[bytes], str]) -> None:
+        """Go on behind the first records, which were written before; ``parse`` returns the text of one."""
+        for record in records:
             if self.plan.unique:
-                self._written_hashes.add(int(hash_records([text])[0]))
+                self._written_hashes.add(hash_record(parse(record)))
             self._next_new += 1
         self._next_written = self._next_new
 

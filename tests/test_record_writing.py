@@ -10,23 +10,32 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import run_gen, train_records
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import gentext
+from gentext import record_output
+from gentext.boundary import RecordsMeta
+from gentext.data.records import format_row
 from gentext.errors import GenError, PluginError, UsageError
 from gentext.library import TextModel
 from gentext.novelty import HashSet, KnownRecords, hash_record
-from gentext.record_plan import TRY_STREAMS, RecordPlan
+from gentext.record_output import RecordFile, RecordFormat
+from gentext.record_plan import TRY_STREAMS, RecordPlan, WrittenRecord
 from gentext.record_rows import DrawnRecord, RecordTry
 from gentext.record_writing import RecordStream
+
+#: Fields of a table; line ends are LF in all that gentext writes.
+FIELDS = st.text(st.characters(exclude_characters="\r\0", exclude_categories=["Cs"]), min_size=1, max_size=5)
 
 WORDS = [first + second for first in ("ab", "ba", "c", "dd") for second in ("a", "bc", "d")]
 
@@ -211,6 +220,56 @@ def test_resumed_file_is_the_very_file(run: Path, tmp_path: Path) -> None:
     ):
         code, _, err = run_gen(*words)
         assert code and message in err and err.count("error") == 1 and part.read_bytes() == content
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    fields=st.lists(st.lists(FIELDS, min_size=2, max_size=2), max_size=5),
+    form=st.sampled_from(["text", "separated", "jsonl", "csv", "rows"]),
+    cut=st.floats(0, 1),
+    block=st.integers(1, 9),
+)
+def test_file_is_read_up_to_its_last_whole_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fields: list[list[str]], form: str, cut: float, block: int
+) -> None:
+    monkeypatch.setattr(record_output, "BLOCK_BYTES", block)
+    header = "a,b" if form == "rows" else ""
+    bundle: Any = SimpleNamespace(records=RecordsMeta(0, 9, "csv" if header else "jsonl:x", header))
+    name = {"separated": "text", "rows": "csv"}.get(form, form)
+    columns, separator = ["number"] * (name != "text"), "aa" if form == "separated" else None
+    record_format = RecordFormat(bundle, name, columns, separator)
+    texts = [format_row(row) if header else "".join(row) for row in fields]
+    texts = [text for text in texts if name != "text" or not {"\n", "a"} & {*text}]
+    rows = [
+        record_format.format(WrittenRecord(number, text, -1.0, 1, number, "", "end", (), ())).encode()
+        for number, text in enumerate(texts)
+    ]
+    content = b"".join([record_format.beginning.encode(), *rows])
+    path = tmp_path / "written"
+    path.write_bytes(content[: round(cut * len(content))])
+    ends = [*itertools.accumulate(map(len, rows), initial=len(record_format.beginning))]
+    whole = max((number for number, end in enumerate(ends) if end <= round(cut * len(content))), default=0)
+    file = RecordFile(path)
+    assert [record_format.parse(record) for record in file.read_whole(record_format)] == texts[:whole]
+    file.write("behind")
+    file.close()
+    beginning = content[: ends[whole]] if ends[0] <= round(cut * len(content)) else b""
+    assert path.read_bytes() == beginning + b"behind"
+
+
+@pytest.mark.parametrize("name", ["text", "csv"])
+def test_large_file_is_read_in_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(record_output, "BLOCK_BYTES", 2**14)
+    bundle: Any = SimpleNamespace(records=RecordsMeta(0, 99, "lines", ""))
+    record_format, path = RecordFormat(bundle, name), tmp_path / "written"
+    path.write_bytes(record_format.beginning.encode() + (b"x" * 99 + b"\n") * 20_000)
+    file = RecordFile(path)
+    tracemalloc.start()
+    assert sum(1 for _ in file.read_whole(record_format)) == 20_000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    file.close()
+    assert peak < path.stat().st_size / 4, peak
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
