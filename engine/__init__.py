@@ -101,6 +101,7 @@ Training
     split_corpus  a corpus as tokens, split into the part to learn from and the held-out part
     text  reads one text as such a corpus
     record_corpus  reads records as such a corpus
+    teacher  the run that teaches a model: writes the text that it learns from
     completion  what a shell completes after Tab
     advice  warnings before the first step, from the sizes of text, model and budget
     arrangement  notices a text whose lines are sorted or grouped

@@ -18,13 +18,20 @@ READ_ONCE, READ_OFTEN = 0.95, 2.0
 
 
 def before_training(
-    parameters: int, symbols: int, held_out: int, passes: float, seconds_of_pass: float, options: Collection[str]
+    parameters: int,
+    symbols: int,
+    held_out: int,
+    passes: float,
+    seconds_of_pass: float,
+    options: Collection[str],
+    *,
+    is_endless: bool = False,
 ) -> list[str]:
     """Return warnings for before the first step; usually none.
 
     ``symbols`` and ``held_out`` are the lengths of the text to learn from and of the other. The budget reads the text
     ``passes`` times, and each of them takes about ``seconds_of_pass``. ``options`` are the options of the model: only
-    these are recommended.
+    these are recommended. With ``is_endless``, all passes read new text, so nothing is said about their number.
     """
     lines = []
     if held_out < MIN_HELD_OUT_SYMBOLS:
@@ -32,6 +39,8 @@ def before_training(
             f"the held-out text has only {held_out:,} symbols: its loss will be noisy. "
             f"A longer text or a larger --val-frac helps"
         )
+    if is_endless:
+        return lines
     if passes < READ_ONCE:
         lines.append(
             f"the budget reads {format_passes(passes)}: a whole pass takes about {format_duration(seconds_of_pass)}"

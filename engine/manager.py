@@ -39,6 +39,7 @@ BUILTINS = (
     "gentext.plugins.observers.tensorboard",
     "gentext.plugins.server.plugin",
     "gentext.plugins.sweep.plugin",
+    "gentext.plugins.distill.plugin",
     "gentext.export.plugin",
 )
 #: The group of entry points under which distributions offer plugins.

@@ -40,6 +40,7 @@ from gentext.resolve import (
 from gentext.run import Run
 from gentext.settings import BUDGET_UNITS, Settings, check_extras
 from gentext.split_corpus import ResumedRun, SplitCorpus
+from gentext.teacher import Teacher, adopt_settings, describe_lesson, open_teacher, read_taught_corpus, reopen_teacher
 from gentext.text import read_text
 from gentext.verdict import RunFacts, judge
 
@@ -75,13 +76,19 @@ class _Training:
     """The preset of a new run."""
     adjustable: frozenset[str] = frozenset()
     """The keys, as ``section.name``, that plugins may adjust."""
+    teacher: Teacher | None = None
+    """The run that teaches the model; then the corpus is its own."""
 
 
 def _new_training(options: TrainOptions) -> _Training:
     if World.of_process().rank == 0:  # the other processes write nothing
         runs.check_free(options.run)
+    config, teacher = resolve_config(options), None
+    if options.teacher is not None:
+        teacher = open_teacher(options.teacher)
+        config = adopt_settings(config, options, teacher)
     return _Training(
-        config=resolve_config(options),
+        config=config,
         corpus=DEFAULT_CORPUS if options.corpus is None else options.corpus,
         path=options.run,
         records=options.records,
@@ -89,6 +96,7 @@ def _new_training(options: TrainOptions) -> _Training:
         initial_weights=options.initial_weights,
         preset=options.preset_name,
         adjustable=frozenset(adjustable_keys(options)),
+        teacher=teacher,
     )
 
 
@@ -109,28 +117,21 @@ def _resumed_training(options: TrainOptions, lock: RunLock) -> _Training:
         raise RunError(
             f"{run.path / runs.CONFIG_FILE}: damaged, [{nameless_sections[0]}] has no name; train the run again"
         )
+    teacher = reopen_teacher(run, corpus_table, options.teacher)
     corpus = corpus_table.get("origin") if options.corpus is None else options.corpus
     if not isinstance(corpus, str) or (corpus == "-" and options.corpus is None):
         raise UsageError(f"{run.path} was trained from standard input: pipe the same text in again, with CORPUS -")
     val = corpus_table.get("val")
     records = read_options(corpus_table)
-    return _Training(
-        config, corpus, run.path, records, None if val is None else str(val), ResumedRun(run, corpus_table)
-    )
+    resumed = ResumedRun(run, corpus_table)
+    return _Training(config, corpus, run.path, records, None if val is None else str(val), resumed, teacher=teacher)
 
 
 def _run_training(training: _Training, lock: RunLock) -> tuple[Run, FitResult]:
     config = with_defaults(training.config)
     settings = build_config(Settings, config.get("run", {}), "run")
     check_extras(settings)
-    corpus = read_split_corpus(
-        training.corpus,
-        training.records,
-        training.val,
-        configured_component(config, "tokenizer"),
-        settings.val_frac,
-        training.resumed,
-    )
+    corpus = _read_corpus(training, configured_component(config, "tokenizer"), settings)
     configured_chain(host().registry, config.get("chain", {}), corpus.tokenizer.vocab_size)  # raises where it is wrong
     prepared = adjust_and_prepare(config, corpus, settings, training.preset, training.adjustable)
     weights_note = _prepare_weights(training, prepared, corpus)
@@ -143,6 +144,16 @@ def _run_training(training: _Training, lock: RunLock) -> tuple[Run, FitResult]:
             say(note)
     _describe_training(run, prepared, corpus)
     return run, _fit_model(run, prepared, corpus, settings, resume=training.resumed is not None)
+
+
+def _read_corpus(training: _Training, tokenizer: ConfiguredComponent, settings: Settings) -> SplitCorpus:
+    """Read the text, or the records, of a run; a student's with its teacher."""
+    if training.teacher is not None:
+        teacher = training.teacher.on_device(settings)
+        return read_taught_corpus(teacher, tokenizer, training.corpus if training.resumed else None, training.resumed)
+    return read_split_corpus(
+        training.corpus, training.records, training.val, tokenizer, settings.val_frac, training.resumed
+    )
 
 
 def read_split_corpus(
@@ -248,7 +259,13 @@ def _describe_training(run: Run, prepared: PreparedTraining, corpus: SplitCorpus
     # A pass takes its share of measuring, too.
     seconds_of_pass = plan.seconds / passes
     for line in advice.before_training(
-        parameters, corpus.train.symbols, corpus.val.symbols, passes, seconds_of_pass, prepared.config["model"]
+        parameters,
+        corpus.train.symbols,
+        corpus.val.symbols,
+        passes,
+        seconds_of_pass,
+        prepared.config["model"],
+        is_endless=corpus.train.is_endless,
     ):
         warn(line)
     arrangement = _describe_order(prepared, corpus)
@@ -279,6 +296,7 @@ def _fit_model(
             lines = [
                 *judge(_collect_facts(result, prepared, corpus)).lines,
                 *_describe_records(result, prepared, corpus),
+                *describe_lesson(corpus.train),
             ]
             runs.write_text(run.path / runs.VERDICT_FILE, "".join(f"{line}\n" for line in lines))
         hooks.run_finished(run, settings, result)
@@ -319,9 +337,12 @@ def _collect_facts(result: FitResult, prepared: PreparedTraining, corpus: SplitC
     """Return what the verdict on a run depends on."""
     model_options = prepared.config["model"]
     dropout = model_options.get("dropout")
+    if corpus.train.is_endless:  # dropout is no remedy there
+        model_options = {key: setting for key, setting in model_options.items() if key != "dropout"}
+    train_symbols, symbols_read = corpus.train.symbols, count_symbols(prepared.batcher, result.steps)
     return RunFacts(
-        train_symbols=corpus.train.symbols,
-        symbols_read=count_symbols(prepared.batcher, result.steps),
+        train_symbols=min(train_symbols, symbols_read) if corpus.train.is_endless else train_symbols,
+        symbols_read=symbols_read,
         steps=result.steps,
         budget_steps=prepared.plan().steps,
         best_step=result.best_step,

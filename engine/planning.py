@@ -27,6 +27,8 @@ from gentext.settings import Settings
 from gentext.split_corpus import SplitCorpus
 from gentext.token_corpus import TokenCorpus
 
+#: How many times as much text there is for the rules, where a teacher writes it without end.
+ENDLESS_SCALE = 1_000_000
 #: Parts of PyTorch's messages about a shortage of memory.
 OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate|not enough memory", re.IGNORECASE)
 
@@ -73,7 +75,10 @@ def adjust_and_prepare(
         return prepare_training(config, corpus, settings)
     symbol_count, vocab_size = corpus.train.symbols, corpus.tokenizer.vocab_size
     model = configured_component(config, "model").target
-    facts = TrainingFacts(symbol_count, vocab_size, World.of_process().size, preset, model, corpus.train.records)
+    scale = ENDLESS_SCALE if corpus.train.is_endless else 1
+    facts = TrainingFacts(
+        scale * symbol_count, vocab_size, World.of_process().size, preset, model, scale * corpus.train.records
+    )
     adjuster = _SettingsAdjuster(with_defaults(config), adjustable, facts)
     adjuster.apply_changes(adjuster.collect_changes(None))
     if settings.minutes is None:

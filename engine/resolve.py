@@ -23,6 +23,8 @@ SECTIONS = {"tokenizer": "char", "batcher": "stream", "model": "lstm", "trainer"
 DEFAULT_PRESET = "small"
 #: The batcher of records, where the user names none.
 RECORD_BATCHER = "records"
+#: The batcher and the trainer of a student, where the user names no others.
+STUDENT_COMPONENTS = {"batcher": "written", "trainer": "distill"}
 
 #: Loads weights into a new model, given the run's tokenizer and its config; returns one line about it for the user.
 InitialWeightsLoader = Callable[[Model, Tokenizer, ConfigTable], str]
@@ -47,6 +49,8 @@ class TrainOptions:
     resume: bool = False
     initial_weights: InitialWeightsLoader | None = None
     """Source of a new model's weights; None: random weights."""
+    teacher: Path | None = None
+    """The run that teaches the model, see `gentext.teacher`, and whose corpus is its own; None: it has no teacher."""
 
     @property
     def preset_name(self) -> str:
@@ -115,6 +119,8 @@ def _preset_folder() -> Traversable:
 def resolve_config(options: TrainOptions) -> ConfigTable:
     """Return the config: preset < file < --set < flags. Component options are checked later."""
     defaults: ConfigTable = {kind: {"name": name} for kind, name in SECTIONS.items()}
+    if options.teacher is not None:
+        defaults |= {kind: {"name": name} for kind, name in STUDENT_COMPONENTS.items()}
     config = {**defaults, "chain": {"links": list(DEFAULT_CHAIN)}}
     section_names = [*SECTIONS, "chain", "run"]
     for layer in [_read_preset_layer(options), *_typed_layers(options)]:
@@ -132,7 +138,7 @@ def resolve_config(options: TrainOptions) -> ConfigTable:
 
 def adjustable_keys(options: TrainOptions) -> set[str]:
     """Return the keys, as ``section.key``, that only the preset sets: plugins may adjust them."""
-    preset_config, typed_config = _read_preset_layer(options), merge(*_typed_layers(options))
+    preset_config, typed_config = _read_preset_layer(options), typed_settings(options)
     keys = set()
     for section in SECTIONS:
         preset_table, typed_table = preset_config.get(section, {}), typed_config.get(section, {})
@@ -144,12 +150,22 @@ def adjustable_keys(options: TrainOptions) -> set[str]:
 
 
 def _read_preset_layer(options: TrainOptions) -> ConfigTable:
-    """Return the settings of the preset; with records, the batcher is theirs, with its defaults."""
+    """Return the settings of the preset; with records, the batcher is theirs, with its defaults.
+
+    A student has batcher and trainer of its own, with the options of the preset's.
+    """
     layer = read_preset(options.preset_name)
+    if options.teacher is not None:
+        layer = merge(layer, {kind: {"name": name} for kind, name in STUDENT_COMPONENTS.items()})
     if options.records is not None:
         batcher = host().registry.get("batcher", RECORD_BATCHER)
         layer["batcher"] = {"name": RECORD_BATCHER, **to_table(config_class(batcher)())}
     return layer
+
+
+def typed_settings(options: TrainOptions) -> ConfigTable:
+    """Return the settings that the user has given, in a file, by ``--set`` and by flags."""
+    return merge(*_typed_layers(options))
 
 
 def _typed_layers(options: TrainOptions) -> list[ConfigTable]:

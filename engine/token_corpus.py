@@ -42,6 +42,11 @@ class TokenCorpus:
         """Whether the corpus is records, each of which is read from a fresh state."""
         return self.offsets is not None
 
+    @property
+    def is_endless(self) -> bool:
+        """Whether its batcher reads new text in every pass, as a teacher writes it: nothing can be learned by heart."""
+        return False
+
     @functools.cached_property
     def lengths(self) -> NDArray[np.int64]:
         """int64 [R]: the symbols of each record that are predicted: its own, and the boundary at its end."""

@@ -138,7 +138,7 @@ def shortened(words: list[str]) -> list[str]:
         tiny = [one for options in TINY.values() for one in options]
         end = ["--trials", "1", "--steps", "2", "--no-export"]
         return ["sweep", "--set", "run.threads=1", *tiny, *kept, *space, *end]
-    if words[0] != "train" or "--resume" in words:
+    if words[0] not in ("train", "distill") or "--resume" in words:
         return words
     chosen = {one.partition(".")[0] for one in words if ".name=" in one}
     if "--config" in words:
@@ -147,7 +147,7 @@ def shortened(words: list[str]) -> list[str]:
     tiny = [one for section, options in TINY.items() if section not in chosen for one in options]
     exported = "--run" in words and words[words.index("--run") + 1] in EXPORTED
     end = ["--steps", "2", "--precision", "fp32", *([] if exported else ["--no-export"])]
-    return ["train", "--set", "run.threads=1", *tiny, *kept, *end]
+    return [words[0], "--set", "run.threads=1", *tiny, *kept, *end]
 
 
 def trained_shortly(train: Callable[..., Any]) -> Callable[..., Any]:

@@ -50,6 +50,7 @@ HEAVY = {
 ALLOWED_LIBRARIES = {
     "plugins/models": {"torch"},
     "plugins/trainers": {"torch"},
+    "plugins/distill": {"torch"},
     "plugins/pytorch": {"torch", "safetensors"},
     "plugins/samplers": {"onnxruntime"},
     "plugins/server": {"onnxruntime", "starlette", "uvicorn"},

@@ -107,11 +107,9 @@ class Learner:
         state = reset_rows(self.carried, fresh.to(device), initial, model.state_spec)
         model.zero_grad()
         with self.compute.autocast():
-            logits, state = model(x.to(device), state)
-            total_loss = functional.cross_entropy(
-                logits.float().flatten(0, 1), y.to(device).flatten(), ignore_index=NO_TARGET, reduction="sum"
-            )
-            loss = total_loss * (size / self.symbols)
+            x, y = x.to(device), y.to(device)
+            logits, state = model(x, state)
+            loss = self._sum_losses(logits.float(), x, y, fresh) * (size / self.symbols)
 
         # backward
         self.scaler.scale(loss).backward()
@@ -132,6 +130,14 @@ class Learner:
         )
         return loss.item()
 
+    def _sum_losses(self, logits: Tensor, x: Tensor, y: Tensor, fresh: Tensor) -> Tensor:
+        """Return the sum of the losses of all targets y [B, T], by the logits [B, T, V].
+
+        Subclasses may learn from something else than the targets: x [B, T] are the inputs, and fresh [B] the rows whose
+        state starts anew.
+        """
+        return functional.cross_entropy(logits.flatten(0, 1), y.flatten(), ignore_index=NO_TARGET, reduction="sum")
+
     def _count_targets(self, y: Tensor) -> int:
         """Return how many targets a batch has, over all processes, which all must call."""
         if not self._has_padding:
@@ -151,11 +157,7 @@ class Learner:
         for name, optimizer in self.optimizers.items():
             for parameter_index, state in optimizer.state_dict()["state"].items():
                 tensors |= {f"{name}.{parameter_index}.{key}": tensor for key, tensor in state.items()}
-        for spec, carried in zip(self.model.state_spec, self.carried, strict=True):
-            rank_tensors = self.process_group.gather(carried)  # in the order of the text's streams
-            tensors[f"carried.{spec.name}"] = (
-                torch.cat(rank_tensors, spec.batch_axis) if len(rank_tensors) > 1 else carried
-            )
+        tensors |= self._gather_state("carried", self.model, self.carried)
         for rank, random_state in enumerate(self.process_group.gather(torch.get_rng_state())):
             tensors[_random_state_name("cpu", rank)] = random_state
         if self.compute.device.type == "cuda":
@@ -163,6 +165,16 @@ class Learner:
                 self.process_group.gather(torch.cuda.get_rng_state(self.compute.device))
             ):
                 tensors[_random_state_name("cuda", rank)] = random_state
+        return tensors
+
+    def _gather_state(self, prefix: str, model: Model, state: TorchState) -> dict[str, Tensor]:
+        """Return a model's state of the rows of all processes, by its names in a checkpoint."""
+        tensors = {}
+        for spec, carried in zip(model.state_spec, state, strict=True):
+            rank_tensors = self.process_group.gather(carried)  # in the order of the text's streams
+            tensors[f"{prefix}.{spec.name}"] = (
+                torch.cat(rank_tensors, spec.batch_axis) if len(rank_tensors) > 1 else carried
+            )
         return tensors
 
     def load(self, checkpoint: Checkpoint, steps: int) -> TrainingState:
@@ -194,14 +206,21 @@ class Learner:
 
     def _load_carried(self, checkpoint: Checkpoint) -> None:
         """Restore the carried state of this process's rows."""
+        self.carried = self._own_state(checkpoint, "carried", self.model, self.carried)
+
+    def _own_state(self, checkpoint: Checkpoint, prefix: str, model: Model, current: TorchState) -> TorchState:
+        """Return a model's state of this process's rows, from a checkpoint; ``current`` has its types and device.
+
+        Raises KeyError or ValueError where the checkpoint has another one.
+        """
         carried = []
-        for spec, current_tensor in zip(self.model.state_spec, self.carried, strict=True):
-            name = f"carried.{spec.name}"
+        for spec, current_tensor in zip(model.state_spec, current, strict=True):
+            name = f"{prefix}.{spec.name}"
             all_rows = checkpoint.tensors[name]
             check_tensor(name, all_rows, spec.with_batch(self.rows * self.process_group.size), current_tensor.dtype)
             own_rows = all_rows.narrow(spec.batch_axis, self.process_group.rank * self.rows, self.rows)
             carried.append(own_rows.to(current_tensor.device, current_tensor.dtype))
-        self.carried = tuple(carried)
+        return tuple(carried)
 
     def _load_random_state(self, checkpoint: Checkpoint) -> None:
         """Restore the random state of this process, or seed it if the run had fewer processes before."""

@@ -1,0 +1,118 @@
+"""``gen distill``: a small model learns from a trained one."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gentext.completion import complete_presets, complete_runs
+from gentext.console import say
+from gentext.errors import MissingExtra, UsageError
+from gentext.interfaces import World
+from gentext.pipeline import run_training
+from gentext.resolve import DEFAULT_PRESET, TrainOptions, collect_flags, preset_names
+from gentext.training import describe_result, initial_weights_loader
+
+
+def distill(
+    teacher: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="RUN", help="Folder of the trained, exported run to learn from.", autocompletion=complete_runs
+        ),
+    ] = None,
+    hidden: Annotated[int | None, typer.Option(help="Units of each layer: model.hidden.")] = None,
+    soft: Annotated[
+        float | None,
+        typer.Option(help="Share of the loss against the teacher's probabilities, not the text: trainer.soft."),
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="Temperature of these probabilities: trainer.temperature.")
+    ] = None,
+    real: Annotated[
+        float | None, typer.Option(help="Share of the rows that read the teacher's own text: batcher.real.")
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Folder of the run. Default: a new one in runs/.", autocompletion=complete_runs)
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help=f"{', '.join(preset_names())}. Default: {DEFAULT_PRESET}.",
+            show_default=False,
+            autocompletion=complete_presets,
+        ),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file, over the preset.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="One setting, such as model.layers=1."),
+    ] = None,
+    epochs: Annotated[float | None, typer.Option(help="Budget: times the length of the teacher's text.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Budget: optimizer steps.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Budget: minutes of training.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random, the written text too.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped or killed.")] = False,
+    init_from: Annotated[
+        Path | None, typer.Option(help="Begin with the weights of this run.", autocompletion=complete_runs)
+    ] = None,
+    no_export: Annotated[bool, typer.Option("--no-export", help="Write no model.onnx at the end.")] = False,
+    export_precision: Annotated[
+        str | None, typer.Option(help="Arithmetic of generator.onnx: auto, fp32 or int8.")
+    ] = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write event files into RUN/tensorboard.")] = False,
+) -> None:
+    """Train a small model on what a trained one writes, and on its probabilities, and export it."""
+    if teacher is None and not resume:
+        raise UsageError("expected the folder of a trained run to learn from: gen distill RUN")
+    shortcuts = {
+        "model.hidden": hidden,
+        "trainer.soft": soft,
+        "trainer.temperature": temperature,
+        "batcher.real": real,
+    }
+    options = TrainOptions(
+        run=run,
+        preset=preset,
+        config=config,
+        settings=[*(settings or []), *(f"{key}={number}" for key, number in shortcuts.items() if number is not None)],
+        flags=collect_flags(
+            epochs=epochs,
+            steps=steps,
+            minutes=minutes,
+            device=device,
+            precision=precision,
+            seed=seed,
+            export=False if no_export else None,
+            export_precision=export_precision,
+            tensorboard=tensorboard or None,
+        ),
+        resume=resume,
+        initial_weights=initial_weights_loader(init_from),
+        teacher=teacher,
+    )
+    world = World.of_process()
+    with _connect_processes(world):
+        finished_run, result = run_training(options)
+    if world.rank:  # rank 0 alone writes to the terminal
+        return
+    for line in describe_result(finished_run, result):
+        say(line)
+    next_command = "sample" if finished_run.model.is_file() else "export"
+    say(f"next: gen {next_command} {finished_run.path}")
+
+
+def _connect_processes(world: World) -> contextlib.AbstractContextManager[None]:
+    """Return a context that connects this process with those that torchrun started beside it, if it did."""
+    if world.size == 1:
+        return contextlib.nullcontext()
+    try:
+        from gentext.plugins.pytorch.distributed import connect_processes
+    except ModuleNotFoundError:
+        raise MissingExtra("training", "train") from None
+    return connect_processes(world)
