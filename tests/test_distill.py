@@ -191,6 +191,8 @@ def test_bad_input(gen: Gen, tmp_path: Path, tiny_run: Path, tiny_records_run: P
         "--set=tokenizer.name=byte": "tokenizer.name = byte: a student has its teacher's, which is char; leave it out",
         "--set=run.val_frac=0.3": "run.val_frac = 0.3: a student has its teacher's, which is 0.1; leave it out",
         "--set=batcher.windows=0": "batcher.windows = 0",
+        "--set=batcher.windows=1000000": "a written text would have",
+        "--set=batcher.batch=1000000": "a batch would have",
     }.items():
         fails(2 if "leave it out" in problem else 1, gen("distill", tiny_run, *run, option), problem)
     assert not (tmp_path / "new").exists()

@@ -20,6 +20,8 @@ from gentext.token_corpus import TokenCorpus
 
 #: Texts that a teacher writes side by side: with fewer it writes more slowly.
 BLOCK_TEXTS = 64
+#: Symbols of a written text at most: a block of such texts has 26 MB.
+MAX_TEXT = 100_000
 #: Blocks of texts in memory, beside those that a batch needs.
 SPARE_BLOCKS = 2
 
@@ -53,7 +55,8 @@ class WrittenBatcher:
         self.rows, self.length = config.batch, config.length
         self._windows = config.windows
         self._local_rows = config.batch // world.size
-        self.steps_per_epoch = max(1, corpus.symbols // (self.rows * self.length))
+        self.steps_per_epoch = corpus.symbols // (self.rows * self.length)
+        self._check_sizes(corpus.symbols)
         self.symbols_per_epoch = self.steps_per_epoch * self.rows * self.length
         #: Rows that read the teacher's own text: the first ones.
         self._real_rows = round(config.real * config.batch)
@@ -81,6 +84,19 @@ class WrittenBatcher:
             parts.insert(0, (x[begin:end], y[begin:end], fresh[begin:end]))
         x, y, fresh = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         return x, y, fresh
+
+    def _check_sizes(self, symbols: int) -> None:
+        """Raise ConfigError for batches or texts that are too large, before any memory is taken."""
+        if self.steps_per_epoch < 1:
+            raise ConfigError(
+                f"batcher.batch = {self.rows}, batcher.length = {self.length}: a batch would have "
+                f"{self.rows * self.length:,} symbols, and a pass has {symbols:,}; lower one of them"
+            )
+        if self._windows * self.length > MAX_TEXT:
+            raise ConfigError(
+                f"batcher.windows = {self._windows}: a written text would have {self._windows * self.length:,} "
+                f"symbols; expected at most {MAX_TEXT:,}, so lower batcher.windows or batcher.length"
+            )
 
     def measure_writing(self, seed: int) -> float:
         """Return the seconds that the teacher writes for each step of a run, on average."""

@@ -86,12 +86,13 @@ LINK_OPTIONS = [
 SHORT: dict[str, list[str]] = {
     "train": ["--steps", "1", *SMALL],
     "sweep": ["--trials", "1", "--steps", "1", "--no-export"],
+    "distill": ["--steps", "1", *SMALL, "--set", "batcher.windows=1", "--no-export"],
     "sample": ["--length", "20"],
     "best": ["--length", "4", "--count", "2"],
     "inspect": ["--length", "50"],
 }
 #: Of these, each example takes seconds where all is well.
-SLOW = ("sweep", "bench", "export")
+SLOW = ("sweep", "bench", "export", "distill")
 VARIABLES = {
     "GEN_RUNS": PATHS,
     "GEN_CACHE_DIR": PATHS,
@@ -159,7 +160,9 @@ def command_line(draw: st.DrawFn) -> list[str]:
             words += [option_name, draw(value)]
     if draw(st.integers(0, 3)):
         words[1:1] = (
-            ["run"] if name in ("sample", "best", "eval", "info", "export") else ["tiny.txt"] * (name == "train")
+            ["run"]
+            if name in ("sample", "best", "eval", "info", "export", "distill")
+            else ["tiny.txt"] * (name == "train")
         )
     if draw(st.integers(0, 9)) == 0:
         words = draw(st.permutations(words))
