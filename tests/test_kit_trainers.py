@@ -192,6 +192,6 @@ def test_trainer_that_learns_nothing_is_named() -> None:
         check_trainer(BPTTTrainer, BPTTConfig(rate=1e-9))
 
 
-@pytest.mark.parametrize("config", [None, BPTTConfig(optimizer="muon", schedule="cosine", warmup=3)])
+@pytest.mark.parametrize("config", [None, BPTTConfig(optimizer="muon", schedule="cosine", warmup=3, average="ema")])
 def test_trainer_of_gentext_passes(config: Any) -> None:
     check_trainer(BPTTTrainer, config)

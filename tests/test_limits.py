@@ -51,7 +51,16 @@ def little_memory() -> Iterator[None]:
 def unfinished_run(tmp_path_factory: pytest.TempPathFactory, tiny_text: Path, tiny_options: tuple[str, ...]) -> Path:
     """A run whose budget is longer than what was trained."""
     path = tmp_path_factory.mktemp("unfinished") / "run"
-    options = (*tiny_options, "--steps", 2, "--no-export", "--set", "trainer.eval_every=1")
+    options = (
+        *tiny_options,
+        "--steps",
+        2,
+        "--no-export",
+        "--set",
+        "trainer.eval_every=1",
+        "--set",
+        "trainer.average=ema",
+    )
     code, _, err = run_gen("train", tiny_text, "--run", path, *options)
     assert code == 0, err
     config = (path / "config.toml").read_text(encoding="utf-8").replace("steps = 2", "steps = 3")
@@ -394,6 +403,11 @@ CHECKPOINTS = [
     (recast("optimizer.", torch.int64), [RESUME], "is torch.int64"),
     (without_rows("optimizer."), [RESUME], "expected torch.float32"),
     (recast("muon.", torch.bool), [RESUME], "is torch.bool"),
+    (recast("unaveraged.", torch.float16), [RESUME], "is torch.float16"),
+    (without_rows("unaveraged."), [RESUME], "expected torch.float32"),
+    (lambda tensors, _: tensors.pop("unaveraged.head.bias"), [RESUME], "weights from which training goes on"),
+    (set_meta(averaged=0), [RESUME], "weights from which training goes on"),
+    (set_meta(averaged=-1), [RESUME], "those of -1 steps"),
     (recast("carried.", torch.complex64), [RESUME], "carried."),
     (without_rows("carried."), [RESUME], "carried."),
     (lambda tensors, _: tensors.update({"optimizer.99.step": torch.zeros(())}), [RESUME], "optimizer.99"),

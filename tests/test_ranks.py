@@ -37,7 +37,7 @@ OPTIONS = (
     *("--set", "model.hidden=8", "--set", "model.embedding=4", "--set", "batcher.batch=6", "--set", "batcher.length=8"),
     *("--set", "trainer.eval_every=6", "--set", "run.threads=1", "--precision", "fp32", "--no-export"),
 )
-BUDGET = ("--steps", "18", "--set", "trainer.warmup=2")
+BUDGET = ("--steps", "18", "--set", "trainer.warmup=2", "--set", "trainer.average=tail")
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def results(folder: Path, tiny_text: Path) -> dict[str, tuple[list[int], str]]:
     def resume(run: str) -> list[str]:
         return ["train", "--resume", "--run", str(folder / run)]
 
-    drop = ("--set", "model.dropout=0.3")
+    drop = ("--set", "model.dropout=0.3", "--set", "model.weight_dropout=0.2", "--set", "model.input_noise=0.1")
     records = ("--records", "lines")
     jobs: dict[str, tuple[list[str], int, int | None, int]] = {
         "one": (train("one"), 1, None, 0),

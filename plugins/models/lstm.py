@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated
+import warnings
+from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
@@ -14,7 +15,7 @@ from torch.nn import functional
 
 from gentext.config import Fraction, NonNegative
 from gentext.interfaces import StateSpec
-from gentext.plugins.models.dropout import Dropout
+from gentext.plugins.models.dropout import Dropout, draw_factors, drop_symbols, replace_symbols
 from gentext.plugins.models.lstm_size import lstm_parameters
 from gentext.plugins.pytorch.device import check_memory
 from gentext.plugins.pytorch.recurrent import RecurrentModel, TorchState
@@ -34,6 +35,14 @@ class LSTMConfig:
     """Share of activations dropped between layers and before the head, in training."""
     input_dropout: Fraction = 0.0
     """The same for the embedded input."""
+    dropout_mask: Literal["position", "window"] = "position"
+    """Whether each position of a window loses other activations, or all of them the same."""
+    symbol_dropout: Fraction = 0.0
+    """Share of the symbols whose input is dropped, wherever they stand in a row of a window."""
+    weight_dropout: Fraction = 0.0
+    """Share of the recurrent weights dropped in a training step."""
+    input_noise: Fraction = 0.0
+    """Share of the input symbols replaced by random ones of the text, in training; the targets stay."""
     norm: bool = False
     """Layer normalisation after each layer."""
     skip: bool = False
@@ -77,11 +86,15 @@ class LSTMModel(RecurrentModel):
         self.norms = nn.ModuleList(
             nn.LayerNorm(config.hidden) if config.norm else nn.Identity() for _ in range(config.layers)
         )
-        self.input_dropout = Dropout(config.input_dropout)
-        self.dropout = Dropout(config.dropout)
+        per_window = config.dropout_mask == "window"
+        self.input_dropout = Dropout(config.input_dropout, per_window=per_window)
+        self.dropout = Dropout(config.dropout, per_window=per_window)
         self.head = nn.Linear(config.hidden, vocab_size)
         if config.tuned_init:
             self._initialise_weights()
+        if config.weight_dropout:
+            # On a GPU PyTorch warns that it must copy the weights together in every call. They are new in each anyway.
+            warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk")
 
     def prepare(self, counts: NDArray[np.int64]) -> None:
         """Set the output bias to the logarithms of the symbols' frequencies; counts [V] of the training text."""
@@ -111,11 +124,16 @@ class LSTMModel(RecurrentModel):
     def forward(self, tokens: Tensor, state: TorchState) -> tuple[Tensor, TorchState]:
         """tokens [B, T], h and c [layers, B, hidden] give logits [B, T, V] and the new h and c."""
         h, c = state
+        if self.training and self.config.input_noise:
+            tokens = replace_symbols(tokens, self.config.input_noise)
         x = self._embed_tokens(tokens)
+        if self.training and self.config.symbol_dropout:
+            x = drop_symbols(x, tokens, self.vocab_size, self.config.symbol_dropout)
         output_sum: Tensor | None = None
         new_h, new_c = [], []
         for layer, (lstm, norm) in enumerate(zip(self.lstms, self.norms, strict=True)):
-            x, (h_layer, c_layer) = lstm(
+            x, (h_layer, c_layer) = self._read_layer(
+                lstm,
                 self.dropout(x) if layer else self.input_dropout(x),
                 (h[layer : layer + 1], c[layer : layer + 1]),
             )
@@ -166,6 +184,31 @@ class LSTMModel(RecurrentModel):
             return functional.one_hot(tokens, self.vocab_size).to(self.head.weight.dtype)
         embedded: Tensor = self.embedding(tokens)
         return embedded
+
+    def _read_layer(self, lstm: nn.Module, x: Tensor, state: TorchState) -> tuple[Tensor, TorchState]:
+        """Return the outputs [B, T, hidden] of a layer for its inputs, and its new h and c [1, B, hidden].
+
+        In training some recurrent weights may be dropped, the same ones at all positions: S. Merity and others,
+        "Regularizing and optimizing LSTM language models", 2017, section 2. torch.lstm is what torch.nn.LSTM calls; it
+        takes the weights as arguments.
+        """
+        if not self.training or not self.config.weight_dropout:
+            output, new_state = lstm(x, state)
+            return output, new_state
+        w_in, w_state, bias_in, bias_state = (parameter for _, parameter in lstm.named_parameters())
+        factors = draw_factors(w_state.shape, self.config.weight_dropout, w_state)
+        output, h, c = torch.lstm(
+            x,
+            state,
+            (w_in, w_state * factors, bias_in, bias_state),
+            has_biases=True,
+            num_layers=1,
+            dropout=0.0,
+            train=True,
+            bidirectional=False,
+            batch_first=True,
+        )
+        return output, (h, c)
 
     def _reorder_gates(self, weight: Tensor) -> Tensor:
         """Return a weight with its gates in the order i, f, o, g: so one sigmoid serves the first three."""

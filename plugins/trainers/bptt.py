@@ -36,27 +36,25 @@ from gentext.plugins.pytorch.device import Compute, check_memory, choose_compute
 from gentext.plugins.pytorch.distributed import ProcessGroup
 from gentext.plugins.pytorch.evaluate import measure_loss, stream_loss, time_reading
 from gentext.plugins.pytorch.sampler import preview
-from gentext.plugins.trainers.learner import BPTTConfig, Learner, find_hidden_matrices
+from gentext.plugins.trainers.learner import Learner, find_hidden_matrices
+from gentext.plugins.trainers.options import BPTTConfig, choose_step_options
+from gentext.plugins.trainers.probe import time_steps
 from gentext.plugins.trainers.state import TrainingState
 from gentext.run import Run
 from gentext.settings import Settings
 from gentext.token_corpus import TokenCorpus
 
-#: Some steps are timed before training, to turn minutes into steps and to show how long training will take: for this
-#: number of seconds, but at least and at most these numbers of steps.
-PROBE_SECONDS, PROBE_MIN_STEPS, PROBE_MAX_STEPS = 2.0, 3, 30
 #: Positions of the sample that each measurement writes, and seconds of a picture and a checkpoint, roughly.
 SAMPLE_LENGTH, OTHER_SECONDS = 300, 0.2
-#: Learning rate of the timed steps, which change a copy of the model.
-PROBE_RATE = 1e-9
 #: Seconds after which a checkpoint is written even without an evaluation.
 SAVE_INTERVAL = 60.0
 #: Held-out loss, in nats a symbol, at which training is given up; guessing evenly among all of Unicode costs 14.
 HOPELESS_LOSS = 100.0
 #: The highest learning rate that is recommended after the loss diverged.
 MAX_RECOMMENDED_RATE = 3e-3
-#: Bytes of a parameter while the probe runs: two copies, a gradient, and Adam's two moments, of 4 bytes each.
-TRAINING_BYTES_PER_PARAMETER = 20
+#: Bytes of a parameter while the probe runs: two copies, a gradient, and Adam's two moments, of 4 bytes each; and bytes
+#: of its average.
+TRAINING_BYTES_PER_PARAMETER, AVERAGE_BYTES_PER_PARAMETER = 20, 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,19 +112,12 @@ class BPTTTrainer:
     def measure_speed(self, model: Model, batcher: Batcher, train: TokenCorpus) -> Speed:
         """Time steps and measurements on a copy of the model."""
         parameters = sum(int(parameter.numel()) for parameter in model.parameters())
-        check_memory(parameters, TRAINING_BYTES_PER_PARAMETER, self.compute.device, "to train")
+        average_bytes = AVERAGE_BYTES_PER_PARAMETER if self.config.average != "none" else 0
+        check_memory(parameters, TRAINING_BYTES_PER_PARAMETER + average_bytes, self.compute.device, "to train")
         with torch.random.fork_rng(), self.process_group.explain_lost_process("nothing was saved yet"):
             probe = self._create_learner(copy.deepcopy(model), batcher, train)
-            step_seconds: list[float] = []
-            step_symbols: list[int] = []
-            while self.process_group.broadcast_number(_needs_another_probe(step_seconds)):
-                began_at = time.perf_counter()
-                probe.step(len(step_seconds) % batcher.steps_per_epoch, PROBE_RATE)
-                step_seconds.append(time.perf_counter() - began_at)
-                step_symbols.append(probe.symbols)
+            symbol_seconds = time_steps(probe, self.process_group)
             reading = time_reading(probe.model, train, self.compute.autocast(), self.process_group)
-        # The first step allocates memory and is slower. Batches of records differ in their symbols.
-        symbol_seconds = sum(step_seconds[1:]) / sum(step_symbols[1:])
         seconds = symbol_seconds * batcher.symbols_per_epoch / batcher.steps_per_epoch
         step, symbol, stream_symbol, position = self.process_group.broadcast_numbers(
             seconds, reading.symbol, reading.stream_symbol, reading.position
@@ -183,7 +174,7 @@ class BPTTTrainer:
         with Interrupts(ignore_repeats=self.process_group.size > 1) as interrupts:
             while state.step < steps and not self._out_of_patience(state):
                 began_at = time.perf_counter()
-                loss = learner.step(state.step, self._learning_rate(state.step, steps))
+                loss = learner.step(state.step, choose_step_options(self.config, state.step, steps))
                 save_due = time.monotonic() - saved_at > SAVE_INTERVAL
                 state.loss, stop_requested, save_due = self.process_group.combine_step(
                     loss, interrupts.requested, save_due
@@ -200,7 +191,8 @@ class BPTTTrainer:
                 ):  # a hook may have asked to stop; several processes agree in the next step
                     stop_requested = interrupts.requested
                 if state.step in fit.plan.measured_at or state.step == steps:
-                    is_best = self._evaluate_model(fit)
+                    with learner.average.applied():
+                        is_best = self._evaluate_model(fit)
                     self._save_checkpoint(fit, best=is_best)
                 elif stop_requested or save_due:
                     self._save_checkpoint(fit, best=False)
@@ -212,14 +204,6 @@ class BPTTTrainer:
                         f"stopped at step {state.step} of {steps}, everything is saved; "
                         f"go on with: gen train --resume --run {run.path}"
                     )
-
-    def _learning_rate(self, step: int, steps: int) -> float:
-        """Return the learning rate of a step (from 0)."""
-        config = self.config
-        rate = config.rate * min(1.0, (step + 1) / config.warmup if config.warmup else 1.0)
-        if config.schedule == "cosine":
-            rate *= config.final + (1 - config.final) * 0.5 * (1 + math.cos(math.pi * step / steps))
-        return rate
 
     def _out_of_patience(self, state: TrainingState) -> bool:
         return 0 < self.config.patience <= state.evaluations_without_gain
@@ -264,6 +248,7 @@ class BPTTTrainer:
             "threads": self.compute.threads,
             "processes": self.process_group.size,
             "scaler": learner.scaler.state_dict(),
+            "averaged": learner.average.count,
         }
         tensors = learner.tensors()
         weight_tensors = [tensor for name, tensor in tensors.items() if name.startswith(MODEL_PREFIX)]
@@ -304,10 +289,3 @@ class BPTTTrainer:
             symbols_per_second=count_symbols(fit.learner.batcher, state.step) / max(state.seconds, 1e-9),
             curve=fit.run.read_curve(state.step) if self.process_group.rank == 0 else (),
         )
-
-
-def _needs_another_probe(step_seconds: list[float]) -> bool:
-    """Return whether more steps must be timed, given the seconds of those so far."""
-    if len(step_seconds) < PROBE_MIN_STEPS:
-        return True
-    return len(step_seconds) < PROBE_MAX_STEPS and sum(step_seconds) < PROBE_SECONDS

@@ -6,15 +6,11 @@ killed can be resumed exactly from a checkpoint.
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Literal
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from gentext.capabilities import SupportsHiddenMatrices
-from gentext.config import Fraction, NonNegative, NonNegativeFloat, PositiveFloat
 from gentext.console import warn
 from gentext.errors import PluginError, RunError
 from gentext.interfaces import Batcher, Model
@@ -22,41 +18,17 @@ from gentext.plugins.pytorch.checkpoint import MODEL_PREFIX, Checkpoint, load_we
 from gentext.plugins.pytorch.device import Compute
 from gentext.plugins.pytorch.distributed import ProcessGroup
 from gentext.plugins.pytorch.recurrent import TorchState, reset_rows
+from gentext.plugins.trainers.average import WeightAverage, decay_of
 from gentext.plugins.trainers.muon import Muon
+from gentext.plugins.trainers.options import BPTTConfig, StepOptions
 from gentext.plugins.trainers.state import TrainingState, check_optimizer_states, check_tensor
 from gentext.settings import Settings
 from gentext.token_corpus import TokenCorpus
 
 #: The target of a position that counts for nothing.
 NO_TARGET = -1
-
-
-@dataclasses.dataclass(frozen=True)
-class BPTTConfig:
-    """Options of the trainer ``bptt``. The defaults are the notebook's."""
-
-    optimizer: Literal["adam", "adamw", "muon"] = "adam"
-    """Adam, Adam with decoupled weight decay, or Muon for the matrices between hidden units and AdamW for the rest."""
-    rate: PositiveFloat = 1e-3
-    """Peak learning rate."""
-    muon_scale: PositiveFloat = 2.0
-    """Size of Muon's updates, as a multiple of AdamW's."""
-    beta2: Fraction = 0.999
-    """How slowly Adam's second moment forgets."""
-    weight_decay: NonNegativeFloat = 0.0
-    """Decay of the weight matrices (adamw, muon); biases and norms have none."""
-    clip: NonNegativeFloat = 5.0
-    """Largest norm of the gradient; 0: no limit."""
-    schedule: Literal["constant", "cosine"] = "constant"
-    """How the rate falls over the budget."""
-    warmup: NonNegative = 0
-    """Steps in which the rate rises to its peak."""
-    final: Fraction = 0.02
-    """Share of the peak rate at the end of the cosine."""
-    eval_every: NonNegative = 0
-    """Steps between two measurements of the held-out loss; 0: about a tenth of the time."""
-    patience: NonNegative = 0
-    """Stop after so many measurements without a better loss; 0: never."""
+#: How the names of the weights begin from which training goes on, where those of the model are averages.
+UNAVERAGED_PREFIX = "unaveraged."
 
 
 class Learner:
@@ -77,6 +49,8 @@ class Learner:
         self.model = model.to(compute.device).train()
         process_group.broadcast(self.model.state_dict().values())
         self.optimizers = _create_optimizers(model, config, compute)
+        decay = decay_of(config.average_decay) if config.average == "ema" else None
+        self.average = WeightAverage(self.model, decay)
         self.scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
         #: Rows of a batch in this process.
         self.rows = batcher.rows // process_group.size
@@ -89,8 +63,8 @@ class Learner:
         #: Learning rate of the last step.
         self.rate = 0.0
 
-    def step(self, step: int, rate: float) -> float:
-        """Take optimizer step number ``step`` (from 0) at a learning rate.
+    def step(self, step: int, options: StepOptions) -> float:
+        """Take optimizer step number ``step`` (from 0).
 
         Return this process's part of the loss: the mean over the parts of all processes is the loss of the batch, the
         sum over its targets divided by their number.
@@ -100,7 +74,7 @@ class Learner:
         x, y, fresh = (torch.from_numpy(array) for array in batch)
         device, model, size = self.compute.device, self.model, self.process_group.size
         self.symbols = self._count_targets(y)
-        self._set_rate(rate)
+        self._set_options(options)
 
         # forward
         initial = model.initial_state(len(x))
@@ -123,6 +97,8 @@ class Learner:
         for optimizer in self.optimizers.values():
             self.scaler.step(optimizer)
         self.scaler.update()
+        if options.is_averaged:
+            self.average.update()
 
         # In the types that the model declares: autocast may have left smaller ones, which a resume would not restore.
         self.carried = tuple(
@@ -145,15 +121,19 @@ class Learner:
         [count] = self.process_group.sum(int((y != NO_TARGET).sum()))
         return int(count)
 
-    def _set_rate(self, rate: float) -> None:
-        self.rate = rate
+    def _set_options(self, options: StepOptions) -> None:
+        self.rate = options.rate
         for optimizer in self.optimizers.values():
             for parameter_group in optimizer.param_groups:
-                parameter_group["lr"] = rate
+                parameter_group["lr"] = options.rate
+                parameter_group["weight_decay"] = options.weight_decay if parameter_group["decays"] else 0.0
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all tensors that a checkpoint needs, those of other processes too. Every process must call this."""
-        tensors = {f"{MODEL_PREFIX}{name}": tensor for name, tensor in self.model.state_dict().items()}
+        with self.average.applied():
+            tensors = {f"{MODEL_PREFIX}{name}": tensor.clone() for name, tensor in self.model.state_dict().items()}
+        for name, parameter in self.average.model_parameters().items():
+            tensors[f"{UNAVERAGED_PREFIX}{name}"] = parameter
         for name, optimizer in self.optimizers.items():
             for parameter_index, state in optimizer.state_dict()["state"].items():
                 tensors |= {f"{name}.{parameter_index}.{key}": tensor for key, tensor in state.items()}
@@ -185,6 +165,7 @@ class Learner:
         """
         load_weights(self.model, checkpoint)
         try:
+            self.average.load(checkpoint.tensors_under(UNAVERAGED_PREFIX), checkpoint.meta.get("averaged", 0))
             self._load_optimizers(checkpoint)
             self._load_carried(checkpoint)
             self._load_random_state(checkpoint)
@@ -278,8 +259,8 @@ def _create_optimizers(model: Model, config: BPTTConfig, compute: Compute) -> di
     matrices_in = find_hidden_matrices(model) if config.optimizer == "muon" else {}
     for_adam = [parameter for name, parameter in model.named_parameters() if name not in matrices_in]
     parameter_groups = [
-        {"params": [parameter for parameter in for_adam if parameter.dim() > 1], "weight_decay": config.weight_decay},
-        {"params": [parameter for parameter in for_adam if parameter.dim() <= 1], "weight_decay": 0.0},
+        {"params": [parameter for parameter in for_adam if parameter.dim() > 1], "decays": True},
+        {"params": [parameter for parameter in for_adam if parameter.dim() <= 1], "decays": False},
     ]
     parameter_groups = [parameter_group for parameter_group in parameter_groups if parameter_group["params"]]
     adam_class = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW

@@ -40,8 +40,8 @@ class Muon(torch.optim.Optimizer):
         An update is about ``scale`` times as large as Adam's. ``dtype`` is that of the matrix products.
         """
         parameter_groups = [{"params": [weight], "stacked": stacked} for weight, stacked in matrices.items()]
-        super().__init__(parameter_groups, {"lr": rate})
-        self.scale, self.weight_decay, self.dtype = scale, weight_decay, dtype
+        super().__init__(parameter_groups, {"lr": rate, "weight_decay": weight_decay, "decays": True})
+        self.scale, self.dtype = scale, dtype
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]  # returns no loss
@@ -57,7 +57,7 @@ class Muon(torch.optim.Optimizer):
             rows, columns = len(weight) // parameter_group["stacked"], weight.shape[1]
             matrices = direction.view(parameter_group["stacked"], rows, columns)
             update = orthogonalize(matrices.to(self.dtype)).reshape_as(weight)
-            weight.mul_(1 - parameter_group["lr"] * self.weight_decay)
+            weight.mul_(1 - parameter_group["lr"] * parameter_group["weight_decay"])
             update_size = parameter_group["lr"] * self.scale * ADAM_RMS * math.sqrt(max(rows, columns))
             weight.add_(update.to(weight.dtype), alpha=-update_size)
 
