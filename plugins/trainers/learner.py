@@ -56,6 +56,8 @@ class Learner:
         self.rows = batcher.rows // process_group.size
         #: Whether some positions of a batch may have no target: then the processes count their targets together.
         self._has_padding = train.is_records
+        #: How many targets a batch has on average, over all processes; None where all have the same number.
+        self._mean_symbols = batcher.symbols_per_epoch / batcher.steps_per_epoch if train.is_records else None
         #: How many targets the last batch had, over all processes.
         self.symbols = 0
         #: The model's state after the last window of each row.
@@ -83,10 +85,14 @@ class Learner:
         with self.compute.autocast():
             x, y = x.to(device), y.to(device)
             logits, state = model(x, state)
-            loss = self._sum_losses(logits.float(), x, y, fresh) * (size / self.symbols)
+            total_loss = self._sum_losses(logits.float(), x, y, fresh)
+            loss = total_loss * (size / self.symbols)
+            # A batch counts as much as it has targets. Else those of short records would count for more, and records
+            # that the model writes would be too short.
+            objective = loss if self._mean_symbols is None else total_loss * (size / self._mean_symbols)
 
         # backward
-        self.scaler.scale(loss).backward()
+        self.scaler.scale(objective).backward()
         self.process_group.average_gradients(model)
 
         # update the parameters
