@@ -48,11 +48,12 @@ ZERO_DROPOUT_PASSES = 3.0
 MAX_DROPOUT = 0.5
 #: Parameters a symbol of the runs in which ZERO_DROPOUT_PASSES was measured.
 MEASURED_PARAMETERS_PER_SYMBOL = 2.0
-#: Passes from which the weight decay is raised, and its value then. Muon's steps all have the same size, so in long
-#: runs the weights would grow too large.
+#: Passes from which the weight decay is raised, and its value then; over records always. Muon's steps all have the same
+#: size, so in long runs the weights would grow too large. Over records the decay falls with the rate: a constant one
+#: keeps the probabilities away from how frequent symbols are.
 MIN_DECAY_PASSES, WEIGHT_DECAY = 2.0, 1.0
-#: With more steps than these over records, the weights are decayed too, however seldom each record is read, and a
-#: larger batch does not raise the rate: else the loss rises again from about 1,000 steps on, until the rate falls.
+#: With more steps than these over records, a larger batch does not raise the rate: else the loss rises again from about
+#: 1,000 steps on, until the rate falls.
 MAX_RECORD_STEPS = 5_000
 
 
@@ -109,9 +110,12 @@ def adjust_to_budget(config: ConfigTable, free: Collection[str], facts: Training
     if steps < MIN_STEPS:  # too few to over-fit, however often a short text is read
         return changes
     uses_muon = trainer.get("optimizer") == "muon" and _names_hidden_matrices(facts)
-    if "trainer.weight_decay" in free and uses_muon and (is_long or passes >= MIN_DECAY_PASSES):
-        reason = f"{steps:,} steps" if is_long else f"{passes:.0f} passes"
-        changes.append(Change("trainer.weight_decay", WEIGHT_DECAY, reason))
+    if uses_muon and (facts.records or passes >= MIN_DECAY_PASSES):
+        reason = "records" if facts.records else f"{passes:.0f} passes"
+        if "trainer.weight_decay" in free:
+            changes.append(Change("trainer.weight_decay", WEIGHT_DECAY, reason))
+        if facts.records and "trainer.decay_schedule" in free:
+            changes.append(Change("trainer.decay_schedule", "falling", reason))
     if "model.dropout" in free:
         dropout = _dropout_for_passes(passes, _parameters_per_symbol(config, facts, model["hidden"]))
         if dropout > model["dropout"]:
