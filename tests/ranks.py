@@ -18,16 +18,17 @@ from killed import die
 
 from gentext.cli.app import main
 from gentext.plugins.trainers.learner import Learner
+from gentext.plugins.trainers.options import StepOptions
 
 
 def dies_at(step: int) -> None:
     """Let this process end before an optimizer step; those of `measure_speed` have a rate of next to nothing."""
     original = Learner.step
 
-    def deadly(learner: Learner, done: int, rate: float) -> float:
-        if done == step and rate > 1e-8:
+    def deadly(learner: Learner, done: int, options: StepOptions) -> float:
+        if done == step and options.rate > 1e-8:
             die()
-        return original(learner, done, rate)
+        return original(learner, done, options)
 
     Learner.step = deadly  # type: ignore[method-assign]
 

@@ -20,6 +20,7 @@ from gentext.interfaces import Speed
 from gentext.interrupts import Interrupts
 from gentext.plugins.trainers.bptt import BPTTTrainer
 from gentext.plugins.trainers.learner import Learner
+from gentext.plugins.trainers.options import StepOptions
 
 Gen = Callable[..., tuple[int, str, str]]
 
@@ -80,10 +81,10 @@ def test_signal_stops_after_its_step(
 ) -> None:
     run, original = tmp_path / "run", Learner.step
 
-    def signalled(learner: Learner, done: int, rate: float) -> float:
+    def signalled(learner: Learner, done: int, options: StepOptions) -> float:
         if done == step - 1:
             os.kill(os.getpid(), number)
-        return original(learner, done, rate)
+        return original(learner, done, options)
 
     with monkeypatch.context() as patch, default_signal_handlers():
         patch.setattr(BPTTTrainer, "measure_speed", lambda *_: Speed(step=0.1))

@@ -15,8 +15,9 @@ from planted import Fault, name_faults, plant
 from gentext.errors import TrainingStopped
 from gentext.interfaces import FitResult, Measurement, Speed
 from gentext.plugins.pytorch import save_checkpoint
-from gentext.plugins.trainers.bptt import BPTTConfig, BPTTTrainer
+from gentext.plugins.trainers.bptt import BPTTTrainer
 from gentext.plugins.trainers.learner import Learner
+from gentext.plugins.trainers.options import BPTTConfig
 from gentext.run import Run
 from gentext.testing import check_trainer
 from gentext.testing.trainer import _Diary

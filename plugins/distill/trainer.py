@@ -25,7 +25,8 @@ from gentext.plugins.pytorch.device import Compute
 from gentext.plugins.pytorch.distributed import ProcessGroup
 from gentext.plugins.pytorch.recurrent import TorchState, reset_rows
 from gentext.plugins.trainers.bptt import BPTTTrainer
-from gentext.plugins.trainers.learner import NO_TARGET, BPTTConfig, Learner
+from gentext.plugins.trainers.learner import NO_TARGET, Learner
+from gentext.plugins.trainers.options import BPTTConfig
 from gentext.run import Run
 from gentext.settings import Settings
 from gentext.teacher import require_teacher
