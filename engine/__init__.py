@@ -102,6 +102,7 @@ Training
     text  reads one text as such a corpus
     record_corpus  reads records as such a corpus
     teacher  the run that teaches a model: writes the text that it learns from
+    taught_corpus  what such a run has learned from, as a corpus
     completion  what a shell completes after Tab
     advice  warnings before the first step, from the sizes of text, model and budget
     arrangement  notices a text whose lines are sorted or grouped

@@ -40,7 +40,8 @@ from gentext.resolve import (
 from gentext.run import Run
 from gentext.settings import BUDGET_UNITS, Settings, check_extras
 from gentext.split_corpus import ResumedRun, SplitCorpus
-from gentext.teacher import Teacher, adopt_settings, describe_lesson, open_teacher, read_taught_corpus, reopen_teacher
+from gentext.taught_corpus import describe_lesson, read_taught_corpus
+from gentext.teacher import Teacher, adopt_settings, open_teacher, reopen_teacher
 from gentext.text import read_text
 from gentext.verdict import RunFacts, judge
 

@@ -27,7 +27,9 @@ from gentext.plugins.pytorch.device import choose_compute
 from gentext.plugins.pytorch.distributed import ProcessGroup
 from gentext.run import open_run
 from gentext.settings import Settings
-from gentext.teacher import TaughtCorpus, lesson_seed, open_teacher
+from gentext.taught_corpus import TaughtCorpus
+from gentext.teacher import lesson_seed, open_teacher
+from gentext.token_corpus import TokenCorpus
 
 pytestmark = pytest.mark.usefixtures("warm_processes")
 #: A student of a fraction of a second, whose rows read real text too, and whose loss has both parts.
@@ -105,6 +107,28 @@ def test_rows_read_the_texts_that_the_teacher_writes(tiny_run: Path) -> None:
     assert np.array_equal(x[:, 0].ravel(), corpus.tokens[:30])
 
 
+def test_records_of_a_teacher(gen: Gen, tiny_records_run: Path, tmp_path: Path) -> None:
+    """Each row reads one written record from its beginning to its end; the rows of real ones are the records' own."""
+    code, _, err = gen("distill", tiny_records_run, "--run", tmp_path / "run", *STUDENT)
+    assert code == 0 and "bits a record" in err, err
+    assert gen("train", "--resume", "--run", tmp_path / "run")[0] == 0
+    teacher = open_teacher(tiny_records_run)
+    boundary = teacher.start
+    rows = [np.append(np.full(size, 3), boundary) for size in (4, 9, 30)] * 9
+    records = TokenCorpus.of_records(np.concatenate(rows), boundary)
+    corpus = TaughtCorpus(records.tokens, boundary, records.offsets, teacher=teacher)
+    batcher = WrittenBatcher(WrittenConfig(batch=4, length=40, real=0.25), corpus)
+    batches = [batcher.batch(1, *divmod(step, batcher.steps_per_epoch), 0) for step in range(16)]
+    written = teacher.write(lesson_seed(1), range(16 * 3), 40)
+    texts = sorted(tuple(row[row >= 0]) for _, y, _ in batches for row in y[1:])
+    assert texts == sorted(tuple(row[row >= 0]) for row in written)
+    for x, y, fresh in batches:
+        assert fresh.all() and (x[:, 0] == boundary).all() and set(y[0]) <= {-1, 3, boundary}
+        assert (x[:, 1:] == np.where((y[:, 1:] >= 0) & (y[:, :-1] >= 0), y[:, :-1], boundary)).all()
+        ended = (y[1:] >= 0).sum(axis=1) < 40
+        assert (((y[1:] == boundary).sum(axis=1) == 1) == ended)[ended].all()
+
+
 def test_links_of_the_teachers_file_change_no_written_text(tiny_run: Path) -> None:
     """Its chain, turned off, draws what no chain draws: by the model's probabilities at temperature 1."""
     teacher = open_teacher(tiny_run)
@@ -176,12 +200,11 @@ def test_without_the_teachers_text(gen: Gen, tmp_path: Path, tiny_run: Path) -> 
     assert (tmp_path / "third" / "held_out.txt").stat().st_size > 10_000
 
 
-def test_bad_input(gen: Gen, tmp_path: Path, tiny_run: Path, tiny_records_run: Path, student: Path) -> None:
+def test_bad_input(gen: Gen, tmp_path: Path, tiny_run: Path, student: Path) -> None:
     run = ("--run", tmp_path / "new")
     fails(2, gen("distill"), "expected the folder of a trained run")
     fails(1, gen("distill", tmp_path / "gone", *run), "no such run")
     fails(1, gen("distill", tiny_run / "model.onnx", *run), "expected the folder of a run")
-    fails(1, gen("distill", tiny_records_run, *run), "run of records")
     fails(1, gen("distill", student, *run), "gen export")
     for option, problem in {
         "--hidden=0": "model.hidden = 0",

@@ -29,7 +29,7 @@ from gentext.plugins.trainers.learner import NO_TARGET, Learner
 from gentext.plugins.trainers.options import BPTTConfig
 from gentext.run import Run
 from gentext.settings import Settings
-from gentext.teacher import require_teacher
+from gentext.taught_corpus import require_teacher
 from gentext.token_corpus import TokenCorpus
 
 #: How the names of the teacher's state in a checkpoint begin.
