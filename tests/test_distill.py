@@ -25,6 +25,7 @@ from gentext.plugins.distill.trainer import DistillConfig, DistillLearner
 from gentext.plugins.pytorch.checkpoint import build_model, load_best_checkpoint
 from gentext.plugins.pytorch.device import choose_compute
 from gentext.plugins.pytorch.distributed import ProcessGroup
+from gentext.plugins.trainers.options import StepOptions
 from gentext.run import open_run
 from gentext.settings import Settings
 from gentext.taught_corpus import TaughtCorpus
@@ -165,7 +166,7 @@ def test_student_learns_its_teachers_probabilities(tiny_run: Path) -> None:
 
     before = divergence()
     for step in range(120):
-        student.step(step, 0.02)
+        student.step(step, StepOptions(rate=0.02, weight_decay=0.0, is_averaged=False))
     assert 0 <= divergence() < before / 4
 
 
