@@ -64,11 +64,11 @@ def combine_facts(onnx_operator: Any, left: Facts, right: Facts) -> Facts:
         return Facts(function(left.value, right.value))
 
 
-def keeps_shape(chosen: Shape, *others: Shape) -> bool:
-    """Return whether an array of shape ``chosen`` would keep its shape if it were broadcast with the others."""
-    sizes = [1] * (max(map(len, (chosen, *others))) - len(chosen)) + list(chosen)
-    for other in others:
-        aligned = [1] * (len(sizes) - len(other)) + list(other)
-        if any(size != other_size and other_size != 1 for size, other_size in zip(sizes, aligned, strict=True)):
+def keeps_shape(chosen: Shape, *operands: Shape) -> bool:
+    """Return whether an array of shape ``chosen`` would keep its shape if it were broadcast with the operands."""
+    sizes = [1] * (max(map(len, (chosen, *operands))) - len(chosen)) + list(chosen)
+    for operand in operands:
+        aligned = [1] * (len(sizes) - len(operand)) + list(operand)
+        if any(size != operand_size and operand_size != 1 for size, operand_size in zip(sizes, aligned, strict=True)):
             return False
     return len(sizes) == len(chosen)
