@@ -111,7 +111,7 @@ def test_any_text_and_budget_give_values_that_can_be(
         ({"symbols": 1_800_000, "passes": 1, "timed": True}, {"batcher.batch": 32, "trainer.rate": 0.0042}),
         ({"symbols": 40_000_000, "passes": 1, "timed": True}, {"batcher.batch": 64, "trainer.rate": 0.006}),
         ({"symbols": 590_000, "records": 82_000}, {"batcher.batch": 256, "trainer.rate": 0.0032, **FALLING_DECAY}),
-        ({"symbols": 52_000_000, "records": 1_400_000}, {"batcher.batch": 64, **FALLING_DECAY}),
+        ({"symbols": 52_000_000, "records": 1_400_000}, {"batcher.batch": 64, "trainer.rate": 0.0037, **FALLING_DECAY}),
         ({"symbols": 1_000_000, "steps": 100}, {"trainer.warmup": 10}),
         ({"symbols": 1_000_000, "settings": ("batcher.batch=64",)}, {"trainer.rate": 0.006, "trainer.warmup": 15}),
         ({"symbols": 1_000_000, "passes": 6, "settings": ("model.dropout=0",)}, {"trainer.weight_decay": 1.0}),
