@@ -199,7 +199,15 @@ def to_table(config: Any) -> ConfigTable:
 
 
 def field_docs(cls: type[Any]) -> dict[str, str]:
-    """Return the docstring written under each field of a Config dataclass."""
+    """Return the docstring written under each field of a Config dataclass, those of its base classes first."""
+    docs: dict[str, str] = {}
+    for declaring_class in reversed(cls.__mro__[:-1]):  # the last one is object
+        docs |= _own_field_docs(declaring_class)
+    return docs
+
+
+def _own_field_docs(cls: type[Any]) -> dict[str, str]:
+    """Return the docstrings of the fields that a class itself declares."""
     try:
         syntax_tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
     except (OSError, TypeError, SyntaxError):  # there is no source, for example in a frozen program

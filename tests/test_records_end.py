@@ -244,7 +244,7 @@ def test_text_of_a_record(model: TextModel, tiny_records_run: Path) -> None:
 def test_records_of_bytes(tmp_path: Path, operators: None) -> None:
     """Symbols that are parts of characters: the same texts in PyTorch, in a batch and in slots."""
     records = [f"{word}{number}" for number in range(99) for word in ("né", "Größe", "", "∞ b")]
-    run = train_records(tmp_path, records, 60, "--set", "tokenizer.name=byte")
+    run = train_records(tmp_path, records, 60, "--set", "tokenizer.name=byte", "--export-precision", "fp32")
     compiled, in_torch = gentext.load(run), gentext.load(run, sampler="torch")
     assert compiled.bundle.boundary == 256
     written_records = compiled.write_many(count=12, seed=1, length=30)
