@@ -118,6 +118,8 @@ def open_teacher(path: Path) -> Teacher:
     """Open a run to learn from. Raises RunError where there is none, or where it was not exported or is damaged."""
     if path.is_file():
         raise RunError(f"{path} is a file; expected the folder of a run: its checkpoint gives the probabilities")
+    if not path.exists():
+        raise RunError(f"{path}: no such run; expected the folder of a trained and exported run")
     find_source(path, EXPORTED_SOURCES)
     run = open_run(path)
     config = run.config

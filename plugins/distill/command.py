@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from gentext.completion import complete_presets, complete_runs
-from gentext.console import say
-from gentext.errors import MissingExtra, UsageError
-from gentext.interfaces import World
-from gentext.pipeline import run_training
+from gentext.errors import UsageError
+from gentext.plugins.trainers.commands import train_and_report
 from gentext.resolve import DEFAULT_PRESET, TrainOptions, collect_flags, preset_names
-from gentext.training import describe_result, initial_weights_loader
+from gentext.training import initial_weights_loader
 
 
 def distill(
@@ -96,23 +93,4 @@ def distill(
         initial_weights=initial_weights_loader(init_from),
         teacher=teacher,
     )
-    world = World.of_process()
-    with _connect_processes(world):
-        finished_run, result = run_training(options)
-    if world.rank:  # rank 0 alone writes to the terminal
-        return
-    for line in describe_result(finished_run, result):
-        say(line)
-    next_command = "sample" if finished_run.model.is_file() else "export"
-    say(f"next: gen {next_command} {finished_run.path}")
-
-
-def _connect_processes(world: World) -> contextlib.AbstractContextManager[None]:
-    """Return a context that connects this process with those that torchrun started beside it, if it did."""
-    if world.size == 1:
-        return contextlib.nullcontext()
-    try:
-        from gentext.plugins.pytorch.distributed import connect_processes
-    except ModuleNotFoundError:
-        raise MissingExtra("training", "train") from None
-    return connect_processes(world)
+    train_and_report(options)

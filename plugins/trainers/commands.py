@@ -1,0 +1,36 @@
+"""The end that `gen train` and `gen distill` share: training beside the processes of torchrun, and the last lines."""
+
+from __future__ import annotations
+
+import contextlib
+
+from gentext.console import say
+from gentext.errors import MissingExtra
+from gentext.interfaces import World
+from gentext.pipeline import run_training
+from gentext.resolve import TrainOptions
+from gentext.training import describe_result
+
+
+def train_and_report(options: TrainOptions) -> None:
+    """Train a run, and print what the user should know about it and do next."""
+    world = World.of_process()
+    with _connect_processes(world):
+        run, result = run_training(options)
+    if world.rank:  # rank 0 alone writes to the terminal
+        return
+    for line in describe_result(run, result):
+        say(line)
+    next_command = "sample" if run.model.is_file() else "export"
+    say(f"next: gen {next_command} {run.path}")
+
+
+def _connect_processes(world: World) -> contextlib.AbstractContextManager[None]:
+    """Return a context that connects this process with those that torchrun started beside it, if it did."""
+    if world.size == 1:
+        return contextlib.nullcontext()
+    try:
+        from gentext.plugins.pytorch.distributed import connect_processes
+    except ModuleNotFoundError:
+        raise MissingExtra("training", "train") from None
+    return connect_processes(world)
