@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Iterable
@@ -13,7 +14,7 @@ import typer
 from gentext.completion import complete_models
 from gentext.console import progress, say, warn
 from gentext.errors import CorpusError, UsageError
-from gentext.held_out import held_out_path, read_held_out
+from gentext.held_out import held_out_path, read_held_out_repeats
 from gentext.library import TextModel, open_text_model
 from gentext.record_options import RecordOptions
 from gentext.run import HELD_OUT_FILE
@@ -33,6 +34,9 @@ def evaluate(
     notebook: Annotated[
         bool, typer.Option("--notebook", help="Also by the notebook's formula: 128 streams of 100.")
     ] = False,
+    weight: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="The column of the file that says how often a record counts.")
+    ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out broken records, and count them.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     no_verify: Annotated[bool, typer.Option("--no-verify", help="Open a file that does not fit its check.")] = False,
@@ -50,8 +54,13 @@ def evaluate(
     if model.bundle.records is not None:
         if notebook:
             raise UsageError("--notebook: the notebook's formula is for one text, and this is a model of records")
-        _evaluate_records(model, RecordOptions(model.bundle.records.layout, skip_bad=skip_bad), text, as_json)
+        if weight is not None and text is None:
+            raise UsageError("--weight is for a file of records; those that a run holds out count as in its training")
+        options = RecordOptions(model.bundle.records.layout, weight=weight or "", skip_bad=skip_bad)
+        _evaluate_records(model, options, text, as_json)
         return
+    if weight is not None:
+        raise UsageError("--weight is for a model of records, and this is a model of one text")
     if skip_bad:
         raise UsageError("--skip-bad is for a model of records, and this is a model of one text")
     if text is None:
@@ -102,17 +111,22 @@ def _evaluate_records(model: TextModel, options: RecordOptions, path: Path | Non
     from gentext.data.corpus import corpus_name, iter_text
     from gentext.data.records import RecordReader
 
+    records: Iterable[tuple[str, int]]
     if path is None:
         path = held_out_path(model.path)
-        texts: Iterable[str] = read_held_out(path)
+        records = read_held_out_repeats(path)
     else:
         reader = RecordReader(corpus_name(str(path)), iter_text(str(path), escape_errors=True), options)
-        texts = (record.text for record in reader)
+        records = ((record.text, record.repeats) for record in reader if record.repeats)
+    records, repeats_source = itertools.tee(records)
     count = symbols = 0
     logprob = 0.0
     with progress("measuring the loss", None, "records") as bar:
-        for score in model.score_many(texts):
-            count, symbols, logprob = count + 1, symbols + len(score.tokens), logprob + score.logprob
+        scores = model.score_many(text for text, _ in records)
+        for score, (_, repeats) in zip(scores, repeats_source, strict=True):
+            count += repeats
+            symbols += repeats * len(score.tokens)
+            logprob += repeats * score.logprob
             bar.advance(1)
     if not count:
         raise CorpusError(f"{path}: no records to measure; name a file of records")

@@ -35,17 +35,30 @@ def write_held_out_records(folder: Path, records: Sequence[str], repeats: Sequen
 
 def read_held_out(path: Path) -> list[str]:
     """Return the text, or the records, of `held_out_path`. Raises RunError where it cannot be read."""
+    return [text for text, _ in read_held_out_repeats(path)]
+
+
+def read_held_out_repeats(path: Path) -> list[tuple[str, int]]:
+    """Return what `read_held_out` returns, each with how many times it counts. Raises RunError likewise."""
     try:
         content = read_regular_file(path, MAX_HELD_OUT_BYTES).decode("utf-8")
         if path.name != HELD_OUT_RECORDS_FILE:
-            return [content]
-        texts = [parse_json(line)["text"] for line in content.splitlines()]
-        if not all(isinstance(text, str) for text in texts):
-            raise TypeError("a record is no text")
-        return texts
+            return [(content, 1)]
+        return [_parse_record(line) for line in content.splitlines()]
     except FileNotFoundError:
         raise RunError(f"{path}: missing; nothing is held out beside the model") from None
     except OSError as error:
         raise RunError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, TypeError, KeyError) as error:
         raise RunError(f"{path}: damaged ({error})") from None
+
+
+def _parse_record(line: str) -> tuple[str, int]:
+    """Return a line that `write_held_out_records` has written as a text and how many times it counts."""
+    row = parse_json(line)
+    text, repeats = row["text"], row.get("repeats", 1)
+    if not isinstance(text, str):
+        raise TypeError("a record is no text")
+    if not isinstance(repeats, int) or repeats < 1:
+        raise ValueError(f"a record counts {repeats!r} times")
+    return text, repeats

@@ -34,7 +34,7 @@ from gentext.token_corpus import TokenCorpus
 
 if TYPE_CHECKING:
     from gentext.data.record_summary import RecordSummary
-    from gentext.data.records import Record
+    from gentext.data.records import Record, RecordReader
     from gentext.data.stream import CorpusStream
 
 #: Records that are joined for a tokenizer that learns its symbols, and that are encoded between two lines of progress.
@@ -83,10 +83,21 @@ def _read_held_out(source: str, options: RecordOptions) -> _HeldOutRecords:
 
     with open_corpus(source, 1, escape_errors=True) as stream:
         chosen = _SmallestHashes(HELD_OUT_LIMIT)
-        for record in RecordReader(stream.name, stream, options):
-            if record.repeats:
-                chosen.add(hash_record(record.text), record)
+        for hash_number, record in _read_counting(RecordReader(stream.name, stream, options), options):
+            chosen.add(hash_number, record)
         return _HeldOutRecords(stream.sha256, chosen.records())
+
+
+def _read_counting(reader: RecordReader, options: RecordOptions) -> Iterator[tuple[int, Record]]:
+    """Yield the records that count, with their hashes: of equal ones the first alone where the options say so."""
+    known_hashes: set[int] = set()
+    for record in reader:
+        hash_number = hash_record(record.text)
+        if not record.repeats or hash_number in known_hashes:
+            continue
+        if options.dedup:
+            known_hashes.add(hash_number)
+        yield hash_number, record
 
 
 class _SmallestHashes:
@@ -147,14 +158,7 @@ class _SplitRecords:
 
     def _read(self) -> Iterator[tuple[int, Record]]:
         """Yield all records that count, with their hashes."""
-        known_hashes: set[int] = set()
-        for record in self._reader:
-            hash_number = hash_record(record.text)
-            if not record.repeats or hash_number in known_hashes:
-                continue
-            if self._options.dedup:
-                known_hashes.add(hash_number)
-            yield hash_number, record
+        return _read_counting(self._reader, self._options)
 
     def _read_train(self) -> Iterator[str]:
         """Yield the records to learn from, in their order."""

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,8 @@ def test_a_file_of_its_own_is_held_out(tmp_path: Path) -> None:
     corpus = read(train, val=str(val))
     assert (decode(corpus, "train"), decode(corpus, "val")) == (["ab", "ba"], ["xy"])
     assert decode(read(train, val_frac=0), "train") == ["ab", "ba"]
+    val.write_text("xy\nab\nxy\n")
+    assert decode(read(train, val=str(val), dedup=True), "val").count("xy") == 1
 
 
 def test_weights_count_records(tmp_path: Path) -> None:
@@ -212,6 +215,23 @@ def test_held_out_records_are_measured(gen: Gen, tiny_records_run: Path, tmp_pat
     assert code == 0 and json.loads(out) == report | {"text": str(tmp_path / "broken")} and "1 broken" in err
     code, _, err = gen("eval", tiny_records_run, "--notebook")
     assert code == 2 and "the notebook's formula is for one text" in err
+
+
+def test_weights_count_in_the_loss(gen: Gen, tiny_records_run: Path, tmp_path: Path) -> None:
+    weighted, repeated = tmp_path / "weighted", tmp_path / "repeated"
+    for run in (weighted, repeated):
+        shutil.copytree(tiny_records_run, run)
+    texts = [json.loads(line)["text"] for line in (weighted / "held_out.jsonl").read_text().splitlines()][:2]
+    rows = [{"text": text, "repeats": count} for text, count in zip(texts, (1, 3), strict=True)]
+    (weighted / "held_out.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (repeated / "held_out.jsonl").write_text("".join(json.dumps({"text": texts[n]}) + "\n" for n in (0, 1, 1, 1)))
+    reports = [json.loads(gen("eval", run, "--json")[1]) for run in (weighted, repeated)]
+    for figure in ("records", "symbols", "nats_per_symbol", "bits_per_record"):
+        assert reports[0][figure] == pytest.approx(reports[1][figure], rel=1e-12)
+    assert reports[0]["records"] == 4
+    (weighted / "held_out.jsonl").write_text(json.dumps({"text": "a", "repeats": 0}))
+    fails(1, gen("eval", weighted), "held_out.jsonl: damaged (a record counts 0 times)")
+    fails(2, gen("eval", weighted, "--weight", "n"), "--weight is for a file of records")
 
 
 def test_options_of_records_need_records(tmp_path: Path, gen: Gen) -> None:
