@@ -73,6 +73,11 @@ def test_threads_share_rows_only_when_there_are_several(compiled_model: Compiled
         assert opened.model.share_count(64) == threads
 
 
+def test_tensors_come_from_malloc(compiled_model: CompiledModel) -> None:
+    session = compiled_model.open(compiled_model.chain("temperature")).session
+    assert not session.session.get_session_options().enable_cpu_mem_arena
+
+
 def test_a_file_that_has_changed_meanwhile(compiled_model: CompiledModel, tmp_path: Path) -> None:
     first, other = (compiled_model.open(compiled_model.chain(name)).session.path for name in ("temperature", "top_k"))
     path = tmp_path / "generator.onnx"
