@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.parser
+import onnxruntime
 import pytest
 from compiled_model import EVERY_LINK, CompiledModel, request, written
 
@@ -17,8 +19,9 @@ from gentext.compiled import generate_compiled
 from gentext.describe import load_tokenizer
 from gentext.errors import ConfigError, FileFormatError
 from gentext.export.generator.compiler import Compiler
+from gentext.export.network.bounds import find_bounds
 from gentext.export.network.fp16 import to_fp16
-from gentext.export.network.int8 import find_bounded_values, to_int8
+from gentext.export.network.int8 import to_int8
 from gentext.export.proto import serialize_model, subgraphs
 from gentext.manager import host
 from gentext.plugins.samplers.onnx import OnnxGenerator, OnnxSampler
@@ -196,10 +199,40 @@ def test_stop_strings_end_a_row_and_disturb_no_other(compiled_model: CompiledMod
 
 
 def test_bounded_activations_are_found(compiled_model: CompiledModel) -> None:
-    bounded = find_bounded_values(compiled_model.step.graph, compiled_model.bundle)
-    assert "h_out" in bounded, "the hidden state of an LSTM is a product of a sigmoid and a tanh"
-    assert "c_out" not in bounded, "the cell state is a sum"
-    assert "logits" not in bounded
+    bounds = find_bounds(compiled_model.step.graph, compiled_model.bundle)
+    assert bounds["h_out"] == 1, "the hidden state of an LSTM is a product of a sigmoid and a tanh"
+    assert "c_out" not in bounds, "the cell state is a sum"
+    assert "logits" not in bounds
+
+
+def test_normalised_activations_have_a_constant_scale(compiled_model: CompiledModel) -> None:
+    """Also beside a state that is far smaller, and where one unit is far larger than the others."""
+    rng = np.random.default_rng(0)
+    arrays = {
+        "scale": np.array([*rng.uniform(0.5, 2, 31), 20], np.float32),
+        "shift": rng.normal(size=32).astype(np.float32),
+        "weight": (rng.normal(size=(64, 48)) / np.repeat([1, 0.02], [63, 1])[:, None] / 8).astype(np.float32),
+    }
+    step = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["": 21]>
+        step (float[N, 32] x, float[N, 32] h) => (float[N, 48] logits, float[N, 32] h_out)
+        <float[N, 32] normalised, float[N, 32] bounded, float[N, 64] both> {
+            normalised = LayerNormalization(x, scale, shift)
+            bounded = Tanh(h)
+            both = Concat <axis = 1> (normalised, bounded)
+            logits = MatMul(both, weight)
+            h_out = Identity(bounded)
+        }"""
+    )
+    step.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in arrays.items())
+    integer_step = to_int8(step, compiled_model.bundle)
+    assert "ReduceMax" not in {node.op_type for node in integer_step.graph.node}
+    feeds = {"x": rng.normal(size=(200, 32)).astype(np.float32), "h": rng.normal(size=(200, 32)).astype(np.float32)}
+    exact, rounded = (
+        onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, feeds)[0]
+        for model in (step, integer_step)
+    )
+    assert np.abs(rounded - exact).mean() < 0.06 * np.abs(exact).mean()
 
 
 def test_quantised_weights_cannot_saturate(compiled_model: CompiledModel) -> None:

@@ -2,8 +2,8 @@
 
 Weights get one scale a column, in 7 bits: on CPUs with AVX2 and without VNNI, sums of two products of 8-bit
 numbers saturate, and those of 7-bit numbers cannot (255 * 63 * 2 < 2**15). The scale of an activation never depends
-on the other rows of the batch. It is 1/127 for activations that provably lie in (-1, 1), as an LSTM's do; the
-others have a scale for each row.
+on the other rows of the batch. It is 1/127 for activations in [-1, 1], as an LSTM's hidden state is. Those with
+another bound, such as a normalised layer, are divided by it first. All others have a scale for each row.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from onnx import helper, numpy_helper
 
 from gentext.bundle import Bundle
 from gentext.errors import ExportError
+from gentext.export.network.bounds import Bound, find_bounds
 from gentext.export.proto import copy_model, replace_initializers, replace_nodes
 
 #: Largest weight: 7 bits.
@@ -27,22 +28,6 @@ ACTIVATION_MAX = 127
 #: Smallest matrix worth quantising, in elements.
 MIN_WEIGHT_SIZE = 1024
 
-#: Operators that pass values on unchanged.
-_MOVING_OPERATORS = {
-    "Gather",
-    "GatherND",
-    "Split",
-    "Concat",
-    "Reshape",
-    "Unsqueeze",
-    "Squeeze",
-    "Slice",
-    "Identity",
-    "Transpose",
-}
-#: Operators whose results lie in (-1, 1) whatever their input is.
-_BOUNDING_OPERATORS = {"Tanh", "Sigmoid"}
-
 Constants = dict[str, NDArray[Any]]
 
 
@@ -51,7 +36,7 @@ def to_int8(step: onnx.ModelProto, bundle: Bundle) -> onnx.ModelProto:
     model = copy_model(step)
     graph = model.graph
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    bounded_names = find_bounded_values(graph, bundle)
+    bounds = find_bounds(graph, bundle)
     constants: Constants = {
         "q.scale": np.array(1 / ACTIVATION_MAX, np.float32),
         "q.zero": np.array(128, np.uint8),
@@ -67,47 +52,15 @@ def to_int8(step: onnx.ModelProto, bundle: Bundle) -> onnx.ModelProto:
             nodes.append(node)
             continue
         product_count += 1
-        constants |= _quantized_weight(node.output[0], weight)
-        nodes += _fixed_scale_nodes(node) if node.input[0] in bounded_names else _row_scale_nodes(node)
+        bound = bounds.get(node.input[0])
+        constants |= _quantized_weight(node.output[0], weight, bound)
+        nodes += _row_scale_nodes(node) if bound is None else _fixed_scale_nodes(node, bound)
     if not product_count:
         raise ExportError("int8: the model's step has no matrix product with constant weights")
     replace_nodes(graph, nodes)
     graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items())
     _drop_unused_initializers(graph)
     return model
-
-
-def find_bounded_values(graph: onnx.GraphProto, bundle: Bundle) -> set[str]:
-    """Return the values that provably lie in [-1, 1] at every step.
-
-    A state is bounded when its initial values are and when, assuming that the states are bounded, its next
-    values are too. The search begins with all states whose initial values are bounded, and drops those that
-    fail until none does.
-    """
-    bounded_states = {
-        state.name for state in bundle.states if np.abs(state.initial_row().astype(np.float64)).max(initial=0) <= 1
-    }
-    while True:
-        bounded_names = set(bounded_states)
-        for node in graph.node:
-            if _is_bounded(node, bounded_names):
-                bounded_names.update(node.output)
-        still_bounded_states = {name for name in bounded_states if f"{name}_out" in bounded_names}
-        if still_bounded_states == bounded_states:
-            return bounded_names
-        bounded_states = still_bounded_states
-
-
-def _is_bounded(node: onnx.NodeProto, bounded_names: set[str]) -> bool:
-    """Return whether a node's results lie in [-1, 1] when the values in ``bounded_names`` do."""
-    input_names = [name for name in node.input if name]
-    if node.op_type in _MOVING_OPERATORS:
-        # Of all of these but Concat, the inputs after the first are indices and sizes.
-        moved_names = input_names if node.op_type == "Concat" else input_names[:1]
-        return all(name in bounded_names for name in moved_names)
-    if node.op_type == "Mul":
-        return all(name in bounded_names for name in input_names)
-    return node.op_type in _BOUNDING_OPERATORS
 
 
 def _constant_weight(node: onnx.NodeProto, weights: dict[str, NDArray[Any]]) -> NDArray[np.float32] | None:
@@ -124,23 +77,38 @@ def _constant_weight(node: onnx.NodeProto, weights: dict[str, NDArray[Any]]) -> 
     return weight.T if attributes.get("transB", 0) else weight
 
 
-def _quantized_weight(product_name: str, weight: NDArray[np.float32]) -> Constants:
-    """Return a matrix [in, out] as integers, and the scale of each column of the product called ``product_name``."""
+def _quantized_weight(product_name: str, weight: NDArray[np.float32], bound: Bound | None) -> Constants:
+    """Return a matrix [in, out] as integers, and the scale of each column of the product called ``product_name``.
+
+    Activations with a ``bound`` are divided by it, and the rows of the matrix are multiplied with it.
+    """
+    row_factors = np.broadcast_to(np.float32(1) if bound is None else _divisor(bound), weight.shape[:1])
+    weight = weight * row_factors[:, None]
     column_scales = np.maximum(np.abs(weight).max(axis=0), 1e-12) / WEIGHT_MAX
     integer_weight = np.rint(weight / column_scales).astype(np.int8)
     return {
         f"{product_name}.w": integer_weight,
         f"{product_name}.s": column_scales.astype(np.float32) / np.float32(ACTIVATION_MAX),
+        f"{product_name}.f": 1 / row_factors,
     }
 
 
-def _fixed_scale_nodes(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
-    """Yield the product of an activation in [-1, 1]."""
-    yield from _integer_product_nodes(node, node.input[0], [])
+def _divisor(bound: Bound) -> NDArray[np.float32]:
+    """Return the bound in float32, and a tiny number for 0, which nothing can be divided by."""
+    return np.maximum(bound, 1e-12).astype(np.float32)
+
+
+def _fixed_scale_nodes(node: onnx.NodeProto, bound: Bound) -> Iterator[onnx.NodeProto]:
+    """Yield the product of an activation that has a bound."""
+    activation_name = node.input[0]
+    if np.any(bound != 1):
+        activation_name = f"{node.output[0]}.unit"
+        yield helper.make_node("Mul", [node.input[0], f"{node.output[0]}.f"], [activation_name])
+    yield from _integer_product_nodes(node, activation_name, [])
 
 
 def _row_scale_nodes(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
-    """Yield the product of any activation: each row is divided by its own largest value first."""
+    """Yield the product of an activation without a bound: each row is divided by its own largest value first."""
     product_name = node.output[0]
     yield helper.make_node("Abs", [node.input[0]], [f"{product_name}.abs"])
     yield helper.make_node("ReduceMax", [f"{product_name}.abs", "q.axis"], [f"{product_name}.top"], keepdims=1)
