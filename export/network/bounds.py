@@ -14,7 +14,7 @@ Bound = NDArray[np.float64]
 
 #: How many standard deviations from the mean bound a normalised value. It may be larger, but hardly ever is.
 NORMALISED_MAX = 6.0
-UNBOUNDED, ONE = np.array(np.inf), np.array(1.0)
+UNBOUNDED, UNIT_BOUND = np.array(np.inf), np.array(1.0)
 #: Operators that pass values on unchanged. Their inputs after the first are indices and sizes.
 _MOVING_OPERATORS = {
     "Gather",
@@ -46,7 +46,7 @@ def find_bounds(graph: onnx.GraphProto, bundle: Bundle) -> dict[str, Bound]:
         state.name for state in bundle.states if np.abs(state.initial_row().astype(np.float64)).max(initial=0) <= 1
     }
     while True:
-        bounds = constant_bounds | dict.fromkeys(bounded_states, ONE)
+        bounds = constant_bounds | dict.fromkeys(bounded_states, UNIT_BOUND)
         for node in graph.node:
             bound = _result_bound(node, bounds, last_sizes)
             if np.isfinite(bound).all():
@@ -67,7 +67,7 @@ def _result_bound(node: onnx.NodeProto, bounds: dict[str, Bound], last_sizes: di
     """Return the bound of a node's results for those of its inputs; infinite where there is none."""
     inputs = [bounds.get(name, UNBOUNDED) for name in node.input if name]
     if node.op_type in ("Tanh", "Sigmoid"):
-        return ONE
+        return UNIT_BOUND
     if node.op_type == "LayerNormalization":
         _, scale, *shift = inputs
         return NORMALISED_MAX * scale + sum(shift)
