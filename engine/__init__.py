@@ -75,7 +75,7 @@ Sampling
     effects  remarks on parameters that have no effect, or act against another one
     parameters  parameters of the chain's links, set by flags or by keyword arguments
     writing  checks a request for texts, and prepares them
-    record_schedule  how many positions a call has in which records are drawn
+    record_schedule  which rows share a call in which records are drawn, and how many positions it has
     record_rows  records side by side over one compiled generator
     record_batches  records side by side over any other sampler
     record_plan  which records of a seed are written

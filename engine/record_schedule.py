@@ -1,10 +1,20 @@
-"""How many positions the calls have that write records: few where records are short, many where a call is dear."""
+"""Which rows share a call in which records are drawn, and how many positions it has.
+
+A row whose record ends within a call is idle for the rest of it. Long calls have many such positions, and short calls
+cost much by themselves. How likely a record ends in its next positions depends on how long it is already: names of one
+letter are rare, and few have 12. So rows that may go on for about as many positions share a call: records that have
+just begun have a long one, and those that may end at any symbol have short ones.
+"""
 
 from __future__ import annotations
 
+import collections
+
 import numpy as np
+from numpy.typing import NDArray
 
 from gentext.compiled import MAX_POSITIONS
+from gentext.settings import cores
 
 #: Positions of the first calls, of which the later ones learn how long a call and a position take.
 FIRST_POSITIONS = (4, 16)
@@ -12,65 +22,107 @@ FIRST_POSITIONS = (4, 16)
 NEW_CHOICE = 1.5
 #: Symbols of a record from which on the schedule does not tell lengths apart.
 LONGEST_TOLD_APART = 4096
-#: Rows of calls whose times are compared: those with half as many do not count.
-LIKE_ROWS = 0.5
+#: Rows of a call for each core, if so many are busy: of so many rows or of more, a position takes as long for each row.
+CORE_ROWS = 64
+#: More rows share a call, up to so many times as many, where the best numbers of positions differ by less than this.
+MOST_ROWS, LIKE_POSITIONS = 2, 1.5
+#: Calls of each order of magnitude whose times are known: the last ones.
+MEASURED_CALLS = 32
+#: A record that is longer than all that have ended goes on for this part of its length.
+UNKNOWN_PART = 1 / 4
 
 
 class RecordSchedule:
-    """Chooses the positions of a call by what calls took, and how long the records were that have ended.
+    """Chooses the rows and positions of a call by what calls took, and how long the records were that have ended.
 
-    A record of L symbols takes ceil(L / K) calls of K positions, and is idle at the end of the last one. So a row
-    writes a symbol in E[ceil(L / K)] (a + b K) / E[L] seconds, where a call takes a + b K: the best K is that with the
-    least product. Times and lengths decide when a symbol is drawn, never which one.
+    A call of K positions takes a + b K seconds for each of its rows. A record that has e symbols still takes, with the
+    best calls, V(e) seconds: the least of a + b K + P(more than e + K symbols | more than e) V(e + K) over all K. Times
+    and lengths decide when a symbol is drawn, never which one.
     """
 
     def __init__(self) -> None:
-        self._graph_seconds: dict[int, float] = {}
-        """The least seconds that the graph took in a call, by its positions: other programs only add to them."""
-        self._own_seconds = float("inf")
-        """The least seconds of a call besides those of the graph."""
-        self._rows = 0
-        """The most rows that a call had."""
-        self._calls = 0
-        self._counts = np.zeros(LONGEST_TOLD_APART + 1, np.int64)
+        self._rows = CORE_ROWS * cores()
+        self._calls = self._total_rows = 0
+        self._measured: dict[int, collections.deque[tuple[float, int]]] = {}
+        """The last calls of each order of magnitude: the seconds of a position of a row, and how many of them there
+        were."""
+        self._ended = np.zeros(LONGEST_TOLD_APART + 1, np.int64)
         """How many records of each number of symbols have ended."""
-        self._choice, self._choice_at = 0, 0.0
+        self._ended_count = self._chosen_at = 0
+        """How many records have ended, and how many had when the choice below was made."""
+        self._best = np.full(LONGEST_TOLD_APART + 1, FIRST_POSITIONS[-1])
+        """The best number of positions for a row, by the symbols that it has."""
+        self._going_on = np.ones(LONGEST_TOLD_APART + 1 + MAX_POSITIONS)
+        """The share of records with more symbols than so many."""
+        self._rest = np.zeros(LONGEST_TOLD_APART + 1 + MAX_POSITIONS)
+        """That share, times the seconds for which these records go on with the best calls."""
+        self._position_seconds = 1.0
 
-    def choose_positions(self) -> int:
-        """Return the positions of the next call."""
-        if self._calls <= len(FIRST_POSITIONS):  # the first call is not measured
-            return FIRST_POSITIONS[max(0, self._calls - 1)]
-        ended = int(self._counts.sum())
-        if not ended:
-            return FIRST_POSITIONS[-1]
-        if ended >= NEW_CHOICE * self._choice_at:
-            self._choice, self._choice_at = self._find_best(), ended
-        return self._choice
+    def choose_call(self, lengths: NDArray[np.int64], last_calls: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:
+        """Return which of the busy rows share the next call, and its positions.
 
-    def record_call(self, rows: int, positions: int, graph_seconds: float, own_seconds: float) -> None:
-        """Remember how long the graph took in a call, and what is done before and behind it."""
+        :param lengths: how many symbols each row has; int64 [n], n is at least 1.
+        :param last_calls: the number of the last call in which each row was; int64 [n]. The one that has waited longest
+            is in the next call.
+        """
+        lengths = np.minimum(lengths, LONGEST_TOLD_APART)
+        is_learning = self._calls <= len(FIRST_POSITIONS)
+        if not is_learning and self._ended_count > NEW_CHOICE * self._chosen_at:
+            self._choose_best(lengths)
+        sizes = self._best[lengths]
+        distances = np.abs(np.log(sizes / sizes[last_calls.argmin()]))
+        rows = np.lexsort((last_calls, distances))[: MOST_ROWS * self._rows]
+        rows = rows[: max(self._rows, np.searchsorted(distances[rows], np.log(LIKE_POSITIONS)))]
+        if is_learning:  # the first call is not measured
+            return rows, FIRST_POSITIONS[max(0, self._calls - 1)]
+        return rows, self._choose_positions(lengths[rows], int(sizes[rows].min()), int(sizes[rows].max()))
+
+    def record_call(self, rows: int, positions: int, seconds: float, ended: NDArray[np.int64]) -> None:
+        """Remember a call: how long it took with all that is done for it, and the records that ended in it.
+
+        :param ended: how many symbols each of them had; int64 [n].
+        """
         self._calls += 1
-        self._rows = max(self._rows, rows)
-        if self._calls > 1 and rows > LIKE_ROWS * self._rows:
-            self._graph_seconds[positions] = min(graph_seconds, self._graph_seconds.get(positions, graph_seconds))
-            self._own_seconds = min(own_seconds, self._own_seconds)
+        self._total_rows += rows
+        if self._calls > 1:
+            size = rows * positions
+            calls = self._measured.setdefault(size.bit_length(), collections.deque(maxlen=MEASURED_CALLS))
+            calls.append((seconds / size, size))
+        self._ended_count += len(ended)
+        self._ended += np.bincount(np.minimum(ended, LONGEST_TOLD_APART), minlength=len(self._ended))
 
-    def record_ends(self, lengths: np.ndarray[tuple[int], np.dtype[np.int64]]) -> None:
-        """Remember how many symbols records had that have ended: int64 [n]."""
-        np.add.at(self._counts, np.minimum(lengths, LONGEST_TOLD_APART), 1)
+    def _choose_positions(self, lengths: NDArray[np.int64], fewest: int, most: int) -> int:
+        """Return the positions of a call of rows with these lengths after which the best calls end them soonest."""
+        if fewest == most:
+            return fewest
+        sizes = np.arange(fewest, most + 1)
+        lengths, counts = np.unique(lengths, return_counts=True)
+        rest = self._rest[lengths[:, None] + sizes] / np.maximum(self._going_on[lengths], 1e-9)[:, None]
+        return int(sizes[(counts.sum() * self._position_seconds * sizes + counts @ rest).argmin()])
 
-    def _find_best(self) -> int:
-        call, position = self._fit_seconds()
-        sizes, lengths = np.arange(1, MAX_POSITIONS + 1), np.flatnonzero(self._counts)
-        calls = np.ceil(lengths[:, None] / sizes)
-        seconds = self._counts[lengths] @ calls * (call + position * sizes)
-        return int(sizes[seconds.argmin()])
+    def _choose_best(self, lengths: NDArray[np.int64]) -> None:
+        """Find the best number of positions for each length; ``lengths`` are those of records that have not ended."""
+        self._chosen_at = self._ended_count
+        call, self._position_seconds = self._fit_seconds()
+        # The estimate of Kaplan and Meier: what has not ended yet counts up to the length that it has.
+        reached = (self._ended + np.bincount(lengths, minlength=len(self._ended)))[::-1].cumsum()[::-1]
+        end = int(np.flatnonzero(reached)[-1])
+        self._going_on[:] = 0
+        self._going_on[:end] = np.cumprod(1 - self._ended[:end] / reached[:end])
+        self._rest[:] = 0
+        self._best[:] = min(max(1, int(UNKNOWN_PART * end)), MAX_POSITIONS)
+        seconds = call + self._position_seconds * np.arange(1, MAX_POSITIONS + 1)
+        for length in range(end - 1, -1, -1):
+            totals = self._going_on[length] * seconds + self._rest[length + 1 : length + 1 + MAX_POSITIONS]
+            best = int(totals.argmin())
+            self._best[length], self._rest[length] = best + 1, totals[best]
 
     def _fit_seconds(self) -> tuple[float, float]:
-        """Return the seconds that a call takes by itself, and those of a position: a line through the calls."""
-        sizes, seconds = np.array([*self._graph_seconds]), np.array([*self._graph_seconds.values()])
+        """Return the seconds that a call takes by itself, and those of a position, both for each of its rows."""
+        # The median call of each order of magnitude: a few calls wait for other programs.
+        seconds, sizes = np.array([sorted(calls)[len(calls) // 2] for calls in self._measured.values()]).T
         if len(sizes) < 2:
-            return 0.0, 1.0
-        slope = np.cov(sizes, seconds)[0, 1] / sizes.var(ddof=1)
-        position = max(float(slope), 1e-9)
-        return self._own_seconds + max(float((seconds - position * sizes).mean()), 0.0), position
+            return float(seconds[0]), float(seconds[0])
+        call, position = np.polyfit(1 / sizes, seconds, 1)
+        mean_rows = self._total_rows / self._calls
+        return max(float(call) / mean_rows, 0.0), max(float(position), 1e-9)

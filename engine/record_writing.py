@@ -102,10 +102,7 @@ class RecordStream(Iterator[WrittenRecord]):
 
     def _write(self) -> Iterator[WrittenRecord]:
         while True:
-            sources: list[RecordTry] = []
-            rows = self._source.count - self._source.busy
-            while len(sources) < rows and (source := self._choose_next()) is not None:
-                sources.append(source)
+            sources = self._choose(self._source.count - self._source.busy)
             if not sources and not self._source.busy:
                 break
             self._sift(self._source.advance(sources))
@@ -115,18 +112,21 @@ class RecordStream(Iterator[WrittenRecord]):
         if self._failed is not None:
             raise self._exhausted(self._failed)
 
-    def _choose_next(self) -> RecordTry | None:
-        """Return the record to draw next, or None where none can begin now."""
-        while self._retries:
+    def _choose(self, count: int) -> list[RecordTry]:
+        """Return the records to draw next, at most so many; none where none can begin now."""
+        sources: list[RecordTry] = []
+        while self._retries and len(sources) < count:
             source = self._retries.popleft()
             if self._failed is None or source.place < self._failed:
-                return source
-        place = self._next_new
-        end = min(len(self._numbers), self._next_written + self._window) if self.plan.ordered else len(self._numbers)
-        if place >= end or self._failed is not None:
-            return None
-        self._next_new += 1
-        return self._make_try(place, 0)
+                sources.append(source)
+        if self._failed is not None:
+            return sources
+        begin, end = self._next_new, min(self._next_new + count - len(sources), len(self._numbers))
+        if self.plan.ordered:
+            end = min(end, self._next_written + self._window)
+        sources += [self._make_try(place, 0) for place in range(begin, end)]
+        self._next_new = max(begin, end)
+        return sources
 
     def _make_try(self, place: int, attempt: int) -> RecordTry:
         number, plan = self._numbers[place], self.plan
