@@ -54,7 +54,7 @@ class RecordSchedule:
         """The best number of positions for a row, by the symbols that it has."""
         self._going_on = np.ones(LONGEST_TOLD_APART + 1 + MAX_POSITIONS)
         """The share of records with more symbols than so many."""
-        self._rest = np.zeros(LONGEST_TOLD_APART + 1 + MAX_POSITIONS)
+        self._seconds_left = np.zeros(LONGEST_TOLD_APART + 1 + MAX_POSITIONS)
         """That share, times the seconds for which these records go on with the best calls."""
         self._position_seconds = 1.0
 
@@ -91,14 +91,14 @@ class RecordSchedule:
         self._ended_count += len(ended)
         self._ended += np.bincount(np.minimum(ended, LONGEST_TOLD_APART), minlength=len(self._ended))
 
-    def _choose_positions(self, lengths: NDArray[np.int64], fewest: int, most: int) -> int:
+    def _choose_positions(self, lengths: NDArray[np.int64], low: int, high: int) -> int:
         """Return the positions of a call of rows with these lengths after which the best calls end them soonest."""
-        if fewest == most:
-            return fewest
-        sizes = np.arange(fewest, most + 1)
+        if low == high:
+            return low
+        sizes = np.arange(low, high + 1)
         lengths, counts = np.unique(lengths, return_counts=True)
-        rest = self._rest[lengths[:, None] + sizes] / np.maximum(self._going_on[lengths], 1e-9)[:, None]
-        return int(sizes[(counts.sum() * self._position_seconds * sizes + counts @ rest).argmin()])
+        seconds_left = self._seconds_left[lengths[:, None] + sizes] / np.maximum(self._going_on[lengths], 1e-9)[:, None]
+        return int(sizes[(counts.sum() * self._position_seconds * sizes + counts @ seconds_left).argmin()])
 
     def _choose_best(self, lengths: NDArray[np.int64]) -> None:
         """Find the best number of positions for each length; ``lengths`` are those of records that have not ended."""
@@ -109,13 +109,13 @@ class RecordSchedule:
         end = int(np.flatnonzero(reached)[-1])
         self._going_on[:] = 0
         self._going_on[:end] = np.cumprod(1 - self._ended[:end] / reached[:end])
-        self._rest[:] = 0
+        self._seconds_left[:] = 0
         self._best[:] = min(max(1, int(UNKNOWN_PART * end)), MAX_POSITIONS)
         seconds = call + self._position_seconds * np.arange(1, MAX_POSITIONS + 1)
         for length in range(end - 1, -1, -1):
-            totals = self._going_on[length] * seconds + self._rest[length + 1 : length + 1 + MAX_POSITIONS]
+            totals = self._going_on[length] * seconds + self._seconds_left[length + 1 : length + 1 + MAX_POSITIONS]
             best = int(totals.argmin())
-            self._best[length], self._rest[length] = best + 1, totals[best]
+            self._best[length], self._seconds_left[length] = best + 1, totals[best]
 
     def _fit_seconds(self) -> tuple[float, float]:
         """Return the seconds that a call takes by itself, and those of a position, both for each of its rows."""

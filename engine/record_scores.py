@@ -131,7 +131,12 @@ class TextScorer:
             for node, node_logprobs in zip(nodes, (row for result, _ in results for row in result), strict=True):
                 for index in node.texts:
                     logprobs[index].append(node_logprobs)
-            states = [np.concatenate(arrays) for arrays in zip(*(states for _, states in results), strict=True)]
+            # The states are most of the memory: those of a window are there twice, and no more often.
+            parts = [list(arrays) for arrays in zip(*(call_states for _, call_states in results), strict=True)]
+            del calls, results
+            states = []
+            while parts:
+                states.append(np.concatenate(parts.pop(0)))
             begin += positions
             end = begin * TOKEN_BYTES
             # The nodes behind which a text goes on come first, and so do their states.
@@ -162,7 +167,8 @@ class TextScorer:
         ends = np.cumsum(lengths)[: len(nodes)].tolist()
         logprobs = [-losses[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
         open_count = sum(node.is_open for node in nodes)
-        return logprobs, [state[:open_count] for state in new_states]
+        # Copies, where a part would keep the states of all rows in memory.
+        return logprobs, [state if open_count == row_count else state[:open_count].copy() for state in new_states]
 
     def _describe_unknown(self, text: str, positions: Sequence[int]) -> str:
         return (
