@@ -104,7 +104,7 @@ def test_link_options() -> None:
 def test_presets() -> None:
     rows = table(section(read("docs/commands.md"), "### Presets"))
     documented = {row[0]: [json.loads(cell) for cell in row[1:]] for row in rows}
-    names = ["small", "base", "notebook"]
+    names = ["tiny", "small", "base", "notebook"]
     assert sorted(names) == preset_names()
     for column, name in enumerate(names):
         config = resolve_config(TrainOptions(preset=name))

@@ -27,7 +27,7 @@ def runs(tmp_path: Path, tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("train", "--preset", ""), ["base", "notebook", "small"]),
+        (("train", "--preset", ""), ["base", "notebook", "small", "tiny"]),
         (("train", "tiny"), ["tinyshakespeare"]),
         (("sweep", "text"), ["text8"]),
         *(

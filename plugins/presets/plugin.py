@@ -1,4 +1,4 @@
-"""The rules of the presets `small` and `base` as a plugin. `notebook` has none: it stays the notebook exactly."""
+"""The rules of the presets `tiny`, `small` and `base` as a plugin. `notebook` has none: it stays the notebook exactly."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gentext.hookspecs import hookimpl
 if TYPE_CHECKING:  # every command imports this file
     from gentext.adjustments import Change, TrainingFacts
 
-PRESETS_WITH_RULES = ("small", "base")
+PRESETS_WITH_RULES = ("tiny", "small", "base")
 
 
 @hookimpl
