@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from gentext.compiled import MAX_POSITIONS
 from gentext.settings import cores
 
-#: Positions of the first calls, of which the later ones learn how long a call and a position take.
-FIRST_POSITIONS = (4, 16)
+#: A call takes as long as so many positions, beside its own, until calls were measured; and that at least and at most.
+FIRST_CALL_COST, MIN_CALL_COST, MAX_CALL_COST = 1.0, 0.25, 16.0
+#: Positions of a call before a record has ended.
+FIRST_POSITIONS = 8
 #: The choice is made anew when so many times the records have ended as when it was made before.
 NEW_CHOICE = 1.5
 #: Symbols of a record from which on the schedule does not tell lengths apart.
@@ -26,8 +28,9 @@ LONGEST_TOLD_APART = 4096
 CORE_ROWS = 64
 #: More rows share a call, up to so many times as many, where the best numbers of positions differ by less than this.
 MOST_ROWS, LIKE_POSITIONS = 2, 1.5
-#: Calls of each order of magnitude whose times are known: the last ones.
-MEASURED_CALLS = 32
+#: Calls of each number of positions whose times are known: the last ones. So many are needed before they count, and of
+#: them the time below which a quarter lies: the first ones, and those that wait for other programs, take longer.
+MEASURED_CALLS, MIN_MEASURED_CALLS, MEASURED_QUANTILE = 32, 4, 0.25
 #: A record that is longer than all that have ended goes on for this part of its length.
 UNKNOWN_PART = 1 / 4
 
@@ -35,28 +38,27 @@ UNKNOWN_PART = 1 / 4
 class RecordSchedule:
     """Chooses the rows and positions of a call by what calls took, and how long the records were that have ended.
 
-    A call of K positions takes a + b K seconds for each of its rows. A record that has e symbols still takes, with the
-    best calls, V(e) seconds: the least of a + b K + P(more than e + K symbols | more than e) V(e + K) over all K. Times
-    and lengths decide when a symbol is drawn, never which one.
+    A call of K positions takes the time of c + K positions. A record that has e symbols still takes, with the best
+    calls, V(e): the least of c + K + P(more than e + K symbols | more than e) V(e + K) over all K. Times and lengths
+    decide when a symbol is drawn, never which one.
     """
 
     def __init__(self) -> None:
         self._rows = CORE_ROWS * cores()
-        self._calls = self._total_rows = 0
-        self._measured: dict[int, collections.deque[tuple[float, int]]] = {}
-        """The last calls of each order of magnitude: the seconds of a position of a row, and how many of them there
-        were."""
+        self._call_cost = FIRST_CALL_COST
+        """How many positions take as long as a call does beside its own."""
+        self._row_seconds: dict[int, collections.deque[float]] = {}
+        """How long the last calls of each number of positions took, in seconds for each of their rows."""
         self._ended = np.zeros(LONGEST_TOLD_APART + 1, np.int64)
         """How many records of each number of symbols have ended."""
         self._ended_count = self._chosen_at = 0
         """How many records have ended, and how many had when the choice below was made."""
-        self._best = np.full(LONGEST_TOLD_APART + 1, FIRST_POSITIONS[-1])
+        self._best = np.full(LONGEST_TOLD_APART + 1, FIRST_POSITIONS)
         """The best number of positions for a row, by the symbols that it has."""
         self._going_on = np.ones(LONGEST_TOLD_APART + 1 + MAX_POSITIONS)
         """The share of records with more symbols than so many."""
-        self._seconds_left = np.zeros(LONGEST_TOLD_APART + 1 + MAX_POSITIONS)
-        """That share, times the seconds for which these records go on with the best calls."""
-        self._position_seconds = 1.0
+        self._time_left = np.zeros(LONGEST_TOLD_APART + 1 + MAX_POSITIONS)
+        """That share, times the time for which these records go on with the best calls, in positions."""
 
     def choose_call(self, lengths: NDArray[np.int64], last_calls: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:
         """Return which of the busy rows share the next call, and its positions.
@@ -66,15 +68,12 @@ class RecordSchedule:
             is in the next call.
         """
         lengths = np.minimum(lengths, LONGEST_TOLD_APART)
-        is_learning = self._calls <= len(FIRST_POSITIONS)
-        if not is_learning and self._ended_count > NEW_CHOICE * self._chosen_at:
+        if self._ended_count > NEW_CHOICE * self._chosen_at:
             self._choose_best(lengths)
         sizes = self._best[lengths]
         distances = np.abs(np.log(sizes / sizes[last_calls.argmin()]))
         rows = np.lexsort((last_calls, distances))[: MOST_ROWS * self._rows]
         rows = rows[: max(self._rows, np.searchsorted(distances[rows], np.log(LIKE_POSITIONS)))]
-        if is_learning:  # the first call is not measured
-            return rows, FIRST_POSITIONS[max(0, self._calls - 1)]
         return rows, self._choose_positions(lengths[rows], int(sizes[rows].min()), int(sizes[rows].max()))
 
     def record_call(self, rows: int, positions: int, seconds: float, ended: NDArray[np.int64]) -> None:
@@ -82,12 +81,7 @@ class RecordSchedule:
 
         :param ended: how many symbols each of them had; int64 [n].
         """
-        self._calls += 1
-        self._total_rows += rows
-        if self._calls > 1:
-            size = rows * positions
-            calls = self._measured.setdefault(size.bit_length(), collections.deque(maxlen=MEASURED_CALLS))
-            calls.append((seconds / size, size))
+        self._row_seconds.setdefault(positions, collections.deque(maxlen=MEASURED_CALLS)).append(seconds / rows)
         self._ended_count += len(ended)
         self._ended += np.bincount(np.minimum(ended, LONGEST_TOLD_APART), minlength=len(self._ended))
 
@@ -97,32 +91,36 @@ class RecordSchedule:
             return low
         sizes = np.arange(low, high + 1)
         lengths, counts = np.unique(lengths, return_counts=True)
-        seconds_left = self._seconds_left[lengths[:, None] + sizes] / np.maximum(self._going_on[lengths], 1e-9)[:, None]
-        return int(sizes[(counts.sum() * self._position_seconds * sizes + counts @ seconds_left).argmin()])
+        time_left = self._time_left[lengths[:, None] + sizes] / np.maximum(self._going_on[lengths], 1e-9)[:, None]
+        return int(sizes[(counts.sum() * sizes + counts @ time_left).argmin()])
 
     def _choose_best(self, lengths: NDArray[np.int64]) -> None:
         """Find the best number of positions for each length; ``lengths`` are those of records that have not ended."""
         self._chosen_at = self._ended_count
-        call, self._position_seconds = self._fit_seconds()
+        self._measure_call_cost()
         # The estimate of Kaplan and Meier: what has not ended yet counts up to the length that it has.
         reached = (self._ended + np.bincount(lengths, minlength=len(self._ended)))[::-1].cumsum()[::-1]
         end = int(np.flatnonzero(reached)[-1])
         self._going_on[:] = 0
         self._going_on[:end] = np.cumprod(1 - self._ended[:end] / reached[:end])
-        self._seconds_left[:] = 0
+        self._time_left[:] = 0
         self._best[:] = min(max(1, int(UNKNOWN_PART * end)), MAX_POSITIONS)
-        seconds = call + self._position_seconds * np.arange(1, MAX_POSITIONS + 1)
+        times = self._call_cost + np.arange(1, MAX_POSITIONS + 1)
         for length in range(end - 1, -1, -1):
-            totals = self._going_on[length] * seconds + self._seconds_left[length + 1 : length + 1 + MAX_POSITIONS]
+            totals = self._going_on[length] * times + self._time_left[length + 1 : length + 1 + MAX_POSITIONS]
             best = int(totals.argmin())
-            self._best[length], self._seconds_left[length] = best + 1, totals[best]
+            self._best[length], self._time_left[length] = best + 1, totals[best]
 
-    def _fit_seconds(self) -> tuple[float, float]:
-        """Return the seconds that a call takes by itself, and those of a position, both for each of its rows."""
-        # The median call of each order of magnitude: a few calls wait for other programs.
-        seconds, sizes = np.array([sorted(calls)[len(calls) // 2] for calls in self._measured.values()]).T
-        if len(sizes) < 2:
-            return float(seconds[0]), float(seconds[0])
-        call, position = np.polyfit(1 / sizes, seconds, 1)
-        mean_rows = self._total_rows / self._calls
-        return max(float(call) / mean_rows, 0.0), max(float(position), 1e-9)
+    def _measure_call_cost(self) -> None:
+        """Find out how many positions take as long as a call does, from calls of different numbers of positions."""
+        measured = [
+            (positions, np.quantile(seconds, MEASURED_QUANTILE), len(seconds))
+            for positions, seconds in self._row_seconds.items()
+            if len(seconds) >= MIN_MEASURED_CALLS
+        ]
+        if len(measured) < 2:
+            return
+        positions, seconds, counts = np.array(measured).T
+        # An error of a time is a part of it.
+        position, call = np.polyfit(positions, seconds, 1, w=np.sqrt(counts) / seconds)
+        self._call_cost = float(np.clip(call / max(position, 1e-12), MIN_CALL_COST, MAX_CALL_COST))

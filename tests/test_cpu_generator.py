@@ -19,7 +19,7 @@ from gentext.compiled import generate_compiled, next_feeds
 from gentext.errors import FileFormatError
 from gentext.interfaces import Request
 from gentext.plugins.samplers import cpu_generator
-from gentext.plugins.samplers.cpu_generator import ParallelGenerator
+from gentext.plugins.samplers.cpu_generator import Feeds, ParallelGenerator
 from gentext.plugins.samplers.onnx import OnnxConfig, OnnxSampler
 from gentext.plugins.samplers.session import GeneratorSession, open_file
 
@@ -73,9 +73,21 @@ def test_threads_share_rows_only_when_there_are_several(compiled_model: Compiled
         assert opened.model.share_count(64) == threads
 
 
-def test_tensors_come_from_malloc(compiled_model: CompiledModel) -> None:
+def test_where_tensors_come_from(compiled_model: CompiledModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of few rows come from malloc, those of many from onnxruntime's arena."""
     session = compiled_model.open(compiled_model.chain("temperature")).session
-    assert not session.session.get_session_options().enable_cpu_mem_arena
+    arenas: list[tuple[int, bool]] = []
+    call = GeneratorSession.call
+
+    def recorded_call(self: GeneratorSession, feeds: Feeds, *options: Any) -> Feeds:
+        arenas.append((len(feeds["token"]), self.session.get_session_options().enable_cpu_mem_arena))
+        return call(self, feeds, *options)
+
+    monkeypatch.setattr(GeneratorSession, "call", recorded_call)
+    chain = compiled_model.chain("temperature")
+    for rows in (1, 15, 16, 40):
+        written(generate_compiled(ParallelGenerator(session, 1), session.bundle, request(chain, rows, 1)), rows)
+    assert set(arenas) == {(1, False), (15, False), (16, True), (40, True)}
 
 
 def test_a_file_that_has_changed_meanwhile(compiled_model: CompiledModel, tmp_path: Path) -> None:
@@ -94,7 +106,6 @@ def test_threads_write_at_once_with_one_generator(
     """Each thread gets the text that it gets alone, and what many rows need is opened once."""
     chain = compiled_model.chain(*EVERY_LINK)
     session = compiled_model.open(chain).session
-    assert session.threads == 1
     requests = [request(chain, rows, 40, seed=rows) for rows in (1, 16, 17, 40, 64, 64)]
     expected = [
         written(generate_compiled(ParallelGenerator(session, 2), session.bundle, each), len(each.primes))
@@ -103,13 +114,12 @@ def test_threads_write_at_once_with_one_generator(
 
     opened = []
 
-    def open_slowly(*arguments: Any) -> Any:
+    def open_slowly(*arguments: Any, **options: Any) -> Any:
         opened.append(arguments)
         time.sleep(0.05)  # so that all threads wait for it
-        return open_file(*arguments)
+        return open_file(*arguments, **options)
 
     monkeypatch.setattr(cpu_generator, "open_file", open_slowly)
-    monkeypatch.setattr(session, "threads", 2)  # the shares need a session of their own
     generator = ParallelGenerator(session, 2)
     barrier = threading.Barrier(len(requests))
 

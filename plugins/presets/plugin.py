@@ -1,4 +1,4 @@
-"""The rules of the presets `tiny`, `small` and `base` as a plugin. `notebook` has none: it stays the notebook exactly."""
+"""The rules of the presets `tiny`, `small` and `base` as a plugin. `notebook` has none: it stays the notebook."""
 
 from __future__ import annotations
 

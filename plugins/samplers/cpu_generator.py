@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: Smallest number of rows of a share: fewer rows take about as long.
 MIN_SHARE_ROWS = 8
+#: Smallest number of rows that have a session of their own, whose memory comes in larger parts.
+MIN_MANY_ROWS = 2 * MIN_SHARE_ROWS
 #: Largest file, in bytes, for which shares are faster: with a larger one every core waits for weights from memory.
 MAX_FILE_BYTES = 8_000_000
 
@@ -32,7 +34,7 @@ Feeds = Mapping[str, Any]
 
 
 class ParallelGenerator:
-    """Runs few rows in one run of the session, and many rows in shares, one for each core.
+    """Runs few rows in one run of the session, and many rows in another session, in shares, one for each core.
 
     Several threads may call it at a time.
     """
@@ -42,10 +44,11 @@ class ParallelGenerator:
     def __init__(self, session: GeneratorSession, cores: int) -> None:
         self.signature = session.signature
         self._session = session
-        self._cores = cores if session.path.stat().st_size <= MAX_FILE_BYTES else 1
+        self._is_large = session.path.stat().st_size > MAX_FILE_BYTES
+        self._cores = 1 if self._is_large else cores
         self._lock = threading.Lock()
         """Guards the two below, which are made when many rows first come."""
-        self._share_session = session if session.threads == 1 else None
+        self._share_session: GeneratorSession | None = None
         self._executor: Executor | None = None
 
     def call(self, feeds: Feeds) -> Feeds:
@@ -54,10 +57,12 @@ class ParallelGenerator:
         Raises FileFormatError when the file has changed since it was opened.
         """
         rows = len(feeds["token"])
-        shares_count = self.share_count(rows)
-        if shares_count == 1:
+        if rows < MIN_MANY_ROWS or self._is_large:
             return self._session.call(feeds)
         session, executor = self._prepare_shares()
+        shares_count = self.share_count(rows)
+        if shares_count == 1:
+            return session.call(feeds)
         row_bounds = [rows * share // shares_count for share in range(shares_count + 1)]
         share_feeds = [self._share_feeds(feeds, begin, end) for begin, end in itertools.pairwise(row_bounds)]
         results = _run_shares(executor, session, share_feeds)
@@ -72,7 +77,7 @@ class ParallelGenerator:
         """Return the session with one thread and the executor for the shares, made in the first call."""
         with self._lock:
             if self._share_session is None:
-                session = open_file(self._session.path, "cpu", 1, self._session.verify)
+                session = open_file(self._session.path, "cpu", 1, self._session.verify, many_rows=True)
                 if not isinstance(session, GeneratorSession) or session.bundle != self._session.bundle:
                     raise FileFormatError(f"{self._session.path}: has changed since it was opened; open it again")
                 self._share_session = session

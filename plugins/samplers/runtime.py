@@ -42,14 +42,15 @@ def default_max_threads() -> int:
     return min(cores(), DEFAULT_MAX_THREADS)
 
 
-def _session_options(providers: list[Any], threads: int) -> Any:
+def _session_options(providers: list[Any], threads: int, many_rows: bool) -> Any:
     """Return the options of a session; ``threads`` 0 leaves their number to onnxruntime.
 
     A generator allocates a small tensor for each of the fifty nodes of a position, for which malloc is faster than
-    onnxruntime's arena: a position of one row takes 0.86 of the time. With 64 rows both are equally fast.
+    onnxruntime's arena: a position of one row takes 0.86 of the time. The tensors of many rows are so large that malloc
+    gives their pages back to the system and takes them again, so these have the arena.
     """
     options = onnxruntime.SessionOptions()
-    options.enable_cpu_mem_arena = providers != [CPU_PROVIDER]
+    options.enable_cpu_mem_arena = many_rows or providers != [CPU_PROVIDER]
     options.log_severity_level = 4  # fatal errors only: all others are raised
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -67,10 +68,13 @@ def cuda_problem() -> str | None:
     return None
 
 
-def open_session(path: Path, device: str, threads: int) -> tuple[Any, str]:
-    """Open a session on cpu or cuda; with auto on CUDA if a session really runs there. Also returns the device."""
+def open_session(path: Path, device: str, threads: int, many_rows: bool = False) -> tuple[Any, str]:
+    """Open a session on cpu or cuda; with auto on CUDA if a session really runs there. Also returns the device.
+
+    :param many_rows: whether its tensors are those of many rows, or of many positions.
+    """
     if device == "cpu" or (device == "auto" and not _may_have_gpu()):
-        return create_session(path, [CPU_PROVIDER], threads), "onnxruntime on CPU"
+        return create_session(path, [CPU_PROVIDER], threads, many_rows), "onnxruntime on CPU"
     problem = cuda_problem()
     if problem is None:
         try:
@@ -86,7 +90,7 @@ def open_session(path: Path, device: str, threads: int) -> tuple[Any, str]:
             problem = "onnxruntime fell back to the CPU: no usable GPU, driver or CUDA libraries"
     if device == "cuda":
         raise DeviceError(f"--device cuda: {problem}; use --device cpu or auto")
-    return create_session(path, [CPU_PROVIDER], threads), f"onnxruntime on CPU ({problem})"
+    return create_session(path, [CPU_PROVIDER], threads, many_rows), f"onnxruntime on CPU ({problem})"
 
 
 def _may_have_gpu() -> bool:
@@ -94,9 +98,9 @@ def _may_have_gpu() -> bool:
     return sys.platform == "win32" or any(map(os.path.exists, ("/dev/nvidia0", "/dev/nvidiactl", "/dev/dxg")))
 
 
-def create_session(path: Path, providers: list[Any], threads: int) -> Any:
+def create_session(path: Path, providers: list[Any], threads: int, many_rows: bool = False) -> Any:
     """Create a session. Raises FileFormatError for a file that cannot be loaded; problems of CUDA pass unchanged."""
-    options = _session_options(providers, threads)
+    options = _session_options(providers, threads, many_rows)
     try:
         return call_stoppable(
             lambda: onnxruntime.InferenceSession(path, options, providers=providers), lambda: _stop_loading(options)

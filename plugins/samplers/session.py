@@ -157,10 +157,13 @@ class GeneratorSession(_FileSession):
         return dict(zip(names, self._run_graph(names, feeds, options), strict=True))
 
 
-def open_file(path: Path, device: str = "auto", threads: int = 0, verify: bool = True) -> Session | GeneratorSession:
+def open_file(
+    path: Path, device: str = "auto", threads: int = 0, verify: bool = True, many_rows: bool = False
+) -> Session | GeneratorSession:
     """Open an exported file; ``threads`` 0: as many as a file of its size is fastest with.
 
     :param verify: whether the bytes of the file must fit its check.
+    :param many_rows: whether a generator is for calls of many rows, which need memory in larger parts.
 
     Raises FileFormatError for anything but a model or a generator that gentext has exported, and
     DeviceError when ``device`` is cuda and there is none.
@@ -173,7 +176,8 @@ def open_file(path: Path, device: str = "auto", threads: int = 0, verify: bool =
     bundle = Bundle.from_metadata(metadata, path)
     if bundle.kind == "unrolled":
         raise FileFormatError(f"{path}: the part of a generator that a GPU captures; expected generator.onnx")
-    session, device = open_session(path, device, threads or best_threads(path.stat().st_size))
+    many_rows = many_rows or bundle.kind == "model"  # its calls have many positions
+    session, device = open_session(path, device, threads or best_threads(path.stat().st_size), many_rows)
     _check_metadata(session, metadata, path)
     session_class = Session if bundle.kind == "model" else GeneratorSession
     return session_class(path, session, device, bundle, verify)
