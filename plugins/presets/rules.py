@@ -49,8 +49,8 @@ MAX_DROPOUT = 0.5
 #: Parameters a symbol of the runs in which ZERO_DROPOUT_PASSES was measured.
 MEASURED_PARAMETERS_PER_SYMBOL = 2.0
 #: Passes from which the weight decay is raised, and its value then; over records always. Muon's steps all have the same
-#: size, so in long runs the weights would grow too large. The decay falls with the rate: a constant one keeps the
-#: probabilities away from how frequent symbols are.
+#: size, so in long runs the weights would grow too large. Over records the decay falls with the rate: a constant one
+#: keeps the probabilities away from how frequent symbols are, which over a text makes them safer where it changes.
 MIN_DECAY_PASSES, WEIGHT_DECAY = 2.0, 1.0
 #: With more steps than these over records, a larger batch raises the rate by this factor at most, which was measured in
 #: 15,000 steps.
@@ -114,7 +114,7 @@ def adjust_to_budget(config: ConfigTable, free: Collection[str], facts: Training
         reason = "records" if facts.records else f"{passes:.0f} passes"
         if "trainer.weight_decay" in free:
             changes.append(Change("trainer.weight_decay", WEIGHT_DECAY, reason))
-        if "trainer.decay_schedule" in free:
+        if facts.records and "trainer.decay_schedule" in free:
             changes.append(Change("trainer.decay_schedule", "falling", reason))
     if "model.dropout" in free:
         dropout = _dropout_for_passes(passes, _parameters_per_symbol(config, facts, model["hidden"]))
