@@ -124,6 +124,11 @@ def test_each_rule(arguments: dict[str, Any], expected: dict[str, Any]) -> None:
     assert changes("base", **arguments) == expected
 
 
+def test_a_model_that_cannot_learn_the_text_by_heart_has_no_dropout() -> None:
+    assert changes("tiny", 1_800_000, passes=20) == {}
+    assert changes("tiny", 200_000, passes=20).keys() >= {"model.dropout", "trainer.weight_decay"}
+
+
 @pytest.mark.parametrize("budget", [("--epochs", "2"), ("--minutes", "0.01"), ("--steps", "30")])
 def test_rules_are_printed_and_stored(budget: tuple[str, str], gen: Gen, tiny_text: Path, tmp_path: Path) -> None:
     settings = ("--set", "model.embedding=4", "--set", "batcher.length=40", "--set", "run.threads=1", "--no-export")

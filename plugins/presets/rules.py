@@ -52,6 +52,9 @@ MEASURED_PARAMETERS_PER_SYMBOL = 2.0
 #: size, so in long runs the weights would grow too large. Over records the decay falls with the rate: a constant one
 #: keeps the probabilities away from how frequent symbols are, which over a text makes them safer where it changes.
 MIN_DECAY_PASSES, WEIGHT_DECAY = 2.0, 1.0
+#: Parameters a symbol of a text below which a model cannot learn it by heart, so that dropout and decay would only make
+#: it worse: `tiny` has 0.05 for *Anna Karenina*, `small` 0.5.
+MIN_PARAMETERS_PER_SYMBOL = 0.15
 #: With more steps than these over records, a larger batch raises the rate by this factor at most, which was measured in
 #: 15,000 steps.
 MAX_RECORD_STEPS, LONG_RECORDS_RATE_FACTOR = 5_000, 4 / 3
@@ -107,7 +110,7 @@ def adjust_to_budget(config: ConfigTable, free: Collection[str], facts: Training
         changes.append(Change("trainer.rate", rate, f"batch {batch}"))
     if "trainer.warmup" in free and steps < MIN_STEPS and trainer["warmup"] > steps // 10:
         changes.append(Change("trainer.warmup", steps // 10, f"{steps:,} steps"))
-    if steps < MIN_STEPS:  # too few to over-fit, however often a short text is read
+    if steps < MIN_STEPS or _is_too_small_to_overfit(config, facts):  # however often the text is read
         return changes
     uses_muon = trainer.get("optimizer") == "muon" and _names_hidden_matrices(facts)
     if uses_muon and (facts.records or passes >= MIN_DECAY_PASSES):
@@ -187,6 +190,13 @@ def _dropout_for_passes(passes: float, parameters_per_symbol: float) -> float:
     size_factor = min(2.0, max(0.5, math.sqrt(parameters_per_symbol / MEASURED_PARAMETERS_PER_SYMBOL)))
     dropout = 0.1 * math.log2(passes / ZERO_DROPOUT_PASSES) * size_factor
     return min(MAX_DROPOUT, round(round(dropout / 0.05) * 0.05, 2))
+
+
+def _is_too_small_to_overfit(config: ConfigTable, facts: TrainingFacts) -> bool:
+    """Return whether a model of a text has hardly any parameters for each symbol; False for models of plugins."""
+    if facts.records or config["model"]["name"] != "lstm":
+        return False
+    return _parameters_per_symbol(config, facts, config["model"]["hidden"]) < MIN_PARAMETERS_PER_SYMBOL
 
 
 def _parameters_per_symbol(config: ConfigTable, facts: TrainingFacts, hidden: int) -> float:
