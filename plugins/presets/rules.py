@@ -52,8 +52,8 @@ MEASURED_PARAMETERS_PER_SYMBOL = 2.0
 #: size, so in long runs the weights would grow too large. Over records the decay falls with the rate: a constant one
 #: keeps the probabilities away from how frequent symbols are, which over a text makes them safer where it changes.
 MIN_DECAY_PASSES, WEIGHT_DECAY = 2.0, 1.0
-#: Parameters a symbol of a text below which a model cannot learn it by heart, so that dropout and decay would only make
-#: it worse: `tiny` has 0.05 for *Anna Karenina*, `small` 0.5.
+#: Parameters a symbol of a text below which a model cannot learn it by heart, so that dropout, and a decay that stays,
+#: would only make it worse: `tiny` has 0.05 for *Anna Karenina*, `small` 0.5.
 MIN_PARAMETERS_PER_SYMBOL = 0.15
 #: With more steps than these over records, a larger batch raises the rate by this factor at most, which was measured in
 #: 15,000 steps.
@@ -110,16 +110,17 @@ def adjust_to_budget(config: ConfigTable, free: Collection[str], facts: Training
         changes.append(Change("trainer.rate", rate, f"batch {batch}"))
     if "trainer.warmup" in free and steps < MIN_STEPS and trainer["warmup"] > steps // 10:
         changes.append(Change("trainer.warmup", steps // 10, f"{steps:,} steps"))
-    if steps < MIN_STEPS or _is_too_small_to_overfit(config, facts):  # however often the text is read
+    if steps < MIN_STEPS:  # too few to over-fit, however often a short text is read
         return changes
+    is_small_model = _is_too_small_to_overfit(config, facts)
     uses_muon = trainer.get("optimizer") == "muon" and _names_hidden_matrices(facts)
     if uses_muon and (facts.records or passes >= MIN_DECAY_PASSES):
         reason = "records" if facts.records else f"{passes:.0f} passes"
         if "trainer.weight_decay" in free:
             changes.append(Change("trainer.weight_decay", WEIGHT_DECAY, reason))
-        if facts.records and "trainer.decay_schedule" in free:
+        if (facts.records or is_small_model) and "trainer.decay_schedule" in free:
             changes.append(Change("trainer.decay_schedule", "falling", reason))
-    if "model.dropout" in free:
+    if "model.dropout" in free and not is_small_model:
         dropout = _dropout_for_passes(passes, _parameters_per_symbol(config, facts, model["hidden"]))
         if dropout > model["dropout"]:
             changes.append(Change("model.dropout", dropout, f"{passes:.0f} passes"))
