@@ -16,22 +16,22 @@ from numpy.typing import NDArray
 from gentext.compiled import MAX_POSITIONS
 from gentext.settings import cores
 
-#: A call takes as long as so many positions, beside its own, until calls were measured; and that at least and at most.
+#: What a call costs beside its positions, in positions: until calls were measured, at least and at most.
 FIRST_CALL_COST, MIN_CALL_COST, MAX_CALL_COST = 1.0, 0.25, 16.0
 #: Positions of a call before a record has ended.
 FIRST_POSITIONS = 8
 #: The choice is made anew when so many times the records have ended as when it was made before.
 NEW_CHOICE = 1.5
-#: Symbols of a record from which on the schedule does not tell lengths apart.
-LONGEST_TOLD_APART = 4096
+#: Longer records count as if they had so many symbols.
+MAX_LENGTH = 4096
 #: Rows of a call for each core, if so many are busy: of so many rows or of more, a position takes as long for each row.
 CORE_ROWS = 64
-#: More rows share a call, up to so many times as many, where the best numbers of positions differ by less than this.
-MOST_ROWS, LIKE_POSITIONS = 2, 1.5
-#: Calls of each number of positions whose times are known: the last ones. So many are needed before they count, and of
-#: them the time below which a quarter lies: the first ones, and those that wait for other programs, take longer.
+#: Up to so many times as many rows share a call where their best numbers of positions differ by less than that factor.
+MAX_ROWS_FACTOR, MAX_POSITIONS_FACTOR = 2, 1.5
+#: How many of the last calls of each number of positions are remembered, and how many are needed before they count. The
+#: time below which this share of them lies counts: calls that wait for other programs take longer.
 MEASURED_CALLS, MIN_MEASURED_CALLS, MEASURED_QUANTILE = 32, 4, 0.25
-#: A record that is longer than all that have ended goes on for this part of its length.
+#: A record that is longer than all that have ended is expected to go on for this part of its length.
 UNKNOWN_PART = 1 / 4
 
 
@@ -49,15 +49,15 @@ class RecordSchedule:
         """How many positions take as long as a call does beside its own."""
         self._row_seconds: dict[int, collections.deque[float]] = {}
         """How long the last calls of each number of positions took, in seconds for each of their rows."""
-        self._ended = np.zeros(LONGEST_TOLD_APART + 1, np.int64)
+        self._ended = np.zeros(MAX_LENGTH + 1, np.int64)
         """How many records of each number of symbols have ended."""
         self._ended_count = self._chosen_at = 0
         """How many records have ended, and how many had when the choice below was made."""
-        self._best = np.full(LONGEST_TOLD_APART + 1, FIRST_POSITIONS)
+        self._best = np.full(MAX_LENGTH + 1, FIRST_POSITIONS)
         """The best number of positions for a row, by the symbols that it has."""
-        self._going_on = np.ones(LONGEST_TOLD_APART + 1 + MAX_POSITIONS)
+        self._going_on = np.ones(MAX_LENGTH + 1 + MAX_POSITIONS)
         """The share of records with more symbols than so many."""
-        self._time_left = np.zeros(LONGEST_TOLD_APART + 1 + MAX_POSITIONS)
+        self._time_left = np.zeros(MAX_LENGTH + 1 + MAX_POSITIONS)
         """That share, times the time for which these records go on with the best calls, in positions."""
 
     def choose_call(self, lengths: NDArray[np.int64], last_calls: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:
@@ -67,13 +67,13 @@ class RecordSchedule:
         :param last_calls: the number of the last call in which each row was; int64 [n]. The one that has waited longest
             is in the next call.
         """
-        lengths = np.minimum(lengths, LONGEST_TOLD_APART)
+        lengths = np.minimum(lengths, MAX_LENGTH)
         if self._ended_count > NEW_CHOICE * self._chosen_at:
             self._choose_best(lengths)
         sizes = self._best[lengths]
         distances = np.abs(np.log(sizes / sizes[last_calls.argmin()]))
-        rows = np.lexsort((last_calls, distances))[: MOST_ROWS * self._rows]
-        rows = rows[: max(self._rows, np.searchsorted(distances[rows], np.log(LIKE_POSITIONS)))]
+        rows = np.lexsort((last_calls, distances))[: MAX_ROWS_FACTOR * self._rows]
+        rows = rows[: max(self._rows, np.searchsorted(distances[rows], np.log(MAX_POSITIONS_FACTOR)))]
         return rows, self._choose_positions(lengths[rows], int(sizes[rows].min()), int(sizes[rows].max()))
 
     def record_call(self, rows: int, positions: int, seconds: float, ended: NDArray[np.int64]) -> None:
@@ -83,7 +83,7 @@ class RecordSchedule:
         """
         self._row_seconds.setdefault(positions, collections.deque(maxlen=MEASURED_CALLS)).append(seconds / rows)
         self._ended_count += len(ended)
-        self._ended += np.bincount(np.minimum(ended, LONGEST_TOLD_APART), minlength=len(self._ended))
+        self._ended += np.bincount(np.minimum(ended, MAX_LENGTH), minlength=len(self._ended))
 
     def _choose_positions(self, lengths: NDArray[np.int64], low: int, high: int) -> int:
         """Return the positions of a call of rows with these lengths after which the best calls end them soonest."""
