@@ -53,8 +53,8 @@ MEASURED_PARAMETERS_PER_SYMBOL = 2.0
 #: keeps the probabilities away from how frequent symbols are, which over a text makes them safer where it changes.
 MIN_DECAY_PASSES, WEIGHT_DECAY = 2.0, 1.0
 #: Parameters a symbol of a text below which a model cannot learn it by heart, so that dropout, and a decay that stays,
-#: would only make it worse: `tiny` has 0.05 for *Anna Karenina*, `small` 0.5.
-MIN_PARAMETERS_PER_SYMBOL = 0.15
+#: would only make it worse: `tiny` has 0.15 for *Anna Karenina*, `small` 0.5.
+MIN_PARAMETERS_PER_SYMBOL = 0.25
 #: With more steps than these over records, a larger batch raises the rate by this factor at most, which was measured in
 #: 15,000 steps.
 MAX_RECORD_STEPS, LONG_RECORDS_RATE_FACTOR = 5_000, 4 / 3
