@@ -224,7 +224,7 @@ def test_what_is_held_back_when_a_text_is_cut_comes_first(model: gentext.TextMod
     slots.schedule.choose_positions = lambda *_: 100  # type: ignore[method-assign]
     stop = [f"{symbol}..\n\n.." for symbol in model.symbols if symbol != "."]
     settings: dict[str, Any] = {"seed": 3, "stop": stop, "parameters": {}, "top_logprobs": 2, "echo": True}
-    begun = begin_text(model, TextJob(0, "ab" * 3000, 0, length=3000, **settings))
+    begun = begin_text(model, TextJob(0, "ab" * 20_000, 0, length=3000, **settings))
     begun.join(slots)
     assert begun.slot is not None
     events = [begun.take_piece(piece) for piece in slots.advance()]

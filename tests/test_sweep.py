@@ -138,7 +138,7 @@ def test_records(gen: Gen, tiny_options: tuple[str, ...], space: Path, tmp_path:
         # 5 + 1 records of 3 and of 9 symbols
         assert row["bits_per_record"] == pytest.approx(row["val_loss"] / math.log(2) * (5 * 3 + 9) / 6)
         assert f"{row['bits_per_record']:.2f} bits a record, held out" in (run / "verdict.txt").read_text()
-        assert len((run / "held_out.jsonl").read_text().splitlines()) == 6
+        assert len((run / "held_out.jsonl").read_text().splitlines()) == 2  # equal ones once, counted 5 times and once
     settings = [f"{key}={setting}" for key, setting in row["values"].items()]
     words = [word for setting in settings for word in ("--set", setting)]
     config = ("--config", folder / "base.toml", *words, "--no-export", "--run", tmp_path / "run")
