@@ -16,6 +16,7 @@ each, against those that are written one after another.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import subprocess
 import sys
@@ -32,6 +33,7 @@ from numpy.typing import NDArray
 from gentext.bundle import Bundle
 from gentext.compiled import GeneratorModel, generate_compiled
 from gentext.describe import tokenizer_of
+from gentext.generate import make_tables
 from gentext.held_out import held_out_path, read_held_out
 from gentext.parameters import KeywordSpelling
 from gentext.plugins.pytorch import build_model, load_best_checkpoint
@@ -65,6 +67,7 @@ def compare(run: Path, folder: Path, precision: str, links: list[str], character
     models: dict[str, GeneratorModel] = {f"calls of {size}": FixedCalls(generator.session, size) for size in CALLS}
     models |= {"as gen sample runs it": generator.model, "unrolled": open_unrolled(generator.session, "cpu")}
     chain = common.chain(generator)
+    tables = make_tables(chain, generator.bundle)
     differences = dict.fromkeys(models, 0)
     compared = 0
     for rows in BATCHES:
@@ -72,7 +75,7 @@ def compare(run: Path, folder: Path, precision: str, links: list[str], character
         seed, end = 0, compared + length * rows
         while compared < end:  # records end before they have that length
             seed += 1
-            request = common.request(chain, rows, params, length, seed)
+            request = dataclasses.replace(common.request(chain, rows, params, length, seed), tables=tables)
             reference = common.tokens_by_row(generate_stepwise(generator, generator.bundle, request), rows)
             compared += sum(map(len, reference))
             for name, model in models.items():
