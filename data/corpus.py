@@ -95,7 +95,7 @@ def iter_text(
             yield piece
     if is_empty:
         problem = "no text in this folder" if os.path.isdir(source) else "empty"
-        raise CorpusError(f"{source}: {problem}; expected some text to learn from")
+        raise CorpusError(f"{source}: {problem}; expected some text")
 
 
 def _read_pieces(source: str, block_size: int, quiet: bool, escape_errors: bool) -> Iterator[str]:
