@@ -26,8 +26,8 @@ import numpy as np
 from gentext.chain import Chain
 from gentext.decoder import GeneratedText
 from gentext.generate import generate
-from gentext.library import KEYWORD_SPELLING
 from gentext.matching import TextMatches, build_matches, read_constraints
+from gentext.parameters import KEYWORD_SPELLING
 from gentext.plugins.samplers.onnx import OnnxGenerator
 
 OCTET = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"

@@ -15,7 +15,8 @@ from serve_client import ServerError, ask_once, error_message
 from serve_process import Server
 from serve_texts import SETTINGS, Text, draw_text, write_texts
 
-from gentext.library import KEYWORD_SPELLING, open_text_model
+from gentext.library import open_text_model
+from gentext.parameters import KEYWORD_SPELLING
 from gentext.plugins.samplers.onnx import OnnxGenerator
 from gentext.rows import RowState, row_requests
 from gentext.slots import Slots

@@ -17,7 +17,8 @@ from typing import Any
 from gentext.bench import prepare_measurement
 from gentext.bundle import Bundle
 from gentext.interfaces import Chunk, OpenSampler, Request
-from gentext.library import KEYWORD_SPELLING, open_text_model
+from gentext.library import open_text_model
+from gentext.parameters import KEYWORD_SPELLING
 from gentext.plugins.samplers.onnx import OnnxConfig, OnnxSampler
 from gentext.run import GENERATOR_FILE
 from gentext.writing import WritingOptions, prepare_writing

@@ -113,10 +113,14 @@ Training
     pipeline  a training run from its options to the exported files
 
 Library
-    library  opens a trained model, and writes with it
+    writing_arguments  keyword arguments of calls that write, as the options of a request
+    open_model  an opened model: what its file says about it, and the checks of requests to it
+    measured_model  such a model that tells how probable texts are
+    text_model  such a model that writes texts and records
+    library  opens a trained model
     text_pieces  the pieces of a text that a user and a model write in turns
     text_tree  such a text with all its versions, as a tree
-    training  trains a model, and opens it
+    training  trains a model, or a student of another one, and opens it
 """
 
 from __future__ import annotations
@@ -135,7 +139,7 @@ if TYPE_CHECKING:
     from gentext.record_scores import TextScore
     from gentext.score import Score
     from gentext.searching import BestTexts
-    from gentext.training import train
+    from gentext.training import distill, train
 
 __all__ = [
     "BestText",
@@ -151,6 +155,7 @@ __all__ = [
     "TextScore",
     "TextStream",
     "WrittenText",
+    "distill",
     "hookimpl",
     "keep_largest",
     "largest_per_symbol",
@@ -162,7 +167,8 @@ __all__ = [
 #: Names that are imported when they are first used, so that a plugin's `import gentext` stays fast, and their modules.
 _MODULE_BY_NAME = dict.fromkeys(("TextModel", "TextStream", "WrittenText", "load"), "gentext.library")
 _MODULE_BY_NAME |= {"BestText": "gentext.prefixes", "BestTexts": "gentext.searching"}
-_MODULE_BY_NAME |= {"Score": "gentext.score", "TextScore": "gentext.record_scores", "train": "gentext.training"}
+_MODULE_BY_NAME |= {"Score": "gentext.score", "TextScore": "gentext.record_scores"}
+_MODULE_BY_NAME |= dict.fromkeys(("distill", "train"), "gentext.training")
 
 
 def __getattr__(name: str) -> Any:

@@ -71,6 +71,9 @@ class KeywordSpelling:
         )
 
 
+KEYWORD_SPELLING = KeywordSpelling()
+
+
 class LinkParameter(NamedTuple):
     """The parameter of a link that a name refers to, or the option of a link that each request may set."""
 

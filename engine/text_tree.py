@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from gentext.console import quiet
 from gentext.interfaces import Finish
-from gentext.library import KEYWORD_SPELLING, TextModel
+from gentext.library import TextModel
 from gentext.noise import SEED_LIMIT
-from gentext.parameters import Spelling
+from gentext.parameters import KEYWORD_SPELLING, Spelling
 from gentext.row_state import RowState
 from gentext.rows import RowRequest, Slot, row_requests
 from gentext.slots import Slots

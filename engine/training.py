@@ -1,4 +1,4 @@
-"""`gentext.train`: trains a model, and opens it. `gen train` shares its loading of weights and its last lines."""
+"""`gentext.train` and `gentext.distill`: train a model, and open it. Their commands share what is behind them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gentext.resolve import InitialWeightsLoader, TrainOptions, collect_flags
 from gentext.run import Run
 from gentext.source import CHECKPOINT_SAMPLER, FILE_SAMPLER
 
-__all__ = ["train"]
+__all__ = ["distill", "train"]
 
 #: The module of ``init_from``, as a dotted name: like all built-in plugins it is not imported by the engine itself.
 INITIAL_WEIGHTS_MODULE = "gentext.plugins.trainers.initial_weights"
@@ -91,10 +91,88 @@ def train(
         resume=resume,
         initial_weights=initial_weights_loader(None if init_from is None else Path(init_from)),
     )
+    return _train_and_open(train_options, "train", progress)
+
+
+def distill(
+    teacher: PathLike | None = None,
+    *,
+    hidden: int | None = None,
+    soft: float | None = None,
+    temperature: float | None = None,
+    real: float | None = None,
+    preset: str | None = None,
+    config: PathLike | None = None,
+    settings: Mapping[str, Any] | None = None,
+    epochs: float | None = None,
+    steps: int | None = None,
+    minutes: float | None = None,
+    run: PathLike | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+    export: bool = True,
+    export_precision: str | None = None,
+    tensorboard: bool = False,
+    resume: bool = False,
+    init_from: PathLike | None = None,
+    progress: bool = False,
+) -> TextModel:
+    """Train a small model on a trained one, its teacher, export it, and open it. Needs the ``train`` extra.
+
+    The arguments are the options of ``gen distill``: ``teacher`` is the folder of a trained and exported run, which
+    only a resumed run may leave out. ``hidden`` is the units of each layer. ``soft``, from 0 to 1, is the share of the
+    loss against the teacher's probabilities of ``temperature``; ``real``, from 0 to 1, the share of the rows that read
+    the teacher's own text. The other arguments, and the errors, are those of `train`. Raises RunError for a teacher
+    that is damaged, or not exported.
+    """
+    if teacher is None and not resume:
+        raise UsageError('expected the folder of a trained run to learn from: gentext.distill("RUN")')
+    train_options = TrainOptions(
+        run=None if run is None else Path(run),
+        preset=preset,
+        config=None if config is None else Path(config),
+        settings=[
+            *(_format_setting(key, setting) for key, setting in (settings or {}).items()),
+            *student_settings(hidden=hidden, soft=soft, temperature=temperature, real=real),
+        ],
+        flags=collect_flags(
+            epochs=epochs,
+            steps=steps,
+            minutes=minutes,
+            device=device,
+            precision=precision,
+            seed=seed,
+            export=None if export else False,
+            export_precision=export_precision,
+            tensorboard=tensorboard or None,
+        ),
+        resume=resume,
+        initial_weights=initial_weights_loader(None if init_from is None else Path(init_from)),
+        teacher=None if teacher is None else Path(teacher),
+    )
+    return _train_and_open(train_options, "distill", progress)
+
+
+def student_settings(
+    *, hidden: int | None, soft: float | None, temperature: float | None, real: float | None
+) -> list[str]:
+    """Return the settings for which a student has options of their own, as ``section.key=value`` texts."""
+    settings = {
+        "model.hidden": hidden,
+        "trainer.soft": soft,
+        "trainer.temperature": temperature,
+        "batcher.real": real,
+    }
+    return [_format_setting(key, setting) for key, setting in settings.items() if setting is not None]
+
+
+def _train_and_open(options: TrainOptions, command: str, progress: bool) -> TextModel:
+    """Train as the options say, and open the run; ``command`` is the name of the command that does the same."""
     if World.of_process().size > 1:
-        raise UsageError("gentext.train trains in one process; with torchrun, start: -m gentext.cli train")
+        raise UsageError(f"gentext.{command} trains in one process; with torchrun, start: -m gentext.cli {command}")
     with _train_alone(), contextlib.nullcontext() if progress else console.quiet() as lines:
-        trained_run, result = run_training(train_options)
+        trained_run, result = run_training(options)
         for line in describe_result(trained_run, result):
             console.say(line)
         exported = trained_run.model.is_file()

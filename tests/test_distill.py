@@ -17,6 +17,7 @@ import torch
 from helpers import fails
 from test_train import KILLED, assert_same
 
+import gentext
 from gentext.chain import Chain
 from gentext.config import read_toml
 from gentext.interfaces import World
@@ -79,6 +80,28 @@ def test_killed_student_ends_bit_for_bit(gen: Gen, tmp_path: Path, tiny_run: Pat
     assert code == 0, err
     assert "going on at step 8 of 16" in err and "not bit for bit" not in err
     assert_same(run, student)
+
+
+def test_library_trains_the_students_of_the_command(
+    tmp_path: Path, tiny_run: Path, student: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"model.embedding": 4, "model.dropout": 0.3, "trainer.eval_every": 8, "run.threads": 1}
+    settings |= {"batcher.batch": 2, "batcher.length": 8, "batcher.windows": 3}
+    shares = {"hidden": 8, "soft": 0.7, "temperature": 2.0, "real": 0.5}
+    options: dict[str, Any] = {**shares, "settings": settings, "precision": "fp32", "steps": 16, "export": False}
+    model = gentext.distill(tiny_run, run=tmp_path / "run", **options)
+    assert_same(tmp_path / "run", student)
+    assert len(model.write(length=20, seed=1)) == 20 and any("its teacher" in line for line in model.messages)
+    gentext.distill(run=tmp_path / "run", resume=True)
+    with pytest.raises(gentext.GenError, match=r"run to learn from: gentext\.distill"):
+        gentext.distill(**options)
+    with pytest.raises(gentext.GenError, match=r"trainer\.soft = 1\.5"):
+        gentext.distill(tiny_run, run=tmp_path / "other", **{**options, "soft": 1.5})
+    for name, value in {"MASTER_ADDR": "here", "MASTER_PORT": "1", "RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(gentext.GenError, match=r"torchrun, start: -m gentext\.cli distill"):
+        gentext.distill(tiny_run, run=tmp_path / "other", **options)
+    assert not (tmp_path / "other").exists()
 
 
 def test_batches_are_functions_of_teacher_seed_and_step(tiny_run: Path) -> None:

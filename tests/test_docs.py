@@ -151,7 +151,7 @@ def shortened(words: list[str]) -> list[str]:
 
 
 def trained_shortly(train: Callable[..., Any]) -> Callable[..., Any]:
-    """Return `gentext.train` with the budget and the sizes of `shortened`."""
+    """Return `gentext.train`, or `gentext.distill`, with the budget and the sizes of `shortened`."""
 
     def train_shortly(*arguments: Any, **options: Any) -> Any:
         inspect.signature(train).bind(*arguments, **options)
@@ -172,7 +172,8 @@ class Story:
         self.notebook = types.ModuleType("snippet") if page.stem in NOTEBOOKS else None
         self.plugins: list[str] = []
         self.server: ServerProcess | None = None
-        self.monkeypatch.setattr(gentext, "train", trained_shortly(gentext.train))
+        for name in ("train", "distill"):
+            self.monkeypatch.setattr(gentext, name, trained_shortly(getattr(gentext, name)))
         for block in self.blocks:
             if block.name:
                 self.write(block.name, block.text)

@@ -12,7 +12,7 @@ import pytest
 from planted import Fault, name_faults, plant
 
 from gentext.interfaces import Chunk, Request
-from gentext.library import KEYWORD_SPELLING
+from gentext.parameters import KEYWORD_SPELLING
 from gentext.plugins.pytorch.sampler import TorchSampler
 from gentext.plugins.samplers.onnx import OnnxSampler
 from gentext.stepping import generate_stepwise

@@ -28,10 +28,10 @@ from gentext.expression import NOTHING
 from gentext.expression_child import compile_expression
 from gentext.generate import generate, make_tables
 from gentext.interfaces import Chunk, Request
-from gentext.library import KEYWORD_SPELLING
 from gentext.manager import host
 from gentext.match_tables import FREE_STATE, MATCH_LINK
 from gentext.matching import TextMatches, banned_symbols, build_matches, read_constraints
+from gentext.parameters import KEYWORD_SPELLING
 from gentext.plugins.samplers.cpu_generator import ParallelGenerator
 from gentext.plugins.samplers.cuda_generator import UnrolledGenerator
 from gentext.plugins.samplers.session import open_unrolled

@@ -38,6 +38,8 @@ OPTIONS = (
     *("--set", "trainer.eval_every=6", "--set", "run.threads=1", "--precision", "fp32", "--no-export"),
 )
 BUDGET = ("--steps", "18", "--set", "trainer.warmup=2", "--set", "trainer.average=tail")
+#: Rows that read real text beside written ones, some in each process, and both parts of a student's loss.
+STUDENT = ("--soft", "0.7", "--temperature", "2", "--real", "0.5", "--set", "batcher.windows=3")
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +48,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def results(folder: Path, tiny_text: Path) -> dict[str, tuple[list[int], str]]:
+def results(folder: Path, tiny_text: Path, tiny_run: Path) -> dict[str, tuple[list[int], str]]:
     """What became of each job, by its name; runs have the name of their first job."""
 
     def train(run: str, *options: str) -> list[str]:
         return ["train", str(tiny_text), "--run", str(folder / run), *OPTIONS, *BUDGET, *options]
 
-    def resume(run: str) -> list[str]:
-        return ["train", "--resume", "--run", str(folder / run)]
+    def distill(run: str, *options: str) -> list[str]:
+        return ["distill", str(tiny_run), "--run", str(folder / run), *OPTIONS, *BUDGET, *STUDENT, *options]
+
+    def resume(run: str, command: str = "train") -> list[str]:
+        return [command, "--resume", "--run", str(folder / run)]
 
     drop = ("--set", "model.dropout=0.3", "--set", "model.weight_dropout=0.2", "--set", "model.input_noise=0.1")
     records = ("--records", "lines")
@@ -75,6 +80,11 @@ def results(folder: Path, tiny_text: Path) -> dict[str, tuple[list[int], str]]:
         "records of three": (train("records of three", *records, *drop), 3, None, 0),
         "records cut": (train("records cut", *records, *drop), 3, 1, 10),
         "records cut, resumed": (resume("records cut"), 3, None, 0),
+        "student": (distill("student"), 1, None, 0),
+        "student of two": (distill("student of two"), 2, None, 0),
+        "student of three": (distill("student of three", *drop), 3, None, 0),
+        "student cut": (distill("student cut", *drop), 3, 1, 10),
+        "student cut, resumed": (resume("student cut", "distill"), 3, None, 0),
     }
     done = subprocess.run([sys.executable, RANKS], input=json.dumps([*jobs.values()]), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -90,16 +100,17 @@ def val_losses(run: Path) -> list[float]:
     return [row["val_loss"] for row in rows if "val_loss" in row]
 
 
-@pytest.mark.parametrize("name", ["two", "grows", "shrinks"])
+@pytest.mark.parametrize("name", ["two", "grows", "shrinks", "student of two"])
 def test_several_learn_what_one_learns(name: str, results: dict[str, Any], folder: Path) -> None:
     last = results.get(f"{name}, resumed", results[name])
     assert set(last[0]) == {0}, last[1]
-    assert val_losses(folder / name) == pytest.approx(val_losses(folder / "one"), abs=1e-5)
-    tensors, expected = newest(folder / name), newest(folder / "one")
+    one = folder / ("student" if "student" in name else "one")
+    assert val_losses(folder / name) == pytest.approx(val_losses(one), abs=1e-5)
+    tensors, expected = newest(folder / name), newest(one)
     assert {key for key in tensors if not key.startswith("random")} == {key for key in expected if key != "random.cpu"}
     for key, tensor in expected.items():  # the streams' states too, in the order of the text
         torch.testing.assert_close(tensors[key], tensor, atol=2e-5, rtol=1e-4)
-    processes = {"two": [], "grows": ["was 1, now 3"], "shrinks": ["was 3, now 1"]}[name]
+    processes = {"grows": ["was 1, now 3"], "shrinks": ["was 3, now 1"]}.get(name, [])
     assert [
         line.partition("processes ")[2][:12] for line in last[1].splitlines() if "processes was" in line
     ] == processes
@@ -114,7 +125,9 @@ def test_several_learn_what_one_learns_of_records(results: dict[str, Any], folde
             torch.testing.assert_close(tensors[key], expected[key], atol=2e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("whole", "cut"), [("whole", "cut"), ("records of three", "records cut")])
+@pytest.mark.parametrize(
+    ("whole", "cut"), [("whole", "cut"), ("records of three", "records cut"), ("student of three", "student cut")]
+)
 def test_a_resume_is_exact(results: dict[str, Any], folder: Path, whole: str, cut: str) -> None:
     assert [results[name][0] for name in (whole, f"{cut}, resumed")] == [[0] * 3] * 2
     assert "not bit for bit" not in results[f"{cut}, resumed"][1]

@@ -19,7 +19,7 @@ import gentext
 from gentext import TextModel, console
 from gentext.continuation import continue_text, make_session, merge_settings
 from gentext.errors import GenError, SessionConflict, SessionError, UsageError
-from gentext.library import KEYWORD_SPELLING
+from gentext.parameters import KEYWORD_SPELLING
 from gentext.plugins.samplers.onnx import OnnxGenerator
 from gentext.rows import row_requests
 from gentext.session import (

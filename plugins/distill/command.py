@@ -11,7 +11,7 @@ from gentext.completion import complete_presets, complete_runs
 from gentext.errors import UsageError
 from gentext.plugins.trainers.commands import train_and_report
 from gentext.resolve import DEFAULT_PRESET, TrainOptions, collect_flags, preset_names
-from gentext.training import initial_weights_loader
+from gentext.training import initial_weights_loader, student_settings
 
 
 def distill(
@@ -67,17 +67,14 @@ def distill(
     """Train a small model on what a trained one writes, and on its probabilities, and export it."""
     if teacher is None and not resume:
         raise UsageError("expected the folder of a trained run to learn from: gen distill RUN")
-    shortcuts = {
-        "model.hidden": hidden,
-        "trainer.soft": soft,
-        "trainer.temperature": temperature,
-        "batcher.real": real,
-    }
     options = TrainOptions(
         run=run,
         preset=preset,
         config=config,
-        settings=[*(settings or []), *(f"{key}={number}" for key, number in shortcuts.items() if number is not None)],
+        settings=[
+            *(settings or []),
+            *student_settings(hidden=hidden, soft=soft, temperature=temperature, real=real),
+        ],
         flags=collect_flags(
             epochs=epochs,
             steps=steps,
