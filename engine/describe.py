@@ -63,7 +63,11 @@ def load_tokenizer(name: str, state: Mapping[str, Any]) -> Tokenizer:
 
 def load_run_tokenizer(run: Run) -> Tokenizer:
     """Build the tokenizer of a run, with the boundary symbol where it has records. Raises RunError."""
-    tokenizer, records = load_tokenizer(*run.read_tokenizer()), run.read_records()
+    (name, state), records = run.read_tokenizer(), run.read_records()
+    try:
+        tokenizer = load_tokenizer(name, state)
+    except RunError as error:
+        raise RunError(f"{run.path / TOKENIZER_FILE}: {error}") from None
     if records is None:
         return tokenizer
     with_boundary = BoundaryTokenizer(tokenizer)

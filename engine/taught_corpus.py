@@ -58,10 +58,11 @@ def read_taught_corpus(
 
     Then what its run holds out is held out, or a written text where it holds out nothing. A run that is resumed needs
     what it had at its beginning: raises CorpusError where the text is gone since then, RunError where it is another
-    one, or where the teacher is.
+    one, or where the teacher is, and for a teacher whose tokenizer is damaged.
 
     :param source: where the text is, if not where the teacher's config says.
     """
+    load_run_tokenizer(teacher.run)  # raises where it is damaged, which would look like another text
     table = resumed.corpus if resumed else teacher.config["corpus"]
     if resumed and table.get("teacher_sha256") != teacher.fingerprint:
         raise RunError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import operator
 import os
 import threading
 from collections.abc import Iterator, Mapping
@@ -199,9 +200,11 @@ def describe_result(run: Run, result: FitResult) -> list[str]:
 
 
 def _format_setting(key: str, setting: object) -> str:
-    """Return ``KEY=VALUE`` with the value in TOML, which takes numbers, texts and lists as JSON writes them."""
+    """Return ``KEY=VALUE`` with the value in TOML, which takes integers, texts and lists as JSON writes them."""
+    if isinstance(setting, float):  # JSON would write NaN, which is a text in TOML
+        return f"{key}={float.__repr__(setting)}"
     try:
-        return f"{key}={json.dumps(setting, ensure_ascii=False)}"
+        return f"{key}={json.dumps(setting, ensure_ascii=False, default=operator.index)}"  # integers of NumPy, too
     except (TypeError, ValueError):
         raise ConfigError(f"{key} = {setting!r}: expected a number, a text, or a list of these") from None
 

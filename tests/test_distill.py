@@ -234,6 +234,8 @@ def test_bad_input(gen: Gen, tmp_path: Path, tiny_run: Path, student: Path) -> N
         "--hidden=0": "model.hidden = 0",
         "--soft=1.5": "trainer.soft = 1.5",
         "--temperature=0": "trainer.temperature = 0",
+        "--temperature=nan": "trainer.temperature = nan",
+        "--temperature=1e300": "trainer.temperature = 1e+300",
         "--real=-1": "batcher.real = -1",
         "--set=tokenizer.name=byte": "tokenizer.name = byte: a student has its teacher's, which is char; leave it out",
         "--set=run.val_frac=0.3": "run.val_frac = 0.3: a student has its teacher's, which is 0.1; leave it out",
@@ -264,6 +266,11 @@ def test_damaged_and_changed_teachers(gen: Gen, tmp_path: Path, tiny_run: Path, 
         checkpoint.write_bytes(checkpoint.read_bytes()[:-9])
     fails(1, gen("distill", moved, "--resume", "--run", run), "was changed")
     fails(1, gen("distill", moved, "--run", tmp_path / "new", *STUDENT), "damaged")
+    tokenizer = (moved / "tokenizer.json").read_text()
+    (moved / "tokenizer.json").write_text(tokenizer.replace("abc", "acb"))
+    result = gen("distill", moved, "--run", tmp_path / "new", *STUDENT)
+    fails(1, result, f"{moved / 'tokenizer.json'}: the stored state of tokenizer 'char' is damaged")
+    assert "is another one now" not in result[2]
     (moved / "config.toml").write_text("[tokenizer]\n")
     fails(1, gen("distill", moved, "--run", tmp_path / "new", *STUDENT), "damaged")
 

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gentext.config import PositiveFloat
 from gentext.console import warn
 from gentext.events import Hooks
 from gentext.interfaces import Batcher, FitResult, Model, Speed, TrainingPlan
@@ -42,7 +41,7 @@ class DistillConfig(BPTTConfig):
 
     soft: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
     """Share of the loss that is measured against the teacher's probabilities; the other part: against the text."""
-    temperature: PositiveFloat = 1.0
+    temperature: Annotated[float, msgspec.Meta(ge=0.01, le=100)] = 1.0
     """Temperature of the probabilities that are compared, the teacher's and the student's."""
 
 
