@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from gentext import bench as measure
+from gentext.cli.bench_costs import compare_precisions, format_costs, weight_facts
 from gentext.completion import complete_models
 from gentext.console import say
 from gentext.errors import MissingExtra, UsageError
@@ -69,6 +70,7 @@ def bench(
             ]
         process_seconds, import_seconds = measure.time_whole_process(path, not no_verify)
     report["files"] = file_reports
+    report["precisions"] = compare_precisions(file_reports, rates)
     report["whole_process_seconds"] = {"gen sample": process_seconds, "import numpy, onnxruntime": import_seconds}
     if baseline:
         report["notebook"] |= _summarize(rates, NOTEBOOK_LABEL)
@@ -120,6 +122,7 @@ def _prepare_file(
     }
     file_report = {
         "device": open_with(threads_by_batch[1]).device,
+        **weight_facts(open_with(threads_by_batch[1]).bundle),
         "open_seconds": open_seconds,
         "first_character_seconds": first_seconds,
         "rates": [{"batch": batch, "threads": count} for batch, count in threads_by_batch.items()],
@@ -165,6 +168,7 @@ def _format_table(report: dict[str, Any]) -> str:
         lines.append(f"{heading:<36}" + "".join(f"{cell:>16}" for cell in cells))
     if notebook:
         lines.append(f"{NOTEBOOK_LABEL:<36}{notebook['median']:>16,.0f}  at {notebook['threads']} threads")
+    lines += format_costs(report["files"], report["precisions"])
     for file_report in report["files"]:
         open_ms, first_ms = file_report["open_seconds"] * 1e3, file_report["first_character_seconds"] * 1e3
         lines.append(f"{file_report['name']}: opened in {open_ms:.0f} ms, first character {first_ms:.1f} ms later")

@@ -24,7 +24,7 @@ from gentext.export.generator.compiler import Compiler
 from gentext.export.network.fp16 import to_fp16
 from gentext.export.network.int8 import to_int8
 from gentext.export.network.model import export_model
-from gentext.export.network.step import step_graph
+from gentext.export.network.step import count_weight_bytes, step_graph
 from gentext.export.precision import (
     AUTO_LIMIT,
     CUDA_PRECISIONS,
@@ -129,7 +129,8 @@ class ExportJob:
 
     def compiler(self, step: onnx.ModelProto, card_entries: dict[str, Any]) -> Compiler:
         """Return the compiler of a step and the job's chain; ``card_entries`` are added to the card of the file."""
-        bundle = dataclasses.replace(self.bundle, card=self.bundle.card | card_entries)
+        card = self.bundle.card | {"weight_bytes": count_weight_bytes(step)} | card_entries
+        bundle = dataclasses.replace(self.bundle, card=card)
         return Compiler(step, bundle, self.chain, self.tables)
 
     def measure(self, precision: str, step: onnx.ModelProto) -> LossReport:

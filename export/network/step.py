@@ -50,3 +50,12 @@ def lift_weights(step: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, NDAr
         graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, list(array.shape)))
     replace_initializers(graph, small_constants)
     return model, weights
+
+
+def count_weight_bytes(step: onnx.ModelProto) -> int:
+    """Return how many bytes of constants one position of one row reads.
+
+    A constant that is only looked up, as an embedding is, counts for nothing: a row of it is small beside a matrix.
+    """
+    names_read = {name for node in step.graph.node if node.op_type != "Gather" for name in node.input}
+    return sum(numpy_helper.to_array(tensor).nbytes for tensor in step.graph.initializer if tensor.name in names_read)
