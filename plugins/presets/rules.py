@@ -53,9 +53,10 @@ MEASURED_PARAMETERS_PER_SYMBOL = 2.0
 #: size, so in long runs the weights would grow too large. Over records the decay falls with the rate: a constant one
 #: keeps the probabilities away from how frequent symbols are, which over a text makes them safer where it changes.
 MIN_DECAY_PASSES, WEIGHT_DECAY = 2.0, 1.0
-#: Parameters a symbol of a text below which a model cannot learn it by heart, so that dropout, and a decay that stays,
-#: would only make it worse: `tiny` has 0.15 for *Anna Karenina*, `small` 0.5.
-MIN_PARAMETERS_PER_SYMBOL = 0.25
+#: Parameters a symbol of a text below which a model can hardly learn it by heart, and the weight decay then. It needs
+#: its weights for the text, so dropout and a larger decay only make it worse: `tiny` has 0.15 for *Anna Karenina*,
+#: `small` 0.5.
+MIN_PARAMETERS_PER_SYMBOL, SMALL_MODEL_WEIGHT_DECAY = 0.25, 0.3
 #: With more steps than these over records, a larger batch raises the rate by this factor at most, which was measured in
 #: 15,000 steps.
 MAX_RECORD_STEPS, LONG_RECORDS_RATE_FACTOR = 5_000, 4 / 3
@@ -118,8 +119,9 @@ def adjust_to_budget(config: ConfigTable, free: Collection[str], facts: Training
     if uses_muon and (facts.records or passes >= MIN_DECAY_PASSES):
         reason = "records" if facts.records else f"{passes:.0f} passes"
         if "trainer.weight_decay" in free:
-            changes.append(Change("trainer.weight_decay", WEIGHT_DECAY, reason))
-        if (facts.records or is_small_model) and "trainer.decay_schedule" in free:
+            weight_decay = SMALL_MODEL_WEIGHT_DECAY if is_small_model else WEIGHT_DECAY
+            changes.append(Change("trainer.weight_decay", weight_decay, reason))
+        if facts.records and "trainer.decay_schedule" in free:
             changes.append(Change("trainer.decay_schedule", "falling", reason))
     if "model.dropout" in free and not is_small_model:
         dropout = _dropout_for_passes(passes, _parameters_per_symbol(config, facts, model["hidden"]))
