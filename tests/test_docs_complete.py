@@ -199,6 +199,10 @@ def test_checkpoints(tiny_run: Path) -> None:
             assert json.loads(file.metadata()["gentext"]).keys() == json.loads(shown).keys()
 
 
+#: What the card of a generator has besides those of the example, which the text below it describes.
+OWN_CARD_ENTRIES = {"precision", "fingerprint", "weight_bytes"}
+
+
 def test_metadata(tiny_run: Path) -> None:
     text = read("docs/formats.md")
     files = [onnxruntime.InferenceSession(path) for path in sorted(tiny_run.glob("*.onnx"))]
@@ -217,7 +221,8 @@ def test_metadata(tiny_run: Path) -> None:
             if key in ("gentext.chain", "gentext.states"):
                 assert value[0].keys() == example[key][0].keys()
             elif key == "gentext.card":
-                assert value.keys() - {"precision", "fingerprint"} <= example[key].keys()
+                assert value.keys() - OWN_CARD_ENTRIES <= example[key].keys()
+                assert all(f"`{name}`" in text for name in OWN_CARD_ENTRIES)
     params = json.loads(written[0]["gentext.chain"])[1]["params"]["top_k"]
     assert params.keys() == example["gentext.chain"][0]["params"]["top_k"].keys()
 
