@@ -156,8 +156,14 @@ def draw_picture(table: Sequence[dict[str, Any]], rows: Sequence[int], path: Pat
         ]
         draw_frontier(axes, points)
         for precision, marker in zip(dict.fromkeys(row["precision"] for row in table[:-1]), "osD^v", strict=False):
-            own = [point for point, row in zip(points, table, strict=False) if row["precision"] == precision]
-            axes.plot([rate for rate, _, _ in own], [loss for _, loss, _ in own], marker, label=precision, alpha=0.8)
+            of_precision = [point for point, row in zip(points, table, strict=False) if row["precision"] == precision]
+            axes.plot(
+                [rate for rate, _, _ in of_precision],
+                [loss for _, loss, _ in of_precision],
+                marker,
+                label=precision,
+                alpha=0.8,
+            )
         axes.plot([notebook_rate], [NOTEBOOK_LOSS], "x", color="black", markersize=8, markeredgewidth=2)
         axes.axhline(NOTEBOOK_LOSS, color="black", linestyle="--", linewidth=1, zorder=0)
         axes.set_xscale("log")
@@ -191,7 +197,7 @@ def place_labels(axes: Axes, points: Sequence[Point], renderer: RendererAgg) -> 
     from matplotlib.transforms import Bbox
 
     centres = axes.transData.transform([(rate, loss) for rate, loss, _ in points])
-    taken = [Bbox.from_extents(x - 5, y - 5, x + 5, y + 5) for x, y in centres]
+    occupied = [Bbox.from_extents(x - 5, y - 5, x + 5, y + 5) for x, y in centres]
     for point in points:
         candidates = []
         for place in LABEL_PLACES:
@@ -200,9 +206,9 @@ def place_labels(axes: Axes, points: Sequence[Point], renderer: RendererAgg) -> 
             box = Text.get_window_extent(label, renderer)  # without the line
             inner = Bbox.intersection(box, axes.bbox)
             is_outside = inner is None or inner.width < box.width or inner.height < box.height
-            candidates.append((box.padded(1).count_overlaps(taken) + is_outside, label, box))
+            candidates.append((box.padded(1).count_overlaps(occupied) + is_outside, label, box))
         _, chosen, box = min(candidates, key=lambda candidate: candidate[0])  # the first of the best ones
-        taken.append(box)
+        occupied.append(box)
         for _, label, _ in candidates:
             if label is not chosen:
                 label.remove()
