@@ -1,4 +1,4 @@
-"""Memory that training frees stays with it from step to step, and goes back afterwards."""
+"""The precision fits the processor; memory that training frees stays with it from step to step, and goes back."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import json
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from gentext.plugins.pytorch.device import bf16_on_cpu
 
 pytest.importorskip("resource")
 
@@ -37,3 +40,10 @@ def test_a_large_tensor_takes_the_memory_of_the_one_before() -> None:
     mapped, reused, mapped_again = json.loads(output)
     assert reused < mapped / 4
     assert reused < mapped_again / 4
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64" or sys.platform != "linux", reason="reads the processor's flags")
+def test_bf16_takes_instructions_for_it() -> None:
+    """With AVX-512 alone oneDNN emulates bf16: the LSTM runs, at a fourth of the speed of fp32."""
+    flags = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")).split()
+    assert bf16_on_cpu() == ("avx512_bf16" in flags or "amx_bf16" in flags)
