@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,18 @@ class SupportsHiddenMatrices(Protocol):
 
         Each name maps to the number of matrices of equal height that are stacked in the parameter:
         ``{"lstm.weight_hh_l0": 4}`` for the four gates of an LSTM.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsMembers(Protocol):
+    """A model of several networks that predict together, each of which learns by a loss of its own."""
+
+    def member_logits(self, tokens: Any, state: Any) -> tuple[Any, Any]:
+        """tokens [B, T] and the state give the logits of each member [members, B, T, V] and the new state.
+
+        The trainer calls it in place of `forward`, whose logits [B, T, V] are what the members predict together.
         """
         ...
 

@@ -164,17 +164,21 @@ def _adjust_to_minutes(adjuster: _SettingsAdjuster, corpus: SplitCorpus, setting
     """Let plugins adjust settings to a budget in minutes; return the components with the settings of the last call."""
     prepared = prepare_training(adjuster.config, corpus, settings)
     changes = adjuster.collect_changes(_measured_budget(prepared))
-    batcher_changes = [change for change in changes if change.key.startswith("batcher.")]
-    if batcher_changes:
-        # Another batch is read faster or slower, which changes what the other settings are adjusted to.
-        adjuster.apply_changes(batcher_changes)
-        adjuster.adjustable -= {change.key for change in batcher_changes}
+    changes_of_speed = [change for change in changes if _changes_speed(change)]
+    if changes_of_speed:
+        # The text is read faster or slower with them, which changes what the other settings are adjusted to.
+        adjuster.apply_changes(changes_of_speed)
+        adjuster.adjustable -= {change.key for change in changes_of_speed}
         prepared = prepare_training(adjuster.config, corpus, settings)
         changes = adjuster.collect_changes(_measured_budget(prepared))
     if not changes:
         return prepared
     adjuster.apply_changes(changes)
     return prepare_training(adjuster.config, corpus, settings)
+
+
+def _changes_speed(change: Change) -> bool:
+    return change.key.startswith("batcher.") or change.key == "model.hidden"
 
 
 def _measured_budget(prepared: PreparedTraining) -> Budget:

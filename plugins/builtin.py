@@ -23,6 +23,11 @@ def register_batchers(register: Register) -> None:
 @hookimpl
 def register_models(register: Register) -> None:
     register("lstm", "gentext.plugins.models.lstm:LSTMModel", summary="stacked LSTM layers over one-hot or embedding")
+    register(
+        "lstm_ensemble",
+        "gentext.plugins.models.lstm_ensemble:LSTMEnsemble",
+        summary="LSTM networks that learn alone and predict together",
+    )
 
 
 @hookimpl

@@ -197,11 +197,14 @@ def test_loss_mixes_probabilities_and_text(tiny_run: Path) -> None:
     student = learner(tiny_run, DistillConfig(soft=0.25, temperature=2))
     x, y, fresh = (torch.from_numpy(array) for array in student.batcher.batch(0, 0, 0, 0))
     y[1, 4:] = -1  # no target
-    logits = torch.randn(8, 10, 19)
+    logits = torch.randn(2, 8, 10, 19)  # of two members
     teacher_logits, _ = student.teacher(x, student.teacher.initial_state(8))
-    soft = -(torch.softmax(teacher_logits / 2, -1) * torch.log_softmax(logits / 2, -1)).sum(-1)[y >= 0].sum()
-    hard = torch.nn.functional.cross_entropy(logits[y >= 0], y[y >= 0], reduction="sum")
-    expected = 0.25 * 4 * soft + 0.75 * hard
+    member_losses = []
+    for member_logits in logits:
+        soft = -(torch.softmax(teacher_logits / 2, -1) * torch.log_softmax(member_logits / 2, -1)).sum(-1)[y >= 0].sum()
+        hard = torch.nn.functional.cross_entropy(member_logits[y >= 0], y[y >= 0], reduction="sum")
+        member_losses.append(0.25 * 4 * soft + 0.75 * hard)
+    expected = sum(member_losses) / 2
     assert torch.allclose(student._sum_losses(logits, x, y, fresh), expected, rtol=1e-5)
 
 

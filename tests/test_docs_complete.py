@@ -103,7 +103,7 @@ def test_link_options() -> None:
 
 def test_presets() -> None:
     rows = table(section(read("docs/commands.md"), "### Presets"))
-    documented = {row[0]: [json.loads(cell) for cell in row[1:]] for row in rows}
+    documented = {row[0]: [json.loads(cell) if cell else None for cell in row[1:]] for row in rows}
     names = ["tiny", "small", "base", "notebook"]
     assert sorted(names) == preset_names()
     for column, name in enumerate(names):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gentext.capabilities import SupportsHiddenMatrices
 from gentext.interfaces import StateSpec
 from gentext.plugins.models.lstm import LSTMConfig, LSTMModel
+from gentext.plugins.models.lstm_ensemble import LSTMEnsemble, LSTMEnsembleConfig
 from gentext.testing import check_model
 
 SMALL = LSTMConfig(hidden=8, layers=1, embedding=4, dropout=0.0)
@@ -146,6 +147,10 @@ MODEL_FAULTS: list[Fault] = [
     (plant(Sums, symbol_axes=lambda self: {"head.weight": 1}), r"says that axis 1 of head.weight \(13, 6\) is the sym"),
     (plant(Sums, symbol_axes=lambda self: {"heads": 0}), "names 'heads', which is not in the state dict"),
     (plant(Sums, hidden_matrices=lambda self: {"head.bias": 1}), "has 1 matrices of equal height"),
+    (
+        plant(Sums, member_logits=lambda self, tokens, state: self(tokens, state)),
+        r"returned \(2, 3, 13\); expected \(members, 2, 3, 13\)",
+    ),
 ]
 
 
@@ -164,5 +169,6 @@ def test_models_that_keep_the_rules_pass(operators: None) -> None:
     random_state = torch.random.get_rng_state()
     check_model(Sums)
     check_model(LSTMModel, SMALL)
+    check_model(LSTMEnsemble, LSTMEnsembleConfig(hidden=6, layers=2, embedding=4, norm=True, skip=True, members=3))
     assert torch.equal(random_state, torch.random.get_rng_state())
     assert issubclass(LSTMModel, SupportsHiddenMatrices)

@@ -87,7 +87,7 @@ def test_any_text_and_budget_give_values_that_can_be(
     assert changes("notebook", symbols, passes, steps, timed=timed) == {}
     changed = changes("base", symbols, passes, steps, timed=timed, processes=processes)
     ranges: dict[str, tuple[float, float]] = {
-        "model.hidden": (64, 256),
+        "model.hidden": (64, 320),
         "model.dropout": (0.05, 0.5),
         "batcher.batch": (4, 128),
         "trainer.rate": (0.0015, 0.006),
@@ -104,12 +104,20 @@ def test_any_text_and_budget_give_values_that_can_be(
     ("arguments", "expected"),
     [
         ({"symbols": 1_800_000, "passes": 3}, {"trainer.weight_decay": 1.0}),
-        ({"symbols": 1_800_000, "passes": 6}, {"model.dropout": 0.1, "trainer.weight_decay": 1.0}),
-        ({"symbols": 1_800_000, "passes": 20}, {"model.dropout": 0.25, "trainer.weight_decay": 1.0}),
-        ({"symbols": 200_000, "passes": 1}, {"batcher.batch": 8, "trainer.rate": 0.0021, "model.hidden": 256}),
+        ({"symbols": 1_800_000, "passes": 6}, {"model.dropout": 0.05, "trainer.weight_decay": 1.0}),
+        ({"symbols": 1_800_000, "passes": 20}, {"model.dropout": 0.2, "trainer.weight_decay": 1.0}),
+        ({"symbols": 200_000, "passes": 1}, {"batcher.batch": 8, "trainer.rate": 0.0021}),
+        ({"symbols": 150_000, "steps": 100}, {"model.hidden": 176, "trainer.warmup": 10}),
         ({"symbols": 40_000_000, "passes": 1}, {"batcher.batch": 32, "trainer.rate": 0.0042}),
-        ({"symbols": 1_500_000, "passes": 1, "timed": True}, {}),
-        ({"symbols": 1_800_000, "passes": 1, "timed": True}, {"batcher.batch": 32, "trainer.rate": 0.0042}),
+        ({"symbols": 1_500_000, "passes": 1, "timed": True, "settings": ("model.hidden=352",)}, {}),
+        (
+            {"symbols": 1_800_000, "passes": 1, "timed": True},
+            {"model.hidden": 256, "batcher.batch": 64, "trainer.rate": 0.006},
+        ),
+        (
+            {"symbols": 8_000_000, "passes": 1, "timed": True},
+            {"model.hidden": 320, "batcher.batch": 64, "trainer.rate": 0.006},
+        ),
         ({"symbols": 40_000_000, "passes": 1, "timed": True}, {"batcher.batch": 64, "trainer.rate": 0.006}),
         ({"symbols": 590_000, "records": 82_000}, {"batcher.batch": 256, "trainer.rate": 0.0032, **FALLING_DECAY}),
         ({"symbols": 52_000_000, "records": 1_400_000}, {"batcher.batch": 64, "trainer.rate": 0.0037, **FALLING_DECAY}),

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from gentext import describe
 from gentext.bundle import Bundle, StateMeta, TokenizerMeta
-from gentext.capabilities import SupportsHiddenMatrices, SupportsPrepare, SupportsSymbolAxes
+from gentext.capabilities import SupportsHiddenMatrices, SupportsMembers, SupportsPrepare, SupportsSymbolAxes
 from gentext.config import config_class
 from gentext.errors import ExportError
 from gentext.export.network.model import SCAN, export_model
@@ -230,6 +230,11 @@ def _check_optional_methods(name: str, model: Model, vocab_size: int) -> None:
             shape = tuple(parameters[key].shape)
             is_stack = len(shape) == 2 and count >= 1 and shape[0] % count == 0
             require(is_stack, f"{name}: hidden_matrices says that {key} {shape} has {count} matrices of equal height")
+    if isinstance(model, SupportsMembers):
+        logits, _ = model.member_logits(torch.zeros((2, 3), dtype=torch.int64), model.initial_state(2))
+        shape = tuple(logits.shape)
+        has_members = len(shape) == 4 and shape[0] >= 1 and shape[1:] == (2, 3, vocab_size)
+        require(has_members, f"{name}: member_logits returned {shape}; expected (members, 2, 3, {vocab_size})")
 
 
 def _check_export(name: str, model: Model, vocab_size: int) -> None:

@@ -73,9 +73,10 @@ class DistillLearner(Learner):
             return super()._sum_losses(logits, x, y, fresh)
         probabilities = self._teach(x, fresh)
         probabilities *= (y != NO_TARGET)[:, :, None]
-        soft_loss = self.temperature**2 * functional.cross_entropy(
-            (logits / self.temperature).flatten(0, 1), probabilities.flatten(0, 1), reduction="sum"
-        )
+        members = len(logits)
+        targets = probabilities.expand(members, *probabilities.shape).flatten(0, 2)
+        losses = functional.cross_entropy((logits / self.temperature).flatten(0, 2), targets, reduction="sum")
+        soft_loss = self.temperature**2 * losses / members
         if self.soft == 1:
             return soft_loss
         return self.soft * soft_loss + (1 - self.soft) * super()._sum_losses(logits, x, y, fresh)

@@ -151,6 +151,11 @@ class LSTMModel(RecurrentModel):
         symbol's embedding as the other layers read their inputs.
         What depends on weights alone (the gates' order, the table of layer 0) an export computes once.
         """
+        output, new_state = self.step_layers(tokens, state)
+        return self.head(output), new_state
+
+    def step_layers(self, tokens: Tensor, state: TorchState) -> tuple[Tensor, TorchState]:
+        """Return what the head reads at one position [B, hidden], and the new h and c."""
         h, c = state
         output_sum: Tensor | None = None
         x: Tensor | None = None
@@ -176,7 +181,8 @@ class LSTMModel(RecurrentModel):
             output_sum = x if output_sum is None or not self.config.skip else output_sum + x
             new_h.append(h_layer)
             new_c.append(c_layer)
-        return self.head(output_sum), (torch.stack(new_h), torch.stack(new_c))
+        assert output_sum is not None
+        return output_sum, (torch.stack(new_h), torch.stack(new_c))
 
     def _embed_tokens(self, tokens: Tensor) -> Tensor:
         """Return the input of the first layer [B, T, embedding], or [B, T, V] without an embedding."""

@@ -3,12 +3,13 @@
 Adapts model size, batch, rate, warm-up, dropout and weight decay to the length of the text and to the budget.
 
 The presets `small` and `base` were measured with 1 to 2 passes over 0.4 to 2 MB of text. Within that range the rules
-change nothing. `tiny` has the same recipe, and is read more often. The rules never change a setting that the user has
+change nothing, unless a budget of minutes is short for the size of the model. `tiny` has the same recipe, and is read more often. The rules never change a setting that the user has
 set. The functions are pure, and need no PyTorch.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Collection
 
@@ -20,6 +21,12 @@ from gentext.plugins.models.lstm_size import lstm_parameters
 
 #: Smallest number of units to which a layer is reduced.
 MIN_HIDDEN = 64
+#: Symbols of text that training should read for each parameter of a network. Where a budget of minutes is too short for
+#: that, a smaller network reads more of the text in it, and ends with a lower loss. The layers lose so many units at a
+#: time, down to those of `small`.
+MIN_SYMBOLS_PER_PARAMETER, HIDDEN_STEP, MIN_TIMED_HIDDEN = 6.0, 32, 256
+#: The models whose parameters the rules can count.
+MODELS = ("lstm", "lstm_ensemble")
 #: Steps of the shortest run measured: one pass over 0.4 MB in batches of 16 x 100.
 MIN_STEPS = 220
 #: With more steps than these, which are those of 21 passes over 1.8 MB, a batch is doubled: it costs no loss and is
@@ -91,6 +98,10 @@ def adjust_to_budget(config: ConfigTable, free: Collection[str], facts: Training
     if "batch" not in batcher or "length" not in batcher:
         return []
     changes = []
+    if budget.timed and not facts.records and "model.hidden" in free:
+        hidden, budget = _hidden_for_budget(config, facts, budget)
+        if hidden != model["hidden"]:
+            changes.append(Change("model.hidden", hidden, f"little time for {model['hidden']}"))
     batch, length = batcher["batch"], batcher["length"]
     if facts.records:
         length = min(length, _mean_length(facts))
@@ -133,9 +144,25 @@ def adjust_to_budget(config: ConfigTable, free: Collection[str], facts: Training
 def _hidden_for_text(config: ConfigTable, facts: TrainingFacts) -> int:
     """Return the units of a layer, halved until parameters and symbols are of one order of magnitude."""
     hidden: int = config["model"]["hidden"]
-    while hidden > MIN_HIDDEN and _parameters_per_symbol(config, facts, hidden) > MAX_RATIO:
+    while hidden // 2 >= MIN_HIDDEN and _parameters_per_symbol(config, facts, hidden) > MAX_RATIO:
         hidden //= 2
     return hidden
+
+
+def _hidden_for_budget(config: ConfigTable, facts: TrainingFacts, budget: Budget) -> tuple[int, Budget]:
+    """Return the units of a layer for a budget of minutes, and the budget with what such a network reads in it.
+
+    The time for a symbol is about proportional to the parameters.
+    """
+    hidden: int = config["model"]["hidden"]
+    parameters = preset_parameters = _parameters_per_symbol(config, facts, hidden) * facts.symbols
+    while (
+        hidden - HIDDEN_STEP >= MIN_TIMED_HIDDEN
+        and budget.symbols * preset_parameters / parameters < MIN_SYMBOLS_PER_PARAMETER * parameters
+    ):
+        hidden -= HIDDEN_STEP
+        parameters = _parameters_per_symbol(config, facts, hidden) * facts.symbols
+    return hidden, dataclasses.replace(budget, symbols=round(budget.symbols * preset_parameters / parameters))
 
 
 def _batch_for_text(config: ConfigTable, facts: TrainingFacts) -> int:
@@ -198,12 +225,13 @@ def _dropout_for_passes(passes: float, parameters_per_symbol: float) -> float:
 
 def _is_too_small_to_overfit(config: ConfigTable, facts: TrainingFacts) -> bool:
     """Return whether a model of a text has hardly any parameters for each symbol; False for models of plugins."""
-    if facts.records or config["model"]["name"] != "lstm":
+    if facts.records or config["model"]["name"] not in MODELS:
         return False
     return _parameters_per_symbol(config, facts, config["model"]["hidden"]) < MIN_PARAMETERS_PER_SYMBOL
 
 
 def _parameters_per_symbol(config: ConfigTable, facts: TrainingFacts, hidden: int) -> float:
+    """Return the parameters of a network with so many units, of each where there are several, by the symbols."""
     model = config["model"]
     parameters = lstm_parameters(hidden, model["layers"], model["embedding"], facts.vocab_size)
     return parameters / max(1, facts.symbols)

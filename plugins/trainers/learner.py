@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gentext.capabilities import SupportsHiddenMatrices
+from gentext.capabilities import SupportsHiddenMatrices, SupportsMembers
 from gentext.console import warn
 from gentext.errors import PluginError, RunError
 from gentext.interfaces import Batcher, Model
@@ -84,7 +84,7 @@ class Learner:
         model.zero_grad()
         with self.compute.autocast():
             x, y = x.to(device), y.to(device)
-            logits, state = model(x, state)
+            logits, state = self._read(x, state)
             total_loss = self._sum_losses(logits.float(), x, y, fresh)
             loss = total_loss * (size / self.symbols)
             # A batch counts as much as it has targets. Else those of short records would count for more, and records
@@ -112,13 +112,24 @@ class Learner:
         )
         return loss.item()
 
+    def _read(self, x: Tensor, state: TorchState) -> tuple[Tensor, TorchState]:
+        """Return the logits of each network of the model [members, B, T, V], mostly of one, and the new state."""
+        if isinstance(self.model, SupportsMembers):
+            logits, state = self.model.member_logits(x, state)
+            return logits, state
+        logits, state = self.model(x, state)
+        return logits[None], state
+
     def _sum_losses(self, logits: Tensor, x: Tensor, y: Tensor, fresh: Tensor) -> Tensor:
-        """Return the sum of the losses of all targets y [B, T], by the logits [B, T, V].
+        """Return the sum of the losses of all targets y [B, T], by the logits [members, B, T, V]: a mean over members.
 
         Subclasses may learn from something else than the targets: x [B, T] are the inputs, and fresh [B] the rows whose
         state starts anew.
         """
-        return functional.cross_entropy(logits.flatten(0, 1), y.flatten(), ignore_index=NO_TARGET, reduction="sum")
+        members = len(logits)
+        targets = y.expand(members, *y.shape).flatten()
+        losses = functional.cross_entropy(logits.flatten(0, 2), targets, ignore_index=NO_TARGET, reduction="sum")
+        return losses / members
 
     def _count_targets(self, y: Tensor) -> int:
         """Return how many targets a batch has, over all processes, which all must call."""

@@ -1,0 +1,108 @@
+"""The model lstm_ensemble: several LSTM networks side by side, which learn alone and predict together. (torch)"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gentext.interfaces import StateSpec
+from gentext.plugins.models.lstm import BYTES_PER_WEIGHT, LSTMConfig, LSTMModel
+from gentext.plugins.models.lstm_size import lstm_parameters
+from gentext.plugins.pytorch.device import check_memory
+from gentext.plugins.pytorch.recurrent import RecurrentModel, TorchState
+
+
+@dataclasses.dataclass(frozen=True)
+class LSTMEnsembleConfig(LSTMConfig):
+    """Options of the model ``lstm_ensemble``: those of each of its networks, and how many there are."""
+
+    members: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
+    """Number of networks; each has all the layers and units."""
+
+
+class LSTMEnsemble(RecurrentModel):
+    """L. K. Hansen and P. Salamon, "Neural network ensembles", 1990: networks with different errors, averaged.
+
+    The members differ in nothing but their random initial weights and what dropout draws. The logits are the means of
+    theirs. In training each member has a loss of its own (`member_logits`): networks that are trained by the loss of
+    their mean become parts of one network, which learns the text by heart as a large one does.
+
+    State: ``h`` and ``c``, float32 [members * layers, B, hidden], with the layers of the first member first.
+    """
+
+    Config = LSTMEnsembleConfig
+
+    def __init__(self, config: LSTMEnsembleConfig, vocab_size: int) -> None:
+        super().__init__()
+        self.config = config
+        parameters = lstm_parameters(config.hidden, config.layers, config.embedding, vocab_size)
+        check_memory(config.members * parameters, BYTES_PER_WEIGHT, torch.device("cpu"), "to hold")
+        self.members = nn.ModuleList(LSTMModel(config, vocab_size) for _ in range(config.members))
+        shape = (config.members * config.layers, None, config.hidden)
+        self.state_spec = (StateSpec("h", shape), StateSpec("c", shape))
+
+    def prepare(self, counts: NDArray[np.int64]) -> None:
+        """Prepare each member; see `LSTMModel.prepare`."""
+        for member in self._networks():
+            member.prepare(counts)
+
+    def symbol_axes(self) -> dict[str, int]:
+        """Return the axis of the symbols in each tensor that has a row for each; see `SupportsSymbolAxes`."""
+        return self._by_full_name([member.symbol_axes() for member in self._networks()])
+
+    def hidden_matrices(self) -> dict[str, int]:
+        """Return the weights between hidden units; see `SupportsHiddenMatrices`."""
+        return self._by_full_name([member.hidden_matrices() for member in self._networks()])
+
+    def member_logits(self, tokens: Tensor, state: TorchState) -> tuple[Tensor, TorchState]:
+        """tokens [B, T] give the logits of each member [members, B, T, V] and the new state."""
+        outputs = [
+            member(tokens, member_state)
+            for member, member_state in zip(self._networks(), self._split_state(state), strict=True)
+        ]
+        return torch.stack([logits for logits, _ in outputs]), _join_states([new_state for _, new_state in outputs])
+
+    def forward(self, tokens: Tensor, state: TorchState) -> tuple[Tensor, TorchState]:
+        """tokens [B, T], h and c give logits [B, T, V] and the new h and c."""
+        logits, new_state = self.member_logits(tokens, state)
+        return logits.mean(0), new_state
+
+    def step(self, tokens: Tensor, state: TorchState) -> tuple[Tensor, TorchState]:
+        """One position: the members' steps up to their heads, all of which are one product."""
+        outputs, new_states = [], []
+        for member, member_state in zip(self._networks(), self._split_state(state), strict=True):
+            output, new_state = member.step_layers(tokens, member_state)
+            outputs.append(output)
+            new_states.append(new_state)
+        heads = [member.head for member in self._networks()]
+        weight = torch.cat([head.weight for head in heads], dim=1) / len(heads)
+        bias = torch.stack([head.bias for head in heads]).mean(0)
+        return functional.linear(torch.cat(outputs, dim=1), weight, bias), _join_states(new_states)
+
+    def _networks(self) -> list[LSTMModel]:
+        return [member for member in self.members if isinstance(member, LSTMModel)]
+
+    def _split_state(self, state: TorchState) -> list[TorchState]:
+        """Return the state of each member."""
+        chunks = [tensor.split(self.config.layers) for tensor in state]
+        return list(zip(*chunks, strict=True))
+
+    def _by_full_name(self, mappings: list[dict[str, int]]) -> dict[str, int]:
+        """Return what the members say of their tensors, under the names that these have in the ensemble."""
+        return {
+            f"members.{number}.{name}": value
+            for number, mapping in enumerate(mappings)
+            for name, value in mapping.items()
+        }
+
+
+def _join_states(states: list[TorchState]) -> TorchState:
+    """Return the state of all members from that of each."""
+    return tuple(torch.cat(tensors) for tensors in zip(*states, strict=True))
