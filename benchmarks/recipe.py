@@ -27,6 +27,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     BASE: {},
     "adamw": {"trainer.optimizer": "adamw"},
     **{f"muon-{scale:g}": {"trainer.muon_scale": scale} for scale in (1.0, 4.0)},
+    "one-network": {"model.members": 1},
     "no-skip": {"model.skip": False},
     "no-norm": {"model.norm": False},
     "one-hot": {"model.embedding": 0},
