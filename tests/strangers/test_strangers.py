@@ -125,7 +125,7 @@ def test_shared_name_is_an_error_on_use(environment: Any, story: dict[str, Any])
 def test_unknown_name_tells_which_plugins_failed(story: dict[str, Any]) -> None:
     assert story["hollow"].code == story["left out"].code == story["wrong option"].code == story["cuda"].code == 1
     assert "the model 'hollow' of gentext-broken 6.6.6 cannot be loaded" in story["hollow"].err
-    assert "no model 'nonsense'. Available: hollow, lstm, mgu." in story["left out"].err
+    assert "no model 'nonsense'. Available: hollow, lstm, lstm_ensemble, mgu." in story["left out"].err
     assert "gentext-broken 6.6.6 (gentext_broken.nonsense)" in story["left out"].err
     assert "unknown key model.widht. Did you mean 'width'? Keys of [model]: width" in story["wrong option"].err
     assert "the trainer sgd runs on the CPU" in story["cuda"].err
