@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, cast
 
 import msgspec
 import numpy as np
@@ -87,7 +87,7 @@ class LSTMEnsemble(RecurrentModel):
         return functional.linear(torch.cat(outputs, dim=1), weight, bias), _join_states(new_states)
 
     def _networks(self) -> list[LSTMModel]:
-        return [member for member in self.members if isinstance(member, LSTMModel)]
+        return [cast(LSTMModel, member) for member in self.members]
 
     def _split_state(self, state: TorchState) -> list[TorchState]:
         """Return the state of each member."""
