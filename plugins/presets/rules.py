@@ -155,14 +155,12 @@ def _hidden_for_budget(config: ConfigTable, facts: TrainingFacts, budget: Budget
     The time for a symbol is about proportional to the parameters.
     """
     hidden: int = config["model"]["hidden"]
-    parameters = preset_parameters = _parameters_per_symbol(config, facts, hidden) * facts.symbols
-    while (
-        hidden - HIDDEN_STEP >= MIN_TIMED_HIDDEN
-        and budget.symbols * preset_parameters / parameters < MIN_SYMBOLS_PER_PARAMETER * parameters
-    ):
+    parameters = _count_parameters(config, facts, hidden)
+    work = budget.symbols * parameters
+    while hidden - HIDDEN_STEP >= MIN_TIMED_HIDDEN and work / parameters < MIN_SYMBOLS_PER_PARAMETER * parameters:
         hidden -= HIDDEN_STEP
-        parameters = _parameters_per_symbol(config, facts, hidden) * facts.symbols
-    return hidden, dataclasses.replace(budget, symbols=round(budget.symbols * preset_parameters / parameters))
+        parameters = _count_parameters(config, facts, hidden)
+    return hidden, dataclasses.replace(budget, symbols=round(work / parameters))
 
 
 def _batch_for_text(config: ConfigTable, facts: TrainingFacts) -> int:
@@ -231,10 +229,13 @@ def _is_too_small_to_overfit(config: ConfigTable, facts: TrainingFacts) -> bool:
 
 
 def _parameters_per_symbol(config: ConfigTable, facts: TrainingFacts, hidden: int) -> float:
-    """Return the parameters of a network with so many units, of each where there are several, by the symbols."""
+    return _count_parameters(config, facts, hidden) / max(1, facts.symbols)
+
+
+def _count_parameters(config: ConfigTable, facts: TrainingFacts, hidden: int) -> int:
+    """Return the parameters of a network with so many units; of one of them, where there are several."""
     model = config["model"]
-    parameters = lstm_parameters(hidden, model["layers"], model["embedding"], facts.vocab_size)
-    return parameters / max(1, facts.symbols)
+    return lstm_parameters(hidden, model["layers"], model["embedding"], facts.vocab_size)
 
 
 def _names_hidden_matrices(facts: TrainingFacts) -> bool:
