@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PAT
 LENGTH = 120
 SEEN = "document.querySelector('.backdrop').textContent.length"
 POINTS = "document.querySelectorAll('#tree .point').length"
-SYMBOL = "document.querySelectorAll('.written .symbol')[{}]"
+SYMBOLS = "[...document.querySelectorAll('.written .symbol')]"
 CHOICES = "document.querySelectorAll('.alternatives button:not([aria-current]):not(:disabled)')"
 
 
@@ -93,6 +93,14 @@ def write(browser: Browser, key: str = "Tab") -> str:
     browser.press(key)
     browser.wait_until_written()
     return browser.text
+
+
+def click_symbol(browser: Browser, start: int) -> int:
+    """Click the first written symbol from ``start`` on that has a width, as a line break has not; return its number."""
+    has_width = "symbol.getBoundingClientRect().width > 0"
+    number = browser.run(f"{SYMBOLS}.findIndex((symbol, number) => number >= {start} && {has_width})")
+    browser.click(f"{SYMBOLS}[{number}]")
+    return int(number)
 
 
 def test_writes_what_the_library_writes(browser: Browser, model: gentext.TextModel) -> None:
@@ -180,7 +188,7 @@ def test_expression(browser: Browser, model: gentext.TextModel) -> None:
 
 def test_branches(browser: Browser) -> None:
     text = write(browser)
-    browser.click(SYMBOL.format(30))
+    number = click_symbol(browser, 30)
     probabilities = browser.run(
         "[...document.querySelectorAll('.alternatives .bar span')].map(bar => parseFloat(bar.style.width))"
     )
@@ -188,11 +196,13 @@ def test_branches(browser: Browser) -> None:
     browser.click(f"{CHOICES}[1]")
     browser.wait_until_written()
     branch = browser.text
-    assert branch[:32] == text[:32] and branch[32] != text[32] and len(branch) == 2 + 30 + 1 + LENGTH
-    assert browser.run(POINTS) == 6  # the beginning, "ab", 30 symbols, and below them the rest and the branch of two
+    start = 2 + number
+    assert branch[:start] == text[:start] and branch[start] != text[start] and len(branch) == start + 1 + LENGTH
+    # The beginning, "ab", the symbols before the branch, and below them the rest and the branch of two.
+    assert browser.run(POINTS) == 6
     for key in ("Alt+ArrowUp", "Alt+ArrowUp"):
         browser.press(key)
-    assert browser.text == text[:32]
+    assert browser.text == text[:start]
     browser.press("Alt+ArrowDown")
     browser.press("Alt+ArrowLeft")
     assert browser.text == text
@@ -274,7 +284,7 @@ def test_stops_and_goes_on(browser: Browser) -> None:
 def test_link_writes_the_text_again(browser: Browser, server: ServerProcess) -> None:
     fill(browser, "parameter-temperature-temperature", 0.9)
     write(browser)
-    browser.click(SYMBOL.format(20))
+    click_symbol(browser, 20)
     browser.click(f"{CHOICES}[0]")
     browser.wait_until_written()
     browser.run("document.querySelector('#text').focus()")
@@ -410,11 +420,12 @@ def test_parts_are_the_text_written_at_once(browser: Browser, proxy: Proxy, mode
     write(browser)
     assert browser.text == "ab" + model.write("ab", length=2 * LENGTH, seed=7)
     # A branch goes on with the session before its symbol, so that little is read again.
-    browser.click(SYMBOL.format(LENGTH + 5))
+    number = click_symbol(browser, LENGTH + 5)
     browser.click(f"{CHOICES}[0]")
     browser.wait_until_written()
     first, second, branch = (json.loads(body) for body in proxy.bodies)
-    assert first["prompt"] == "ab" and second["prompt"] == "" and branch["prompt"] == browser.text[LENGTH + 2 :][:6]
+    assert first["prompt"] == "ab" and second["prompt"] == ""
+    assert branch["prompt"] == browser.text[2 + LENGTH : 2 + number + 1]
     assert "session" not in first and second["session"] == branch["session"]
 
 
