@@ -8,6 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from gentext.token_corpus import TokenCorpus
+
 
 @runtime_checkable
 class ReadsRecords(Protocol):
@@ -70,6 +72,24 @@ class SupportsMembers(Protocol):
 
         The trainer calls it in place of `forward`, whose logits [B, T, V] are what the members predict together.
         """
+        ...
+
+
+@runtime_checkable
+class SupportsLogitScale(Protocol):
+    """A model whose probabilities a trainer can make sharper or flatter when it is trained."""
+
+    def scale_logits(self, factor: float) -> None:
+        """Change the weights so that all logits are the former ones times ``factor``."""
+        ...
+
+
+@runtime_checkable
+class SetsTextAside(Protocol):
+    """A trainer that needs a part of the training text for something else than learning."""
+
+    def part_to_learn(self, train: TokenCorpus) -> TokenCorpus:
+        """Return the part that the batcher gets. `Trainer.fit` gets all of the training text."""
         ...
 
 

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 from gentext.adjustments import Budget, Change, TrainingFacts
-from gentext.capabilities import ReadsRecords, SupportsProcesses
+from gentext.capabilities import ReadsRecords, SetsTextAside, SupportsProcesses
 from gentext.config import ConfigTable
 from gentext.describe import check_model
 from gentext.errors import ConfigError, PluginError, reason
@@ -98,10 +98,11 @@ def prepare_training(config: ConfigTable, corpus: SplitCorpus, settings: Setting
     Raises PluginError where a component breaks its contract.
     """
     config = with_defaults(config)
-    batcher = create_batcher(
-        configured_component(config, "batcher"), configured_component(config, "trainer"), corpus.train, settings.seed
-    )
     trainer: Trainer = configured_component(config, "trainer").create(settings)
+    to_learn = trainer.part_to_learn(corpus.train) if isinstance(trainer, SetsTextAside) else corpus.train
+    batcher = create_batcher(
+        configured_component(config, "batcher"), configured_component(config, "trainer"), to_learn, settings.seed
+    )
     device_description = trainer.start()
     with explain_memory_shortage():
         configured_model = configured_component(config, "model")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,23 @@ class TokenCorpus:
         count = max(1, int(np.searchsorted(self.offsets, symbols, "right")) - 1)
         repeats = None if self.repeats is None else self.repeats[:count]
         return TokenCorpus(self.tokens[: self.offsets[count]], self.boundary, self.offsets[: count + 1], repeats)
+
+    def set_aside(self, symbols: int) -> tuple[TokenCorpus, TokenCorpus]:
+        """Return the corpus without about so many symbols, and these: the end of a text, or records from all of it."""
+        if self.offsets is None:
+            begin = len(self.tokens) - symbols
+            return (
+                dataclasses.replace(self, tokens=self.tokens[:begin]),
+                dataclasses.replace(self, tokens=self.tokens[begin:]),
+            )
+        count = min(self.records, math.ceil(symbols / self.symbols_per_record))
+        chosen = np.unique(np.linspace(0, self.records - 1, count).astype(np.int64))
+        repeats = np.ones(self.records, np.int64) if self.repeats is None else self.repeats
+        tokens = np.concatenate([self.tokens[self.offsets[index] : self.offsets[index + 1]] for index in chosen])
+        # The tokens may be larger than memory: those of the rest stay where they are, and the others count no times.
+        rest = dataclasses.replace(self, repeats=np.where(np.isin(np.arange(self.records), chosen), 0, repeats))
+        assert self.boundary is not None
+        return rest, TokenCorpus.of_records(tokens, self.boundary, repeats[chosen])
 
     def cut(self, indices: NDArray[np.int64], begin: int, end: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the inputs and the targets of some records at the positions from ``begin`` to ``end``.

@@ -151,6 +151,7 @@ MODEL_FAULTS: list[Fault] = [
         plant(Sums, member_logits=lambda self, tokens, state: self(tokens, state)),
         r"returned \(2, 3, 13\); expected \(members, 2, 3, 13\)",
     ),
+    (plant(Sums, scale_logits=lambda self, factor: None), r"scale_logits\(0.5\) must halve all logits"),
 ]
 
 

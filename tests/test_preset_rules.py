@@ -30,6 +30,12 @@ class Named:
         return {}
 
 
+class Scalable(Named):
+    """Stands for a model whose logits can be scaled, too, as those of the built-in ones."""
+
+    def scale_logits(self, factor: float) -> None: ...
+
+
 Gen = Callable[..., tuple[int, str, str]]
 
 
@@ -85,7 +91,7 @@ def test_any_text_and_budget_give_values_that_can_be(
     symbols: int, passes: float, steps: int | None, processes: int, timed: bool
 ) -> None:
     assert changes("notebook", symbols, passes, steps, timed=timed) == {}
-    changed = changes("base", symbols, passes, steps, timed=timed, processes=processes)
+    changed = changes("base", symbols, passes, steps, timed=timed, processes=processes, model=Scalable)
     ranges: dict[str, tuple[float, float]] = {
         "model.hidden": (64, 320),
         "model.dropout": (0.05, 0.5),
@@ -95,6 +101,7 @@ def test_any_text_and_budget_give_values_that_can_be(
         "trainer.weight_decay": (0.3, 1.0),
     }
     assert changed.pop("trainer.decay_schedule", "falling") == "falling"
+    assert 2_000 <= changed.pop("trainer.calibration", 2_000) <= max(2_000, min(10_000, 0.02 * symbols))
     for key, value in changed.items():
         assert ranges[key][0] <= value <= ranges[key][1], (key, value)
     assert changed.get("batcher.batch", 16) >= min(16, processes)
@@ -106,6 +113,23 @@ def test_any_text_and_budget_give_values_that_can_be(
         ({"symbols": 1_800_000, "passes": 3}, {"trainer.weight_decay": 1.0}),
         ({"symbols": 1_800_000, "passes": 6}, {"model.dropout": 0.05, "trainer.weight_decay": 1.0}),
         ({"symbols": 1_800_000, "passes": 20}, {"model.dropout": 0.2, "trainer.weight_decay": 1.0}),
+        ({"symbols": 1_800_000, "passes": 5, "model": Scalable}, {"trainer.weight_decay": 1.0}),
+        (
+            {"symbols": 1_800_000, "passes": 6, "model": Scalable},
+            {"trainer.calibration": 10_000, **FALLING_DECAY},
+        ),
+        (
+            {"symbols": 1_800_000, "passes": 20, "model": Scalable},
+            {"model.dropout": 0.1, "trainer.calibration": 10_000, **FALLING_DECAY},
+        ),
+        (
+            {"symbols": 1_800_000, "passes": 20, "model": Scalable, "settings": ("trainer.calibration=0",)},
+            {"model.dropout": 0.2, "trainer.weight_decay": 1.0},
+        ),
+        (
+            {"symbols": 300_000, "passes": 7, "model": Scalable, "settings": ("model.hidden=64",)},
+            {"trainer.calibration": 6_000, **FALLING_DECAY},
+        ),
         ({"symbols": 200_000, "passes": 1}, {"batcher.batch": 8, "trainer.rate": 0.0021}),
         ({"symbols": 150_000, "steps": 100}, {"model.hidden": 176, "trainer.warmup": 10}),
         ({"symbols": 40_000_000, "passes": 1}, {"batcher.batch": 32, "trainer.rate": 0.0042}),

@@ -31,13 +31,14 @@ from gentext.run import Run, create_run
 from gentext.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("warm_processes")
-#: Two epochs, with all that a checkpoint must bring back: dropout, offsets, a warm-up, two moments, averaged weights.
+#: Two epochs, with all that a checkpoint must bring back: dropout, offsets, warm-up, two moments, averaged weights, and
+#: the scale of the logits.
 OPTIONS = (
     *("--set", "model.hidden=8", "--set", "model.embedding=4", "--set", "model.dropout=0.3"),
     *("--set", "model.dropout_mask=window", "--set", "model.symbol_dropout=0.02", "--set", "model.weight_dropout=0.1"),
     *("--set", "model.input_noise=0.02", "--set", "trainer.average=ema", "--set", "trainer.average_decay=0.8"),
     *("--set", "trainer.optimizer=muon", "--set", "trainer.weight_decay=0.1"),
-    *("--set", "trainer.decay_schedule=falling"),
+    *("--set", "trainer.decay_schedule=falling", "--set", "trainer.calibration=60"),
     *("--set", "batcher.batch=5", "--set", "batcher.length=20"),
     *("--set", "trainer.eval_every=15", "--set", "trainer.warmup=5", "--set", "trainer.rate=0.02"),
     *("--set", "run.threads=1", "--no-export"),

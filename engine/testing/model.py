@@ -14,7 +14,13 @@ from torch.nn import functional
 
 from gentext import describe
 from gentext.bundle import Bundle, StateMeta, TokenizerMeta
-from gentext.capabilities import SupportsHiddenMatrices, SupportsMembers, SupportsPrepare, SupportsSymbolAxes
+from gentext.capabilities import (
+    SupportsHiddenMatrices,
+    SupportsLogitScale,
+    SupportsMembers,
+    SupportsPrepare,
+    SupportsSymbolAxes,
+)
 from gentext.config import config_class
 from gentext.errors import ExportError
 from gentext.export.network.model import SCAN, export_model
@@ -216,6 +222,8 @@ def _check_optional_methods(name: str, model: Model, vocab_size: int) -> None:
     """Check what `gentext.capabilities` describes, where the model has it."""
     if isinstance(model, SupportsPrepare):
         model.prepare(np.arange(1, vocab_size + 1, dtype=np.int64))
+    if isinstance(model, SupportsLogitScale):
+        _check_logit_scale(name, model, vocab_size)
     tensors = model.state_dict()
     if isinstance(model, SupportsSymbolAxes):
         for key, axis in model.symbol_axes().items():
@@ -235,6 +243,20 @@ def _check_optional_methods(name: str, model: Model, vocab_size: int) -> None:
         shape = tuple(logits.shape)
         has_members = len(shape) == 4 and shape[0] >= 1 and shape[1:] == (2, 3, vocab_size)
         require(has_members, f"{name}: member_logits returned {shape}; expected (members, 2, 3, {vocab_size})")
+
+
+def _check_logit_scale(name: str, model: Model, vocab_size: int) -> None:
+    """All logits must be scaled alike, wherever they come from."""
+    assert isinstance(model, SupportsLogitScale)
+    tokens = torch.arange(6).reshape(2, 3) % vocab_size
+    weights = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    model.eval()
+    with torch.no_grad():
+        logits, _ = model(tokens, model.initial_state(2))
+        model.scale_logits(0.5)
+        scaled_logits, _ = model(tokens, model.initial_state(2))
+    model.load_state_dict(weights)
+    _require_close(scaled_logits, 0.5 * logits, f"{name}: scale_logits(0.5) must halve all logits, and nothing else")
 
 
 def _check_export(name: str, model: Model, vocab_size: int) -> None:

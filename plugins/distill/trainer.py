@@ -22,9 +22,10 @@ from gentext.plugins.distill.batcher import WrittenBatcher
 from gentext.plugins.pytorch.checkpoint import Checkpoint, build_model, load_best_checkpoint
 from gentext.plugins.pytorch.device import Compute
 from gentext.plugins.pytorch.distributed import ProcessGroup
+from gentext.plugins.pytorch.evaluate import NO_TARGET
 from gentext.plugins.pytorch.recurrent import TorchState, reset_rows
 from gentext.plugins.trainers.bptt import BPTTTrainer
-from gentext.plugins.trainers.learner import NO_TARGET, Learner
+from gentext.plugins.trainers.learner import Learner
 from gentext.plugins.trainers.options import BPTTConfig
 from gentext.run import Run
 from gentext.settings import Settings

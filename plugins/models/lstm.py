@@ -110,6 +110,12 @@ class LSTMModel(RecurrentModel):
         input_axes = {"lstms.0.weight_ih_l0": 1} if self.embedding is None else {"embedding.weight": 0}
         return {**input_axes, "head.weight": 0, "head.bias": 0}
 
+    def scale_logits(self, factor: float) -> None:
+        """Multiply all logits by a factor from now on; see `SupportsLogitScale`."""
+        with torch.no_grad():
+            self.head.weight.mul_(factor)
+            self.head.bias.mul_(factor)
+
     def hidden_matrices(self) -> dict[str, int]:
         """Return the weights between hidden units, each with its four gates; see `SupportsHiddenMatrices`.
 

@@ -61,6 +61,11 @@ class LSTMEnsemble(RecurrentModel):
         """Return the weights between hidden units; see `SupportsHiddenMatrices`."""
         return self._by_full_name([member.hidden_matrices() for member in self._networks()])
 
+    def scale_logits(self, factor: float) -> None:
+        """Multiply the logits of each member by a factor from now on; see `SupportsLogitScale`."""
+        for member in self._networks():
+            member.scale_logits(factor)
+
     def member_logits(self, tokens: Tensor, state: TorchState) -> tuple[Tensor, TorchState]:
         """tokens [B, T] give the logits of each member [members, B, T, V] and the new state."""
         outputs = [

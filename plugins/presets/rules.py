@@ -15,7 +15,7 @@ from collections.abc import Collection
 
 from gentext.adjustments import Budget, Change, TrainingFacts
 from gentext.advice import MAX_RATIO
-from gentext.capabilities import SupportsHiddenMatrices
+from gentext.capabilities import SupportsHiddenMatrices, SupportsLogitScale
 from gentext.config import ConfigTable
 from gentext.plugins.models.lstm_size import lstm_parameters
 
@@ -51,15 +51,20 @@ LOGIT_BYTES, MAX_LOGITS_BYTES = 4, 1 << 28
 MIN_LENGTH = 16
 #: Passes up to which the presets were measured, without dropout.
 MAX_PASSES_WITHOUT_DROPOUT = 5.0
-#: Passes at which the formula of the dropout gives 0; each doubling of the passes adds a tenth.
-ZERO_DROPOUT_PASSES = 3.0
+#: Passes at which the formula of the dropout gives 0, also where the logits are calibrated, so that a model may be a
+#: little too sure; each doubling of the passes adds a tenth.
+ZERO_DROPOUT_PASSES, ZERO_CALIBRATED_DROPOUT_PASSES = 3.0, 6.0
 MAX_DROPOUT = 0.5
 #: Parameters a symbol of the runs in which ZERO_DROPOUT_PASSES was measured.
 MEASURED_PARAMETERS_PER_SYMBOL = 2.0
 #: Passes from which the weight decay is raised, and its value then; over records always. Muon's steps all have the same
 #: size, so in long runs the weights would grow too large. Over records the decay falls with the rate: a constant one
-#: keeps the probabilities away from how frequent symbols are, which over a text makes them safer where it changes.
+#: keeps the probabilities away from how frequent symbols are. Over a text this makes them safer, unless something else
+#: does: where the logits are calibrated, the decay falls.
 MIN_DECAY_PASSES, WEIGHT_DECAY = 2.0, 1.0
+#: Symbols of a text that is read often by which the logits are scaled: at most so many, and at most this part of it.
+#: Fewer than the least number would give a scale that is off by more than it corrects.
+MAX_CALIBRATION, MAX_CALIBRATION_SHARE, MIN_CALIBRATION = 10_000, 0.02, 2_000
 #: Parameters a symbol of a text below which a model can hardly learn it by heart, and the weight decay then. It needs
 #: its weights for the text, so dropout and a larger decay only make it worse: `tiny` has 0.15 for *Anna Karenina*,
 #: `small` 0.5.
@@ -126,16 +131,21 @@ def adjust_to_budget(config: ConfigTable, free: Collection[str], facts: Training
     if steps < MIN_STEPS:  # too few to over-fit, however often a short text is read
         return changes
     is_small_model = _is_too_small_to_overfit(config, facts)
+    calibration = None
     uses_muon = trainer.get("optimizer") == "muon" and _names_hidden_matrices(facts)
     if uses_muon and (facts.records or passes >= MIN_DECAY_PASSES):
         reason = "records" if facts.records else f"{passes:.0f} passes"
         if "trainer.weight_decay" in free:
             weight_decay = SMALL_MODEL_WEIGHT_DECAY if is_small_model else WEIGHT_DECAY
             changes.append(Change("trainer.weight_decay", weight_decay, reason))
-        if facts.records and "trainer.decay_schedule" in free:
+        calibration = _calibration_for_passes(config, free, facts, passes)
+        if calibration is not None:
+            changes.append(calibration)
+        if (facts.records or calibration is not None) and "trainer.decay_schedule" in free:
             changes.append(Change("trainer.decay_schedule", "falling", reason))
     if "model.dropout" in free and not is_small_model:
-        dropout = _dropout_for_passes(passes, _parameters_per_symbol(config, facts, model["hidden"]))
+        zero_passes = ZERO_DROPOUT_PASSES if calibration is None else ZERO_CALIBRATED_DROPOUT_PASSES
+        dropout = _dropout_for_passes(passes, zero_passes, _parameters_per_symbol(config, facts, model["hidden"]))
         if dropout > model["dropout"]:
             changes.append(Change("model.dropout", dropout, f"{passes:.0f} passes"))
     return changes
@@ -212,13 +222,26 @@ def _rate_for_batch(rate: float, batch: float) -> float:
     return float(f"{rate * factor:.2g}")
 
 
-def _dropout_for_passes(passes: float, parameters_per_symbol: float) -> float:
+def _dropout_for_passes(passes: float, zero_passes: float, parameters_per_symbol: float) -> float:
     """Return a dropout that rises with the passes, and with the parameters that could learn the text by heart."""
-    if passes <= MAX_PASSES_WITHOUT_DROPOUT:
+    if passes <= max(MAX_PASSES_WITHOUT_DROPOUT, zero_passes):
         return 0.0
     size_factor = min(2.0, max(0.5, math.sqrt(parameters_per_symbol / MEASURED_PARAMETERS_PER_SYMBOL)))
-    dropout = 0.1 * math.log2(passes / ZERO_DROPOUT_PASSES) * size_factor
+    dropout = 0.1 * math.log2(passes / zero_passes) * size_factor
     return min(MAX_DROPOUT, round(round(dropout / 0.05) * 0.05, 2))
+
+
+def _calibration_for_passes(
+    config: ConfigTable, free: Collection[str], facts: TrainingFacts, passes: float
+) -> Change | None:
+    """Return the change by which a text that is read often has an end that is not learned, for the logits' scale."""
+    can_scale = isinstance(facts.model, type) and issubclass(facts.model, SupportsLogitScale)
+    if "trainer.calibration" not in free or not can_scale:
+        return None
+    if facts.records or passes <= MAX_PASSES_WITHOUT_DROPOUT or _is_too_small_to_overfit(config, facts):
+        return None
+    symbols = min(MAX_CALIBRATION, int(MAX_CALIBRATION_SHARE * facts.symbols))
+    return Change("trainer.calibration", symbols, f"{passes:.0f} passes") if symbols >= MIN_CALIBRATION else None
 
 
 def _is_too_small_to_overfit(config: ConfigTable, facts: TrainingFacts) -> bool:

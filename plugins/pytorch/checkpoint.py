@@ -12,6 +12,7 @@ import dataclasses
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 import stat
@@ -25,6 +26,7 @@ import torch
 from torch import Tensor
 
 from gentext.atomic import atomic_write, sync_folder
+from gentext.capabilities import SupportsLogitScale
 from gentext.config import build_config, config_class
 from gentext.console import warn
 from gentext.describe import load_run_tokenizer
@@ -43,6 +45,8 @@ MAX_LAST_CHECKPOINTS = 2
 MODEL_PREFIX = "model."
 #: Keys of a file's metadata: the ``meta`` of `save_checkpoint`, and the checksum of that and of all tensors.
 META_KEY, CHECKSUM_KEY = "gentext", "sha256"
+#: Key of ``meta``: by which factor the logits of the weights are best, where a trainer has measured it.
+LOGIT_SCALE_KEY = "logit_scale"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,8 +211,24 @@ def build_model(run: Run, checkpoint: Checkpoint, vocab_size: int | None = None)
     if vocab_size is None:
         vocab_size = load_run_tokenizer(run).vocab_size
     model = cls(build_config(config_class(cls), table, "model"), vocab_size)
-    load_weights(model, checkpoint)
+    load_for_prediction(model, checkpoint)
     return model.eval()
+
+
+def load_for_prediction(model: Model, checkpoint: Checkpoint) -> None:
+    """Put a checkpoint's weights into a model as `load_weights` does, and scale its logits as was best."""
+    load_weights(model, checkpoint)
+    scale = checkpoint.meta.get(LOGIT_SCALE_KEY, 1.0)
+    if not isinstance(scale, float) or not 0 < scale < math.inf:
+        raise RunError(f"{checkpoint.path}: damaged ({LOGIT_SCALE_KEY} is {scale!r:.20}); train the run again")
+    if scale == 1:
+        return
+    if not isinstance(model, SupportsLogitScale):
+        raise RunError(
+            f"{checkpoint.path}: its logits must be scaled, and the model has no scale_logits; install the version of "
+            f"its plugin that trained it"
+        )
+    model.scale_logits(scale)
 
 
 def load_weights(model: Model, checkpoint: Checkpoint) -> None:

@@ -27,6 +27,8 @@ MAX_ROWS, WINDOW_LENGTH = 128, 100
 #: Windows of a stream at least, where there are `MIN_ROWS` streams: the first symbols of a stream cost more than the
 #: others, because the model has not read what stands before them.
 MIN_WINDOWS, MIN_ROWS = 5, 8
+#: The target of a position that counts for nothing, see `TokenCorpus.cut`.
+NO_TARGET = -1
 #: Positions that are timed in a single stream, together and each by itself.
 TIMED_POSITIONS, TIMED_SINGLY = 256, 16
 
@@ -150,6 +152,39 @@ def _measure_records(
     return _mean_of_records(nats * repeats, corpus.lengths[records] * repeats)
 
 
+def read_logits(model: Model, corpus: TokenCorpus) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield the logits [N, V] at some positions after others of a corpus and their targets [N], `NO_TARGET` for none.
+
+    A text is read as streams, as `measure_loss` does, and each record from a fresh state.
+    """
+    was_training, device = model.training, next(model.parameters()).device
+    model.eval()
+    with torch.no_grad():
+        state: tuple[torch.Tensor, ...] | None = None
+        for x, y, is_fresh in _cut_records(model, corpus) if corpus.is_records else _cut_text(model, corpus):
+            if state is None or is_fresh:
+                state = model.initial_state(len(x))
+            logits, state = model(torch.from_numpy(x).to(device), state)
+            yield logits.float().flatten(0, 1), torch.from_numpy(np.ascontiguousarray(y)).to(device).flatten()
+    model.train(was_training)
+
+
+_Window = tuple[NDArray[np.int64], NDArray[np.int64], bool]
+
+
+def _cut_text(model: Model, corpus: TokenCorpus) -> Iterator[_Window]:
+    for x, y in windows(corpus.tokens, vocab_size=count_logits(model)):
+        yield x, y, False
+
+
+def _cut_records(model: Model, corpus: TokenCorpus) -> Iterator[_Window]:
+    length = positions_in_memory(MAX_ROWS, count_logits(model), WINDOW_LENGTH)
+    for first in range(0, corpus.records, MAX_ROWS):
+        batch = np.arange(first, min(first + MAX_ROWS, corpus.records))
+        for begin in range(0, int(corpus.lengths[batch].max()), length):
+            yield *corpus.cut(batch, begin, begin + length), begin == 0
+
+
 def _read_losses(
     model: Model, x: NDArray[np.int64], y: NDArray[np.int64], state: tuple[torch.Tensor, ...], device: torch.device
 ) -> tuple[NDArray[np.float64], tuple[torch.Tensor, ...]]:
@@ -157,7 +192,7 @@ def _read_losses(
     logits, state = model(torch.from_numpy(x).to(device), state)
     targets = torch.from_numpy(np.ascontiguousarray(y)).to(device)
     losses = functional.cross_entropy(
-        logits.float().flatten(0, 1), targets.flatten(), reduction="none", ignore_index=-1
+        logits.float().flatten(0, 1), targets.flatten(), reduction="none", ignore_index=NO_TARGET
     )
     return losses.view(y.shape).double().cpu().numpy(), state
 

@@ -27,8 +27,8 @@ from gentext.plugins.pytorch.checkpoint import (
     checkpoint_step,
     find_checkpoints,
     load_best_checkpoint,
+    load_for_prediction,
     load_last_checkpoint,
-    load_weights,
     save_checkpoint,
     tidy_checkpoints,
 )
@@ -36,6 +36,7 @@ from gentext.plugins.pytorch.device import Compute, check_memory, choose_compute
 from gentext.plugins.pytorch.distributed import ProcessGroup
 from gentext.plugins.pytorch.evaluate import measure_loss, stream_loss, time_reading
 from gentext.plugins.pytorch.sampler import preview
+from gentext.plugins.trainers.calibration import check_logit_scale, choose_logit_scale, scaled_logits, split_calibration
 from gentext.plugins.trainers.learner import Learner, find_hidden_matrices
 from gentext.plugins.trainers.options import BPTTConfig, choose_step_options
 from gentext.plugins.trainers.probe import time_steps
@@ -65,6 +66,9 @@ class _Fit:
     state: TrainingState
     """Changes with every step."""
     train: TokenCorpus
+    """What is learned from."""
+    calibration: TokenCorpus | None
+    """What is set aside of the training text."""
     val: TokenCorpus
     run: Run
     hooks: Hooks
@@ -111,6 +115,8 @@ class BPTTTrainer:
     @keep_memory()
     def measure_speed(self, model: Model, batcher: Batcher, train: TokenCorpus) -> Speed:
         """Time steps and measurements on a copy of the model."""
+        if self.config.calibration:
+            check_logit_scale(model)
         parameters = sum(int(parameter.numel()) for parameter in model.parameters())
         average_bytes = AVERAGE_BYTES_PER_PARAMETER if self.config.average != "none" else 0
         check_memory(parameters, TRAINING_BYTES_PER_PARAMETER + average_bytes, self.compute.device, "to train")
@@ -122,7 +128,7 @@ class BPTTTrainer:
         step, symbol, stream_symbol, position = self.process_group.broadcast_numbers(
             seconds, reading.symbol, reading.stream_symbol, reading.position
         )
-        measurement = position * SAMPLE_LENGTH + OTHER_SECONDS
+        measurement = position * SAMPLE_LENGTH + self.config.calibration * symbol + OTHER_SECONDS
         return Speed(step, symbol, stream_symbol, measurement, self.config.eval_every)
 
     @flush_denormals()
@@ -141,13 +147,18 @@ class BPTTTrainer:
         """Train up to ``plan.steps``. Raises TrainingStopped when interrupted or when the loss diverges."""
         if self.config.optimizer == "muon" and not find_hidden_matrices(model):
             warn("the model does not say which its hidden matrices are (hidden_matrices), so AdamW trains all of it")
+        to_learn, calibration = split_calibration(train, self.config.calibration)
         run = Run(self.process_group.broadcast_path(run.path))
         with self.process_group.explain_lost_process(f"go on with: gen train --resume --run {run.path}"):
-            learner = self._create_learner(model, batcher, train)
+            learner = self._create_learner(model, batcher, to_learn)
             state = self._initial_state(learner, run, plan.steps, resume)
-            fit = _Fit(learner, state, train, val, run, hooks, plan, first_step=state.step)
+            fit = _Fit(learner, state, to_learn, calibration, val, run, hooks, plan, first_step=state.step)
             self._run_steps(fit, resume)
             return self._measure_result(fit)
+
+    def part_to_learn(self, train: TokenCorpus) -> TokenCorpus:
+        """Return the training text without what the logits are calibrated on."""
+        return split_calibration(train, self.config.calibration)[0]
 
     def _create_learner(self, model: Model, batcher: Batcher, train: TokenCorpus) -> Learner:
         return Learner(self.config, self.settings, self.compute, self.process_group, model, batcher, train)
@@ -192,7 +203,9 @@ class BPTTTrainer:
                     stop_requested = interrupts.requested
                 if state.step in fit.plan.measured_at or state.step == steps:
                     with learner.average.applied():
-                        is_best = self._evaluate_model(fit)
+                        state.logit_scale = choose_logit_scale(learner.model, fit.calibration, self.process_group)
+                        with scaled_logits(learner.model, state.logit_scale):
+                            is_best = self._evaluate_model(fit)
                     self._save_checkpoint(fit, best=is_best)
                 elif stop_requested or save_due:
                     self._save_checkpoint(fit, best=False)
@@ -271,7 +284,7 @@ class BPTTTrainer:
         """Measure the best checkpoint in fp32: on the whole held-out text, as `gen eval` does, and on training text."""
         model, state, val = fit.learner.model, fit.state, fit.val
         if self.process_group.rank == 0:
-            load_weights(model, load_best_checkpoint(fit.run))
+            load_for_prediction(model, load_best_checkpoint(fit.run))
         self.process_group.broadcast(model.state_dict().values())
         with progress("measuring the held-out loss of the best checkpoint", val.symbols, "symbols") as bar:
             if val.is_records or not val.symbols:

@@ -17,6 +17,7 @@ from gentext.interfaces import Batcher, Model
 from gentext.plugins.pytorch.checkpoint import MODEL_PREFIX, Checkpoint, load_weights
 from gentext.plugins.pytorch.device import Compute
 from gentext.plugins.pytorch.distributed import ProcessGroup
+from gentext.plugins.pytorch.evaluate import NO_TARGET
 from gentext.plugins.pytorch.recurrent import TorchState, reset_rows
 from gentext.plugins.trainers.average import WeightAverage, decay_of
 from gentext.plugins.trainers.muon import Muon
@@ -25,8 +26,6 @@ from gentext.plugins.trainers.state import TrainingState, check_optimizer_states
 from gentext.settings import Settings
 from gentext.token_corpus import TokenCorpus
 
-#: The target of a position that counts for nothing.
-NO_TARGET = -1
 #: How the names of the weights begin from which training goes on, where those of the model are averages.
 UNAVERAGED_PREFIX = "unaveraged."
 

@@ -39,6 +39,8 @@ class BPTTConfig:
     """Share of a moving average that each step leaves; from 1 on: over how many steps it reaches back."""
     average_begin: Fraction = 0.5
     """Share of the budget before the last part, whose mean is taken."""
+    calibration: NonNegative = 0
+    """Symbols of the training text that are not learned, and by which the logits are scaled; 0: none."""
     eval_every: NonNegative = 0
     """Steps between two measurements of the held-out loss; 0: about a tenth of the time."""
     patience: NonNegative = 0

@@ -15,7 +15,8 @@ import msgspec
 import torch
 from torch import Tensor
 
-from gentext.config import CONVERSION_LOCK, NonNegativeFloat
+from gentext.config import CONVERSION_LOCK, NonNegativeFloat, PositiveFloat
+from gentext.plugins.pytorch.checkpoint import LOGIT_SCALE_KEY
 from gentext.settings import MAX_STEPS
 
 #: The tensors that each optimizer has for a parameter, by the optimizer's name in a checkpoint.
@@ -37,6 +38,7 @@ class _StoredState:
     best_step: _Count
     worse: _Count
     val_loss: float | None
+    logit_scale: PositiveFloat = 1.0
 
 
 @dataclasses.dataclass
@@ -56,6 +58,8 @@ class TrainingState:
     """Measurements of the held-out loss since then."""
     val_loss: float | None = None
     """The held-out loss, where it was measured after the last step."""
+    logit_scale: float = 1.0
+    """By which factor the logits were best when they were last calibrated."""
 
     def to_meta(self) -> dict[str, Any]:
         """Return the state as a checkpoint stores it; JSON has no NaN."""
@@ -67,6 +71,7 @@ class TrainingState:
             "best_step": self.best_step,
             "worse": self.evaluations_without_gain,
             "val_loss": self.val_loss,
+            LOGIT_SCALE_KEY: self.logit_scale,
         }
 
     @classmethod
@@ -85,6 +90,7 @@ class TrainingState:
             best_step=stored.best_step,
             evaluations_without_gain=stored.worse,
             val_loss=stored.val_loss,
+            logit_scale=stored.logit_scale,
         )
 
 
