@@ -89,10 +89,12 @@ class TokenCorpus:
         chosen = np.unique(np.linspace(0, self.records - 1, count).astype(np.int64))
         repeats = np.ones(self.records, np.int64) if self.repeats is None else self.repeats
         tokens = np.concatenate([self.tokens[self.offsets[index] : self.offsets[index + 1]] for index in chosen])
-        # The tokens may be larger than memory: those of the rest stay where they are, and the others count no times.
-        rest = dataclasses.replace(self, repeats=np.where(np.isin(np.arange(self.records), chosen), 0, repeats))
         assert self.boundary is not None
-        return rest, TokenCorpus.of_records(tokens, self.boundary, repeats[chosen])
+        aside = TokenCorpus.of_records(tokens, self.boundary, repeats[chosen])
+        # The tokens may be larger than memory, so the rest keeps them all, and counts the chosen records no times.
+        rest_repeats = repeats.copy()
+        rest_repeats[chosen] = 0
+        return dataclasses.replace(self, repeats=rest_repeats), aside
 
     def cut(self, indices: NDArray[np.int64], begin: int, end: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the inputs and the targets of some records at the positions from ``begin`` to ``end``.

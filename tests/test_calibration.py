@@ -115,6 +115,11 @@ def test_a_text_that_is_too_short_is_an_error() -> None:
         split_calibration(text, 51)
 
 
+def test_a_single_record_cannot_be_set_aside() -> None:
+    with pytest.raises(ConfigError, match="only one record"):
+        split_calibration(TokenCorpus.of_records(np.array([1, 2, 3, 9]), 9), 1)
+
+
 def test_a_model_that_cannot_be_scaled_is_an_error() -> None:
     model: Any = torch.nn.Linear(2, 2)
     with pytest.raises(ConfigError, match="it has no scale_logits"):

@@ -59,8 +59,8 @@ MAX_DROPOUT = 0.5
 MEASURED_PARAMETERS_PER_SYMBOL = 2.0
 #: Passes from which the weight decay is raised, and its value then; over records always. Muon's steps all have the same
 #: size, so in long runs the weights would grow too large. Over records the decay falls with the rate: a constant one
-#: keeps the probabilities away from how frequent symbols are. Over a text this makes them safer, unless something else
-#: does: where the logits are calibrated, the decay falls.
+#: keeps the probabilities away from how frequent symbols are. Over a text that makes them safer, but calibration is
+#: better: where the logits are calibrated, the decay falls.
 MIN_DECAY_PASSES, WEIGHT_DECAY = 2.0, 1.0
 #: Symbols of a text that is read often by which the logits are scaled: at most so many, and at most this part of it.
 #: Fewer than the least number would give a scale that is off by more than it corrects.

@@ -7,22 +7,21 @@ has the same losses and weights as one that was not.
 from __future__ import annotations
 
 import copy
-import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable
 
 import torch
 
-from gentext.console import progress, warn
+from gentext.console import progress, say, warn
 from gentext.describe import describe
 from gentext.errors import TrainingStopped
-from gentext.events import Hooks, Progress
+from gentext.events import Hooks
 from gentext.interfaces import Batcher, FitResult, Measurement, Model, Speed, TrainingPlan, World
 from gentext.interrupts import Interrupts
 from gentext.measuring import count_symbols
 from gentext.plugins.pytorch.checkpoint import (
+    LOGIT_SCALE_KEY,
     MODEL_PREFIX,
     checkpoint_step,
     find_checkpoints,
@@ -37,6 +36,7 @@ from gentext.plugins.pytorch.distributed import ProcessGroup
 from gentext.plugins.pytorch.evaluate import measure_loss, stream_loss, time_reading
 from gentext.plugins.pytorch.sampler import preview
 from gentext.plugins.trainers.calibration import check_logit_scale, choose_logit_scale, scaled_logits, split_calibration
+from gentext.plugins.trainers.fit import Fit
 from gentext.plugins.trainers.learner import Learner, find_hidden_matrices
 from gentext.plugins.trainers.options import BPTTConfig, choose_step_options
 from gentext.plugins.trainers.probe import time_steps
@@ -56,41 +56,6 @@ MAX_RECOMMENDED_RATE = 3e-3
 #: Bytes of a parameter while the probe runs: two copies, a gradient, and Adam's two moments, of 4 bytes each; and bytes
 #: of its average.
 TRAINING_BYTES_PER_PARAMETER, AVERAGE_BYTES_PER_PARAMETER = 20, 4
-
-
-@dataclasses.dataclass(frozen=True)
-class _Fit:
-    """What one call of `BPTTTrainer.fit` works with."""
-
-    learner: Learner
-    state: TrainingState
-    """Changes with every step."""
-    train: TokenCorpus
-    """What is learned from."""
-    calibration: TokenCorpus | None
-    """What is set aside of the training text."""
-    val: TokenCorpus
-    run: Run
-    hooks: Hooks
-    plan: TrainingPlan
-    first_step: int
-    """The step at which this process began."""
-
-    def progress(self, measurement: Measurement | None = None, sample: Callable[[int], str] | None = None) -> Progress:
-        """Return how far training is, as hooks get it; ``sample`` writes that many characters with the model."""
-        learner, state = self.learner, self.state
-        return Progress(
-            step=state.step,
-            total_steps=self.plan.steps,
-            epoch=max(0, state.step - 1) // learner.batcher.steps_per_epoch,
-            loss=state.loss,
-            rate=learner.rate,
-            tokens=count_symbols(learner.batcher, state.step),
-            seconds=state.seconds,
-            first_step=self.first_step,
-            measurement=measurement,
-            sample=sample,
-        )
 
 
 class BPTTTrainer:
@@ -152,7 +117,7 @@ class BPTTTrainer:
         with self.process_group.explain_lost_process(f"go on with: gen train --resume --run {run.path}"):
             learner = self._create_learner(model, batcher, to_learn)
             state = self._initial_state(learner, run, plan.steps, resume)
-            fit = _Fit(learner, state, to_learn, calibration, val, run, hooks, plan, first_step=state.step)
+            fit = Fit(learner, state, to_learn, calibration, val, run, hooks, plan, first_step=state.step)
             self._run_steps(fit, resume)
             return self._measure_result(fit)
 
@@ -175,7 +140,7 @@ class BPTTTrainer:
             tidy_checkpoints(run, checkpoint.path, best=state.best_step == state.step > 0)
         return state
 
-    def _run_steps(self, fit: _Fit, resume: bool) -> None:
+    def _run_steps(self, fit: Fit, resume: bool) -> None:
         """Take step after step, and measure and save in between."""
         learner, state, run, hooks, steps = fit.learner, fit.state, fit.run, fit.hooks, fit.plan.steps
         hooks.run_started(run, self.settings, fit.progress())
@@ -197,9 +162,8 @@ class BPTTTrainer:
                 state.val_loss = None
                 hooks.step_done(run, fit.progress())
 
-                if (
-                    self.process_group.size == 1
-                ):  # a hook may have asked to stop; several processes agree in the next step
+                # A hook may have asked to stop; several processes agree in the next step.
+                if self.process_group.size == 1:
                     stop_requested = interrupts.requested
                 if state.step in fit.plan.measured_at or state.step == steps:
                     with learner.average.applied():
@@ -221,7 +185,7 @@ class BPTTTrainer:
     def _out_of_patience(self, state: TrainingState) -> bool:
         return 0 < self.config.patience <= state.evaluations_without_gain
 
-    def _evaluate_model(self, fit: _Fit) -> bool:
+    def _evaluate_model(self, fit: Fit) -> bool:
         """Measure both losses, and return whether the held-out loss is the lowest so far."""
         state, model, run = fit.state, fit.learner.model, fit.run
         measure = functools.partial(
@@ -250,7 +214,7 @@ class BPTTTrainer:
         fit.hooks.evaluated(run, fit.progress(measurement, sample))
         return is_best
 
-    def _save_checkpoint(self, fit: _Fit, *, best: bool) -> None:
+    def _save_checkpoint(self, fit: Fit, *, best: bool) -> None:
         """Write a checkpoint. Raises TrainingStopped, and writes none, where the weights are no numbers."""
         learner, state, run = fit.learner, fit.state, fit.run
         meta = {
@@ -280,11 +244,15 @@ class BPTTTrainer:
             f"(--set trainer.rate={lower_rate:.2g}) or a smaller trainer.clip"
         )
 
-    def _measure_result(self, fit: _Fit) -> FitResult:
+    def _measure_result(self, fit: Fit) -> FitResult:
         """Measure the best checkpoint in fp32: on the whole held-out text, as `gen eval` does, and on training text."""
         model, state, val = fit.learner.model, fit.state, fit.val
         if self.process_group.rank == 0:
-            load_for_prediction(model, load_best_checkpoint(fit.run))
+            checkpoint = load_best_checkpoint(fit.run)
+            load_for_prediction(model, checkpoint)
+            if fit.calibration is not None:
+                scale = checkpoint.meta[LOGIT_SCALE_KEY]
+                say(f"calibrated on {fit.calibration.symbols:,} symbols: all logits are multiplied by {scale:.3f}")
         self.process_group.broadcast(model.state_dict().values())
         with progress("measuring the held-out loss of the best checkpoint", val.symbols, "symbols") as bar:
             if val.is_records or not val.symbols:

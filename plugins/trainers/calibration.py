@@ -1,6 +1,6 @@
 """Finds how sharp a model's probabilities should be, on training text that the model does not learn from. (torch)
 
-A model that has read its text often is surer than it is right: its loss on new text falls where all logits are
+A model that has read its text often is surer than it should be: its loss on new text falls where all logits are
 multiplied by a factor below 1. C. Guo and others, "On calibration of modern neural networks", 2017, divide them by a
 temperature, its reciprocal. One number is found from a few thousand symbols, too few to learn anything else from.
 """
@@ -44,7 +44,12 @@ def split_calibration(train: TokenCorpus, symbols: int) -> tuple[TokenCorpus, To
             f"trainer.calibration={symbols}: more than half of the {train.symbols:,} symbols of the training text; "
             f"expected a few thousand, or 0"
         )
-    return train.set_aside(symbols)
+    to_learn, calibration = train.set_aside(symbols)
+    if not to_learn.symbols:
+        raise ConfigError(
+            f"trainer.calibration={symbols}: there is only one record, and none would be left to learn from"
+        )
+    return to_learn, calibration
 
 
 def check_logit_scale(model: Model) -> _ScalableModel:
