@@ -127,6 +127,10 @@ def test_any_text_and_budget_give_values_that_can_be(
             {"model.dropout": 0.2, "trainer.weight_decay": 1.0},
         ),
         (
+            {"symbols": 200_000, "passes": 8, "model": Scalable, "settings": ("batcher.batch=16",)},
+            {"model.dropout": 0.3, "trainer.calibration": 4_000, **FALLING_DECAY},
+        ),
+        (
             {"symbols": 300_000, "passes": 7, "model": Scalable, "settings": ("model.hidden=64",)},
             {"trainer.calibration": 6_000, **FALLING_DECAY},
         ),

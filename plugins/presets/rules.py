@@ -51,8 +51,8 @@ LOGIT_BYTES, MAX_LOGITS_BYTES = 4, 1 << 28
 MIN_LENGTH = 16
 #: Passes up to which the presets were measured, without dropout.
 MAX_PASSES_WITHOUT_DROPOUT = 5.0
-#: Passes at which the formula of the dropout gives 0, also where the logits are calibrated, so that a model may be a
-#: little too sure; each doubling of the passes adds a tenth.
+#: Passes at which the formula of the dropout gives 0, also where the logits are calibrated and a symbol has few
+#: parameters, so that a model may be a little too sure; each doubling of the passes adds a tenth.
 ZERO_DROPOUT_PASSES, ZERO_CALIBRATED_DROPOUT_PASSES = 3.0, 6.0
 MAX_DROPOUT = 0.5
 #: Parameters a symbol of the runs in which ZERO_DROPOUT_PASSES was measured.
@@ -144,8 +144,10 @@ def adjust_to_budget(config: ConfigTable, free: Collection[str], facts: Training
         if (facts.records or calibration is not None) and "trainer.decay_schedule" in free:
             changes.append(Change("trainer.decay_schedule", "falling", reason))
     if "model.dropout" in free and not is_small_model:
-        zero_passes = ZERO_DROPOUT_PASSES if calibration is None else ZERO_CALIBRATED_DROPOUT_PASSES
-        dropout = _dropout_for_passes(passes, zero_passes, _parameters_per_symbol(config, facts, model["hidden"]))
+        ratio = _parameters_per_symbol(config, facts, model["hidden"])
+        may_be_sure = calibration is not None and ratio < MEASURED_PARAMETERS_PER_SYMBOL
+        zero_passes = ZERO_CALIBRATED_DROPOUT_PASSES if may_be_sure else ZERO_DROPOUT_PASSES
+        dropout = _dropout_for_passes(passes, zero_passes, ratio)
         if dropout > model["dropout"]:
             changes.append(Change("model.dropout", dropout, f"{passes:.0f} passes"))
     return changes
