@@ -81,10 +81,7 @@ class TokenCorpus:
         """Return the corpus without about so many symbols, and these: the end of a text, or records from all of it."""
         if self.offsets is None:
             begin = len(self.tokens) - symbols
-            return (
-                dataclasses.replace(self, tokens=self.tokens[:begin]),
-                dataclasses.replace(self, tokens=self.tokens[begin:]),
-            )
+            return self.beginning(begin), dataclasses.replace(self, tokens=self.tokens[begin:])
         count = min(self.records, math.ceil(symbols / self.symbols_per_record))
         chosen = np.unique(np.linspace(0, self.records - 1, count).astype(np.int64))
         repeats = np.ones(self.records, np.int64) if self.repeats is None else self.repeats

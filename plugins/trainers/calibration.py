@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
-from typing import Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +21,6 @@ from gentext.interfaces import Model
 from gentext.plugins.pytorch.distributed import ProcessGroup
 from gentext.plugins.pytorch.evaluate import NO_TARGET, read_logits
 from gentext.token_corpus import TokenCorpus
-
-
-class _ScalableModel(Model, SupportsLogitScale, Protocol):
-    """A model whose logits can be scaled."""
-
 
 #: The factors that are tried, evenly spaced in their logarithms: from a quarter to twice.
 MIN_EXPONENT, MAX_EXPONENT, SCALE_COUNT = -2.0, 1.0, 25
@@ -52,14 +46,13 @@ def split_calibration(train: TokenCorpus, symbols: int) -> tuple[TokenCorpus, To
     return to_learn, calibration
 
 
-def check_logit_scale(model: Model) -> _ScalableModel:
-    """Return the model, or raise ConfigError where its logits cannot be scaled."""
+def check_logit_scale(model: Model) -> None:
+    """Raise ConfigError for a model whose logits cannot be scaled."""
     if not isinstance(model, SupportsLogitScale):
         raise ConfigError(
             "trainer.calibration: the logits of this model cannot be scaled (it has no scale_logits); leave "
             "trainer.calibration out"
         )
-    return cast(_ScalableModel, model)
 
 
 def choose_logit_scale(model: Model, corpus: TokenCorpus | None, process_group: ProcessGroup) -> float:
@@ -91,7 +84,7 @@ def scaled_logits(model: Model, scale: float) -> Iterator[None]:
     if scale == 1:
         yield
         return
-    model = check_logit_scale(model)
+    assert isinstance(model, SupportsLogitScale)  # else `check_logit_scale` has raised, before the first step
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     model.scale_logits(scale)
     try:
