@@ -145,7 +145,7 @@ def adjustable_keys(options: TrainOptions) -> set[str]:
         if typed_table.get("name", preset_table.get("name")) == preset_table.get("name"):
             keys |= {f"{section}.{key}" for key in preset_table.keys() - typed_table.keys() - {"name"}}
     if options.initial_weights:
-        keys.discard("model.hidden")  # it must be the size of the weights that are loaded
+        keys -= {"model.hidden", "model.ngram_rows"}  # they must be the sizes of the weights that are loaded
     return keys
 
 

@@ -224,7 +224,8 @@ def test_notebook_is_the_notebook() -> None:
     assert config["batcher"] == {"batch": 128, "length": 100, "offset": False}
     network = {"hidden": 512, "layers": 2, "embedding": 0, "dropout": 0.5, "input_dropout": 0.0}
     regularization = {"dropout_mask": "position", "symbol_dropout": 0.0, "weight_dropout": 0.0, "input_noise": 0.0}
-    assert config["model"] == {**network, **regularization, "norm": False, "skip": False, "tuned_init": False}
+    ngrams = {"ngram_length": 0, "ngram_rows": 4096, "ngram_embedding": 32, "ngram_dropout": 0.0}
+    assert config["model"] == {**network, **regularization, **ngrams, "norm": False, "skip": False, "tuned_init": False}
     adam = {"optimizer": "adam", "rate": 1e-3, "beta2": 0.999, "weight_decay": 0.0, "clip": 5.0, "average": "none"}
     assert config["trainer"].items() >= {**adam, "schedule": "constant", "warmup": 0, "patience": 0}.items()
     assert table["run"] == {"epochs": 20, "val_frac": 0.1, "export_precision": "fp32"}

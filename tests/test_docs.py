@@ -74,7 +74,10 @@ PRIMES = "All happy families are alike. Happy Anna, Levin.\n" * 20
 SPACE = "rates.toml"
 BUDGETS = ("--epochs", "--steps", "--minutes")
 TINY = {
-    "model": ["--set", "model.hidden=8", "--set", "model.embedding=4"],
+    "model": [
+        *("--set", "model.hidden=8", "--set", "model.embedding=4"),
+        *("--set", "model.ngram_rows=16", "--set", "model.ngram_embedding=2"),
+    ],
     "batcher": ["--set", "batcher.batch=2", "--set", "batcher.length=8"],
 }
 

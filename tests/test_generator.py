@@ -236,15 +236,31 @@ def test_normalised_activations_have_a_constant_scale(compiled_model: CompiledMo
 
 
 def test_quantised_weights_cannot_saturate(compiled_model: CompiledModel) -> None:
-    integers = [
-        array
-        for array in map(
-            onnx.numpy_helper.to_array, to_int8(compiled_model.step, compiled_model.bundle).graph.initializer
-        )
-        if array.dtype == np.int8 and array.ndim == 2
-    ]
+    integers = [array for name, array in int8_constants(compiled_model).items() if name.endswith(".w")]
     assert len(integers) == 2  # the head of so few symbols is too small to be worth it
+    assert {array.dtype for array in integers} == {np.dtype(np.int8)}
     assert max(int(np.abs(array).max()) for array in integers) == 63
+
+
+def test_the_vectors_of_ngrams_are_stored_in_8_bits(compiled_model: CompiledModel) -> None:
+    """And the product that reads them has a constant scale, since they are in [-1, 1] as the hidden state is."""
+    ngram_shape = (3 * 64, 8)
+    [exact] = [
+        array
+        for array in map(onnx.numpy_helper.to_array, compiled_model.step.graph.initializer)
+        if array.shape == ngram_shape
+    ]
+    [rounded] = [array for array in int8_constants(compiled_model).values() if array.shape == ngram_shape]
+    assert rounded.dtype == np.int8 and 0 < np.abs(exact).max() <= 1
+    assert np.abs(rounded / 127 - exact).max() < 0.5001 / 127
+    nodes = to_int8(compiled_model.step, compiled_model.bundle).graph.node
+    assert "ReduceMax" not in {node.op_type for node in nodes}
+
+
+def int8_constants(compiled_model: CompiledModel) -> dict[str, Any]:
+    """Return the constants of the step in 8 bits, by name."""
+    graph = to_int8(compiled_model.step, compiled_model.bundle).graph
+    return {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
 
 
 def test_half_of_the_weights_and_none_of_the_logits(compiled_model: CompiledModel) -> None:
@@ -254,9 +270,10 @@ def test_half_of_the_weights_and_none_of_the_logits(compiled_model: CompiledMode
     kinds = [types[node.input[1]] for node in products]
     assert kinds[-1] == onnx.TensorProto.FLOAT, "the product that gives the logits"
     assert kinds[:-1] and set(kinds[:-1]) == {onnx.TensorProto.FLOAT16}
+    ngram_table = 3 * 64 * 8
     assert (
         sum(np.prod(tensor.dims) for tensor in half.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT)
-        < 5000
+        < 5000 + ngram_table
     )
 
 

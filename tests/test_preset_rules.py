@@ -41,6 +41,8 @@ Gen = Callable[..., tuple[int, str, str]]
 
 #: What the rules choose for records.
 FALLING_DECAY = {"trainer.weight_decay": 1.0, "trainer.decay_schedule": "falling"}
+#: What the rules choose for texts that are read six times or more.
+FEWEST_NGRAMS = {"model.ngram_dropout": 0.5}
 
 
 def changes(
@@ -95,6 +97,8 @@ def test_any_text_and_budget_give_values_that_can_be(
     ranges: dict[str, tuple[float, float]] = {
         "model.hidden": (64, 320),
         "model.dropout": (0.05, 0.5),
+        "model.ngram_rows": (256, 4096),
+        "model.ngram_dropout": (0.2, 0.5),
         "batcher.batch": (4, 128),
         "trainer.rate": (0.0015, 0.006),
         "trainer.warmup": (0, 21),
@@ -110,37 +114,40 @@ def test_any_text_and_budget_give_values_that_can_be(
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ({"symbols": 1_800_000, "passes": 3}, {"trainer.weight_decay": 1.0}),
-        ({"symbols": 1_800_000, "passes": 6}, {"model.dropout": 0.05, "trainer.weight_decay": 1.0}),
-        ({"symbols": 1_800_000, "passes": 20}, {"model.dropout": 0.2, "trainer.weight_decay": 1.0}),
-        ({"symbols": 1_800_000, "passes": 5, "model": Scalable}, {"trainer.weight_decay": 1.0}),
+        ({"symbols": 1_800_000, "passes": 3}, {"model.ngram_dropout": 0.3, "trainer.weight_decay": 1.0}),
+        ({"symbols": 1_800_000, "passes": 6}, {"model.dropout": 0.05, **FEWEST_NGRAMS, "trainer.weight_decay": 1.0}),
+        ({"symbols": 1_800_000, "passes": 20}, {"model.dropout": 0.2, **FEWEST_NGRAMS, "trainer.weight_decay": 1.0}),
+        (
+            {"symbols": 1_800_000, "passes": 5, "model": Scalable},
+            {"model.ngram_dropout": 0.45, "trainer.weight_decay": 1.0},
+        ),
         (
             {"symbols": 1_800_000, "passes": 6, "model": Scalable},
-            {"trainer.calibration": 10_000, **FALLING_DECAY},
+            {**FEWEST_NGRAMS, "trainer.calibration": 10_000, **FALLING_DECAY},
         ),
         (
             {"symbols": 1_800_000, "passes": 20, "model": Scalable},
-            {"model.dropout": 0.1, "trainer.calibration": 10_000, **FALLING_DECAY},
+            {"model.dropout": 0.1, **FEWEST_NGRAMS, "trainer.calibration": 10_000, **FALLING_DECAY},
         ),
         (
             {"symbols": 1_800_000, "passes": 20, "model": Scalable, "settings": ("trainer.calibration=0",)},
-            {"model.dropout": 0.2, "trainer.weight_decay": 1.0},
+            {"model.dropout": 0.2, **FEWEST_NGRAMS, "trainer.weight_decay": 1.0},
         ),
         (
             {"symbols": 200_000, "passes": 8, "model": Scalable, "settings": ("batcher.batch=16",)},
-            {"model.dropout": 0.3, "trainer.calibration": 4_000, **FALLING_DECAY},
+            {"model.dropout": 0.3, **FEWEST_NGRAMS, "trainer.calibration": 4_000, **FALLING_DECAY},
         ),
         (
             {"symbols": 300_000, "passes": 7, "model": Scalable, "settings": ("model.hidden=64",)},
-            {"trainer.calibration": 6_000, **FALLING_DECAY},
+            {**FEWEST_NGRAMS, "trainer.calibration": 6_000, **FALLING_DECAY},
         ),
         ({"symbols": 200_000, "passes": 1}, {"batcher.batch": 8, "trainer.rate": 0.0021}),
-        ({"symbols": 150_000, "steps": 100}, {"model.hidden": 176, "trainer.warmup": 10}),
+        ({"symbols": 150_000, "steps": 100}, {"model.hidden": 176, "model.ngram_rows": 4096, "trainer.warmup": 10}),
         ({"symbols": 40_000_000, "passes": 1}, {"batcher.batch": 32, "trainer.rate": 0.0042}),
         ({"symbols": 1_500_000, "passes": 1, "timed": True, "settings": ("model.hidden=352",)}, {}),
         (
             {"symbols": 1_800_000, "passes": 1, "timed": True},
-            {"model.hidden": 256, "batcher.batch": 64, "trainer.rate": 0.006},
+            {"model.hidden": 256, "batcher.batch": 32, "trainer.rate": 0.0042},
         ),
         (
             {"symbols": 8_000_000, "passes": 1, "timed": True},
@@ -151,8 +158,14 @@ def test_any_text_and_budget_give_values_that_can_be(
         ({"symbols": 52_000_000, "records": 1_400_000}, {"batcher.batch": 64, "trainer.rate": 0.0037, **FALLING_DECAY}),
         ({"symbols": 1_000_000, "steps": 100}, {"trainer.warmup": 10}),
         ({"symbols": 1_000_000, "settings": ("batcher.batch=64",)}, {"trainer.rate": 0.006, "trainer.warmup": 15}),
-        ({"symbols": 1_000_000, "passes": 6, "settings": ("model.dropout=0",)}, {"trainer.weight_decay": 1.0}),
-        ({"symbols": 1_000_000, "passes": 6, "settings": ("trainer.optimizer=adamw", "model.dropout=0")}, {}),
+        (
+            {"symbols": 1_000_000, "passes": 6, "settings": ("model.dropout=0",)},
+            {**FEWEST_NGRAMS, "trainer.weight_decay": 1.0},
+        ),
+        (
+            {"symbols": 1_000_000, "passes": 6, "settings": ("trainer.optimizer=adamw", "model.dropout=0")},
+            FEWEST_NGRAMS,
+        ),
         ({"symbols": 1_000_000, "passes": 6, "settings": ("model.name=other",)}, {"trainer.weight_decay": 1.0}),
         ({"symbols": 1_000_000, "passes": 6, "settings": ("model.name=other",), "model": Silent}, {}),
     ],
@@ -174,7 +187,7 @@ def test_rules_are_printed_and_stored(budget: tuple[str, str], gen: Gen, tiny_te
     [line] = re.findall(r"^for this text and budget: (.*); --set takes another value$", err, re.MULTILINE)
     config = Run(tmp_path / "run").config
     printed = dict(re.findall(r"([a-z]+\.[a-z_]+)=([0-9.]+) ", line))
-    assert printed["model.hidden"] == "64"
+    assert printed["model.hidden"] == "96"
     assert {key: f"{config[key.split('.')[0]][key.split('.')[1]]:g}" for key in printed} == printed
     code, _, err = gen("train", "--resume", "--run", tmp_path / "run")
     assert code == 0, err

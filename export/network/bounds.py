@@ -35,12 +35,14 @@ def find_bounds(graph: onnx.GraphProto, bundle: Bundle) -> dict[str, Bound]:
     A state has the bound 1 when its initial values do and when, assuming that the states do, its next values do
     too. The search begins with all states whose initial values do, and drops those that fail until none does.
     """
-    # Of a table no bound is taken: one large row would make the scale of all others coarse.
-    constant_bounds = {
-        tensor.name: np.abs(numpy_helper.to_array(tensor).astype(np.float64))
-        for tensor in graph.initializer
-        if len(tensor.dims) < 2
-    }
+    # A table has the bound 1 or none: one large row would make the scale of all others coarse.
+    constant_bounds = {}
+    for tensor in graph.initializer:
+        magnitudes = np.abs(numpy_helper.to_array(tensor).astype(np.float64))
+        if magnitudes.ndim < 2:
+            constant_bounds[tensor.name] = magnitudes
+        elif magnitudes.max(initial=0) <= 1:
+            constant_bounds[tensor.name] = UNIT_BOUND
     last_sizes = _last_sizes(graph)
     bounded_states = {
         state.name for state in bundle.states if np.abs(state.initial_row().astype(np.float64)).max(initial=0) <= 1

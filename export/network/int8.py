@@ -4,6 +4,9 @@ Weights get one scale a column, in 7 bits: on CPUs with AVX2 and without VNNI, s
 numbers saturate, and those of 7-bit numbers cannot (255 * 63 * 2 < 2**15). The scale of an activation never depends
 on the other rows of the batch. It is 1/127 for activations in [-1, 1], as an LSTM's hidden state is. Those with
 another bound, such as a normalised layer, are divided by it first. All others have a scale for each row.
+
+A table whose numbers are in [-1, 1], as the vectors of n-grams are, is stored in 8 bits with that same scale: the
+products that read it lose nothing more.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from onnx import helper, numpy_helper
 from gentext.bundle import Bundle
 from gentext.errors import ExportError
 from gentext.export.network.bounds import Bound, find_bounds
-from gentext.export.proto import copy_model, replace_initializers, replace_nodes
+from gentext.export.proto import copy_model, copy_node, replace_initializers, replace_nodes
 
 #: Largest weight: 7 bits.
 WEIGHT_MAX = 63
@@ -47,6 +50,11 @@ def to_int8(step: onnx.ModelProto, bundle: Bundle) -> onnx.ModelProto:
     nodes: list[onnx.NodeProto] = []
     product_count = 0
     for node in graph.node:
+        if _reads_small_numbers(node, weights):
+            table_name = node.input[0]
+            constants[f"{table_name}.q"] = np.rint(weights[table_name] * ACTIVATION_MAX).astype(np.int8)
+            nodes += _table_nodes(node, f"{table_name}.q")
+            continue
         weight = _constant_weight(node, weights)
         if weight is None:
             nodes.append(node)
@@ -61,6 +69,24 @@ def to_int8(step: onnx.ModelProto, bundle: Bundle) -> onnx.ModelProto:
     graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items())
     _drop_unused_initializers(graph)
     return model
+
+
+def _reads_small_numbers(node: onnx.NodeProto, weights: dict[str, NDArray[Any]]) -> bool:
+    """Return whether a node looks up rows of a constant matrix of numbers in [-1, 1]."""
+    table = weights.get(node.input[0]) if node.op_type == "Gather" else None
+    if table is None or table.ndim != 2 or table.size < MIN_WEIGHT_SIZE or table.dtype != np.float32:
+        return False
+    return bool(np.abs(table).max() <= 1)
+
+
+def _table_nodes(node: onnx.NodeProto, table_name: str) -> Iterator[onnx.NodeProto]:
+    """Yield the nodes that look up rows of a table in 8 bits."""
+    result_name = node.output[0]
+    lookup = copy_node(node)
+    lookup.input[0], lookup.output[0] = table_name, f"{result_name}.rows"
+    yield lookup
+    yield helper.make_node("Cast", [f"{result_name}.rows"], [f"{result_name}.wide"], to=onnx.TensorProto.FLOAT)
+    yield helper.make_node("Mul", [f"{result_name}.wide", "q.scale"], [result_name])
 
 
 def _constant_weight(node: onnx.NodeProto, weights: dict[str, NDArray[Any]]) -> NDArray[np.float32] | None:

@@ -16,7 +16,8 @@ from torch.nn import functional
 from gentext.config import Fraction, NonNegative
 from gentext.interfaces import StateSpec
 from gentext.plugins.models.dropout import Dropout, draw_factors, drop_symbols, replace_symbols
-from gentext.plugins.models.lstm_size import lstm_parameters
+from gentext.plugins.models.lstm_size import lstm_parameters, ngram_parameters
+from gentext.plugins.models.ngrams import NgramEmbedding
 from gentext.plugins.pytorch.device import check_memory
 from gentext.plugins.pytorch.recurrent import RecurrentModel, TorchState
 
@@ -31,6 +32,14 @@ class LSTMConfig:
     """Number of LSTM layers, each of which reads the output of the one below."""
     embedding: NonNegative = 0
     """Size of the learned vector of each symbol; 0: one-hot input."""
+    ngram_length: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
+    """Symbols of the longest n-grams whose vectors the first layer reads too; 0 or 1: none. It needs an embedding."""
+    ngram_rows: Annotated[int, msgspec.Meta(ge=1, le=2**24)] = 4096
+    """Rows of the table of the n-grams of each length; n-grams that share a row share its vector."""
+    ngram_embedding: Annotated[int, msgspec.Meta(ge=1, le=65536)] = 32
+    """Size of the learned vector of an n-gram."""
+    ngram_dropout: Fraction = 0.0
+    """Share of the positions that read no n-grams, in training."""
     dropout: Fraction = 0.5
     """Share of activations dropped between layers and before the head, in training."""
     input_dropout: Fraction = 0.0
@@ -50,6 +59,12 @@ class LSTMConfig:
     tuned_init: bool = False
     """Forget bias 1, orthogonal recurrent weights, output bias = log of the symbols' frequencies."""
 
+    def __post_init__(self) -> None:
+        if self.ngram_length > 1 and not self.embedding:
+            raise ValueError(
+                f"ngram_length = {self.ngram_length} with embedding = 0: expected an embedding, or an ngram_length of 0"
+            )
+
 
 #: Symbols up to which an exported step looks up the product of embedding and input weights in a table.
 MAX_TABLE_SYMBOLS = 512
@@ -57,11 +72,27 @@ MAX_TABLE_SYMBOLS = 512
 BYTES_PER_WEIGHT = 16
 
 
+def count_parameters(config: LSTMConfig, vocab_size: int) -> int:
+    """Return how many weights a network will have, without the few of its norms."""
+    network = lstm_parameters(config.hidden, config.layers, config.embedding, vocab_size)
+    return network + ngram_parameters(config.ngram_length, config.ngram_rows, config.ngram_embedding, config.hidden)
+
+
+def describe_state(config: LSTMConfig) -> tuple[StateSpec, ...]:
+    """Return the state of a network; see `LSTMModel`."""
+    shape = (config.layers, None, config.hidden)
+    specs: tuple[StateSpec, ...] = (StateSpec("h", shape), StateSpec("c", shape))
+    if config.ngram_length > 1:
+        specs += (StateSpec("hashes", (config.ngram_length - 1, None), "int64"),)
+    return specs
+
+
 class LSTMModel(RecurrentModel):
     """Hochreiter and Schmidhuber, "Long short-term memory", 1997, by torch.nn.LSTM.
 
-    State: ``h`` and ``c``, float32 [layers, B, hidden]. Each layer is its own nn.LSTM, so that
-    norm and skip fit between; kernels and cost are those of one module with several layers.
+    State: ``h`` and ``c``, float32 [layers, B, hidden], and where the model reads n-grams the ``hashes`` of the last
+    symbols, int64 [ngram_length - 1, B]. Each layer is its own nn.LSTM, so that norm and skip fit between; kernels and
+    cost are those of one module with several layers.
     """
 
     Config = LSTMConfig
@@ -69,16 +100,18 @@ class LSTMModel(RecurrentModel):
     def __init__(self, config: LSTMConfig, vocab_size: int) -> None:
         super().__init__()
         self.config, self.vocab_size = config, vocab_size
-        check_memory(
-            lstm_parameters(config.hidden, config.layers, config.embedding, vocab_size),
-            BYTES_PER_WEIGHT,
-            torch.device("cpu"),
-            "to hold",
-        )
-        shape = (config.layers, None, config.hidden)
-        self.state_spec = (StateSpec("h", shape), StateSpec("c", shape))
+        check_memory(count_parameters(config, vocab_size), BYTES_PER_WEIGHT, torch.device("cpu"), "to hold")
+        self.state_spec = describe_state(config)
         self.embedding = nn.Embedding(vocab_size, config.embedding) if config.embedding else None
-        input_size = config.embedding or vocab_size
+        #: Size of what the first layer reads of the symbol itself; what it reads of the n-grams follows.
+        self.symbol_size = config.embedding or vocab_size
+        self.ngrams: NgramEmbedding | None = None
+        input_size = self.symbol_size
+        if config.ngram_length > 1:
+            self.ngrams = NgramEmbedding(
+                vocab_size, config.ngram_length, config.ngram_rows, config.ngram_embedding, config.ngram_dropout
+            )
+            input_size += (config.ngram_length - 1) * config.ngram_embedding
         self.lstms = nn.ModuleList(
             nn.LSTM(config.hidden if layer else input_size, config.hidden, batch_first=True)
             for layer in range(config.layers)
@@ -108,6 +141,8 @@ class LSTMModel(RecurrentModel):
     def symbol_axes(self) -> dict[str, int]:
         """Return the axis of the symbols in each tensor that has a row for each; see `SupportsSymbolAxes`."""
         input_axes = {"lstms.0.weight_ih_l0": 1} if self.embedding is None else {"embedding.weight": 0}
+        if self.ngrams is not None:
+            input_axes["ngrams.codes"] = 0
         return {**input_axes, "head.weight": 0, "head.bias": 0}
 
     def scale_logits(self, factor: float) -> None:
@@ -128,13 +163,16 @@ class LSTMModel(RecurrentModel):
         return dict.fromkeys(names, 4)
 
     def forward(self, tokens: Tensor, state: TorchState) -> tuple[Tensor, TorchState]:
-        """tokens [B, T], h and c [layers, B, hidden] give logits [B, T, V] and the new h and c."""
-        h, c = state
+        """tokens [B, T] and the state give logits [B, T, V] and the new state."""
+        h, c, *hashes = state
         if self.training and self.config.input_noise:
             tokens = replace_symbols(tokens, self.config.input_noise)
         x = self._embed_tokens(tokens)
         if self.training and self.config.symbol_dropout:
             x = drop_symbols(x, tokens, self.vocab_size, self.config.symbol_dropout)
+        if self.ngrams is not None:
+            vectors, *hashes = self.ngrams(tokens, *hashes)
+            x = torch.cat([x, vectors], dim=2)
         output_sum: Tensor | None = None
         new_h, new_c = [], []
         for layer, (lstm, norm) in enumerate(zip(self.lstms, self.norms, strict=True)):
@@ -148,10 +186,10 @@ class LSTMModel(RecurrentModel):
             new_h.append(h_layer)
             new_c.append(c_layer)
         logits = self.head(self.dropout(output_sum))
-        return logits, (torch.cat(new_h), torch.cat(new_c))
+        return logits, (torch.cat(new_h), torch.cat(new_c), *hashes)
 
     def step(self, tokens: Tensor, state: TorchState) -> tuple[Tensor, TorchState]:
-        """One position in plain matrix products: layer 0 reads a row of a table, each other layer is one product.
+        """One position in plain matrix products, one for each layer; layer 0 reads the symbol's part of it in a table.
 
         With many symbols that table would be larger than all else in an exported file, so layer 0 then reads the
         symbol's embedding as the other layers read their inputs.
@@ -161,34 +199,36 @@ class LSTMModel(RecurrentModel):
         return self.head(output), new_state
 
     def step_layers(self, tokens: Tensor, state: TorchState) -> tuple[Tensor, TorchState]:
-        """Return what the head reads at one position [B, hidden], and the new h and c."""
-        h, c = state
+        """Return what the head reads at one position [B, hidden], and the new state."""
+        h, c, *hashes = state
+        reads_table = self.embedding is None or self.vocab_size <= MAX_TABLE_SYMBOLS
+        inputs = [] if reads_table else [self._embed_tokens(tokens)]
+        if self.ngrams is not None:
+            vectors, *hashes = self.ngrams.step(tokens, *hashes)
+            inputs.append(vectors)
         output_sum: Tensor | None = None
-        x: Tensor | None = None
-        if self.embedding is not None and self.vocab_size > MAX_TABLE_SYMBOLS:
-            x = self.embedding(tokens)
         new_h, new_c = [], []
         for layer, (lstm, norm) in enumerate(zip(self.lstms, self.norms, strict=True)):
             w_in, w_state, bias_in, bias_state = (
                 self._reorder_gates(parameter) for _, parameter in lstm.named_parameters()
             )
             bias = bias_in + bias_state
-            if x is None:
-                input_rows = functional.embedding(tokens, self._input_rows(w_in) + bias)
-                gates = torch.addmm(input_rows, h[layer], w_state.t())
-            else:
-                weights = torch.cat([w_in, w_state], dim=1)
-                gates = functional.linear(torch.cat([x, h[layer]], dim=1), weights, bias)
+            if layer == 0 and reads_table:
+                bias = functional.embedding(tokens, self._input_rows(w_in[:, : self.symbol_size]) + bias)
+                w_in = w_in[:, self.symbol_size :]
+            weights = torch.cat([w_in, w_state], dim=1)
+            gates = torch.addmm(bias, torch.cat([*inputs, h[layer]], dim=1), weights.t())
             ifo, g = gates.split([3 * self.config.hidden, self.config.hidden], dim=1)
             i, f, o = torch.sigmoid(ifo).chunk(3, dim=1)
             c_layer = f * c[layer] + i * torch.tanh(g)
             h_layer = o * torch.tanh(c_layer)
             x = norm(h_layer)
+            inputs = [x]
             output_sum = x if output_sum is None or not self.config.skip else output_sum + x
             new_h.append(h_layer)
             new_c.append(c_layer)
         assert output_sum is not None
-        return output_sum, (torch.stack(new_h), torch.stack(new_c))
+        return output_sum, (torch.stack(new_h), torch.stack(new_c), *hashes)
 
     def _embed_tokens(self, tokens: Tensor) -> Tensor:
         """Return the input of the first layer [B, T, embedding], or [B, T, V] without an embedding."""
@@ -228,7 +268,7 @@ class LSTMModel(RecurrentModel):
         return torch.cat([weight[: 2 * hidden], weight[3 * hidden :], weight[2 * hidden : 3 * hidden]])
 
     def _input_rows(self, weight: Tensor) -> Tensor:
-        """Return [V, 4 * hidden]: what each symbol adds to the first layer's gates."""
+        """Return [V, 4 * hidden]: what each symbol adds to the first layer's gates, by its columns of the weights."""
         if self.embedding is None:
             return weight.t()
         return functional.linear(self.embedding.weight, weight)

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gentext.interfaces import StateSpec
-from gentext.plugins.models.lstm import BYTES_PER_WEIGHT, LSTMConfig, LSTMModel
-from gentext.plugins.models.lstm_size import lstm_parameters
+from gentext.plugins.models.lstm import BYTES_PER_WEIGHT, LSTMConfig, LSTMModel, count_parameters, describe_state
 from gentext.plugins.pytorch.device import check_memory
 from gentext.plugins.pytorch.recurrent import RecurrentModel, TorchState
 
@@ -34,7 +33,7 @@ class LSTMEnsemble(RecurrentModel):
     theirs. In training each member has a loss of its own (`member_logits`): networks that are trained by the loss of
     their mean become parts of one network, which learns the text by heart as a large one does.
 
-    State: ``h`` and ``c``, float32 [members * layers, B, hidden], with the layers of the first member first.
+    State: that of `LSTMModel`, with the first axis of each tensor ``members`` times as long; the first member is first.
     """
 
     Config = LSTMEnsembleConfig
@@ -42,11 +41,10 @@ class LSTMEnsemble(RecurrentModel):
     def __init__(self, config: LSTMEnsembleConfig, vocab_size: int) -> None:
         super().__init__()
         self.config = config
-        parameters = lstm_parameters(config.hidden, config.layers, config.embedding, vocab_size)
-        check_memory(config.members * parameters, BYTES_PER_WEIGHT, torch.device("cpu"), "to hold")
+        parameters = config.members * count_parameters(config, vocab_size)
+        check_memory(parameters, BYTES_PER_WEIGHT, torch.device("cpu"), "to hold")
         self.members = nn.ModuleList(LSTMModel(config, vocab_size) for _ in range(config.members))
-        shape = (config.members * config.layers, None, config.hidden)
-        self.state_spec = (StateSpec("h", shape), StateSpec("c", shape))
+        self.state_spec = tuple(_repeat_state(spec, config.members) for spec in describe_state(config))
 
     def prepare(self, counts: NDArray[np.int64]) -> None:
         """Prepare each member; see `LSTMModel.prepare`."""
@@ -75,7 +73,7 @@ class LSTMEnsemble(RecurrentModel):
         return torch.stack([logits for logits, _ in outputs]), _join_states([new_state for _, new_state in outputs])
 
     def forward(self, tokens: Tensor, state: TorchState) -> tuple[Tensor, TorchState]:
-        """tokens [B, T], h and c give logits [B, T, V] and the new h and c."""
+        """tokens [B, T] and the state give logits [B, T, V] and the new state."""
         logits, new_state = self.member_logits(tokens, state)
         return logits.mean(0), new_state
 
@@ -96,7 +94,7 @@ class LSTMEnsemble(RecurrentModel):
 
     def _split_state(self, state: TorchState) -> list[TorchState]:
         """Return the state of each member."""
-        chunks = [tensor.split(self.config.layers) for tensor in state]
+        chunks = [tensor.chunk(self.config.members) for tensor in state]
         return list(zip(*chunks, strict=True))
 
     def _by_full_name(self, mappings: list[dict[str, int]]) -> dict[str, int]:
@@ -106,6 +104,13 @@ class LSTMEnsemble(RecurrentModel):
             for number, mapping in enumerate(mappings)
             for name, value in mapping.items()
         }
+
+
+def _repeat_state(spec: StateSpec, members: int) -> StateSpec:
+    """Return what a tensor of the state is for all members, by what it is for each."""
+    first_axis = spec.shape[0]
+    assert first_axis is not None
+    return dataclasses.replace(spec, shape=(members * first_axis, *spec.shape[1:]))
 
 
 def _join_states(states: list[TorchState]) -> TorchState:

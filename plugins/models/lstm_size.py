@@ -10,3 +10,9 @@ def lstm_parameters(hidden: int, layers: int, embedding: int, vocab_size: int) -
     upper_layer = 4 * hidden * (2 * hidden + 2)
     head = vocab_size * (hidden + 1)
     return first_layer + (layers - 1) * upper_layer + vocab_size * embedding + head
+
+
+def ngram_parameters(length: int, rows: int, size: int, hidden: int) -> int:
+    """Return how many weights more an `lstm` will have that reads n-grams of up to ``length`` symbols."""
+    lengths = max(0, length - 1)
+    return lengths * size * (rows + 4 * hidden)

@@ -17,14 +17,19 @@ from gentext.adjustments import Budget, Change, TrainingFacts
 from gentext.advice import MAX_RATIO
 from gentext.capabilities import SupportsHiddenMatrices, SupportsLogitScale
 from gentext.config import ConfigTable
-from gentext.plugins.models.lstm_size import lstm_parameters
+from gentext.plugins.models.lstm_size import lstm_parameters, ngram_parameters
 
 #: Smallest number of units to which a layer is reduced.
 MIN_HIDDEN = 64
 #: Symbols of text that training should read for each parameter of a network. Where a budget of minutes is too short for
 #: that, a smaller network reads more of the text in it, and ends with a lower loss. The layers lose so many units at a
-#: time, down to those of `small`.
-MIN_SYMBOLS_PER_PARAMETER, HIDDEN_STEP, MIN_TIMED_HIDDEN = 6.0, 32, 256
+#: time, and keep this part of those of the preset.
+MIN_SYMBOLS_PER_PARAMETER, HIDDEN_STEP, MIN_HIDDEN_SHARE = 6.0, 32, 0.7
+#: Symbols of the text for each row of a table of n-grams, at least, and the smallest table.
+MIN_SYMBOLS_PER_ROW, MIN_NGRAM_ROWS = 20, 256
+#: Passes from which some positions have no n-grams in training, since those of a text that is read often are learned by
+#: heart. Their share grows so much with each doubling of the passes, up to this.
+MIN_NGRAM_DROPOUT_PASSES, NGRAM_DROPOUT_PER_DOUBLING, MAX_NGRAM_DROPOUT = 2.0, 0.2, 0.5
 #: The models whose parameters the rules can count.
 MODELS = ("lstm", "lstm_ensemble")
 #: Steps of the shortest run measured: one pass over 0.4 MB in batches of 16 x 100.
@@ -83,6 +88,12 @@ def adjust_to_text(config: ConfigTable, free: Collection[str], facts: TrainingFa
         if hidden != preset_hidden:
             ratio = _parameters_per_symbol(config, facts, preset_hidden)
             changes.append(Change("model.hidden", hidden, f"{preset_hidden} would be {ratio:.0f} parameters a symbol"))
+    if "model.ngram_rows" in free:
+        preset_rows = ngram_rows = config["model"]["ngram_rows"]
+        while ngram_rows // 2 >= MIN_NGRAM_ROWS and ngram_rows * MIN_SYMBOLS_PER_ROW > facts.symbols:
+            ngram_rows //= 2
+        if ngram_rows != preset_rows:
+            changes.append(Change("model.ngram_rows", ngram_rows, f"{facts.symbols:,} symbols"))
     if "batcher.batch" in free:
         batch = _batch_for_records(config, facts) if facts.records else _batch_for_text(config, facts)
         if batch != config["batcher"]["batch"]:
@@ -130,6 +141,10 @@ def adjust_to_budget(config: ConfigTable, free: Collection[str], facts: Training
         changes.append(Change("trainer.warmup", steps // 10, f"{steps:,} steps"))
     if steps < MIN_STEPS:  # too few to over-fit, however often a short text is read
         return changes
+    if "model.ngram_dropout" in free and passes >= MIN_NGRAM_DROPOUT_PASSES:
+        ngram_dropout = _ngram_dropout_for_passes(passes)
+        if ngram_dropout > model["ngram_dropout"]:
+            changes.append(Change("model.ngram_dropout", ngram_dropout, f"{passes:.0f} passes"))
     is_small_model = _is_too_small_to_overfit(config, facts)
     calibration = None
     uses_muon = trainer.get("optimizer") == "muon" and _names_hidden_matrices(facts)
@@ -169,7 +184,8 @@ def _hidden_for_budget(config: ConfigTable, facts: TrainingFacts, budget: Budget
     hidden: int = config["model"]["hidden"]
     parameters = _count_parameters(config, facts, hidden)
     work = budget.symbols * parameters
-    while hidden - HIDDEN_STEP >= MIN_TIMED_HIDDEN and work / parameters < MIN_SYMBOLS_PER_PARAMETER * parameters:
+    min_hidden = MIN_HIDDEN_SHARE * hidden
+    while hidden - HIDDEN_STEP >= min_hidden and work / parameters < MIN_SYMBOLS_PER_PARAMETER * parameters:
         hidden -= HIDDEN_STEP
         parameters = _count_parameters(config, facts, hidden)
     return hidden, dataclasses.replace(budget, symbols=round(work / parameters))
@@ -233,6 +249,12 @@ def _dropout_for_passes(passes: float, zero_passes: float, parameters_per_symbol
     return min(MAX_DROPOUT, round(round(dropout / 0.05) * 0.05, 2))
 
 
+def _ngram_dropout_for_passes(passes: float) -> float:
+    """Return the share of positions without n-grams."""
+    dropout = NGRAM_DROPOUT_PER_DOUBLING * math.log2(passes)
+    return min(MAX_NGRAM_DROPOUT, round(round(dropout / 0.05) * 0.05, 2))
+
+
 def _calibration_for_passes(
     config: ConfigTable, free: Collection[str], facts: TrainingFacts, passes: float
 ) -> Change | None:
@@ -258,9 +280,13 @@ def _parameters_per_symbol(config: ConfigTable, facts: TrainingFacts, hidden: in
 
 
 def _count_parameters(config: ConfigTable, facts: TrainingFacts, hidden: int) -> int:
-    """Return the parameters of a network with so many units; of one of them, where there are several."""
+    """Return the parameters of a network with so many units; of one of them, where there are several.
+
+    The tables of n-grams do not count: of each, a position reads a single row.
+    """
     model = config["model"]
-    return lstm_parameters(hidden, model["layers"], model["embedding"], facts.vocab_size)
+    weights_of_ngrams = ngram_parameters(model.get("ngram_length", 0), 0, model.get("ngram_embedding", 0), hidden)
+    return lstm_parameters(hidden, model["layers"], model["embedding"], facts.vocab_size) + weights_of_ngrams
 
 
 def _names_hidden_matrices(facts: TrainingFacts) -> bool:
