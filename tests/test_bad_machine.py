@@ -65,9 +65,9 @@ def test_training_that_does_not_fit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Enough for the weights and a checkpoint of them, but not for a step.
-    monkeypatch.setattr(device, "memory_size", lambda device: 1303 * 18)
+    monkeypatch.setattr(device, "memory_size", lambda device: 1591 * 18)
     command = ("train", tiny_text, *tiny_options, *BUDGET, "--device", "cpu")
-    fails(1, gen(*command), "1,303 parameters need", "to train", "choose a smaller model")
+    fails(1, gen(*command), "1,591 parameters need", "to train", "choose a smaller model")
     monkeypatch.setattr(device, "memory_size", lambda device: None)
     monkeypatch.setattr(Learner, "step", raiser(RuntimeError("DefaultCPUAllocator: can't allocate memory")))
     fails(1, gen(*command), "not enough memory", "batcher.batch")
