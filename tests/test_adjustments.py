@@ -66,7 +66,7 @@ def test_a_plugin_adjusts_what_nobody_has_typed(train: Any, gen: Gen, install: I
     install("modest 1.0", adjust)
     code, _, err = train()
     assert code == 0, err
-    line = "model.layers=1 (it is small), trainer.clip=0.5 (to be safe); --set takes another"
+    line = "for this text and budget: model.layers=1 (it is small), trainer.clip=0.5 (to be safe); --set takes another"
     assert line in err
     config = Run(tmp_path / "run").config
     assert (config["model"]["layers"], config["model"]["hidden"], config["trainer"]["clip"]) == (1, 8, 0.5)
@@ -94,7 +94,7 @@ def test_minutes_are_measured_again_for_another_batcher(train: Any, install: Ins
     code, _, err = train("--minutes", "0.001", "--set", "model.dropout=0", "--set", "trainer.weight_decay=0")
     assert code == 0, err
     assert calls == [(True, True, 2), (False, False, 2)]
-    assert "batcher.offset=False (why not), model.layers=1 (little time);" in err
+    assert "for this text and budget: batcher.offset=False (why not), model.layers=1 (little time);" in err
     assert Run(tmp_path / "run").config["model"]["layers"] == 1
 
 
