@@ -295,7 +295,7 @@ def test_draws_depend_on_seed_number_and_results(tmp_path: Path) -> None:
     space = read_space(None)
     drawn: list[list[dict[str, Any]]] = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        study = Study.create(tmp_path / name, {}, {"model.hidden": 512})
+        study = Study.create(tmp_path / name, {}, {"model.hidden": 384})
         drawn.append([])
         for loss in range(RANDOM_TRIALS + 2):
             study = Study(tmp_path / name) if name == "b" else study  # as after a kill
@@ -306,7 +306,7 @@ def test_draws_depend_on_seed_number_and_results(tmp_path: Path) -> None:
             study.finish_trial(number, "finished", 1 + loss / 10)
             drawn[-1].append(values)
     assert drawn[0] == drawn[1] != drawn[2]
-    assert [values[0]["model.hidden"] for values in drawn] == [512] * 3
+    assert [values[0]["model.hidden"] for values in drawn] == [384] * 3
     assert len({repr(values) for values in drawn[0]}) == RANDOM_TRIALS + 2
 
 
