@@ -83,7 +83,7 @@ def test_known_symbols_keep_their_rows(
     )
     axes = {"model.head.weight": 0, "model.head.bias": 0}
     if embedding:
-        axes |= {"model.embedding.weight": 0, "model.ngrams.codes": 0}
+        axes |= {"model.embedding.weight": 0, "model.ngram_hash.codes": 0}
     else:
         axes["model.lstms.0.weight_ih_l0"] = 1
     for name, tensor in new_weights.items():

@@ -14,7 +14,7 @@ from gentext.config import build_config
 from gentext.errors import ConfigError
 from gentext.plugins.models.lstm import LSTMConfig, LSTMModel, count_parameters
 from gentext.plugins.models.lstm_ensemble import LSTMEnsemble, LSTMEnsembleConfig
-from gentext.plugins.models.ngrams import NgramEmbedding
+from gentext.plugins.models.ngrams import NgramEmbedding, NgramHash
 from gentext.testing import check_model
 
 V = 7
@@ -23,46 +23,50 @@ NETWORK = LSTMConfig(
 )
 
 
-def _ngrams(length: int, rows: int = 1000) -> NgramEmbedding:
+def _tables(length: int) -> NgramEmbedding:
     """Return vectors that differ: those of a model before its first step are zeros."""
-    torch.manual_seed(length)
-    ngrams = NgramEmbedding(V, length, rows, 3, dropout=0.0)
-    torch.nn.init.normal_(ngrams.table.weight, std=0.1)
-    return ngrams
+    embedding = NgramEmbedding(length, 1000, 3, dropout=0.0)
+    torch.nn.init.normal_(embedding.table.weight, std=0.1)
+    return embedding
 
 
 @hypothesis_settings(deadline=None)
 @given(length=st.integers(2, 7), positions=st.integers(2, 20), data=st.data())
 def test_a_text_may_be_cut_anywhere(length: int, positions: int, data: st.DataObject) -> None:
-    ngrams = _ngrams(length)
+    torch.manual_seed(length)
+    ngram_hash, embedding = NgramHash(V, length, 1000), _tables(length)
     tokens = torch.randint(V, (2, positions))
-    initial = torch.zeros(length - 1, 2, dtype=torch.int64)
-    vectors, hashes = ngrams(tokens, initial)
-    assert vectors.shape == (2, positions, 3 * (length - 1))
+    initial = torch.zeros(1, 2, length - 1, dtype=torch.int64)
+    rows, hashes = ngram_hash(tokens, initial)
+    vectors = embedding(rows)
+    assert vectors.shape == (2, positions, embedding.size) == (2, positions, 3 * (length - 1))
 
     cut = data.draw(st.integers(1, positions - 1))
-    first, middle = ngrams(tokens[:, :cut], initial)
-    second, last = ngrams(tokens[:, cut:], middle)
-    torch.testing.assert_close(torch.cat([first, second], dim=1), vectors)
+    first, middle = ngram_hash(tokens[:, :cut], initial)
+    second, last = ngram_hash(tokens[:, cut:], middle)
+    assert torch.equal(torch.cat([first, second], dim=1), rows)
     assert torch.equal(last, hashes)
 
     state = initial
     for position in range(positions):
-        step_vectors, state = ngrams.step(tokens[:, position], state)
-        torch.testing.assert_close(step_vectors, vectors[:, position])
+        step_rows, state = ngram_hash.step(tokens[:, position], state)
+        assert torch.equal(step_rows[0], rows[:, position])
+        torch.testing.assert_close(embedding.step(step_rows), vectors[:, position])
     assert torch.equal(state, hashes)
 
 
-def test_each_length_has_a_vector_of_its_last_symbols() -> None:
-    """After "ab" and another beginning, the two symbols have one vector, and the three of them have two."""
-    ngrams = _ngrams(3)
+def test_each_length_has_a_row_of_its_last_symbols() -> None:
+    """After "ab" and another beginning, the two symbols have one row, and the three of them have two."""
+    torch.manual_seed(3)
+    ngram_hash = NgramHash(V, 3, 1000)
     tokens = torch.tensor([[5, 0, 1], [6, 0, 1], [6, 1, 0]])
-    vectors, _ = ngrams(tokens, torch.zeros(2, 3, dtype=torch.int64))
-    two, three = vectors[:, -1].split(3, dim=1)
-    assert torch.equal(two[0], two[1]) and not torch.equal(three[0], three[1])
-    assert not torch.equal(two[1], two[2]), "the order of the symbols counts"
-    begun, _ = ngrams(tokens[:, 1:], torch.zeros(2, 3, dtype=torch.int64))
-    assert torch.equal(begun[:, -1, :3], two) and not torch.equal(begun[:, -1, 3:], three), "nothing was before them"
+    rows, _ = ngram_hash(tokens, torch.zeros(1, 3, 2, dtype=torch.int64))
+    two, three = rows[:, -1].t().tolist()
+    assert two[0] == two[1] and three[0] != three[1]
+    assert two[1] != two[2], "the order of the symbols counts"
+    begun, _ = ngram_hash(tokens[:, 1:], torch.zeros(1, 3, 2, dtype=torch.int64))
+    two_begun, three_begun = begun[:, -1].t().tolist()
+    assert two_begun == two and set(three_begun).isdisjoint(three), "nothing was before them"
 
 
 def test_the_networks_pass_the_kit() -> None:
@@ -71,7 +75,6 @@ def test_the_networks_pass_the_kit() -> None:
     class Trained(LSTMModel):
         def __init__(self, config: LSTMConfig, vocab_size: int) -> None:
             super().__init__(config, vocab_size)
-            assert self.ngrams is not None
             torch.nn.init.normal_(self.ngrams.table.weight)
 
     check_model(Trained, NETWORK)
@@ -89,5 +92,5 @@ def test_the_parameters_are_counted() -> None:
     norms = sum(parameter.numel() for parameter in model.norms.parameters())
     assert count_parameters(NETWORK, V) == sum(parameter.numel() for parameter in model.parameters()) - norms
     plain = dataclasses.replace(NETWORK, ngram_length=1)
-    assert LSTMModel(plain, V).ngrams is None
+    assert LSTMModel(plain, V).ngram_hash is None
     assert [spec.name for spec in LSTMModel(plain, V).state_spec] == ["h", "c"]

@@ -17,7 +17,7 @@ from gentext.config import Fraction, NonNegative
 from gentext.interfaces import StateSpec
 from gentext.plugins.models.dropout import Dropout, draw_factors, drop_symbols, replace_symbols
 from gentext.plugins.models.lstm_size import lstm_parameters, ngram_parameters
-from gentext.plugins.models.ngrams import NgramEmbedding
+from gentext.plugins.models.ngrams import NgramEmbedding, NgramHash
 from gentext.plugins.pytorch.device import check_memory
 from gentext.plugins.pytorch.recurrent import RecurrentModel, TorchState
 
@@ -78,12 +78,12 @@ def count_parameters(config: LSTMConfig, vocab_size: int) -> int:
     return network + ngram_parameters(config.ngram_length, config.ngram_rows, config.ngram_embedding, config.hidden)
 
 
-def describe_state(config: LSTMConfig) -> tuple[StateSpec, ...]:
-    """Return the state of a network; see `LSTMModel`."""
-    shape = (config.layers, None, config.hidden)
+def describe_state(config: LSTMConfig, networks: int = 1) -> tuple[StateSpec, ...]:
+    """Return the state of networks side by side; see `LSTMModel`. All of them read the same n-grams."""
+    shape = (networks * config.layers, None, config.hidden)
     specs: tuple[StateSpec, ...] = (StateSpec("h", shape), StateSpec("c", shape))
     if config.ngram_length > 1:
-        specs += (StateSpec("hashes", (config.ngram_length - 1, None), "int64"),)
+        specs += (StateSpec("hashes", (1, None, config.ngram_length - 1), "int64"),)
     return specs
 
 
@@ -91,8 +91,8 @@ class LSTMModel(RecurrentModel):
     """Hochreiter and Schmidhuber, "Long short-term memory", 1997, by torch.nn.LSTM.
 
     State: ``h`` and ``c``, float32 [layers, B, hidden], and where the model reads n-grams the ``hashes`` of the last
-    symbols, int64 [ngram_length - 1, B]. Each layer is its own nn.LSTM, so that norm and skip fit between; kernels and
-    cost are those of one module with several layers.
+    symbols, int64 [1, B, ngram_length - 1]. Each layer is its own nn.LSTM, so that norm and skip fit between; kernels
+    and cost are those of one module with several layers.
     """
 
     Config = LSTMConfig
@@ -105,13 +105,14 @@ class LSTMModel(RecurrentModel):
         self.embedding = nn.Embedding(vocab_size, config.embedding) if config.embedding else None
         #: Size of what the first layer reads of the symbol itself; what it reads of the n-grams follows.
         self.symbol_size = config.embedding or vocab_size
-        self.ngrams: NgramEmbedding | None = None
         input_size = self.symbol_size
+        self.ngram_hash: NgramHash | None = None
         if config.ngram_length > 1:
+            self.ngram_hash = NgramHash(vocab_size, config.ngram_length, config.ngram_rows)
             self.ngrams = NgramEmbedding(
-                vocab_size, config.ngram_length, config.ngram_rows, config.ngram_embedding, config.ngram_dropout
+                config.ngram_length, config.ngram_rows, config.ngram_embedding, config.ngram_dropout
             )
-            input_size += (config.ngram_length - 1) * config.ngram_embedding
+            input_size += self.ngrams.size
         self.lstms = nn.ModuleList(
             nn.LSTM(config.hidden if layer else input_size, config.hidden, batch_first=True)
             for layer in range(config.layers)
@@ -141,8 +142,8 @@ class LSTMModel(RecurrentModel):
     def symbol_axes(self) -> dict[str, int]:
         """Return the axis of the symbols in each tensor that has a row for each; see `SupportsSymbolAxes`."""
         input_axes = {"lstms.0.weight_ih_l0": 1} if self.embedding is None else {"embedding.weight": 0}
-        if self.ngrams is not None:
-            input_axes["ngrams.codes"] = 0
+        if self.ngram_hash is not None:
+            input_axes["ngram_hash.codes"] = 0
         return {**input_axes, "head.weight": 0, "head.bias": 0}
 
     def scale_logits(self, factor: float) -> None:
@@ -170,9 +171,9 @@ class LSTMModel(RecurrentModel):
         x = self._embed_tokens(tokens)
         if self.training and self.config.symbol_dropout:
             x = drop_symbols(x, tokens, self.vocab_size, self.config.symbol_dropout)
-        if self.ngrams is not None:
-            vectors, *hashes = self.ngrams(tokens, *hashes)
-            x = torch.cat([x, vectors], dim=2)
+        if self.ngram_hash is not None:
+            rows, *hashes = self.ngram_hash(tokens, *hashes)
+            x = torch.cat([x, self.ngrams(rows)], dim=2)
         output_sum: Tensor | None = None
         new_h, new_c = [], []
         for layer, (lstm, norm) in enumerate(zip(self.lstms, self.norms, strict=True)):
@@ -195,17 +196,23 @@ class LSTMModel(RecurrentModel):
         symbol's embedding as the other layers read their inputs.
         What depends on weights alone (the gates' order, the table of layer 0) an export computes once.
         """
-        output, new_state = self.step_layers(tokens, state)
-        return self.head(output), new_state
-
-    def step_layers(self, tokens: Tensor, state: TorchState) -> tuple[Tensor, TorchState]:
-        """Return what the head reads at one position [B, hidden], and the new state."""
         h, c, *hashes = state
+        rows, new_hashes = self.step_hashes(tokens, hashes)
+        output, new_h, new_c = self.step_layers(tokens, rows, h, c)
+        return self.head(output), (new_h, new_c, *new_hashes)
+
+    def step_hashes(self, tokens: Tensor, hashes: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the rows of the n-grams that end at one position, if the model reads any, and the new hashes."""
+        if self.ngram_hash is None:
+            return [], []
+        rows, new_hashes = self.ngram_hash.step(tokens, *hashes)
+        return [rows], [new_hashes]
+
+    def step_layers(self, tokens: Tensor, rows: list[Tensor], h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what the head reads at one position [B, hidden], and the new h and c."""
         reads_table = self.embedding is None or self.vocab_size <= MAX_TABLE_SYMBOLS
         inputs = [] if reads_table else [self._embed_tokens(tokens)]
-        if self.ngrams is not None:
-            vectors, *hashes = self.ngrams.step(tokens, *hashes)
-            inputs.append(vectors)
+        inputs += [self.ngrams.step(ngram_rows) for ngram_rows in rows]
         output_sum: Tensor | None = None
         new_h, new_c = [], []
         for layer, (lstm, norm) in enumerate(zip(self.lstms, self.norms, strict=True)):
@@ -228,7 +235,7 @@ class LSTMModel(RecurrentModel):
             new_h.append(h_layer)
             new_c.append(c_layer)
         assert output_sum is not None
-        return output_sum, (torch.stack(new_h), torch.stack(new_c), *hashes)
+        return output_sum, torch.stack(new_h), torch.stack(new_c)
 
     def _embed_tokens(self, tokens: Tensor) -> Tensor:
         """Return the input of the first layer [B, T, embedding], or [B, T, V] without an embedding."""

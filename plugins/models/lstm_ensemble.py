@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gentext.interfaces import StateSpec
 from gentext.plugins.models.lstm import BYTES_PER_WEIGHT, LSTMConfig, LSTMModel, count_parameters, describe_state
 from gentext.plugins.pytorch.device import check_memory
 from gentext.plugins.pytorch.recurrent import RecurrentModel, TorchState
@@ -33,7 +32,8 @@ class LSTMEnsemble(RecurrentModel):
     theirs. In training each member has a loss of its own (`member_logits`): networks that are trained by the loss of
     their mean become parts of one network, which learns the text by heart as a large one does.
 
-    State: that of `LSTMModel`, with the first axis of each tensor ``members`` times as long; the first member is first.
+    State: that of `LSTMModel`, with the first axis of ``h`` and ``c`` ``members`` times as long; the first member is
+    first. All members choose the rows of their n-grams by the same hashes.
     """
 
     Config = LSTMEnsembleConfig
@@ -44,7 +44,9 @@ class LSTMEnsemble(RecurrentModel):
         parameters = config.members * count_parameters(config, vocab_size)
         check_memory(parameters, BYTES_PER_WEIGHT, torch.device("cpu"), "to hold")
         self.members = nn.ModuleList(LSTMModel(config, vocab_size) for _ in range(config.members))
-        self.state_spec = tuple(_repeat_state(spec, config.members) for spec in describe_state(config))
+        for member in self._networks():
+            member.ngram_hash = self._networks()[0].ngram_hash
+        self.state_spec = describe_state(config, config.members)
 
     def prepare(self, counts: NDArray[np.int64]) -> None:
         """Prepare each member; see `LSTMModel.prepare`."""
@@ -79,11 +81,12 @@ class LSTMEnsemble(RecurrentModel):
 
     def step(self, tokens: Tensor, state: TorchState) -> tuple[Tensor, TorchState]:
         """One position: the members' steps up to their heads, all of which are one product."""
+        rows, hashes = self._networks()[0].step_hashes(tokens, list(state[2:]))
         outputs, new_states = [], []
-        for member, member_state in zip(self._networks(), self._split_state(state), strict=True):
-            output, new_state = member.step_layers(tokens, member_state)
+        for member, (h, c, *_) in zip(self._networks(), self._split_state(state), strict=True):
+            output, new_h, new_c = member.step_layers(tokens, rows, h, c)
             outputs.append(output)
-            new_states.append(new_state)
+            new_states.append((new_h, new_c, *hashes))
         heads = [member.head for member in self._networks()]
         weight = torch.cat([head.weight for head in heads], dim=1) / len(heads)
         bias = torch.stack([head.bias for head in heads]).mean(0)
@@ -94,8 +97,9 @@ class LSTMEnsemble(RecurrentModel):
 
     def _split_state(self, state: TorchState) -> list[TorchState]:
         """Return the state of each member."""
-        chunks = [tensor.chunk(self.config.members) for tensor in state]
-        return list(zip(*chunks, strict=True))
+        h, c, *hashes = state
+        chunks = zip(h.chunk(self.config.members), c.chunk(self.config.members), strict=True)
+        return [(member_h, member_c, *hashes) for member_h, member_c in chunks]
 
     def _by_full_name(self, mappings: list[dict[str, int]]) -> dict[str, int]:
         """Return what the members say of their tensors, under the names that these have in the ensemble."""
@@ -106,13 +110,7 @@ class LSTMEnsemble(RecurrentModel):
         }
 
 
-def _repeat_state(spec: StateSpec, members: int) -> StateSpec:
-    """Return what a tensor of the state is for all members, by what it is for each."""
-    first_axis = spec.shape[0]
-    assert first_axis is not None
-    return dataclasses.replace(spec, shape=(members * first_axis, *spec.shape[1:]))
-
-
 def _join_states(states: list[TorchState]) -> TorchState:
     """Return the state of all members from that of each."""
-    return tuple(torch.cat(tensors) for tensors in zip(*states, strict=True))
+    h, c, *hashes = zip(*states, strict=True)
+    return (torch.cat(h), torch.cat(c), *(member_hashes[0] for member_hashes in hashes))
