@@ -29,7 +29,7 @@ MIN_SYMBOLS_PER_PARAMETER, HIDDEN_STEP, MIN_HIDDEN_SHARE = 6.0, 32, 0.7
 MIN_SYMBOLS_PER_ROW, MIN_NGRAM_ROWS = 20, 256
 #: Passes from which some positions have no n-grams in training, since those of a text that is read often are learned by
 #: heart. Their share grows so much with each doubling of the passes, up to this.
-MIN_NGRAM_DROPOUT_PASSES, NGRAM_DROPOUT_PER_DOUBLING, MAX_NGRAM_DROPOUT = 2.0, 0.2, 0.5
+MIN_NGRAM_DROPOUT_PASSES, NGRAM_DROPOUT_PER_DOUBLING, MAX_NGRAM_DROPOUT = 2.0, 0.1, 0.3
 #: The models whose parameters the rules can count.
 MODELS = ("lstm", "lstm_ensemble")
 #: Steps of the shortest run measured: one pass over 0.4 MB in batches of 16 x 100.
@@ -114,7 +114,7 @@ def adjust_to_budget(config: ConfigTable, free: Collection[str], facts: Training
     if "batch" not in batcher or "length" not in batcher:
         return []
     changes = []
-    if budget.timed and not facts.records and "model.hidden" in free:
+    if budget.timed and "model.hidden" in free:
         hidden, budget = _hidden_for_budget(config, facts, budget)
         if hidden != model["hidden"]:
             changes.append(Change("model.hidden", hidden, f"little time for {model['hidden']}"))
