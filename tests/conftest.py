@@ -28,7 +28,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 #: Options under which a training run takes a fraction of a second.
 TINY = (
     *("--set", "model.hidden=8", "--set", "model.embedding=4"),
-    *("--set", "model.ngram_rows=16", "--set", "model.ngram_embedding=2"),
+    *("--set", "model.ngram_length=4", "--set", "model.ngram_rows=16", "--set", "model.ngram_embedding=2"),
     *("--set", "batcher.batch=2", "--set", "batcher.length=8"),
     *("--precision", "fp32", "--set", "run.threads=1"),  # more threads wait for each other where two tests run
 )
@@ -169,7 +169,8 @@ def compiled_model(tmp_path_factory: pytest.TempPathFactory, tiny_text: Path, op
     from compiled_model import build_compiled_model
 
     folder = tmp_path_factory.mktemp("compiled_model")
-    sizes = ("model.hidden=48", "model.embedding=16", "model.ngram_rows=64", "model.ngram_embedding=8")
+    ngrams = ("model.ngram_length=4", "model.ngram_rows=64", "model.ngram_embedding=8")
+    sizes = ("model.hidden=48", "model.embedding=16", *ngrams)
     sizes += ("batcher.batch=4", "batcher.length=16")
     options = [word for size in (*sizes, "run.threads=1") for word in ("--set", size)]
     code, _, err = run_gen("train", tiny_text, "--run", folder / "run", *options, "--steps", 30, "--no-export")

@@ -57,7 +57,7 @@ def test_training_ends_with_int8_and_the_losses_that_gen_eval_measures(run: Path
     assert (card["precision"], card["precision_noisy"]) == ("int8", True)
     # One layer reads n-grams and its own output, the other both layers; the head reads the last one.
     vocab_size = open_file(run / "generator.onnx", "cpu").bundle.vocab_size
-    matrices = (3 * 32 + 48) * 4 * 48 + 2 * 48 * 4 * 48 + 48 * vocab_size
+    matrices = (4 * 32 + 48) * 4 * 48 + 2 * 48 * 4 * 48 + 48 * vocab_size
     assert 4 * matrices <= card_of(tmp_path)["weight_bytes"] < 4.4 * matrices
     assert matrices <= card["weight_bytes"] < 1.4 * matrices, "a byte for each weight, four for each scale and bias"
     assert [f"{loss:.4f}" for loss in card["precision_losses"].values()] == list(losses)
