@@ -257,6 +257,17 @@ def test_the_vectors_of_ngrams_are_stored_in_8_bits(compiled_model: CompiledMode
     assert not {"ReduceMax", "DequantizeLinear"} & operators
 
 
+def test_vectors_that_are_also_an_output_stay_floats(compiled_model: CompiledModel) -> None:
+    step = onnx.ModelProto.FromString(compiled_model.step.SerializeToString())
+    sizes = {tensor.name: list(tensor.dims) for tensor in step.graph.initializer}
+    [lookup] = [
+        node for node in step.graph.node if node.op_type == "Gather" and sizes.get(node.input[0]) == [3 * 64, 8]
+    ]
+    step.graph.output.append(onnx.helper.make_tensor_value_info(lookup.output[0], onnx.TensorProto.FLOAT, None))
+    constants = to_int8(step, compiled_model.bundle).graph.initializer
+    assert lookup.input[0] in {tensor.name for tensor in constants}
+
+
 def int8_constants(compiled_model: CompiledModel) -> dict[str, Any]:
     """Return the constants of the step in 8 bits, by name."""
     graph = to_int8(compiled_model.step, compiled_model.bundle).graph

@@ -80,6 +80,7 @@ def _find_integers(graph: onnx.GraphProto, weights: dict[str, NDArray[Any]], bou
     for node in graph.node:
         for name in node.input:
             readers.setdefault(name, []).append(node)
+    output_names = {value_info.name for value_info in graph.output}
     integer_names: set[str] = set()
     for node in graph.node:
         if not _reads_small_numbers(node, weights):
@@ -90,7 +91,7 @@ def _find_integers(graph: onnx.GraphProto, weights: dict[str, NDArray[Any]], bou
             names.append(reader.output[0])
             reader = _only_reader(readers, names[-1])
         is_product = reader is not None and _constant_weight(reader, weights) is not None
-        if is_product and np.all(bounds.get(names[-1], UNBOUNDED) == 1):
+        if is_product and output_names.isdisjoint(names) and np.all(bounds.get(names[-1], UNBOUNDED) == 1):
             integer_names.update(names)
     return integer_names
 
