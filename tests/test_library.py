@@ -39,6 +39,7 @@ Gen = Callable[..., tuple[int, str, str]]
 TINY: dict[str, Any] = {
     "model.hidden": 8,
     "model.embedding": 4,
+    "model.ngram_length": 4,
     "model.ngram_rows": 16,
     "model.ngram_embedding": 2,
     "batcher.batch": 2,
