@@ -65,27 +65,33 @@ class Content(NamedTuple):
         return logprobs
 
 
+NO_CONTENT = Content("", np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
+
+
 class ContentDecoder:
     """Turns tokens into content, a few at a time. Bytes that are no UTF-8 become the replacement character."""
 
     def __init__(self, bundle: Bundle) -> None:
         self._symbols = bundle.token_bytes
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._unfinished = NO_CONTENT
+        """The last tokens, behind none of which a character ends."""
 
     def decode(self, tokens: Sequence[int], logprobs: Sequence[float]) -> Content:
+        """Take tokens, and return the content up to the last one that ends with a character."""
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         text, ends = "", []
-        for token in tokens:
-            text += self._decoder.decode(self._symbols[token])
-            ends.append(-1 if self.is_unfinished else len(text))
-        return Content(text, np.array(tokens, np.int64), np.array(ends, np.int64), np.array(logprobs, np.float32))
+        all_tokens = np.append(self._unfinished.tokens, np.array(tokens, np.int64))
+        for token in all_tokens.tolist():
+            text += decoder.decode(self._symbols[token])
+            ends.append(-1 if decoder.getstate()[0] else len(text))
+        all_logprobs = np.append(self._unfinished.logprobs, np.array(logprobs, np.float32))
+        content, self._unfinished = Content(text, all_tokens, np.array(ends, np.int64), all_logprobs).cut(len(text))
+        return content
 
     @property
     def is_unfinished(self) -> bool:
         """Whether the last token ends within a character."""
-        return bool(self._decoder.getstate()[0])
-
-
-NO_CONTENT = Content("", np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
+        return bool(len(self._unfinished.tokens))
 
 
 @dataclasses.dataclass(eq=False)

@@ -217,7 +217,10 @@ class TextTree:
         return piece
 
     def _draw(self, parent: Piece, seed: int) -> Generator[str, None, None]:
-        """Write behind a piece until the text ends or the iterator is closed."""
+        """Write behind a piece until the text ends or the iterator is closed.
+
+        A text that has its length ends where a character does: until then the model draws on.
+        """
         request = self._request("", self.options, seed)
         state = yield from self._compute_state(parent)
         slot = self._slots.join(request, state)
@@ -231,24 +234,20 @@ class TextTree:
                     symbols = len(drawn.tokens) - (drawn.finish == "end")  # the end of a record is no part of the text
                     content = decoder.decode(drawn.tokens[:symbols], drawn.logprobs[:symbols])
                     piece.content = piece.content.join(content)
-                    if piece not in parent.children:
+                    if piece.text and piece not in parent.children:
                         parent.children.append(piece)
                     self.finish = drawn.finish
                     yield content.text
+                if slot.is_free and self.finish == "length" and decoder.is_unfinished:
+                    request = self._request("", self.options._replace(length=1), seed)
+                    slot = self._slots.join(request, _clean(slot.last_state))
                 if len(piece.text) >= PIECE_CHARACTERS and not decoder.is_unfinished and not slot.is_free:
                     piece.state = _clean(self._slots.state(slot))
                     parent, piece = piece, Piece(piece, self.options, seed, self._calls)
         finally:
-            self._end_piece(piece, slot, decoder)
-
-    def _end_piece(self, piece: Piece, slot: Slot, decoder: ContentDecoder) -> None:
-        """Leave the slot, with a piece that ends where a character does."""
-        is_complete = slot.is_free and not decoder.is_unfinished
-        self._slots.leave(slot)
-        piece.state = _clean(slot.last_state) if is_complete else None
-        piece.content, _ = piece.content.cut(len(piece.text))
-        if not piece.text and piece.parent is not None and piece in piece.parent.children:
-            piece.parent.children.remove(piece)
+            is_complete = slot.is_free and not decoder.is_unfinished
+            self._slots.leave(slot)
+            piece.state = _clean(slot.last_state) if is_complete else None
 
     def _compute_state(self, piece: Piece) -> Generator[str, None, RowState | None]:
         """Return the state behind a piece; where a piece was divided, draw or read its symbols again."""
@@ -269,7 +268,7 @@ class TextTree:
 
 
 def _clean(state: RowState | None) -> RowState | None:
-    """Return a state without characters that may become a stop string: here they are part of the text already."""
+    """Return a state without characters that wait, as they may become a stop string: the text has them already."""
     if state is None:
         return None
-    return dataclasses.replace(state, decoder=dataclasses.replace(state.decoder, pending=""))
+    return dataclasses.replace(state, decoder=dataclasses.replace(state.decoder, pending="", excess=""))

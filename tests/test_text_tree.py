@@ -143,6 +143,16 @@ def test_half_a_character_is_no_end(byte_model: TextModel) -> None:
     retrace(tree, byte_model, whole)
 
 
+def test_a_text_ends_where_a_character_does(byte_model: TextModel) -> None:
+    """Bytes that are no UTF-8 may give a text its last character while the next one has begun."""
+    for seed in range(8):
+        tree, text = make_tree(byte_model, seed=seed, length=1), ""
+        for _ in range(25):
+            text = write(tree, text)
+        assert text == byte_model.write(length=len(text), seed=seed)
+        assert not any(piece.state is None for piece, _ in find_pieces(tree._root, text)[0][1:])
+
+
 def test_each_branch_has_a_seed_of_its_own(model: TextModel) -> None:
     tree = make_tree(model, seed=2**64 - 1)
     first = write(tree, "ab")
