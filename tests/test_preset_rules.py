@@ -121,8 +121,16 @@ def test_any_text_and_budget_give_values_that_can_be(
             {"model.dropout": 0.2, "model.ngram_dropout": 0.3, "trainer.weight_decay": 1.0},
         ),
         (
+            {"symbols": 1_800_000, "passes": 4, "model": Scalable},
+            {"model.ngram_dropout": 0.2, "trainer.weight_decay": 1.0},
+        ),
+        (
+            {"symbols": 1_800_000, "passes": 5, "model": Scalable, "settings": ("model.ngram_length=0",)},
+            {"trainer.weight_decay": 1.0},
+        ),
+        (
             {"symbols": 1_800_000, "passes": 5, "model": Scalable},
-            {**FEW_NGRAMS, "trainer.weight_decay": 1.0},
+            {**FEW_NGRAMS, "trainer.calibration": 10_000, **FALLING_DECAY},
         ),
         (
             {"symbols": 1_800_000, "passes": 6, "model": Scalable},

@@ -67,6 +67,9 @@ MEASURED_PARAMETERS_PER_SYMBOL = 2.0
 #: keeps the probabilities away from how frequent symbols are. Over a text that makes them safer, but calibration is
 #: better: where the logits are calibrated, the decay falls.
 MIN_DECAY_PASSES, WEIGHT_DECAY = 2.0, 1.0
+#: Passes above which the logits of a text are calibrated: of a model that reads n-grams, which learns a text by heart
+#: sooner, and of another one.
+NGRAM_CALIBRATION_PASSES, CALIBRATION_PASSES = 4.0, 5.0
 #: Symbols of a text that is read often by which the logits are scaled: at most so many, and at most this part of it.
 #: Fewer than the least number would give a scale that is off by more than it corrects.
 MAX_CALIBRATION, MAX_CALIBRATION_SHARE, MIN_CALIBRATION = 10_000, 0.02, 2_000
@@ -88,7 +91,7 @@ def adjust_to_text(config: ConfigTable, free: Collection[str], facts: TrainingFa
         if hidden != preset_hidden:
             ratio = _parameters_per_symbol(config, facts, preset_hidden)
             changes.append(Change("model.hidden", hidden, f"{preset_hidden} would be {ratio:.0f} parameters a symbol"))
-    if "model.ngram_rows" in free:
+    if "model.ngram_rows" in free and _reads_ngrams(config):
         preset_rows = ngram_rows = config["model"]["ngram_rows"]
         while ngram_rows // 2 >= MIN_NGRAM_ROWS and ngram_rows * MIN_SYMBOLS_PER_ROW > facts.symbols:
             ngram_rows //= 2
@@ -141,7 +144,7 @@ def adjust_to_budget(config: ConfigTable, free: Collection[str], facts: Training
         changes.append(Change("trainer.warmup", steps // 10, f"{steps:,} steps"))
     if steps < MIN_STEPS:  # too few to over-fit, however often a short text is read
         return changes
-    if "model.ngram_dropout" in free and passes >= MIN_NGRAM_DROPOUT_PASSES:
+    if "model.ngram_dropout" in free and _reads_ngrams(config) and passes >= MIN_NGRAM_DROPOUT_PASSES:
         ngram_dropout = _ngram_dropout_for_passes(passes)
         if ngram_dropout > model["ngram_dropout"]:
             changes.append(Change("model.ngram_dropout", ngram_dropout, f"{passes:.0f} passes"))
@@ -262,10 +265,15 @@ def _calibration_for_passes(
     can_scale = isinstance(facts.model, type) and issubclass(facts.model, SupportsLogitScale)
     if "trainer.calibration" not in free or not can_scale:
         return None
-    if facts.records or passes <= MAX_PASSES_WITHOUT_DROPOUT or _is_too_small_to_overfit(config, facts):
+    min_passes = NGRAM_CALIBRATION_PASSES if _reads_ngrams(config) else CALIBRATION_PASSES
+    if facts.records or passes <= min_passes or _is_too_small_to_overfit(config, facts):
         return None
     symbols = min(MAX_CALIBRATION, int(MAX_CALIBRATION_SHARE * facts.symbols))
     return Change("trainer.calibration", symbols, f"{passes:.0f} passes") if symbols >= MIN_CALIBRATION else None
+
+
+def _reads_ngrams(config: ConfigTable) -> bool:
+    return bool(config["model"].get("ngram_length", 0) > 1)
 
 
 def _is_too_small_to_overfit(config: ConfigTable, facts: TrainingFacts) -> bool:

@@ -8,8 +8,9 @@ from gentext.plugins.pytorch.distributed import ProcessGroup
 from gentext.plugins.trainers.learner import Learner
 from gentext.plugins.trainers.options import StepOptions
 
-#: Steps are timed for this number of seconds, but at least and at most these numbers of steps.
-PROBE_SECONDS, PROBE_MIN_STEPS, PROBE_MAX_STEPS = 2.0, 3, 30
+#: Steps are taken for this number of seconds, but at least and at most these numbers of steps. The later half is timed:
+#: the first step allocates memory, and the next ones may be slower too, by a tenth and more.
+PROBE_SECONDS, PROBE_MIN_STEPS, PROBE_MAX_STEPS = 4.0, 3, 40
 #: Learning rate of the timed steps, which change a copy of the model.
 PROBE_RATE = 1e-9
 
@@ -25,8 +26,8 @@ def time_steps(learner: Learner, process_group: ProcessGroup) -> float:
         learner.step(len(step_seconds) % batcher.steps_per_epoch, options)
         step_seconds.append(time.perf_counter() - began_at)
         step_symbols.append(learner.symbols)
-    # The first step allocates memory and is slower. Batches of records differ in their symbols.
-    return sum(step_seconds[1:]) / sum(step_symbols[1:])
+    first = len(step_seconds) // 2
+    return sum(step_seconds[first:]) / sum(step_symbols[first:])  # batches of records differ in their symbols
 
 
 def _needs_another_step(step_seconds: list[float]) -> bool:
