@@ -130,7 +130,7 @@ def test_any_text_and_budget_give_values_that_can_be(
         ),
         (
             {"symbols": 1_800_000, "passes": 5, "model": Scalable},
-            {**FEW_NGRAMS, "trainer.calibration": 10_000, **FALLING_DECAY},
+            {**FEW_NGRAMS, "trainer.calibration": 10_000, "trainer.weight_decay": 1.0},
         ),
         (
             {"symbols": 1_800_000, "passes": 6, "model": Scalable},

@@ -65,8 +65,8 @@ MEASURED_PARAMETERS_PER_SYMBOL = 2.0
 #: Passes from which the weight decay is raised, and its value then; over records always. Muon's steps all have the same
 #: size, so in long runs the weights would grow too large. Over records the decay falls with the rate: a constant one
 #: keeps the probabilities away from how frequent symbols are. Over a text that makes them safer, but calibration is
-#: better: where the logits are calibrated, the decay falls.
-MIN_DECAY_PASSES, WEIGHT_DECAY = 2.0, 1.0
+#: better: above some passes the decay of a text that is calibrated falls, too.
+MIN_DECAY_PASSES, FALLING_DECAY_PASSES, WEIGHT_DECAY = 2.0, 5.0, 1.0
 #: Passes above which the logits of a text are calibrated: of a model that reads n-grams, which learns a text by heart
 #: sooner, and of another one.
 NGRAM_CALIBRATION_PASSES, CALIBRATION_PASSES = 4.0, 5.0
@@ -159,7 +159,8 @@ def adjust_to_budget(config: ConfigTable, free: Collection[str], facts: Training
         calibration = _calibration_for_passes(config, free, facts, passes)
         if calibration is not None:
             changes.append(calibration)
-        if (facts.records or calibration is not None) and "trainer.decay_schedule" in free:
+        falls = facts.records or (calibration is not None and passes > FALLING_DECAY_PASSES)
+        if falls and "trainer.decay_schedule" in free:
             changes.append(Change("trainer.decay_schedule", "falling", reason))
     if "model.dropout" in free and not is_small_model:
         ratio = _parameters_per_symbol(config, facts, model["hidden"])
