@@ -239,8 +239,7 @@ class TextTree:
                     self.finish = drawn.finish
                     yield content.text
                 if slot.is_free and self.finish == "length" and decoder.is_unfinished:
-                    request = self._request("", self.options._replace(length=1), seed)
-                    slot = self._slots.join(request, _clean(slot.last_state))
+                    slot = self._slots.join(dataclasses.replace(request, length=1), _clean(slot.last_state))
                 if len(piece.text) >= PIECE_CHARACTERS and not decoder.is_unfinished and not slot.is_free:
                     piece.state = _clean(self._slots.state(slot))
                     parent, piece = piece, Piece(piece, self.options, seed, self._calls)
