@@ -31,6 +31,7 @@ TINY = (
     *("--set", "model.ngram_length=4", "--set", "model.ngram_rows=16", "--set", "model.ngram_embedding=2"),
     *("--set", "batcher.batch=2", "--set", "batcher.length=8"),
     *("--precision", "fp32", "--set", "run.threads=1"),  # more threads wait for each other where two tests run
+    *("--set", "run.measurements=1"),  # each writes a sample and draws a picture, which takes longer than the steps
 )
 
 
