@@ -256,7 +256,10 @@ def main() -> None:
     if len(texts) > 1:
         print("the runs have learned from different texts: their losses do not compare", file=sys.stderr)
     with trainings.temporary_folder() as folder:
-        files = [file for run in options.runs for file in export_files(run, options.precisions, Path(folder))]
+        try:
+            files = [file for run in options.runs for file in export_files(run, options.precisions, Path(folder))]
+        except GenError as error:
+            parser.error(str(error))
         rates = measure_rates(files, options.rows, options.seconds, options.repeats)
     table = table_rows(files, options.rows, rates)
     if options.markdown:

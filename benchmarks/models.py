@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 from gentext.cli.app import main as gen
+from gentext.errors import GenError
 from gentext.export.exporter import ExportOptions, export_run
 from gentext.run import GENERATOR_FILE, open_run, write_bytes
 
@@ -24,7 +25,7 @@ CARDS = {
         "summary": "verse and prose in the manner of William Shakespeare's plays",
         "edition": "the text tinyshakespeare of gen corpora: 40,000 lines from the plays, without its last tenth",
         "license": {"text": "public domain", "weights": "MIT"},
-        # Tables of n-grams would make the file larger, and from five passes on 256 units without them are as good.
+        # Tables of n-grams would make the file larger. After five passes 256 units without them were as good.
         "command": "gen train tinyshakespeare --preset small --epochs 16 --seed 1 "
         "--set model.ngram_length=0 --set model.hidden=256 --set model.embedding=128 "
         "--set batcher.batch=64 --set run.threads=1",
@@ -54,7 +55,10 @@ def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         for name in CARDS:
-            make_model(name, runs.get(name), Path(folder))
+            try:
+                make_model(name, runs.get(name), Path(folder))
+            except GenError as error:
+                parser.error(f"{name}: {error}")
 
 
 if __name__ == "__main__":

@@ -66,13 +66,13 @@ def export(
     source = open_run(run)
     try:
         from gentext.export.exporter import ExportOptions, export_run, options_of_run
-        from gentext.export.precision import CUDA_PRECISIONS, PRECISIONS
         from gentext.plugins.samplers.session import MAX_UNROLLED_POSITIONS
     except ModuleNotFoundError:
         raise MissingExtra("gen export", "train") from None
-    choices = ("auto", *PRECISIONS, *CUDA_PRECISIONS, "fastest")
-    if precision is not None and precision not in choices:
-        raise UsageError(f"--precision {precision}: expected {', '.join(choices[:-1])} or {choices[-1]}")
+    if precision is None:
+        options = options_of_run(build_config(Settings, source.config.get("run", {}), "run"), unroll)
+    else:
+        options = ExportOptions(precision, unroll=unroll)
     if unroll and precision == "int8":
         raise UsageError("--unroll with int8: CUDA has no such integer products in onnxruntime; take fp32 or fp16")
     if limit is not None and not limit >= 0:
@@ -86,10 +86,6 @@ def export(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"-o {folder}: cannot be made ({error.strerror}); name another folder") from None
-    if precision is None:
-        options = options_of_run(build_config(Settings, source.config.get("run", {}), "run"), unroll)
-    else:
-        options = ExportOptions(precision, unroll=unroll)
     options = dataclasses.replace(options, chain=split_names(chain), limit=options.limit if limit is None else limit)
     for line in export_run(source, folder, options):
         say(line)

@@ -19,7 +19,7 @@ from gentext.bundle import METADATA_PREFIX, Bundle
 from gentext.chain import Chain, LinkArrays
 from gentext.console import progress, warn
 from gentext.describe import chain_of, configured_chain, describe_model, load_run_tokenizer
-from gentext.errors import ExportError, PluginError, RunError
+from gentext.errors import ExportError, PluginError, RunError, UsageError
 from gentext.export.generator.compiler import Compiler
 from gentext.export.network.fp16 import to_fp16
 from gentext.export.network.int8 import to_int8
@@ -56,7 +56,7 @@ UNROLLED_POSITIONS = 32
 
 @dataclasses.dataclass(frozen=True)
 class ExportOptions:
-    """The options of ``gen export``."""
+    """The options of ``gen export``. Raises UsageError for an unknown precision."""
 
     precision: str = "auto"
     """Arithmetic of the matrix products: one of PRECISIONS or CUDA_PRECISIONS; auto for int8 unless its loss is above
@@ -71,6 +71,11 @@ class ExportOptions:
     """Positions of an unrolled generator beside it, for CUDA; 0: none."""
     card: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Entries that the cards of the files have beside their own."""
+
+    def __post_init__(self) -> None:
+        choices = ("auto", *PRECISIONS, *CUDA_PRECISIONS, "fastest")
+        if self.precision not in choices:
+            raise UsageError(f"--precision {self.precision}: expected {', '.join(choices[:-1])} or {choices[-1]}")
 
     @property
     def cost_limit(self) -> float:

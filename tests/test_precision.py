@@ -15,6 +15,7 @@ from helpers import fails
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gentext.errors import UsageError
 from gentext.export.exporter import ExportJob, ExportOptions, options_of_run
 from gentext.export.precision import LossReport, count_measured_symbols
 from gentext.plugins.samplers.session import open_file
@@ -135,6 +136,11 @@ def test_what_is_for_cuda_stays_in_fp32() -> None:
     assert options_of_run(Settings(device="cpu"), unroll=2) == ExportOptions("fp32", unroll=2)
     assert options_of_run(Settings(device="cpu")) == ExportOptions("auto")
     assert options_of_run(Settings(device="cuda", export_precision="int8")).precision == "int8"
+
+
+def test_unknown_precision_is_no_int8_under_another_name() -> None:
+    with pytest.raises(UsageError, match="precision int7: expected auto, fp32, int8, fp16 or fastest"):
+        ExportOptions("int7")
 
 
 @given(st.integers(1, 10**7), st.integers(0, 10**10))
