@@ -19,6 +19,7 @@ from gentext.console import Bar, progress, say
 from gentext.data.decoding import files_below, join_files, read_blocks
 from gentext.errors import CorpusError, reason
 from gentext.folders import environment_folder
+from gentext.temporary import TEMPORARY_FOLDER, locked_folder, remove_abandoned
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,7 +197,11 @@ def _download_file(entry: CatalogueEntry, path: Path) -> Path:
     try:
         with progress(f"downloading {entry.name}", unit="MB") as bar:
             downloader = pooch.HTTPDownloader(progressbar=_DownloadBar(bar), chunk_size=1 << 16)
-            pooch.retrieve(str(entry.url), f"sha256:{entry.sha256}", path.name, path.parent, downloader=downloader)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            remove_abandoned(path.parent, TEMPORARY_FOLDER)
+            with locked_folder(path.parent) as folder:
+                pooch.retrieve(str(entry.url), f"sha256:{entry.sha256}", path.name, folder, downloader=downloader)
+                os.replace(folder / path.name, path)
     except OSError as error:  # the base class of requests' errors
         raise _download_error(entry, path, reason(_first_error(error))) from None
     except ValueError:

@@ -12,7 +12,6 @@ Contracts
     console  lines and progress bars on stderr for the user, and what a terminal may be shown
     reading  reads files and data of bounded size
     escapes  escapes in texts that a user types
-    folders  folders that environment variables choose
     interrupts  Ctrl-C, which stops training once everything is saved, and ends a text without end and any long call
     config  options of a component: a dataclass filled from presets, TOML and the command line
     settings  the settings of a run that belong to no component
@@ -34,7 +33,9 @@ Contracts
     draw  chooses a token from logits and a uniform number
 
 Files
+    temporary  locks of temporary files, and the removal of those of killed processes
     atomic  writes files that are complete or not there
+    folders  folders that environment variables choose
     run  a run folder
     removal  removes files that gentext made, and no others
     held_out  what a run holds out, in its folder

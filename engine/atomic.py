@@ -1,27 +1,37 @@
-"""Writes files that are complete, or not there at all."""
+"""Writes files that are complete, or not there at all.
+
+A file is written under another name beside it, forced to the disk and renamed. `gentext.temporary` removes what a
+process left that was killed meanwhile.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
 from gentext.errors import RunError
+from gentext.temporary import TEMPORARY_FILE, fcntl, lock, remove_abandoned, temporary_file_path
 
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """Write a file that is complete, or not there at all: temporary file, fsync, rename.
+    """Write a file that is complete, or not there at all.
 
     Raises RunError when the disk is full or the folder cannot be written.
     """
-    with _temporary_paths(path) as [temporary_path], _explain_failed_write(path):
-        with _open_synced(temporary_path) as file:
+    try:
+        with _temporary_file(path) as file:
             yield file
-        os.replace(temporary_path, path)
-        sync_folder(path.parent)
+            _sync(file)
+            _rename(file, path)
+    except OSError as error:
+        raise _failed_write(path, error) from error
 
 
 def atomic_write_all(contents: Mapping[Path, bytes | None]) -> None:
@@ -30,51 +40,88 @@ def atomic_write_all(contents: Mapping[Path, bytes | None]) -> None:
     None stands for a file that is removed. Raises RunError when the disk is full or the folder cannot be written; then
     all files are as they were, unless a rename itself fails.
     """
-    with _temporary_paths(*contents) as temporary_paths:
-        replacements = dict(zip(contents, temporary_paths, strict=True))
-        for path, content in contents.items():
-            if content is not None:
-                with _explain_failed_write(path), _open_synced(replacements[path]) as file:
-                    file.write(content)
-        for path, content in contents.items():
-            with _explain_failed_write(path):
-                if content is None:
-                    path.unlink(missing_ok=True)
+    path = Path()  # the one that is written at the moment
+    try:
+        with contextlib.ExitStack() as stack:
+            files: dict[Path, IO[bytes]] = {}
+            for path, content in contents.items():
+                if content is not None:
+                    files[path] = stack.enter_context(_temporary_file(path))
+                    files[path].write(content)
+                    _sync(files[path])
+            for path in contents:
+                if path in files:
+                    _rename(files[path], path)
                 else:
-                    os.replace(replacements[path], path)
-                sync_folder(path.parent)
-
-
-@contextlib.contextmanager
-def _temporary_paths(*paths: Path) -> Iterator[list[Path]]:
-    """Return the path of a temporary file beside each path. Those that were not renamed are removed at the end."""
-    temporary_paths = [path.parent / f".{path.name}.{os.urandom(4).hex()}.tmp" for path in paths]
-    try:
-        yield temporary_paths
-    finally:
-        for temporary_path in temporary_paths:
-            with contextlib.suppress(OSError):
-                temporary_path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _open_synced(path: Path) -> Iterator[IO[bytes]]:
-    """Create a file to write to, and force its content to the disk at the end."""
-    with path.open("xb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-
-
-@contextlib.contextmanager
-def _explain_failed_write(path: Path) -> Iterator[None]:
-    """Turn an OSError into a RunError that names the file."""
-    try:
-        yield
+                    path.unlink(missing_ok=True)
+                    sync_folder(path.parent)
     except OSError as error:
-        raise RunError(
-            f"{path}: cannot be written ({error.strerror or error}); what was there before is kept"
-        ) from error
+        raise _failed_write(path, error, sum(len(content or b"") for content in contents.values())) from error
+
+
+@contextlib.contextmanager
+def _temporary_file(path: Path) -> Iterator[IO[bytes]]:
+    """Create a locked file beside the one at ``path``. It is removed at the end, unless it was renamed."""
+    remove_abandoned(path.parent, TEMPORARY_FILE)
+    file = _create_locked(path)
+    try:
+        yield file
+    finally:
+        with contextlib.suppress(OSError):  # a full disk fails once more, now that the rest of the buffer is written
+            file.close()
+        with contextlib.suppress(OSError):
+            os.unlink(file.name)
+
+
+def _create_locked(path: Path) -> IO[bytes]:
+    while True:
+        temporary_path = temporary_file_path(path)
+        file = temporary_path.open("xb")
+        if lock(file.fileno(), temporary_path):
+            return file
+        file.close()
+
+
+def _sync(file: IO[bytes]) -> None:
+    """Force the content of a file to the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _rename(file: IO[bytes], path: Path) -> None:
+    """Give a temporary file its name. It stays locked until then, so that no other process removes it."""
+    if fcntl is None:  # Windows renames no file that is open
+        file.close()
+    os.replace(file.name, path)
+    sync_folder(path.parent)
+
+
+def _failed_write(path: Path, error: OSError, needed: int | None = None) -> RunError:
+    advice = advise_room(error, path.parent, needed)
+    return RunError(f"{path}: cannot be written ({error.strerror or error}); what was there before is kept{advice}")
+
+
+def advise_room(error: OSError, place: Path | int, needed: int | None = None) -> str:
+    """Return what to do about a full disk, as the end of a message; nothing for any other error.
+
+    :param place: a path or an open file on that disk.
+    :param needed: bytes that are to be written, where that is clear.
+    """
+    if error.errno != errno.ENOSPC:
+        return ""
+    try:
+        mode = os.stat(place).st_mode
+        free = shutil.disk_usage(place).free
+    except OSError:
+        return ""
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a device, such as /dev/full
+        return ""
+    needs = "" if needed is None else f"{_format_size(needed)} are needed, "
+    return f"; make room: {needs}{_format_size(free)} are free"
+
+
+def _format_size(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
 
 
 def write_bytes(path: Path, content: bytes) -> None:

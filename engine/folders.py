@@ -7,7 +7,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from gentext.atomic import advise_room
 from gentext.errors import ConfigError, RunError
+from gentext.temporary import TEMPORARY_FOLDER, locked_folder, remove_abandoned
 
 
 def environment_folder(variable: str) -> Path | None:
@@ -30,19 +32,23 @@ def environment_folder(variable: str) -> Path | None:
 def temporary_folder() -> Iterator[Path]:
     """Make a folder in the system's folder for temporary files, which is removed at the end.
 
-    Raises RunError when it cannot be made, or when a file in it cannot be written.
+    Removes those of killed processes, too. Raises RunError when it cannot be made, or when a file in it cannot be
+    written.
     """
     import tempfile  # only an export and a benchmark need it, and importing it takes time at every start
 
-    folder = ""
+    parent = folder = None
     try:
-        with tempfile.TemporaryDirectory(prefix="gentext-") as folder:
-            yield Path(folder)
+        parent = Path(tempfile.gettempdir())
+        remove_abandoned(parent, TEMPORARY_FOLDER)
+        with locked_folder(parent) as folder:
+            yield folder
     except OSError as error:
         # The error of a full disk names no file.
-        if folder and error.filename is not None and not str(error.filename).startswith(folder):
+        if folder and error.filename is not None and not str(error.filename).startswith(str(folder)):
             raise
+        room = advise_room(error, parent) if parent else ""
         raise RunError(
-            f"{folder or 'the folder for temporary files'}: cannot be written ({error.strerror}); "
-            f"make room there, or let TMPDIR name another folder"
+            f"{folder or 'the folder for temporary files'}: cannot be written ({error.strerror}){room or '; make room'}"
+            f" there, or let TMPDIR name another folder"
         ) from error

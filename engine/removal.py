@@ -8,24 +8,17 @@ from pathlib import Path
 
 from gentext.console import say
 from gentext.run import CHECKPOINTS_FOLDER, EVENTS_FOLDER, RUN_FILES
+from gentext.temporary import remove_temporary_file, temporary_file_target
 
 #: The names of the files in a run's two subfolders. A checkpoint has a role, a step, and a loss where it was measured.
 CHECKPOINT_NAME = re.compile(r"(last|best)-step([0-9]{6,})(?:-val([0-9]+\.[0-9]{4}))?\.safetensors")
 EVENT_FILE_NAME = re.compile(r"events\.tfevents\.[0-9]{10,}")
-#: Name of the temporary file in which `atomic_write` writes a file, with eight random characters.
-_TEMPORARY_NAME = re.compile(r"\.(.+)\.[a-z0-9_]{8}\.tmp", re.DOTALL)
 #: The names of all files that gentext writes into a run's folder, by subfolder; the folder itself comes last.
 _NAMES_BY_FOLDER = {
     CHECKPOINTS_FOLDER: CHECKPOINT_NAME,
     EVENTS_FOLDER: EVENT_FILE_NAME,
     "": re.compile("|".join(map(re.escape, RUN_FILES))),
 }
-
-
-def temporary_file_target(name: str) -> str | None:
-    """Return the name of the file that a temporary file was to become; None if the name is not that of one."""
-    match = _TEMPORARY_NAME.fullmatch(name)
-    return match[1] if match else None
 
 
 def find_gentext_files(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
@@ -44,7 +37,7 @@ def remove_temporary_files(run_folder: Path) -> None:
     for name, pattern in _NAMES_BY_FOLDER.items():
         for path in find_gentext_files(run_folder / name, pattern):
             if temporary_file_target(path.name):
-                path.unlink(missing_ok=True)
+                remove_temporary_file(path)
 
 
 def discard_run(run_folder: Path, kept_name: str) -> None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
+from helpers import start
 
 from gentext import run as runs
+from gentext.folders import temporary_folder
 from gentext.plugins.pytorch.checkpoint import find_checkpoints, link_as_best, tidy_checkpoints
 from gentext.removal import discard_run, temporary_file_target
 from gentext.run import Run, atomic_write
@@ -105,3 +111,60 @@ def test_discarded_run_with_checkpoints_elsewhere(copy: Path) -> None:
     discard_run(copy, "kept")
     assert names_below(checkpoints) == names_before
     assert (copy.parent / "kept" / "checkpoints").is_symlink() and not copy.exists()
+
+
+# -- what processes leave that are killed ---------------------------------------------------------
+
+
+def wait_for(folder: Path, pattern: str, count: int) -> set[Path]:
+    """Wait until so many paths of a folder match a pattern, and return them."""
+    end = time.monotonic() + 60
+    while len(paths := set(folder.glob(pattern))) < count:
+        assert time.monotonic() < end, paths
+        time.sleep(0.01)
+    return paths
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks of files as POSIX has them")
+def test_next_write_removes_what_a_killed_process_left_and_nothing_else(
+    tiny_run: Path, tiny_text: Path, tmp_path: Path
+) -> None:
+    scores, foreign = tmp_path / "scores.jsonl", tmp_path / ".scores.jsonl.0123abcd.tmp"
+    scores.write_text("those of before")
+    foreign.write_text("a year of work")
+    command = ("score", tiny_run, "-", "-o", scores)
+    killed = start(*command, stdin=subprocess.PIPE)
+    left = wait_for(tmp_path, ".*.gentext.tmp", 1)
+    killed.kill()
+    killed.communicate()
+    assert set(tmp_path.iterdir()) == {scores, foreign} | left
+    assert scores.read_text() == "those of before"
+    writers = [start(*command, stdin=subprocess.PIPE) for _ in range(2)]
+    while left & wait_for(tmp_path, ".*.gentext.tmp", 2):
+        time.sleep(0.01)
+    characters = tiny_text.read_text(encoding="utf-8")
+    for writer, text in zip(writers, (characters[:20], characters[:30]), strict=True):
+        _, err = writer.communicate(text.encode(), timeout=60)
+        assert writer.returncode == 0, err
+        assert json.loads(scores.read_text())["symbols"] == len(text)
+    assert set(tmp_path.iterdir()) == {scores, foreign}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks of folders as POSIX has them")
+def test_temporary_folders_of_killed_processes_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    script = "from gentext.folders import temporary_folder\nwith temporary_folder() as folder:\n"
+    script += "    (folder / 'model.onnx').touch()\n    print(folder, flush=True)\n    input()"
+    processes = [
+        subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    folders = [Path(process.stdout.readline().strip()) for process in processes if process.stdout]
+    processes[0].kill()
+    processes[0].communicate()
+    with temporary_folder() as folder:
+        assert set(tmp_path.iterdir()) == {folders[1], folder}
+    processes[1].communicate("\n")
+    assert processes[1].returncode == 0
+    assert list(tmp_path.iterdir()) == []
