@@ -265,6 +265,50 @@ def test_edits_keep_what_they_replace(browser: Browser) -> None:
     assert write(browser, "Tab").startswith(text)  # it is again what the model wrote, not typed
 
 
+def authors(browser: Browser) -> str:
+    """Return the author of each character that is seen: ``t`` for typed, ``w`` for written by the model."""
+    return str(
+        browser.run(
+            """[...document.querySelectorAll(".backdrop > .typed, .backdrop > .written")]
+            .map((piece) => piece.className[0].repeat(piece.textContent.length)).join("")"""
+        )
+    )
+
+
+def test_text_tells_who_wrote_what(browser: Browser, server: ServerProcess) -> None:
+    """A change leaves what stands behind it to its author, also after it was read again, stored, and linked to."""
+    text = write(browser)
+    browser.run("document.querySelector('#text').setSelectionRange(42, 42)")
+    browser.type("b")
+    expected = "tt" + 40 * "w" + "t" + (LENGTH - 40) * "w"
+    assert (browser.text, authors(browser)) == (f"{text[:42]}b{text[42:]}", expected)
+    browser.run("document.querySelector('#text').setSelectionRange(10, 12)")
+    for composed in ("c", "ca"):
+        browser.call("Input.imeSetComposition", text=composed, selectionStart=len(composed), selectionEnd=len(composed))
+    browser.type("cab")
+    expected = "tt" + 8 * "w" + "ttt" + 30 * "w" + "t" + (LENGTH - 40) * "w"
+    assert (browser.text[10:13], authors(browser)) == ("cab", expected)
+    assert browser.run("document.querySelector('#text').selectionEnd") == 13
+    browser.run("document.execCommand('delete')")
+    expected = expected.replace("ttt", "tt", 1)
+    assert authors(browser) == expected
+    text = write(browser)
+    expected += LENGTH * "w"
+    assert (len(browser.text), authors(browser)) == (len(expected), expected)
+    assert browser.run("document.querySelectorAll('.symbol').length") == len(expected)
+    browser.click("document.querySelector('#link')")
+    browser.wait("location.hash")
+    address = browser.run("location.href")
+    browser.click("document.querySelector('#remember')")
+    browser.open(server.url)
+    assert (browser.text, authors(browser)) == (text, expected)
+    browser.click("document.querySelector('#remember')")
+    browser.open(address)
+    browser.wait(f"document.querySelector('#text').value === {json.dumps(text)}")
+    browser.wait_until_written()
+    assert authors(browser) == expected
+
+
 def test_stops_and_goes_on(browser: Browser) -> None:
     fill(browser, "length", 100_000)
     browser.press("Tab")

@@ -20,7 +20,10 @@ export const KEYS = [
 
 /** Return the action of a key that was pressed in the text, or null. */
 export function actionOf(event) {
-  const { key, ctrlKey, altKey, shiftKey } = event;
+  const { key, ctrlKey, altKey, shiftKey, isComposing } = event;
+  if (isComposing) {
+    return null; // the keys belong to what composes characters of several of them
+  }
   const isCommand = isMac ? event.metaKey : ctrlKey;
   const isWalking = isMac ? ctrlKey && altKey : altKey && !ctrlKey;
   if (isWalking && key.startsWith("Arrow") && !shiftKey) {

@@ -68,13 +68,13 @@ export class LinkFollower {
   }
 
   /** Do one step of a link, and return whether it could be done. */
-  async #follow({ text, isEnded, write, characters, isCut }) {
+  async #follow({ text, isEnded, isByModel = false, write, characters, isCut }) {
     const { tree, wishes, sliders } = this.page;
     if (text !== undefined) {
       if (isEnded) {
         tree.end(null);
       } else {
-        tree.grow(tree.current, text);
+        tree.grow(tree.current, text, null, isByModel);
       }
       this.page.show();
       return true;

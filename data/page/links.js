@@ -42,8 +42,9 @@ function writtenStep(piece) {
   return { write: request, characters: end, isCut: CUTS.has(finish) };
 }
 
-function typedStep({ text, isEnded }) {
-  return isEnded ? { text, isEnded } : { text };
+/** Return the step of a piece that no request writes again; `isByModel` where the model wrote it elsewhere. */
+function typedStep({ text, isEnded, isByModel }) {
+  return { text, isEnded: isEnded || undefined, isByModel: isByModel || undefined };
 }
 
 function isStep(step) {

@@ -1,6 +1,6 @@
 /** Keeps the text and the settings in the browser, only when somebody asked for it. */
 
-import { Piece } from "./tree.js";
+import { Piece } from "./piece.js";
 
 const NAME = "gentext";
 
@@ -62,10 +62,11 @@ function forget() {
 
 /** Return a tree as JSON can hold it; sessions and tokens are left out, but for the ends of records. */
 function packTree(tree) {
-  const pack = ({ text, request, begin, finish, ending, children }) => ({
+  const pack = ({ text, request, begin, isByModel, finish, ending, children }) => ({
     text,
     request,
     begin,
+    isByModel,
     finish,
     ending: ending ?? undefined,
     children: children.map(pack),
@@ -77,7 +78,7 @@ function packTree(tree) {
 /** Put a packed tree into an empty one. */
 function unpackTree(tree, { root, places }) {
   const unpack = (parent, packed) => {
-    const piece = new Piece(parent, packed.text, packed.request, packed.begin);
+    const piece = new Piece(parent, packed.text, packed.request, packed.begin, packed.isByModel);
     Object.assign(piece, { finish: packed.finish, ending: packed.ending ?? null });
     piece.children = packed.children.map((child) => unpack(piece, child));
     return piece;

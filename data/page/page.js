@@ -29,7 +29,7 @@ class Page {
   constructor() {
     const [textarea, backdrop] = [find("text"), document.querySelector(".backdrop")];
     this.furniture = new Furniture(find, (action) => this.act(action));
-    this.surface = new Surface({ textarea, backdrop }, this.tree, { onEdit: (text) => this.#edit(text) });
+    this.surface = new Surface({ textarea, backdrop }, this.tree, { onEdit: (...change) => this.#edit(...change) });
     this.drawing = new TreeDrawing(find("tree"), this.tree, { onWalk: (piece) => this.#walk(piece, false) });
     this.wishes = new Wishes(find, () => this.memory.keep());
     this.sliders = new Sliders(find("sliders"), () => this.memory.keep());
@@ -202,7 +202,7 @@ class Page {
     this.#write();
   }
 
-  #edit(text) {
+  #edit(text, caret, selection) {
     const now = performance.now();
     if (now - this.#typedAt > TYPING_PAUSE) {
       this.tree.remember();
@@ -210,10 +210,8 @@ class Page {
     this.#typedAt = now;
     this.alternatives.close();
     forgetLink();
-    const caret = this.surface.textarea.selectionEnd;
-    this.tree.edit(text);
+    this.tree.edit(text, caret, selection);
     this.show();
-    this.surface.moveCaret(caret);
   }
 
   #walk(piece, takesFocus = true) {

@@ -21,12 +21,16 @@ export class Surface {
   /**
    * @param {{backdrop: HTMLElement, textarea: HTMLTextAreaElement}} elements
    * @param {Tree} tree
-   * @param {{onEdit: (text: string) => void}} handlers
+   * @param {{onEdit: (text: string, caret: number, selection: object) => void}} handlers
    */
   constructor({ backdrop, textarea }, tree, { onEdit }) {
     Object.assign(this, { backdrop, textarea, tree });
     this.backdrop.append("\u200b"); // the line behind a line end has a height too
-    textarea.addEventListener("input", () => onEdit(textarea.value));
+    let selection = null;
+    textarea.addEventListener("beforeinput", () => {
+      selection = { begin: textarea.selectionStart, end: textarea.selectionEnd };
+    });
+    textarea.addEventListener("input", () => onEdit(textarea.value, textarea.selectionEnd, selection));
   }
 
   /** Show a text that grows, a few characters in each frame. */
@@ -143,7 +147,7 @@ class PieceView {
 
   constructor(piece) {
     this.piece = piece;
-    this.element.className = piece.isWritten ? "written" : "typed";
+    this.element.className = piece.isByModel ? "written" : "typed";
     this.#hasTokens = piece.tokens.length > 0;
   }
 

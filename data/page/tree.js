@@ -1,64 +1,7 @@
 /** The document: a tree of pieces of text. A text is the way from the root to a piece. */
 
-let nextNumber = 0;
-
-/** A part of a text, which was typed or written in one go. */
-export class Piece {
-  children = [];
-  /** The child through which the way last went. */
-  lastChild = null;
-  /** The state of the engine behind the piece; null where there is none. */
-  session = null;
-  /** Why the engine stopped; null while it writes, and for what was typed. */
-  finish = null;
-  /** Tokens whose texts are the text, or none where the model has not read it. */
-  tokens = [];
-  /** The token of the boundary symbol behind the text of a record that has ended; null where it is not known. */
-  ending = null;
-  number = nextNumber++;
-
-  /**
-   * @param {Piece | null} parent
-   * @param {string} text
-   * @param {object | null} request what the engine was asked for; null: typed
-   * @param {number} begin where the text begins within what the request has written
-   */
-  constructor(parent, text, request = null, begin = 0) {
-    Object.assign(this, { parent, text, request, begin });
-  }
-
-  get isWritten() {
-    return this.request !== null;
-  }
-
-  /** Whether it is the end of a record, behind which nothing stands. */
-  get isEnded() {
-    return this.finish === "end";
-  }
-
-  /** Where the text ends within what the request has written. */
-  get end() {
-    return this.begin + this.text.length;
-  }
-
-  /** The pieces from the first one to this one; the root is none. */
-  get path() {
-    const path = [];
-    for (let piece = this; piece.parent; piece = piece.parent) {
-      path.unshift(piece);
-    }
-    return path;
-  }
-
-  get fullText() {
-    return this.path.map((piece) => piece.text).join("");
-  }
-
-  /** Return whether another piece is the rest of what the same request has written. */
-  continuesAs(other) {
-    return this.isWritten && this.request === other.request && this.end === other.begin;
-  }
-}
+import { changeRuns, commonLength, findChange, sliceRuns } from "./authors.js";
+import { Piece } from "./piece.js";
 
 export class Tree {
   root = new Piece(null, "");
@@ -101,19 +44,21 @@ export class Tree {
   }
 
   #place() {
-    return { piece: this.current, text: this.text, isEnded: this.current.isEnded };
+    const { runs, isEnded } = this.current;
+    return { piece: this.current, text: this.text, runs, isEnded };
   }
 
   #travel(from, to) {
     if (from.length > 0) {
       to.push(this.#place());
-      const { piece, text, isEnded } = from.pop();
-      const isThere = this.#holds(piece) && piece.fullText === text && piece.isEnded === isEnded;
-      const place = isThere ? piece : this.find((each) => each.fullText === text, isEnded);
+      const { piece, text, runs, isEnded } = from.pop();
+      const fits = (each) => each.fullText === text && commonLength(each.runs, runs) === text.length;
+      const isThere = this.#holds(piece) && fits(piece) && piece.isEnded === isEnded;
+      const place = isThere ? piece : this.find(fits, isEnded);
       if (place) {
         this.walk(place);
       } else {
-        this.edit(text); // what was typed and taken back is no longer in the tree
+        this.#become(runs); // what was typed and taken back is no longer in the tree
       }
     }
   }
@@ -137,8 +82,8 @@ export class Tree {
   }
 
   /** Go on below a piece, with a new one. */
-  grow(parent, text, request = null) {
-    const piece = new Piece(parent, text, request);
+  grow(parent, text, request = null, isByModel = request !== null) {
+    const piece = new Piece(parent, text, request, 0, isByModel);
     parent.children.push(piece);
     this.walk(piece);
     return piece;
@@ -164,28 +109,38 @@ export class Tree {
     }
   }
 
-  /** Make the text another one: what both begin with stays, and what differs is typed in a branch of its own. */
-  edit(text) {
-    const draft = this.current;
-    if (!draft.isWritten && draft.parent && draft.children.length === 0) {
-      const before = draft.parent.fullText;
-      if (text.startsWith(before) && text.length > before.length) {
-        draft.text = text.slice(before.length);
-        draft.tokens = draft.tokens.length > 0 ? [] : draft.tokens;
-        draft.session = null;
-        return;
-      }
-      this.remove(draft);
-      this.#heal(this.current);
-    }
-    if (text === this.text) {
+  /**
+   * Make the text another one, as somebody has typed. What both begin with stays; what differs is a branch of its own,
+   * in which what stands behind the change keeps its author. `caret` and `selection` are those of `findChange`.
+   */
+  edit(text, caret = text.length, selection = null) {
+    this.#become(changeRuns(this.current.runs, findChange(this.text, text, caret, selection)));
+  }
+
+  /** Make the text that of some runs. */
+  #become(runs) {
+    this.#removeDraft();
+    const length = commonLength(this.current.runs, runs);
+    const rest = sliceRuns(runs, length);
+    if (rest.length === 0 && length === this.text.length) {
       return; // what was typed is taken back
     }
-    const length = commonLength(this.text, text);
     const parent = this.locate(length);
-    this.walk(parent);
-    if (length < text.length) {
-      this.grow(parent, text.slice(length));
+    this.walk(findBelow(parent, rest) ?? parent);
+    if (this.current === parent) {
+      rest.forEach(({ text, isByModel }) => this.grow(this.current, text, null, isByModel));
+    }
+  }
+
+  /** Take out what no engine wrote at the end of the text, where nothing else is below it. */
+  #removeDraft() {
+    const { current } = this;
+    const isDraft = ({ parent, children, isWritten, isEnded }) => parent && !isWritten && !isEnded && children.length === 0;
+    while (isDraft(this.current)) {
+      this.remove(this.current);
+    }
+    if (this.current !== current) {
+      this.#heal(this.current);
     }
   }
 
@@ -227,7 +182,7 @@ export class Tree {
   }
 
   #split(piece, length) {
-    const rest = new Piece(piece, piece.text.slice(length), piece.request, piece.begin + length);
+    const rest = new Piece(piece, piece.text.slice(length), piece.request, piece.begin + length, piece.isByModel);
     Object.assign(rest, { children: piece.children, lastChild: piece.lastChild });
     Object.assign(rest, { session: piece.session, finish: piece.finish, ending: piece.ending });
     rest.children.forEach((child) => (child.parent = rest));
@@ -272,11 +227,17 @@ export function joinTexts(tokens) {
   return tokens.map((token) => token.text).join("");
 }
 
-/** Return how many characters two texts have in common at their beginnings; surrogate pairs are never cut. */
-function commonLength(first, second) {
-  let length = 0;
-  while (length < first.length && length < second.length && first[length] === second[length]) {
-    length += 1;
+/** Return the piece below another at which these runs end, or null; there is none where nothing is left of them. */
+function findBelow(piece, runs) {
+  for (const child of piece.children) {
+    const isBeginning = runs[0]?.isByModel === child.isByModel && runs[0].text.startsWith(child.text);
+    if (isBeginning && child.text !== "") {
+      const rest = sliceRuns(runs, child.text.length);
+      const end = rest.length === 0 ? child : findBelow(child, rest);
+      if (end !== null) {
+        return end;
+      }
+    }
   }
-  return length > 0 && /[\uD800-\uDBFF]/.test(first[length - 1]) ? length - 1 : length;
+  return null;
 }

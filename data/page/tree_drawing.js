@@ -52,7 +52,7 @@ export class TreeDrawing {
   #drawPoint(piece, { x, y }, path, lanes) {
     const isCurrent = piece === this.tree.current;
     const group = make("g", {
-      class: `point${path.has(piece) ? " on-path" : ""}${piece.isWritten ? " by-model" : ""}${piece.isEnded ? " ended" : ""}`,
+      class: `point${path.has(piece) ? " on-path" : ""}${piece.isByModel ? " by-model" : ""}${piece.isEnded ? " ended" : ""}`,
       role: "treeitem",
       tabindex: isCurrent ? 0 : -1,
       "aria-level": piece.path.length + 1,
@@ -160,7 +160,8 @@ function describe(piece) {
   if (!piece.parent) {
     return "the beginning, without text";
   }
-  const author = piece.isWritten ? `written with seed ${piece.request.seed}` : "typed";
+  const kept = piece.isByModel ? "kept from what the model wrote" : "typed";
+  const author = piece.isWritten ? `written with seed ${piece.request.seed}` : kept;
   const end = piece.isEnded ? ", and the end of the record" : "";
   return `${piece.text.length} characters, ${author}${end}: ${piece.text.slice(0, 60)}`;
 }
