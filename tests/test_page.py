@@ -227,6 +227,32 @@ def test_branches_by_keyboard(browser: Browser) -> None:
     assert browser.text[:20] == text[:20] and browser.text[20] != text[20]
 
 
+def test_keys_go_to_the_window_that_a_click_has_opened(browser: Browser) -> None:
+    text = write(browser)
+    click_symbol(browser, 30)
+    own = "document.querySelector('.alternatives [aria-current]')"
+    shown = "document.querySelector('.alternatives').hidden"
+    assert browser.run("document.activeElement.id") == "text" and not browser.run(shown)
+    assert browser.run(f"getComputedStyle({own}).backgroundColor") == "rgba(0, 0, 0, 0)", "no row looks chosen"
+    browser.press("ArrowDown")
+    browser.press("ArrowUp")
+    assert browser.run(f"document.activeElement === {own}") and browser.text == text
+    browser.press("Escape")
+    assert browser.run("document.activeElement.id") == "text" and browser.run(shown)
+    browser.press("Tab")
+    assert browser.run("document.activeElement.id") != "text" and browser.text == text, "Tab leaves the text after Esc"
+    number = click_symbol(browser, 30)
+    browser.press("ArrowDown")
+    browser.press("Enter")
+    browser.wait_until_written()
+    start = 2 + number
+    assert browser.text[:start] == text[:start] and browser.text[start] != text[start]
+    assert len(browser.text) == start + 1 + LENGTH
+    click_symbol(browser, 30)
+    browser.type("b")
+    assert browser.run(shown) and len(browser.text) == start + 2 + LENGTH, "other keys write"
+
+
 def test_another(browser: Browser) -> None:
     first = write(browser)
     second = write(browser, "Alt+Enter")
@@ -317,12 +343,16 @@ def test_stops_and_goes_on(browser: Browser) -> None:
     browser.wait_until_written()
     length = len(browser.text)
     assert 200 < length < 100_000
-    fill(browser, "length", 50)
-    assert len(write(browser)) == length + 50
-    # After Escape, Tab leaves the text as it does anywhere else.
-    browser.press("Escape")
+    # After Escape, Tab leaves the text as it does anywhere else, until another key is pressed in it.
+    assert browser.status.startswith("Tab leaves the text now")
     browser.press("Tab")
-    assert browser.run("document.activeElement.id") != "text" and len(browser.text) == length + 50
+    assert browser.run("document.activeElement.id") != "text" and len(browser.text) == length
+    fill(browser, "length", 50)
+    browser.run("document.querySelector('#text').focus()")
+    assert len(write(browser)) == length + 50
+    for key in ("Escape", "ArrowLeft", "Shift"):
+        browser.press(key)
+    assert len(write(browser)) == length + 100
 
 
 def test_link_writes_the_text_again(browser: Browser, server: ServerProcess) -> None:
@@ -344,8 +374,9 @@ def test_link_writes_the_text_again(browser: Browser, server: ServerProcess) -> 
     assert browser.status == ""
     assert browser.run("document.querySelector('#parameter-temperature-temperature').value") == "0.9"
     assert browser.run("document.querySelector('#tree [aria-current] title').textContent").startswith(f"{LENGTH} ")
-    browser.open(address[:-20])
-    browser.wait("document.querySelector('#status').textContent.includes('damaged')")
+    for bent in (address[:-20], f"{server.url}/#text=garbage!!", f"{server.url}/#text"):
+        browser.open(bent)
+        browser.wait("document.querySelector('#status').textContent.includes('damaged')")
 
 
 def test_settings_are_not_those_of_the_session(chromium: Browser, proxy: Proxy) -> None:
@@ -405,9 +436,10 @@ def test_goes_on_when_the_server_comes_back(chromium: Browser, file: Path) -> No
     chromium.wait("document.querySelector('#status').textContent.includes('does not answer')")
     length = chromium.run(SEEN)
     with running_server(f"tiny={file}", "--workers", "1", "--port", port):
+        chromium.wait("document.querySelector('#status').textContent === 'The server is there again.'")
         chromium.wait(f"{SEEN} > {length + 500}")
-        assert chromium.status == "The server is there again."
-        chromium.press("Escape")
+        chromium.run("document.querySelector('#write').click()")
+        chromium.wait("document.querySelector('#status').textContent === ''")
         chromium.wait_until_written()
 
 
@@ -479,7 +511,7 @@ def test_parts_are_the_text_written_at_once(browser: Browser, proxy: Proxy, mode
         ("seed", "-1", "Seed: -1; expected a whole number"),
         ("length", "0", "Length: expected a whole number"),
         ("match", "[a", "no regular expression"),
-        ("text", "ab☃", "☃"),
+        ("text", "ab☃", "does not know “☃”"),
     ],
 )
 def test_says_what_is_wrong(chromium: Browser, server: ServerProcess, name: str, content: str, words: str) -> None:
@@ -490,6 +522,25 @@ def test_says_what_is_wrong(chromium: Browser, server: ServerProcess, name: str,
     assert text == ("ab☃" if name == "text" else "ab")
     fill(chromium, name, {"seed": 1, "length": 5, "match": "", "text": "ab"}[name])
     assert len(write(chromium)) > 2
+
+
+def test_skips_what_the_model_does_not_know(browser: Browser, model: gentext.TextModel) -> None:
+    browser.type("☃b😀")
+    assert browser.run("[...document.querySelectorAll('.unknown')].map(each => each.textContent)") == ["☃", "😀"]
+    browser.press("Tab")
+    assert browser.status.endswith("“☃”, “😀”, as marked in the text. Skip them") and browser.text == "ab☃b😀"
+    for key in ("Escape", "Tab", "Enter"):
+        browser.press(key)
+    browser.wait_until_written()
+    assert browser.text == "ab☃b😀" + model.write("abb", length=LENGTH, seed=7)
+    assert browser.run("document.querySelectorAll('.symbol').length") == LENGTH + 5
+    assert browser.run("[...document.querySelectorAll('.unknown')].map(each => each.textContent)") == ["☃", "😀"]
+    text = write(browser)
+    assert len(text) == 5 + 2 * LENGTH
+    browser.click("document.querySelector('#link')")
+    browser.wait("location.hash")
+    browser.open(browser.run("location.href"))
+    browser.wait(f"document.querySelector('#text').value === {json.dumps(text)}")
 
 
 def test_stores_nothing_unasked(browser: Browser, server: ServerProcess) -> None:

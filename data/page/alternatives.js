@@ -10,11 +10,11 @@ export class Alternatives {
 
   /**
    * @param {HTMLElement} element the window
-   * @param {{onChoose: (symbol: object, text: string) => void, onClose: () => void}} handlers
+   * @param {{onChoose: (symbol: object, text: string) => void, onClose: () => void, onEscape: () => void}} handlers
    */
-  constructor(element, { onChoose, onClose }) {
-    Object.assign(this, { element, onChoose, onClose });
-    element.addEventListener("keydown", (event) => this.#walk(event));
+  constructor(element, { onChoose, onClose, onEscape }) {
+    Object.assign(this, { element, onChoose, onClose, onEscape });
+    element.addEventListener("keydown", (event) => this.takeKey(event));
     document.addEventListener("pointerdown", (event) => {
       if (!this.element.hidden && !element.contains(event.target)) {
         this.close();
@@ -113,18 +113,35 @@ export class Alternatives {
     this.element.style.top = `${top - paper.top}px`;
   }
 
-  #walk(event) {
+  /**
+   * Do what a key is for while the window is open, and return whether it is for the window. The first arrow brings the
+   * keys here from the text: it goes on from the symbol that stands there.
+   */
+  takeKey(event) {
+    const isPlain = !event.ctrlKey && !event.altKey && !event.metaKey && !event.shiftKey;
     const buttons = [...this.element.querySelectorAll("button:not(:disabled)")];
-    const index = buttons.indexOf(document.activeElement);
-    const steps = { ArrowDown: index + 1, ArrowUp: index - 1, Home: 0, End: buttons.length - 1 };
-    if (event.key in steps) {
-      event.preventDefault();
+    const hasFocus = this.element.contains(document.activeElement);
+    const index = buttons.findIndex((button) => button.matches(hasFocus ? ":focus" : "[aria-current]"));
+    const steps = { ArrowDown: index + 1, ArrowUp: Math.max(index, 0) - 1 };
+    if (hasFocus) {
+      Object.assign(steps, { Home: 0, End: buttons.length - 1 });
+    }
+    const isStep = isPlain && event.key in steps;
+    const isEnd = event.key === "Escape" || (hasFocus && event.key === "Tab");
+    if (!isStep && !isEnd) {
+      return false;
+    }
+    event.preventDefault();
+    event.stopPropagation();
+    if (isStep) {
       buttons.at(steps[event.key] % buttons.length)?.focus();
-    } else if (event.key === "Escape" || event.key === "Tab") {
-      event.preventDefault();
-      event.stopPropagation();
+    } else {
       this.close();
       this.onClose();
+      if (event.key === "Escape") {
+        this.onEscape();
+      }
     }
+    return true;
   }
 }

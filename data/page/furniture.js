@@ -7,7 +7,11 @@ const THEMES = ["auto", "light", "dark"];
 /** The buttons by the action that they are for. */
 const ACTIONS = ["write", "another", "undo", "redo", "link", "reset"];
 
+/** Milliseconds after which news that need no answer go away. */
+const PASSING = 6000;
+
 export class Furniture {
+  #passing = 0;
   #theme = "auto";
   #systemDark = matchMedia("(prefers-color-scheme: dark)");
 
@@ -60,11 +64,33 @@ export class Furniture {
     this.#showColours();
   }
 
-  /** Show one line of news; `kind` is "error", "waiting" or nothing. */
-  say(message, kind = "") {
+  /**
+   * Show one line of news.
+   *
+   * @param {string} message
+   * @param {"" | "error" | "waiting" | "passing"} kind what is passing goes away by itself
+   * @param {{label: string, onChoose: () => void} | null} choice a button behind the message
+   */
+  say(message, kind = "", choice = null) {
+    clearTimeout(this.#passing);
     const line = this.find("status");
     line.textContent = message;
     line.dataset.kind = kind;
+    if (choice !== null) {
+      const button = Object.assign(document.createElement("button"), { type: "button", textContent: choice.label });
+      button.addEventListener("click", choice.onChoose);
+      line.append(" ", button);
+    }
+    if (kind === "passing") {
+      this.#passing = setTimeout(() => this.say(""), PASSING);
+    }
+  }
+
+  /** Show a line that goes away by itself, where there is no other one. */
+  hint(message) {
+    if (this.find("status").textContent === "") {
+      this.say(message, "passing");
+    }
   }
 
   /** Tell those who do not see the text that some of it was written. */

@@ -7,7 +7,7 @@ const WALK = isMac ? "⌃⌥" : "Alt+";
 /** The action of each key, with the words for the list of keys. */
 export const KEYS = [
   { action: "write", keys: "Tab", words: "write on, here at the end of the text" },
-  { action: "stop", keys: "Esc", words: "stop writing; after it, Tab leaves the text as usual" },
+  { action: "stop", keys: "Esc", words: "stop writing, or close a window; after it, Tab leaves the text as usual" },
   { action: "another", keys: isMac ? "⌥↩" : "Alt+Enter", words: "another text in place of the last one" },
   { action: "undo", keys: `${COMMAND}Z`, words: "undo" },
   { action: "redo", keys: isMac ? "⇧⌘Z" : "Ctrl+Shift+Z", words: "redo" },

@@ -16,7 +16,7 @@ export class LinkFollower {
   async copyLink() {
     const { tree, furniture, opener } = this.page;
     if (tree.text === "" && !tree.current.isEnded) {
-      furniture.say("There is no text yet to link to.");
+      furniture.say("There is no text yet to link to.", "passing");
       return;
     }
     history.replaceState(null, "", makeLink(opener.model.name, tree.current));
@@ -24,6 +24,7 @@ export class LinkFollower {
     const isCopied = await (copying?.then(() => true, () => false) ?? false);
     furniture.say(
       isCopied ? "Copied: a link that writes this text again." : "The address of the page now writes this text again.",
+      "passing",
     );
   }
 
@@ -34,7 +35,7 @@ export class LinkFollower {
     try {
       link = readLink(location.hash);
     } catch {
-      furniture.say("The link of this address is damaged; expected one that the button Link has made.", "error");
+      furniture.say("The link in the address is damaged, so the page begins empty; expected one that the button Link has made.", "error");
       return;
     }
     if (link === null) {

@@ -24,11 +24,14 @@ export function makeLink(model, piece) {
   return encode({ version: VERSION, model, steps, check: checkOf(piece) });
 }
 
-/** Return what a fragment says, `{model, steps, check}`; null for one that is no link. Throws Error for a bent one. */
+/** Return what a fragment says, `{model, steps, check}`; null for an empty one. Throws Error for one that is no link. */
 export function readLink(fragment) {
+  if (fragment === "" || fragment === "#") {
+    return null;
+  }
   const code = fragment.match(/^#text=([\w-]+)$/)?.[1];
   if (!code) {
-    return null;
+    throw new Error("no link to a text");
   }
   const { version, model, steps, check } = decode(code);
   if (version !== VERSION || !Array.isArray(steps) || !steps.every(isStep)) {

@@ -2,14 +2,15 @@
 
 import { Alternatives } from "./alternatives.js";
 import { Furniture } from "./furniture.js";
-import { actionOf } from "./keys.js";
 import { LinkFollower } from "./link_follower.js";
 import { Memory } from "./memory.js";
 import { ModelOpener } from "./model_opener.js";
 import { Sliders } from "./sliders.js";
 import { Surface } from "./surface.js";
+import { TextKeys } from "./text_keys.js";
 import { neighbour, TreeDrawing } from "./tree_drawing.js";
 import { Tree } from "./tree.js";
+import { describeUnknown, Vocabulary } from "./vocabulary.js";
 import { Wishes } from "./wishes.js";
 import { Writer } from "./writer.js";
 
@@ -20,10 +21,12 @@ const find = (id) => document.getElementById(id);
 
 class Page {
   #typedAt = -Infinity;
-  #isTabFree = false;
   #writer = null;
   /** Whether a text is written, or the last of it is still to be shown. */
   #isBusy = false;
+  #vocabulary = new Vocabulary();
+  /** Whether the model writes although it does not know every character of the text. */
+  #skipsUnknown = false;
   tree = new Tree();
 
   constructor() {
@@ -36,9 +39,12 @@ class Page {
     this.alternatives = new Alternatives(find("alternatives"), {
       onChoose: (symbol, text) => this.#branch(symbol, text),
       onClose: () => textarea.focus(),
+      onEscape: () => this.keys.freeTab(),
     });
-    textarea.addEventListener("keydown", (event) => this.#press(event));
-    textarea.addEventListener("beforeinput", (event) => this.#undoByMenu(event));
+    this.keys = new TextKeys(textarea, this.alternatives, {
+      onAction: (action) => this.act(action),
+      onEscape: () => this.furniture.hint("Tab leaves the text now. After any other key, it writes on again."),
+    });
     textarea.addEventListener("click", (event) => this.#showAlternatives(event));
     this.memory = new Memory(find("remember"), this);
     this.opener = new ModelOpener(this.furniture, this.sliders, (engine) => this.#useEngine(engine));
@@ -106,16 +112,21 @@ class Page {
       case "reset":
         this.sliders.reset();
         break;
+      case "help":
+        this.furniture.showKeys();
+        break;
       case "model":
         this.changeModel(this.furniture.chosenModel);
     }
   }
 
   #useEngine(engine) {
-    const { records } = this.opener.model;
+    const { records, symbols } = this.opener.model;
+    this.#vocabulary = new Vocabulary(symbols);
+    this.surface.use(this.#vocabulary);
     this.alternatives.hasEnd = Boolean(records);
     this.wishes.suggestLength(records ? 2 * records.longest : null);
-    this.#writer = new Writer(engine, this.sliders.defaults, this.tree, {
+    this.#writer = new Writer(engine, this.sliders.defaults, this.#vocabulary, this.tree, {
       onText: () => this.#showGrowth(),
       say: (message, kind) => this.furniture.say(message, kind),
       askKey: (isWrong) => this.furniture.askKey(isWrong),
@@ -139,11 +150,29 @@ class Page {
       this.furniture.say(problem ?? "There is no model yet.", "error");
       return;
     }
+    const unknown = this.#vocabulary.findUnknown(piece.fullText);
+    if (unknown.length > 0 && !this.#skipsUnknown) {
+      this.#offerToSkip(unknown, piece);
+      return;
+    }
     forgetLink();
     this.tree.remember();
     this.tree.walk(piece);
-    await this.#run({ ...this.wishes.request, seed: this.#chooseSeed(), parameters: this.sliders.parameters });
+    const request = { ...this.wishes.request, seed: this.#chooseSeed(), parameters: this.sliders.parameters };
+    await this.#run(unknown.length > 0 ? { ...request, skipsUnknown: true } : request);
     this.memory.keep();
+  }
+
+  /** Say which characters the model does not know, and offer to write without them from now on. */
+  #offerToSkip(unknown, piece) {
+    this.furniture.say(describeUnknown(unknown), "error", {
+      label: unknown.length === 1 ? "Skip it" : "Skip them",
+      onChoose: () => {
+        this.#skipsUnknown = true;
+        this.#write(piece);
+        this.surface.textarea.focus();
+      },
+    });
   }
 
   /** A text that goes on keeps its seed, so that it is the same in one go or in many; a branch gets another one. */
@@ -223,32 +252,6 @@ class Page {
     this.show();
     if (takesFocus) {
       this.surface.moveCaret(this.tree.text.length);
-    }
-  }
-
-  #press(event) {
-    const action = actionOf(event);
-    const isFree = this.#isTabFree;
-    this.#isTabFree = action === "stop" && !this.#isBusy && !this.alternatives.isOpen;
-    if (action === null || (action === "write" && isFree)) {
-      return;
-    }
-    event.preventDefault();
-    event.stopPropagation();
-    if (action === "stop") {
-      this.alternatives.close();
-    }
-    if (action === "help") {
-      this.furniture.showKeys();
-    } else {
-      this.act(action);
-    }
-  }
-
-  #undoByMenu(event) {
-    if (event.inputType === "historyUndo" || event.inputType === "historyRedo") {
-      event.preventDefault();
-      this.act(event.inputType === "historyUndo" ? "undo" : "redo");
     }
   }
 

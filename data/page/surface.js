@@ -1,6 +1,7 @@
 /** Where the text stands: a transparent textarea, in which one writes, over the coloured text that one sees. */
 
 import { levelOf, surpriseOf } from "./surprise.js";
+import { Vocabulary } from "./vocabulary.js";
 
 /** Milliseconds within which most of the characters that wait appear, however long a frame takes. */
 const APPEARING = 130;
@@ -16,6 +17,7 @@ export class Surface {
   #isGrowing = false;
   #frame = 0;
   #drawnAt = 0;
+  #vocabulary = new Vocabulary();
   #motion = matchMedia("(prefers-reduced-motion: reduce)");
 
   /**
@@ -33,11 +35,18 @@ export class Surface {
     textarea.addEventListener("input", () => onEdit(textarea.value, textarea.selectionEnd, selection));
   }
 
-  /** Show a text that grows, a few characters in each frame. */
+  /** Mark the characters that are not in this vocabulary. */
+  use(vocabulary) {
+    this.#vocabulary = vocabulary;
+    this.#views.splice(0).forEach((view) => view.element.remove());
+    this.render();
+  }
+
+  /** Show a text that grows, a few characters in each frame; all of them for those who want no motion. */
   grow() {
     this.#isGrowing = true;
     this.textarea.readOnly = true;
-    if (this.#motion.matches || document.hidden) {
+    if (document.hidden) {
       this.#shown = this.tree.text.length;
       this.#draw();
     } else if (this.#frame === 0) {
@@ -97,7 +106,7 @@ export class Surface {
 
   #advance(now) {
     const target = this.tree.text.length;
-    const share = 1 - Math.exp(-Math.max(0, now - this.#drawnAt) / APPEARING);
+    const share = this.#motion.matches ? 1 : 1 - Math.exp(-Math.max(0, now - this.#drawnAt) / APPEARING);
     this.#drawnAt = now;
     this.#shown = Math.min(this.#shown, target);
     this.#shown += Math.ceil((target - this.#shown) * share);
@@ -114,7 +123,7 @@ export class Surface {
     for (const [index, piece] of path.entries()) {
       if (this.#views[index]?.piece !== piece || !this.#views[index].canGrow(left)) {
         this.#views.splice(index).forEach((view) => view.element.remove());
-        this.#views.push(new PieceView(piece));
+        this.#views.push(new PieceView(piece, this.#vocabulary));
         this.backdrop.lastChild.before(this.#views[index].element);
       }
       this.#views[index].show(Math.min(left, piece.text.length), this.#isGrowing);
@@ -145,8 +154,8 @@ class PieceView {
   #text = "";
   #hasTokens;
 
-  constructor(piece) {
-    this.piece = piece;
+  constructor(piece, vocabulary) {
+    Object.assign(this, { piece, vocabulary });
     this.element.className = piece.isByModel ? "written" : "typed";
     this.#hasTokens = piece.tokens.length > 0;
   }
@@ -164,12 +173,21 @@ class PieceView {
     if (this.#hasTokens) {
       this.#showTokens(length, isNew);
     } else if (this.length < length) {
-      this.element.append(this.piece.text.slice(this.length, length));
+      this.#showUnread(this.piece.text.slice(this.length, length));
       this.length = length;
     }
     this.#text = this.piece.text.slice(0, this.length);
     if (this.piece.isEnded && this.#mark === null && this.length === this.piece.text.length) {
       this.#showEnd(isNew);
+    }
+  }
+
+  #showUnread(text) {
+    for (const part of this.vocabulary.splitUnknown(text)) {
+      const element = document.createElement("span");
+      element.className = "unknown";
+      element.textContent = part.text;
+      this.element.append(part.isKnown ? part.text : element);
     }
   }
 
@@ -196,6 +214,7 @@ class PieceView {
       const element = document.createElement("span");
       element.className = `symbol level${levelOf(surpriseOf(token))}${isNew ? " new" : ""}`;
       element.textContent = token.text;
+      element.classList.toggle("unknown", token.logprob === null && [...token.text].some((each) => !this.vocabulary.knows(each)));
       this.element.append(element);
       this.symbols.push({ piece: this.piece, token, element, begin: this.length });
       this.length += token.text.length;

@@ -19,12 +19,13 @@ export class Writer {
   /**
    * @param engine what writes, see docs/browser.md
    * @param {object} defaults the parameters of the chain: a session would bring those of the text before
+   * @param {Vocabulary} vocabulary
    * @param {Tree} tree
    * @param {{onText: () => void, say: (message: string, kind?: string) => void, askKey: (isWrong: boolean) =>
    *     Promise<string | null>}} view
    */
-  constructor(engine, defaults, tree, view) {
-    Object.assign(this, { engine, defaults, tree, view });
+  constructor(engine, defaults, vocabulary, tree, view) {
+    Object.assign(this, { engine, defaults, vocabulary, tree, view });
   }
 
   get isWriting() {
@@ -38,8 +39,9 @@ export class Writer {
   /**
    * Write behind the current piece, and return whether it could be done.
    *
-   * @param {{seed: number, length: number, parameters: object, stop: string[], match: string, isAnew?: boolean}} wish
-   *     `isAnew` says that the whole text is read again, whatever sessions there are
+   * @param {{seed: number, length: number, parameters: object, stop: string[], match: string, isAnew?: boolean,
+   *     skipsUnknown?: boolean}} wish `isAnew` says that the whole text is read again, whatever sessions there are;
+   *     `skipsUnknown` that the model reads the text without the characters that it does not know
    */
   async write(wish) {
     this.#controller = new AbortController();
@@ -72,7 +74,8 @@ export class Writer {
   /** Write one piece; return how many characters it has, and the error that ended it, or null. */
   async #attempt(wish, signal) {
     const { session, begin } = wish.isAnew ? { session: null, begin: 0 } : this.#findSession();
-    const prompt = this.tree.text.slice(begin);
+    const unread = this.tree.text.slice(begin);
+    const prompt = wish.skipsUnknown ? this.vocabulary.skipUnknown(unread) : unread;
     const isUnread = this.tree.current.path.some((piece) => piece.tokens.length === 0);
     const request = { ...wish, isAnew: session === null };
     const piece = this.tree.grow(this.tree.current, "", request);
@@ -84,7 +87,10 @@ export class Writer {
         session,
         signal,
         echo: isUnread && prompt.length > 0 && prompt.length < MOST_ECHOED,
-        onPrompt: (tokens) => (this.tree.setTokens(begin, tokens), this.view.onText()),
+        onPrompt: (tokens) => {
+          this.tree.setTokens(begin, this.vocabulary.insertUnknown(unread, tokens));
+          this.view.onText();
+        },
         onText: ({ text, tokens }) => {
           piece.text += text;
           piece.tokens.push(...tokens);
@@ -173,7 +179,7 @@ export async function waitForServer(engine, view, message, signal) {
   view.say(`${sentence(message)} The text so far stays here. Waiting for the server; Esc gives up.`, "waiting");
   await engine.waitUntilReady(signal).catch(() => {});
   if (!signal.aborted) {
-    view.say("The server is there again.");
+    view.say("The server is there again.", "passing");
   }
   return !signal.aborted;
 }
