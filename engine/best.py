@@ -241,7 +241,7 @@ class TextSearch:
         end_logprobs = sum_probabilities(logprobs, following.completes & is_whole)
         boundary_logprobs = np.full(len(prefixes), -np.inf)
         if (boundary := self._bundle.boundary) is not None:
-            boundary_logprobs = np.where(is_whole[:, 0], logprobs[:, boundary], -np.inf)
+            boundary_logprobs = np.where(self._endings.may_end_record(positions), logprobs[:, boundary], -np.inf)
         continues = following.continues & is_whole & (logprobs > -np.inf)
         bounds = np.logaddexp(end_logprobs, sum_probabilities(logprobs, continues))
         for row in np.flatnonzero(bounds > self._ranking.floor).tolist():

@@ -29,6 +29,9 @@ class RecordsMeta:
     """How the records lay in their file, as ``--records`` names it."""
     header: str = ""
     """The header of a table whose rows are the records; else empty."""
+    never_empty: bool = False
+    """Whether no record is empty: the boundary symbol is then never drawn directly behind the one before a record.
+    Files of older versions do not say so."""
 
     def find_problem(self, vocab_size: int) -> str | None:
         """Return what is wrong with these fields in a model of so many symbols, or None."""

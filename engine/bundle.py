@@ -187,6 +187,11 @@ class Bundle:
         """The token that ends a record, and begins each; None in a model of one text."""
         return None if self.records is None else self.records.boundary
 
+    @property
+    def never_empty(self) -> bool:
+        """Whether the boundary symbol, read before a record, is never the next one that is drawn."""
+        return self.records is not None and self.records.never_empty
+
     @functools.cached_property
     def characters_by_token(self) -> list[str] | None:
         """The characters of each token; None where a symbol has none, or parts of some.

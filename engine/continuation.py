@@ -84,6 +84,8 @@ def continue_text(
             )
         state = _limit_match(request, state, spelling)
     else:
+        continues = int(state.arrays["token"][0]) != bundle.start or len(state.unread) > 0
+        options = options._replace(continues=continues)
         [request] = row_requests(prepare_writing(sampler, [prompt], options, spelling), keeps_state=True)
         state = dataclasses.replace(
             state, automata={name: key for name, key in state.automata.items() if name != MATCH.state}
@@ -107,7 +109,7 @@ def _continue_match(
             f"must match; give what the new text must match, or no prompt"
         )
     # The tables are those of the beginning, which depend on the prime, and fit into any length.
-    begin = options._replace(length=None, match_prime=settings.match_prime, unknown=settings.unknown)
+    begin = options._replace(length=None, match_prime=settings.match_prime, unknown=settings.unknown, continues=True)
     [request] = row_requests(prepare_writing(sampler, [settings.prime], begin, spelling), keeps_state=True)
     most_symbols = options.length if has_one_character_symbols(sampler.bundle) else None
     return dataclasses.replace(request, prime=request.prime[:0], length=options.length, most_symbols=most_symbols)

@@ -118,6 +118,8 @@ def describe_model(run: Run, model: Model, tokenizer: Tokenizer, chain: Chain) -
             f"{run.path / TOKENIZER_FILE}: damaged, start symbol {start}, expected the boundary {records.boundary}; "
             f"train the run again"
         )
+    if records is not None:  # a run of an older version does not say so, but no layout has ever had empty records
+        records = dataclasses.replace(records, never_empty=True)
     return Bundle(
         kind="model",
         tokenizer=TokenizerMeta(name, dict(state), tokenizer.unknown),

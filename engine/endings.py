@@ -65,6 +65,7 @@ class TextEndings:
     :param stop: the stop strings, each of which ends a text that it is not part of.
     :param match: the texts that are complete, instead of those that stop strings or the length end.
     :param boundary: the symbol that ends texts, instead of the length; with ``match`` those that match, whole.
+    :param allows_empty: whether the boundary symbol may end the empty text.
 
     The symbols must have one spelling of each text: see `check_spelling`.
     """
@@ -77,8 +78,10 @@ class TextEndings:
         stop: StopAutomaton | None = None,
         match: MatchAutomaton | None = None,
         boundary: int | None = None,
+        *,
+        allows_empty: bool = True,
     ) -> None:
-        self.length, self._boundary = length, boundary
+        self.length, self._boundary, self._allows_empty = length, boundary, allows_empty
         self.finish: TextFinish = "end" if boundary is not None else "length" if match is None else "match"
         """What ends the texts that no stop string ends."""
         self.has_stops = stop is not None
@@ -92,7 +95,7 @@ class TextEndings:
         """States of the automaton of the stop strings: so many beginnings of stop strings there are at most."""
         self._match = match
         self._match_table = np.zeros((1, len(token_bytes)), np.int64) if match is None else match.transitions
-        self._onward = np.zeros(1) if match is None else match.needs.min(axis=1)
+        self._onward = np.zeros(1) if match is None else match.onward
         """The least characters from each state to the end of a longer text; infinite where there is none."""
         self._distance = np.zeros(1, np.int64) if match is None else match.distance
         """The least characters from each state to the end of a text."""
@@ -101,6 +104,12 @@ class TextEndings:
         """Return whether the empty text, which has this position, is complete."""
         is_matched = self._match is not None and bool(self._match.final[position[MATCH]])
         return is_matched and self._boundary is None
+
+    def may_end_record(self, positions: Numbers) -> Booleans:
+        """Return whether the boundary symbol may follow at positions [N, 4], where no expression forbids it [N]."""
+        least_count = 0 if self._allows_empty else 1
+        may_end: Booleans = (positions[:, CHARACTER] == 0) & (positions[:, COUNT] >= least_count)
+        return may_end
 
     def advance(self, positions: Numbers, tokens: Numbers) -> Numbers:
         """Return the positions [N, 4] after a token of each of N beginnings."""
@@ -125,7 +134,7 @@ class TextEndings:
             completes = np.zeros_like(is_allowed)
             if not self.has_stops:
                 is_final = self._distance[positions[:, MATCH]] == 0
-                completes[:, self._boundary] = is_final & (positions[:, CHARACTER] == 0)
+                completes[:, self._boundary] = is_final & self.may_end_record(positions)
             return Following(completes, is_allowed & (begun_counts + self._distance[match_states] <= self.length))
         if self._match is None:
             completes = is_allowed & (character_states == 0) & (counts == self.length)
@@ -151,7 +160,7 @@ class TextEndings:
         is_cut = np.where(text_counts[:, None] == 0, matched >= written, matched == written)
         completes = (character_states == 0) & (matched > 0) & is_cut & (counts <= self.length)
         if self._boundary is not None:
-            completes[:, self._boundary] = (positions[:, CHARACTER] == 0) & (positions[:, COUNT] == text_counts)
+            completes[:, self._boundary] = self.may_end_record(positions) & (positions[:, COUNT] == text_counts)
         may_go_on = (character_states >= 0) & (matched == 0) & (counts < self.length)
         return Following(completes, may_go_on & (self._pending[stop_states] >= written))
 

@@ -48,6 +48,12 @@ class MatchAutomaton:
         """The tables that the link `match` reads, which all texts that match the same share."""
         return link_tables(self)
 
+    @functools.cached_property
+    def onward(self) -> NDArray[np.float64]:
+        """The least characters from each state to the end of a longer text; infinite where there is none [S]."""
+        least: NDArray[np.float64] = self.needs.min(axis=1, initial=np.inf)
+        return least
+
     @property
     def needs(self) -> NDArray[np.float64]:
         """The least characters to an end through each symbol, with its own; infinite where it is forbidden [S, V]."""

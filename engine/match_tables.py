@@ -68,4 +68,4 @@ def first_states(automaton: MatchAutomaton, states: NDArray[np.int64], budgets: 
 
 def _least_needs(automaton: MatchAutomaton) -> NDArray[np.float64]:
     """Return the least need of the symbols that are allowed where a text may end, and 0 elsewhere [S]."""
-    return np.where(automaton.final, automaton.needs.min(axis=1, initial=np.inf), 0)
+    return np.where(automaton.final, automaton.onward, 0)

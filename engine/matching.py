@@ -103,7 +103,9 @@ def prepare_matches(
     ]
     primes = [prime for prime in prime_bytes for _ in range(count)]
     is_banned = banned_symbols(chain, tables, bundle)
-    return build_matches(constraints, primes, bundle, is_banned, options.length, spelling)
+    always_allows_empty = options.continues or not bundle.never_empty
+    allows_empty = [always_allows_empty or len(ids) > 0 for ids in encoded_primes for _ in range(count)]
+    return build_matches(constraints, primes, bundle, is_banned, options.length, spelling, allows_empty)
 
 
 def banned_symbols(chain: Chain, tables: LinkArrays, bundle: Bundle) -> NDArray[np.bool_]:
@@ -176,13 +178,16 @@ def build_matches(
     is_banned: NDArray[np.bool_],
     length: int | None,
     spelling: Spelling,
+    allows_empty: Sequence[bool] = (),
 ) -> TextMatches:
     """Return what the link `match` reads for texts that continue their primes, which are b"" where they do not count.
 
     ``is_banned`` [V] is which symbols are never drawn, besides the unknown one; ``length`` is how many new characters
-    a text may have. Raises UsageError for an expression that cannot be followed, or not within that length, and
-    PrimeError for a prime that no text which matches continues.
+    a text may have, and ``allows_empty`` which of the texts may have none, by default all. Raises UsageError for an
+    expression that cannot be followed, or not within that length, and PrimeError for a prime that no text which matches
+    continues.
     """
+    allows_empty = allows_empty or [True] * len(constraints)
     numbers_by_constraint: dict[int, list[int]] = {}
     for number, constraint in enumerate(constraints):
         if constraint is not None:
@@ -196,7 +201,10 @@ def build_matches(
         assert constraint is not None
         number_by_prime = {prime: i for i, prime in enumerate(dict.fromkeys(primes[number] for number in numbers))}
         automaton = compile_constraint(constraint, bundle, is_banned, list(number_by_prime))
-        check_lengths(automaton, list(number_by_prime), budget, constraint.title, spelling)
+        prime_allows_empty = dict.fromkeys(number_by_prime, True)
+        for number in numbers:
+            prime_allows_empty[primes[number]] &= allows_empty[number]
+        check_lengths(automaton, [*number_by_prime], budget, constraint.title, spelling, [*prime_allows_empty.values()])
         automata.append(automaton)
         starts[numbers] = [start_count + number_by_prime[primes[number]] for number in numbers]
         start_count += len(number_by_prime)
@@ -306,14 +314,27 @@ def _explain_emptiness(constraint: Constraint, symbols: Sequence[bytes]) -> str:
 
 
 def check_lengths(
-    automaton: MatchAutomaton, primes: Sequence[bytes], budget: int, title: str, spelling: Spelling
+    automaton: MatchAutomaton,
+    primes: Sequence[bytes],
+    budget: int,
+    title: str,
+    spelling: Spelling,
+    allows_empty: Sequence[bool],
 ) -> None:
-    """Raise UsageError where the shortest text that matches has more characters than a text may have."""
-    needs = automaton.distance[automaton.starts]
+    """Raise UsageError where the shortest text that matches has more characters than a text may have.
+
+    ``allows_empty`` is whether the text behind each prime may have none: no record is empty.
+    """
+    starts = automaton.starts
+    needs = np.where(allows_empty, automaton.distance[starts], automaton.onward[starts])
     longest = int(needs.argmax())
+    if np.isinf(needs[longest]):
+        raise UsageError(
+            f"{title}: it matches the empty text alone, and no record is empty; expected longer texts, too"
+        )
     if needs[longest] > budget:
         after = f" after the prime {json.dumps(primes[longest].decode('utf-8', 'replace'))}" if primes[longest] else ""
         raise UsageError(
             f"{spelling.assignment('length', budget)}: the shortest text that {title} matches{after} has "
-            f"{needs[longest]:,} characters; allow at least so many"
+            f"{needs[longest]:,.0f} characters; allow at least so many"
         )

@@ -230,7 +230,7 @@ class _SplitRecords:
             summary.characters,
             summary.val_texts,
             self._describe(summary),
-            RecordsMeta(tokenizer.boundary, summary.longest, self._options.layout, summary.header),
+            RecordsMeta(tokenizer.boundary, summary.longest, self._options.layout, summary.header, never_empty=True),
             summary.hashes,
         )
 

@@ -157,7 +157,8 @@ def prepare_search(sampler: OpenSampler, prime: str, options: SearchOptions, spe
             f"probable texts quickly"
         )
     prime_bytes = b"".join(bundle.token_bytes[int(token)] for token in prime_ids)
-    endings, position = _prepare_endings(bundle, prime_bytes, options, spelling)
+    allows_empty = len(prime_ids) > 0 or not bundle.never_empty
+    endings, position = _prepare_endings(bundle, prime_bytes, options, spelling, allows_empty=allows_empty)
     search = TextSearch(
         sampler,
         bundle,
@@ -177,18 +178,20 @@ def _default_length(bundle: Bundle) -> int:
 
 
 def _prepare_endings(
-    bundle: Bundle, prime: bytes, options: SearchOptions, spelling: Spelling
+    bundle: Bundle, prime: bytes, options: SearchOptions, spelling: Spelling, *, allows_empty: bool
 ) -> tuple[TextEndings, tuple[int, ...]]:
     """Return where texts end, and the position of the empty text behind the prime."""
     stop = StopAutomaton(options.stop) if options.stop else None
-    match = _compile_match(bundle, prime, options, spelling) if options.is_matched else None
+    match = _compile_match(bundle, prime, options, spelling, allows_empty) if options.is_matched else None
     assert options.length is not None
     unknown, boundary = bundle.tokenizer.unknown, bundle.boundary
-    endings = TextEndings(bundle.token_bytes, unknown, options.length, stop, match, boundary)
+    endings = TextEndings(bundle.token_bytes, unknown, options.length, stop, match, boundary, allows_empty=allows_empty)
     return endings, (0, stop.state_after_prime(prime) if stop else 0, match.start if match else 0, 0)
 
 
-def _compile_match(bundle: Bundle, prime: bytes, options: SearchOptions, spelling: Spelling) -> MatchAutomaton:
+def _compile_match(
+    bundle: Bundle, prime: bytes, options: SearchOptions, spelling: Spelling, allows_empty: bool
+) -> MatchAutomaton:
     """Return the automaton of the texts that match; its start is behind the prime where that counts.
 
     Raises UsageError for an expression that cannot be followed or not within the length, PrimeError for a prime that
@@ -201,7 +204,7 @@ def _compile_match(bundle: Bundle, prime: bytes, options: SearchOptions, spellin
     primes = [prime if options.match_prime else b""]
     automaton = compile_constraint(constraint, bundle, np.zeros(bundle.vocab_size, np.bool_), primes)
     assert options.length is not None
-    check_lengths(automaton, primes, options.length, constraint.title, spelling)
+    check_lengths(automaton, primes, options.length, constraint.title, spelling, [allows_empty])
     return automaton
 
 

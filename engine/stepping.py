@@ -97,7 +97,7 @@ class _SteppedRows:
         start = np.array([bundle.start], np.int64)
         self.forced_tokens = [np.concatenate([start, np.asarray(prime, np.int64)]) for prime in request.primes]
         """The forced tokens of each row: the start token and its prime."""
-        self.unknown, self._boundary = bundle.tokenizer.unknown, bundle.boundary
+        self._unknown, self._boundary, self._never_empty = bundle.tokenizer.unknown, bundle.boundary, bundle.never_empty
         self.chain = request.chain.active(request.params, request.tables)
         self.link_states = self.chain.initial_state(self.count, request.params)
         self.finish: list[Finish] = ["running"] * self.count
@@ -120,9 +120,7 @@ class _SteppedRows:
         """
         request, chain = self.request, self.chain
         model_logits = logits
-        if self.unknown is not None:
-            logits = logits.copy()
-            logits[:, self.unknown] = -np.inf
+        logits = self._mask_symbols(logits, index)
         forced_tokens = np.array(
             [tokens[index] if index < len(tokens) else -1 for tokens in self.forced_tokens], np.int64
         )
@@ -148,6 +146,15 @@ class _SteppedRows:
         logprobs = _log_probabilities(model_logits, np.maximum(emitted_tokens, 0)[:, None], is_emitted)[:, 0]
         top_symbols = _find_top_symbols(model_logits, is_emitted, request.top_count) if request.top_count else None
         return tokens, Chunk(emitted_tokens[None], logprobs[None], tuple(self.finish), top_symbols)
+
+    def _mask_symbols(self, logits: NDArray[np.float32], index: int) -> NDArray[np.float32]:
+        """Return logits [N, V] at which the unknown symbol is never drawn, nor the end of a record that is empty."""
+        end = self._boundary if self._never_empty and index == 1 else None
+        never_drawn = [token for token in (self._unknown, end) if token is not None]
+        if never_drawn:
+            logits = logits.copy()
+            logits[:, never_drawn] = -np.inf
+        return logits
 
     def _ended_rows(self) -> NDArray[np.bool_]:
         """Return which rows a link has ended [N]: see `Strategy.ends`."""

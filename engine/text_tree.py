@@ -177,12 +177,14 @@ class TextTree:
 
     # -- reading and writing -----------------------------------------------------------------------
 
-    def _request(self, prime: str, options: WritingOptions, seed: int, *, reads: bool = False) -> RowRequest:
+    def _request(
+        self, prime: str, options: WritingOptions, seed: int, *, reads: bool = False, continues: bool = True
+    ) -> RowRequest:
         """Return a request for the text behind a prime; with ``reads``, one that only reads the prime.
 
-        Raises the errors of `gentext.writing.prepare_writing`.
+        ``continues`` is whether it goes on behind other text. Raises the errors of `gentext.writing.prepare_writing`.
         """
-        options = options._replace(seed=seed, echo=reads)
+        options = options._replace(seed=seed, echo=reads, continues=continues)
         with quiet():
             writing = self._model.prepare_writing(
                 [prime], options._replace(length=0) if reads else options, self._spelling
@@ -221,7 +223,7 @@ class TextTree:
 
         A text that has its length ends where a character does: until then the model draws on.
         """
-        request = self._request("", self.options, seed)
+        request = self._request("", self.options, seed, continues=parent is not self._root)
         state = yield from self._compute_state(parent)
         slot = self._slots.join(request, state)
         decoder = ContentDecoder(self._model.bundle)

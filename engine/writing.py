@@ -101,6 +101,8 @@ class WritingOptions(NamedTuple):
     """How many of the most probable symbols the texts have for each of their tokens."""
     echo: bool = False
     """Whether the texts have the log-probabilities of their primes; ``length`` may then be 0."""
+    continues: bool = False
+    """Whether the texts go on behind others, which a record that may end at once does."""
 
     @property
     def is_matched(self) -> bool:

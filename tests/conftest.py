@@ -194,3 +194,9 @@ def tiny_records_run(tmp_path_factory: pytest.TempPathFactory, operators: None) 
     # With n-grams it would soon be sure where a record ends; so some are long, and may end at several places.
     no_ngrams = ("--set", "model.ngram_length=0")
     return train_records(tmp_path_factory.mktemp("records"), make_text(20_000).split("\n"), 60, *no_ngrams)
+
+
+@pytest.fixture(scope="session")
+def eager_records_run(tmp_path_factory: pytest.TempPathFactory, operators: None) -> Path:
+    """A run of records whose model has learned next to nothing, so that it would end every third record at once."""
+    return train_records(tmp_path_factory.mktemp("eager"), [a + b for a in "ab" for b in "ab"] * 30, 1)

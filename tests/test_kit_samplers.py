@@ -101,6 +101,15 @@ class GoesOnBehindRecords(Faulty):
         return generate_stepwise(self.opened, dataclasses.replace(self.bundle, records=None), request)
 
 
+class WritesEmptyRecords(Faulty):
+    """Does not know that no record is empty."""
+
+    def generate(self, request: Request) -> Iterator[Chunk]:
+        assert self.bundle.records is not None
+        records = dataclasses.replace(self.bundle.records, never_empty=False)
+        return generate_stepwise(self.opened, dataclasses.replace(self.bundle, records=records), request)
+
+
 class IgnoresTheChain(Faulty):
     def ask(self, request: Request) -> Request:
         return dataclasses.replace(request, chain=type(request.chain)([]), params={}, tables={})
@@ -162,13 +171,15 @@ def test_samplers_of_gentext_pass(cls: Any, tiny_run: Path, tiny_records_run: Pa
 
 
 def test_the_end_of_a_record(tiny_records_run: Path) -> None:
-    """The check names a sampler that goes on behind it; its records are whole all the same."""
-    with pytest.raises(AssertionError, match=r"draws the boundary symbol 18 at once has the tokens .* and 'end'"):
+    """The check names a sampler that goes on behind it, or ends a record at once; others are whole all the same."""
+    with pytest.raises(AssertionError, match="draws the boundary symbol 18 first, so its record is empty"):
+        check_sampler(opens(WritesEmptyRecords), source=tiny_records_run)
+    with pytest.raises(AssertionError, match=r"draws the boundary symbol 18 behind its prime has .* and 'end'"):
         check_sampler(opens(GoesOnBehindRecords), source=tiny_records_run)
     opened = OnnxSampler().open(tiny_records_run, "cpu")
     records = []
     for sampler in (opened, GoesOnBehindRecords(opened)):
         options = WritingOptions(count_per_prime=20, length=40, seed=1, links=["temperature"])
-        writing = prepare_writing(sampler, [""], options, KEYWORD_SPELLING)
+        writing = prepare_writing(sampler, ["a"], options, KEYWORD_SPELLING)
         records.append([(text.text, text.finish, text.tokens) for text in writing.texts()])
     assert records[0] == records[1] and "end" in {finish for _, finish, _ in records[0]}

@@ -15,6 +15,7 @@ from conftest import run_gen, train_records
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from serving import running_server
+from test_bad_files import rewritten
 from test_slots import finish, make_request, make_slots
 from test_text_tree import make_tree
 
@@ -104,6 +105,53 @@ def test_damaged_records_of_a_run(
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     code, _, err = gen("export", tmp_path / "run")
     assert code == 1 and "tokenizer.json: damaged" in err and message in err and err.count("gen: error") == 1, err
+
+
+# -- the first symbol -------------------------------------------------------------------------
+
+
+def write_texts(source: Path, sampler: str = "onnx", **options: Any) -> list[tuple[Any, ...]]:
+    """Return texts that a model writes side by side, how each ended, and its tokens."""
+    texts = gentext.load(source, sampler=sampler).write_many(count=60, seed=1, length=9, **options)
+    return [(text.text, text.finish, text.tokens) for text in texts]
+
+
+def test_no_record_is_empty(eager_records_run: Path) -> None:
+    """The first symbol is drawn among the others, in every way to write; its probability is the model's own."""
+    compiled = gentext.load(eager_records_run / "generator.onnx")
+    assert compiled.bundle.never_empty
+    records = compiled.write_many(count=60, seed=1, length=9)
+    expected = [(record.text, record.finish, record.tokens) for record in records]
+    assert all(text for text, _, _ in expected) and sum(finish == "end" for _, finish, _ in expected) > 40
+    assert write_texts(eager_records_run / "model.onnx") == write_texts(eager_records_run, "torch") == expected
+    assert [compiled.write(seed=1, stream=stream, length=9) for stream in range(60)] == [
+        text for text, _, _ in expected
+    ]
+    assert all(record.text for record in compiled.records(200, seed=1))
+    for record, score in zip(records, compiled.score_many([record.text for record in records]), strict=True):
+        if record.finish == "end":
+            assert sum(record.logprobs) == pytest.approx(score.logprob, abs=1e-4)
+    assert ("", "end", (2,)) in write_texts(eager_records_run / "generator.onnx", primes=["a"]), (
+        "the prime is the record"
+    )
+    best = gentext.load(eager_records_run / "model.onnx").best(count=9)
+    assert len(best) == 6 and all(text.text for text in best), "a and b, and two of them"
+
+
+def test_files_of_older_versions_write_empty_records(eager_records_run: Path, tmp_path: Path) -> None:
+    def make_older(bundle: Bundle) -> Bundle:
+        assert bundle.records is not None
+        return dataclasses.replace(bundle, records=dataclasses.replace(bundle.records, never_empty=False))
+
+    def drop_key(records: str) -> str:
+        return json.dumps({name: value for name, value in json.loads(records).items() if name != "never_empty"})
+
+    stepped = rewritten(eager_records_run / "model.onnx", tmp_path / "model.onnx", "records", drop_key)
+    compiled = build_compiled_model(tmp_path, eager_records_run)
+    compiled = dataclasses.replace(compiled, bundle=make_older(compiled.bundle))
+    generator = compiled.open(compiled.chain("top_p", "temperature")).session.path
+    texts = write_texts(stepped)
+    assert texts == write_texts(generator) and ("", "end", (2,)) in texts
 
 
 # -- the end of a row -------------------------------------------------------------------------
@@ -315,7 +363,7 @@ def test_bias_on_the_end(tiny_records_run: Path, tmp_path: Path, gen: Any) -> No
     sample = ("sample", tiny_records_run, "--chain", "bias", "--json", "--count", 5, "--length", 40)
     code, out, err = gen(*sample, "--logit-bias-file", tmp_path / "always.json")
     assert code == 0, err
-    assert [json.loads(line)["text"] for line in out.splitlines()] == [""] * 5
+    assert [len(json.loads(line)["text"]) for line in out.splitlines()] == [1] * 5, "no record is empty"
     code, out, err = gen(*sample, "--logit-bias-file", tmp_path / "never.json", "--max-tries", 2)
     assert (code, out) == (1, "") and "record 0: all of its 2 tries were thrown away (2 cut)" in err
 

@@ -54,6 +54,15 @@ def test_records_in_javascript(tiny_records_run: Path, records: list[WrittenText
 
 
 @needs_node
+def test_no_record_is_empty_in_javascript(eager_records_run: Path) -> None:
+    file = eager_records_run / "generator.onnx"
+    records = gentext.load(file).write_many(count=COUNT, seed=1, length=9)
+    requests = [{"seed": 1, "stream": stream, "length": 9} for stream in range(COUNT)]
+    texts = [result["text"] for result in write_in_javascript("onnxruntime-node", file, *requests)]
+    assert texts == [record.text for record in records] and all(texts)
+
+
+@needs_node
 def test_record_that_ends_within_a_character_in_javascript() -> None:
     """Its boundary symbol has the sign for what is no character, as from the server."""
     texts = run_javascript(

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from compiled_model import build_compiled_model, written
 from conftest import train_records
+from helpers import fails
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_best import BYTES, TinyModel, assert_best, compile_expression
@@ -42,10 +43,10 @@ from gentext.stop import StopAutomaton
 # -- texts that match -------------------------------------------------------------------------
 
 
-def records_model(symbols: Sequence[bytes], model_class: Any, **arguments: Any) -> Any:
+def records_model(symbols: Sequence[bytes], model_class: Any, *, never_empty: bool = False, **arguments: Any) -> Any:
     """Return a model of the tests of texts of random weights, with a boundary symbol behind its symbols."""
     model = model_class([*symbols, b""], **arguments)
-    records = RecordsMeta(len(symbols), 9, "lines")
+    records = RecordsMeta(len(symbols), 9, "lines", never_empty=never_empty)
     model.bundle = dataclasses.replace(model.bundle, start=len(symbols), records=records)
     return model
 
@@ -129,7 +130,8 @@ def all_records(model: TinyModel, length: int, stops: Sequence[str] = (), expres
                 return
         logits = model.advance(np.array([[bundle.start, *tokens]]), model.initial(1))[0][0, -1].astype(np.float64)
         logprobs = logits - math.log(np.exp(logits).sum())
-        if text is not None and (not expression or re.fullmatch(expression, text)):
+        may_end = text is not None and (bool(text) or not bundle.never_empty)
+        if text is not None and may_end and (not expression or re.fullmatch(expression, text)):
             totals.setdefault(text, []).append(logprob + logprobs[bundle.vocab_size - 1])
         for token in range(bundle.vocab_size - 1):
             write((*tokens, token), logprob + logprobs[token])
@@ -145,7 +147,8 @@ def find_best(model: TinyModel, length: int, count: int, stops: Sequence[str] = 
     bundle, stop, match = model.bundle, StopAutomaton(stops) if stops else None, None
     if expression:
         match = compile_expression(expression, tuple(bundle.token_bytes))
-    endings = TextEndings(bundle.token_bytes, None, length, stop, match, bundle.boundary)
+    allows_empty = not bundle.never_empty
+    endings = TextEndings(bundle.token_bytes, None, length, stop, match, bundle.boundary, allows_empty=allows_empty)
     position = (0, 0, match.start if match else 0, 0)
     search = TextSearch(model, bundle, endings, np.empty(0, np.int64), position, count=count)
     return list(search.find(Bar("", None, ""))), search
@@ -157,9 +160,12 @@ def find_best(model: TinyModel, length: int, count: int, stops: Sequence[str] = 
     st.lists(st.text("ab", min_size=1, max_size=3), max_size=2),
     st.integers(0, 10**6),
     st.integers(1, 60),
+    st.booleans(),
 )
-def test_best_records_equal_trying_all(symbols: list[bytes], stops: list[str], seed: int, count: int) -> None:
-    model = records_model(symbols, TinyModel, seed=seed)
+def test_best_records_equal_trying_all(
+    symbols: list[bytes], stops: list[str], seed: int, count: int, never_empty: bool
+) -> None:
+    model = records_model(symbols, TinyModel, seed=seed, never_empty=never_empty)
     expected = all_records(model, 4, stops)
     best, search = find_best(model, 4, count, stops)
     assert_best(best, expected, count)
@@ -190,7 +196,8 @@ def test_the_end_is_learned(tmp_path_factory: pytest.TempPathFactory, operators:
         assert np.exp(ended).sum() + np.exp(going_on).sum() == pytest.approx(1, abs=1e-5)
         best = model.best(length=max(length, 1), count=2 ** (length + 1))
         if length:
-            assert [text.logprob for text in best] == pytest.approx(sorted(ended, reverse=True), abs=1e-4)
+            logprobs_of_records = sorted(ended[1:], reverse=True)  # without the empty one, which is never written
+            assert [text.logprob for text in best] == pytest.approx(logprobs_of_records, abs=1e-4)
         rows, tokens = np.nonzero(np.isfinite(logprobs) & (np.arange(3) != bundle.boundary))
         logits, states = RowStepper(sampler, bundle, 4096).step(tokens, [state[rows] for state in states])
         open_logprobs = logprobs[rows, tokens]
@@ -204,3 +211,14 @@ def test_best_command_on_records(tiny_records_run: Path, gen: Any) -> None:
     assert found["complete"] and [text["finish"] for text in found["texts"]] == ["end"] * 3
     code, out, err = gen("best", tiny_records_run, "--count", 3, "--match", "[a-c]{1,2}", "--length", 2)
     assert code == 0 and out.count(" end ") == 3, err
+
+
+def test_an_expression_for_the_empty_record_alone(tiny_records_run: Path, gen: Any) -> None:
+    for command in ("sample", "best"):
+        fails(2, gen(command, tiny_records_run, "--match", ""), "--match '': it matches the empty text alone")
+        shortest = "the shortest text that --match (abc)? matches has 3 characters"
+        fails(2, gen(command, tiny_records_run, "--match", "(abc)?", "--length", 2), "--length 2: " + shortest)
+    code, out, err = gen("sample", tiny_records_run, "--match", "(abc)?", "--count", 9)
+    assert (code, out) == (0, "abc\n" * 9), err
+    [text] = gentext.load(tiny_records_run).write_many(["a"], match="(abc){9}|", length=9)
+    assert (text.text, text.finish) == ("", "end"), "behind a prime, nothing else may follow"

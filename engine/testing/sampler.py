@@ -221,11 +221,24 @@ def _check_boundary(opened: OpenedSampler) -> None:
     row, neighbour = opened.write(opened.request([1, 2], only=(0, boundary), params=params))
     require(
         row.tokens == [boundary] and row.finish == "end",
-        f"{opened.name}: a row that draws the boundary symbol {boundary} at once has the tokens {row.tokens[:5]} and "
-        f"the finish {row.finish!r}; expected that token alone, and 'end': see `Bundle.boundary`",
+        f"{opened.name}: a row that draws the boundary symbol {boundary} behind its prime has the tokens "
+        f"{row.tokens[:5]} and the finish {row.finish!r}; expected that token alone, and 'end': see `Bundle.boundary`",
     )
     is_whole = len(neighbour.tokens) == NEW_TOKENS
     require(is_whole, f"{opened.name}: a row has {len(neighbour.tokens)} tokens because its neighbour has ended")
+    _check_never_empty(opened, boundary)
+
+
+def _check_never_empty(opened: OpenedSampler, boundary: int) -> None:
+    """A row without a prime must not draw the boundary symbol first, where no record is empty."""
+    if not opened.bundle.never_empty:
+        return
+    [row] = opened.write(opened.request([0], only=(boundary, boundary)))
+    require(
+        row.tokens == [] and row.finish == "masked",
+        f"{opened.name}: a row without a prime draws the boundary symbol {boundary} first, so its record is empty; "
+        f"mask it before the chain: see `Bundle.never_empty`",
+    )
 
 
 def _check_chain(opened: OpenedSampler, alone: list[Row]) -> None:

@@ -138,7 +138,7 @@ class PositionBuilder:
         next_model_states = [step_results[f"{name}_out"] for name in tensor_names]
 
         # the chain
-        logits = self._mask_unknown(step_results["logits"])
+        logits = self._mask_empty_records(self._mask_unknown(step_results["logits"]), state.token)
         link_states, link_outputs = {}, {}
         links = [link for link in self.chain if link.name in state.chain]
         for link in links:
@@ -211,6 +211,15 @@ class PositionBuilder:
         mask = np.zeros((1, self.bundle.vocab_size), np.float32)
         mask[0, unknown] = -np.inf
         return op.add(logits, op.const(mask))
+
+    def _mask_empty_records(self, logits: Var, token: Var) -> Var:
+        """Return logits [N, V] at which the boundary symbol is not drawn behind itself: tokens [N] are read last."""
+        if not self.bundle.never_empty:
+            return logits
+        followed_by = np.full((1, self.bundle.vocab_size), -1)  # the token behind which each symbol is not drawn
+        followed_by[0, self.bundle.boundary] = self.bundle.boundary
+        is_masked = op.equal(op.unsqueeze(token, int_vector(1)), op.const(followed_by))
+        return op.where(is_masked, op.const(np.float32(-np.inf)), logits)
 
     def _noise_columns(self, noise: Var, link_name: str) -> Var:
         """Return the columns of noise [K, N, U] that belong to a link, or to the draw."""
