@@ -16,16 +16,20 @@ from numpy.typing import NDArray
 from gentext import expression_child
 from gentext.expression import NOTHING, ExpressionError
 
-#: Seconds that compiling may take, the start of the process included.
-MAX_SECONDS = 12
+#: Seconds that compiling may take, the start of the process included, where nobody sets another limit.
+MAX_SECONDS = 10.0
 #: Automata that are remembered, so that a program that writes with one expression again and again compiles it once.
 MAX_REMEMBERED = 16
 #: All bytes, those of characters that messages can show before the others.
 PRINTABLE_FIRST = [*range(0x30, 0x7F), *range(0x20, 0x30), *range(0x20), *range(0x7F, 0x100)]
-TOO_LARGE = (
-    f"it is too large: compiling it takes more than {expression_child.MAX_SECONDS} s or "
-    f"{expression_child.MAX_MEMORY >> 30} GB of memory; use smaller counts or fewer alternatives"
-)
+
+
+def explain_too_large(seconds: float) -> str:
+    """Return why an expression is refused that needs too much memory, or more than so many seconds."""
+    return (
+        f"it is too large: compiling it takes more than {seconds:g} s or {expression_child.MAX_MEMORY >> 30} GB of "
+        f"memory; use smaller counts or fewer alternatives"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,26 +77,29 @@ class ByteAutomaton:
 
 
 @functools.lru_cache(MAX_REMEMBERED)
-def compile_bytes(expression: str) -> ByteAutomaton:
-    """Compile an expression in the syntax of outlines-core; raise ExpressionError for one that is too large."""
+def compile_bytes(expression: str, seconds: float = MAX_SECONDS) -> ByteAutomaton:
+    """Compile an expression in the syntax of outlines-core, in ``seconds`` at most.
+
+    Raises ExpressionError for one that is too large.
+    """
     if expression == NOTHING:
         return ByteAutomaton(np.empty((0, 256), np.int32), np.empty(0, np.bool_), -1)
-    request = json.dumps({"expression": expression})
+    request = json.dumps({"expression": expression, "seconds": seconds})
     try:
         process = subprocess.run(
             # -P: the folder of the file has modules with the names of those of Python.
             [sys.executable, "-P", expression_child.__file__],
             input=request.encode(),
             capture_output=True,
-            timeout=MAX_SECONDS,
+            timeout=seconds,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise ExpressionError(TOO_LARGE) from None
+        raise ExpressionError(explain_too_large(seconds)) from None
     if b"ModuleNotFoundError" in process.stderr:
         raise ExpressionError("the package outlines-core is not installed; install gentext again")
     if process.returncode:
-        raise ExpressionError(TOO_LARGE)
+        raise ExpressionError(explain_too_large(seconds))
     line, _, table_bytes = process.stdout.partition(b"\n")
     return read_automaton(json.loads(line), table_bytes)
 
@@ -106,6 +113,8 @@ def read_automaton(header: Mapping[str, Any], table_bytes: bytes) -> ByteAutomat
         raise ExpressionError(header["problem"])
     states, start = header["states"], header["start"]
     if not (0 <= states <= expression_child.MAX_STATES and len(table_bytes) == states * 257 * 4):
-        raise ExpressionError(TOO_LARGE)
+        raise ExpressionError(
+            f"compiling it gave {len(table_bytes):,} bytes for {states:,} states, which is no whole table"
+        )
     table = np.frombuffer(table_bytes, np.int32).reshape(states, 257)
     return ByteAutomaton(table[:, :256], table[:, 256] > 0, start)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gentext.bundle import Bundle
-from gentext.byte_automaton import ByteAutomaton, compile_bytes
+from gentext.byte_automaton import MAX_SECONDS, ByteAutomaton, compile_bytes
 from gentext.chain import Chain, LinkArrays
 from gentext.describe import chain_of
 from gentext.errors import GenError, PrimeError, UsageError
@@ -249,12 +249,14 @@ def compile_here(
     is_allowed: NDArray[np.bool_],
     primes: Sequence[bytes],
     max_table: int = MAX_TABLE,
+    seconds: float = MAX_SECONDS,
     *,
     boundary: int | None = None,
 ) -> MatchAutomaton:
     """Do what `compile_constraint` does, over those of V symbols that are allowed [V].
 
-    An automaton has at most ``max_table`` states times symbols; ``boundary`` is the symbol that ends a record.
+    An automaton has at most ``max_table`` states times symbols, and its expression is compiled in ``seconds`` at most;
+    ``boundary`` is the symbol that ends a record.
     """
     allowed_symbols = [symbol for symbol, allowed in zip(symbols, is_allowed, strict=True) if allowed]
     # A prime may have characters that the model does not write.
@@ -264,7 +266,7 @@ def compile_here(
         alphabet = (
             Alphabet("".join(sorted({*alphabet.characters, *prime_characters}))) if prime_characters else alphabet
         )
-        byte_automaton = compile_bytes(constraint.translate(alphabet))
+        byte_automaton = compile_bytes(constraint.translate(alphabet), seconds)
 
         def build(byte_starts: Sequence[int]) -> MatchAutomaton:
             return build_automaton(byte_automaton, symbols, is_allowed, byte_starts, max_table)
@@ -273,7 +275,7 @@ def compile_here(
         if (automaton.starts >= 0).all():
             return dataclasses.replace(automaton, boundary=boundary)
         if build([byte_automaton.start]).start < 0:
-            raise ExpressionError(_explain_emptiness(constraint, allowed_symbols))
+            raise ExpressionError(_explain_emptiness(constraint, allowed_symbols, seconds))
     except ExpressionError as error:
         raise UsageError(f"{constraint.title}: {error}") from None
     prime = next(prime for prime, start in zip(primes, automaton.starts, strict=True) if start < 0)
@@ -300,10 +302,10 @@ def _prime_error(
     )
 
 
-def _explain_emptiness(constraint: Constraint, symbols: Sequence[bytes]) -> str:
+def _explain_emptiness(constraint: Constraint, symbols: Sequence[bytes], seconds: float) -> str:
     """Return why no text of some symbols matches a constraint."""
     try:
-        text = compile_bytes(constraint.translate(every_character())).find_shortest_text()
+        text = compile_bytes(constraint.translate(every_character()), seconds).find_shortest_text()
     except ExpressionError:  # over all characters it may be too large
         return "no text of the model's symbols matches it"
     if text is None:

@@ -91,7 +91,7 @@ PIECES = [b"\n", b"a", b"\xc3", b"\xa9", b"1", b"a1", b"", b"1\xc3", b"\xa9a", b
 
 
 @functools.cache
-def compile_here(expression: str) -> ByteAutomaton:
+def compile_here(expression: str, seconds: float = 0) -> ByteAutomaton:
     """Compile an expression in this process, which is faster than in one of its own."""
     if expression == NOTHING:
         return compile_bytes(expression)

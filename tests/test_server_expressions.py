@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import gc
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from gentext import expression_child
 from gentext.errors import GenError, PrimeError, UsageError
 from gentext.match import MatchAutomaton
 from gentext.matching import Constraint, compile_here
@@ -77,14 +82,45 @@ def test_an_expression_is_compiled_once(process: ExpressionProcess) -> None:
 def test_what_explodes_is_refused_and_the_next_one_is_compiled() -> None:
     process = ExpressionProcess()
     compile_in(process, "a")
-    process.seconds = 0.5
-    with pytest.raises(UsageError, match=r"match = '\.\{1,20000\}': it is too large"):
+    process.seconds, number = 0.5, process.process_id
+    with pytest.raises(UsageError, match=r"match = '\.\{1,20000\}': it is too large: .* more than 0\.5 s or 1 GB"):
         compile_in(process, ".{1,20000}")
     with pytest.raises(UsageError, match="too large"):  # at once
         compile_in(process, ".{1,20000}")
-    assert process.process_id is None
     process.seconds = 60
-    assert compile_in(process, "b").start == 0
+    assert compile_in(process, "b").start == 0 and process.process_id == number, "the limit ends the compiler alone"
+    process.close()
+
+
+#: Tells what `expression_child` is told, and the processor time that it may then take.
+SPYING_CHILD = f"""
+import json, resource, runpy, sys
+request = json.load(sys.stdin)
+runpy.run_path({expression_child.__file__!r})["limit_resources"](request["seconds"])
+print(json.dumps({{"problem": f"{{request['seconds']}} s, {{resource.getrlimit(resource.RLIMIT_CPU)[0]}} s"}}))
+"""
+SPIED_WORKER = """
+import sys
+from gentext import expression_child
+from gentext.plugins.server import expression_worker
+expression_child.__file__ = sys.argv[1]
+expression_worker.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "limits"), [(7.5, "7.5 s, 8 s"), (60.0, "60.0 s, 60 s"), (1e9, "86400.0 s, 86400 s")]
+)
+def test_the_limit_of_the_server_is_that_of_the_compiler(
+    seconds: float, limits: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "child.py").write_text(SPYING_CHILD)
+    command = [sys.executable, "-c", SPIED_WORKER, tmp_path / "child.py"]
+    worker = functools.partial(subprocess.Popen, command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    monkeypatch.setattr(expressions, "start_process", worker)
+    process = ExpressionProcess(seconds)
+    with pytest.raises(UsageError, match=limits):
+        compile_in(process, "a")
     process.close()
 
 

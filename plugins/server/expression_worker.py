@@ -12,7 +12,7 @@ import sys
 import msgspec
 import numpy as np
 
-from gentext.byte_automaton import TOO_LARGE
+from gentext.byte_automaton import explain_too_large
 from gentext.errors import PrimeError, UsageError
 from gentext.expression_child import MAX_MEMORY
 from gentext.matching import Constraint, compile_here
@@ -43,11 +43,11 @@ def compile_job(job: CompileJob) -> CompiledArrays | Refusal:
     constraint = Constraint(job.title, job.expression, job.schema)
     is_allowed = np.frombuffer(job.is_allowed, np.bool_)
     try:
-        return pack_arrays(compile_here(constraint, job.symbols, is_allowed, job.primes, job.max_table))
+        return pack_arrays(compile_here(constraint, job.symbols, is_allowed, job.primes, job.max_table, job.seconds))
     except (UsageError, PrimeError) as error:
         return Refusal(str(error), isinstance(error, PrimeError))
     except MemoryError:
-        return Refusal(f"{job.title}: {TOO_LARGE}")
+        return Refusal(f"{job.title}: {explain_too_large(job.seconds)}")
 
 
 def limit_process() -> None:

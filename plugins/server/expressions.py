@@ -1,8 +1,8 @@
 """Compiles what texts must match in a process of its own, so that no other text waits for it.
 
 An expression of a few characters can need seconds and hundreds of megabytes, while Python runs no other thread for a
-second or more. The process has less priority than those that write, is started with the first expression, and is killed
-when it takes too long.
+second or more. The process has less priority than those that write, and is started with the first expression. It
+refuses one that takes too long, and is killed where it does not.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from gentext.byte_automaton import TOO_LARGE
+from gentext.byte_automaton import explain_too_large
 from gentext.errors import PrimeError, UsageError
 from gentext.match import MatchAutomaton
 from gentext.matching import Constraint
@@ -36,6 +36,10 @@ MAX_TABLE = 2**20
 MAX_REMEMBERED, MAX_TABLES = 2**26, 2**28
 
 
+#: Seconds that the process has besides those of an expression, to start and to build the automaton.
+EXTRA_SECONDS = 5.0
+#: Seconds that an expression may take, at most.
+LONGEST_SECONDS = 86_400.0
 #: An expression that was refused after so many seconds is refused at once for so many; so many of them are remembered.
 LONG_SECONDS, REFUSED_SECONDS, MAX_REFUSALS = 0.5, 60.0, 64
 
@@ -50,6 +54,7 @@ class CompileJob(msgspec.Struct):
     is_allowed: bytes
     primes: list[bytes]
     max_table: int
+    seconds: float
 
 
 class CompiledArrays(msgspec.Struct, tag=True):
@@ -91,7 +96,7 @@ class ExpressionProcess:
     """The process that compiles for one model, and the automata that are remembered. Any thread may call it."""
 
     def __init__(self, seconds: float = 20.0, max_table: int = MAX_TABLE) -> None:
-        self.seconds, self._max_table = seconds, max_table
+        self.seconds, self._max_table = min(seconds, LONGEST_SECONDS), max_table
         """How long an expression may take, and how many states times symbols its automaton may have."""
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
@@ -131,6 +136,7 @@ class ExpressionProcess:
                 is_allowed.tobytes(),
                 list(primes),
                 self._max_table,
+                self.seconds,
             )
             begun = time.monotonic()
             try:
@@ -158,7 +164,7 @@ class ExpressionProcess:
         if self._process is None:
             self._process = start_process()
         assert self._process.stdin is not None and self._process.stdout is not None
-        timer = threading.Timer(self.seconds, self._process.kill)
+        timer = threading.Timer(self.seconds + EXTRA_SECONDS, self._process.kill)
         timer.start()
         try:
             write_frame(self._process.stdin, job)  # type: ignore[arg-type]  # typeshed's IO[bytes] is no BinaryIO
@@ -169,7 +175,7 @@ class ExpressionProcess:
             timer.cancel()
         if content is None:  # it took too long, or too much memory
             self.close()
-            raise UsageError(f"{job.title}: {TOO_LARGE}")
+            raise UsageError(f"{job.title}: {explain_too_large(self.seconds)}")
         reply = _decoder.decode(content)
         if isinstance(reply, Refusal):
             raise (PrimeError if reply.is_prime else UsageError)(reply.message)
