@@ -55,6 +55,7 @@ Sampling
     match  the texts that match an expression, as an automaton over symbols
     match_tables  the tables that the link `match` reads
     json_schema  JSON schemas as expressions
+    decimals  decimal numbers between two bounds as expressions
     matching  what the texts of a request must match
     stored  the chain that is compiled into a file, from its metadata
     stepping  generation one position at a time: the reference

@@ -15,8 +15,10 @@ import sys
 MAX_MEMORY = 2**30
 #: States of an automaton, at most.
 MAX_STATES = 2**16
-#: Stands behind every text: the library follows the first of several alternatives that match, and would leave out
-#: ``ab`` of ``a|ab`` if both were an end. No text has its first byte, with which the last plane of characters begins.
+#: Stands before and behind every text. Behind it, because the library follows the first of several alternatives that
+#: match, and would leave out ``ab`` of ``a|ab`` if both were an end. Before it, because the library also makes the
+#: states of a text that begins later, which are 2**N for ``"(a|"){N}"``; they all need another mark. No text has its
+#: first byte, with which the last plane of characters begins.
 MARK = "\U0010ffff"
 #: The ids of the mark, and of the end that the library wants to know.
 MARK_TOKEN, END_TOKEN = 256, 257
@@ -45,10 +47,11 @@ def compile_expression(expression: str) -> tuple[dict[str, object], bytes]:
     tokens = {bytes([byte]): [byte] for byte in range(MARK.encode()[0])}
     vocabulary = Vocabulary(END_TOKEN, {**tokens, MARK.encode(): [MARK_TOKEN]})
     try:
-        index = Index(f"(?:{expression}){MARK}", vocabulary)
+        index = Index(f"{MARK}(?:{expression}){MARK}", vocabulary)
     except ValueError as error:
         return {"problem": " ".join(str(error).split())}, b""
     transitions, ends = index.get_transitions(), index.get_final_states()
+    start = transitions.pop(index.get_initial_state(), {}).get(MARK_TOKEN)
     if len(transitions) > MAX_STATES:
         return {"problem": f"it needs {len(transitions):,} states; at most {MAX_STATES:,} are possible"}, b""
     numbers = {state: number for number, state in enumerate(sorted(transitions))}
@@ -59,7 +62,7 @@ def compile_expression(expression: str) -> tuple[dict[str, object], bytes]:
             if token < MARK_TOKEN and next_state in numbers:
                 table[first + token] = numbers[next_state]
         table[first + 256] = next_state_by_token.get(MARK_TOKEN) in ends
-    return {"states": len(numbers), "start": numbers.get(index.get_initial_state(), -1)}, table.tobytes()
+    return {"states": len(numbers), "start": numbers.get(start, -1)}, table.tobytes()
 
 
 def limit_resources(seconds: float) -> None:

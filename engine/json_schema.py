@@ -8,9 +8,13 @@ of keywords, refuses all others by name, and every text that it lets through is 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
+from gentext.decimals import write_decimals
 from gentext.expression import (
     Alphabet,
     ExpressionError,
@@ -22,16 +26,25 @@ from gentext.expression import (
 
 #: Characters of the expression of a schema, at most.
 MAX_CHARACTERS = 2**20
+#: Digits of an integer, and of a number before and behind its point, where no bound says more: a double holds them all.
+INTEGER_DIGITS, WHOLE_DIGITS, MAX_PLACES = 15, 9, 6
+#: Digits of a bound, and those of them that are behind its point, at most.
+MAX_BOUND_DIGITS, MAX_BOUND_PLACES = 400, 30
+#: Characters of a string, and elements of an array, at most, where the schema does not say.
+STRING_CHARACTERS, ARRAY_ELEMENTS = 200, 20
+#: The size of an expression, in ranges of characters, up to which these two hold: to compile a larger one takes long.
+MAX_RANGES = 20_000
 #: Keywords that say nothing about which values are valid.
 ANNOTATIONS = {
     *("title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly"),
     *("$schema", "$id", "$comment", "$defs", "definitions"),
 }
+BOUNDS = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
 #: The keywords of each type.
 KEYWORDS: Mapping[str, set[str]] = {
     "string": {"minLength", "maxLength", "pattern", "format"},
-    "integer": set(),
-    "number": set(),
+    "integer": BOUNDS,
+    "number": BOUNDS,
     "boolean": set(),
     "null": set(),
     "array": {"items", "minItems", "maxItems"},
@@ -46,7 +59,8 @@ PYTHON_TYPES: Mapping[str, tuple[type, ...]] = {
     "array": (list,),
     "object": (dict,),
 }
-INTEGER = "-?(?:0|[1-9][0-9]*)"
+#: A number without bounds.
+NUMBER = rf"-?(?:0|[1-9][0-9]{{0,{WHOLE_DIGITS - 1}}})(?:\.[0-9]{{1,{MAX_PLACES}}})?(?:[eE][+-]?[0-9]{{1,2}})?"
 DATE = "[1-9][0-9]{3}-(?:0[1-9]|1[0-2])-(?:0[1-9]|1[0-9]|2[0-8])"
 TIME = "(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z"
 OCTET = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
@@ -67,10 +81,16 @@ SPACE = "[ ]?"
 def translate_schema(schema: object, alphabet: Alphabet) -> str:
     """Return an expression in the syntax of outlines-core for JSON values that are valid by a schema.
 
+    Strings and arrays without a greatest length have one, unless the expression would be large with it.
+
     Raises ExpressionError for a schema that is wrong, recursive, or has a keyword that no text can be made to follow.
     """
     try:
-        return _Translator(schema, alphabet).translate(schema, "", ())
+        translator = _Translator(schema, alphabet, has_limits=True)
+        expression = translator.translate(schema, "", ())
+        if translator.ranges <= MAX_RANGES:
+            return expression
+        return _Translator(schema, alphabet, has_limits=False).translate(schema, "", ())
     except RecursionError:
         raise ExpressionError("it is nested too deeply") from None
 
@@ -78,8 +98,11 @@ def translate_schema(schema: object, alphabet: Alphabet) -> str:
 class _Translator:
     """Writes schemas as expressions. A path names the place in the schema, for messages."""
 
-    def __init__(self, root: object, alphabet: Alphabet) -> None:
-        self._root, self._alphabet = root, alphabet
+    def __init__(self, root: object, alphabet: Alphabet, *, has_limits: bool) -> None:
+        """``has_limits`` is whether strings and arrays have a greatest length where the schema has none."""
+        self.ranges = 0
+        """The ranges of characters of all strings so far, as often as they are repeated: the size of the expression."""
+        self._root, self._alphabet, self._has_limits = root, alphabet, has_limits
         plain = write_class(alphabet.find(r'[^"\\\x00-\x1f\x7f-\x9f]', 0))
         self._character = join_alternatives([plain, ESCAPE])
 
@@ -125,8 +148,9 @@ class _Translator:
             return self._translate_array(schema, path, references)
         if name == "object":
             return self._translate_properties(schema, path, references)
-        number = rf"{INTEGER}(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
-        return {"integer": INTEGER, "number": number, "boolean": "(?:true|false)", "null": "null"}[name]
+        if name in ("integer", "number"):
+            return _translate_number(schema, path, is_whole=name == "integer")
+        return {"boolean": "(?:true|false)", "null": "null"}[name]
 
     def _translate_string(self, schema: Mapping[str, Any], path: str) -> str:
         exclusive = [name for name in ("pattern", "format") if name in schema]
@@ -144,13 +168,24 @@ class _Translator:
             if schema["format"] not in FORMATS:
                 raise ExpressionError(f"{path}.format {schema['format']!r}: expected one of {', '.join(FORMATS)}")
             return f'"{FORMATS[schema["format"]]}"'
-        return f'"{self._character}{_write_counts(schema, "minLength", "maxLength", path)}"'
+        low, high = self._read_counts(schema, ("minLength", "maxLength"), STRING_CHARACTERS, path)
+        self.ranges += (high or 1) * (self._character.count("-") + 1)
+        return f'"{self._character}{{{low},{"" if high is None else high}}}"'
+
+    def _read_counts(
+        self, schema: Mapping[str, Any], names: tuple[str, str], limit: int, path: str
+    ) -> tuple[int, int | None]:
+        """Return the least and the highest count of a schema; None: without end."""
+        low, high = _read_counts(schema, *names, path)
+        return low, max(low, limit) if high is None and self._has_limits else high
 
     def _translate_array(self, schema: Mapping[str, Any], path: str, references: tuple[str, ...]) -> str:
         if "items" not in schema:
             raise ExpressionError(f"{path or 'it'} is an array of any values, which is recursive; expected items")
+        ranges = self.ranges
         element = self.translate(schema["items"], f"{path}.items", references)
-        low, high = _read_counts(schema, "minItems", "maxItems", path)
+        low, high = self._read_counts(schema, ("minItems", "maxItems"), ARRAY_ELEMENTS, path)
+        self.ranges += (self.ranges - ranges + len(element) // 8) * (high or 1)
         if high == 0:
             return r"\[\]"
         upper_end = "" if high is None else high - 1
@@ -167,11 +202,13 @@ class _Translator:
         for name in _checked_list(required, f"{path}.required") if required else ():
             if name not in properties:
                 raise ExpressionError(f"{path}.required has {name!r}, which is not among the properties")
-        members = [
-            f"{_spell_value(name)}:{SPACE}{self.translate(part, f'{path}.{name}', references)}"
-            for name, part in properties.items()
-        ]
         is_required = [name in required for name in properties]
+        first_required = is_required.index(True) if True in is_required else len(is_required)
+        members = []
+        for number, (name, part) in enumerate(properties.items()):
+            ranges = self.ranges
+            members.append(f"{_spell_value(name)}:{SPACE}{self.translate(part, f'{path}.{name}', references)}")
+            self.ranges += (self.ranges - ranges) * min(number, first_required)  # `_join_members` repeats it
         return rf"\{{{_join_members(members, is_required)}\}}"
 
     def _translate_reference(self, reference: object, path: str, references: tuple[str, ...]) -> str:
@@ -233,9 +270,50 @@ def _read_counts(schema: Mapping[str, Any], low_name: str, high_name: str, path:
     return low, high
 
 
-def _write_counts(schema: Mapping[str, Any], low_name: str, high_name: str, path: str) -> str:
-    low, high = _read_counts(schema, low_name, high_name, path)
-    return f"{{{low},{'' if high is None else high}}}"
+def _translate_number(schema: Mapping[str, Any], path: str, *, is_whole: bool) -> str:
+    """Return an expression for the numbers within the bounds of a schema; those with bounds have no exponents."""
+    lows = [(name, _read_bound(schema, name, path)) for name in ("minimum", "exclusiveMinimum") if name in schema]
+    highs = [(name, _read_bound(schema, name, path)) for name in ("maximum", "exclusiveMaximum") if name in schema]
+    if not (is_whole or lows or highs):
+        return NUMBER
+    bounds = [bound for _, bound in lows + highs]
+    digits = max(len(str(int(abs(bound)))) for bound in [*bounds, Fraction()])
+    places = 0 if is_whole else _choose_places(bounds, digits)
+    unit = 10**places
+    furthest = 10 ** (max(digits, INTEGER_DIGITS if is_whole else WHOLE_DIGITS) + places) - 1
+    # An exclusive bound that is a whole number of units is itself left out.
+    least = [math.floor(bound * unit) + 1 if "exc" in name else math.ceil(bound * unit) for name, bound in lows]
+    most = [math.ceil(bound * unit) - 1 if "exc" in name else math.floor(bound * unit) for name, bound in highs]
+    low, high = max(least, default=-furthest), min(most, default=furthest)
+    if low > high:
+        names = " and ".join(f"{name} {schema[name]}" for name, _ in lows + highs)
+        raise ExpressionError(f"{path or 'it'} has {names}: no number with {places} decimal places is valid")
+    return write_decimals(low, high, places)
+
+
+def _read_bound(schema: Mapping[str, Any], name: str, path: str) -> Fraction:
+    """Return a bound as it is written in decimals, exactly."""
+    bound = schema[name]
+    is_number = isinstance(bound, int | float) and not isinstance(bound, bool)
+    if not is_number or (isinstance(bound, float) and not math.isfinite(bound)):
+        raise ExpressionError(f"{path}.{name} {bound!r:.40}: expected a number")
+    fraction = Fraction(bound) if isinstance(bound, int) else Fraction(Decimal(repr(bound)))
+    if abs(fraction) >= 10**MAX_BOUND_DIGITS or (fraction * 10**MAX_BOUND_PLACES).denominator != 1:
+        raise ExpressionError(
+            f"{path}.{name}: expected at most {MAX_BOUND_DIGITS} digits, and {MAX_BOUND_PLACES} behind the point"
+        )
+    return fraction
+
+
+def _choose_places(bounds: Sequence[Fraction], digits: int) -> int:
+    """Return how many decimal places numbers have whose bounds have so many digits before the point.
+
+    All digits together fit into a double, unless a bound needs more: then there are some behind those of the bound.
+    """
+    needed = next(
+        places for places in range(MAX_BOUND_PLACES + 1) if all((b * 10**places).denominator == 1 for b in bounds)
+    )
+    return max(min(MAX_PLACES, INTEGER_DIGITS - digits), needed + 3 if needed else 0)
 
 
 def _write_value(json_value: object, types: Sequence[str], path: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import jsonschema
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gentext.byte_automaton import read_automaton
+from gentext.decimals import write_decimals
 from gentext.expression import Alphabet, ExpressionError
 from gentext.expression_child import compile_expression
 from gentext.json_schema import translate_schema
@@ -83,6 +85,67 @@ def test_every_text_is_valid(schema: dict[str, Any], rng: Any, budget: int) -> N
         checker.validate(json.loads(text))
 
 
+def follow(automaton: MatchAutomaton, text: str) -> bool:
+    """Return whether a text matches."""
+    state = automaton.start
+    for character in text:
+        state = int(automaton.transitions[state, CHARACTERS.index(character)]) if state >= 0 else -1
+    return state >= 0 and bool(automaton.final[state])
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_integers_between_bounds(data: st.DataObject) -> None:
+    """Every integer within the bounds matches and no other one, whatever its size and sign."""
+    integers = st.integers(-999, 999) | st.integers(-(10**30), 10**30) | st.integers(0, 40).map(lambda n: 10**n)
+    low, high = sorted([data.draw(integers), data.draw(integers)])
+    expression = re.compile(write_decimals(low, high))
+    for integer in {low - 1, low, low + 1, high - 1, high, high + 1, -low, 0, data.draw(st.integers(low, high))}:
+        assert bool(expression.fullmatch(str(integer))) is (low <= integer <= high), integer
+        assert not expression.fullmatch(f"0{integer}") and not expression.fullmatch("-0")
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.dictionaries(
+        st.sampled_from(["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"]),
+        st.integers(-50, 50) | st.integers(-(10**20), 10**20) | st.decimals(-9, 9, places=3).map(float),
+        min_size=1,
+    ),
+    st.sampled_from(["integer", "number"]),
+    st.randoms(use_true_random=False),
+)
+def test_numbers_within_the_bounds_of_a_schema(bounds: dict[str, Any], name: str, rng: Any) -> None:
+    schema = {"type": "array", "items": {"anyOf": [{"type": name, **bounds}]}, "minItems": 1, "maxItems": 2}
+    number = jsonschema.Draft202012Validator({"type": name, **bounds})
+    try:
+        automaton = build(schema)
+    except ExpressionError as error:
+        assert "is valid" in str(error)
+        return
+    for _ in range(5):
+        assert all(number.is_valid(element) for element in json.loads(write(automaton, rng, 40)))
+    for integer in rng.sample(range(-60, 61), 5):
+        assert follow(automaton, f"[{integer}]") is number.is_valid(integer)
+    for text in [f"{rng.uniform(-10, 10):.3f}", *map(str, bounds.values())]:
+        assert number.is_valid(json.loads(text)) or not follow(automaton, f"[{text}]")
+
+
+def test_lengths_that_a_schema_does_not_say() -> None:
+    element = {"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "integer"}}}
+    assert follow(build({"type": "string"}), json.dumps("a" * 200))
+    assert not follow(build({"type": "string"}), json.dumps("a" * 201))
+    assert follow(build({"type": "string", "minLength": 300}), json.dumps("a" * 300))
+    assert follow(build({"type": "string", "maxLength": 300}), json.dumps('"' * 300))
+    assert follow(build({"type": "integer"}), "-" + "9" * 15) and not follow(build({"type": "integer"}), "1" + "0" * 15)
+    assert follow(build({"type": "integer", "minimum": 10**40}), "9" * 41)
+    assert follow(build({"type": "number"}), "-123456789.123456e-12")
+    items = {"type": "array", "items": {"type": "null"}}
+    assert follow(build(items), json.dumps([None] * 20)) and not follow(build(items), json.dumps([None] * 21))
+    table = {"type": "array", "items": {"type": "array", "items": element}}
+    assert follow(build(table), json.dumps([[{"a": "a" * 999, "b": 1}] * 30])), "with all limits it would be too large"
+
+
 def test_references_within_the_schema() -> None:
     schema = {
         "$defs": {
@@ -99,8 +162,13 @@ def test_references_within_the_schema() -> None:
 
 RECURSIVE = {"type": "object", "properties": {"next": {"$ref": "#"}}}
 REFUSED: list[tuple[object, str]] = [
-    ({"type": "integer", "minimum": 3}, ".minimum cannot be used"),
-    ({"type": "number", "maximum": 3}, ".maximum cannot be used"),
+    ({"type": "string", "minimum": 3}, ".minimum cannot be used"),
+    ({"type": "integer", "minimum": "3"}, ".minimum '3': expected a number"),
+    ({"type": "integer", "exclusiveMinimum": True}, ".exclusiveMinimum True: expected a number"),
+    ({"type": "number", "maximum": 5e-324}, ".maximum: expected at most 400 digits, and 30 behind the point"),
+    ({"type": "integer", "maximum": 10**5000}, ".maximum: expected at most 400 digits"),
+    ({"type": "integer", "minimum": 4, "maximum": 3}, "minimum 4 and maximum 3: no number with 0 decimal places"),
+    ({"type": "integer", "minimum": 0.5, "exclusiveMaximum": 1}, "no number with 0 decimal places is valid"),
     ({"type": "number", "multipleOf": 3}, ".multipleOf cannot be used"),
     ({"type": "array", "items": {"type": "null"}, "uniqueItems": True}, ".uniqueItems cannot be used"),
     ({"type": "string", "pattern": "a", "minLength": 3}, ".pattern beside other keywords"),

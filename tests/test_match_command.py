@@ -97,7 +97,7 @@ BAD_REQUESTS: list[tuple[list[str], str]] = [
     (["--match", "ab", "--match-prime", "--prime", "b"], "the prime has 'b' at position 0"),
     (["--json-schema", "missing.json"], "--json-schema missing.json: cannot be read"),
     (["--json-schema", "text.json"], "--json-schema text.json: no JSON"),
-    (["--json-schema", "minimum.json"], ".minimum cannot be used here"),
+    (["--json-schema", "multiple.json"], ".multipleOf cannot be used here"),
     (["--match", "a", "--chain", "top_k,match"], "match must stand first"),
     (["--first-state", "3"], "no option --first-state"),
 ]
@@ -114,7 +114,7 @@ def test_bad_input_is_one_clear_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("text.json").write_text("{type: string}", encoding="utf-8")
-    Path("minimum.json").write_text('{"type": "integer", "minimum": 3}', encoding="utf-8")
+    Path("multiple.json").write_text('{"type": "integer", "multipleOf": 3}', encoding="utf-8")
     code, out, err = gen("sample", printable_run, "--seed", 1, *options)
     lines = [line for line in err.splitlines() if line.startswith("gen: error: ")]
     assert code in (1, 2) and out == "" and lines == err.splitlines()[-1:], err

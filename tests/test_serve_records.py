@@ -42,7 +42,13 @@ def test_description(server: ServerProcess, model: gentext.TextModel) -> None:
     [described] = httpx.get(f"{server.url}/v1/models").json()["data"]
     records = model.bundle.records
     assert records is not None and described["symbols"][-1] == ""
-    fields = {"boundary": len(model.symbols) - 1, "longest": records.longest, "layout": "lines", "header": ""}
+    fields: dict[str, Any] = {
+        "boundary": len(model.symbols) - 1,
+        "longest": records.longest,
+        "layout": "lines",
+        "header": "",
+    }
+    fields["never_empty"] = True
     assert described["records"] == fields
 
 
