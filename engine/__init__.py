@@ -54,8 +54,8 @@ Sampling
     byte_automaton  an expression as an automaton over bytes
     match  the texts that match an expression, as an automaton over symbols
     match_tables  the tables that the link `match` reads
-    json_schema  JSON schemas as expressions
     decimals  decimal numbers between two bounds as expressions
+    json_schema  JSON schemas as expressions
     matching  what the texts of a request must match
     stored  the chain that is compiled into a file, from its metadata
     stepping  generation one position at a time: the reference
