@@ -103,6 +103,14 @@ def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
     return (attribute.g for attribute in node.attribute if attribute.type == onnx.AttributeProto.GRAPH)
 
 
+def names_read(node: onnx.NodeProto) -> Iterator[str]:
+    """Yield the names of the values that a node reads, and those that its branches or its body read."""
+    yield from node.input
+    for graph in subgraphs(node):
+        for inner_node in graph.node:
+            yield from names_read(inner_node)
+
+
 def number_nodes(graph: onnx.GraphProto, numbers: Iterator[int] | None = None) -> None:
     """Let numbers be the names of all nodes, for long names take a hundredth of a small file.
 

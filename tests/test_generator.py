@@ -22,7 +22,7 @@ from gentext.export.generator.compiler import Compiler
 from gentext.export.network.bounds import find_bounds
 from gentext.export.network.fp16 import to_fp16
 from gentext.export.network.int8 import to_int8
-from gentext.export.proto import serialize_model, subgraphs
+from gentext.export.proto import check_graph, serialize_model, subgraphs
 from gentext.manager import host
 from gentext.plugins.samplers.onnx import OnnxGenerator, OnnxSampler
 from gentext.registry import Distribution, Registry
@@ -266,6 +266,51 @@ def test_vectors_that_are_also_an_output_stay_floats(compiled_model: CompiledMod
     step.graph.output.append(onnx.helper.make_tensor_value_info(lookup.output[0], onnx.TensorProto.FLOAT, None))
     constants = to_int8(step, compiled_model.bundle).graph.initializer
     assert lookup.input[0] in {tensor.name for tensor in constants}
+
+
+#: Steps that read rows of a table of small numbers, or a state, in other places than a plain matrix product.
+STEPS = {
+    "as a bias, as layer 0 of a model without an embedding": "logits = Gemm(start, weight, vectors)",
+    "in two places": """product = MatMul(vectors, weight)
+        logits = Add(product, vectors)""",
+    "in a branch": """product = MatMul(start, weight)
+        logits = If (is_used) <
+            then_branch = then () => (changed) { changed = Add(vectors, bias) },
+            else_branch = else () => (unchanged) { unchanged = Identity(product) }
+        >""",
+    "with three axes": """large = Mul(start, twice)
+        layers = Reshape(large, three_axes)
+        products = MatMul(layers, weight)
+        logits = Reshape(products, two_axes)""",
+}
+
+
+@pytest.mark.parametrize("nodes", STEPS.values(), ids=STEPS)
+@pytest.mark.parametrize("convert", [to_int8, lambda step, _: to_fp16(step)], ids=["int8", "fp16"])
+def test_what_products_read_is_converted_in_any_place(compiled_model: CompiledModel, nodes: str, convert: Any) -> None:
+    step = onnx.parser.parse_model(
+        f"""<ir_version: 10, opset_import: ["": 21]>
+        step (int64[N] tokens, float[N, 32] h) => (float[N, 32] logits, float[N, 32] h_out) {{
+            start = MatMul(h, weight)
+            h_out = Tanh(start)
+            vectors = Gather(table, tokens)
+            {nodes}
+        }}"""
+    )
+    rng = np.random.default_rng(0)
+    constants = {"is_used": np.array(True), "twice": np.array(2, np.float32)}
+    constants |= {"three_axes": np.array([2, -1, 32]), "two_axes": np.array([-1, 32])}
+    for name, shape in {"table": (64, 32), "weight": (32, 32), "bias": (32,)}.items():
+        constants[name] = rng.uniform(-1, 1, shape).astype(np.float32)
+    step.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in constants.items())
+    converted_step = convert(step, compiled_model.bundle)
+    check_graph(converted_step)
+    feeds = {"tokens": rng.integers(0, 64, 6), "h": rng.uniform(-1, 1, (6, 32)).astype(np.float32)}
+    exact, rounded = (
+        onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, feeds)[0]
+        for model in (step, converted_step)
+    )
+    assert np.abs(rounded - exact).mean() < 0.03 * np.abs(exact).mean()
 
 
 def int8_constants(compiled_model: CompiledModel) -> dict[str, Any]:

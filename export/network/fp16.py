@@ -12,7 +12,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from gentext.errors import ExportError
-from gentext.export.proto import copy_model, copy_node, replace_initializers, replace_nodes
+from gentext.export.proto import copy_model, copy_node, names_read, replace_initializers, replace_nodes
 
 _PRODUCT_OPERATORS = {"MatMul", "Gemm"}
 
@@ -29,13 +29,13 @@ def to_fp16(step: onnx.ModelProto) -> onnx.ModelProto:
     for node in graph.node:
         nodes += _product_in_fp16(node) if node.output[0] in product_names else [copy_node(node)]
 
-    names_read = {name for node in nodes for name in node.input}
+    used_names = {name for node in nodes for name in names_read(node)}
     initializers = []
     for tensor in graph.initializer:
         array = numpy_helper.to_array(tensor)
         if tensor.name in converted_weights:
             initializers.append(numpy_helper.from_array(array.astype(np.float16), _fp16_name(tensor.name)))
-        if tensor.name in names_read:
+        if tensor.name in used_names:
             initializers.append(numpy_helper.from_array(array, tensor.name))
     replace_nodes(graph, nodes)
     replace_initializers(graph, initializers)

@@ -22,7 +22,7 @@ from onnx import helper, numpy_helper
 from gentext.bundle import Bundle
 from gentext.errors import ExportError
 from gentext.export.network.bounds import UNBOUNDED, Bound, find_bounds
-from gentext.export.proto import copy_model, copy_node, replace_initializers, replace_nodes
+from gentext.export.proto import copy_model, copy_node, names_read, replace_initializers, replace_nodes
 
 #: Largest weight: 7 bits.
 WEIGHT_MAX = 63
@@ -45,7 +45,7 @@ def to_int8(step: onnx.ModelProto, bundle: Bundle) -> onnx.ModelProto:
         "q.zero": np.array(ACTIVATION_ZERO, np.uint8),
         "q.zero8": np.array(0, np.int8),
         "q.tiny": np.array(1e-30, np.float32),
-        "q.axis": np.array([1], np.int64),
+        "q.axis": np.array([-1], np.int64),
     }
     integer_names = _find_integers(graph, weights, bounds)
     nodes: list[onnx.NodeProto] = []
@@ -78,7 +78,7 @@ def _find_integers(graph: onnx.GraphProto, weights: dict[str, NDArray[Any]], bou
     """Return the values between tables and the products that read them, which need not become floats in between."""
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.node:
-        for name in node.input:
+        for name in names_read(node):
             readers.setdefault(name, []).append(node)
     output_names = {value_info.name for value_info in graph.output}
     integer_names: set[str] = set()
@@ -90,8 +90,8 @@ def _find_integers(graph: onnx.GraphProto, weights: dict[str, NDArray[Any]], bou
         while reader is not None and reader.op_type in ("Reshape", "Concat"):
             names.append(reader.output[0])
             reader = _only_reader(readers, names[-1])
-        is_product = reader is not None and _constant_weight(reader, weights) is not None
-        if is_product and output_names.isdisjoint(names) and np.all(bounds.get(names[-1], UNBOUNDED) == 1):
+        is_activation = reader is not None and _is_activation(names[-1], reader, weights)
+        if is_activation and output_names.isdisjoint(names) and np.all(bounds.get(names[-1], UNBOUNDED) == 1):
             integer_names.update(names)
     return integer_names
 
@@ -100,6 +100,11 @@ def _only_reader(readers: dict[str, list[onnx.NodeProto]], name: str) -> onnx.No
     """Return the node that reads a value, where there is exactly one."""
     nodes = readers.get(name, [])
     return nodes[0] if len(nodes) == 1 else None
+
+
+def _is_activation(name: str, node: onnx.NodeProto, weights: dict[str, NDArray[Any]]) -> bool:
+    """Return whether a node is a product to quantise, and a value its activation; its bias must stay a float."""
+    return node.input[0] == name and _constant_weight(node, weights) is not None
 
 
 def _reads_small_numbers(node: onnx.NodeProto, weights: dict[str, NDArray[Any]]) -> bool:
@@ -218,5 +223,6 @@ def _drop_types(graph: onnx.GraphProto, names: set[str]) -> None:
 
 
 def _drop_unused_initializers(graph: onnx.GraphProto) -> None:
-    names_read = {name for node in graph.node for name in node.input} | {value_info.name for value_info in graph.output}
-    replace_initializers(graph, [tensor for tensor in graph.initializer if tensor.name in names_read])
+    used_names = {name for node in graph.node for name in names_read(node)}
+    used_names |= {value_info.name for value_info in graph.output}
+    replace_initializers(graph, [tensor for tensor in graph.initializer if tensor.name in used_names])
