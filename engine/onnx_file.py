@@ -131,25 +131,22 @@ def _read_entries(stream: IO[bytes]) -> dict[str, _MetadataText]:
 
 
 def read_export_id(path: Path) -> str | None:
-    """Return the id of the export that wrote a file; None for a file without one.
+    """Return the id of the export that wrote a file; an empty one for a file of an older version, which has none.
 
-    Files of older versions have none. Nor has a damaged file, which is reported when onnxruntime opens it.
+    None: the file is missing or damaged, which is reported when onnxruntime opens it.
     """
     try:
         card = json.loads(read_metadata(path)[f"{METADATA_PREFIX}card"])
     except (OSError, ValueError, KeyError, RecursionError):
         return None
-    export_id = card.get("export") if isinstance(card, dict) else None
+    export_id = card.get("export", "") if isinstance(card, dict) else None
     return export_id if isinstance(export_id, str) else None
 
 
 def check_same_export(folder: Path) -> None:
-    """Raise FileFormatError when a run's model and generator come from two exports, of which the later did not end.
-
-    A file without an id passes.
-    """
+    """Raise FileFormatError when a run's model and generator come from two exports, of which the later did not end."""
     model_id, generator_id = read_export_id(folder / MODEL_FILE), read_export_id(folder / GENERATOR_FILE)
-    if model_id and generator_id and model_id != generator_id:
+    if model_id is not None and generator_id is not None and model_id != generator_id:
         raise FileFormatError(
             f"{folder}: {MODEL_FILE} and {GENERATOR_FILE} come from two exports, of which the later did not end; "
             f"make both again: gen export {folder}"

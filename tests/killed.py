@@ -1,11 +1,13 @@
-"""Trains in processes that kill themselves, without a chance to tidy up. A script for test_train.py.
+"""Trains in processes that kill themselves, without a chance to tidy up. A script for tests.
 
 Reads a JSON list of (arguments of gen, moment, step) and prints the exit status of each. A moment is
-a life-cycle hook; or ``last`` or ``best``, the rename of that checkpoint; or ``end``.
+a life-cycle hook; or ``last`` or ``best``, the rename of that checkpoint; or ``rename``, a rename by its number
+from 0; or ``end``.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -46,11 +48,13 @@ class AtTheEnd:
 
 def prepare(moment: str, step: int) -> None:
     """Arrange for this process to die."""
-    if moment in ("last", "best"):
-        replace = os.replace
+    if moment in ("last", "best", "rename"):
+        replace, numbers = os.replace, itertools.count()
 
         def rename(source: Any, target: Any) -> None:
-            if os.path.basename(target).startswith(f"{moment}-step{step:06d}"):
+            number = next(numbers)
+            name = os.path.basename(target)
+            if number == step if moment == "rename" else name.startswith(f"{moment}-step{step:06d}"):
                 die()
             replace(source, target)
 

@@ -8,6 +8,8 @@ import json
 import os
 import re
 import shutil
+import signal
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -44,6 +46,7 @@ from gentext.run import open_run
 
 pytestmark = pytest.mark.usefixtures("operators")
 V = 9
+KILLED = Path(__file__).with_name("killed.py")
 #: Before 2.13, PyTorch's exporter unrolls a recurrent layer over the positions of the example.
 TRACES_OPEN_TIME = torch.__version__ >= (2, 13)
 OPTIONS = [
@@ -295,21 +298,22 @@ def test_files_of_two_exports_are_refused(
     assert gen("sample", run, "--length", 3)[0] == 0
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "generator.onnx"])
-def test_file_without_an_id_passes(
-    name: str, tmp_path: Path, exported_twice: tuple[Path, Path], gen: Callable[..., Any]
+def test_files_of_older_versions_have_no_id(
+    tmp_path: Path, exported_twice: tuple[Path, Path], gen: Callable[..., Any]
 ) -> None:
-    first, second = exported_twice
-    run = Path(shutil.copytree(first, tmp_path / "run"))
-    proto = onnx.load(second / name)
-    for entry in proto.metadata_props:
-        if entry.key == "gentext.card":
-            card = json.loads(entry.value)
-            del card["export"]
-            entry.value = json.dumps(card)
-    (run / name).write_bytes(serialize_model(proto))
-    assert read_export_id(run / name) is None
+    run = Path(shutil.copytree(exported_twice[0], tmp_path / "run"))
+    for name in ("model.onnx", "generator.onnx"):
+        proto = onnx.load(run / name)
+        for entry in proto.metadata_props:
+            if entry.key == "gentext.card":
+                card = json.loads(entry.value)
+                del card["export"]
+                entry.value = json.dumps(card)
+        (run / name).write_bytes(serialize_model(proto))
+        assert read_export_id(run / name) == ""
     assert gen("sample", run, "--length", 3)[0] == 0
+    shutil.copy(exported_twice[1] / "model.onnx", run)  # as if an export had been killed before the second rename
+    fails(1, gen("sample", run, "--length", 3), "come from two exports")
 
 
 @settings(max_examples=100, deadline=1000)
@@ -348,6 +352,21 @@ def test_export_killed_between_two_renames(
     assert not [*run.glob("*.tmp")]
     with pytest.raises(FileFormatError, match="two exports"):
         check_same_export(run)
+
+
+def test_killed_export_is_refused_and_made_again(tiny_run: Path, tmp_path: Path, gen: Callable[..., Any]) -> None:
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    jobs = [(["export", str(run), "--precision", "fp32"], "rename", 1)]
+    killed = subprocess.run([sys.executable, KILLED], input=json.dumps(jobs), capture_output=True, text=True)
+    assert killed.stdout.split() == [str(-signal.SIGKILL)], killed.stderr
+    is_new = [(run / name).read_bytes() != (tiny_run / name).read_bytes() for name in ("model.onnx", "generator.onnx")]
+    assert is_new == [True, False]
+    assert len([*run.glob(".generator.onnx.*.gentext.tmp")]) == 1
+    fails(1, gen("sample", run, "--length", 3), "come from two exports", f"gen export {run}")
+    code, _, err = gen("export", run, "--precision", "fp32")
+    assert code == 0, err
+    assert gen("sample", run, "--length", 3)[0] == 0
+    assert {path.name for path in run.iterdir()} == {path.name for path in tiny_run.iterdir()}
 
 
 def test_newest_run_is_exported_by_default(
