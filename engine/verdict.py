@@ -171,9 +171,10 @@ def _still_falling(facts: RunFacts, over_fits: bool) -> list[str]:
 
 
 def _over_fitting(facts: RunFacts, growth: Growth, trend: Trend) -> list[str]:
+    last_losses = "" if _is_last_kept(facts) else f"{_format_last_losses(facts)}: the"
     verdict = (
-        f"over-fitting: {_format_losses(facts)}. The gap grew by {growth.smallest:.2f} nats {growth.since}. "
-        f"Try {_smaller_model(facts)}"
+        f"over-fitting: {_format_losses(facts)}. {last_losses or 'The'} gap grew by {growth.smallest:.2f} nats "
+        f"{growth.since}. Try {_smaller_model(facts)}"
     )
     return [verdict, _describe_best(facts)] if trend == "rising" else [verdict]
 
@@ -238,8 +239,23 @@ def _describe_text_gap(gap: float) -> str:
 
 
 def _format_losses(facts: RunFacts) -> str:
-    """Return both losses of the checkpoint that is kept, with their standard errors where they are known."""
+    """Return both losses of the checkpoint that is kept, with their standard errors where they are known.
+
+    Its step is named where it is not the last one that was measured.
+    """
     best_point = next((point for point in facts.curve if point.step == facts.best_step), None)
     val_error = f" ± {best_point.val_error:.4f}" if best_point and math.isfinite(best_point.val_error) else ""
     train_error = f" ± {best_point.train_error:.4f}" if best_point and math.isfinite(best_point.train_error) else ""
-    return f"held-out {facts.val_loss:.4f}{val_error}, training {facts.train_loss:.4f}{train_error}"
+    step = "" if _is_last_kept(facts) else f" at step {facts.best_step:,}, which is kept"
+    return f"held-out {facts.val_loss:.4f}{val_error}, training {facts.train_loss:.4f}{train_error}{step}"
+
+
+def _format_last_losses(facts: RunFacts) -> str:
+    """Return both losses of the last measurement, by which the gap and the trend are judged."""
+    last = facts.curve[-1]
+    return f"At step {last.step:,}, the last, held-out {last.val_loss:.4f} and training {last.train_loss:.4f}"
+
+
+def _is_last_kept(facts: RunFacts) -> bool:
+    """Return whether the checkpoint that is kept is that of the last measurement."""
+    return not facts.curve or facts.curve[-1].step == facts.best_step
