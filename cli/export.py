@@ -14,7 +14,7 @@ from gentext.bundle import METADATA_PREFIX
 from gentext.cli.links import split_names
 from gentext.completion import complete_runs
 from gentext.config import build_config
-from gentext.console import say
+from gentext.console import say, warn
 from gentext.errors import MissingExtra, RunError, UsageError
 from gentext.folders import temporary_folder
 from gentext.onnx_file import check_same_export, read_metadata
@@ -124,6 +124,11 @@ def _export_web(
             try:
                 from gentext.export.exporter import ExportOptions, export_run
             except ModuleNotFoundError:
+                is_free = precision is None and chain is None and limit is None
+                if is_free and (source / GENERATOR_FILE).is_file():
+                    check_same_export(source)
+                    warn(f"the run's own generator is taken, as exporting it in {WEB_PRECISION} needs the extra train")
+                    return source / GENERATOR_FILE
                 raise MissingExtra(
                     f"gen export --web of a run without a generator in {wanted_precision}", "train"
                 ) from None

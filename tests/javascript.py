@@ -46,10 +46,10 @@ console.log(JSON.stringify(results, (key, entry) => (key === "session" ? undefin
 RUNTIMES = {"onnxruntime-web": "dist/ort.wasm.min.mjs", "onnxruntime-node": "dist/index.js"}
 
 
-def run_javascript(script: str, *arguments: str) -> Any:
-    """Return the JSON that a module prints in Node."""
+def run_javascript(script: str, *arguments: str, input_text: str = "") -> Any:
+    """Return the JSON that a module prints in Node, which reads a text from stdin."""
     command = [str(NODE), "--input-type=module", "--eval", script, *arguments]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True, input=input_text).stdout)
 
 
 def write_in_javascript(package: str, file: Path, *requests: dict[str, Any]) -> list[dict[str, Any]]:

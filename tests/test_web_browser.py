@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -133,6 +134,20 @@ def test_the_page_writes(page: Browser) -> None:
     page.press("Control+z")
     assert page.text == text
     assert not page.errors, page.errors
+
+
+def test_the_page_writes_what_matches(page: Browser, folder: Path) -> None:
+    page.run(
+        """{ const field = document.querySelector("#match"); field.value = "[ab]{5}( c+)?";
+        field.dispatchEvent(new Event("change")); document.querySelector("#text").focus(); }"""
+    )
+    page.press("Tab")
+    page.wait_until_written()
+    assert re.fullmatch("[ab]{5}( c+)?", page.text), page.status
+    page.run("document.querySelector('#match').value = 'a(?=b)'")
+    page.press("Tab")
+    page.wait_until_written()
+    assert page.status == 'Match = "a(?=b)": look-ahead and look-behind cannot be used here.'
 
 
 def test_the_page_describes_its_model(page: Browser) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import sys
 import tarfile
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from node_packages import find_package
 
 from gentext.data.page_files import page_files
 from gentext.data.shipped import shipped_models
-from gentext.export import web_runtime
+from gentext.export import web, web_runtime
 from gentext.run import GENERATOR_FILE
 
 
@@ -71,6 +72,20 @@ def test_no_generator(gen: Gen, tmp_path: Path, tiny_run: Path, runtime: Path) -
         file.write_bytes(broken)
         fails(1, gen(*command), problem)
         assert not new.exists()
+
+
+def test_run_in_another_precision_without_pytorch(
+    gen: Gen, tmp_path: Path, tiny_run: Path, runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run's own generator is taken, unless another one is asked for."""
+    site = tmp_path / "site"
+    monkeypatch.setattr(web, "WEB_PRECISION", "int8")  # the generator is in fp32
+    monkeypatch.setitem(sys.modules, "gentext.export.exporter", None)  # it cannot be imported
+    command = ["export", tiny_run, "--web", site, "--ort-web", runtime]
+    fails(1, gen(*command, "--precision", "int8"), "train")
+    code, _, err = gen(*command)
+    assert code == 0 and "the run's own generator is taken" in err and "in fp32" in err, err
+    assert (site / GENERATOR_FILE).read_bytes() == (tiny_run / GENERATOR_FILE).read_bytes()
 
 
 def test_without_npm(gen: Gen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,10 +4,11 @@
  * docs/deploy.md describes the inputs and outputs of the graph, docs/browser.md the requests and results.
  */
 
-import { EngineError } from "./errors.js";
+import { beginMatch, MATCH_LINK } from "./match.js";
 import { DRAW, uniforms } from "./noise.js";
 import { readMetadata, splitDefaults } from "./onnx_file.js";
-import { chooseParameters, listParameters } from "./parameters.js";
+import { listParameters } from "./parameters.js";
+import { MAX_TOP, readSettings } from "./request_settings.js";
 import { RowText } from "./row_text.js";
 import { guard, yieldThread } from "./runtime.js";
 import { TextReader, Tokenizer } from "./tokenizer.js";
@@ -19,9 +20,6 @@ const PROMPT_POSITIONS = 256;
 const [FIRST_POSITIONS, MOST_POSITIONS, FAST_MILLISECONDS] = [1, 256, 30];
 /** The meaning of the numbers in the output `ended_out`. */
 const FINISH_BY_CODE = [null, "stop", "masked", "match", "end"];
-const MAX_SEED = 2n ** 64n;
-/** The most probable symbols of a position, at most. */
-export const MAX_TOP = 10;
 const ELEMENT_ARRAYS = { float32: Float32Array, int64: BigInt64Array, bool: Uint8Array };
 
 /** A model that writes. Its sessions are plain objects, which can be copied into another thread. */
@@ -79,7 +77,7 @@ export class Generator {
       name: this.metadata.card.corpus?.name ?? this.name,
       chain: listParameters(this.metadata.chain),
       symbols: this.tokenizer.texts,
-      abilities: { match: false, jsonSchema: false, best: false, score: false, top: MAX_TOP },
+      abilities: { match: this.#hasMatch, jsonSchema: false, best: false, score: false, top: MAX_TOP },
       records: this.metadata.records,
       card: this.metadata.card,
     };
@@ -91,10 +89,12 @@ export class Generator {
    * @throws {EngineError}
    */
   async write(request) {
-    const settings = this.readSettings(request);
+    const checked = this.readSettings(request);
+    const { row: firstRow, inputs } = this.#beginMatch(request.session?.row ?? this.firstRow(), checked);
+    const settings = { ...checked, inputs };
     const prompt = this.tokenizer.encode(request.prompt ?? "", settings.unknown);
     const text = new RowText({ ...settings, ...this.#startText(request.session, settings) });
-    let row = request.session?.row ?? this.firstRow();
+    let row = firstRow;
     const reader = new TextReader();
     const echoed = [];
     for (let begin = 0; begin < prompt.length && !request.signal?.aborted; begin += PROMPT_POSITIONS) {
@@ -129,7 +129,7 @@ export class Generator {
       release();
       await yieldThread();
     }
-    const session = { file: this.#fingerprint, row, text: text.state, settings };
+    const session = { file: this.#fingerprint, row, text: text.state, settings: checked };
     return { text: text.text, tokens: text.tokens, finish: text.finish, seed: settings.seed, session };
   }
 
@@ -176,7 +176,7 @@ export class Generator {
    */
   async call(row, settings, { forced = null, count = forced?.length }) {
     const noise = forced ? new Float32Array(count * this.#columns) : this.#drawNoise(row.drawn, count, settings);
-    const feeds = { ...this.defaults, ...this.#tensors(row.arrays), ...this.#parameterTensors(settings) };
+    const feeds = { ...this.defaults, ...this.#tensors(row.arrays), ...this.#parameterTensors(settings), ...settings.inputs };
     feeds.token = this.#tensor("int64", [1], [row.token]);
     feeds.fresh = this.#tensor("bool", [1], [row.isFresh ? 1 : 0]);
     feeds.ended = this.#tensor("int64", [1], [0]);
@@ -197,6 +197,21 @@ export class Generator {
         drawn: row.drawn + (forced ? 0 : count),
       },
     };
+  }
+
+  get #hasMatch() {
+    return this.metadata.chain.some(({ name }) => name === MATCH_LINK);
+  }
+
+  /** Return a row that from here on follows the expression of the settings, or none, and the inputs that it needs. */
+  #beginMatch(row, { match, length }) {
+    if (!this.#hasMatch) return { row, inputs: {} };
+    const { symbols, unknown, boundary } = this.tokenizer;
+    const bans = Object.entries(this.defaults).filter(([name]) => name.endsWith(".banned"));
+    const isAllowed = symbols.map((_, token) => token !== unknown && bans.every(([, { data }]) => !data[token]));
+    const { arrays, inputs } = beginMatch(match, length, { symbols, isAllowed, boundary });
+    const tensors = inputs.map(([name, type, dims, data]) => [name, new this.ort.Tensor(type, data, dims)]);
+    return { row: { ...row, arrays: { ...row.arrays, ...arrays } }, inputs: Object.fromEntries(tensors) };
   }
 
   get #columns() {
@@ -256,29 +271,8 @@ export class Generator {
   }
 
   /** Return the settings of a request, checked; what it leaves out is that of its session. */
-  readSettings({ session = null, seed, stream, length = 200, parameters, stop, unknown = "error", logprobs = 0 }) {
-    if (session && session.file !== this.#fingerprint) {
-      throw new EngineError("session", "session: it belongs to another model; begin a new text");
-    }
-    const before = session?.settings ?? { seed: crypto.getRandomValues(new Uint32Array(1))[0], stream: 0, stop: [] };
-    const checkWhole = (name, number, low, high) => {
-      const isWhole = typeof number === "bigint" || Number.isSafeInteger(number);
-      if (isWhole && number >= low && number <= high) return number;
-      throw new EngineError("parameter", `${name} = ${number}: expected a whole number from ${low} to ${high}`);
-    };
-    const stops = stop ?? before.stop;
-    if (!Array.isArray(stops) || stops.some((text) => typeof text !== "string" || !text)) {
-      throw new EngineError("parameter", "stop: expected texts of at least one character");
-    }
-    return {
-      seed: checkWhole("seed", seed ?? before.seed, 0, MAX_SEED - 1n),
-      stream: checkWhole("stream", stream ?? before.stream, 0, MAX_SEED - 1n),
-      length: checkWhole("length", length, 1, Number.MAX_SAFE_INTEGER),
-      parameters: parameters ? chooseParameters(this.metadata.chain, parameters) : (before.parameters ?? {}),
-      stop: stops,
-      unknown,
-      top: checkWhole("logprobs", logprobs, 0, MAX_TOP),
-    };
+  readSettings(request) {
+    return readSettings(request, { chain: this.metadata.chain, fingerprint: this.#fingerprint });
   }
 }
 
