@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ import typer
 
 from gentext.completion import complete_models
 from gentext.console import say, warn
-from gentext.errors import CorpusError, UsageError, nearest
+from gentext.errors import CorpusError, MissingExtra, UsageError, nearest
 from gentext.held_out import held_out_path, read_held_out
 from gentext.inspection import inspect_tokens, most_symbols, unit_names
 from gentext.library import TextModel, open_text_model
@@ -50,6 +51,8 @@ def inspect(
     from gentext.score import encode_text
 
     _check_options(file, text, output, png, length, top)
+    if png is not None and importlib.util.find_spec("matplotlib") is None:
+        raise MissingExtra("--png", "train")
     check_device(device)
     check_threads(threads)
     options: dict[str, Any] = {"threads": threads} if threads else {}

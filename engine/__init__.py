@@ -25,6 +25,7 @@ Contracts
     hookspecs  the hooks that plugins may implement
     registry  components by kind and name
     events  the progress of a run, and how its hooks are called
+    creation  creates components, and checks that each is what its kind demands
     handover  checks what components hand over: logits, states, chunks of tokens, symbols
     manager  loads plugins
     noise  the uniform random numbers from which tokens are drawn

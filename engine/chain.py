@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from gentext import handover
 from gentext.config import build_config, config_class, to_table
-from gentext.errors import ConfigError, PluginError, exit_error, reason, refuse_exit
+from gentext.creation import create_component
+from gentext.errors import ConfigError, PluginError, exit_error, refuse_exit
 from gentext.noise import DRAW, uniforms
 from gentext.registry import Registry
 from gentext.strategy import PLACES, Param, Strategy, declaration_problem, mapping_problem, range_problem
@@ -98,9 +99,12 @@ def build_link(registry: Registry, name: str, vocab_size: int, options: Mapping[
     ``options`` holds fields of the strategy's Config and defaults of its parameters, by name.
     Raises ConfigError for an option that is neither, PluginError when the strategy breaks its contract.
     """
-    strategy_class = registry.get("strategy", name)
+    registered = registry.find("strategy", name)
+    strategy_class = registered.load()
     if not (isinstance(strategy_class, type) and issubclass(strategy_class, Strategy)):
-        raise PluginError(f"the strategy {name!r} is no subclass of gentext.Strategy: {strategy_class!r}")
+        raise PluginError(
+            f"the strategy {name!r} of {registered.distribution} is no subclass of gentext.Strategy: {strategy_class!r}"
+        )
     options = dict(options or {})
     if problem := mapping_problem("params", strategy_class.params, Param):
         raise PluginError(f"the strategy {name!r}: {problem}")
@@ -109,11 +113,7 @@ def build_link(registry: Registry, name: str, vocab_size: int, options: Mapping[
         if isinstance(number, bool) or not isinstance(number, int | float):
             raise ConfigError(f"chain.{name}.{param} = {number!r}: expected a number")
     config = build_config(config_class(strategy_class), options, f"chain.{name}")
-    try:
-        with refuse_exit(f"the strategy {name!r}"):
-            strategy = strategy_class(config, vocab_size)
-    except (TypeError, ValueError) as error:
-        raise PluginError(f"the strategy {name!r} cannot be built for {vocab_size} symbols: {reason(error)}") from error
+    strategy = create_component(registered, strategy_class, config, vocab_size)
     if problem := declaration_problem(strategy):
         raise PluginError(f"the strategy {name!r}: {problem}")
     defaults = {param: defaults.get(param, spec.initial) for param, spec in strategy.params.items()}

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gentext.config import build_config, config_class
+from gentext.creation import create_component
 from gentext.errors import ConfigError, GenError, PluginError, UsageError, exit_error, nearest, reason
 from gentext.interfaces import Filter
 from gentext.manager import host, is_strict
@@ -91,10 +92,10 @@ def create_filter(name: str, options: Mapping[str, Any]) -> CheckedFilter:
 
     Raises UnknownComponent, ConfigError for wrong options, and PluginError where the filter cannot be created.
     """
-    target = host().registry.get("filter", name)
+    registered = host().registry.find("filter", name)
+    target = registered.load()
     config = build_config(config_class(target), options, f"filter.{name}")
-    with _name_errors(name, lambda: "cannot be created"):
-        return CheckedFilter(name, target(config))
+    return CheckedFilter(name, create_component(registered, target, config))
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from typing import Any
 
 from gentext import console
 from gentext.config import build_config, config_class
+from gentext.creation import create_component
 from gentext.errors import UsageError, refuse_exit
 from gentext.handover import check_opened
 from gentext.interfaces import Sampler
@@ -65,10 +66,11 @@ def open_text_model(
     options: Mapping[str, Any] | None = None,
 ) -> TextModel:
     """Open a model as `load` does, but print the messages on stderr, as the commands do."""
-    sampler_class = host().registry.get("sampler", sampler)
+    registered = host().registry.find("sampler", sampler)
+    sampler_class = registered.load()
     config = build_config(config_class(sampler_class), options or {}, "sampler")
     source = find_source(path, openable_sources(sampler_class, sampler), sampler)
+    sampler_component: Sampler = create_component(registered, sampler_class, config)
     with refuse_exit(f"the sampler {sampler!r}"):
-        sampler_component: Sampler = sampler_class(config)
         opened_sampler = check_opened(sampler, sampler_component.open(source, device))
     return TextModel(source, opened_sampler, device, verify=(options or {}).get("verify") is not False)

@@ -47,6 +47,10 @@ class Spelling(Protocol):
         ...
 
 
+#: The arguments that all methods of a `TextModel` which write have beside the parameters of links.
+KEYWORD_ARGUMENTS = ("length", "seed", "match", "json_schema", "match_prime", "unknown", "style", "chain", "params")
+
+
 class KeywordSpelling:
     """Parameters as keyword arguments: ``top_k=5``."""
 
@@ -66,8 +70,8 @@ class KeywordSpelling:
 
     def unknown_parameter(self, parameter: str, parameters: Collection[str]) -> UsageError:
         return UsageError(
-            f"no parameter {parameter}.{nearest(parameter, parameters)} gen sample --help lists those of links; "
-            f"links of plugins: chain=[...]"
+            f"no parameter {parameter}.{nearest(parameter, [*KEYWORD_ARGUMENTS, *parameters])} "
+            f"gen sample --help lists those of links; links of plugins: chain=[...]"
         )
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import re
 from collections.abc import Collection, Iterator
 from typing import Any
 
 from gentext.adjustments import Budget, Change, TrainingFacts
 from gentext.capabilities import ReadsRecords, SetsTextAside, SupportsProcesses
 from gentext.config import ConfigTable
+from gentext.creation import OUT_OF_MEMORY
 from gentext.describe import check_model
 from gentext.errors import ConfigError, PluginError, reason
 from gentext.hookspecs import CORPUS_HOOKS_VERSION
@@ -29,8 +29,6 @@ from gentext.token_corpus import TokenCorpus
 
 #: How many times as much text there is for the rules, where a teacher writes it without end.
 ENDLESS_SCALE = 1_000_000
-#: Parts of PyTorch's messages about a shortage of memory.
-OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate|not enough memory", re.IGNORECASE)
 
 
 @dataclasses.dataclass
@@ -148,7 +146,8 @@ def _check_hooks_version(kind: str, component: ConfiguredComponent) -> None:
         raise PluginError(
             f"the {kind} {component.name!r} of {distribution} was written for version {version} of the hooks; since "
             f"version {CORPUS_HOOKS_VERSION} a {kind} gets a corpus, of text or of records: upgrade "
-            f"{distribution.name}, or leave out {kind}.name"
+            f"{distribution.name}, or leave out {kind}.name; its author, where it is so already, adds the line "
+            f"gentext_hooks = {CORPUS_HOOKS_VERSION} to the plugin's module"
         )
 
 

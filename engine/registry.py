@@ -74,7 +74,7 @@ class Component:
             return self.target
         module_name, _, attribute = self.target.partition(":")
         try:
-            return getattr(importlib.import_module(module_name), attribute)
+            target = getattr(importlib.import_module(module_name), attribute)
         except ModuleNotFoundError as error:
             if self.distribution.builtin and (error.name or "").split(".")[0] in TRAIN_MODULES:
                 raise MissingExtra(f"the {self.kind} {self.name!r}", "train") from None
@@ -83,6 +83,12 @@ class Component:
             raise
         except BaseException as error:
             raise self._load_error(error) from error
+        if not callable(target):
+            raise PluginError(
+                f"the {self.kind} {self.name!r} of {self.distribution}: {self.target!r} is {type(target).__name__}; "
+                f"expected a class or a function"
+            )
+        return target
 
     def _load_error(self, error: BaseException) -> PluginError:
         return PluginError(

@@ -11,11 +11,13 @@ from typing import Any
 
 from gentext.chain import DEFAULT_CHAIN
 from gentext.config import ConfigTable, build_config, config_class, merge, parse_setting, read_toml, to_table
+from gentext.creation import create_component
 from gentext.describe import ALL_LINKS
-from gentext.errors import ConfigError, nearest, refuse_exit
+from gentext.errors import ConfigError, nearest
 from gentext.interfaces import Model, Tokenizer
 from gentext.manager import host
 from gentext.record_options import RecordOptions
+from gentext.registry import Component
 from gentext.settings import BUDGET_UNITS, PLANNED_FIELDS
 
 #: Kinds of components that a config chooses by name, and the component of each kind when it does not.
@@ -72,11 +74,12 @@ class ConfiguredComponent:
     """What was registered under the name: a class, or a function that creates the component."""
     options: Any
     """An instance of the target's ``Config``."""
+    registered: Component
+    """What the plugin registered."""
 
     def create(self, *arguments: Any) -> Any:
         """Return ``target(options, ...)``; the arguments are those of its kind, see `gentext.interfaces`."""
-        with refuse_exit(f"the component {self.name!r}"):
-            return self.target(self.options, *arguments)
+        return create_component(self.registered, self.target, self.options, *arguments)
 
     def to_table(self) -> ConfigTable:
         """Return the component's table of a config file, with every option."""
@@ -89,8 +92,9 @@ def configured_component(config: ConfigTable, kind: str) -> ConfiguredComponent:
     name = table.pop("name")
     if not isinstance(name, str):
         raise ConfigError(f"{kind}.name = {name!r}: expected the name of a {kind}")
-    target = host().registry.get(kind, name)
-    return ConfiguredComponent(name, target, build_config(config_class(target), table, kind))
+    registered = host().registry.find(kind, name)
+    target = registered.load()
+    return ConfiguredComponent(name, target, build_config(config_class(target), table, kind), registered)
 
 
 def with_defaults(config: ConfigTable) -> ConfigTable:

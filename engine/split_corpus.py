@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from gentext.boundary import RecordsMeta
 from gentext.config import ConfigTable
+from gentext.creation import create_component
 from gentext.errors import CorpusError, PrimeError, RunError
 from gentext.handover import check_ids
 from gentext.interfaces import Ids, Tokenizer, TokenizerClass
@@ -109,7 +110,8 @@ def describe_text(text: ReadText) -> ConfigTable:
 def build_tokenizer(component: ConfiguredComponent, chunks: Iterable[str]) -> Tokenizer:
     """Return a new tokenizer that has learned the symbols of a text, which may be iterated over more than once."""
     cls: TokenizerClass = component.target
-    return cls.build(chunks, component.options)
+    tokenizer: Tokenizer = create_component(component.registered, lambda: cls.build(chunks, component.options))
+    return tokenizer
 
 
 def encode_piece(tokenizer: Tokenizer, tokenizer_name: str, text: str, corpus_name: str, begin: int) -> Ids:

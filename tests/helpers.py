@@ -16,6 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gentext.registry import Component, Distribution
+from gentext.resolve import ConfiguredComponent
+
 #: ``gen``, listening to Ctrl-C even where the tests run in a shell's background, which is deaf to it.
 GEN = """
 import signal, sys
@@ -34,6 +37,12 @@ with contextlib.redirect_stdout(sys.stderr):
         os.chdir(folder)
         build_wheel(target)
 """
+
+
+def configured(kind: str, name: str, target: Any, options: Any) -> ConfiguredComponent:
+    """Return a component as a config that names it gives it, without registering it."""
+    registered = Component(kind, name, target, "a component of a test", Distribution("tests", "1"))
+    return ConfiguredComponent(name, target, options, registered)
 
 
 def one_line(err: str, *fragments: str) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import configured
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -50,7 +51,7 @@ def read(place: Path, cls: Any = CharTokenizer, config: Any = CharConfig(), sour
 
 def component(cls: Any, config: Any = None) -> ConfiguredComponent:
     """A tokenizer under the name of the built-in one that it is, or inherits from."""
-    return ConfiguredComponent("char" if issubclass(cls, CharTokenizer) else "byte", cls, config)
+    return configured("tokenizer", "char" if issubclass(cls, CharTokenizer) else "byte", cls, config)
 
 
 def cached(place: Path) -> list[Path]:
@@ -237,12 +238,11 @@ def test_two_that_encode_at_once(place: Path) -> None:
     (place / "long.txt").write_text(LINES * 500)
     code = (
         "import hashlib, sys\n"
-        "from gentext.resolve import ConfiguredComponent\n"
+        "from gentext.resolve import configured_component\n"
         "from gentext.text import read_text\n"
-        "from gentext.plugins.tokenizers.char import CharConfig, CharTokenizer\n"
         "print('ready', flush=True)\n"
         "sys.stdin.readline()\n"
-        "tokenizer = ConfiguredComponent('char', CharTokenizer, CharConfig())\n"
+        "tokenizer = configured_component({'tokenizer': {'name': 'char'}}, 'tokenizer')\n"
         "text = read_text(sys.argv[1], tokenizer, 0.1, None, None)\n"
         "print(hashlib.sha256(text.train.tokens.tobytes()).hexdigest())\n"
     )

@@ -89,9 +89,9 @@ def test_error_of_a_filter_is_one_line(
     problem = "ended the program" if is_exit else "fails on the text '12': .*wrong; GEN_PLUGINS_STRICT=1 shows where$"
     with pytest.raises(PluginError, match=f"^the filter 'numbers' {problem}"):
         create_filter("numbers", {})(["a", "12", "b"])
-    with pytest.raises(PluginError, match="^the filter 'never' " + ("ended" if is_exit else "cannot be created: ")):
+    with pytest.raises(PluginError, match="^the filter 'never' .*" + ("ended" if is_exit else "cannot be created: ")):
         create_filter("never", {})
-    with pytest.raises(PluginError, match=r"^the filter 'nothing' is NoneType; expected an object "):
+    with pytest.raises(PluginError, match=r"^the filter 'nothing' of .* is NoneType, which lacks __call__; "):
         create_filter("nothing", {})
     monkeypatch.setenv("GEN_PLUGINS_STRICT", "1")
     with pytest.raises(PluginError if is_exit else type(error)):

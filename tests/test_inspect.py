@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -140,3 +141,10 @@ def test_in_a_browser(tiny_run: Path, tmp_path: Path, gen: Gen) -> None:
     assert len(re.findall(r"data-i=", body)) == 7 and "rgba(var(--" in body, body
     assert re.search(r'data-i="(\d+)"[^>]*class="at"', body)[1] == "5"  # type: ignore[index]
     assert "symbol 6: probability" in body and "unit h.0.1 behind it" in body
+
+
+def test_missing_package_of_the_picture_is_said_first(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, gen: Gen
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    fails(1, gen("inspect", tmp_path / "no.onnx", "--png", tmp_path / "p.png"), "--png needs packages")

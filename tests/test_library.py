@@ -256,6 +256,11 @@ WRONG = [
     ({"unknown": "no"}, "unknown = 'no': expected error, skip or unknown"),
     ({"chain": "top_k"}, "chain = 'top_k': expected a list of links"),
     (
+        {"lenght": 5},
+        "no parameter lenght. Did you mean 'length'? gen sample --help lists those of links; "
+        "links of plugins: chain=[...]",
+    ),
+    (
         {"tempreture": 1},
         "no parameter tempreture. Did you mean 'temperature'? gen sample --help lists those of links; "
         "links of plugins: chain=[...]",

@@ -20,6 +20,7 @@ from gentext import Param, Strategy
 from gentext.chain import build_link
 from gentext.cli.app import COMMAND_ORDER, build, main
 from gentext.cli.plugins import plugins as list_plugins
+from gentext.creation import REQUIRED_MEMBERS, create_component
 from gentext.errors import GenError, MissingExtra, PluginError, UnknownComponent, reason
 from gentext.hookspecs import HOOKS_VERSION, hookimpl
 from gentext.library import open_text_model
@@ -465,7 +466,7 @@ def test_what_a_sampler_opens_is_checked(opened: object, tmp_path: Path, monkeyp
     ],
 )
 def test_what_a_strategy_declares_is_checked(attribute: str, declared: Any, fragment: str) -> None:
-    strategy = type("Wrong", (Strategy,), {attribute: declared})
+    strategy = type("Wrong", (Strategy,), {"apply": lambda *arguments: None, attribute: declared})
     registry = Registry()
     registry.add(Component("strategy", "wrong", strategy, "a strategy", Distribution("elsewhere", "1")))
     with pytest.raises(PluginError, match=re.escape(f"the strategy 'wrong': {fragment}")):
@@ -531,3 +532,38 @@ def test_check_names_the_line_that_fails(
     monkeypatch.setattr("gentext.cli.plugins.host", lambda: plugin_host)
     with pytest.raises(PluginError, match=r"^the strategy 'wrong' fails on NumPy: test_plugins\.py:\d+ " + fragment):
         list_plugins("wrong", check=True)
+
+
+# -- what a component is instead of itself ----------------------------------------------------
+
+
+def raise_error(*arguments: object) -> None:
+    raise ZeroDivisionError("a constructor fails")
+
+
+def component_of(kind: str, target: Any) -> Component:
+    return Component(kind, "odd", target, "a fake", Distribution("gentext-odd", "2.0"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_wrong_component_of_any_kind_is_named(kind: str) -> None:
+    title = f"^the {kind} 'odd' of gentext-odd 2.0"
+    members = REQUIRED_MEMBERS[kind]
+    with pytest.raises(PluginError, match=f"{title} is NoneType, which lacks .*{members[-1]}; expected a {kind} with "):
+        create_component(component_of(kind, raise_error), lambda: None)
+    with pytest.raises(PluginError, match=f"{title} cannot be created: ZeroDivisionError: a constructor fails"):
+        create_component(component_of(kind, raise_error), raise_error)
+    methods = {name: lambda *arguments: None for name in members}
+    assert create_component(component_of(kind, raise_error), type("Whole", (), methods))
+    for name in members:
+        lacking = type("Lacking", (), {other: method for other, method in methods.items() if other != name})
+        with pytest.raises(PluginError, match=f"{title} is Lacking, which lacks {name}; expected a {kind}"):
+            create_component(component_of(kind, raise_error), lacking)
+    for target in ("gentext:__name__", "gentext:nothing", "gentext.nowhere:Nothing"):
+        with pytest.raises(PluginError, match=f"{title}.*'{target}'"):
+            component_of(kind, target).load()
+
+
+def test_strategy_without_apply_is_refused() -> None:
+    with pytest.raises(PluginError, match="is Strategy, which lacks apply; expected a strategy with apply"):
+        create_component(component_of("strategy", Strategy), Strategy, None, 5)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from helpers import one_line
+from helpers import configured, one_line
 
 from gentext.errors import PluginError, UsageError
 from gentext.interfaces import World
@@ -24,7 +24,6 @@ from gentext.lock import RunLock
 from gentext.planning import create_batcher
 from gentext.plugins.batchers.stream import StreamBatcher, StreamConfig
 from gentext.plugins.trainers.bptt import BPTTTrainer
-from gentext.resolve import ConfiguredComponent
 from gentext.token_corpus import TokenCorpus
 
 pytestmark = [
@@ -223,10 +222,10 @@ class UndividedBatcher:
 
 
 def test_plugins_that_know_nothing_of_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
-    alone = ConfiguredComponent("sgd", Alone, None)
-    ready = ConfiguredComponent("bptt", BPTTTrainer, None)
-    undivided = ConfiguredComponent("whole", UndividedBatcher, StreamConfig())
-    stream = ConfiguredComponent("stream", StreamBatcher, StreamConfig())
+    alone = configured("trainer", "sgd", Alone, None)
+    ready = configured("trainer", "bptt", BPTTTrainer, None)
+    undivided = configured("batcher", "whole", UndividedBatcher, StreamConfig())
+    stream = configured("batcher", "stream", StreamBatcher, StreamConfig())
     tokens = TokenCorpus(np.zeros(5000, np.uint8))
     for batcher, trainer in ((stream, alone), (undivided, ready)):
         assert create_batcher(batcher, trainer, tokens, 0).rows == 16

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Gen
-from helpers import fails
+from helpers import configured, fails
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,10 +23,9 @@ from gentext.novelty import KnownRecords, hash_record
 from gentext.plugins.tokenizers.char import CharConfig, CharTokenizer
 from gentext.record_corpus import read_record_corpus
 from gentext.record_options import RecordOptions
-from gentext.resolve import ConfiguredComponent
 from gentext.split_corpus import SplitCorpus
 
-CHAR = ConfiguredComponent("char", CharTokenizer, CharConfig())
+CHAR = configured("tokenizer", "char", CharTokenizer, CharConfig())
 #: Texts that a field of CSV or JSON may hold; line ends are LF in all that gentext reads.
 FIELDS = st.text(st.characters(exclude_characters="\r\0", exclude_categories=["Cs"]), min_size=1, max_size=12)
 LINES = st.text(st.characters(exclude_characters="\r\n\0", exclude_categories=["Cs"]), min_size=1, max_size=12)

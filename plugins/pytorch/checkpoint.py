@@ -29,6 +29,7 @@ from gentext.atomic import atomic_write, sync_folder
 from gentext.capabilities import SupportsLogitScale
 from gentext.config import build_config, config_class
 from gentext.console import warn
+from gentext.creation import create_component
 from gentext.describe import load_run_tokenizer
 from gentext.errors import RunError
 from gentext.interfaces import Model
@@ -207,10 +208,11 @@ def build_model(run: Run, checkpoint: Checkpoint, vocab_size: int | None = None)
     name = table.pop("name", None)
     if not isinstance(name, str):
         raise RunError(f"{run.path}/config.toml names no model; the run is damaged")
-    cls = host().registry.get("model", name)
+    registered = host().registry.find("model", name)
+    cls = registered.load()
     if vocab_size is None:
         vocab_size = load_run_tokenizer(run).vocab_size
-    model = cls(build_config(config_class(cls), table, "model"), vocab_size)
+    model = create_component(registered, cls, build_config(config_class(cls), table, "model"), vocab_size)
     load_for_prediction(model, checkpoint)
     return model.eval()
 
