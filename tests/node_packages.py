@@ -1,7 +1,8 @@
-"""Where the npm packages of onnxruntime are, which are no part of gentext: tests that need them skip without.
+"""Where the npm packages of onnxruntime and axe-core are, which are no part of gentext: tests that need them skip.
 
 They are looked for in the folder `node_modules` of this repository, or in the one that GENTEXT_NODE_MODULES names. To
-install them, in any folder: ONNXRUNTIME_NODE_INSTALL=skip npm install onnxruntime-web@1.30.0 onnxruntime-node@1.30.0
+install them, in any folder:
+ONNXRUNTIME_NODE_INSTALL=skip npm install onnxruntime-web@1.30.0 onnxruntime-node@1.30.0 axe-core@4
 """
 
 from __future__ import annotations

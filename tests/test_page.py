@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from browser import CHROMIUM, Browser, running_browser
+from node_packages import find_package
 from proxy import Proxy, running_proxy
 from serving import ServerProcess, running_server
 
@@ -131,12 +132,13 @@ def test_text_lies_over_what_is_seen(browser: Browser) -> None:
 
 def test_sliders_are_those_of_the_file(browser: Browser, model: gentext.TextModel) -> None:
     fields = browser.run("[...document.querySelectorAll('#sliders input[type=number]')].map(field => field.id)")
-    assert fields == [
+    assert sorted(fields) == sorted(
         f"parameter-{link.name}-{name}"
         for link in model.bundle.chain
         for name, param in link.params.items()
         if param.is_option
-    ]
+    )
+    assert fields[0] == "parameter-temperature-temperature", "what most people set comes first"
     assert browser.run("[...document.querySelectorAll('.parameter .help')].every(help => help.textContent)")
     fill(browser, "parameter-temperature-temperature", 0)
     assert (
@@ -569,6 +571,87 @@ def test_has_names_for_all_controls(browser: Browser) -> None:
         and not node["name"]["value"]
     ]
     assert set(unnamed) <= {"RootWebArea"}
+
+
+#: Shows the coloured text to axe, which looks at what can be read aloud alone, and gives its symbols all colours.
+SHOW_COLOURS = """
+  document.querySelector(".backdrop").removeAttribute("aria-hidden");
+  document.querySelector("#text").hidden = true;
+  document.querySelectorAll(".backdrop .symbol").forEach((symbol, number) => {
+    symbol.className = `symbol level${number % 6}`;
+    symbol.textContent = "Mm"; // of one letter, axe does not say whether it can be read
+  });
+  document.querySelectorAll("details").forEach((details) => (details.open = true));
+"""
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_contrast(chromium: Browser, server: ServerProcess, *, dark: bool) -> None:
+    """WCAG AA, as axe-core measures it: of the page with a text in all colours, and of the empty page."""
+    axe = (find_package("axe-core") / "axe.min.js").read_text()
+    check = """
+        const { violations } = await axe.run(document, { runOnly: ["wcag2a", "wcag2aa"] });
+        return violations.flatMap(({ id, nodes }) => nodes.map((node) => `${id}: ${node.html} ${node.failureSummary}`));
+    """
+    for width, text in ((1280, "abcabcabc"), (390, "")):
+        chromium.open(server.url, width, 844, dark=dark)
+        chromium.run(axe)
+        if text:
+            chromium.run("document.querySelector('#text').focus()")
+            chromium.type(text)
+            fill(chromium, "length", 20)
+            write(chromium)
+            chromium.run_body(SHOW_COLOURS)
+            assert chromium.run("document.querySelectorAll('.typed .level5, .written .level5').length") > 2
+        assert chromium.run_body(check) == []
+
+
+def test_keys_alone_from_load_to_a_branch(chromium: Browser, server: ServerProcess) -> None:
+    chromium.open(server.url)
+    chromium.type("ab")
+    text = write(chromium)
+    for key in ("Control+Home", *["ArrowRight"] * 5, "Control+Space"):
+        chromium.press(key)
+    chromium.press("ArrowDown")
+    chromium.press("Enter")
+    chromium.wait_until_written()
+    place = chromium.run("document.querySelectorAll('#tree .point').length")
+    assert place == 6 and chromium.text[:5] == text[:5] and chromium.text[5] != text[5]
+    chromium.press("Alt+ArrowUp")
+    chromium.press("Alt+ArrowUp")
+    assert chromium.text == text[:5]
+
+
+def test_the_empty_page_offers_beginnings(browser: Browser, server: ServerProcess, model: gentext.TextModel) -> None:
+    browser.open(server.url)
+    labels = browser.run("[...document.querySelectorAll('.beginnings button')].map((each) => each.textContent)")
+    assert len(labels) >= 2 and labels[-1] == "Let the model begin"
+    assert "parameters" in browser.run("document.querySelector('.about').textContent")
+    fill(browser, "seed", 7)
+    browser.click("document.querySelector('.beginnings button')")
+    browser.wait_until_written()
+    begin = labels[0].removesuffix(" …")
+    assert browser.text.startswith(begin) and len(browser.text) > 200
+    assert browser.run("getComputedStyle(document.querySelector('.placeholder')).visibility") == "hidden"
+
+
+def test_the_bottom_row_does_not_jump(browser: Browser, server: ServerProcess) -> None:
+    """Its buttons stay where they are while a text is written, and when the line above it has something to say."""
+    places = """JSON.stringify([...document.querySelectorAll(".tools button")].map((button) => {
+        const { x, y } = button.getBoundingClientRect();
+        return [Math.round(x), Math.round(y)];
+    }))"""
+    for width in (1280, 390):
+        browser.open(server.url, width, 844)
+        fill(browser, "length", 100_000)
+        before = browser.run(places)
+        browser.run("document.querySelector('#text').focus()")
+        browser.press("Tab")
+        browser.wait(f"{SEEN} > 20")
+        assert browser.run(places) == before
+        browser.press("Escape")
+        browser.wait_until_written()
+        assert browser.status and browser.run(places) == before
 
 
 def test_fits_a_phone(browser: Browser, server: ServerProcess) -> None:

@@ -35,6 +35,11 @@ export class Furniture {
     this.#systemDark.addEventListener("change", () => (this.theme = this.#theme));
     this.theme = "auto";
     find("legend").append(makeLegend());
+    find("help-legend").append(makeLegend());
+    find("explain").addEventListener("click", () => {
+      const isExplained = find("settings").classList.toggle("explained");
+      find("explain").setAttribute("aria-pressed", isExplained);
+    });
     listKeys(find("key-list"));
     this.#openSides();
     this.#showColours();
@@ -49,7 +54,7 @@ export class Furniture {
     const isDark = this.#theme === "auto" ? this.#systemDark.matches : this.#theme === "dark";
     document.documentElement.dataset.theme = isDark ? "dark" : "light";
     const button = this.find("theme");
-    button.textContent = this.#theme.charAt(0).toUpperCase() + this.#theme.slice(1);
+    button.dataset.choice = this.#theme;
     button.setAttribute("aria-label", `Colours of the page: ${this.#theme}`);
   }
 

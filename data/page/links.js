@@ -24,6 +24,13 @@ export function makeLink(model, piece) {
   return encode({ version: VERSION, model, steps, check: checkOf(piece) });
 }
 
+/** Take the link out of the address: the text is another one from now on. */
+export function forgetLink() {
+  if (location.hash) {
+    history.replaceState(null, "", location.pathname + location.search);
+  }
+}
+
 /** Return what a fragment says, `{model, steps, check}`; null for an empty one. Throws Error for one that is no link. */
 export function readLink(fragment) {
   if (fragment === "" || fragment === "#") {

@@ -3,6 +3,7 @@
 import { Alternatives } from "./alternatives.js";
 import { Furniture } from "./furniture.js";
 import { LinkFollower } from "./link_follower.js";
+import { forgetLink } from "./links.js";
 import { Memory } from "./memory.js";
 import { ModelOpener } from "./model_opener.js";
 import { Sliders } from "./sliders.js";
@@ -11,6 +12,7 @@ import { TextKeys } from "./text_keys.js";
 import { neighbour, TreeDrawing } from "./tree_drawing.js";
 import { Tree } from "./tree.js";
 import { describeUnknown, Vocabulary } from "./vocabulary.js";
+import { Welcome } from "./welcome.js";
 import { Wishes } from "./wishes.js";
 import { Writer } from "./writer.js";
 
@@ -34,6 +36,7 @@ class Page {
     this.furniture = new Furniture(find, (action) => this.act(action));
     this.surface = new Surface({ textarea, backdrop }, this.tree, { onEdit: (...change) => this.#edit(...change) });
     this.drawing = new TreeDrawing(find("tree"), this.tree, { onWalk: (piece) => this.#walk(piece, false) });
+    this.welcome = new Welcome(find("welcome"), (text) => this.#begin(text));
     this.wishes = new Wishes(find, () => this.memory.keep());
     this.sliders = new Sliders(find("sliders"), () => this.memory.keep());
     this.alternatives = new Alternatives(find("alternatives"), {
@@ -124,6 +127,7 @@ class Page {
     const { records, symbols } = this.opener.model;
     this.#vocabulary = new Vocabulary(symbols);
     this.surface.use(this.#vocabulary);
+    this.welcome.show(this.opener.model, this.#vocabulary);
     this.alternatives.hasEnd = Boolean(records);
     this.wishes.suggestLength(records ? 2 * records.longest : null);
     this.#writer = new Writer(engine, this.sliders.defaults, this.#vocabulary, this.tree, {
@@ -135,9 +139,13 @@ class Page {
   }
 
   async #openLink() {
-    if (this.#writer !== null && !this.#isBusy) {
-      await this.follower.openLink();
-    }
+    await (this.#writer !== null && !this.#isBusy && this.follower.openLink());
+  }
+
+  #begin(text) {
+    this.surface.textarea.focus();
+    this.#edit(text, text.length, null);
+    this.#write();
   }
 
   /** Write behind a piece, or another record where that is the end of one. */
@@ -286,13 +294,6 @@ class Page {
       canRedo: this.tree.canRedo,
       canRepeat: this.tree.current.isWritten || this.tree.current.isEnded,
     });
-  }
-}
-
-/** Take the link out of the address: the text is another one from now on. */
-function forgetLink() {
-  if (location.hash) {
-    history.replaceState(null, "", location.pathname + location.search);
   }
 }
 

@@ -52,7 +52,7 @@ export class ServerEngine {
       symbols: model.symbols,
       abilities: { match: "match" in model.chain, jsonSchema: "match" in model.chain, best: true, score: true, top: 10 },
       records: model.records,
-      card: model.summary ? { summary: model.summary } : null,
+      card: { summary: model.summary, corpus: model.corpus, parameters: model.parameters },
       documentation: true,
     };
   }

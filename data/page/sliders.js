@@ -7,7 +7,14 @@ const STEPS = 200;
 /** Half the width of a slider's thumb in pixels, which its marks stand in from its ends. */
 const THUMB = 8;
 
+/** The parameters that most people set, in plain words; all others are under "More". */
+const COMMON = new Map([
+  ["temperature.temperature", "Boldness"],
+  ["top_p.top_p", "Variety"],
+]);
+
 export class Sliders {
+  #more = make("details", { className: "link more" });
   #rows = [];
 
   /**
@@ -22,13 +29,19 @@ export class Sliders {
   build({ chain, symbols }) {
     const links = groupByLink(chain);
     this.#rows = [];
-    this.element.replaceChildren(
-      ...[...links].map(([name, parameters]) => {
-        const rows = parameters.map((parameter) => new Row(parameter, symbols.length, () => this.#update()));
-        this.#rows.push(...rows);
-        return makeGroup(name, rows);
-      }),
-    );
+    const groups = [...links].map(([name, parameters]) => {
+      const rows = parameters.map((parameter) => new Row(parameter, symbols.length, () => this.#update()));
+      this.#rows.push(...rows);
+      return makeGroup(name, rows.filter((row) => !COMMON.has(row.name)));
+    });
+    const isCommon = (row) => COMMON.has(row.name);
+    const order = [...COMMON.keys()];
+    const common = this.#rows.filter(isCommon).sort((one, other) => order.indexOf(one.name) - order.indexOf(other.name));
+    const summary = make("summary", { textContent: "More" });
+    summary.append(make("span", { className: "state" }));
+    this.#more.replaceChildren(summary, ...groups.filter((group) => group.querySelector(".parameter")));
+    this.#more.hidden = this.#rows.length === common.length;
+    this.element.replaceChildren(...common.map((row) => row.element), this.#more);
     this.#refresh();
   }
 
@@ -67,9 +80,12 @@ export class Sliders {
       const switching = switchName && switchName !== param ? numbers[`${link}.${switchName}`] : null;
       row.showEffect(switching && switching.number === switching.parameter.neutral ? switchName : null);
     }
-    for (const group of this.element.children) {
+    const isChanged = (row) => row.number !== row.parameter.default;
+    const changed = this.#rows.filter((row) => this.#more.contains(row.element) && isChanged(row)).length;
+    this.#more.querySelector(".state").textContent = changed > 0 ? `${changed} set` : "";
+    for (const group of this.#more.querySelectorAll(".link")) {
       const rows = this.#rows.filter((row) => group.contains(row.element));
-      group.classList.toggle("changed", rows.some((row) => row.number !== row.parameter.default));
+      group.classList.toggle("changed", rows.some(isChanged));
       const isOff = rows.every((row) => row.number === row.parameter.neutral);
       group.querySelector(".state").textContent = isOff ? "off" : rows[0].shownNumber;
     }
@@ -133,7 +149,8 @@ class Row {
 
   #makeElement(id) {
     const { param, default: initial, neutral } = this.parameter;
-    const label = make("label", { id: `${id}-label`, htmlFor: id, textContent: param.replaceAll("_", " ") });
+    const words = COMMON.get(this.name) ?? param.replaceAll("_", " ");
+    const label = make("label", { id: `${id}-label`, htmlFor: id, textContent: words, title: param });
     const back = make("button", { type: "button", className: "back", title: `Back to ${initial}`, textContent: "↺" });
     back.setAttribute("aria-label", `${param}: back to ${initial}`);
     back.addEventListener("click", () => this.#change(initial));
@@ -171,7 +188,6 @@ function helpOf({ help }) {
 
 function makeGroup(name, rows) {
   const group = make("details", { className: "link" });
-  group.open = rows.some((row) => row.parameter.default !== row.parameter.neutral);
   const summary = document.createElement("summary");
   summary.append(name.replaceAll("_", " "), make("span", { className: "state" }));
   group.append(summary, ...rows.map((row) => row.element));

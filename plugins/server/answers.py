@@ -57,6 +57,8 @@ def describe_model(model: TextModel) -> dict[str, Any]:
         "options": {link.name: link.per_run for link in model.bundle.chain if link.per_run},
         "records": None if model.bundle.records is None else dataclasses.asdict(model.bundle.records),
         "summary": str(model.bundle.card.get("summary") or ""),
+        "corpus": model.bundle.card.get("corpus") or None,
+        "parameters": model.bundle.card.get("parameters"),
         "device": model.device,
         "runtime": runtime_version(),
         "fingerprint": model.bundle.card.get("fingerprint"),
