@@ -14,6 +14,7 @@ Contracts
     escapes  escapes in texts that a user types
     interrupts  Ctrl-C, which stops training once everything is saved, and ends a text without end and any long call
     config  options of a component: a dataclass filled from presets, TOML and the command line
+    cpu_quota  how many processors the quota of a container leaves
     settings  the settings of a run that belong to no component
     record_options  how a text is cut into records
     strategy  the base class of a link of the sampling chain

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import math
 import os
 from typing import Annotated, Literal, get_args
 
 import msgspec
 
+from gentext.cpu_quota import read_cpu_quota
 from gentext.errors import ConfigError, MissingExtra, UsageError
 
 __all__ = ["Settings", "budget_steps"]
@@ -94,8 +96,13 @@ def check_threads(count: int, assignment: str = "") -> None:
 
 
 def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many cores this process may use: those of its affinity, or fewer by the quota of its container.
+
+    A quota is rounded down, to at least 1: a thread beyond it would stop all others whenever the quota is used up.
+    """
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = read_cpu_quota()
+    return count if quota is None else max(1, min(count, math.floor(quota)))
 
 
 def budget_steps(settings: Settings, steps_per_epoch: int, seconds_per_step: float) -> int:

@@ -100,7 +100,8 @@ def test_any_text_and_budget_give_values_that_can_be(
         "model.hidden": (64, 320),
         "model.dropout": (0.05, 0.5),
         "model.ngram_rows": (256, 4096),
-        "model.ngram_dropout": (0.1, 0.3),
+        "model.ngram_dropout": (0.1, 0.8),
+        "trainer.patience": (3, 3),
         "batcher.batch": (4, 128),
         "trainer.rate": (0.0015, 0.006),
         "trainer.warmup": (0, 21),
@@ -148,11 +149,11 @@ def test_any_text_and_budget_give_values_that_can_be(
         ),
         (
             {"symbols": 200_000, "passes": 8, "model": Scalable, "settings": ("batcher.batch=16",)},
-            {"model.dropout": 0.3, **FEWEST_NGRAMS, "trainer.calibration": 4_000, **FALLING_DECAY},
+            {"model.dropout": 0.3, "model.ngram_dropout": 0.45, "trainer.calibration": 4_000, **FALLING_DECAY},
         ),
         (
             {"symbols": 300_000, "passes": 7, "model": Scalable, "settings": ("model.hidden=64",)},
-            {**FEWEST_NGRAMS, "trainer.calibration": 6_000, **FALLING_DECAY},
+            {"model.ngram_dropout": 0.4, "trainer.calibration": 6_000, **FALLING_DECAY},
         ),
         ({"symbols": 200_000, "passes": 1}, {"batcher.batch": 8, "trainer.rate": 0.0021}),
         ({"symbols": 150_000, "steps": 100}, {"model.hidden": 176, "model.ngram_rows": 4096, "trainer.warmup": 10}),
@@ -167,6 +168,16 @@ def test_any_text_and_budget_give_values_that_can_be(
             {"model.hidden": 320, "batcher.batch": 64, "trainer.rate": 0.006},
         ),
         ({"symbols": 40_000_000, "passes": 1, "timed": True}, {"batcher.batch": 64, "trainer.rate": 0.006}),
+        (
+            {"symbols": 900_000, "passes": 3, "timed": True, "settings": ("model.hidden=352",)},
+            {
+                "batcher.batch": 32,
+                "model.ngram_dropout": 0.15,
+                "trainer.patience": 3,
+                "trainer.rate": 0.0042,
+                "trainer.weight_decay": 1.0,
+            },
+        ),
         ({"symbols": 590_000, "records": 82_000}, {"batcher.batch": 256, "trainer.rate": 0.0032, **FALLING_DECAY}),
         ({"symbols": 52_000_000, "records": 1_400_000}, {"batcher.batch": 64, "trainer.rate": 0.0037, **FALLING_DECAY}),
         (

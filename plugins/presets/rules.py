@@ -18,6 +18,12 @@ from gentext.advice import MAX_RATIO
 from gentext.capabilities import SupportsHiddenMatrices, SupportsLogitScale
 from gentext.config import ConfigTable
 from gentext.plugins.models.lstm_size import lstm_parameters, ngram_parameters
+from gentext.plugins.presets.dropout import (
+    MIN_NGRAM_DROPOUT_PASSES,
+    dropout_for_passes,
+    is_short_text,
+    ngram_dropout_for_passes,
+)
 
 #: Smallest number of units to which a layer is reduced.
 MIN_HIDDEN = 64
@@ -27,9 +33,6 @@ MIN_HIDDEN = 64
 MIN_SYMBOLS_PER_PARAMETER, HIDDEN_STEP, MIN_HIDDEN_SHARE = 6.0, 32, 0.7
 #: Symbols of the text for each row of a table of n-grams, at least, and the smallest table.
 MIN_SYMBOLS_PER_ROW, MIN_NGRAM_ROWS = 20, 256
-#: Passes from which some positions have no n-grams in training, since those of a text that is read often are learned by
-#: heart. Their share grows so much with each doubling of the passes, up to this.
-MIN_NGRAM_DROPOUT_PASSES, NGRAM_DROPOUT_PER_DOUBLING, MAX_NGRAM_DROPOUT = 2.0, 0.1, 0.3
 #: The models whose parameters the rules can count.
 MODELS = ("lstm", "lstm_ensemble")
 #: Steps of the shortest run measured: one pass over 0.4 MB in batches of 16 x 100.
@@ -54,14 +57,6 @@ MIN_RATE_FACTOR, MAX_RATE_FACTOR = 0.5, 2.0
 LOGIT_BYTES, MAX_LOGITS_BYTES = 4, 1 << 28
 #: The shortest windows that the rules choose.
 MIN_LENGTH = 16
-#: Passes up to which the presets were measured, without dropout.
-MAX_PASSES_WITHOUT_DROPOUT = 5.0
-#: Passes at which the formula of the dropout gives 0, also where the logits are calibrated and a symbol has few
-#: parameters, so that a model may be a little too sure; each doubling of the passes adds a tenth.
-ZERO_DROPOUT_PASSES, ZERO_CALIBRATED_DROPOUT_PASSES = 3.0, 6.0
-MAX_DROPOUT = 0.5
-#: Parameters a symbol of the runs in which ZERO_DROPOUT_PASSES was measured.
-MEASURED_PARAMETERS_PER_SYMBOL = 2.0
 #: Passes from which the weight decay is raised, and its value then; over records always. Muon's steps all have the same
 #: size, so in long runs the weights would grow too large. Over records the decay falls with the rate: a constant one
 #: keeps the probabilities away from how frequent symbols are. Over a text that makes them safer, but calibration is
@@ -77,6 +72,9 @@ MAX_CALIBRATION, MAX_CALIBRATION_SHARE, MIN_CALIBRATION = 10_000, 0.02, 2_000
 #: its weights for the text, so dropout and a larger decay only make it worse: `tiny` has 0.15 for *Anna Karenina*,
 #: `small` 0.5.
 MIN_PARAMETERS_PER_SYMBOL, SMALL_MODEL_WEIGHT_DECAY = 0.25, 0.3
+#: Passes of a budget of minutes from which training ends where the held-out loss no longer falls: after so many
+#: measurements without a lower one. The rest of such a budget cannot help.
+MIN_PATIENCE_PASSES, PATIENCE = 2.0, 3
 #: With more steps than these over records, a larger batch raises the rate by this factor at most, which was measured in
 #: 15,000 steps.
 MAX_RECORD_STEPS, LONG_RECORDS_RATE_FACTOR = 5_000, 4 / 3
@@ -142,10 +140,12 @@ def adjust_to_budget(config: ConfigTable, free: Collection[str], facts: Training
         changes.append(Change("trainer.rate", rate, f"batch {batch}"))
     if "trainer.warmup" in free and steps < MIN_STEPS and trainer["warmup"] > steps // 10:
         changes.append(Change("trainer.warmup", steps // 10, f"{steps:,} steps"))
+    if "trainer.patience" in free and budget.timed and passes >= MIN_PATIENCE_PASSES:
+        changes.append(Change("trainer.patience", PATIENCE, f"{passes:.0f} passes"))
     if steps < MIN_STEPS:  # too few to over-fit, however often a short text is read
         return changes
     if "model.ngram_dropout" in free and _reads_ngrams(config) and passes >= MIN_NGRAM_DROPOUT_PASSES:
-        ngram_dropout = _ngram_dropout_for_passes(passes)
+        ngram_dropout = ngram_dropout_for_passes(passes, is_short=is_short_text(facts))
         if ngram_dropout > model["ngram_dropout"]:
             changes.append(Change("model.ngram_dropout", ngram_dropout, f"{passes:.0f} passes"))
     is_small_model = _is_too_small_to_overfit(config, facts)
@@ -164,9 +164,7 @@ def adjust_to_budget(config: ConfigTable, free: Collection[str], facts: Training
             changes.append(Change("trainer.decay_schedule", "falling", reason))
     if "model.dropout" in free and not is_small_model:
         ratio = _parameters_per_symbol(config, facts, model["hidden"])
-        may_be_sure = calibration is not None and ratio < MEASURED_PARAMETERS_PER_SYMBOL
-        zero_passes = ZERO_CALIBRATED_DROPOUT_PASSES if may_be_sure else ZERO_DROPOUT_PASSES
-        dropout = _dropout_for_passes(passes, zero_passes, ratio)
+        dropout = dropout_for_passes(passes, ratio, is_calibrated=calibration is not None)
         if dropout > model["dropout"]:
             changes.append(Change("model.dropout", dropout, f"{passes:.0f} passes"))
     return changes
@@ -242,21 +240,6 @@ def _rate_for_batch(rate: float, batch: float) -> float:
     """Return the learning rate, of two digits, that goes with a batch: with the square root of its rows."""
     factor = min(MAX_RATE_FACTOR, max(MIN_RATE_FACTOR, math.sqrt(batch / MEASURED_BATCH)))
     return float(f"{rate * factor:.2g}")
-
-
-def _dropout_for_passes(passes: float, zero_passes: float, parameters_per_symbol: float) -> float:
-    """Return a dropout that rises with the passes, and with the parameters that could learn the text by heart."""
-    if passes <= max(MAX_PASSES_WITHOUT_DROPOUT, zero_passes):
-        return 0.0
-    size_factor = min(2.0, max(0.5, math.sqrt(parameters_per_symbol / MEASURED_PARAMETERS_PER_SYMBOL)))
-    dropout = 0.1 * math.log2(passes / zero_passes) * size_factor
-    return min(MAX_DROPOUT, round(round(dropout / 0.05) * 0.05, 2))
-
-
-def _ngram_dropout_for_passes(passes: float) -> float:
-    """Return the share of positions without n-grams."""
-    dropout = NGRAM_DROPOUT_PER_DOUBLING * math.log2(passes)
-    return min(MAX_NGRAM_DROPOUT, round(round(dropout / 0.05) * 0.05, 2))
 
 
 def _calibration_for_passes(

@@ -181,6 +181,11 @@ class BPTTTrainer:
                         f"stopped at step {state.step} of {steps}, everything is saved; "
                         f"go on with: gen train --resume --run {run.path}"
                     )
+        if state.step < steps:
+            say(
+                f"training ends at step {state.step} of {steps}: the held-out loss has not been lower since step "
+                f"{state.best_step}, so more steps cannot help; trainer.patience=0 takes all of them"
+            )
 
     def _out_of_patience(self, state: TrainingState) -> bool:
         return 0 < self.config.patience <= state.evaluations_without_gain
