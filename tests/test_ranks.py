@@ -215,7 +215,9 @@ class UndividedBatcher:
 
     def __init__(self, config: StreamConfig, corpus: TokenCorpus, world: World) -> None:
         self.undivided = StreamBatcher(config, corpus)
-        self.rows = self.undivided.rows
+        self.rows, self.length = self.undivided.rows, self.undivided.length
+        self.steps_per_epoch = self.undivided.steps_per_epoch
+        self.symbols_per_epoch = self.undivided.symbols_per_epoch
 
     def batch(self, *arguments: Any) -> Any:
         return self.undivided.batch(*arguments[:-1])
