@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from gentext.bench import describe_machine
 from gentext.chain import Chain, LinkArraysDict
 from gentext.describe import builtin_strategies, chain_of, configured_chain, tokenizer_of
-from gentext.export.exporter import ExportJob, ExportOptions, export_run
+from gentext.export.exporter import export_run
 from gentext.export.generator.compiler import Compiler
+from gentext.export.job import ExportJob, ExportOptions
 from gentext.export.network.int8 import to_int8
 from gentext.export.proto import serialize_model
 from gentext.interfaces import Chunk, Request, Tokenizer

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from gentext.cli.app import main as gen
 from gentext.errors import GenError
-from gentext.export.exporter import ExportOptions, export_run
+from gentext.export.exporter import export_run
+from gentext.export.job import ExportOptions
 from gentext.run import GENERATOR_FILE, open_run, write_bytes
 
 FOLDER = Path(__file__).parent.parent / "data" / "models"

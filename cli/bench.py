@@ -14,8 +14,8 @@ import typer
 from gentext import bench as measure
 from gentext.cli.bench_costs import compare_precisions, format_costs, weight_facts
 from gentext.completion import complete_models
-from gentext.console import say
-from gentext.errors import MissingExtra, UsageError
+from gentext.console import say, warn
+from gentext.errors import ExportDefect, MissingExtra, UsageError
 from gentext.folders import temporary_folder
 from gentext.opening import open_exported
 from gentext.run import GENERATOR_FILE, MODEL_FILE, Run
@@ -94,7 +94,8 @@ def _files_to_measure(path: Path, folder: Path) -> dict[str, Path]:
     run = Run(path)
     existing_files = {name: path / name for name in (GENERATOR_FILE, MODEL_FILE) if (path / name).is_file()}
     try:
-        from gentext.export.exporter import ExportOptions, export_run
+        from gentext.export.exporter import export_run
+        from gentext.export.job import ExportOptions
         from gentext.export.precision import PRECISIONS
     except ModuleNotFoundError:
         say("without the train extra only the files that are there are measured")
@@ -103,7 +104,11 @@ def _files_to_measure(path: Path, folder: Path) -> dict[str, Path]:
     for precision in PRECISIONS:
         precision_folder = folder / precision
         precision_folder.mkdir()
-        export_run(run, precision_folder, ExportOptions(precision, limit=float("inf")))
+        try:
+            export_run(run, precision_folder, ExportOptions(precision, limit=float("inf")))
+        except ExportDefect as defect:
+            warn(f"generator {precision} is not measured. {defect}")
+            continue
         files[f"generator {precision}"] = precision_folder / GENERATOR_FILE
     return files | {"model, step by step": existing_files[MODEL_FILE]}
 

@@ -65,7 +65,8 @@ def export(
         run = find_source(None, opens=["run"])
     source = open_run(run)
     try:
-        from gentext.export.exporter import ExportOptions, export_run, options_of_run
+        from gentext.export.exporter import export_run
+        from gentext.export.job import ExportOptions, options_of_run
         from gentext.plugins.samplers.session import MAX_UNROLLED_POSITIONS
     except ModuleNotFoundError:
         raise MissingExtra("gen export", "train") from None
@@ -122,7 +123,8 @@ def _export_web(
                 check_same_export(source)
                 return source / GENERATOR_FILE
             try:
-                from gentext.export.exporter import ExportOptions, export_run
+                from gentext.export.exporter import export_run
+                from gentext.export.job import ExportOptions
             except ModuleNotFoundError:
                 is_free = precision is None and chain is None and limit is None
                 if is_free and (source / GENERATOR_FILE).is_file():

@@ -13,6 +13,7 @@ GenError                 base: one line on stderr, exit status 1
 ├── SessionError         a session is damaged, foreign, or of another format
 │   └── SessionConflict  a session belongs to another file or runtime
 ├── ExportError          an export failed, or did not agree with the model it came from
+│   └── ExportDefect     a conversion of gentext itself failed; the message says what to report
 ├── TrainingStopped      training ended early (Ctrl-C, a loss that is not a number); work is saved
 └── MissingExtra         an optional dependency is not installed
 
@@ -30,6 +31,7 @@ __all__ = [
     "ConfigError",
     "CorpusError",
     "DeviceError",
+    "ExportDefect",
     "ExportError",
     "FileFormatError",
     "GenError",
@@ -109,6 +111,10 @@ class SessionConflict(SessionError):
 
 class ExportError(GenError):
     """An export failed, or its result does not agree with the model that it came from."""
+
+
+class ExportDefect(ExportError):
+    """A conversion of gentext failed, or its file does not run: an error of gentext, which has to be reported."""
 
 
 class TrainingStopped(GenError):

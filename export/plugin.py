@@ -12,10 +12,10 @@ from gentext.settings import Settings
 
 @hookimpl
 def export_run(run: Run, settings: Settings) -> None:
-    from gentext.export import exporter
+    from gentext.export import exporter, job
     from gentext.plugins.pytorch.device import choose_device
 
     is_for_cuda = choose_device(settings.device).type == "cuda" and settings.export_precision != "int8"
-    options = exporter.options_of_run(settings, exporter.UNROLLED_POSITIONS if is_for_cuda else 0)
+    options = job.options_of_run(settings, job.UNROLLED_POSITIONS if is_for_cuda else 0)
     for line in exporter.export_run(run, run.path, dataclasses.replace(options, generator_required=False)):
         say(line)

@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 from gentext.bundle import Bundle, StateMeta
 from gentext.chain import Chain, LinkArrays
 from gentext.compiled import GeneratorModel, generate_compiled
+from gentext.describe import builtin_strategies
 from gentext.errors import ExportError
+from gentext.export.defects import describe_defect
 from gentext.folders import temporary_folder
 from gentext.interfaces import Chunk, Model, Request
+from gentext.manager import host
 from gentext.plugins.samplers.cuda_generator import UnrolledGenerator
 from gentext.plugins.samplers.onnx import OnnxGenerator, OnnxSampler
 from gentext.plugins.samplers.session import open_model, open_unrolled
@@ -160,7 +163,10 @@ def _check_text(generator: OnnxGenerator, model: GeneratorModel, chain: Chain, t
         )
         compiled_tokens = _row_tokens(generate_compiled(model, bundle, request), rows)
         if compiled_tokens != _row_tokens(generate_stepwise(generator, bundle, request), rows):
-            raise ExportError("the compiled chain does not write what the same chain writes in NumPy")
+            problem = "the compiled chain does not write what the same chain writes in NumPy"
+            if set(chain.names) <= set(builtin_strategies(host().registry)):
+                raise describe_defect(GENERATOR_FILE, problem, bundle, chain)
+            raise ExportError(problem)  # a link of a plugin may be the reason
     return f"writes what its chain writes in NumPy, over {sum(BATCH_SIZES) * SYMBOLS_PER_ROW} symbols"
 
 

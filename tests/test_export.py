@@ -33,7 +33,8 @@ from gentext.atomic import atomic_write_all
 from gentext.bundle import Bundle, LinkMeta, ParamMeta, StateMeta, TokenizerMeta
 from gentext.errors import ExportError, FileFormatError
 from gentext.export import exporter, precision
-from gentext.export.exporter import ExportOptions, export_run
+from gentext.export.exporter import export_run
+from gentext.export.job import ExportOptions
 from gentext.export.network import model as model_export
 from gentext.export.precision import BuiltGenerator, ExportedFile, fastest_precision
 from gentext.export.proto import serialize_model
@@ -233,7 +234,7 @@ def test_generator_that_cannot_be_made(
     tmp_path: Path, tiny_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """For `gen export` it is an error that changes no file; at the end of training model.onnx is written without it."""
-    monkeypatch.setattr("gentext.export.exporter.step_graph", raising)
+    monkeypatch.setattr("gentext.export.job.step_graph", raising)
     monkeypatch.setattr(model_export, "trace_forward", trace_once(model_export.trace_forward))
     run = tmp_path / "run"
     shutil.copytree(tiny_run, run)

@@ -9,14 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 from conftest import Gen
 from helpers import fails
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gentext import bench
 from gentext.errors import UsageError
-from gentext.export.exporter import ExportJob, ExportOptions, options_of_run
+from gentext.export.job import ExportJob, ExportOptions, options_of_run
+from gentext.export.network.int8 import to_int8
 from gentext.export.precision import LossReport, count_measured_symbols
 from gentext.plugins.samplers.session import open_file
 from gentext.run import open_run
@@ -129,6 +132,49 @@ def test_what_cannot_be_compared_stays_in_fp32(tiny_run: Path, run: Path, gen: G
     code, _, err = gen("export", copy)
     assert code == 0 and "fp32 exported;" in err and "held_out.txt: missing; nothing is held out" in err, err
     assert "precision_losses" not in card_of(copy)
+
+
+@pytest.fixture
+def faulty_int8(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the conversion to int8 give a graph whose sums have the wrong type."""
+
+    def convert(*arguments: Any) -> onnx.ModelProto:
+        step = to_int8(*arguments)
+        cast = next(node for node in step.graph.node if node.op_type == "Cast")
+        cast.attribute[0].i = onnx.TensorProto.INT32
+        return step
+
+    monkeypatch.setattr("gentext.export.building.to_int8", convert)
+
+
+def test_a_defect_of_a_conversion_is_reported_as_one(
+    run: Path, gen: Gen, tmp_path: Path, faulty_int8: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = (
+        "int8: a defect of gentext",
+        "report this line",
+        "InferenceError",
+        "op_type:Mul",
+        "torch 2.",
+        "name=lstm",
+        "hidden=48",
+    )
+    fails(1, gen("export", run, "-o", tmp_path, "--precision", "int8"), *report, "19 symbols; chain match top_k")
+    assert not list(tmp_path.iterdir())
+    for precision in ("auto", "fastest"):
+        code, _, err = gen("export", run, "-o", tmp_path, "--precision", precision)
+        assert code == 0 and card_of(tmp_path)["precision"] == "fp32", err
+        [warning] = [line for line in err.splitlines() if line.startswith("gen: warning: ")]
+        assert all(fragment in warning for fragment in report), err
+        assert ("fp32 exported; int8 failed" in err) == (precision == "auto")
+
+    writing = bench.prepare_measurement
+    monkeypatch.setattr(bench, "prepare_measurement", lambda opened, batch: writing(opened, batch, 0.005))
+    monkeypatch.setattr(bench, "BATCH_SIZES", (1,))
+    monkeypatch.setattr(bench, "REPEATS", 1)
+    code, out, err = gen("bench", run, "--threads", 1)
+    assert code == 0 and "generator int8 is not measured. int8: a defect of gentext" in err, err
+    assert "generator fp32" in out and "generator int8" not in out
 
 
 def test_what_is_for_cuda_stays_in_fp32() -> None:

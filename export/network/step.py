@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 from gentext.bundle import Bundle
 from gentext.errors import ExportError, reason
 from gentext.export.network.model import remove_annotations, trace_step
-from gentext.export.proto import copy_model, replace_initializers
+from gentext.export.proto import check_graph, copy_model, replace_initializers
 from gentext.interfaces import Model
 
 #: Elements from which a constant counts as a weight.
@@ -26,6 +26,7 @@ def step_graph(model: Model, bundle: Bundle) -> onnx.ModelProto:
         onnxscript.optimizer.fold_constants(proto, input_size_limit=2**31, output_size_limit=2**31)
         onnxscript.optimizer.remove_unused_nodes(proto)
         onnxscript.optimizer.remove_unused_functions(proto)
+        check_graph(proto)  # so that what onnx refuses later comes from a conversion of gentext
     except Exception as error:  # the exporter raises nearly anything
         raise ExportError(f"the model's step cannot be traced: {reason(error)}") from error
     remove_annotations(proto)
