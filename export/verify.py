@@ -86,7 +86,7 @@ def verify_generator(
     """
     with temporary_folder() as folder:
         generator = _open_generator(Path(folder), generator_bytes)
-    agreement = _check_text(generator, generator.session, chain, tables)
+    agreement = _check_text(GENERATOR_FILE, generator, generator.session, chain, tables)
     rng = np.random.default_rng(0)
     for rows in BATCH_SIZES if compare_logits else ():
         states = _random_states(rng, generator.bundle.states, rows)
@@ -104,7 +104,7 @@ def verify_unrolled(generator_bytes: bytes, unrolled_bytes: bytes, chain: Chain,
         (Path(folder) / UNROLLED_FILE).write_bytes(unrolled_bytes)
         session = open_unrolled(generator.session, "cpu")
     unrolled_generator = UnrolledGenerator(generator.session, session, "cpu")
-    agreement = _check_text(generator, unrolled_generator, chain, tables)
+    agreement = _check_text(UNROLLED_FILE, generator, unrolled_generator, chain, tables)
     if unrolled_generator.positions is None:  # it fell back to the loop
         raise ExportError(f"{UNROLLED_FILE} does not run")
     return agreement
@@ -148,8 +148,10 @@ def _check_difference(
     return largest
 
 
-def _check_text(generator: OnnxGenerator, model: GeneratorModel, chain: Chain, tables: LinkArrays) -> str:
-    """Compare what ``model`` writes with what the chain writes in NumPy, on the generator's logits."""
+def _check_text(
+    file_name: str, generator: OnnxGenerator, model: GeneratorModel, chain: Chain, tables: LinkArrays
+) -> str:
+    """Compare what ``model``, of a file, writes with what the chain writes in NumPy, on the generator's logits."""
     bundle = generator.bundle
     prime = np.random.default_rng(0).integers(0, bundle.vocab_size, 5)
     for rows in BATCH_SIZES:
@@ -165,7 +167,7 @@ def _check_text(generator: OnnxGenerator, model: GeneratorModel, chain: Chain, t
         if compiled_tokens != _row_tokens(generate_stepwise(generator, bundle, request), rows):
             problem = "the compiled chain does not write what the same chain writes in NumPy"
             if set(chain.names) <= set(builtin_strategies(host().registry)):
-                raise describe_defect(GENERATOR_FILE, problem, bundle, chain)
+                raise describe_defect(f"{file_name} in {bundle.card.get('precision')}", problem, bundle, chain)
             raise ExportError(problem)  # a link of a plugin may be the reason
     return f"writes what its chain writes in NumPy, over {sum(BATCH_SIZES) * SYMBOLS_PER_ROW} symbols"
 

@@ -36,7 +36,16 @@ TINY = (
 
 
 #: Files that take longest. They begin first, so that no process waits for another at the end.
-LONGEST = ("test_docs", "test_export", "test_sweep", "test_imports", "test_strangers", "test_ranks", "test_library")
+LONGEST = (
+    "test_docs",
+    "test_export",
+    "test_export_matrix",
+    "test_sweep",
+    "test_imports",
+    "test_strangers",
+    "test_ranks",
+    "test_library",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
