@@ -97,7 +97,7 @@ def check_case(case: Case, built: BuiltNetwork) -> dict[str, Any]:
     symbols = check_texts(opened, models, build_chain(case, built))
     difference = compare_logits(opened, built)
     assert difference <= TOLERANCES[generator.precision], f"the logits differ from PyTorch's by {difference:.2g}"
-    return {"written": generator.precision, "symbols": symbols, "difference": difference}
+    return {"written": generator.precision, "compared": symbols, "difference": difference}
 
 
 def export_case(case: Case, built: BuiltNetwork) -> BuiltGenerator:
@@ -181,7 +181,7 @@ def check_model(built: BuiltNetwork) -> dict[str, Any]:
     """Export model.onnx, which is compared with PyTorch."""
     with torch.no_grad():
         difference = export_model(built.model, built.bundle).difference
-    return {"symbols": 0, "difference": difference.largest}
+    return {"compared": 0, "difference": difference.largest}
 
 
 def try_file(values: Mapping[str, Any], check: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
@@ -190,7 +190,7 @@ def try_file(values: Mapping[str, Any], check: Callable[[], Mapping[str, Any]]) 
     try:
         result = {"failure": None, **check()}
     except (GenError, AssertionError) as error:
-        result = {"failure": str(error), "symbols": 0, "difference": 0.0}
+        result = {"failure": str(error), "compared": 0, "difference": 0.0}
     return {**values, **result, "seconds": time.monotonic() - begin}
 
 
@@ -203,10 +203,10 @@ def summarize(results: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
             rows.append(
                 {
                     "factor": factor,
-                    "value": value,
+                    "value": str(value),
                     "files": len(files),
                     "failed": sum(file["failure"] is not None for file in files),
-                    "symbols compared": sum(file["symbols"] for file in files),
+                    "symbols compared": sum(file["compared"] for file in files),
                     "largest difference of logits": max(file["difference"] for file in files),
                     "seconds a file": sum(file["seconds"] for file in files) / len(files),
                 }
