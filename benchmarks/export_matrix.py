@@ -22,6 +22,7 @@ import dataclasses
 import functools
 import io
 import itertools
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -225,7 +226,7 @@ def print_cases(title: str, cases: Sequence[Case], as_json: bool) -> None:
     )
     for result in results:
         if result["failure"] is not None:
-            print(f"failed: {' '.join(map(str, result.values()))}")
+            print(f"failed: {' '.join(map(str, result.values()))}", file=sys.stderr)
 
 
 def main() -> None:
