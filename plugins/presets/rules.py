@@ -72,8 +72,8 @@ MAX_CALIBRATION, MAX_CALIBRATION_SHARE, MIN_CALIBRATION = 10_000, 0.02, 2_000
 #: its weights for the text, so dropout and a larger decay only make it worse: `tiny` has 0.15 for *Anna Karenina*,
 #: `small` 0.5.
 MIN_PARAMETERS_PER_SYMBOL, SMALL_MODEL_WEIGHT_DECAY = 0.25, 0.3
-#: Passes of a budget of minutes from which training ends where the held-out loss no longer falls: after so many
-#: measurements without a lower one. The rest of such a budget cannot help.
+#: Passes of a short text in a budget of minutes from which training ends where the held-out loss no longer falls: after
+#: so many measurements without a lower one. A longer text may wait as long for the end of the schedule to help.
 MIN_PATIENCE_PASSES, PATIENCE = 2.0, 3
 #: With more steps than these over records, a larger batch raises the rate by this factor at most, which was measured in
 #: 15,000 steps.
@@ -140,7 +140,7 @@ def adjust_to_budget(config: ConfigTable, free: Collection[str], facts: Training
         changes.append(Change("trainer.rate", rate, f"batch {batch}"))
     if "trainer.warmup" in free and steps < MIN_STEPS and trainer["warmup"] > steps // 10:
         changes.append(Change("trainer.warmup", steps // 10, f"{steps:,} steps"))
-    if "trainer.patience" in free and budget.timed and passes >= MIN_PATIENCE_PASSES:
+    if "trainer.patience" in free and budget.timed and is_short_text(facts) and passes >= MIN_PATIENCE_PASSES:
         changes.append(Change("trainer.patience", PATIENCE, f"{passes:.0f} passes"))
     if steps < MIN_STEPS:  # too few to over-fit, however often a short text is read
         return changes
