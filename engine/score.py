@@ -16,7 +16,7 @@ from gentext.describe import tokenizer_of
 from gentext.errors import CorpusError, FileFormatError, PluginError, refuse_exit
 from gentext.handover import check_ids, describe_sampler
 from gentext.interfaces import Ids, OpenSampler, Tokenizer
-from gentext.stepping import StepModel
+from gentext.stepping import ModelState, StepModel
 
 __all__ = ["Score"]
 
@@ -35,6 +35,18 @@ class ScoredModel(StepModel, Protocol):
     """An opened sampler whose loss can be measured: it returns logits for given tokens, and has a bundle."""
 
     bundle: Bundle
+
+
+@runtime_checkable
+class LossReader(Protocol):
+    """An opened sampler that computes the losses of given tokens itself, many in one call."""
+
+    def read_losses(self, token: int, targets: Ids, state: ModelState) -> tuple[NDArray[np.float64], ModelState]:
+        """Read ``token`` and all ``targets`` [T] but the last.
+
+        Return the loss in nats of each target [T], and the state after what was read.
+        """
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,9 +222,13 @@ def stream_losses(
     """
     state, last_token = model.initial(1), start
     for targets in _cut_windows(pieces, positions_in_memory(1, vocab_size)):
-        input_tokens = np.append(last_token, targets[:-1]).astype(np.int64)
-        logits, state = model.advance(input_tokens[None], state)
-        yield token_losses(logits[0], targets)
+        if isinstance(model, LossReader):
+            losses, state = model.read_losses(last_token, targets, state)
+        else:
+            input_tokens = np.append(last_token, targets[:-1]).astype(np.int64)
+            logits, state = model.advance(input_tokens[None], state)
+            losses = token_losses(logits[0], targets)
+        yield losses
         last_token = int(targets[-1])
 
 

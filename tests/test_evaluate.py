@@ -21,6 +21,7 @@ from gentext.errors import PluginError
 from gentext.interfaces import Chunk, Request
 from gentext.plugins.models.lstm import LSTMConfig, LSTMModel
 from gentext.plugins.pytorch.evaluate import count_logits, mean_loss, windows
+from gentext.plugins.samplers.onnx import OnnxSampler
 from gentext.run import Run
 from gentext.score import (
     NOTEBOOK_LENGTH,
@@ -184,3 +185,22 @@ def test_large_vocabularies_are_read_in_shorter_windows(model: LSTMModel, monkey
     monkeypatch.setattr(score, "CONVERTED_NUMBERS", 7)
     assert measure() == pytest.approx(expected, rel=1e-5)
     assert max(sizes) == 3 * NOTEBOOK_ROWS
+
+
+@pytest.mark.parametrize("links", [("top_k", "temperature"), ("penalties", "top_p", "temperature")], ids=str)
+def test_a_generator_reads_a_window_in_one_call(
+    tiny_run: Path, tmp_path: Path, links: tuple[str, ...], gen: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The losses are those of its logits, position by position, whatever chain is compiled into it."""
+    code, _, err = gen("export", tiny_run, "-o", tmp_path, "--chain", ",".join(links))
+    assert code == 0, err
+    generator = OnnxSampler().open(tmp_path / "generator.onnx", "cpu")
+    vocab_size, start = generator.bundle.vocab_size, generator.bundle.start
+    tokens = np.random.default_rng(0).integers(0, vocab_size, WINDOW_LENGTH + 40)
+    calls: list[int] = []
+    call = generator.session.call
+    monkeypatch.setattr(generator.session, "call", lambda feeds: (calls.append(len(feeds["forced"])), call(feeds))[1])
+    losses = np.concatenate(list(stream_losses(generator, [tokens], start, vocab_size)))
+    assert calls == [WINDOW_LENGTH, 40]
+    logits, _ = generator.advance(np.append(start, tokens[:-1])[None], generator.initial(1))
+    np.testing.assert_allclose(losses, score.token_losses(logits[0], tokens), atol=2e-6)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gentext.compiled import GeneratorModel, generate_compiled, start_states
 from gentext.console import say
-from gentext.interfaces import Chunk, Request
+from gentext.interfaces import Chunk, Ids, Request
 from gentext.onnx_file import check_same_export
 from gentext.plugins.samplers.cpu_generator import ParallelGenerator
 from gentext.plugins.samplers.runtime import default_max_threads
@@ -115,18 +115,35 @@ class OnnxGenerator:
 
     def advance(self, tokens: NDArray[np.int64], state: ModelState) -> tuple[NDArray[np.float32], ModelState]:
         """Return logits [N, T, V] after each of the tokens [N, T], and the new state, in T calls of one position."""
-        signature, rows = self.session.signature, len(tokens)
-        # Each call forces a token, so its noise is not used. The logits do not depend on the forced token.
-        constant_feeds = start_states(signature, rows) | {
-            "fresh": np.zeros(rows, np.bool_),
-            "noise": np.zeros((1, rows, signature.columns), np.float32),
-            "forced": np.zeros((1, rows), np.int64),
-        }
-        names = [state_meta.name for state_meta in self.bundle.states]
+        # The logits do not depend on the forced token.
+        constant_feeds = self._forced_feeds(np.zeros((1, len(tokens)), np.int64))
         logits = []
         for token in tokens.T:
-            step_feeds = dict(zip(names, state, strict=True)) | {"token": np.ascontiguousarray(token)}
-            results = self.session.call(constant_feeds | step_feeds)
-            state = tuple(results[f"{name}_out"] for name in names)
+            results, state = self._call(constant_feeds | {"token": np.ascontiguousarray(token)}, state)
             logits.append(results["logits"])
         return np.stack(logits, axis=1), state
+
+    def read_losses(self, token: int, targets: Ids, state: ModelState) -> tuple[NDArray[np.float64], ModelState]:
+        """Return the losses of targets [T] after a token, and the new state; see `gentext.score.LossReader`.
+
+        One call forces all targets: T calls would copy inputs and outputs T times. The graph returns the model's own
+        log-probabilities of what it was forced to write, in float32.
+        """
+        feeds = self._forced_feeds(targets.astype(np.int64)[:, None]) | {"token": np.array([token], np.int64)}
+        results, state = self._call(feeds, state)
+        return -results["logprobs"][:, 0].astype(np.float64), state
+
+    def _forced_feeds(self, forced: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """Return what a call of the graph needs beside token and state, to write ``forced`` [K, N] without a draw."""
+        signature, rows = self.session.signature, forced.shape[1]
+        return start_states(signature, rows) | {
+            "fresh": np.zeros(rows, np.bool_),
+            "noise": np.zeros((len(forced), rows, signature.columns), np.float32),
+            "forced": forced,
+        }
+
+    def _call(self, feeds: dict[str, NDArray[Any]], state: ModelState) -> tuple[dict[str, Any], ModelState]:
+        """Run the graph from a state of the model; return the outputs and the new state."""
+        names = [state_meta.name for state_meta in self.bundle.states]
+        results = self.session.call(feeds | dict(zip(names, state, strict=True)))
+        return results, tuple(results[f"{name}_out"] for name in names)
