@@ -241,6 +241,10 @@ class Speed:
     """Of a measurement in addition, whatever it reads: for a sample, a picture and a checkpoint."""
     measured_every: int = 0
     """Steps from a measurement to the next where the trainer's own options say so; 0: they do not."""
+    threads: int = 0
+    """The threads that the trainer trains with, which the run stores to resume with them; 0: it stores none."""
+    device: str = ""
+    """The line that `Trainer.start` returned, where measuring has changed what it says; empty: it has not."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -139,7 +139,7 @@ def _run_training(training: _Training, lock: RunLock) -> tuple[Run, FitResult]:
     # An error in the budget must come before the run has a folder. Runs of older versions keep their held-out corpus.
     plan = prepared.plan(keep_held_out=training.resumed is not None and not settings.held_out)
     corpus = corpus.cut_held_out(plan.held_out)
-    run = training.resumed.run if training.resumed else _create_run(training.path, prepared, corpus, settings, lock)
+    run = training.resumed.run if training.resumed else _create_run(training.path, prepared, corpus, lock)
     for note in (weights_note, prepared.adjustment_note):
         if note:
             say(note)
@@ -185,16 +185,14 @@ def _prepare_weights(training: _Training, prepared: PreparedTraining, corpus: Sp
     return training.initial_weights(model, corpus.tokenizer, prepared.config)
 
 
-def _create_run(
-    path: Path | None, prepared: PreparedTraining, corpus: SplitCorpus, settings: Settings, lock: RunLock
-) -> Run:
+def _create_run(path: Path | None, prepared: PreparedTraining, corpus: SplitCorpus, lock: RunLock) -> Run:
     """Create and lock the folder of a new run, and write the tokenizer, the held-out text and the config."""
     if World.of_process().rank:  # rank 0 creates it
         return Run(path or runs.runs_folder())
     run = runs.create_run(path, corpus.table["name"])
     lock.acquire(run.path)
-    run_table = {key: setting for key, setting in to_table(settings).items() if key not in BUDGET_UNITS}
     plan = prepared.plan()
+    run_table = {key: setting for key, setting in to_table(prepared.settings).items() if key not in BUDGET_UNITS}
     run_table |= {"steps": plan.steps, "held_out": plan.held_out, "measured_symbols": plan.measured_symbols}
     if isinstance(plan.measured_at, tuple):  # else the trainer's options say when
         run_table["measured_at"] = list(plan.measured_at)

@@ -44,6 +44,7 @@ class PreparedTraining:
     batcher: Batcher
     corpus: SplitCorpus
     settings: Settings
+    """Those of the run; once the budget is planned, with the threads that the trainer has chosen."""
     adjustment_note: str = ""
     """One line for the user about the settings that plugins have adjusted; empty where there are none."""
     _plan: TrainingPlan | None = None
@@ -56,6 +57,8 @@ class PreparedTraining:
         if self._plan is None:
             with explain_memory_shortage():
                 speed = self.trainer.measure_speed(self.model, self.batcher, self.corpus.train)
+            self.settings = dataclasses.replace(self.settings, threads=speed.threads or self.settings.threads)
+            self.device_description = speed.device or self.device_description
             held_out = HeldOut(self.corpus.held_out_characters, self.corpus.val.symbols)
             self._plan = plan_training(self.settings, speed, self.batcher, held_out, keep_held_out)
         return self._plan
@@ -166,7 +169,8 @@ def _adjust_to_minutes(adjuster: _SettingsAdjuster, corpus: SplitCorpus, setting
     changes = adjuster.collect_changes(_measured_budget(prepared))
     changes_of_speed = [change for change in changes if _changes_speed(change)]
     if changes_of_speed:
-        # The text is read faster or slower with them, which changes what the other settings are adjusted to.
+        # The text is read faster or slower with them, which changes what the other settings are adjusted to. The
+        # threads are chosen again, too: a larger model may need more of them.
         adjuster.apply_changes(changes_of_speed)
         adjuster.adjustable -= {change.key for change in changes_of_speed}
         prepared = prepare_training(adjuster.config, corpus, settings)
@@ -174,7 +178,7 @@ def _adjust_to_minutes(adjuster: _SettingsAdjuster, corpus: SplitCorpus, setting
     if not changes:
         return prepared
     adjuster.apply_changes(changes)
-    return prepare_training(adjuster.config, corpus, settings)
+    return prepare_training(adjuster.config, corpus, prepared.settings)
 
 
 def _changes_speed(change: Change) -> bool:

@@ -62,7 +62,7 @@ class Settings:
     precision: Precision = "auto"
     """Arithmetic of the matrix products; weights stay in fp32."""
     threads: Annotated[int, msgspec.Meta(ge=0, le=MAX_THREADS)] = 0
-    """Threads of the matrix products; 0: as many as there are cores."""
+    """Threads of the matrix products; 0: chosen before the first step, by the cores, and for minutes by measuring."""
     export: bool = True
     """Whether to write model.onnx at the end."""
     export_precision: ExportPrecision = "auto"

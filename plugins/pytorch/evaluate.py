@@ -254,11 +254,16 @@ class ReadingTime:
 def time_reading(
     model: Model, corpus: TokenCorpus, autocast: contextlib.AbstractContextManager[Any], group: ProcessGroup
 ) -> ReadingTime:
-    """Time the ways to read a text, twice each, since the first time allocates memory. All processes must call."""
+    """Time the ways to read a text. All processes must call.
+
+    Each is timed twice, and the faster time counts: the first time allocates memory, and another program may disturb
+    either.
+    """
     was_training = model.training
     model.eval()
     reader = TorchReader(model)
     count = min(corpus.symbols - 1, MAX_ROWS * WINDOW_LENGTH)
+    symbol = stream_symbol = position = math.inf
     for _ in range(2):
         began_at = time.perf_counter()
         measure_loss(model, corpus, autocast, group, count)
@@ -268,14 +273,15 @@ def time_reading(
             x = corpus.tokens[None, :TIMED_POSITIONS].astype(np.int64)
             reader.advance(x, state)
             read_at = time.perf_counter()
-            for position in range(TIMED_SINGLY):
-                reader.advance(x[:, position % x.shape[1], None], state)
+            for index in range(TIMED_SINGLY):
+                reader.advance(x[:, index % x.shape[1], None], state)
         written_at = time.perf_counter()
+        symbol = min(symbol, (measured_at - began_at) / count)
+        stream_symbol = min(stream_symbol, (read_at - measured_at) / x.size)
+        position = min(position, (written_at - read_at) / TIMED_SINGLY)
     model.train(was_training)
-    symbol = (measured_at - began_at) / count
     # Records are never read as a single stream.
-    stream_symbol = symbol if corpus.is_records else (read_at - measured_at) / x.size
-    return ReadingTime(symbol, stream_symbol, (written_at - read_at) / TIMED_SINGLY)
+    return ReadingTime(symbol, symbol if corpus.is_records else stream_symbol, position)
 
 
 def _mean_of_rows(row_means: NDArray[np.float64], group: ProcessGroup) -> TextLoss:

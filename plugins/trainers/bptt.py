@@ -7,6 +7,7 @@ has the same losses and weights as one that was not.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import math
 import time
@@ -39,7 +40,7 @@ from gentext.plugins.trainers.calibration import check_logit_scale, choose_logit
 from gentext.plugins.trainers.fit import Fit
 from gentext.plugins.trainers.learner import Learner, find_hidden_matrices
 from gentext.plugins.trainers.options import BPTTConfig, choose_step_options
-from gentext.plugins.trainers.probe import time_steps
+from gentext.plugins.trainers.probe import choose_threads, time_steps
 from gentext.plugins.trainers.state import TrainingState
 from gentext.run import Run
 from gentext.settings import Settings
@@ -73,13 +74,12 @@ class BPTTTrainer:
         """Choose device and precision and seed PyTorch. Returns a line that names them."""
         self.compute = choose_compute(self.settings)
         torch.manual_seed(self.settings.seed)
-        processes = f", {self.process_group.size} processes" if self.process_group.size > 1 else ""
-        return self.compute.description + processes
+        return self._describe_compute()
 
     @flush_denormals()
     @keep_memory()
     def measure_speed(self, model: Model, batcher: Batcher, train: TokenCorpus) -> Speed:
-        """Time steps and measurements on a copy of the model."""
+        """Time steps and measurements on a copy of the model, and choose the threads for a budget of minutes."""
         if self.config.calibration:
             check_logit_scale(model)
         parameters = sum(int(parameter.numel()) for parameter in model.parameters())
@@ -87,6 +87,8 @@ class BPTTTrainer:
         check_memory(parameters, TRAINING_BYTES_PER_PARAMETER + average_bytes, self.compute.device, "to train")
         with torch.random.fork_rng(), self.process_group.explain_lost_process("nothing was saved yet"):
             probe = self._create_learner(copy.deepcopy(model), batcher, train)
+            if self._may_choose_threads():
+                self.compute = dataclasses.replace(self.compute, threads=choose_threads(probe, self.compute.threads))
             symbol_seconds = time_steps(probe, self.process_group)
             reading = time_reading(probe.model, train, self.compute.autocast(), self.process_group)
         seconds = symbol_seconds * batcher.symbols_per_epoch / batcher.steps_per_epoch
@@ -94,7 +96,27 @@ class BPTTTrainer:
             seconds, reading.symbol, reading.stream_symbol, reading.position
         )
         measurement = position * SAMPLE_LENGTH + self.config.calibration * symbol + OTHER_SECONDS
-        return Speed(step, symbol, stream_symbol, measurement, self.config.eval_every)
+        # A run on several processes may resume with fewer of them, and then each has more of the cores.
+        threads = self.compute.threads if self._is_single_on_cpu() else 0
+        device = self._describe_compute()
+        return Speed(step, symbol, stream_symbol, measurement, self.config.eval_every, threads, device)
+
+    def _may_choose_threads(self) -> bool:
+        """Return whether the threads follow from measuring.
+
+        One thread and two add numbers in another order, so the weights differ. Two runs with the same seed and as many
+        steps must be equal, so only a budget of minutes, whose steps are measured anyway, has measured threads.
+        """
+        is_open = self.settings.minutes is not None and not self.settings.threads
+        return is_open and self._is_single_on_cpu() and self.compute.threads > 1
+
+    def _is_single_on_cpu(self) -> bool:
+        return self.process_group.size == 1 and self.compute.device.type == "cpu"
+
+    def _describe_compute(self) -> str:
+        """Return a line with device, threads and precision."""
+        processes = f", {self.process_group.size} processes" if self.process_group.size > 1 else ""
+        return self.compute.description + processes
 
     @flush_denormals()
     @keep_memory()
