@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gentext.bundle import readable_symbol
+from gentext.file_names import readable_name
 from gentext.inspection import Inspection
 from gentext.library import TextModel
 from gentext.text_features import Feature, is_measurable, text_features
@@ -115,8 +116,8 @@ def build_report(model: TextModel, text_name: str, inspection: Inspection, chose
     for result in information.values():
         units += result.best_units(BEST_UNITS)
     return Report(
-        model.path.name or str(model.path),
-        text_name,
+        readable_name(model.path.name or str(model.path)),
+        readable_name(text_name),
         [readable_symbol(symbol) for symbol in model.bundle.token_bytes],
         inspection,
         features,

@@ -136,7 +136,7 @@ class RecordCommand:
             if not path.exists():  # a device has no settings beside it
                 words = CommandWords.split(self.words).decisive
                 settings = {"words": words, "seed": stream.plan.seed, "fingerprint": fingerprint}
-                write_text(settings_path(path), json.dumps(settings, ensure_ascii=False, indent=1) + "\n")
+                write_text(settings_path(path), json.dumps(settings, indent=1) + "\n")
             return RecordFile(path)
         if self.settings.get("fingerprint") != fingerprint:
             raise RunError(f"--resume: {self.model.path} is another model than the one that began {path}; use that one")

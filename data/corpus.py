@@ -30,6 +30,7 @@ from gentext.data.decoding import (
     unix_lines,
 )
 from gentext.errors import CorpusError, nearest
+from gentext.file_names import readable_name
 
 #: Names of files that are never text. In a folder they are skipped by name: some have no NUL byte near their beginning.
 _BINARY_SUFFIX = re.compile(
@@ -126,7 +127,7 @@ def corpus_name(source: str) -> str:
     if _is_in_catalogue(source):
         return source
     path = Path(os.path.abspath(source))  # . and .. have a name then
-    return (path.name if path.is_dir() else path.stem) or "text"
+    return readable_name(path.name if path.is_dir() else path.stem) or "text"
 
 
 @contextlib.contextmanager

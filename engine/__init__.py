@@ -12,6 +12,7 @@ Contracts
     console  lines and progress bars on stderr for the user, and what a terminal may be shown
     reading  reads files and data of bounded size
     escapes  escapes in texts that a user types
+    file_names  shows and stores names of files that are not UTF-8
     interrupts  Ctrl-C, which stops training once everything is saved, and ends a text without end and any long call
     config  options of a component: a dataclass filled from presets, TOML and the command line
     cpu_quota  how many processors the quota of a container leaves

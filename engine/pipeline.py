@@ -17,6 +17,7 @@ from gentext.console import say, warn
 from gentext.describe import configured_chain
 from gentext.errors import GenError, MissingExtra, RunError, TrainingStopped, UsageError
 from gentext.events import SilentHooks
+from gentext.file_names import store_paths
 from gentext.handover import read_symbols
 from gentext.held_out import write_held_out, write_held_out_records
 from gentext.interfaces import FitResult, World
@@ -196,7 +197,7 @@ def _create_run(path: Path | None, prepared: PreparedTraining, corpus: SplitCorp
     run_table |= {"steps": plan.steps, "held_out": plan.held_out, "measured_symbols": plan.measured_symbols}
     if isinstance(plan.measured_at, tuple):  # else the trainer's options say when
         run_table["measured_at"] = list(plan.measured_at)
-    _write_first_files(run, {**prepared.config, "run": run_table, "corpus": corpus.table}, corpus)
+    _write_first_files(run, {**prepared.config, "run": run_table, "corpus": store_paths(corpus.table)}, corpus)
     return run
 
 

@@ -18,6 +18,7 @@ from gentext.atomic import atomic_write, write_bytes, write_text
 from gentext.boundary import RecordsMeta
 from gentext.config import CONVERSION_LOCK, ConfigTable, read_toml
 from gentext.errors import RunError
+from gentext.file_names import is_utf8, readable_name, restore_paths
 from gentext.folders import environment_folder
 from gentext.interfaces import Measurement
 from gentext.reading import parse_json, read_regular_file
@@ -69,6 +70,8 @@ class Run:
         for section, section_table in table.items():
             if not isinstance(section_table, dict):
                 raise RunError(f"{self.path / CONFIG_FILE}: damaged, {section} is no table; train the run again")
+        if "corpus" in table:
+            table["corpus"] = restore_paths(table["corpus"])
         return table
 
     def read_tokenizer(self) -> tuple[str, dict[str, Any]]:
@@ -206,6 +209,9 @@ def _make_named_folder(corpus: str) -> Path:
 
 def check_free(path: Path | None) -> None:
     """Raise RunError when a new run cannot be created at a path. It is cheap, so that it can be checked early."""
+    folder = runs_folder() if path is None else path
+    if not is_utf8(str(folder)):  # the library of checkpoints reads no such file
+        raise RunError(f"{readable_name(str(folder))}: not UTF-8; name another folder with --run")
     if path is not None and path.exists():
         if not path.is_dir():
             raise RunError(f"{path} is a file; expected a folder for the run")
@@ -213,7 +219,6 @@ def check_free(path: Path | None) -> None:
             can_resume = (path / CONFIG_FILE).exists() and any(Run(path).checkpoints.glob("*.safetensors"))
             advice = "go on with --resume, or name" if can_resume else "name"
             raise RunError(f"{path} is not empty; {advice} another folder with --run")
-    folder = runs_folder() if path is None else path
     ancestor = folder.absolute()  # becomes the nearest that exists
     while not ancestor.exists() and ancestor != ancestor.parent:
         ancestor = ancestor.parent

@@ -12,6 +12,7 @@ from typing import Any
 from gentext.bundle import readable_symbol
 from gentext.console import progress, say, warn
 from gentext.errors import CorpusError, UsageError
+from gentext.file_names import readable_name
 from gentext.interfaces import OpenSampler
 from gentext.record_options import RecordOptions
 from gentext.record_scores import EncodedText, TextScore, TextScorer, score_texts
@@ -97,7 +98,7 @@ class Scoring:
         from gentext.data.stream import PIECE_SIZE, cut_pieces
 
         for number, source in enumerate(sources):
-            name = _shown_name(source)
+            name, file_column = _shown_name(source), {"file": readable_name(source)}
             pieces = itertools.tee(cut_pieces(iter_text(source), PIECE_SIZE), len(self._samplers))
             readers = [TextReader(sampler, text, name) for sampler, text in zip(self._samplers, pieces, strict=True)]
             size = _total_size([source])
@@ -106,12 +107,12 @@ class Scoring:
                 if self.options.by_symbol:
                     tokens = windows[0][0].tolist()
                     logprobs = [(-losses).tolist() for _, losses in windows]
-                    yield self._symbol_rows({"number": number}, position, tokens, logprobs, {"file": source})
+                    yield self._symbol_rows({"number": number}, position, tokens, logprobs, file_column)
                     position += len(tokens)
             losses = [reader.loss() for reader in readers]
             if not self.options.by_symbol:
                 figures = self._figures([-loss.nats for loss in losses])
-                yield [{"number": number, "symbols": losses[0].symbol_count} | figures | {"file": source}]
+                yield [{"number": number, "symbols": losses[0].symbol_count} | figures | file_column]
             _report_unknown(losses[0].unknown)
 
     def _record_rows(self, sources: Sequence[str], layout: RecordOptions) -> Iterator[list[Row]]:

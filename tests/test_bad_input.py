@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from helpers import fails, spelled
+
+from gentext.run import Run
 
 Gen = Callable[..., tuple[int, str, str]]
 
@@ -259,3 +263,32 @@ def test_half_characters_on_the_command_line(gen: Gen, tiny_run: Path) -> None:
         code, out, err = gen(*request, "--prime", "a\udcffb", "--unknown", "skip", *options)
         assert code == 0, err
         assert "a?b" in out
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_names_that_are_not_utf8_serve_as_any_other(gen: Gen, tiny_text: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "d\udce9"
+    folder.mkdir()
+    text, page, table = folder / "caf\udce9.txt", folder / "p\udce9.html", folder / "o\udce9"
+    text.write_bytes(tiny_text.read_bytes())
+    training = ["train", text, "--val", text, "--steps", "2", *SMALL.split()]
+    fails(1, gen(*training, "--run", folder / "run"), r"d\udce9/run: not UTF-8; name another folder with --run")
+    assert not (folder / "run").exists()
+    run = tmp_path / "run"
+    assert gen(*training, "--run", run)[0] == 0
+    assert Run(run).config["corpus"]["origin"] == str(text)
+    assert gen("train", "--resume", "--run", run)[0] == 0
+    shutil.copytree(run, folder / "run")
+    fails(1, gen("sample", folder / "run"), "a path that is not UTF-8, which onnxruntime cannot read; rename it")
+    for arguments in (
+        ("eval", run, text, "--json"),
+        ("score", run, text),
+        ("score", run, text, "--format", "csv", "-o", table),
+        ("inspect", run, text, "--length", "20", "-o", page, "--png", folder / "p\udce9.png"),
+        ("info", run, "--json"),
+    ):
+        code, out, err = gen(*arguments)
+        assert code == 0, err
+        out.encode()
+    assert r"caf\udce9" in page.read_text(encoding="utf-8")
+    assert r"caf\udce9.txt" in table.read_text(encoding="utf-8")

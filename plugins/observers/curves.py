@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gentext.console import warn
 from gentext.events import Progress
+from gentext.file_names import readable_name
 from gentext.hookspecs import hookimpl
 from gentext.interfaces import FitResult
 from gentext.interrupts import Interrupts
@@ -44,7 +45,7 @@ def _draw_chart(run: Run) -> None:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-        figure = build_chart(run.path.name, run.read_metrics())
+        figure = build_chart(readable_name(run.path.name), run.read_metrics())
     except ModuleNotFoundError:
         if not _has_warned:
             warn("curves.png needs matplotlib, which is not installed: pip install 'gentext[train]'")

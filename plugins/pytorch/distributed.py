@@ -13,6 +13,7 @@ every other model a warning.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import time
 import weakref
@@ -139,13 +140,13 @@ class ProcessGroup:
         """Return rank 0's path."""
         if self.size == 1:
             return path
-        path_bytes = str(path).encode()
+        path_bytes = os.fsencode(path)
         buffer = torch.zeros(self.broadcast_number(len(path_bytes)), dtype=torch.uint8)
         if self.rank == 0:
             buffer.copy_(torch.tensor(list(path_bytes), dtype=torch.uint8))
         _note_tensors(buffer)
         dist.broadcast(buffer, 0)
-        return Path(bytes(buffer.tolist()).decode())
+        return Path(os.fsdecode(bytes(buffer.tolist())))
 
     def average_gradients(self, model: Model) -> None:
         """Average the gradients over all processes; a parameter without a gradient in all of them stays without.

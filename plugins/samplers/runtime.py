@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import onnxruntime
 
 from gentext.errors import DeviceError, FileFormatError, reason
+from gentext.file_names import is_utf8
 from gentext.interrupts import call_stoppable
 from gentext.settings import cores
 
@@ -100,6 +101,8 @@ def _may_have_gpu() -> bool:
 
 def create_session(path: Path, providers: list[Any], threads: int, many_rows: bool = False) -> Any:
     """Create a session. Raises FileFormatError for a file that cannot be loaded; problems of CUDA pass unchanged."""
+    if not is_utf8(str(path)):
+        raise FileFormatError(f"{path}: a path that is not UTF-8, which onnxruntime cannot read; rename it")
     options = _session_options(providers, threads, many_rows)
     try:
         return call_stoppable(

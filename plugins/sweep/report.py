@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gentext.config import ConfigTable
+from gentext.file_names import readable_name
 from gentext.plugins.sweep.space import Choices, Range, Space
 from gentext.plugins.sweep.study import TrialRow
 from gentext.run import atomic_write, write_text
@@ -107,7 +108,7 @@ def _write_picture(folder: Path, space: Space, rows: Sequence[TrialRow]) -> None
         panel.set(ylabel="held out, nats a symbol")
     if measured_rows:
         panels[0].legend(fontsize="small")
-    figure.suptitle(folder.name, parse_math=False)
+    figure.suptitle(readable_name(folder.name), parse_math=False)
     with warnings.catch_warnings(), atomic_write(folder / "sweep.png") as file:
         warnings.filterwarnings("ignore", "Glyph ")  # a sweep may be named in a script that matplotlib's font lacks
         FigureCanvasAgg(figure).print_png(file)
