@@ -110,6 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if sys.stderr is not None:
         sys.stderr = escape_on_terminal(sys.stderr)
     argument_list = sys.argv[1:] if arguments is None else list(arguments)
+    application = None
     try:
         with _lasting_interrupts(), end_stuck_process():
             application = build(argument_list[0] if argument_list else None)
@@ -138,7 +139,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EndedByUser:
         return INTERRUPTED_STATUS
     except KeyboardInterrupt:
-        report_error("stopped by Ctrl-C; what was written before is kept")
+        has_begun = application is not None
+        report_error(f"stopped by Ctrl-C; {'what was written before is kept' if has_begun else 'nothing was done yet'}")
         return 1
     except MemoryError as error:
         report_error(f"not enough memory{f' ({error})' if str(error) else ''}; ask for less at once")

@@ -56,7 +56,14 @@ def run_training(options: TrainOptions) -> tuple[Run, FitResult]:
     if options.resume and options.initial_weights:
         raise UsageError("--init-from begins a new run, --resume goes on with one: give one of them")
     with RunLock() as lock:
-        return _run_training(_resumed_training(options, lock) if options.resume else _new_training(options), lock)
+        try:
+            run, prepared, corpus, settings = _begin_run(options, lock)
+        except KeyboardInterrupt:
+            if World.of_process().rank:
+                raise
+            state = "the run is as it was" if options.resume else "nothing was saved yet"
+            raise TrainingStopped(f"stopped by Ctrl-C before the first step; {state}") from None
+        return run, _fit_model(run, prepared, corpus, settings, resume=options.resume)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +136,9 @@ def _resumed_training(options: TrainOptions, lock: RunLock) -> _Training:
     return _Training(config, corpus, run.path, records, None if val is None else str(val), resumed, teacher=teacher)
 
 
-def _run_training(training: _Training, lock: RunLock) -> tuple[Run, FitResult]:
+def _begin_run(options: TrainOptions, lock: RunLock) -> tuple[Run, PreparedTraining, SplitCorpus, Settings]:
+    """Read the text, prepare the training, and make the run's folder, or find that of a run that is resumed."""
+    training = _resumed_training(options, lock) if options.resume else _new_training(options)
     config = with_defaults(training.config)
     settings = build_config(Settings, config.get("run", {}), "run")
     check_extras(settings)
@@ -145,7 +154,7 @@ def _run_training(training: _Training, lock: RunLock) -> tuple[Run, FitResult]:
         if note:
             say(note)
     _describe_training(run, prepared, corpus)
-    return run, _fit_model(run, prepared, corpus, settings, resume=training.resumed is not None)
+    return run, prepared, corpus, settings
 
 
 def _read_corpus(training: _Training, tokenizer: ConfiguredComponent, settings: Settings) -> SplitCorpus:

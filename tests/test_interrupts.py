@@ -244,3 +244,14 @@ def test_closed_streams(tiny_run: Path) -> None:
         assert done.returncode == code, done.stderr
         assert problem in done.stderr.decode()
         assert b"Traceback" not in done.stderr
+
+
+def test_ctrl_c_before_the_first_step_says_that_nothing_was_saved(tmp_path: Path) -> None:
+    corpus, run = tmp_path / "corpus", tmp_path / "run"
+    os.mkfifo(corpus)
+    training = start("train", corpus, "--run", run, "--steps", "2")
+    with corpus.open("wb"):  # opened once the command reads it, which waits for the end of the text
+        training.send_signal(signal.SIGINT)
+        _, err = training.communicate(timeout=60)
+    one_line(err.decode(), "stopped by Ctrl-C before the first step; nothing was saved yet")
+    assert training.returncode == 1 and not run.exists()
