@@ -23,6 +23,9 @@ MIN_MEASUREMENTS, MAX_MEASUREMENTS = 3, 24
 #: Measurement number i of n comes after the share (i / n) ** SPACING of the steps: early ones lie closer together,
 #: since the loss falls fastest at first.
 SPACING = 1.5
+#: Passes above which the measurements are at equal ratios instead: a text that is so short is learned in the first of
+#: them, however many follow.
+MANY_PASSES = 50
 #: Symbols that a measurement reads at least, of either text: fewer would give a loss that is mostly noise.
 MIN_SYMBOLS = 5_000
 #: Characters of the held-out text that the last measurement reads at least.
@@ -65,7 +68,7 @@ def plan_training(
 
     planned_at = measurement_steps(steps, seconds, settings.measurements)
     if not settings.measurements:
-        planned_at = measure_first_pass(planned_at, batcher.steps_per_epoch)
+        planned_at = measure_passes(planned_at, batcher.steps_per_epoch)
     measured_at: Sequence[int] = settings.measured_at or planned_at
     if speed.measured_every:
         measured_at = range(speed.measured_every, steps + 1, speed.measured_every)
@@ -84,14 +87,19 @@ def count_symbols(batcher: Batcher, steps: int) -> int:
     return round(steps * batcher.symbols_per_epoch / batcher.steps_per_epoch)
 
 
-def measure_first_pass(measured_at: tuple[int, ...], steps_of_pass: int) -> tuple[int, ...]:
-    """Return the steps with one of them moved to the end of the first pass, if the run goes on after it.
+def measure_passes(measured_at: tuple[int, ...], steps_of_pass: int) -> tuple[int, ...]:
+    """Return the steps with one of them at the end of the first pass, if the run goes on after it.
 
-    Nothing was read twice by then, so a gap between the two losses is the text's: the verdict compares with it.
+    Nothing was read twice by then, so a gap between the two losses is the text's: the verdict compares with it. With
+    more than `MANY_PASSES`, as many steps follow at equal ratios.
     """
     *earlier, last = measured_at
     if not earlier or steps_of_pass >= last:
         return measured_at
+    if last > MANY_PASSES * steps_of_pass:
+        ratio = (last / steps_of_pass) ** (1 / len(earlier))
+        later = {round(steps_of_pass * ratio**number) for number in range(1, len(earlier))}
+        return tuple(sorted(later | {steps_of_pass, last}))
     nearest = min(earlier, key=lambda step: abs(step - steps_of_pass))
     return tuple(sorted({*measured_at} - {nearest} | {steps_of_pass}))
 

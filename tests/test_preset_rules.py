@@ -196,6 +196,13 @@ def test_each_rule(arguments: dict[str, Any], expected: dict[str, Any]) -> None:
     assert changes("base", **arguments) == expected
 
 
+def test_a_short_text_has_a_smaller_network_in_a_budget_of_minutes() -> None:
+    assert changes("small", 420_000, passes=1.5) == {}
+    assert changes("small", 420_000, passes=1.5, timed=True)["model.hidden"] == 128
+    assert changes("small", 80_000, passes=1.5, timed=True)["model.hidden"] == 96
+    assert "model.hidden" not in changes("small", 700_000, passes=8, timed=True)
+
+
 def test_a_model_that_can_hardly_learn_the_text_by_heart_has_no_dropout_and_little_decay() -> None:
     assert changes("tiny", 1_800_000, passes=20) == {**FEWEST_NGRAMS, "trainer.weight_decay": 0.3}
     assert changes("tiny", 200_000, passes=20).keys() >= {"model.dropout", "trainer.weight_decay"}
@@ -209,7 +216,7 @@ def test_rules_are_printed_and_stored(budget: tuple[str, str], gen: Gen, tiny_te
     [line] = re.findall(r"^for this text and budget: (.*); --set takes another value$", err, re.MULTILINE)
     config = Run(tmp_path / "run").config
     printed = dict(re.findall(r"([a-z]+\.[a-z_]+)=([0-9.]+) ", line))
-    assert printed["model.hidden"] == "96"
+    assert printed["model.hidden"] == ("64" if budget[0] == "--minutes" else "96")
     assert {key: f"{config[key.split('.')[0]][key.split('.')[1]]:g}" for key in printed} == printed
     code, _, err = gen("train", "--resume", "--run", tmp_path / "run")
     assert code == 0, err

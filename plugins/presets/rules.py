@@ -31,6 +31,9 @@ MIN_HIDDEN = 64
 #: that, a smaller network reads more of the text in it, and ends with a lower loss. The layers lose so many units at a
 #: time, and keep this part of those of the preset.
 MIN_SYMBOLS_PER_PARAMETER, HIDDEN_STEP, MIN_HIDDEN_SHARE = 6.0, 32, 0.7
+#: Parameters for each symbol of a short text, at most, in a budget of minutes. A larger network learns the text by
+#: heart, and a smaller one has read it more often by then. The layers keep this part of the units of the preset.
+MAX_SHORT_TEXT_PARAMETERS_PER_SYMBOL, MIN_SHORT_TEXT_HIDDEN_SHARE = 0.9, 0.5
 #: Symbols of the text for each row of a table of n-grams, at least, and the smallest table.
 MIN_SYMBOLS_PER_ROW, MIN_NGRAM_ROWS = 20, 256
 #: The models whose parameters the rules can count.
@@ -118,7 +121,8 @@ def adjust_to_budget(config: ConfigTable, free: Collection[str], facts: Training
     if budget.timed and "model.hidden" in free:
         hidden, budget = _hidden_for_budget(config, facts, budget)
         if hidden != model["hidden"]:
-            changes.append(Change("model.hidden", hidden, f"little time for {model['hidden']}"))
+            reason = "a short text" if is_short_text(facts) else f"little time for {model['hidden']}"
+            changes.append(Change("model.hidden", hidden, reason))
     batch, length = batcher["batch"], batcher["length"]
     if facts.records:
         length = min(length, _mean_length(facts))
@@ -183,14 +187,23 @@ def _hidden_for_budget(config: ConfigTable, facts: TrainingFacts, budget: Budget
 
     The time for a symbol is about proportional to the parameters.
     """
+    preset_hidden: int = config["model"]["hidden"]
+    work = budget.symbols * _count_parameters(config, facts, preset_hidden)
+    max_parameters = math.sqrt(work / MIN_SYMBOLS_PER_PARAMETER)
+    hidden = _reduce_hidden(config, facts, max_parameters, MIN_HIDDEN_SHARE)
+    if is_short_text(facts):
+        max_parameters = MAX_SHORT_TEXT_PARAMETERS_PER_SYMBOL * facts.symbols
+        hidden = min(hidden, _reduce_hidden(config, facts, max_parameters, MIN_SHORT_TEXT_HIDDEN_SHARE))
+    return hidden, dataclasses.replace(budget, symbols=round(work / _count_parameters(config, facts, hidden)))
+
+
+def _reduce_hidden(config: ConfigTable, facts: TrainingFacts, max_parameters: float, min_share: float) -> int:
+    """Return the units of a layer, less a step as often as there are too many parameters; at least a part of them."""
     hidden: int = config["model"]["hidden"]
-    parameters = _count_parameters(config, facts, hidden)
-    work = budget.symbols * parameters
-    min_hidden = MIN_HIDDEN_SHARE * hidden
-    while hidden - HIDDEN_STEP >= min_hidden and work / parameters < MIN_SYMBOLS_PER_PARAMETER * parameters:
+    min_hidden = max(MIN_HIDDEN, min_share * hidden)
+    while hidden - HIDDEN_STEP >= min_hidden and _count_parameters(config, facts, hidden) > max_parameters:
         hidden -= HIDDEN_STEP
-        parameters = _count_parameters(config, facts, hidden)
-    return hidden, dataclasses.replace(budget, symbols=round(work / parameters))
+    return hidden
 
 
 def _batch_for_text(config: ConfigTable, facts: TrainingFacts) -> int:
