@@ -21,6 +21,7 @@ import numpy  # noqa: F401
 import typer
 from typer.models import CommandInfo
 
+from gentext.atomic import advise_room
 from gentext.console import escape_on_terminal, report_error
 from gentext.errors import GenError, exit_error, reason, text_of
 from gentext.interrupts import INTERRUPTED_STATUS, EndedByUser, end_stuck_process
@@ -148,7 +149,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in MACHINE_ERRORS:
             return _report_plugin_error(error)
-        report_error(f"{error.filename or 'the output'}: {error.strerror}; what was written before is kept")
+        place = error.filename or 1  # stdout
+        what = error.filename or "the output"
+        report_error(f"{what}: {error.strerror}; what was written before is kept{advise_room(error, place)}")
         if error.filename is None:  # it was stdout: the rest of its buffer cannot be written either
             _silence_stdout()
         return 1

@@ -112,7 +112,7 @@ def advise_room(error: OSError, place: Path | int, needed: int | None = None) ->
     try:
         mode = os.stat(place).st_mode
         free = shutil.disk_usage(place).free
-    except OSError:
+    except (OSError, TypeError):  # Windows knows the disk of a path alone
         return ""
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a device, such as /dev/full
         return ""
@@ -126,8 +126,7 @@ def _format_size(size: int) -> str:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace a file's content atomically."""
-    with atomic_write(path) as file:
-        file.write(content)
+    atomic_write_all({path: content})
 
 
 def write_text(path: Path, text: str) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from gentext.atomic import advise_room
 from gentext.bundle import Bundle
 from gentext.console import progress
 from gentext.data.records import MAX_FIELD, format_row, parse_header
@@ -215,6 +216,7 @@ class RecordFile:
             self._cut()
             raise RunError(
                 f"{self.path}: cannot be written ({error.strerror}); its records are whole, --resume goes on with them"
+                f"{advise_room(error, self._file)}"
             ) from None
         except BaseException:
             self._cut()

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from gentext.atomic import atomic_write, write_bytes, write_text
+from gentext.atomic import advise_room, atomic_write, write_bytes, write_text
 from gentext.boundary import RecordsMeta
 from gentext.config import CONVERSION_LOCK, ConfigTable, read_toml
 from gentext.errors import RunError
@@ -172,7 +172,8 @@ def append_line(path: Path, line: str) -> None:
         with path.open("ab") as file:
             file.write(line.encode("utf-8") + b"\n")
     except OSError as error:
-        raise RunError(f"{path}: cannot be written ({error.strerror}); the last checkpoint is kept") from error
+        advice = advise_room(error, path.parent)
+        raise RunError(f"{path}: cannot be written ({error.strerror}); the last checkpoint is kept{advice}") from error
 
 
 def create_run(path: Path | None, corpus: str) -> Run:

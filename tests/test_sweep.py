@@ -261,9 +261,10 @@ def test_sweep_that_cannot_begin_removes_only_what_it_wrote(
     foreign_names: list[str], gen: Gen, command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "sweep"
+    (folder / "gentext-a1b2c3d4.gentext.tmp").mkdir(parents=True)  # its process was killed before it
 
     def fail(path: Path, *_: object) -> None:
-        for name in [".study.db.tmp", ".study.db.tmp-journal", "base.toml", *foreign_names]:
+        for name in ["study.db", "study.db-journal", "base.toml", *foreign_names]:
             (path.parent / name).write_text("a year of work")
         (path.parent / "locks").mkdir()
         raise RunError("the disk is full")

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from gentext.atomic import advise_room
 from gentext.errors import RunError
 from gentext.events import Progress
 from gentext.hookspecs import hookimpl
@@ -47,7 +48,8 @@ def checkpoint_saved(run: Run, progress: Progress, path: Path) -> None:
         with path.open("ab") as file:
             os.fsync(file.fileno())
     except OSError as error:
-        raise RunError(f"{path}: cannot be written ({error.strerror}); the last checkpoint is kept") from error
+        advice = advise_room(error, path.parent)
+        raise RunError(f"{path}: cannot be written ({error.strerror}); the last checkpoint is kept{advice}") from error
 
 
 @hookimpl

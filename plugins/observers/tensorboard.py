@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from gentext.atomic import advise_room
 from gentext.errors import RunError
 from gentext.events import Progress
 from gentext.hookspecs import hookimpl
@@ -126,5 +127,7 @@ def _as_run_error(run: Run) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        problem = f"{run.path / EVENTS_FOLDER}: cannot be written ({error.strerror}); the last checkpoint is kept"
-        raise RunError(problem) from error
+        folder, advice = run.path / EVENTS_FOLDER, advise_room(error, run.path)
+        raise RunError(
+            f"{folder}: cannot be written ({error.strerror}); the last checkpoint is kept{advice}"
+        ) from error

@@ -25,7 +25,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from gentext.atomic import atomic_write, sync_folder
+from gentext.atomic import sync_folder, write_bytes
 from gentext.capabilities import SupportsLogitScale
 from gentext.config import build_config, config_class
 from gentext.console import warn
@@ -93,9 +93,7 @@ def save_checkpoint(run: Run, tensors: Mapping[str, Tensor], meta: Mapping[str, 
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     meta_text = json.dumps(dict(meta))
     metadata = {META_KEY: meta_text, CHECKSUM_KEY: compute_checksum(contiguous, meta_text)}
-    file_bytes = safetensors.torch.save(contiguous, metadata=metadata)
-    with atomic_write(path) as file:
-        file.write(file_bytes)
+    write_bytes(path, safetensors.torch.save(contiguous, metadata=metadata))
     if best:
         link_as_best(run, path)
     _remove_old_checkpoints(run)

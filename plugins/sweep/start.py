@@ -14,10 +14,11 @@ from gentext.data.corpus import is_read_once
 from gentext.errors import RunError, UsageError
 from gentext.pipeline import DEFAULT_CORPUS, read_split_corpus
 from gentext.plugins.sweep.space import SettingValue, check_space, read_space, space_table
-from gentext.plugins.sweep.study import TENTHS, Study, temporary_study_path
+from gentext.plugins.sweep.study import TENTHS, Study
 from gentext.plugins.sweep.sweep import BASE_FILE, SPACE_FILE, STUDY_FILE, Sweep, SweepSettings
 from gentext.resolve import DEFAULT_PRESET, TrainOptions, configured_component, resolve_config, with_defaults
 from gentext.settings import Settings, check_extras
+from gentext.temporary import TEMPORARY_FOLDER, remove_abandoned
 from gentext.text import corpus_fingerprint
 
 DEFAULT_TRIALS = 20
@@ -59,6 +60,7 @@ def start_sweep(options: SweepOptions) -> Sweep:
     folder = options.folder or sweeps_folder() / time.strftime("%Y%m%d-%H%M%S")
     if (folder / STUDY_FILE).exists():
         raise RunError(f"{folder} is a sweep already; go on with --resume, or name another folder with --sweep")
+    remove_abandoned(folder, TEMPORARY_FOLDER)  # of a process that was killed while it began this sweep
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder} is not an empty folder; name another one with --sweep")
     settings, first_values = _check_options(train, options)
@@ -75,10 +77,8 @@ def start_sweep(options: SweepOptions) -> Sweep:
 
 def _remove_new_sweep(folder: Path) -> None:
     """Remove the files with which a sweep begins, and its folder, unless something else is in it."""
-    study_path = folder / STUDY_FILE
-    databases = [study_path, temporary_study_path(study_path)]
-    journals = [path.with_name(f"{path.name}-journal") for path in databases]  # SQLite's, of a transaction
-    for path in [*databases, *journals, folder / BASE_FILE, folder / SPACE_FILE]:
+    journal = f"{STUDY_FILE}-journal"  # SQLite's, of a transaction
+    for path in [folder / name for name in (STUDY_FILE, journal, BASE_FILE, SPACE_FILE)]:
         with contextlib.suppress(OSError):
             path.unlink()
     for empty_folder in (folder / "locks", folder / "logs", folder):

@@ -22,9 +22,11 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
+from gentext.atomic import advise_room
 from gentext.config import ConfigTable
 from gentext.errors import RunError, reason
 from gentext.plugins.sweep.space import Choices, Range, SettingValue, Space
+from gentext.temporary import locked_folder
 
 STUDY_NAME = "gentext sweep"
 #: Number of the first trials, whose values are drawn at random. Those of later ones follow the results.
@@ -93,11 +95,14 @@ class Study:
     @classmethod
     def create(cls, path: Path, settings: Mapping[str, Any], first_values: Mapping[str, SettingValue]) -> Study:
         """Make a new file, whole or not at all. The first trial gets ``first_values``; the others are drawn."""
-        temporary_path = temporary_study_path(path)
-        study = cls(temporary_path, settings)
-        with study._as_run_error():
-            study._study.enqueue_trial(dict(first_values))
-            os.replace(temporary_path, path)
+        try:
+            with locked_folder(path.parent) as folder:
+                study = cls(folder / path.name, settings)
+                with study._as_run_error():
+                    study._study.enqueue_trial(dict(first_values))
+                os.replace(study.path, path)
+        except OSError as error:
+            raise RunError(f"{path}: cannot be written ({error.strerror}){advise_room(error, path.parent)}") from error
         return cls(path)
 
     def _connect(self) -> sqlite3.Connection:
@@ -163,11 +168,6 @@ class Study:
             cause = error.__cause__ if isinstance(error.__cause__, SQLAlchemyError) else error
             problem = str(getattr(cause, "orig", None) or reason(cause))
             raise RunError(f"{self.path}: cannot be used ({problem})") from error
-
-
-def temporary_study_path(path: Path) -> Path:
-    """Return the path of the file that `Study.create` renames when it is whole."""
-    return path.with_name(f".{path.name}.tmp")
 
 
 def _check_file(path: Path) -> None:
