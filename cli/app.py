@@ -22,7 +22,7 @@ import typer
 from typer.models import CommandInfo
 
 from gentext.atomic import advise_room
-from gentext.console import escape_on_terminal, report_error
+from gentext.console import escape_on_terminal, report_error, write_wholly
 from gentext.errors import GenError, exit_error, reason, text_of
 from gentext.interrupts import INTERRUPTED_STATUS, EndedByUser, end_stuck_process
 from gentext.manager import host, is_strict
@@ -107,6 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A character that stdout cannot encode, such as half a surrogate pair, becomes a question mark.
         sys.stdout.reconfigure(errors="replace")
+        sys.stdout = write_wholly(sys.stdout)
     sys.stdout = escape_on_terminal(sys.stdout)
     if sys.stderr is not None:
         sys.stderr = escape_on_terminal(sys.stderr)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import shutil
 import stat
@@ -121,7 +122,7 @@ def advise_room(error: OSError, place: Path | int, needed: int | None = None) ->
 
 
 def _format_size(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
+    return f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{math.ceil(size / 1e3)} kB"
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -6,6 +6,7 @@ Commands print only their results on stdout: a model's text, tables, JSON.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import sys
@@ -66,6 +67,17 @@ def escape_on_terminal(stream: TextIO) -> TextIO:
 def raw_stdout() -> TextIO:
     """Return stdout without the escaping of a terminal."""
     return sys.stdout.rich_proxied_file if isinstance(sys.stdout, EscapingStream) else sys.stdout
+
+
+def write_wholly(stream: io.TextIOWrapper) -> io.TextIOWrapper:
+    """Return a stream that writes all of a text, or raises OSError.
+
+    Without buffers, as ``PYTHONUNBUFFERED`` sets it, Python drops what did not fit on a full disk, without an error.
+    """
+    if not isinstance(stream.buffer, io.RawIOBase):
+        return stream
+    file = open(stream.fileno(), "wb", closefd=False)  # noqa: SIM115
+    return io.TextIOWrapper(file, stream.encoding, stream.errors, line_buffering=True)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import helpers
 import pytest
-from helpers import one_line, run_on_terminal
+from helpers import one_line, run_on_terminal, start
 
 from gentext.run import Run
 
@@ -85,7 +85,7 @@ def test_disk_that_is_full_between_two_exported_files(
     disk(f"size={4 * (occupied + new_model + 4)}k")
     code, _, err = gen("export", exported)
     assert code == 1
-    one_line(err, f"{exported / 'generator.onnx'}: cannot be written (No space left on device)", "is kept")
+    one_line(err, f"{exported / 'generator.onnx'}: cannot be written (No space left on device)", "is kept; make room: ")
     assert {path: path.read_bytes() for path in exported.rglob("*") if path.is_file()} == files
     assert gen("sample", exported, "--length", 5)[0] == 0
     disk("size=4m")
@@ -159,6 +159,39 @@ def test_disk_that_is_full_of_trials(
     code, out, err = gen("sweep", "--resume", "--sweep", folder, "--no-export")
     assert code == 0, err
     assert out.count("finished") == 2
+
+
+def test_output_on_a_disk_that_is_full(tiny_run: Path, tiny_text: Path, disk: Callable[[str], Path]) -> None:
+    """Without buffers, Python itself drops what a disk did not take of the last write, and reports no error."""
+    folder = disk("size=64k")
+    for unbuffered in ("", "1"):
+        with (folder / "rows").open("wb") as file:
+            process = start(
+                *("score", tiny_run, tiny_text, "--symbols"),
+                stdout=file,
+                env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+            )
+            err = process.communicate()[1].decode()
+        assert process.returncode == 1
+        one_line(err, "the output: No space left on device; what was written before is kept; make room: 0 kB are free")
+        assert (folder / "rows").stat().st_size == 65536
+
+
+def test_temporary_files_of_an_export_on_a_disk_that_is_full(
+    gen: Gen,
+    tiny_run: Path,
+    tmp_path: Path,
+    operators: None,
+    disk: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(disk("size=64k")))
+    code, _, err = gen("export", tiny_run, "-o", tmp_path / "new")
+    assert code == 1
+    one_line(
+        err, "cannot be written (No space left on device); make room: 66 kB are free there, or let TMPDIR name another"
+    )
+    assert not [*disk("size=64k").iterdir()] and not [*(tmp_path / "new").iterdir()]
 
 
 # -- terminals --------------------------------------------------------------------------------

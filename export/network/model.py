@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gentext.bundle import Bundle
-from gentext.errors import ExportError, reason
+from gentext.errors import ExportError, RunError, reason
 from gentext.export.network.scan import scan_over_time
 from gentext.export.proto import IR_VERSION, OPSET, check_graph, declare_shape, serialize_model, subgraphs
 from gentext.export.verify import Difference, verify_model
@@ -41,7 +41,8 @@ class ModelFile(NamedTuple):
 
 
 def export_model(model: Model, bundle: Bundle) -> ModelFile:
-    """Return a model file that agrees with its model. Raises ExportError.
+    """Return a model file that agrees with its model. Raises ExportError, and RunError where no temporary file can be
+    written.
 
     The tracer unrolls a Python loop over time without a warning, so the graph is correct for one length only and
     fails the check at other lengths. Such a model is exported as a scan over its ``step``.
@@ -51,6 +52,8 @@ def export_model(model: Model, bundle: Bundle) -> ModelFile:
         try:
             model_bytes = _serialize_model(make_graph(model, bundle), bundle)
             return ModelFile(model_bytes, verify_model(model_bytes, model, bundle), method)
+        except RunError:  # the disk of temporary files is full, which no other method mends
+            raise
         except ExportError as error:
             problems.append(f"{method}: {error}")
         except Exception as error:  # the exporter raises nearly anything

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import logging
 import os
 import sqlite3
@@ -67,9 +68,14 @@ STATE_NAMES = {
 class Study:
     """The trials of a sweep; several processes may use one file at once. Its methods raise RunError."""
 
-    def __init__(self, path: Path, new_settings: Mapping[str, Any] | None = None) -> None:
-        """Open a file, or make a new one for a sweep with ``new_settings``, which are JSON data."""
-        self.path = path
+    def __init__(
+        self, path: Path, new_settings: Mapping[str, Any] | None = None, final_path: Path | None = None
+    ) -> None:
+        """Open a file, or make a new one for a sweep with ``new_settings``, which are JSON data.
+
+        ``final_path`` is that of the file in messages, where it is made elsewhere and moved.
+        """
+        self.path, self._final_path = path, final_path or path
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         # A pool logs the traceback of what interrupts the closing of a connection, such as Ctrl-C, and raises it again.
         logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
@@ -97,7 +103,7 @@ class Study:
         """Make a new file, whole or not at all. The first trial gets ``first_values``; the others are drawn."""
         try:
             with locked_folder(path.parent) as folder:
-                study = cls(folder / path.name, settings)
+                study = cls(folder / path.name, settings, path)
                 with study._as_run_error():
                     study._study.enqueue_trial(dict(first_values))
                 os.replace(study.path, path)
@@ -167,7 +173,9 @@ class Study:
         except (SQLAlchemyError, sqlite3.Error, OptunaError, RuntimeError, OSError, ValueError, KeyError) as error:
             cause = error.__cause__ if isinstance(error.__cause__, SQLAlchemyError) else error
             problem = str(getattr(cause, "orig", None) or reason(cause))
-            raise RunError(f"{self.path}: cannot be used ({problem})") from error
+            is_full = getattr(getattr(cause, "orig", cause), "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+            advice = advise_room(OSError(errno.ENOSPC, problem), self._final_path.parent) if is_full else ""
+            raise RunError(f"{self._final_path}: cannot be used ({problem}){advice}") from error
 
 
 def _check_file(path: Path) -> None:
