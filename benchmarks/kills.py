@@ -29,7 +29,7 @@ import safetensors.torch
 import torch
 
 #: Options of a training of some seconds. All that a checkpoint must bring back is in it. What is measured is given: else
-#: it follows from the speed, and a training that is begun anew before its first checkpoint may measure more or less.
+#: it would follow from the speed, and a training that begins again before its first checkpoint could measure more.
 TRAINING = (
     *("--set", "model.hidden=32", "--set", "model.embedding=8", "--set", "model.dropout=0.3", "--set", "run.threads=1"),
     *("--set", "batcher.batch=4", "--set", "batcher.length=20", "--set", "trainer.eval_every=50"),
@@ -212,8 +212,6 @@ def kill_until_it_ends(
         path.parent.mkdir(exist_ok=True)
         can_resume = command.resumed_words is not None and any(path.parent.glob(command.first_file))
         words = command.resumed_words(path) if can_resume and command.resumed_words else command.words(path)
-        if not can_resume and words[0] in ("train", "distill"):  # they refuse a run that is not empty
-            shutil.rmtree(path, ignore_errors=True)
         seconds = rng.uniform(0, longest) if outcome.kills < kills else None
         if run_until(start(*words), seconds, outcome):
             return

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import math
 import os
 import shutil
 import stat
@@ -117,12 +116,15 @@ def advise_room(error: OSError, place: Path | int, needed: int | None = None) ->
         return ""
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a device, such as /dev/full
         return ""
-    needs = "" if needed is None else f"{_format_size(needed)} are needed, "
-    return f"; make room: {needs}{_format_size(free)} are free"
+    is_free = f"{_format_size(free)} are free"
+    if needed is None:
+        return f"; make room ({is_free})"
+    return f"; make room: {_format_size(needed + 999)} are needed, {is_free}"  # less than a kilobyte is one
 
 
 def _format_size(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{math.ceil(size / 1e3)} kB"
+    """Return a size in whole kilobytes, rounded down, or in megabytes."""
+    return f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size // 1000} kB"
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -50,5 +50,5 @@ def temporary_folder() -> Iterator[Path]:
         room = advise_room(error, parent) if parent else ""
         raise RunError(
             f"{folder or 'the folder for temporary files'}: cannot be written ({error.strerror}){room or '; make room'}"
-            f" there, or let TMPDIR name another folder"
+            f", or let TMPDIR name another folder"
         ) from error

@@ -28,6 +28,7 @@ from gentext.novelty import write_hashes
 from gentext.planning import PreparedTraining, adjust_and_prepare, explain_memory_shortage
 from gentext.record_corpus import read_record_corpus
 from gentext.record_options import RecordOptions, read_options
+from gentext.removal import clear_beginning
 from gentext.resolve import (
     SECTIONS,
     ConfiguredComponent,
@@ -201,6 +202,7 @@ def _create_run(path: Path | None, prepared: PreparedTraining, corpus: SplitCorp
         return Run(path or runs.runs_folder())
     run = runs.create_run(path, corpus.table["name"])
     lock.acquire(run.path)
+    clear_beginning(run.path)
     plan = prepared.plan()
     run_table = {key: setting for key, setting in to_table(prepared.settings).items() if key not in BUDGET_UNITS}
     run_table |= {"steps": plan.steps, "held_out": plan.held_out, "measured_symbols": plan.measured_symbols}
@@ -370,5 +372,5 @@ def _collect_facts(result: FitResult, prepared: PreparedTraining, corpus: SplitC
 def _advice_to_resume(run: Run) -> str:
     """Return the advice for a run whose training ended early."""
     if not any(run.checkpoints.glob("*.safetensors")):
-        return "train anew in another folder: nothing was saved yet"
+        return "give the same command again: nothing was saved yet"
     return f"go on with: gen train --resume --run {run.path}"

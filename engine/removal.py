@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 
 from gentext.console import say
-from gentext.run import CHECKPOINTS_FOLDER, EVENTS_FOLDER, RUN_FILES
+from gentext.errors import RunError
+from gentext.run import CHECKPOINTS_FOLDER, EVENTS_FOLDER, FIRST_FILES, LOCK_FILE, RUN_FILES
 from gentext.temporary import remove_temporary_file, temporary_file_target
 
 #: The names of the files in a run's two subfolders. A checkpoint has a role, a step, and a loss where it was measured.
@@ -38,6 +39,19 @@ def remove_temporary_files(run_folder: Path) -> None:
         for path in find_gentext_files(run_folder / name, pattern):
             if temporary_file_target(path.name):
                 remove_temporary_file(path)
+
+
+def clear_beginning(run_folder: Path) -> None:
+    """Remove what a training left that ended before its first checkpoint, from a folder that is locked.
+
+    Raises RunError when another process has trained there before it was locked.
+    """
+    if any((run_folder / CHECKPOINTS_FOLDER).glob("*.safetensors")):
+        raise RunError(f"{run_folder}: another process just trained a run in it; name another folder with --run")
+    remove_temporary_files(run_folder)
+    for name in FIRST_FILES:
+        if name != LOCK_FILE:
+            (run_folder / name).unlink(missing_ok=True)
 
 
 def discard_run(run_folder: Path, kept_name: str) -> None:

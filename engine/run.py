@@ -22,6 +22,7 @@ from gentext.file_names import is_utf8, readable_name, restore_paths
 from gentext.folders import environment_folder
 from gentext.interfaces import Measurement
 from gentext.reading import parse_json, read_regular_file
+from gentext.temporary import temporary_file_target
 
 __all__ = ["Run", "append_line", "atomic_write", "open_run", "runs_folder", "write_bytes", "write_text"]
 
@@ -37,6 +38,11 @@ LOCK_FILE, CHECKPOINTS_FOLDER = ".lock", "checkpoints"
 RUN_FILES = (
     *(CONFIG_FILE, TOKENIZER_FILE, METRICS_FILE, SAMPLES_FILE, HELD_OUT_FILE, CURVES_FILE, VERDICT_FILE),
     *(HELD_OUT_RECORDS_FILE, HASHES_FILE, MODEL_FILE, GENERATOR_FILE, UNROLLED_FILE, LOCK_FILE),
+)
+#: Those of them that are there before the first checkpoint.
+FIRST_FILES = (
+    *(LOCK_FILE, CONFIG_FILE, TOKENIZER_FILE, METRICS_FILE, SAMPLES_FILE),
+    *(HELD_OUT_FILE, HELD_OUT_RECORDS_FILE, HASHES_FILE),
 )
 #: Bytes of tokenizer.json, at most. With a symbol for each character of Unicode it has less than five million.
 MAX_TOKENIZER_BYTES = 2**26
@@ -179,13 +185,13 @@ def append_line(path: Path, line: str) -> None:
 def create_run(path: Path | None, corpus: str) -> Run:
     """Make a new run directory; without a path, one named after the corpus and the time.
 
-    Raises RunError when the folder holds something already, or cannot be made. Of several processes that create the
-    same run at a time, one succeeds.
+    Raises RunError when the folder holds something already but for what `was_only_begun` allows, or cannot be made. Of
+    several processes that create the same run at a time, one succeeds.
     """
     try:
         run = Run(_make_named_folder(corpus) if path is None else path)
         check_free(run.path)
-        run.checkpoints.mkdir(parents=True)
+        run.checkpoints.mkdir(parents=True, exist_ok=was_only_begun(run.path))
     except FileExistsError:  # since the check
         raise RunError(f"{path}: another process just began a run in it; name another folder with --run") from None
     except OSError as error:
@@ -208,6 +214,15 @@ def _make_named_folder(corpus: str) -> Path:
     return path
 
 
+def was_only_begun(path: Path) -> bool:
+    """Return whether a folder holds nothing but what a training wrote that ended before its first checkpoint."""
+    if not path.is_dir():
+        return False
+    names = {temporary_file_target(entry.name) or entry.name for entry in path.iterdir()}
+    is_beginning = LOCK_FILE in names and names <= {*FIRST_FILES, CHECKPOINTS_FOLDER, EVENTS_FOLDER}
+    return is_beginning and not any(Run(path).checkpoints.glob("*.safetensors"))
+
+
 def check_free(path: Path | None) -> None:
     """Raise RunError when a new run cannot be created at a path. It is cheap, so that it can be checked early."""
     folder = runs_folder() if path is None else path
@@ -216,7 +231,7 @@ def check_free(path: Path | None) -> None:
     if path is not None and path.exists():
         if not path.is_dir():
             raise RunError(f"{path} is a file; expected a folder for the run")
-        if any(path.iterdir()):
+        if any(path.iterdir()) and not was_only_begun(path):
             can_resume = (path / CONFIG_FILE).exists() and any(Run(path).checkpoints.glob("*.safetensors"))
             advice = "go on with --resume, or name" if can_resume else "name"
             raise RunError(f"{path} is not empty; {advice} another folder with --run")

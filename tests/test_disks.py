@@ -13,6 +13,7 @@ import helpers
 import pytest
 from helpers import one_line, run_on_terminal, start
 
+from gentext.plugins.observers import curves
 from gentext.run import Run
 
 Gen = Callable[..., tuple[int, str, str]]
@@ -57,21 +58,35 @@ def test_disk_that_is_full(
     disk: Callable[[str], Path],
 ) -> None:
     run = disk(f"size={size}k") / "run"
-    evaluate = ("--set", "trainer.eval_every=2", "--no-export")
-    code, _, err = gen("train", tiny_text, "--run", run, *tiny_options, "--steps", 6, *evaluate)
+    train = ("train", tiny_text, "--run", run, *tiny_options, "--steps", 6)
+    train = (*train, "--set", "trainer.eval_every=2", "--no-export")
+    code, _, err = gen(*train)
     assert not list(run.rglob("*.tmp"))
     if code == 0:
         assert size > 96
         return
     assert code == 1
     one_line(err, "cannot be written (No space left on device)")
-    if not list(run.glob("checkpoints/*.safetensors")):
-        return
-    one_line(err, f"go on with: gen train --resume --run {run}")
+    can_resume = any(run.glob("checkpoints/*.safetensors"))
+    if can_resume:
+        one_line(err, f"go on with: gen train --resume --run {run}")
     disk("size=2m")
-    code, _, err = gen("train", "--resume", "--run", run)
+    code, _, err = gen("train", "--resume", "--run", run) if can_resume else gen(*train)
     assert code == 0, err
     assert [row["step"] for row in Run(run).read_metrics() if row.get("finished")] == [6]
+
+
+def test_picture_for_which_there_is_no_room(
+    tiny_run: Path, disk: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It costs a warning, not the training."""
+    run = Path(shutil.copytree(tiny_run, disk("size=2m") / "run"))
+    picture = (run / "curves.png").read_bytes()
+    (run / "ballast").write_bytes(bytes(shutil.disk_usage(run).free - 8192))
+    curves._draw_chart(Run(run))
+    problem = "curves.png: cannot be written (No space left on device); what was there before is kept"
+    assert f"{problem}; make room (8 kB are free); training goes on" in capsys.readouterr().err
+    assert (run / "curves.png").read_bytes() == picture
 
 
 def test_disk_that_is_full_between_two_exported_files(
@@ -173,7 +188,7 @@ def test_output_on_a_disk_that_is_full(tiny_run: Path, tiny_text: Path, disk: Ca
             )
             err = process.communicate()[1].decode()
         assert process.returncode == 1
-        one_line(err, "the output: No space left on device; what was written before is kept; make room: 0 kB are free")
+        one_line(err, "the output: No space left on device; what was written before is kept; make room (0 kB are free)")
         assert (folder / "rows").stat().st_size == 65536
 
 
@@ -188,9 +203,7 @@ def test_temporary_files_of_an_export_on_a_disk_that_is_full(
     monkeypatch.setattr("tempfile.tempdir", str(disk("size=64k")))
     code, _, err = gen("export", tiny_run, "-o", tmp_path / "new")
     assert code == 1
-    one_line(
-        err, "cannot be written (No space left on device); make room: 66 kB are free there, or let TMPDIR name another"
-    )
+    one_line(err, "cannot be written (No space left on device); make room (65 kB are free), or let TMPDIR name another")
     assert not [*disk("size=64k").iterdir()] and not [*(tmp_path / "new").iterdir()]
 
 

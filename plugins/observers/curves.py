@@ -10,6 +10,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from gentext.console import warn
+from gentext.errors import RunError
 from gentext.events import Progress
 from gentext.file_names import readable_name
 from gentext.hookspecs import hookimpl
@@ -51,9 +52,12 @@ def _draw_chart(run: Run) -> None:
             warn("curves.png needs matplotlib, which is not installed: pip install 'gentext[train]'")
         _has_warned = True
         return
-    with warnings.catch_warnings(), atomic_write(run.path / CURVES_FILE) as file:
-        warnings.filterwarnings("ignore", "Glyph ")  # a run may be named in a script that matplotlib's font lacks
-        FigureCanvasAgg(figure).print_png(file)
+    try:
+        with warnings.catch_warnings(), atomic_write(run.path / CURVES_FILE) as file:
+            warnings.filterwarnings("ignore", "Glyph ")  # a run may be named in a script that matplotlib's font lacks
+            FigureCanvasAgg(figure).print_png(file)
+    except RunError as error:  # a training is worth more than its picture
+        warn(f"{error}; training goes on")
 
 
 def build_chart(name: str, rows: list[dict[str, Any]]) -> Figure:

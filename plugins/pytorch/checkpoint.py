@@ -183,7 +183,7 @@ def load_last_checkpoint(run: Run) -> Checkpoint:
         return checkpoint
     if problems:
         raise RunError(f"no checkpoint can be read. {problems[0]}")
-    raise RunError(f"{run.path} has no checkpoint yet, so there is nothing to go on from; train anew in another folder")
+    raise RunError(f"{run.path} has no checkpoint yet, so there is nothing to go on from; train anew")
 
 
 def load_best_checkpoint(run: Run) -> Checkpoint:
