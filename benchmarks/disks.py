@@ -5,7 +5,8 @@
 Root mounts a small disk in memory. Before each command a file fills it but for some kilobytes, so that the command
 fails at another moment each time: at its first file, in the middle of a large one, between two. What was on the disk
 before must be there afterwards, unchanged; a file that the command began is complete, or ends behind a whole record;
-the command ends with one line and status 1, without a traceback, and leaves no temporary file.
+the command ends with one line and status 1, without a traceback, and leaves no temporary file. Then room is made, and
+the same command, or the one that the line advises, must come to its end. Prints a table in Markdown, in some minutes.
 """
 
 from __future__ import annotations
@@ -42,51 +43,56 @@ class Command:
     """Files and folders of the models' folder that are on the disk before it begins."""
     logs: tuple[str, ...] = ()
     """What it goes on with: files that may grow, as a log does."""
+    resumed_line: str = ""
+    """What goes on once ``resumed_file`` is there; else the same line is given again."""
+    resumed_file: str = ""
 
 
+def training(line: str, kilobytes: tuple[int, ...]) -> Command:
+    """Return a command that trains, which goes on from its first checkpoint."""
+    return Command(
+        f"{line} --run run {{tiny}}",
+        kilobytes,
+        resumed_line="gen train --resume --run run",
+        resumed_file="run/checkpoints/*.safetensors",
+    )
+
+
+SCORE = "gen score {work}/records {work}/names.txt --records lines"
 COMMANDS = {
-    "train": Command(
-        "gen train {work}/text.txt --run run {tiny} --steps 40 --no-export", (0, 8, 24, 60, 100, 160, 200)
-    ),
-    "train, TensorBoard": Command(
-        "gen train {work}/text.txt --run run {tiny} --steps 40 --no-export --tensorboard", (0, 60, 108, 116)
-    ),
-    "train, records": Command(
-        "gen train {work}/names.txt --records lines --run run {tiny} --steps 40 --no-export", (0, 16, 40, 100, 160)
-    ),
-    "train, its export": Command("gen train {work}/text.txt --run run {tiny} --steps 40", (260, 340, 420)),
-    "distill": Command("gen distill {work}/text --run run {tiny} --steps 20 --no-export", (0, 24, 100)),
+    "train": training("gen train {work}/text.txt --steps 40 --no-export", (0, 24, 100, 160)),
+    "train, TensorBoard": training("gen train {work}/text.txt --steps 40 --no-export --tensorboard", (116,)),
+    "train, records": training("gen train {work}/names.txt --records lines --steps 40 --no-export", (16, 40)),
+    "train, its export": training("gen train {work}/text.txt --steps 40", (420,)),
+    "distill": training("gen distill {work}/text --steps 20 --no-export", (24,)),
     "sweep": Command(
         "gen sweep {work}/text.txt --sweep sweep --space {work}/space.toml {tiny} --trials 2 --steps 20 --no-export",
-        (0, 40, 160, 260, 400),
+        (40, 160, 260),
+        resumed_line="gen sweep --resume --sweep sweep --no-export",
+        resumed_file="sweep/study.db",
     ),
-    "export": Command("gen export text --precision fp32", (0, 40, 120, 200), ("text",)),
-    "export, temporary files": Command("TMPDIR=. gen export text -o {work}/new --precision fp32", (0, 40), ("text",)),
-    "score -o": Command(
-        "gen score {work}/records {work}/names.txt --records lines -o scores", (0, 8, 100), ("scores",)
+    "export": Command("gen export text --precision fp32", (40, 200), ("text",)),
+    "export, temporary files": Command("TMPDIR=. gen export text -o {work}/new --precision fp32", (40,), ("text",)),
+    "score -o": Command(f"{SCORE} -o scores", (8,), ("scores",)),
+    "score -o, CSV": Command(f"{SCORE} --format csv -o scores", (100,), ("scores",)),
+    "score -o, Parquet": Command(f"{SCORE} --format parquet -o scores", (8,), ("scores",)),
+    "score >": Command(f"{SCORE} > rows", (8,)),
+    "sample >": Command("gen sample {work}/text --length 100000 --seed 1 > text.txt", (8,)),
+    "sample --json >": Command("gen sample {work}/text --count 200 --length 500 --json > text.jsonl", (8,)),
+    "sample -o, records": Command(
+        "gen sample {work}/records --count 20000 --seed 1 -o names.txt",
+        (0, 40),
+        resumed_line="gen sample --resume -o names.txt",
+        resumed_file="names.txt.json",
     ),
-    "score -o, CSV": Command(
-        "gen score {work}/records {work}/names.txt --records lines --format csv -o scores", (0, 8, 100), ("scores",)
-    ),
-    "score -o, Parquet": Command(
-        "gen score {work}/records {work}/names.txt --records lines --format parquet -o scores", (0, 8), ("scores",)
-    ),
-    "score >": Command("gen score {work}/records {work}/names.txt --records lines > rows", (0, 8, 100)),
-    "sample >": Command("gen sample {work}/text --length 100000 --seed 1 > text.txt", (0, 8, 40)),
-    "sample --json >": Command("gen sample {work}/text --count 200 --length 500 --json > text.jsonl", (0, 8, 40)),
-    "sample, records >": Command("gen sample {work}/records --count 20000 --seed 1 > names.txt", (0, 8, 40)),
-    "sample -o, records": Command("gen sample {work}/records --count 20000 --seed 1 -o names.txt", (0, 8, 40)),
     "sample --resume": Command(
-        "gen sample --resume -o begun.txt", (0, 8, 40), ("begun.txt", "begun.txt.json"), logs=("begun.txt",)
+        "gen sample --resume -o begun.txt", (8,), ("begun.txt", "begun.txt.json"), logs=("begun.txt",)
     ),
-    "inspect -o": Command("gen inspect {work}/text {work}/short.txt -o page.html", (0, 40), ("page.html",)),
-    "inspect --png": Command("gen inspect {work}/text {work}/short.txt --png p.png", (0, 8), ("p.png",)),
-    "eval --json >": Command("gen eval {work}/text --json > eval.json", (0,)),
+    "inspect -o": Command("gen inspect {work}/text {work}/short.txt -o page.html", (40,), ("page.html",)),
+    "inspect --png": Command("gen inspect {work}/text {work}/short.txt --png p.png", (8,), ("p.png",)),
     "info >": Command("gen info {work}/text > info.txt", (0,)),
-    "best --json >": Command("gen best {work}/records --json > best.json", (0,)),
-    "bench --json >": Command("gen bench {work}/text/generator.onnx --json > bench.json", (0,)),
-    "bench --picture": Command("gen bench {work}/text/generator.onnx --picture p.png > /dev/null", (0, 8), ("p.png",)),
-    "plugins new": Command("gen plugins new fade --kind strategy", (0, 4)),
+    "bench --picture": Command("gen bench {work}/text/generator.onnx --picture p.png > /dev/null", (8,), ("p.png",)),
+    "plugins new": Command("gen plugins new fade --kind strategy", (4,)),
 }
 
 
@@ -121,8 +127,20 @@ def files_below(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def run_on_full_disk(command: Command, kilobytes: int, work: Path, disk: Path) -> tuple[str, list[str]]:
-    """Run a command on a disk with so much room; return its line on stderr, and what is wrong."""
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a command said and left on a full disk."""
+
+    message: str
+    """Its error; the warnings where it came to its end."""
+    new_files: list[str]
+    problems: list[str]
+    goes_on: bool
+    """Whether it came to its end once there was room."""
+
+
+def run_on_full_disk(command: Command, kilobytes: int, work: Path, disk: Path) -> Outcome:
+    """Run a command on a disk with so much room, and again with more."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_KILOBYTES}k", "tmpfs", disk], check=True)
     try:
         for name in command.before:
@@ -131,21 +149,29 @@ def run_on_full_disk(command: Command, kilobytes: int, work: Path, disk: Path) -
         before = files_below(disk)
         room = shutil.disk_usage(disk).free - 1024 * kilobytes
         (disk / "ballast").write_bytes(bytes(room))
-        process = subprocess.run(spell(command.line, work), shell=True, cwd=disk, capture_output=True, text=True)
+        process = run_line(command.line, work, disk)
         (disk / "ballast").unlink()
         after = files_below(disk)
+        can_resume = command.resumed_file and any(disk.glob(command.resumed_file))
+        again = run_line(command.resumed_line if can_resume else command.line, work, disk)
+        left = sorted(name for name in files_below(disk) if ".tmp" in name)
     finally:
         subprocess.run(["umount", disk], check=True)
-    errors = [line for line in process.stderr.splitlines() if line.startswith("gen: error: ")]
+    lines = [line for line in process.stderr.splitlines() if line.startswith(("gen: error: ", "gen: warning: "))]
+    errors = [line for line in lines if line.startswith("gen: error: ")]
     problems = [f"status {process.returncode}"] if process.returncode != (1 if errors else 0) else []
-    problems += ["a traceback"] if "Traceback" in process.stderr else []
+    problems += ["a traceback"] if "Traceback" in process.stderr + again.stderr else []
     problems += [f"{len(errors)} errors"] if len(errors) > 1 else []
-    problems += [f"left {name}" for name in after if ".tmp" in name]
+    problems += [f"left {name}" for name in [*after, *left] if ".tmp" in name]
     for name, content in before.items():
         is_whole = after.get(name, b"").startswith(content) if name in command.logs else after.get(name) == content
         problems += [] if is_whole or not errors else [f"lost {name}"]
-    made = sorted(after.keys() - before.keys())
-    return (errors or ["no error"])[-1], [*problems, f"new: {', '.join(made)}" if made else "nothing new"]
+    message = (errors or [line for line in lines if "No space" in line] or ["no error"])[-1]
+    return Outcome(message, sorted(after.keys() - before.keys()), problems, again.returncode == 0)
+
+
+def run_line(line: str, work: Path, disk: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(spell(line, work), shell=True, cwd=disk, capture_output=True, text=True)
 
 
 def main() -> None:
@@ -158,11 +184,18 @@ def main() -> None:
         disk.mkdir()
         os.environ["GEN_CACHE_DIR"] = str(work / "cache")
         prepare(work)
+        print("| command | kB free | its line | new files | kept | goes on with room |\n|-|-|-|-|-|-|")
+        has_failed = False
         for name in options.commands or COMMANDS:
             for kilobytes in COMMANDS[name].kilobytes:
-                line, state = run_on_full_disk(COMMANDS[name], kilobytes, work, disk)
-                line = line.replace(f"{work}/", "").replace(f"{disk}/", "").removeprefix("gen: error: ")
-                print(f"{name}, {kilobytes} kB free: {line}\n    {'; '.join(state)}", flush=True)
+                outcome = run_on_full_disk(COMMANDS[name], kilobytes, work, disk)
+                line = outcome.message.replace(f"{work}/", "").replace(f"{disk}/", "").removeprefix("gen: ")
+                line = line.removeprefix("error: ").replace("|", "\\|")
+                files, kept = ", ".join(outcome.new_files) or "none", "; ".join(outcome.problems) or "yes"
+                goes_on = "yes" if outcome.goes_on else "no"
+                print(f"| {name} | {kilobytes} | {line} | {files} | {kept} | {goes_on} |", flush=True)
+                has_failed |= bool(outcome.problems) or not outcome.goes_on
+        raise SystemExit(has_failed)
 
 
 if __name__ == "__main__":

@@ -28,8 +28,8 @@ from typing import Any
 import safetensors.torch
 import torch
 
-#: Options of a training of some seconds. All that a checkpoint must bring back is in it. What is measured is given: else
-#: it would follow from the speed, and a training that begins again before its first checkpoint could measure more.
+#: Options of a training of some seconds. All that a checkpoint must bring back is in it. What is measured is given:
+#: else it would follow from the speed, and a training that begins again before its first checkpoint could measure more.
 TRAINING = (
     *("--set", "model.hidden=32", "--set", "model.embedding=8", "--set", "model.dropout=0.3", "--set", "run.threads=1"),
     *("--set", "batcher.batch=4", "--set", "batcher.length=20", "--set", "trainer.eval_every=50"),
