@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import itertools
 import os
@@ -31,6 +32,7 @@ from gentext.data.decoding import (
 )
 from gentext.errors import CorpusError, nearest
 from gentext.file_names import readable_name
+from gentext.wording import by_caller
 
 #: Names of files that are never text. In a folder they are skipped by name: some have no NUL byte near their beginning.
 _BINARY_SUFFIX = re.compile(
@@ -127,7 +129,7 @@ def corpus_name(source: str) -> str:
     if _is_in_catalogue(source):
         return source
     path = Path(os.path.abspath(source))  # . and .. have a name then
-    return readable_name(path.name if path.is_dir() else path.stem) or "text"
+    return readable_name(path.name if os.path.isdir(path) else path.stem) or "text"
 
 
 @contextlib.contextmanager
@@ -136,12 +138,22 @@ def _read_errors(source: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if "\n" in source or error.errno == errno.ENAMETOOLONG:
+            raise _text_as_path_error(source) from None
         if isinstance(error, FileNotFoundError | NotADirectoryError) and error.filename == source:
             raise _missing_text_error(source) from None
         failed_path = source if error.filename is None else error.filename
         raise CorpusError(f"{failed_path}: cannot be read ({error.strerror}); expected a text") from None
     except ValueError:  # no file can have this name: it holds a NUL, or half a surrogate pair
         raise _missing_text_error(source) from None
+
+
+def _text_as_path_error(source: str) -> CorpusError:
+    """Return the error for a text in the place of its path."""
+    advice = by_caller("pipe it in, with CORPUS -", "give it as text=...")
+    return CorpusError(
+        f"{source[:40]!r}...: no file has such a name; if these {len(source):,} characters are the text, {advice}"
+    )
 
 
 def _missing_text_error(source: str) -> CorpusError:

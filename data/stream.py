@@ -7,6 +7,7 @@ import collections
 import contextlib
 import errno
 import hashlib
+import io
 import os
 import shutil
 import tempfile
@@ -17,6 +18,7 @@ from gentext.console import progress
 from gentext.data.corpus import corpus_name, is_read_once, iter_text
 from gentext.data.decoding import encode_text, read_blocks
 from gentext.data.encoded import cache_folder
+from gentext.data.in_memory import InMemoryCorpus
 from gentext.errors import CorpusError
 
 #: Maximum number of characters of a piece.
@@ -75,7 +77,8 @@ class CorpusStream:
         if self.sha256:
             yield from pieces
             return
-        megabytes = os.path.getsize(self.origin) / 1e6 if os.path.isfile(self.origin) else None
+        is_file = self._spool is None and os.path.isfile(self.origin)
+        megabytes = os.path.getsize(self.origin) / 1e6 if is_file else None
         with progress(f"reading {self.name}", megabytes, "MB") as bar:
             for piece in pieces:
                 yield piece
@@ -104,12 +107,17 @@ def cut_pieces(text: Iterable[str], size: int) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def open_corpus(source: str, tail_length: int, *, escape_errors: bool = False) -> Iterator[CorpusStream]:
+def open_corpus(
+    source: str | InMemoryCorpus, tail_length: int, *, escape_errors: bool = False
+) -> Iterator[CorpusStream]:
     """Open a text to read it more than once; the stream keeps its last ``tail_length`` characters.
 
     Standard input and pipes are copied first: into memory, or what is longer into a temporary
     file in the cache folder. Raises CorpusError. ``escape_errors`` is that of `iter_text`.
     """
+    if isinstance(source, InMemoryCorpus):
+        yield CorpusStream(source.filename, io.BytesIO(source.content), tail_length, escape_errors)
+        return
     if not is_read_once(source):
         yield CorpusStream(source, None, tail_length, escape_errors)
         return

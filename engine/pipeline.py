@@ -14,6 +14,7 @@ from gentext.bundle import choose_start
 from gentext.capabilities import ReportsPadding, SupportsPrepare
 from gentext.config import ConfigTable, build_config, to_table
 from gentext.console import say, warn
+from gentext.data.in_memory import InMemoryCorpus
 from gentext.describe import configured_chain
 from gentext.errors import GenError, MissingExtra, RunError, TrainingStopped, UsageError
 from gentext.events import SilentHooks
@@ -41,7 +42,7 @@ from gentext.resolve import (
 )
 from gentext.run import Run
 from gentext.settings import BUDGET_UNITS, Settings, check_extras
-from gentext.split_corpus import ResumedRun, SplitCorpus
+from gentext.split_corpus import ResumedRun, SplitCorpus, corpus_source
 from gentext.taught_corpus import describe_lesson, read_taught_corpus
 from gentext.teacher import Teacher, adopt_settings, open_teacher, reopen_teacher
 from gentext.text import read_text
@@ -72,8 +73,8 @@ class _Training:
     """The settings of a new run, or of a run that is resumed."""
 
     config: ConfigTable
-    corpus: str
-    """A path, ``-``, or a name of the catalogue."""
+    corpus: str | InMemoryCorpus
+    """A path, ``-``, a name of the catalogue, or what is in memory."""
     path: Path | None
     """Folder of the run; None: a new one."""
     records: RecordOptions | None = None
@@ -99,7 +100,7 @@ def _new_training(options: TrainOptions) -> _Training:
         config = adopt_settings(config, options, teacher)
     return _Training(
         config=config,
-        corpus=DEFAULT_CORPUS if options.corpus is None else options.corpus,
+        corpus=options.in_memory or (DEFAULT_CORPUS if options.corpus is None else options.corpus),
         path=options.run,
         records=options.records,
         val=options.val,
@@ -128,8 +129,8 @@ def _resumed_training(options: TrainOptions, lock: RunLock) -> _Training:
             f"{run.path / runs.CONFIG_FILE}: damaged, [{nameless_sections[0]}] has no name; train the run again"
         )
     teacher = reopen_teacher(run, corpus_table, options.teacher)
-    corpus = corpus_table.get("origin") if options.corpus is None else options.corpus
-    if not isinstance(corpus, str) or (corpus == "-" and options.corpus is None):
+    corpus = options.in_memory or (corpus_source(run, corpus_table) if options.corpus is None else options.corpus)
+    if not isinstance(corpus, str | InMemoryCorpus) or (corpus == "-" and options.corpus is None):
         raise UsageError(f"{run.path} was trained from standard input: pipe the same text in again, with CORPUS -")
     val = corpus_table.get("val")
     records = read_options(corpus_table)
@@ -150,7 +151,7 @@ def _begin_run(options: TrainOptions, lock: RunLock) -> tuple[Run, PreparedTrain
     # An error in the budget must come before the run has a folder. Runs of older versions keep their held-out corpus.
     plan = prepared.plan(keep_held_out=training.resumed is not None and not settings.held_out)
     corpus = corpus.cut_held_out(plan.held_out)
-    run = training.resumed.run if training.resumed else _create_run(training.path, prepared, corpus, lock)
+    run = training.resumed.run if training.resumed else _create_run(training, prepared, corpus, lock)
     for note in (weights_note, prepared.adjustment_note):
         if note:
             say(note)
@@ -169,7 +170,7 @@ def _read_corpus(training: _Training, tokenizer: ConfiguredComponent, settings: 
 
 
 def read_split_corpus(
-    source: str,
+    source: str | InMemoryCorpus,
     records: RecordOptions | None,
     val: str | None,
     tokenizer: ConfiguredComponent,
@@ -181,6 +182,8 @@ def read_split_corpus(
         corpus = read_text(source, tokenizer, val_frac, val, resumed)
     else:
         corpus = read_record_corpus(source, records, tokenizer, val_frac, val, resumed)
+    if isinstance(source, InMemoryCorpus):
+        corpus.table["file"] = corpus.table.pop("origin")
     if val is not None:
         corpus.table["val"] = val
     return corpus
@@ -196,11 +199,14 @@ def _prepare_weights(training: _Training, prepared: PreparedTraining, corpus: Sp
     return training.initial_weights(model, corpus.tokenizer, prepared.config)
 
 
-def _create_run(path: Path | None, prepared: PreparedTraining, corpus: SplitCorpus, lock: RunLock) -> Run:
-    """Create and lock the folder of a new run, and write the tokenizer, the held-out text and the config."""
+def _create_run(training: _Training, prepared: PreparedTraining, corpus: SplitCorpus, lock: RunLock) -> Run:
+    """Create and lock the folder of a new run, and write the tokenizer, the held-out text and the config.
+
+    A corpus that was in memory is written too, so that the run can be resumed.
+    """
     if World.of_process().rank:  # rank 0 creates it
-        return Run(path or runs.runs_folder())
-    run = runs.create_run(path, corpus.table["name"])
+        return Run(training.path or runs.runs_folder())
+    run = runs.create_run(training.path, corpus.table["name"])
     lock.acquire(run.path)
     clear_beginning(run.path)
     plan = prepared.plan()
@@ -208,6 +214,8 @@ def _create_run(path: Path | None, prepared: PreparedTraining, corpus: SplitCorp
     run_table |= {"steps": plan.steps, "held_out": plan.held_out, "measured_symbols": plan.measured_symbols}
     if isinstance(plan.measured_at, tuple):  # else the trainer's options say when
         run_table["measured_at"] = list(plan.measured_at)
+    if isinstance(training.corpus, InMemoryCorpus):
+        runs.write_bytes(run.path / training.corpus.filename, training.corpus.content)
     _write_first_files(run, {**prepared.config, "run": run_table, "corpus": store_paths(corpus.table)}, corpus)
     return run
 

@@ -33,6 +33,7 @@ from gentext.text import read_resumed
 from gentext.token_corpus import TokenCorpus
 
 if TYPE_CHECKING:
+    from gentext.data.in_memory import InMemoryCorpus
     from gentext.data.record_summary import RecordSummary
     from gentext.data.records import Record, RecordReader
     from gentext.data.stream import CorpusStream
@@ -42,7 +43,7 @@ BLOCK_RECORDS = 10_000
 
 
 def read_record_corpus(
-    source: str,
+    source: str | InMemoryCorpus,
     options: RecordOptions,
     tokenizer: ConfiguredComponent,
     val_frac: float,

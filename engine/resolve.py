@@ -12,6 +12,7 @@ from typing import Any
 from gentext.chain import DEFAULT_CHAIN
 from gentext.config import ConfigTable, build_config, config_class, merge, parse_setting, read_toml, to_table
 from gentext.creation import create_component
+from gentext.data.in_memory import InMemoryCorpus
 from gentext.describe import ALL_LINKS
 from gentext.errors import ConfigError, nearest
 from gentext.interfaces import Model, Tokenizer
@@ -37,6 +38,8 @@ class TrainOptions:
     """The options of a training run, from the command line or from the arguments of `gentext.train`."""
 
     corpus: str | None = None
+    in_memory: InMemoryCorpus | None = None
+    """What to learn from, where it is no file; then ``corpus`` is None."""
     run: Path | None = None
     preset: str | None = None
     config: Path | None = None
@@ -110,6 +113,8 @@ def preset_names() -> list[str]:
 
 def read_preset(name: str) -> ConfigTable:
     """Read a preset, or raise ConfigError naming those there are."""
+    if not isinstance(name, str):
+        raise ConfigError(f"preset = {name!r}: expected one of {', '.join(preset_names())}")
     if name not in preset_names():
         raise ConfigError(f"no preset {name!r}. Available: {', '.join(preset_names())}.{nearest(name, preset_names())}")
     with importlib.resources.as_file(_preset_folder() / f"{name}.toml") as path:

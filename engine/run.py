@@ -31,12 +31,15 @@ SAMPLES_FILE, HELD_OUT_FILE, CURVES_FILE, EVENTS_FOLDER = "samples.txt", "held_o
 VERDICT_FILE = "verdict.txt"
 #: What is held out of records, and the hashes of those to learn from, see `gentext.novelty`.
 HELD_OUT_RECORDS_FILE, HASHES_FILE = "held_out.jsonl", "training.hashes"
+#: What the model learns from, where a Python program had it in memory: a text, or records.
+CORPUS_FILE, CORPUS_RECORDS_FILE = "corpus.txt", "corpus.jsonl"
 MODEL_FILE, GENERATOR_FILE, UNROLLED_FILE = "model.onnx", "generator.onnx", "generator-unrolled.onnx"
 #: The lock file is empty, and stays there after training: only the lock on it counts, see `gentext.lock`.
 LOCK_FILE, CHECKPOINTS_FOLDER = ".lock", "checkpoints"
 #: The files that lie in the run's folder itself.
 RUN_FILES = (
     *(CONFIG_FILE, TOKENIZER_FILE, METRICS_FILE, SAMPLES_FILE, HELD_OUT_FILE, CURVES_FILE, VERDICT_FILE),
+    *(CORPUS_FILE, CORPUS_RECORDS_FILE),
     *(HELD_OUT_RECORDS_FILE, HASHES_FILE, MODEL_FILE, GENERATOR_FILE, UNROLLED_FILE, LOCK_FILE),
 )
 #: Those of them that are there before the first checkpoint.

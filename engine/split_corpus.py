@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
-from typing import Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,6 +91,14 @@ class ResumedRun:
                 f"{str(self.corpus.get('sha256'))[:12]}..., this is {name!r} with {sha256[:12]}...; "
                 f"give it the same text, or start a new run"
             )
+
+
+def corpus_source(run: Run, table: Mapping[str, Any]) -> Any:
+    """Return where the text of a run is: a file in its folder, which may have moved, or what the user has named.
+
+    ``table`` is the table ``[corpus]`` of its config.
+    """
+    return str(run.path / str(table["file"])) if "file" in table else table.get("origin")
 
 
 class ReadText(Protocol):

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gentext.console import progress, say
+from gentext.data.in_memory import InMemoryCorpus
 from gentext.describe import load_run_tokenizer
 from gentext.errors import ConfigError, CorpusError, RunError
 from gentext.handover import check_ids
@@ -18,7 +19,7 @@ from gentext.record_corpus import read_record_corpus
 from gentext.record_options import read_options
 from gentext.resolve import ConfiguredComponent
 from gentext.settings import HELD_OUT_LIMIT, Settings
-from gentext.split_corpus import ResumedRun, SplitCorpus
+from gentext.split_corpus import ResumedRun, SplitCorpus, corpus_source
 from gentext.teacher import Teacher
 from gentext.text import read_text
 from gentext.token_corpus import TokenCorpus
@@ -52,7 +53,7 @@ def require_teacher(corpus: TokenCorpus, key: str) -> tuple[Teacher, TaughtCorpu
 
 
 def read_taught_corpus(
-    teacher: Teacher, tokenizer: ConfiguredComponent, source: str | None, resumed: ResumedRun | None
+    teacher: Teacher, tokenizer: ConfiguredComponent, source: str | InMemoryCorpus | None, resumed: ResumedRun | None
 ) -> SplitCorpus:
     """Read the text that a teacher has learned from; where that is gone, have the teacher write one.
 
@@ -81,15 +82,19 @@ def _read_text_or_write(
     teacher: Teacher,
     table: Mapping[str, Any],
     tokenizer: ConfiguredComponent,
-    source: str | None,
+    source: str | InMemoryCorpus | None,
     resumed: ResumedRun | None,
 ) -> SplitCorpus:
     """Return the teacher's text; where a new run does not find it, one that the teacher writes."""
     records = read_options(table)
-    origin, val = table.get("origin") if source is None else source, table.get("val")
+    teacher_table = teacher.config["corpus"]
+    origin: Any = source
+    if origin is None:  # a text that the teacher's folder holds moves with it
+        origin = corpus_source(teacher.run, teacher_table if "file" in teacher_table else table)
+    val = table.get("val")
     val_frac = teacher.config.get("run", {}).get("val_frac", Settings.val_frac)
     try:
-        if not isinstance(origin, str) or origin == "-":
+        if not isinstance(origin, str | InMemoryCorpus) or origin == "-":
             raise CorpusError("the text came from standard input")
         reread_run = resumed or ResumedRun(teacher.run, teacher.config["corpus"])
         if records is None:

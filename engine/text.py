@@ -20,11 +20,16 @@ from gentext.split_corpus import ResumedRun, SplitCorpus, build_tokenizer, descr
 from gentext.token_corpus import TokenCorpus
 
 if TYPE_CHECKING:
+    from gentext.data.in_memory import InMemoryCorpus
     from gentext.data.stream import CorpusStream
 
 
 def read_text(
-    source: str, tokenizer: ConfiguredComponent, val_frac: float, val: str | None, resumed: ResumedRun | None
+    source: str | InMemoryCorpus,
+    tokenizer: ConfiguredComponent,
+    val_frac: float,
+    val: str | None,
+    resumed: ResumedRun | None,
 ) -> SplitCorpus:
     """Read a text, and turn it into tokens.
 

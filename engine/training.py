@@ -8,18 +8,19 @@ import json
 import operator
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from gentext import console
+from gentext.data.in_memory import RECORDS_LAYOUT, InMemoryCorpus, records_in_memory, text_in_memory
 from gentext.errors import ConfigError, MissingExtra, UsageError
 from gentext.interfaces import FitResult, World
 from gentext.library import TextModel, open_text_model
 from gentext.pipeline import run_training
 from gentext.record_options import collect_options
 from gentext.resolve import InitialWeightsLoader, TrainOptions, collect_flags
-from gentext.run import Run
+from gentext.run import CORPUS_RECORDS_FILE, Run
 from gentext.source import CHECKPOINT_SAMPLER, FILE_SAMPLER
 
 __all__ = ["distill", "train"]
@@ -32,8 +33,9 @@ _training_lock = threading.Lock()
 
 
 def train(
-    text: PathLike | None = None,
+    corpus: PathLike | Iterable[str] | None = None,
     *,
+    text: str | None = None,
     preset: str | None = None,
     config: PathLike | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -41,7 +43,7 @@ def train(
     steps: int | None = None,
     minutes: float | None = None,
     run: PathLike | None = None,
-    records: str | None = None,
+    records: str | Iterable[str] | None = None,
     val: PathLike | None = None,
     val_frac: float | None = None,
     dedup: bool = False,
@@ -59,15 +61,22 @@ def train(
 ) -> TextModel:
     """Train a model on a text, export it, and open it. Needs the ``train`` extra.
 
-    The arguments are the options of ``gen train``: ``text`` is a file, a folder, or a name of the catalogue;
-    ``settings`` replaces ``--set``: ``{"model.hidden": 256}``. The budget is one of ``epochs``, ``steps`` and
-    ``minutes``. ``export=False`` writes no model.onnx; then the model runs with PyTorch. With ``progress`` the run
-    prints on stderr what ``gen train`` prints; otherwise these lines are in the model's ``messages``.
+    ``corpus`` is the path of a file or a folder, or a name of the catalogue. What is in memory is given as ``text``, or
+    as ``records``, a list or another iterable of texts, which may also be the first argument; the run keeps it, so that
+    it can be resumed. For a file or a ``text``, ``records`` is the layout of its records, such as ``"lines"``.
+
+    The other arguments are the options of ``gen train``: ``settings`` replaces ``--set``: ``{"model.hidden": 256}``.
+    The budget is one of ``epochs``, ``steps`` and ``minutes``. ``export=False`` writes no model.onnx; then the model
+    runs with PyTorch. With ``progress`` the run prints on stderr what ``gen train`` prints; otherwise these lines are
+    in the model's ``messages``.
 
     In the main thread, Ctrl-C saves the run and raises TrainingStopped. Raises MissingExtra without the extra,
     UsageError when another run trains in this process, and other subclasses of `gentext.GenError` as the command
     has errors.
     """
+    path, in_memory, layout = _choose_corpus(corpus, text, records)
+    if in_memory and in_memory.filename == CORPUS_RECORDS_FILE and (weight is not None or skip_bad):
+        raise UsageError("weight and skip_bad are for records in a file or a text; a list of records has neither")
     flags = collect_flags(
         epochs=epochs,
         steps=steps,
@@ -81,18 +90,56 @@ def train(
         tensorboard=tensorboard or None,
     )
     train_options = TrainOptions(
-        corpus=None if text is None else os.fspath(text),
-        run=None if run is None else Path(run),
+        corpus=path,
+        in_memory=in_memory,
+        run=_optional_path("run", run),
         preset=preset,
-        config=None if config is None else Path(config),
-        settings=[_format_setting(key, setting) for key, setting in (settings or {}).items()],
+        config=_optional_path("config", config),
+        settings=_format_settings(settings),
         flags=flags,
-        records=collect_options(records, dedup=dedup, weight=weight, skip_bad=skip_bad),
-        val=None if val is None else os.fspath(val),
+        records=collect_options(layout, dedup=dedup, weight=weight, skip_bad=skip_bad),
+        val=_optional_text_path("val", val),
         resume=resume,
-        initial_weights=initial_weights_loader(None if init_from is None else Path(init_from)),
+        initial_weights=initial_weights_loader(_optional_path("init_from", init_from)),
     )
     return _train_and_open(train_options, "train", progress)
+
+
+def _choose_corpus(
+    corpus: object, text: object, records: object
+) -> tuple[str | None, InMemoryCorpus | None, str | None]:
+    """Return the path of a corpus, or what is in memory, and the layout of its records."""
+    if corpus is not None and not isinstance(corpus, str | os.PathLike):
+        if not isinstance(corpus, Iterable) or isinstance(corpus, bytes | bytearray | Mapping):
+            raise UsageError(f"corpus = {corpus!r:.80}: expected a path, or records as a list of texts")
+        if records is not None:
+            raise UsageError("corpus is no path, so its texts are the records: leave out records, or give a path")
+        corpus, records = None, corpus
+    layout = records if isinstance(records, str) else None
+    sources = {"corpus": corpus, "text": text, "records": None if isinstance(records, str) else records}
+    chosen_names = [name for name, source in sources.items() if source is not None]
+    if len(chosen_names) > 1:
+        raise UsageError(f"{' and '.join(chosen_names)}: expected one of them, as what to learn from")
+    if text is not None:
+        return None, text_in_memory(text), layout
+    if sources["records"] is not None:
+        return None, records_in_memory(records), RECORDS_LAYOUT
+    return _optional_text_path("corpus", corpus), None, layout
+
+
+def _optional_path(name: str, path: object) -> Path | None:
+    """Return an argument as a path. Raises UsageError for what is none."""
+    text = _optional_text_path(name, path)
+    return None if text is None else Path(text)
+
+
+def _optional_text_path(name: str, path: object) -> str | None:
+    if path is None:
+        return None
+    text = os.fspath(path) if isinstance(path, str | os.PathLike) else path
+    if not isinstance(text, str):
+        raise UsageError(f"{name} = {path!r:.80}: expected a path")
+    return text
 
 
 def distill(
@@ -130,11 +177,11 @@ def distill(
     if teacher is None and not resume:
         raise UsageError('expected the folder of a trained run to learn from: gentext.distill("RUN")')
     train_options = TrainOptions(
-        run=None if run is None else Path(run),
+        run=_optional_path("run", run),
         preset=preset,
-        config=None if config is None else Path(config),
+        config=_optional_path("config", config),
         settings=[
-            *(_format_setting(key, setting) for key, setting in (settings or {}).items()),
+            *_format_settings(settings),
             *student_settings(hidden=hidden, soft=soft, temperature=temperature, real=real),
         ],
         flags=collect_flags(
@@ -149,8 +196,8 @@ def distill(
             tensorboard=tensorboard or None,
         ),
         resume=resume,
-        initial_weights=initial_weights_loader(None if init_from is None else Path(init_from)),
-        teacher=None if teacher is None else Path(teacher),
+        initial_weights=initial_weights_loader(_optional_path("init_from", init_from)),
+        teacher=_optional_path("teacher", teacher),
     )
     return _train_and_open(train_options, "distill", progress)
 
@@ -197,6 +244,13 @@ def initial_weights_loader(run_folder: Path | None) -> InitialWeightsLoader | No
 def describe_result(run: Run, result: FitResult) -> list[str]:
     """Return what the user should know about a run that is finished: the verdict, and its speed."""
     return [*run.read_verdict(), f"{result.symbols_per_second:,.0f} symbols/s; everything is in {run.path}"]
+
+
+def _format_settings(settings: object) -> list[str]:
+    """Return settings as ``KEY=VALUE`` texts. Raises UsageError for what is no mapping."""
+    if settings is not None and not isinstance(settings, Mapping):
+        raise UsageError(f"settings = {settings!r:.80}: expected a dict, for example {{'model.hidden': 256}}")
+    return [_format_setting(key, setting) for key, setting in (settings or {}).items()]
 
 
 def _format_setting(key: str, setting: object) -> str:

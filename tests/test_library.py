@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -409,6 +410,84 @@ def test_train_refuses_what_the_command_refuses(tiny_text: Path, tmp_path: Path)
         gentext.train(tiny_text, settings={"model.hidden": object()})
     with pytest.raises(CorpusError, match="no such file, and no corpus of that name"):
         gentext.train(tmp_path / "missing.txt")
+
+
+#: Trains on records in memory in a process that kills itself after two steps.
+KILLED_TRAINING = """
+import json, sys
+from killed import Killer
+import gentext
+from gentext.manager import host
+host()._manager.register(Killer("step_done", 2))
+gentext.train(records=(record for record in json.load(sys.stdin)), **json.loads(sys.argv[1]))
+"""
+
+
+def read_best(run: Path) -> bytes:
+    """Return the only checkpoint of the best step."""
+    [path] = run.glob("checkpoints/best-*")
+    return path.read_bytes()
+
+
+def test_records_in_memory_are_kept(tmp_path: Path, gen: Gen, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A killed run ends as one that was not killed, and where it lies by now makes no difference."""
+    records = [f"ab{number}\n\r\u2028c" for number in range(200)]
+    options = {"settings": TINY, "precision": "fp32", "steps": 4, "export": False}
+    gentext.train(records, run=tmp_path / "whole", **options)
+    script = [sys.executable, "-c", KILLED_TRAINING, json.dumps({**options, "run": str(tmp_path / "run")})]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    result = subprocess.run(script, input=json.dumps(records).encode(), env=environment, stderr=subprocess.PIPE)
+    assert result.returncode == -signal.SIGKILL, result.stderr.decode()
+    (tmp_path / "run").rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path)
+    code, _, err = gen("train", "--resume", "--run", "moved")
+    assert code == 0, err
+    assert read_best(tmp_path / "moved") == read_best(tmp_path / "whole")
+    kept = [json.loads(line)["text"] for line in (tmp_path / "moved" / "corpus.jsonl").read_text().split("\n")[:-1]]
+    assert kept == records
+
+
+def test_text_in_memory_is_that_of_a_file(tiny_text: Path, tmp_path: Path) -> None:
+    text = "\ufeff" + tiny_text.read_text().replace("\n", "\r\n")
+    options = {"settings": TINY, "precision": "fp32", "steps": 4, "export": False}
+    gentext.train(text=text, run=tmp_path / "memory", **options)
+    gentext.train(tiny_text, run=tmp_path / "file", **options)
+    assert read_best(tmp_path / "memory") == read_best(tmp_path / "file")
+    assert (tmp_path / "memory" / "corpus.txt").read_bytes() == tiny_text.read_bytes()
+    gentext.train(run=tmp_path / "memory", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"corpus": "a long text\n" * 999},
+            "no file has such a name; if these 11,988 characters are the text, .* text=",
+        ),
+        ({"corpus": "a" * 5000}, "no file has such a name"),
+        ({"corpus": 5}, "corpus = 5: expected a path, or records"),
+        ({"corpus": b"a"}, "corpus = b'a': expected a path"),
+        ({"corpus": ["a"], "records": "lines"}, "leave out records"),
+        ({"corpus": "a", "text": "b"}, "corpus and text: expected one of them"),
+        ({"records": []}, "records: none in it"),
+        ({"records": ["a", 5]}, r"records\[1\] = 5: expected a text"),
+        ({"records": ["a", ""]}, r"records\[1\] is empty"),
+        ({"records": ["\ud800"]}, r"records\[0\]: '\\ud800' is half a surrogate pair"),
+        ({"records": {"a": 1}}, "expected records, as a list of texts, or a layout"),
+        ({"records": ["a"], "weight": "n"}, "a list of records has neither"),
+        ({"text": ""}, "expected some text"),
+        ({"text": b"a"}, "text = b'a': expected a text"),
+        ({"text": "a\0"}, "a NUL at character 1"),
+        ({"text": "/"}, "a file has this name"),
+        ({"text": "ab" * 99, "run": 5}, "run = 5: expected a path"),
+        ({"text": "ab" * 99, "val": ["a"]}, r"val = \['a'\]: expected a path"),
+        ({"text": "ab" * 99, "preset": 5}, "preset = 5: expected one of"),
+        ({"text": "ab" * 99, "settings": ["a"]}, r"settings = \['a'\]: expected a dict"),
+    ],
+)
+def test_what_cannot_be_learned_from(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(GenError, match=message):
+        gentext.train(**arguments)
 
 
 def test_train_alone(tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
