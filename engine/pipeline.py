@@ -129,8 +129,11 @@ def _resumed_training(options: TrainOptions, lock: RunLock) -> _Training:
             f"{run.path / runs.CONFIG_FILE}: damaged, [{nameless_sections[0]}] has no name; train the run again"
         )
     teacher = reopen_teacher(run, corpus_table, options.teacher)
-    corpus = options.in_memory or (corpus_source(run, corpus_table) if options.corpus is None else options.corpus)
-    if not isinstance(corpus, str | InMemoryCorpus) or (corpus == "-" and options.corpus is None):
+    source: str | InMemoryCorpus | None = options.in_memory or options.corpus
+    if source is None and teacher is not None and "file" in teacher.config["corpus"]:
+        source = corpus_source(teacher.run, teacher.config["corpus"])  # it has moved where the teacher's folder has
+    corpus = corpus_source(run, corpus_table) if source is None else source
+    if not isinstance(corpus, str | InMemoryCorpus) or (corpus == "-" and source is None):
         raise UsageError(f"{run.path} was trained from standard input: pipe the same text in again, with CORPUS -")
     val = corpus_table.get("val")
     records = read_options(corpus_table)

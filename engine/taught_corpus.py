@@ -87,11 +87,7 @@ def _read_text_or_write(
 ) -> SplitCorpus:
     """Return the teacher's text; where a new run does not find it, one that the teacher writes."""
     records = read_options(table)
-    teacher_table = teacher.config["corpus"]
-    origin: Any = source
-    if origin is None:  # a text that the teacher's folder holds moves with it
-        origin = corpus_source(teacher.run, teacher_table if "file" in teacher_table else table)
-    val = table.get("val")
+    origin, val = corpus_source(teacher.run, table) if source is None else source, table.get("val")
     val_frac = teacher.config.get("run", {}).get("val_frac", Settings.val_frac)
     try:
         if not isinstance(origin, str | InMemoryCorpus) or origin == "-":

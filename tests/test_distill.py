@@ -227,6 +227,20 @@ def test_without_the_teachers_text(gen: Gen, tmp_path: Path, tiny_run: Path) -> 
     assert (tmp_path / "third" / "held_out.txt").stat().st_size > 10_000
 
 
+def test_text_in_the_teachers_folder_moves_with_it(gen: Gen, tmp_path: Path, tiny_run: Path, tiny_text: Path) -> None:
+    """A teacher that has learned from a text in memory keeps it: see `gentext.data.in_memory`."""
+    teacher, run = tmp_path / "teacher", tmp_path / "run"
+    shutil.copytree(tiny_run, teacher)
+    shutil.copy(tiny_text, teacher / "corpus.txt")
+    config = (teacher / "config.toml").read_text()
+    (teacher / "config.toml").write_text(config.replace(f'origin = "{tiny_text}"', 'file = "corpus.txt"'))
+    code, _, err = gen("distill", teacher, "--run", run, *STUDENT)
+    assert code == 0 and "only what the teacher writes" not in err, err
+    teacher.rename(tmp_path / "moved")
+    code, _, err = gen("distill", tmp_path / "moved", "--resume", "--run", run)
+    assert code == 0, err
+
+
 def test_bad_input(gen: Gen, tmp_path: Path, tiny_run: Path, student: Path) -> None:
     run = ("--run", tmp_path / "new")
     fails(2, gen("distill"), "expected the folder of a trained run")
