@@ -15,6 +15,7 @@ from gentext.boundary import BoundaryTokenizer
 from gentext.bundle import Bundle, LinkMeta, StateMeta, TokenizerMeta, check_states
 from gentext.chain import DEFAULT_CHAIN, Chain, build_chain
 from gentext.config import CONVERSION_LOCK, ConfigTable, build_config
+from gentext.creation import create_component
 from gentext.errors import ConfigError, FileFormatError, PluginError, RunError, nearest, reason, refuse_exit
 from gentext.handover import read_symbols
 from gentext.interfaces import Model, StateSpec, Tokenizer
@@ -51,13 +52,20 @@ def configured_chain(registry: Registry, table: ConfigTable, vocab_size: int) ->
 
 
 def load_tokenizer(name: str, state: Mapping[str, Any]) -> Tokenizer:
-    """Build a tokenizer from its stored state, or raise RunError when that is damaged."""
-    tokenizer_class = host().registry.get("tokenizer", name)
-    try:
-        with refuse_exit(f"the tokenizer {name!r}"):
-            tokenizer: Tokenizer = tokenizer_class.from_state(state)
-    except (KeyError, TypeError, ValueError, RunError) as error:
-        raise RunError(f"the stored state of tokenizer {name!r} is damaged ({error}); train the run again") from None
+    """Build a tokenizer from its stored state.
+
+    Raises RunError when that is damaged, PluginError when a plugin's class builds no tokenizer.
+    """
+    registered = host().registry.find("tokenizer", name)
+
+    def restore() -> Any:
+        try:
+            return registered.load().from_state(state)
+        except (KeyError, TypeError, ValueError, RunError) as error:
+            problem = f"the stored state of tokenizer {name!r} is damaged ({error})"
+            raise RunError(f"{problem}; train the run again") from None
+
+    tokenizer: Tokenizer = create_component(registered, restore)
     return tokenizer
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
+import inspect
 import json
 import operator
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from gentext import console
 from gentext.data.in_memory import RECORDS_LAYOUT, InMemoryCorpus, records_in_memory, text_in_memory
-from gentext.errors import ConfigError, MissingExtra, UsageError
+from gentext.errors import ConfigError, MissingExtra, UsageError, nearest
 from gentext.interfaces import FitResult, World
 from gentext.library import TextModel, open_text_model
 from gentext.pipeline import run_training
@@ -32,6 +34,25 @@ PathLike = str | os.PathLike[str]
 _training_lock = threading.Lock()
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _suggest_arguments(function: Callable[P, R]) -> Callable[P, R]:
+    """Return a function that raises UsageError for an argument that it does not have, with the nearest name."""
+    names = inspect.signature(function).parameters
+
+    @functools.wraps(function)
+    def checked(*arguments: P.args, **options: P.kwargs) -> R:
+        for name in options:
+            if name not in names:
+                raise UsageError(f"gentext.{function.__name__} has no argument {name}.{nearest(name, names)}")
+        return function(*arguments, **options)
+
+    return checked
+
+
+@_suggest_arguments
 def train(
     corpus: PathLike | Iterable[str] | None = None,
     *,
@@ -142,6 +163,7 @@ def _optional_text_path(name: str, path: object) -> str | None:
     return text
 
 
+@_suggest_arguments
 def distill(
     teacher: PathLike | None = None,
     *,

@@ -467,6 +467,7 @@ def test_text_in_memory_is_that_of_a_file(tiny_text: Path, tmp_path: Path) -> No
             "no file has such a name; if these 11,988 characters are the text, .* text=",
         ),
         ({"corpus": "a" * 5000}, "no file has such a name"),
+        ({"minuts": 1}, "gentext.train has no argument minuts. Did you mean 'minutes'"),
         ({"corpus": 5}, "corpus = 5: expected a path, or records"),
         ({"corpus": b"a"}, "corpus = b'a': expected a path"),
         ({"corpus": ["a"], "records": "lines"}, "leave out records"),

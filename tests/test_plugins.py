@@ -21,6 +21,7 @@ from gentext.chain import build_link
 from gentext.cli.app import COMMAND_ORDER, build, main
 from gentext.cli.plugins import plugins as list_plugins
 from gentext.creation import REQUIRED_MEMBERS, create_component
+from gentext.describe import load_tokenizer
 from gentext.errors import GenError, MissingExtra, PluginError, UnknownComponent, reason
 from gentext.hookspecs import HOOKS_VERSION, hookimpl
 from gentext.library import open_text_model
@@ -562,6 +563,25 @@ def test_wrong_component_of_any_kind_is_named(kind: str) -> None:
     for target in ("gentext:__name__", "gentext:nothing", "gentext.nowhere:Nothing"):
         with pytest.raises(PluginError, match=f"{title}.*'{target}'"):
             component_of(kind, target).load()
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"from_state": lambda state: None}, "is NoneType, which lacks"),
+        ({"from_state": raise_error}, "cannot be created: ZeroDivisionError"),
+        ({}, "cannot be created: AttributeError: .*from_state"),
+    ],
+    ids=["nothing", "an error", "no such method"],
+)
+def test_what_a_stored_state_builds_is_named(
+    members: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin_host = PluginHost(entry_points=False)
+    plugin_host.registry.add(component_of("tokenizer", type("Odd", (), members)))
+    monkeypatch.setattr("gentext.describe.host", lambda: plugin_host)
+    with pytest.raises(PluginError, match=f"^the tokenizer 'odd' of gentext-odd 2.0 {message}"):
+        load_tokenizer("odd", {})
 
 
 def test_strategy_without_apply_is_refused() -> None:
