@@ -150,6 +150,8 @@ class KneserNey:
 
 def find(ascending: NDArray[np.int64], codes: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the index of each code in an ascending array, or -1."""
+    if not len(ascending):
+        return np.full(codes.shape, -1)
     index = np.minimum(np.searchsorted(ascending, codes), len(ascending) - 1)
     return np.where(ascending[index] == codes, index, -1)
 

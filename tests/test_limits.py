@@ -343,13 +343,20 @@ def test_folder_of_checkpoints_that_is_removed(gen: Gen, copy: Path) -> None:
     assert checkpoint.read_checkpoint(path).meta == kept.meta
 
 
-@pytest.mark.parametrize("name", ["samples.txt", "metrics.jsonl", "curves.png", "tokenizer.json", ".lock"])
+@pytest.mark.parametrize("name", ["samples.txt", "metrics.jsonl", "tokenizer.json", ".lock"])
 def test_folder_in_the_place_of_a_file(name: str, gen: Gen, copy: Path) -> None:
     (copy / name).unlink(missing_ok=True)
     (copy / name).mkdir()
     line = fails(1, gen("train", "--resume", "--run", copy), name)
     assert "directory" in line
     assert (copy / name).is_dir()
+
+
+def test_training_goes_on_without_its_picture(gen: Gen, copy: Path) -> None:
+    (copy / "curves.png").unlink(missing_ok=True)
+    (copy / "curves.png").mkdir()
+    code, _, err = gen("train", "--resume", "--run", copy)
+    assert code == 0 and "curves.png: cannot be written" in err and "training goes on" in err, err
 
 
 def test_file_in_the_place_of_a_folder(gen: Gen, copy: Path) -> None:
