@@ -26,7 +26,6 @@ from gentext.console import escape_on_terminal, report_error, write_wholly
 from gentext.errors import GenError, exit_error, reason, text_of
 from gentext.interrupts import INTERRUPTED_STATUS, EndedByUser, end_stuck_process
 from gentext.manager import host, is_strict
-from gentext.wording import command_line
 
 #: The commands of this folder, and the names of their module and function.
 COMMANDS = {
@@ -115,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     argument_list = sys.argv[1:] if arguments is None else list(arguments)
     application = None
     try:
-        with _lasting_interrupts(), end_stuck_process(), command_line():
+        with _lasting_interrupts(), end_stuck_process():
             application = build(argument_list[0] if argument_list else None)
             # Without arguments, Typer reads those of the process: on Windows it also expands their wildcards.
             exit_status = application(

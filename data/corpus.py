@@ -32,7 +32,6 @@ from gentext.data.decoding import (
 )
 from gentext.errors import CorpusError, nearest
 from gentext.file_names import readable_name
-from gentext.wording import by_caller
 
 #: Names of files that are never text. In a folder they are skipped by name: some have no NUL byte near their beginning.
 _BINARY_SUFFIX = re.compile(
@@ -150,9 +149,9 @@ def _read_errors(source: str) -> Iterator[None]:
 
 def _text_as_path_error(source: str) -> CorpusError:
     """Return the error for a text in the place of its path."""
-    advice = by_caller("pipe it in, with CORPUS -", "give it as text=...")
     return CorpusError(
-        f"{source[:40]!r}...: no file has such a name; if these {len(source):,} characters are the text, {advice}"
+        f"{source[:40]!r}...: no file has such a name; if these {len(source):,} characters are the text, "
+        "pipe it in with CORPUS -, or in Python give it as text=..."
     )
 
 

@@ -9,7 +9,6 @@ machine-learning library.
 Contracts
     versions  the versions of installed distributions
     errors  every error that is shown to the user as one line
-    wording  what messages advise, in the words of the command line or of Python
     console  lines and progress bars on stderr for the user, and what a terminal may be shown
     reading  reads files and data of bounded size
     escapes  escapes in texts that a user types

@@ -31,7 +31,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             _sync(file)
             _rename(file, path)
     except OSError as error:
-        raise _failed_write(path, error) from error
+        raise failed_write(path, error) from error
 
 
 def atomic_write_all(contents: Mapping[Path, bytes | None]) -> None:
@@ -56,7 +56,7 @@ def atomic_write_all(contents: Mapping[Path, bytes | None]) -> None:
                     path.unlink(missing_ok=True)
                     sync_folder(path.parent)
     except OSError as error:
-        raise _failed_write(path, error, sum(len(content or b"") for content in contents.values())) from error
+        raise failed_write(path, error, sum(len(content or b"") for content in contents.values())) from error
 
 
 @contextlib.contextmanager
@@ -96,9 +96,16 @@ def _rename(file: IO[bytes], path: Path) -> None:
     sync_folder(path.parent)
 
 
-def _failed_write(path: Path, error: OSError, needed: int | None = None) -> RunError:
+def failed_write(
+    path: Path, error: OSError, needed: int | None = None, kept: str = "what was there before"
+) -> RunError:
+    """Return the error for a file that cannot be written.
+
+    :param needed: bytes that were to be written, where that is clear.
+    :param kept: what is not lost.
+    """
     advice = advise_room(error, path.parent, needed)
-    return RunError(f"{path}: cannot be written ({error.strerror or error}); what was there before is kept{advice}")
+    return RunError(f"{path}: cannot be written ({error.strerror or error}); {kept} is kept{advice}")
 
 
 def advise_room(error: OSError, place: Path | int, needed: int | None = None) -> str:

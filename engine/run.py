@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from gentext.atomic import advise_room, atomic_write, write_bytes, write_text
+from gentext.atomic import atomic_write, failed_write, write_bytes, write_text
 from gentext.boundary import RecordsMeta
 from gentext.config import CONVERSION_LOCK, ConfigTable, read_toml
 from gentext.errors import RunError
@@ -45,7 +45,7 @@ RUN_FILES = (
 #: Those of them that are there before the first checkpoint.
 FIRST_FILES = (
     *(LOCK_FILE, CONFIG_FILE, TOKENIZER_FILE, METRICS_FILE, SAMPLES_FILE),
-    *(HELD_OUT_FILE, HELD_OUT_RECORDS_FILE, HASHES_FILE),
+    *(HELD_OUT_FILE, HELD_OUT_RECORDS_FILE, HASHES_FILE, CORPUS_FILE, CORPUS_RECORDS_FILE),
 )
 #: Bytes of tokenizer.json, at most. With a symbol for each character of Unicode it has less than five million.
 MAX_TOKENIZER_BYTES = 2**26
@@ -181,8 +181,7 @@ def append_line(path: Path, line: str) -> None:
         with path.open("ab") as file:
             file.write(line.encode("utf-8") + b"\n")
     except OSError as error:
-        advice = advise_room(error, path.parent)
-        raise RunError(f"{path}: cannot be written ({error.strerror}); the last checkpoint is kept{advice}") from error
+        raise failed_write(path, error, kept="the last checkpoint") from error
 
 
 def create_run(path: Path | None, corpus: str) -> Run:

@@ -27,10 +27,12 @@ from gentext.errors import (
     PluginError,
     PrimeError,
     RunError,
+    TrainingStopped,
     UnknownComponent,
     UsageError,
 )
 from gentext.interfaces import SourceKind
+from gentext.plugins.trainers.bptt import BPTTTrainer
 from gentext.run import GENERATOR_FILE, HELD_OUT_FILE, MODEL_FILE
 from gentext.source import find_source, openable_sources
 
@@ -447,6 +449,22 @@ def test_records_in_memory_are_kept(tmp_path: Path, gen: Gen, monkeypatch: pytes
     assert read_best(tmp_path / "moved") == read_best(tmp_path / "whole")
     kept = [json.loads(line)["text"] for line in (tmp_path / "moved" / "corpus.jsonl").read_text().split("\n")[:-1]]
     assert kept == records
+
+
+def test_a_run_on_records_in_memory_that_was_only_begun_begins_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise TrainingStopped("before the first checkpoint")
+
+    options = {"run": tmp_path / "run", "settings": TINY, "precision": "fp32", "steps": 2, "export": False}
+    with monkeypatch.context() as patch:
+        patch.setattr(BPTTTrainer, "fit", stop)
+        with pytest.raises(TrainingStopped):
+            gentext.train([f"ab{number}" for number in range(99)], **options)
+    assert (tmp_path / "run" / "corpus.jsonl").exists()
+    gentext.train([f"ba{number}" for number in range(99)], **options)
+    assert b"ba98" in (tmp_path / "run" / "corpus.jsonl").read_bytes()
 
 
 def test_text_in_memory_is_that_of_a_file(tiny_text: Path, tmp_path: Path) -> None:

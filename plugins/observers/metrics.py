@@ -9,8 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from gentext.atomic import advise_room
-from gentext.errors import RunError
+from gentext.atomic import failed_write
 from gentext.events import Progress
 from gentext.hookspecs import hookimpl
 from gentext.interfaces import FitResult
@@ -48,8 +47,7 @@ def checkpoint_saved(run: Run, progress: Progress, path: Path) -> None:
         with path.open("ab") as file:
             os.fsync(file.fileno())
     except OSError as error:
-        advice = advise_room(error, path.parent)
-        raise RunError(f"{path}: cannot be written ({error.strerror}); the last checkpoint is kept{advice}") from error
+        raise failed_write(path, error, kept="the last checkpoint") from error
 
 
 @hookimpl

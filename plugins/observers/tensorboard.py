@@ -14,8 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gentext.atomic import advise_room
-from gentext.errors import RunError
+from gentext.atomic import failed_write
 from gentext.events import Progress
 from gentext.hookspecs import hookimpl
 from gentext.plugins.observers.metrics import LOG_EVERY
@@ -127,7 +126,4 @@ def _as_run_error(run: Run) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        folder, advice = run.path / EVENTS_FOLDER, advise_room(error, run.path)
-        raise RunError(
-            f"{folder}: cannot be written ({error.strerror}); the last checkpoint is kept{advice}"
-        ) from error
+        raise failed_write(run.path / EVENTS_FOLDER, error, kept="the last checkpoint") from error
