@@ -3,8 +3,9 @@
 Adapts model size, batch, rate, warm-up, dropout and weight decay to the length of the text and to the budget.
 
 The presets `small` and `base` were measured with 1 to 2 passes over 0.4 to 2 MB of text. Within that range the rules
-change nothing, unless a budget of minutes is short for the size of the model. `tiny` has the same recipe, and is read
-more often. The rules never change a setting that the user has set. The functions are pure, and need no PyTorch.
+change nothing, unless a budget of minutes, or the text in it, is short for the size of the model. `tiny` has the same
+recipe, and is read more often. The rules never change a setting that the user has set. The functions are pure, and need
+no PyTorch.
 """
 
 from __future__ import annotations
