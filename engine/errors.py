@@ -50,6 +50,17 @@ __all__ = [
 
 #: Escape sequences that colour text on a terminal; some libraries put them into their messages.
 COLOUR_CODES = re.compile(r"\x1b\[[0-9;]*m")
+#: Modules that authors of plugins were once told to import, and the modules that have their names now.
+MOVED_MODULES = {
+    "gentext.plugins.checkpoint": "gentext.plugins.pytorch",
+    "gentext.plugins.device": "gentext.plugins.pytorch",
+    "gentext.plugins.distributed": "gentext.plugins.pytorch",
+    "gentext.plugins.evaluate": "gentext.plugins.pytorch",
+    "gentext.plugins.interrupts": "gentext.interrupts",
+    "gentext.plugins.recurrent": "gentext.plugins.pytorch",
+    "gentext.plugins.session": "gentext.plugins.samplers",
+    "gentext.plugins.torch_sampler": "gentext.plugins.pytorch",
+}
 
 
 class GenError(Exception):
@@ -152,7 +163,18 @@ def reason(error: BaseException) -> str:
     first_line = text.splitlines()[0] if text else ""
     if isinstance(error, GenError) and first_line:
         return first_line
-    return f"{type(error).__name__}: {first_line}".rstrip(": ")
+    moved = _describe_moved_module(error) if isinstance(error, ImportError) else ""
+    return f"{type(error).__name__}: {first_line}".rstrip(": ") + moved
+
+
+def _describe_moved_module(error: ImportError) -> str:
+    """Return where the module is now that an import did not find, as the end of a message, or an empty string."""
+    for module, new_module in MOVED_MODULES.items():
+        package, _, name = module.rpartition(".")
+        # "from gentext.plugins import checkpoint" names the module in the message alone.
+        if error.name == module or (error.name == package and f"cannot import name {name!r} from" in text_of(error)):
+            return f"; {module} is {new_module} now"
+    return ""
 
 
 def exit_error(component: str, error: SystemExit) -> PluginError:
