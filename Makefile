@@ -9,7 +9,7 @@ DEMO := runs/demo
 
 demo: $(VENV)/.train
 	rm -rf $(DEMO)
-	$(BIN)/gen train python-docs --run $(DEMO) --preset small --minutes 1
+	$(BIN)/gen train python-help --run $(DEMO) --preset small --minutes 1
 	$(BIN)/gen sample $(DEMO) --length 600 --seed 1
 
 test: lint types

@@ -7,8 +7,10 @@ network, and without writing into the folder.
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import hashlib
+import itertools
 import os
 import zipfile
 from collections.abc import Callable, Iterator
@@ -40,8 +42,14 @@ class CatalogueEntry:
 
 _ENTRIES = (
     CatalogueEntry(
+        name="python-help",
+        summary="What Python's help() prints: the docstrings of the standard library and the reference (the default)",
+        characters=2_200_000,
+        license="PSF-2.0",
+    ),
+    CatalogueEntry(
         name="python-docs",
-        summary="The language reference that comes with every CPython (the default)",
+        summary="The language reference that comes with every CPython",
         characters=465_000,
         license="PSF-2.0",
     ),
@@ -103,14 +111,43 @@ _SKIPPED_FOLDERS = {
     "test",
     "tests",
 }
+#: Docstrings of so few characters hardly say more than the name of what they describe.
+SHORT_DOCSTRING = 40
 
 
-def _python_docs() -> Iterator[str]:
+def _python_topics() -> list[str]:
+    """Return the pages of the language reference, in the order of their names."""
     try:
         from pydoc_data.topics import topics
     except ImportError:
-        raise CorpusError("python-docs: this Python comes without pydoc_data; give a file instead") from None
-    yield "\n".join(topics[name] for name in sorted(topics))
+        raise CorpusError("this Python comes without pydoc_data; give a file instead") from None
+    return [topics[name] for name in sorted(topics)]
+
+
+def _python_docs() -> Iterator[str]:
+    yield "\n".join(_python_topics())
+
+
+def _docstrings(source: str) -> Iterator[str]:
+    """Yield the docstrings of a module, its classes and its functions; none where this Python cannot parse it."""
+    try:
+        module = ast.parse(source)
+    except SyntaxError:
+        return
+    for node in ast.walk(module):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield ast.get_docstring(node) or ""
+
+
+def _python_help() -> Iterator[str]:
+    """Yield each docstring and each page of the reference once.
+
+    They are sorted by their hashes, which mixes modules and pages: so the end, which is held out, is like the rest.
+    """
+    sources = itertools.chain.from_iterable(map(_read_source, _library_paths()))
+    docstrings = itertools.chain.from_iterable(map(_docstrings, sources))
+    entries = {text.strip() for text in (*docstrings, *_python_topics()) if len(text) > SHORT_DOCSTRING}
+    yield "\n\n".join(sorted(entries, key=lambda text: hashlib.sha256(text.encode()).digest()))
 
 
 def _read_source(path: Path) -> list[str]:
@@ -122,14 +159,20 @@ def _read_source(path: Path) -> list[str]:
     return [text] if text else []
 
 
+def _library_paths() -> Iterator[Path]:
+    """Yield the source files of the standard library, sorted."""
+    for path in files_below(Path(os.__file__).parent, _SKIPPED_FOLDERS):
+        # _sysconfigdata is written by the build: it holds the paths of one machine.
+        if path.suffix == ".py" and "_sysconfigdata" not in path.name:
+            yield path
+
+
 def _python_stdlib() -> Iterator[str]:
-    paths = files_below(Path(os.__file__).parent, _SKIPPED_FOLDERS)
-    # _sysconfigdata is written by the build: it holds the paths of one machine.
-    sources = (path for path in paths if path.suffix == ".py" and "_sysconfigdata" not in path.name)
-    return join_files(_read_source(path) for path in sources)
+    return join_files(map(_read_source, _library_paths()))
 
 
 _EMBEDDED_READERS: dict[str, Callable[[], Iterator[str]]] = {
+    "python-help": _python_help,
     "python-docs": _python_docs,
     "python-stdlib": _python_stdlib,
 }

@@ -48,7 +48,7 @@ from gentext.teacher import Teacher, adopt_settings, open_teacher, reopen_teache
 from gentext.text import read_text
 from gentext.verdict import RunFacts, judge
 
-DEFAULT_CORPUS = "python-docs"
+DEFAULT_CORPUS = "python-help"
 
 
 def run_training(options: TrainOptions) -> tuple[Run, FitResult]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import fractions
 import functools
 import hashlib
 import http.server
+import inspect
 import io
 import json
 import socket
@@ -14,6 +16,7 @@ import threading
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from pydoc_data.topics import topics
 
 import pytest
 import typer
@@ -127,7 +130,7 @@ def test_what_is_not_text_is_refused(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(CorpusError, match=message):
             read_corpus(str(path))
-    with pytest.raises(CorpusError, match=r"no such file.*Did you mean 'tinyshakespeare'\? Catalogue: python-docs"):
+    with pytest.raises(CorpusError, match=r"no such file.*Did you mean 'tinyshakespeare'\? Catalogue: python-help"):
         read_corpus("tinyshakespear")
     with pytest.raises(CorpusError, match="no file has such a name; if these 5,000 characters are the text"):
         read_corpus("x" * 5000)
@@ -244,6 +247,10 @@ def test_embedded_corpora_are_always_there() -> None:
     assert docs.name == "python-docs"
     assert docs == read_corpus("python-docs")
     assert "class Fraction" in "".join(iter_text("python-stdlib"))
+    python_help = read_corpus("python-help")
+    assert python_help == read_corpus("python-help")
+    for entry in (str(inspect.getdoc(fractions.Fraction.limit_denominator)), topics["assert"].strip()):
+        assert python_help.text.count(entry) == 1
 
 
 def test_corpora_lists_the_catalogue(data: Path) -> None:
