@@ -171,10 +171,10 @@ def _still_falling(facts: RunFacts, over_fits: bool) -> list[str]:
 
 
 def _over_fitting(facts: RunFacts, growth: Growth, trend: Trend) -> list[str]:
-    last_losses = "" if _is_last_kept(facts) else f"{_format_last_losses(facts)}: the"
+    until = "" if _is_last_kept(facts) else f" until step {facts.curve[-1].step:,}, the last"
     verdict = (
-        f"over-fitting: {_format_losses(facts)}. {last_losses or 'The'} gap grew by {growth.smallest:.2f} nats "
-        f"{growth.since}. Try {_smaller_model(facts)}"
+        f"over-fitting: {_format_losses(facts)}. The gap grew by {growth.smallest:.2f} nats "
+        f"{growth.since}{until}. Try {_smaller_model(facts)}"
     )
     return [verdict, _describe_best(facts)] if trend == "rising" else [verdict]
 
@@ -248,12 +248,6 @@ def _format_losses(facts: RunFacts) -> str:
     train_error = f" ± {best_point.train_error:.4f}" if best_point and math.isfinite(best_point.train_error) else ""
     step = "" if _is_last_kept(facts) else f" at step {facts.best_step:,}, which is kept"
     return f"held-out {facts.val_loss:.4f}{val_error}, training {facts.train_loss:.4f}{train_error}{step}"
-
-
-def _format_last_losses(facts: RunFacts) -> str:
-    """Return both losses of the last measurement, by which the gap and the trend are judged."""
-    last = facts.curve[-1]
-    return f"At step {last.step:,}, the last, held-out {last.val_loss:.4f} and training {last.train_loss:.4f}"
 
 
 def _is_last_kept(facts: RunFacts) -> bool:

@@ -47,6 +47,17 @@ def test_real_runs_reach_every_verdict() -> None:
     assert kinds >= {"nothing learned", "not read once", "still falling", "over-fitting", "under-fitting", "unclear"}
 
 
+@pytest.mark.parametrize("name", [name for name in CURVES if CURVES[name]["verdict"] == "over-fitting"])
+def test_losses_and_growth_have_their_steps(name: str) -> None:
+    """The losses are those of the checkpoint that is kept, and the gap is the last: a reader could not subtract them."""
+    facts = stored_facts(name)
+    last = facts.curve[-1].step
+    for best in {point.step for point in facts.curve}:
+        line = judge(dataclasses.replace(facts, best_step=best)).lines[0]
+        assert (f"at step {best:,}, which is kept" in line) == (best != last)
+        assert (f"until step {last:,}, the last" in line) == (best != last)
+
+
 @pytest.mark.parametrize("name", sorted(CURVES))
 def test_a_gap_from_the_beginning_on_is_the_text_s(name: str) -> None:
     """A held-out text that is harder by any number of nats gets the same verdict, where the first pass was measured."""
