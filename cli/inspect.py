@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from gentext.atomic import check_output
 from gentext.completion import complete_models
 from gentext.console import say, warn
 from gentext.errors import CorpusError, MissingExtra, UsageError, nearest
@@ -91,10 +92,8 @@ def _check_options(
     if not 1 <= top <= MAX_TOP:
         raise UsageError(f"--top {top}: expected 1 to {MAX_TOP}")
     for path in (output, png):
-        if path is not None and not path.parent.is_dir():
-            raise UsageError(f"{path}: there is no folder {path.parent}; make it first")
-        if path is not None and path.is_dir():
-            raise UsageError(f"{path} is a folder; expected the name of a file")
+        if path is not None:
+            check_output(path)
 
 
 def _check_units(chosen_names: list[str], names: list[str]) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
+from gentext.atomic import check_output
 from gentext.cli.links import FlagSpelling, describe_flags, extract_flags, split_names
 from gentext.cli.sample_texts import (
     describe_chain,
@@ -19,11 +18,12 @@ from gentext.cli.sample_texts import (
     print_json,
     print_texts,
     read_prime,
+    redirect_output,
     watch_texts,
 )
 from gentext.completion import complete_filters, complete_models
 from gentext.config import merge, parse_setting
-from gentext.console import progress, raw_stdout, say, warn
+from gentext.console import progress, say, warn
 from gentext.errors import UsageError
 from gentext.escapes import decode_escapes
 from gentext.interrupts import EndedByUser
@@ -124,7 +124,7 @@ def sample(
     fields: Annotated[
         str | None, typer.Option(help="Records as JSONL or CSV: also number, logprob, seed, stream, with commas.")
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Records: write them into this file.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write into this file.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Records: go on with the file of -o.")] = False,
     slots: Annotated[int | None, typer.Option(help="Records side by side. Default: as many as are fast.")] = None,
     style: Annotated[
@@ -157,7 +157,7 @@ def sample(
     """
     # check the arguments before anything is opened
     spelling = ctx.meta["spelling"]
-    _check_length(length, count)
+    _check_length(length, count, output)
     separation = parse_separator(separator, as_json)
     options = WritingOptions(
         count_per_prime=count,
@@ -185,7 +185,6 @@ def sample(
         "field_values": field_values,
         "format": format,
         "fields": fields,
-        "output": output,
         "resume": resume,
         "slots": slots,
     }
@@ -195,8 +194,11 @@ def sample(
             {"--count": count > 1, "--json": as_json, "--no-stream": no_stream, "--raw": raw}
             | {"--separator": separator is not None, "--match": match is not None, "--prime-file -": prime_file == "-"}
             | {"--json-schema": json_schema is not None}
+            | {"--output": output is not None}
             | {option_name(name): True for name in record_options}
         )
+    if output is not None:
+        check_output(output)
     check_options(options._replace(count_per_prime=min(count, MAX_TEXTS)), spelling)
     check_device(device)
     check_threads(threads)
@@ -220,9 +222,10 @@ def sample(
             as_json=as_json,
             words=ctx.meta["words"],
             settings=ctx.meta["settings"],
+            output=output,
             **record_options,
         )
-        with contextlib.redirect_stdout(raw_stdout() if raw else sys.stdout):
+        with redirect_output(None, raw):
             command.run(spelling, show_device=device == "auto", show_chain=show_chain)
         return
     # prepare the texts
@@ -243,7 +246,7 @@ def sample(
     # write them
     try:
         with (
-            contextlib.redirect_stdout(raw_stdout() if raw else sys.stdout),
+            redirect_output(output, raw),
             progress("writing", (options.length or 0) * count or None, "characters") as bar,
         ):
             if as_json:
@@ -261,11 +264,13 @@ def sample(
         warn(f"text {stream} ended early: the chain left no symbol to draw")
 
 
-def _check_length(length: int | None, count: int) -> None:
+def _check_length(length: int | None, count: int, output: Path | None) -> None:
     if length is not None and length < 0:
         raise UsageError(f"--length {length}: expected 0 (without end) or more")
     if length == 0 and count > 1:
         raise UsageError(f"--length 0 writes without end, which one text can, but not --count {count}")
+    if length == 0 and output is not None:
+        raise UsageError("--length 0 and --output: expected one of them; a file has texts that are complete")
 
 
 def _check_interactive(is_set: dict[str, bool]) -> None:

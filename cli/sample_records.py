@@ -47,6 +47,8 @@ class RecordCommand:
     """The words of the command line."""
     settings: Mapping[str, Any] | None
     """The settings of the file to go on with, or None."""
+    output: Path | None
+    """The file to write; None: standard output."""
     unique: bool = False
     novel: bool = False
     novel_against: Path | None = None
@@ -59,7 +61,6 @@ class RecordCommand:
     field_values: Sequence[str] = ()
     format: str | None = None
     fields: str | None = None
-    output: Path | None = None
     resume: bool = False
     slots: int | None = None
 

@@ -1,14 +1,17 @@
-"""How ``gen sample`` reads primes, and prints texts."""
+"""How ``gen sample`` reads primes, and prints texts, or writes them into a file."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from gentext.console import Bar, warn
+from gentext.atomic import open_output
+from gentext.console import Bar, raw_stdout, warn
 from gentext.errors import PrimeError, UsageError
 from gentext.escapes import decode_escapes
 from gentext.parameters import ChosenChain
@@ -68,6 +71,23 @@ def read_prime(prime: str | None, prime_file: str | None) -> str:
         raise PrimeError(
             f"--prime-file {prime_file}: cannot be read ({error.strerror}); expected a text file"
         ) from None
+
+
+@contextlib.contextmanager
+def redirect_output(path: Path | None, raw: bool) -> Iterator[None]:
+    """Have all that is printed go into a file, see `gentext.atomic.open_output`; None for standard output.
+
+    ``raw``: a terminal gets control characters as they are.
+    """
+    if path is None:
+        with contextlib.redirect_stdout(raw_stdout() if raw else sys.stdout):
+            yield
+        return
+    with open_output(path) as file:
+        text_file = io.TextIOWrapper(file, "utf-8", "replace", newline="")
+        with contextlib.redirect_stdout(text_file):
+            yield
+        text_file.detach()  # which writes what waits, and leaves the file open
 
 
 def watch_texts(writing: Writing, bar: Bar) -> Iterator[WrittenText]:

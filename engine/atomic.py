@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
-from gentext.errors import RunError
+from gentext.errors import GenError, RunError, UsageError
 from gentext.temporary import TEMPORARY_FILE, fcntl, lock, remove_abandoned, temporary_file_path
 
 
@@ -32,6 +32,31 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             _rename(file, path)
     except OSError as error:
         raise failed_write(path, error) from error
+
+
+def check_output(path: Path) -> None:
+    """Raise UsageError for a path that no file can have."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; expected the name of a file")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: there is no folder {path.parent}; make it first")
+
+
+@contextlib.contextmanager
+def open_output(path: Path) -> Iterator[IO[bytes]]:
+    """Open the output of a command: a file as `atomic_write` has it, or a device or a pipe, which is written at once.
+
+    A link stays, and what it points to is written. Raises GenError where Ctrl-C leaves the file as it was.
+    """
+    if path.exists() and not path.is_file():
+        with path.open("wb") as file:
+            yield file
+        return
+    try:
+        with atomic_write(path.resolve() if path.is_symlink() else path) as file:
+            yield file
+    except KeyboardInterrupt:
+        raise GenError(f"stopped by Ctrl-C; {path} is as it was before") from None
 
 
 def atomic_write_all(contents: Mapping[Path, bytes | None]) -> None:

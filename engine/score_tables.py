@@ -12,7 +12,7 @@ from typing import IO, Any, Protocol, cast
 
 import msgspec
 
-from gentext.atomic import atomic_write
+from gentext import atomic
 from gentext.console import EscapingStream
 from gentext.errors import MissingExtra, UsageError
 
@@ -97,23 +97,18 @@ def check_output(path: Path | None, table_format: str) -> None:
         raise UsageError(f"--format {table_format}: expected {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
     if path is None and table_format == "parquet" and sys.stdout.isatty():
         raise UsageError("--format parquet: a terminal cannot show it; name a file with -o, or a pipe")
-    if path is not None and path.is_dir():
-        raise UsageError(f"{path} is a folder; expected the name of a file")
-    if path is not None and not path.parent.is_dir():
-        raise UsageError(f"{path}: there is no folder {path.parent}; make it first")
+    if path is not None:
+        atomic.check_output(path)
 
 
 @contextlib.contextmanager
 def open_output(path: Path | None) -> Iterator[IO[bytes]]:
-    """Open a file that is complete or not there at all, or a device or a pipe; None for standard output."""
+    """Open the output of a command, see `gentext.atomic.open_output`; None for standard output."""
     if path is None:
         yield cast(IO[bytes], _TerminalBytes() if isinstance(sys.stdout, EscapingStream) else sys.stdout.buffer)
         sys.stdout.flush()
-    elif path.exists() and not path.is_file():
-        with path.open("wb") as file:
-            yield file
     else:
-        with atomic_write(path) as file:
+        with atomic.open_output(path) as file:
             yield file
 
 

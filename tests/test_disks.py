@@ -192,6 +192,15 @@ def test_output_on_a_disk_that_is_full(tiny_run: Path, tiny_text: Path, disk: Ca
         assert (folder / "rows").stat().st_size == 65536
 
 
+def test_texts_for_which_there_is_no_room(gen: Gen, tiny_run: Path, disk: Callable[[str], Path]) -> None:
+    path = disk("size=64k") / "texts"
+    path.write_text("former")
+    code, _, err = gen("sample", tiny_run, "--length", 99_000, "--seed", 1, "-o", path)
+    assert code == 1
+    one_line(err, f"{path}: cannot be written (No space left on device); what was there before is kept; make room (")
+    assert [*path.parent.iterdir()] == [path] and path.read_text() == "former"
+
+
 def test_temporary_files_of_an_export_on_a_disk_that_is_full(
     gen: Gen,
     tiny_run: Path,

@@ -107,7 +107,8 @@ def test_a_wrong_line_changes_nothing(
 
 
 @pytest.mark.parametrize(
-    "option", ["--count 2", "--json", "--no-stream", "--raw", "--separator x", "--match a+", "--json-schema x"]
+    "option",
+    ["--count 2", "--json", "--no-stream", "--raw", "--separator x", "--match a+", "--json-schema x", "--output x"],
 )
 def test_options_of_other_modes_are_refused(option: str, tiny_run: Path, gen: Gen) -> None:
     name = option.split()[0]

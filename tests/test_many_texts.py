@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import sys
+import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -10,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import fails, one_line, start
 
 import gentext
 from gentext import batch_size, bulk, writing
@@ -199,6 +204,62 @@ def test_texts_with_a_separator_within(options: list[Any], warnings: int, gen: G
     command = ("sample", tiny_run, "--length", 50, "--count", 5, "--unknown", "skip", *SILENT)
     code, _, err = gen(*command, *options)
     assert (code, err.count("has a separator within itself")) == (0, warnings), err
+
+
+# -- a file of texts ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [[], ["--count", 3], ["--count", 3, "--separator", r"\r\n\0"], ["--json"]])
+def test_file_has_what_is_printed(options: list[Any], gen: Gen, tiny_run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "texts"
+    path.write_text("former")
+    words = ("sample", tiny_run, "--prime", "ab\n", "--length", 50, *SILENT, *options)
+    assert gen(*words, "-o", path) == (0, "", "")
+    assert path.read_bytes().decode() == gen(*words)[1]
+    assert [*tmp_path.iterdir()] == [path]
+
+
+def test_link_to_a_file_stays(gen: Gen, tiny_run: Path, tmp_path: Path) -> None:
+    path, link = tmp_path / "texts", tmp_path / "link"
+    path.touch()
+    link.symlink_to(path)
+    assert gen("sample", tiny_run, "--length", 9, *SILENT, "-o", link)[0] == 0
+    assert link.is_symlink() and len(path.read_text()) == 10
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
+def test_device_is_written_at_once(gen: Gen, tiny_run: Path) -> None:
+    words = ("sample", tiny_run, "--length", 9, *SILENT)
+    assert gen(*words, "-o", "/dev/null")[0] == 0 and not Path("/dev/null").is_file()
+    fails(1, gen(*words, "-o", "/dev/full"), "No space left on device")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_stopped_command_leaves_the_file_as_it_was(
+    number: int, gen: Gen, tiny_run: Path, tmp_path: Path, warm_processes: None
+) -> None:
+    path = tmp_path / "texts"
+    path.write_text("former")
+    process = start("sample", tiny_run, "--count", 100_000, "--length", 500, *SILENT, "-o", path)
+    while process.poll() is None and not any(file.stat().st_size for file in tmp_path.iterdir() if file != path):
+        time.sleep(0.01)
+    process.send_signal(number)
+    err = process.communicate()[1].decode()
+    assert path.read_text() == "former"
+    if number == signal.SIGINT:
+        assert process.returncode == 1
+        one_line(err, f"stopped by Ctrl-C; {path} is as it was before")
+    assert gen("sample", tiny_run, "--length", 9, *SILENT, "-o", path)[0] == 0
+    assert [*tmp_path.iterdir()] == [path] and len(path.read_text()) == 10
+
+
+def test_files_that_cannot_be_written(gen: Gen, tiny_run: Path, tmp_path: Path) -> None:
+    fails(2, gen("sample", tiny_run, "-o", tmp_path), f"{tmp_path} is a folder; expected the name of a file")
+    fails(2, gen("sample", tiny_run, "-o", tmp_path / "no" / "t"), f"there is no folder {tmp_path / 'no'}; make it")
+    fails(2, gen("sample", tiny_run, "--length", 0, "-o", tmp_path / "t"), "--length 0 and --output: expected one of")
+    fails(2, gen("sample", tiny_run, "--unique", "-o", tmp_path / "t"), "--unique is for models of records")
+    assert not [*tmp_path.iterdir()]
 
 
 # -- stop strings on the command line -------------------------------------------------------------
