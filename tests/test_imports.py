@@ -19,6 +19,7 @@ from typing import NamedTuple
 import pytest
 
 import gentext
+from gentext.errors import MOVED_MODULES
 from gentext.manager import BUILTINS
 from gentext.training import INITIAL_WEIGHTS_MODULE
 
@@ -69,8 +70,9 @@ LAYERS = ("contracts", "files", "data", "sampling", "training", "library", "plug
 #: Modules that may import from a later layer: `python -m gentext` is the command line.
 IMPORT_EXCEPTIONS = {("gentext.__main__", "gentext.cli.app")}
 #: Names of later layers that modules of the engine may hold as strings: the list of built-in plugins, the folder
-#: in which the presets are, and the module behind ``--init-from``.
+#: in which the presets are, the module behind ``--init-from``, and modules that moved.
 STRING_EXCEPTIONS = {
+    "gentext.errors": {*MOVED_MODULES, *MOVED_MODULES.values()} - {"gentext.interrupts"},
     "gentext.manager": set(BUILTINS),
     "gentext.resolve": {"gentext.plugins"},
     "gentext.training": {INITIAL_WEIGHTS_MODULE},
