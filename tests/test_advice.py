@@ -49,7 +49,7 @@ def test_real_runs_reach_every_verdict() -> None:
 
 @pytest.mark.parametrize("name", [name for name in CURVES if CURVES[name]["verdict"] == "over-fitting"])
 def test_losses_and_growth_have_their_steps(name: str) -> None:
-    """The losses are those of the checkpoint that is kept, and the gap is the last: a reader could not subtract them."""
+    """The losses are those of the checkpoint that is kept, but the gap is the last: nobody could subtract them."""
     facts = stored_facts(name)
     last = facts.curve[-1].step
     for best in {point.step for point in facts.curve}:
