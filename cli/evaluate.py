@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from gentext.cli.links import FlagSpelling
 from gentext.completion import complete_models
-from gentext.console import progress, say, warn
+from gentext.console import progress, warn
 from gentext.errors import CorpusError, UsageError
 from gentext.held_out import held_out_path, read_held_out_repeats
 from gentext.library import TextModel, open_text_model
 from gentext.record_options import RecordOptions
+from gentext.record_scores import EncodedText, TextScorer, score_texts
 from gentext.run import HELD_OUT_FILE
 from gentext.settings import check_device
+from gentext.unknown_characters import UnknownCharacters
 
 
 def evaluate(
@@ -38,6 +40,7 @@ def evaluate(
         str | None, typer.Option(metavar="COLUMN", help="The column of the file that says how often a record counts.")
     ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out broken records, and count them.")] = False,
+    unknown: Annotated[str, typer.Option(help="Characters that are unknown: error or skip.")] = "error",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     no_verify: Annotated[bool, typer.Option("--no-verify", help="Open a file that does not fit its check.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
@@ -51,13 +54,14 @@ def evaluate(
 
     check_device(device)
     model = open_text_model(source, device, options={"verify": False} if no_verify else None)
+    characters = UnknownCharacters([model.bundle], unknown, FlagSpelling())
     if model.bundle.records is not None:
         if notebook:
             raise UsageError("--notebook: the notebook's formula is for one text, and this is a model of records")
         if weight is not None and text is None:
             raise UsageError("--weight is for a file of records; those that a run holds out count as in its training")
         options = RecordOptions(model.bundle.records.layout, weight=weight or "", skip_bad=skip_bad)
-        _evaluate_records(model, options, text, as_json)
+        _evaluate_records(model, options, text, characters, as_json)
         return
     if weight is not None:
         raise UsageError("--weight is for a model of records, and this is a model of one text")
@@ -73,10 +77,10 @@ def evaluate(
     whole_text = read_corpus(str(text)).text if notebook else ""
     pieces = cut_pieces(iter([whole_text]) if notebook else iter_text(str(text)), PIECE_SIZE)
     size = text.stat().st_size if text.is_file() else None
-    score = model.measure_pieces(pieces, corpus_name(str(text)), size)
+    score = model.measure_pieces(pieces, corpus_name(str(text)), size, characters)
     notebook_loss = None
     if notebook:
-        notebook_loss = model.notebook_score(whole_text)
+        notebook_loss = model.notebook_score(whole_text, unknown)
         if notebook_loss is None:
             warn(f"{text}: too short for --notebook, which needs a batch of 128 x 100 symbols")
     if as_json:
@@ -98,39 +102,39 @@ def evaluate(
         f"{score.nats_per_character:.4f} nats a character, {score.bits_per_character:.4f} bits, "
         f"perplexity {score.perplexity:.3f} ({score.characters:,} characters of {text}, one stream)"
     )
-    if score.unknown:
-        say(f"{score.unknown} characters are unknown to the model and count as its unknown symbol")
     if score.symbol_count != score.characters:
         print(f"{score.nats_per_symbol:.4f} nats a symbol ({score.symbol_count:,} symbols)")
     if notebook_loss is not None:
         print(f"{notebook_loss:.4f} by the notebook's formula (128 x 100 windows, last target wrapped)")
 
 
-def _evaluate_records(model: TextModel, options: RecordOptions, path: Path | None, as_json: bool) -> None:
+def _evaluate_records(
+    model: TextModel, options: RecordOptions, path: Path | None, characters: UnknownCharacters, as_json: bool
+) -> None:
     """Print the loss on records: those of a file, laid out as the model's were, or those that the run holds out."""
-    from gentext.data.corpus import corpus_name, iter_text
-    from gentext.data.records import RecordReader
+    from gentext.data.corpus import corpus_name
 
-    records: Iterable[tuple[str, int]]
+    scorer = TextScorer(model.whole_sequence_sampler(), characters)
+    records: Iterable[EncodedText[int]]
     if path is None:
         path = held_out_path(model.path)
-        records = read_held_out_repeats(path)
+        records = (EncodedText(repeats, text, [scorer.encode(text)]) for text, repeats in read_held_out_repeats(path))
     else:
-        reader = RecordReader(corpus_name(str(path)), iter_text(str(path), escape_errors=True), options)
-        records = ((record.text, record.repeats) for record in reader if record.repeats)
-    records, repeats_source = itertools.tee(records)
+        records = _encode_records(scorer, options, str(path))
     count = symbols = 0
     logprob = 0.0
     with progress("measuring the loss", None, "records") as bar:
-        scores = model.score_many(text for text, _ in records)
-        for score, (_, repeats) in zip(scores, repeats_source, strict=True):
-            count += repeats
-            symbols += repeats * len(score.tokens)
-            logprob += repeats * score.logprob
-            bar.advance(1)
+        for window in score_texts([scorer], records):
+            for repeats, [score] in window:
+                count += repeats
+                symbols += repeats * len(score.tokens)
+                logprob += repeats * score.logprob
+            bar.advance(len(window))
     if not count:
         raise CorpusError(f"{path}: no records to measure; name a file of records")
     nats, bits = -logprob / symbols, -logprob / count / math.log(2)
+    unknown = characters.count
+    characters.report(corpus_name(str(path)))
     if as_json:
         report = {
             "source": str(model.path),
@@ -139,10 +143,30 @@ def _evaluate_records(model: TextModel, options: RecordOptions, path: Path | Non
             "symbols": symbols,
             "nats_per_symbol": _finite(nats),
             "bits_per_record": _finite(bits),
+            "unknown": unknown,
         }
         print(json.dumps(report, indent=1))
         return
     print(f"{nats:.4f} nats a symbol, {bits:.4f} bits a record ({count:,} records of {path}, {symbols:,} symbols)")
+
+
+def _encode_records(scorer: TextScorer, options: RecordOptions, path: str) -> Iterator[EncodedText[int]]:
+    """Yield the records of a file, each with how many times it counts, in the tokens of a model.
+
+    Raises CorpusError for the first that cannot be measured.
+    """
+    from gentext.data.corpus import corpus_name, iter_text
+    from gentext.data.records import RecordReader
+
+    name = corpus_name(path)
+    for record in RecordReader(name, iter_text(path, escape_errors=True), options):
+        if not record.repeats:
+            continue
+        try:
+            tokens = scorer.encode(record.text)
+        except CorpusError as error:
+            raise CorpusError(f"{name}, line {record.line:,}: {error}") from None
+        yield EncodedText(record.repeats, record.text, [tokens])
 
 
 def _finite(figure: float) -> float | None:

@@ -9,14 +9,17 @@ from typing import Annotated, Any
 import typer
 
 from gentext.atomic import check_output
+from gentext.cli.links import FlagSpelling
 from gentext.completion import complete_models
-from gentext.console import say, warn
+from gentext.console import say
+from gentext.describe import tokenizer_of
 from gentext.errors import CorpusError, MissingExtra, UsageError, nearest
 from gentext.held_out import held_out_path, read_held_out
 from gentext.inspection import inspect_tokens, most_symbols, unit_names
 from gentext.library import TextModel, open_text_model
 from gentext.settings import check_device, check_threads
 from gentext.source import FILE_SAMPLER
+from gentext.unknown_characters import UnknownCharacters
 
 #: The most probable symbols of a position that a page has, at most.
 MAX_TOP = 20
@@ -38,6 +41,7 @@ def inspect(
     unit: Annotated[
         list[str] | None, typer.Option(help="Also show this hidden unit, such as h.0.12; may be repeated.")
     ] = None,
+    unknown: Annotated[str, typer.Option(help="Characters that are unknown: error or skip.")] = "error",
     sampler: Annotated[str, typer.Option(help="onnx or torch, or a plugin's.")] = FILE_SAMPLER,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int, typer.Option(help="Threads. Default: by the size of the file.")] = 0,
@@ -62,8 +66,14 @@ def inspect(
     model = open_text_model(source, device, sampler, options)
     _check_units(unit or [], unit_names(model.bundle))
     length = min(length, most_symbols(model.bundle))
-    name, beginning, is_cut = _read_text(model, file, text, length)
-    tokens = encode_text(model.bundle, _known_tokenizer(model, beginning, name), beginning)
+    characters = UnknownCharacters([model.bundle], unknown, FlagSpelling())
+    name, beginning, is_cut = _read_text(model, file, text, length, characters)
+    if not beginning:
+        raise CorpusError(f"{name}: no text to inspect")
+    tokenizer = tokenizer_of(model.bundle)
+    characters.count_replaced(beginning, tokenizer, f"{name}: ")
+    characters.report(name)
+    tokens = encode_text(model.bundle, tokenizer, beginning)
     if is_cut or len(tokens) > length:
         say(f"the first {min(len(tokens), length):,} symbols of {name} are read; --length takes more or fewer")
     inspection = inspect_tokens(model._sampler, tokens[:length], top)
@@ -104,41 +114,32 @@ def _check_units(chosen_names: list[str], names: list[str]) -> None:
             raise UsageError(f"--unit {name}: no such hidden unit; expected {expected}.{nearest(name, names)}")
 
 
-def _read_text(model: TextModel, file: str | None, text: str | None, length: int) -> tuple[str, str, bool]:
-    """Return the name of the text, its beginning of about ``length`` symbols, and whether it is longer."""
+def _read_text(
+    model: TextModel, file: str | None, text: str | None, length: int, characters: UnknownCharacters
+) -> tuple[str, str, bool]:
+    """Return the name of the text, its beginning of about ``length`` symbols, and whether it is longer.
+
+    Of ``characters`` it lacks those that are to be left out.
+    """
     from gentext.data.corpus import corpus_name, iter_text
 
     if text is not None:
-        return "the text", text, False
+        return "the text", characters.leave_out(text), False
     if file is None:
         held_out = held_out_path(model.path)
         if not held_out.is_file():
             raise CorpusError(f"{model.path} has no held-out text beside it; name a text file, or --text")
         if model.bundle.boundary is not None:  # one record: the model reads each from a fresh state
-            return held_out.stem, read_held_out(held_out)[0], False
+            return held_out.stem, characters.leave_out(read_held_out(held_out)[0]), False
         file = str(held_out)
     limit = length * max(1, *(len(symbol) for symbol in model.bundle.token_bytes))
     beginning = ""
     for piece in iter_text(file):
-        beginning += piece
-        if len(beginning) > limit:
-            return corpus_name(file), beginning[:limit], True
+        rest = piece
+        while rest and len(beginning) < limit:
+            room = limit - len(beginning)
+            beginning += characters.leave_out(rest[:room])
+            rest = rest[room:]
+        if rest:
+            return corpus_name(file), beginning, True
     return corpus_name(file), beginning, False
-
-
-def _known_tokenizer(model: TextModel, text: str, name: str) -> Any:
-    """Return the model's tokenizer. Raises CorpusError for characters that it does not know, and has no symbol for."""
-    from gentext.describe import tokenizer_of
-
-    if not text:
-        raise CorpusError(f"{name}: no text to inspect")
-    tokenizer = tokenizer_of(model.bundle)
-    positions = tokenizer.unknown_at(text)
-    if positions and tokenizer.unknown is None:
-        raise CorpusError(
-            f"{name}: {len(positions)} characters are not among the model's {tokenizer.vocab_size} symbols, first "
-            f"{text[positions[0]]!r} at position {positions[0]}; leave them out of the text"
-        )
-    if positions:
-        warn(f"{len(positions)} characters of {name} are unknown to the model, and read as its unknown symbol")
-    return tokenizer

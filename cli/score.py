@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from gentext.cli.links import FlagSpelling
 from gentext.completion import complete_models
 from gentext.library import TextModel, open_text_model
 from gentext.settings import check_device, check_threads
@@ -24,6 +25,7 @@ def score(
         Path | None, typer.Option(metavar="RUN", help="Another model: rows have the ratio of both.")
     ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out broken records, and count them.")] = False,
+    unknown: Annotated[str, typer.Option(help="Characters that are unknown: error or skip.")] = "error",
     table_format: Annotated[str, typer.Option("--format", help="jsonl, csv or parquet.")] = "jsonl",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write this file.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -43,8 +45,8 @@ def score(
     sampler_options: dict[str, Any] = {"verify": False} if no_verify else {}
     paths = [source] if against is None else [source, against]
     models: list[TextModel] = [open_text_model(path, device, options=sampler_options) for path in paths]
-    options = ScoreOptions(records, symbols, not no_text, skip_bad)
-    scoring = Scoring([model.whole_sequence_sampler() for model in models], options, threads)
+    options = ScoreOptions(records, symbols, not no_text, skip_bad, unknown)
+    scoring = Scoring([model.whole_sequence_sampler() for model in models], options, FlagSpelling(), threads)
     with open_output(output) as file:
         writer = make_writer(table_format, file, scoring.columns)
         for rows in scoring.rows(files):

@@ -87,6 +87,7 @@ Sampling
     record_writing  whole records in order, new and different where asked for
     record_output  records as text, JSON lines and CSV, and files of them
     record_requests  checks a request for records, and prepares them
+    unknown_characters  the characters of a text that a model does not know, where the text is measured
     score  the loss of a model on a text
     inspection  what a model thinks at each symbol of a text: probabilities and hidden units
     text_features  features of the places in a text, such as within quotes

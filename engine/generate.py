@@ -120,6 +120,13 @@ def make_tables(chain: Chain, bundle: Bundle) -> LinkArrays:
     return chain.table_arrays(tokenizer_of(bundle))
 
 
+def leave_out(text: str, positions: Sequence[int]) -> str:
+    """Return a text without the characters at these positions."""
+    is_kept = np.ones(len(text), np.bool_)
+    is_kept[list(positions)] = False
+    return "".join(itertools.compress(text, is_kept))
+
+
 def encode_prime(
     tokenizer: Tokenizer, text: str, policy: str, skip_option: str = "--unknown skip"
 ) -> tuple[Ids, str | None]:
@@ -134,9 +141,7 @@ def encode_prime(
         return tokenizer.encode(text), None
     first_unknown = f"{text[unknown_positions[0]]!r} at position {unknown_positions[0]}"
     if policy == "skip":
-        is_known = np.ones(len(text), np.bool_)
-        is_known[unknown_positions] = False
-        known_text = "".join(itertools.compress(text, is_known))
+        known_text = leave_out(text, unknown_positions)
         note = f"{len(unknown_positions)} characters of the prime are unknown and left out, first {first_unknown}"
         return tokenizer.encode(known_text), note
     if policy == "unknown" and tokenizer.unknown is not None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gentext.record_scores import TextScore
     from gentext.score import Score, TextLoss
     from gentext.searching import BestTexts, Searching, SearchOptions
+    from gentext.unknown_characters import UnknownCharacters
 
 
 class MeasuredModel(OpenModel):
@@ -74,43 +75,52 @@ class MeasuredModel(OpenModel):
         self.add_messages(searching.notes)
         return searching.result()
 
-    def score(self, text: str, name: str = "the text", *, progress: bool = False) -> Score:
+    def score(self, text: str, name: str = "the text", *, unknown: str = "error", progress: bool = False) -> Score:
         """Measure how well the model predicts a text: the log-probability of each symbol, and bits a character.
 
         ``name`` stands for the text in messages. With ``progress``, messages and a bar are printed
-        on stderr. A model with an unknown symbol reads characters that it does not know as that symbol. Raises
-        CorpusError when the text is empty, or when the model has no such symbol and meets such a character;
-        PluginError when the sampler gives no logits.
+        on stderr.
+
+        ``unknown`` decides about characters that the model does not know: ``skip`` leaves them out, and all figures are
+        those of the text without them; ``error`` reads them as the model's unknown symbol, if it has one. A message
+        says how many there were.
+
+        Raises UsageError for an impossible argument; CorpusError when there is no text, or an unknown character and no
+        symbol for it; PluginError when the sampler gives no logits.
         """
         from gentext.score import score_text  # `gen sample` does not need it
+        from gentext.unknown_characters import UnknownCharacters
 
         if not isinstance(text, str):
             raise UsageError(f"text = {text!r}: expected a text")
+        characters = UnknownCharacters([self.bundle], unknown)
         if progress:
-            return score_text(self._sampler, text, name)
+            return score_text(self._sampler, text, name, characters)
         with console.quiet() as messages:
-            score = score_text(self._sampler, text, name)
+            score = score_text(self._sampler, text, name, characters)
         self.add_messages(messages)
         return score
 
-    def score_many(self, texts: Iterable[str], *, workers: int = 0) -> Iterator[TextScore]:
+    def score_many(self, texts: Iterable[str], *, unknown: str = "error", workers: int = 0) -> Iterator[TextScore]:
         """Score texts, each read from a fresh state after the start symbol, as `gen score` does; in their order.
 
         In a model of records each text is a whole record, and its end counts too. ``texts`` may be any number: some
         16,384 are read together, those that begin alike once, and two or three times as many are in memory. The scores
         of a text are the same to the bit whatever texts stand beside it. ``workers`` is how many threads read, 0 for
-        one on each core.
+        one on each core. ``unknown`` is that of `score`; behind the last text a message says how many there were.
 
-        Raises, after the scores of all texts before it, UsageError for what is no text, and CorpusError for a
-        character that the model has no symbol for; PluginError when the sampler gives no logits.
+        Raises, after the scores of all texts before it, UsageError for what is no text, and CorpusError for an unknown
+        character without a symbol; UsageError for an impossible argument; PluginError when the sampler gives no logits.
         """
         from gentext.record_scores import EncodedText, TextScorer, score_texts
+        from gentext.unknown_characters import UnknownCharacters
 
         check_threads(workers, KEYWORD_SPELLING.assignment("workers", workers))
         if isinstance(texts, str):
             raise UsageError(f"texts = {texts!r}: expected several texts")
+        characters = UnknownCharacters([self.bundle], unknown)
         with console.quiet() as messages:
-            scorer = TextScorer(self.whole_sequence_sampler())
+            scorer = TextScorer(self.whole_sequence_sampler(), characters)
         self.add_messages(messages)
 
         def encode_texts() -> Iterator[EncodedText[int]]:
@@ -121,6 +131,9 @@ class MeasuredModel(OpenModel):
                     yield EncodedText(number, text, [scorer.encode(text)])
                 except CorpusError as error:
                     raise CorpusError(f"texts[{number}]: {error}") from None
+            with console.quiet() as messages:
+                characters.report("the texts")
+            self.add_messages(messages)
 
         windows = score_texts([scorer], encode_texts(), workers)
         return (score for window in windows for _, [score] in window)
@@ -139,17 +152,32 @@ class MeasuredModel(OpenModel):
             self._sequence_sampler = self._open_sequences()
         return self._sequence_sampler
 
-    def measure_pieces(self, pieces: Iterable[str], name: str, size: int | None = None) -> TextLoss:
-        """Measure the loss on a text of any length, which comes in pieces; see `gentext.score.measure_pieces`."""
-        from gentext.score import measure_pieces
+    def measure_pieces(
+        self,
+        pieces: Iterable[str],
+        name: str,
+        size: int | None = None,
+        characters: UnknownCharacters | None = None,
+    ) -> TextLoss:
+        """Measure the loss on a text of any length, which comes in pieces, and show how far it is.
 
-        return measure_pieces(self._sampler, pieces, name, size)
+        Each piece is turned into ids by itself, as in training. ``size`` is about how many bytes the text has, None
+        where nobody knows. ``characters`` and the errors are those of `gentext.score.score_text`.
+        """
+        from gentext.score import TextReader
 
-    def notebook_score(self, text: str) -> float | None:
+        reader = TextReader(self._sampler, pieces, name, characters)
+        for _ in reader.windows(size):
+            pass
+        loss = reader.loss()
+        reader.unknown.report(name)
+        return loss
+
+    def notebook_score(self, text: str, unknown: str = "error") -> float | None:
         """Return the loss on a text by the notebook's formula in nats a character; None when the text is too short."""
         from gentext.score import notebook_score
 
-        return notebook_score(self._sampler, text)
+        return notebook_score(self._sampler, text, unknown)
 
     def _search(self, prime: str, options: SearchOptions) -> Searching:
         """Return a search that has come to its end."""

@@ -26,12 +26,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gentext.describe import tokenizer_of
-from gentext.errors import CorpusError, FileFormatError, GenError, refuse_exit
+from gentext.errors import FileFormatError, GenError, refuse_exit
 from gentext.handover import check_ids
 from gentext.interfaces import OpenSampler
 from gentext.prefixes import RowStates, RowStepper, state_bytes
 from gentext.score import as_scored_model, positions_in_memory, token_losses
 from gentext.settings import cores
+from gentext.unknown_characters import UnknownCharacters
 
 __all__ = ["TextScore"]
 
@@ -60,9 +61,10 @@ class TextScore:
     """What a model thinks of a text that it reads from a fresh state."""
 
     text: str
+    """The text as it was given, with the characters that were left out."""
     tokens: Tokens = dataclasses.field(repr=False)
-    """The id of each symbol that is predicted, int64 [n]: those of the text; in a model of records, also the boundary
-    symbol, with which the record ends."""
+    """The id of each symbol that is predicted, int64 [n]: those of the text that the model reads; in a model of
+    records, also the boundary symbol, with which the record ends."""
     logprobs: Logprobs = dataclasses.field(repr=False)
     """Natural logarithm of the probability of each of them, float64 [n]."""
 
@@ -80,11 +82,11 @@ class TextScore:
 class TextScorer:
     """Encodes texts for one model, and reads windows of them. Raises PluginError for a sampler without logits."""
 
-    def __init__(self, sampler: OpenSampler) -> None:
+    def __init__(self, sampler: OpenSampler, characters: UnknownCharacters | None = None) -> None:
+        """``characters`` counts those that the model does not know, and decides about them."""
         model = as_scored_model(sampler)
         self.bundle = model.bundle
-        self.unknown = 0
-        """How many symbols of the texts were the unknown symbol."""
+        self.unknown = characters or UnknownCharacters([self.bundle])
         self._stepper = RowStepper(model, model.bundle, FEWEST_ROWS)
         self._tokenizer = tokenizer_of(self.bundle)
         boundary = self.bundle.boundary
@@ -96,17 +98,17 @@ class TextScorer:
         return max(1, min(WINDOW_TEXTS, STATE_BYTES // max(1, state_bytes(self.bundle))))
 
     def encode(self, text: str) -> Tokens:
-        """Return the tokens of a text that are predicted. Raises CorpusError for a character without a symbol."""
-        name, unknown = self.bundle.tokenizer.name, self.bundle.tokenizer.unknown
+        """Return the tokens of a text that are predicted. Raises CorpusError where an unknown character is an error."""
+        name, unknown_symbol = self.bundle.tokenizer.name, self.bundle.tokenizer.unknown
+        text = self.unknown.leave_out(text)
         with refuse_exit(f"the tokenizer {name!r}"):
             try:
                 ids = check_ids(name, self._tokenizer.encode(text), self.bundle.vocab_size)
             except GenError:
-                if unknown is None and (positions := self._tokenizer.unknown_at(text)):
-                    raise CorpusError(self._describe_unknown(text, positions)) from None
+                self.unknown.count_replaced(text, self._tokenizer)  # raises the error of an unknown character
                 raise
-        if unknown is not None:
-            self.unknown += int(np.count_nonzero(ids == unknown))
+        if unknown_symbol is not None:
+            self.unknown.count += int(np.count_nonzero(ids == unknown_symbol))
         return np.concatenate([ids, self._tail], dtype=np.int64)
 
     def read_window(self, texts: Sequence[Tokens], executor: Executor) -> list[Logprobs]:
@@ -169,12 +171,6 @@ class TextScorer:
         open_count = sum(node.is_open for node in nodes)
         # Copies, where a part would keep the states of all rows in memory.
         return logprobs, [state if open_count == row_count else state[:open_count].copy() for state in new_states]
-
-    def _describe_unknown(self, text: str, positions: Sequence[int]) -> str:
-        return (
-            f"{len(positions)} characters are not among the model's {self._tokenizer.vocab_size} symbols, first "
-            f"{text[positions[0]]!r} at position {positions[0]}"
-        )
 
 
 def call_shape(begin: int, vocab_size: int) -> tuple[int, int]:

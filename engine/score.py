@@ -17,6 +17,7 @@ from gentext.errors import CorpusError, FileFormatError, PluginError, refuse_exi
 from gentext.handover import check_ids, describe_sampler
 from gentext.interfaces import Ids, OpenSampler, Tokenizer
 from gentext.stepping import ModelState, StepModel
+from gentext.unknown_characters import UnknownCharacters
 
 __all__ = ["Score"]
 
@@ -54,13 +55,13 @@ class TextLoss:
     """How well a model predicts a text that it reads from beginning to end, always knowing the true text so far."""
 
     characters: int
-    """How many characters the text has."""
+    """How many characters the text has that the model reads; those that were left out do not count."""
     symbol_count: int
     """How many symbols it consists of; with most models, one for each character."""
     nats: float
     """The loss of the whole text, summed."""
     unknown: int
-    """How many characters the model does not know; its unknown symbol stands for them."""
+    """How many characters the model does not know: they were left out, or its unknown symbol stands for them."""
 
     @property
     def nats_per_symbol(self) -> float:
@@ -89,47 +90,45 @@ class Score(TextLoss):
     """The loss of a text, and what the model thought of each of its symbols."""
 
     text: str = dataclasses.field(repr=False)
+    """The text as it was given, with the characters that were left out."""
     symbols: list[str] = dataclasses.field(repr=False)
-    """The symbols that the text consists of, in order."""
+    """The symbols that the model reads, in order."""
     logprobs: NDArray[np.float64] = dataclasses.field(repr=False)
     """Natural logarithm of the probability that the model gave to each symbol: float64 [len(symbols)]."""
 
 
-def score_text(sampler: OpenSampler, text: str, name: str = "the text") -> Score:
+def score_text(
+    sampler: OpenSampler, text: str, name: str = "the text", characters: UnknownCharacters | None = None
+) -> Score:
     """Measure the loss of an opened sampler's model on a text; ``name`` stands for the text in messages.
 
-    Raises CorpusError when the text is empty or has characters that the model has no symbol for, FileFormatError when
-    the loss is not a number, PluginError when the sampler gives no logits.
+    ``characters`` counts those that the model does not know, and decides about them; by default they are an error,
+    unless the model has an unknown symbol.
+
+    Raises CorpusError when there is no text or an unknown character is an error, FileFormatError when the loss is not
+    a number, PluginError when the sampler gives no logits.
     """
-    reader = TextReader(sampler, [text], name)
+    reader = TextReader(sampler, [text], name, characters)
     windows = list(reader.windows(len(text.encode("utf-8", "surrogatepass"))))
     vocabulary = [readable_symbol(symbol) for symbol in reader.model.bundle.token_bytes]
     symbols = [vocabulary[token] for tokens, _ in windows for token in tokens.tolist()]
     figures = dataclasses.asdict(reader.loss())
+    reader.unknown.report(name)
     return Score(**figures, text=text, symbols=symbols, logprobs=-np.concatenate([losses for _, losses in windows]))
-
-
-def measure_pieces(sampler: OpenSampler, pieces: Iterable[str], name: str, size: int | None = None) -> TextLoss:
-    """Measure the loss on a text of any length, which comes in pieces, and show how far it is.
-
-    Each piece is turned into ids by itself, as in training. Errors are those of `score_text`.
-
-    :param size: about how many bytes the text has; None where nobody knows.
-    """
-    reader = TextReader(sampler, pieces, name)
-    for _ in reader.windows(size):
-        pass
-    return reader.loss()
 
 
 class TextReader:
     """Reads a text piece by piece, and sums what `TextLoss` holds."""
 
-    def __init__(self, sampler: OpenSampler, pieces: Iterable[str], name: str) -> None:
+    def __init__(
+        self, sampler: OpenSampler, pieces: Iterable[str], name: str, characters: UnknownCharacters | None = None
+    ) -> None:
+        """``characters`` is that of `score_text`."""
         self.model = as_scored_model(sampler)
+        self.unknown = characters or UnknownCharacters([self.model.bundle])
         self._sampler, self._pieces, self._name = sampler, pieces, name
         self._tokenizer = tokenizer_of(self.model.bundle)
-        self._characters = self._bytes = self._symbol_count = self._unknown = 0
+        self._characters = self._bytes = self._symbol_count = 0
         self._nats = 0.0
         self._unmeasured: Ids = np.empty(0, np.int64)
         """The ids that were encoded, and whose losses are not known yet."""
@@ -156,35 +155,28 @@ class TextReader:
             raise FileFormatError(
                 "the model's loss is not a number (NaN): its weights are damaged; export or train it again"
             )
-        return TextLoss(self._characters, self._symbol_count, self._nats, self._unknown)
+        return TextLoss(self._characters, self._symbol_count, self._nats, self.unknown.count)
 
     def _encode_pieces(self) -> Iterator[Ids]:
         for piece in self._pieces:
-            self._unknown += self._count_unknown(piece)
-            self._characters += len(piece)
             self._bytes += len(piece.encode("utf-8", "surrogatepass"))
-            tokens = encode_text(self.model.bundle, self._tokenizer, piece)
+            text = self.unknown.leave_out(piece)
+            with refuse_exit(f"the tokenizer {self.model.bundle.tokenizer.name!r}"):
+                self.unknown.count_replaced(text, self._tokenizer, f"{self._name}: ", self._characters)
+            self._characters += len(text)
+            tokens = encode_text(self.model.bundle, self._tokenizer, text)
             self._symbol_count += len(tokens)
             self._unmeasured = np.append(self._unmeasured, tokens)
             yield tokens
 
-    def _count_unknown(self, piece: str) -> int:
-        """Return how many characters of a piece have no symbol. Raises CorpusError if no unknown symbol serves."""
-        tokenizer = self._tokenizer
-        with refuse_exit(f"the tokenizer {self.model.bundle.tokenizer.name!r}"):
-            positions = tokenizer.unknown_at(piece)
-        if positions and tokenizer.unknown is None:
-            raise CorpusError(
-                f"{self._name}: {len(positions)} characters are not among the model's {tokenizer.vocab_size} symbols, "
-                f"first {piece[positions[0]]!r} at position {self._characters + positions[0]}; leave them out of the "
-                f"text"
-            )
-        return len(positions)
 
+def notebook_score(sampler: OpenSampler, text: str, unknown: str = "error") -> float | None:
+    """Return the notebook's validation loss (see `notebook_loss`) on a text, in nats a character.
 
-def notebook_score(sampler: OpenSampler, text: str) -> float | None:
-    """Return the notebook's validation loss (see `notebook_loss`) on a text, in nats a character."""
+    ``unknown`` is the policy of `UnknownCharacters`.
+    """
     model = as_scored_model(sampler)
+    text = UnknownCharacters([model.bundle], unknown).leave_out(text)
     tokens = encode_text(model.bundle, tokenizer_of(model.bundle), text)
     with refuse_exit(describe_sampler(sampler)):
         loss = notebook_loss(model, tokens, model.bundle.vocab_size)

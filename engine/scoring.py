@@ -10,13 +10,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from gentext.bundle import readable_symbol
-from gentext.console import progress, say, warn
+from gentext.console import progress, warn
 from gentext.errors import CorpusError, UsageError
 from gentext.file_names import readable_name
 from gentext.interfaces import OpenSampler
+from gentext.parameters import Spelling
 from gentext.record_options import RecordOptions
 from gentext.record_scores import EncodedText, TextScore, TextScorer, score_texts
 from gentext.score import TextReader
+from gentext.unknown_characters import UnknownCharacters
 
 #: A row: the name of a column -> a number or a text.
 Row = dict[str, Any]
@@ -39,15 +41,20 @@ class ScoreOptions:
     """Whether the row of a record has its text."""
     skip_bad: bool = False
     """Leave out records that cannot be scored, and count them."""
+    unknown: str = "error"
+    """The policy of `gentext.unknown_characters.UnknownCharacters`."""
 
 
 class Scoring:
     """The scores of files by one model, or by two of which the second is compared.
 
-    Raises UsageError for options that do not fit the models.
+    Where unknown characters are left out, what either model does not know is left out for both.
+    Raises UsageError for an impossible option, and for options that do not fit the models.
     """
 
-    def __init__(self, samplers: Sequence[OpenSampler], options: ScoreOptions, workers: int = 0) -> None:
+    def __init__(
+        self, samplers: Sequence[OpenSampler], options: ScoreOptions, spelling: Spelling, workers: int = 0
+    ) -> None:
         self.options = options
         self._samplers, self._workers = samplers, workers
         bundles = [sampler.bundle for sampler in samplers]
@@ -67,6 +74,7 @@ class Scoring:
                 "symbols cannot be compared; leave out --symbols"
             )
         self._names = [readable_symbol(symbol) for symbol in first.token_bytes]
+        self._unknown = [UnknownCharacters(bundles, options.unknown, spelling) for _ in bundles]
 
     @property
     def columns(self) -> dict[str, type]:
@@ -100,7 +108,10 @@ class Scoring:
         for number, source in enumerate(sources):
             name, file_column = _shown_name(source), {"file": readable_name(source)}
             pieces = itertools.tee(cut_pieces(iter_text(source), PIECE_SIZE), len(self._samplers))
-            readers = [TextReader(sampler, text, name) for sampler, text in zip(self._samplers, pieces, strict=True)]
+            readers = [
+                TextReader(sampler, text, name, unknown)
+                for sampler, text, unknown in zip(self._samplers, pieces, self._unknown, strict=True)
+            ]
             size = _total_size([source])
             position = 0
             for windows in itertools.zip_longest(*(reader.windows(size) for reader in readers)):
@@ -113,11 +124,11 @@ class Scoring:
             if not self.options.by_symbol:
                 figures = self._figures([-loss.nats for loss in losses])
                 yield [{"number": number, "symbols": losses[0].symbol_count} | figures | file_column]
-            _report_unknown(losses[0].unknown)
+            self._unknown[0].report(name)
 
     def _record_rows(self, sources: Sequence[str], layout: RecordOptions) -> Iterator[list[Row]]:
         """Score each record from a fresh state."""
-        scorers = [TextScorer(sampler) for sampler in self._samplers]
+        scorers = [TextScorer(*pair) for pair in zip(self._samplers, self._unknown, strict=True)]
         with progress("scoring", None, "symbols") as bar:
             reader = _RecordEncoder(sources, layout, scorers)
             number = 0
@@ -128,7 +139,6 @@ class Scoring:
                 number += len(window)
         if reader.bad:
             warn(f"{reader.bad:,} records with characters that the model does not know were left out")
-        _report_unknown(scorers[0].unknown)
 
     def _window_rows(self, number: int, window: Sequence[tuple[int, list[TextScore]]]) -> Iterator[list[Row]]:
         """Yield the rows of records, the first of which has a number, with the line of each."""
@@ -183,9 +193,10 @@ class _RecordEncoder:
                 try:
                     tokens = [scorer.encode(record.text) for scorer in self._scorers]
                 except CorpusError as error:
-                    self._leave_out(f"{name}, line {record.line:,}: {error}")
+                    self._leave_out(f"{name}, line {record.line:,}", error)
                     continue
                 yield EncodedText(record.line, record.text, tokens)
+            self._scorers[0].unknown.report(name)
 
     def _count_bytes(self, source: str) -> Iterator[str]:
         from gentext.data.corpus import iter_text
@@ -199,12 +210,12 @@ class _RecordEncoder:
         """Estimate how many symbols all files have, from those that were scored; None where their size is unknown."""
         return self._size * symbols / self._bytes_read if self._size and self._bytes_read else None
 
-    def _leave_out(self, problem: str) -> None:
+    def _leave_out(self, place: str, problem: CorpusError) -> None:
         if not self._layout.skip_bad:
-            raise CorpusError(f"{problem}. --skip-bad leaves such records out and counts them") from None
+            raise CorpusError(f"{place}: {problem}. --skip-bad leaves such records out and counts them") from None
         self.bad += 1
         if self.bad <= SHOWN_BAD:
-            warn(f"{problem}: left out")
+            warn(f"{place}: left out: {problem}")
 
 
 def _shown_name(source: str) -> str:
@@ -216,8 +227,3 @@ def _total_size(sources: Sequence[str]) -> int | None:
     if not all(os.path.isfile(source) and not source.endswith(".gz") for source in sources):
         return None
     return sum(map(os.path.getsize, sources))
-
-
-def _report_unknown(count: int) -> None:
-    if count:
-        say(f"{count:,} characters are unknown to the model and count as its unknown symbol")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import notebook_batches
+from helpers import fails, notebook_batches
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -159,6 +159,25 @@ def test_loss_at_the_end_of_training_is_that_of_gen_eval(gen: Callable[..., Any]
     assert code == 0
     assert json.loads(out)["notebook_formula"] is None
     assert "too short for --notebook" in err
+
+
+def test_unknown_characters_are_left_out(
+    gen: Callable[..., Any], tiny_run: Path, tiny_records_run: Path, tmp_path: Path
+) -> None:
+    """Of a text and of records; the loss is that of what is left."""
+    clean, text = tmp_path / "clean.txt", tmp_path / "text.txt"
+    # A batch for the notebook's formula, in records of some length.
+    clean.write_text("ab bad cab. a bee\n" * 800, encoding="utf-8")
+    text.write_text("é" + clean.read_text("utf-8").replace("bee\n", "beeß\n", 2), encoding="utf-8")
+    for run, options in ((tiny_run, ["--notebook"]), (tiny_records_run, [])):
+        fails(1, gen("eval", run, text), "text", "first 'é' at position 0; use --unknown skip to leave out")
+        code, out, err = gen("eval", run, text, "--json", "--unknown", "skip", *options)
+        assert code == 0, err
+        assert "3 characters of text are unknown to the model and left out" in err
+        report, expected = json.loads(out), json.loads(gen("eval", run, clean, "--json", *options)[1])
+        assert report == {**expected, "text": str(text), "unknown": 3}
+    fails(1, gen("eval", tiny_records_run, text), "text, line 1: ")
+    fails(2, gen("eval", tiny_run, text, "--unknown", "unknown"), "--unknown unknown: expected error or skip")
 
 
 def test_large_vocabularies_are_read_in_shorter_windows(model: LSTMModel, monkeypatch: pytest.MonkeyPatch) -> None:

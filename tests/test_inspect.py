@@ -89,10 +89,13 @@ def test_where_texts_come_from(tiny_run: Path, tmp_path: Path, gen: Gen) -> None
         (("--text", "bacca"), b"", 5),
         (("--length", 30), b"", 30),
         (("-", "--length", 3), b"ab. " * 99, 3),
+        (("--text", "ba世cca", "--unknown", "skip"), b"", 5),
+        (("-", "--length", 3, "--unknown", "skip"), "世a世b.世 ".encode() * 99, 3),
     ):
         code, out, err = gen("inspect", tiny_run, *words, "-o", page, stdin=stdin)
         assert code == 0, err
         assert f" reads {expected} symbols" in out and ("--length takes more" in err) == ("--length" in words)
+        assert ("are unknown to the model and left out" in err) == ("--unknown" in words)
         assert len(numbers(page_data(page)["tokens"], "<u4")) == expected
 
 
@@ -102,7 +105,8 @@ def test_where_texts_come_from(tiny_run: Path, tmp_path: Path, gen: Gen) -> None
         ((), 2, "expected -o PAGE.html"),
         (("-o", "{tmp}/p.html", "--text", "a", "-"), 2, "expected one of them"),
         (("-o", "{tmp}/p.html", "--text", ""), 1, "no text to inspect"),
-        (("-o", "{tmp}/p.html", "--text", "ab世"), 1, "first '世' at position 2"),
+        (("-o", "{tmp}/p.html", "--text", "ab世"), 1, "first '世' at position 2; use --unknown skip to leave out"),
+        (("-o", "{tmp}/p.html", "--text", "世", "--unknown", "skip"), 1, "no text to inspect"),
         (("-o", "{tmp}/p.html", "--text", "a", "--length", "0"), 2, "--length 0: expected 1 or more"),
         (("-o", "{tmp}/p.html", "--text", "a", "--top", "0"), 2, "--top 0: expected 1 to 20"),
         (("-o", "{tmp}/p.html", "--text", "a", "--unit", "c.0.99"), 2, "--unit c.0.99: no such hidden unit"),

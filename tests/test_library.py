@@ -229,6 +229,13 @@ def test_score_is_that_of_gen_eval(model: gentext.TextModel, gen: Gen, tiny_run:
     assert score.bits_per_character == score.nats_per_character / math.log(2)
 
 
+def test_score_leaves_out_unknown_characters(model: gentext.TextModel) -> None:
+    expected, score = model.score("abba"), model.score("aZbbéaé", unknown="skip")
+    assert (score.text, score.unknown, score.characters) == ("aZbbéaé", 3, 4)
+    assert (score.symbols, score.logprobs.tolist()) == (expected.symbols, expected.logprobs.tolist())
+    assert "3 characters of the text are unknown to the model and left out" in model.messages
+
+
 def test_score_and_write_agree(model: gentext.TextModel) -> None:
     [written] = model.write_many(length=50, seed=3)
     score = model.score(written.text)
@@ -299,8 +306,14 @@ def test_wrong_requests(model: gentext.TextModel) -> None:
         model.write("aZ")
     with pytest.raises(UnknownComponent, match=r"no strategy 'top_kk'"):
         model.write(chain=["top_kk"])
-    with pytest.raises(CorpusError, match=r"^the text: 1 characters are not among the model's 19 symbols"):
+    with pytest.raises(
+        CorpusError, match=r"^the text: 1 characters are not among the model's 19 symbols.* use unknown = 'skip' to"
+    ):
         model.score("aZ")
+    with pytest.raises(UsageError, match=r"^unknown = 'no': expected error or skip$"):
+        model.score("a", unknown="no")
+    with pytest.raises(CorpusError, match=r"^the text: no text to measure$"):
+        model.score("Z", unknown="skip")
     with pytest.raises(CorpusError, match=r"^the text: no text to measure$"):
         model.score("")
 

@@ -128,6 +128,12 @@ def test_arguments_of_score_many(tiny_run: Path) -> None:
     assert next(scores).text == "name"
     with pytest.raises(CorpusError, match=r"texts\[1\]: 2 characters .* first 'ï' at position 2"):
         next(scores)
+    with pytest.raises(UsageError, match=r"^unknown = 'no': expected error or skip$"):
+        model.score_many(["name"], unknown="no")
+    [score] = model.score_many(["naïmée"], unknown="skip")
+    [expected] = model.score_many(["name"])
+    assert (score.text, score.logprob) == ("naïmée", expected.logprob)
+    assert model.messages[-1] == "2 characters of the texts are unknown to the model and left out"
 
 
 # -- the command --------------------------------------------------------------------------------
@@ -214,6 +220,46 @@ def test_bad_records(gen: Gen, tiny_records_run: Path, tmp_path: Path) -> None:
     fails(2, gen(*score, "-", "--records", "rows", stdin=source), "--records rows")
     fails(2, gen(*score, "-", "-o", tmp_path, stdin=source), "is a folder")
     fails(2, gen(*score, "-", "-o", tmp_path / "no" / "file", stdin=source), "there is no folder")
+
+
+def test_unknown_characters_of_records_are_left_out(gen: Gen, tiny_run: Path, tmp_path: Path) -> None:
+    """The row has the record as it stands, and the figures of what is left; other bad records stay bad."""
+    expected = list(load(tiny_run).score_many([LINES[0], "name"]))
+    lines, table = tmp_path / "lines.jsonl", tmp_path / "table.csv"
+    texts = [f"é{LINES[0]}", "naßméeé"]
+    lines.write_text("\n".join([json.dumps({"name": texts[0]}), "{", json.dumps({"name": texts[1]})]), encoding="utf-8")
+    table.write_text(f'id,name\n1,"{texts[0]}"\n2\n3,{texts[1]}\n', encoding="utf-8")
+    for file, layout in ((lines, "jsonl:name"), (table, "csv:name")):
+        score = ["score", tiny_run, file, "--records", layout]
+        fails(1, gen(*score), "first 'é' at position 0; use --unknown skip to leave out", "--skip-bad")
+        code, out, err = gen(*score, "--skip-bad")
+        assert (code, out) == (0, "")
+        assert "use --unknown skip" in err and "2 records with characters" in err
+        fails(1, gen(*score, "--unknown", "skip"), "--skip-bad")
+        code, out, err = gen(*score, "--unknown", "skip", "--skip-bad")
+        assert code == 0, err
+        assert [(row["text"], row["logprob"], row["symbols"]) for row in json_rows(out)] == [
+            (text, score.logprob, len(score.tokens)) for text, score in zip(texts, expected, strict=True)
+        ]
+        assert f"4 characters of {file} are unknown to the model and left out" in err
+        assert "1 broken records were left out" in err and "records with characters" not in err
+
+
+def test_unknown_characters_of_two_models(gen: Gen, tiny_run: Path, tiny_records_run: Path, tmp_path: Path) -> None:
+    """What one model does not know is left out for both, in records and in texts."""
+    other_text, other_run = tmp_path / "other.txt", tmp_path / "other"
+    other_text.write_text("abé " * 500, encoding="utf-8")
+    code, _, err = gen("train", other_text, "--run", other_run, "--steps", 1, "--set", "model.hidden=8")
+    assert code == 0, err
+    for source, options in (("aébca\n", ["--records", "lines"]), ("aébca", [])):
+        models = ["score", tiny_run, "-", "--against", other_run, "--unknown", "skip", *options]
+        code, out, err = gen(*models, stdin=source.encode())
+        assert code == 0, err
+        [row] = json_rows(out)
+        assert row["symbols"] == 3
+        for column, run in (("logprob", tiny_run), ("logprob_against", other_run)):
+            assert row[column] == pytest.approx(-gentext.load(run / "model.onnx").score("aba").nats, rel=1e-5)
+        assert "2 characters of standard input are unknown to the model and left out" in err
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals and pipes of POSIX")

@@ -166,6 +166,7 @@ def test_scores(server: ServerProcess, model: gentext.TextModel) -> None:
     answer = server.post("/score", text="abba cab.").json()
     assert answer["logprob"] == pytest.approx(-model.score("abba cab.").nats)
     assert len(answer["token_logprobs"]) == 9
+    assert server.post("/score", text="abb\u2603a cab.", unknown="skip").json() == {**answer, "unknown": 1}
     echo = server.complete(prompt="abba cab.", max_tokens=0, echo=True, logprobs=0)
     [choice] = echo["choices"]
     assert choice["text"] == "abba cab." and len(choice["logprobs"]["token_logprobs"]) == 9

@@ -110,3 +110,5 @@ def test_score_of_a_record(server: ServerProcess, model: gentext.TextModel) -> N
     assert server.post("/score", text=best.text).json()["logprob"] == pytest.approx(best.logprob, abs=1e-4)
     refused = server.post("/score", text="a\u2603")
     assert refused.status_code == 400 and "\u2603" in refused.json()["error"]["message"]
+    answer = server.post("/score", text="a\u2603b", unknown="skip").json()
+    assert answer == {**server.post("/score", text="ab").json(), "unknown": 1}

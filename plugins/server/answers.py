@@ -14,8 +14,10 @@ from gentext.library import TextModel
 from gentext.plugins.server.messages import BestJob, ScoreJob
 from gentext.plugins.server.texts import RequestSpelling
 from gentext.record_scores import EncodedText, TextScorer, score_texts
+from gentext.score import score_text
 from gentext.searching import SearchOptions
 from gentext.session import runtime_version
+from gentext.unknown_characters import UnknownCharacters
 
 
 class SearchEnd(Exception):
@@ -73,8 +75,9 @@ def answer_job(model: TextModel, job: ScoreJob | BestJob, is_unwanted: Callable[
 
 def _answer_score(model: TextModel, job: ScoreJob) -> dict[str, Any]:
     if model.bundle.records is not None:
-        return _score_record(model, job.text)
-    score = model.score(job.text)
+        return _score_record(model, job)
+    characters = UnknownCharacters([model.bundle], job.unknown)
+    score = score_text(model._sampler, job.text, characters=characters)
     return {
         "logprob": -score.nats,
         "characters": score.characters,
@@ -85,16 +88,18 @@ def _answer_score(model: TextModel, job: ScoreJob) -> dict[str, Any]:
     }
 
 
-def _score_record(model: TextModel, text: str) -> dict[str, Any]:
+def _score_record(model: TextModel, job: ScoreJob) -> dict[str, Any]:
     """Score a text as a whole record: its end counts too, and it may be empty."""
-    scorer = TextScorer(model._sampler)
+    characters = UnknownCharacters([model.bundle], job.unknown)
+    text = characters.leave_out(job.text)
+    scorer = TextScorer(model._sampler, characters)
     [[(_, [score])]] = score_texts([scorer], [EncodedText(None, text, [scorer.encode(text)])], workers=1)
     symbols = model.symbols
     return {
         "logprob": score.logprob,
         "characters": len(text),
         "bits_per_character": score.bits / len(text) if text else None,
-        "unknown": scorer.unknown,
+        "unknown": characters.count,
         "tokens": [symbols[token] for token in score.tokens.tolist()],
         "token_logprobs": score.logprobs.tolist(),
     }

@@ -56,6 +56,8 @@ class ScoreJob(msgspec.Struct, tag=True):
 
     number: int
     text: str
+    unknown: str = "error"
+    """The policy of `gentext.TextModel.score`."""
 
 
 class BestJob(msgspec.Struct, tag=True):

@@ -78,6 +78,7 @@ class ScoreFields(msgspec.Struct, forbid_unknown_fields=True):
 
     text: str
     model: str | None = None
+    unknown: str = "error"
 
 
 class BestFields(msgspec.Struct, forbid_unknown_fields=True):
@@ -265,7 +266,7 @@ def read_score(body: Mapping[str, Any], limits: Limits) -> tuple[str | None, Sco
     """Return the name of the model, and the job."""
     fields = read_fields(body, ScoreFields)
     check_size("text", len(fields.text), limits.prompt, "characters")
-    return fields.model, ScoreJob(0, fields.text)
+    return fields.model, ScoreJob(0, fields.text, fields.unknown)
 
 
 def read_best(body: Mapping[str, Any], limits: Limits) -> tuple[str | None, BestJob]:
