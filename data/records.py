@@ -69,7 +69,7 @@ class RecordReader:
         if self.broken and not self._was_read:
             warn(f"{self._name}: {self.broken:,} broken records were left out")
         if is_empty:
-            raise CorpusError(f"{self._name}: no records; expected some for --records {self._options.layout}")
+            raise CorpusError(f"{self._name}: no records; expected some in the layout {self._options.layout}")
         self._was_read = True
 
     def _read_lines(self) -> Iterator[Record]:
@@ -92,7 +92,7 @@ class RecordReader:
         if not separator_count:
             raise CorpusError(
                 f"{self._name}: no line is {self._options.argument!r}, so all of it is one record; "
-                f"name the line between two records with --records sep:TEXT"
+                f"name the line between two records with the layout sep:TEXT"
             )
 
     def _join_between(self, separator: str, observe: Callable[[str], str] = str) -> Iterator[Record]:
@@ -213,7 +213,7 @@ class RecordReader:
         """Count a broken record, or raise CorpusError for it."""
         if not self._options.skip_bad:
             raise CorpusError(
-                f"{self._name}, line {line:,}: {error}. --skip-bad leaves broken records out and counts them"
+                f"{self._name}, line {line:,}: {error}. skip_bad leaves broken records out and counts them"
             ) from None
         self.broken += 1
         if self.broken <= SHOWN_BROKEN and not self._was_read:

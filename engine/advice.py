@@ -37,7 +37,7 @@ def before_training(
     if held_out < MIN_HELD_OUT_SYMBOLS:
         lines.append(
             f"the held-out text has only {held_out:,} symbols: its loss will be noisy. "
-            f"A longer text or a larger --val-frac helps"
+            f"A longer text or a larger val_frac helps"
         )
     if is_endless:
         return lines

@@ -177,15 +177,15 @@ def parse_setting(text: str) -> ConfigTable:
     path, has_equals, setting_text = text.partition("=")
     parts = path.strip().split(".")
     if not has_equals or len(parts) < 2 or not all(parts):
-        raise ConfigError(f"--set {text}: expected section.key=value, for example --set model.hidden=256")
+        raise ConfigError(f"setting {text}: expected section.key=value, for example model.hidden=256")
     if len(parts) > MAX_DEPTH:
-        raise ConfigError(f"--set {text[:40]}...: {len(parts)} keys within each other; expected section.key=value")
+        raise ConfigError(f"setting {text[:40]}...: {len(parts)} keys within each other; expected section.key=value")
     try:
         setting: Any = _parse_toml(f"value = {setting_text}")["value"]
     except _TOMLSyntaxError:
         setting = setting_text.strip()
     except ValueError as error:
-        raise ConfigError(f"--set {text[:40]}...: {error}") from None
+        raise ConfigError(f"setting {text[:40]}...: {error}") from None
     table: ConfigTable = {parts[-1]: setting}
     for part in reversed(parts[:-1]):
         table = {part: table}

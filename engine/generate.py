@@ -128,7 +128,7 @@ def leave_out(text: str, positions: Sequence[int]) -> str:
 
 
 def encode_prime(
-    tokenizer: Tokenizer, text: str, policy: str, skip_option: str = "--unknown skip"
+    tokenizer: Tokenizer, text: str, policy: str, skip_option: str = "unknown = 'skip'"
 ) -> tuple[Ids, str | None]:
     """Encode a prime. ``policy`` decides about characters that the model does not know.
 

@@ -17,7 +17,6 @@ from gentext.errors import UsageError, refuse_exit
 from gentext.handover import check_opened
 from gentext.interfaces import Sampler
 from gentext.manager import host
-from gentext.parameters import KEYWORD_SPELLING
 from gentext.settings import check_device, check_threads
 from gentext.source import FILE_SAMPLER, find_source, openable_sources
 from gentext.text_model import TextModel, TextStream
@@ -46,8 +45,8 @@ def load(
     """
     if not isinstance(path, str | os.PathLike | None):
         raise UsageError(f"path = {path!r}: expected the path of a run or of an .onnx file")
-    check_device(device, KEYWORD_SPELLING.assignment("device", device))
-    check_threads(threads, KEYWORD_SPELLING.assignment("threads", threads))
+    check_device(device)
+    check_threads(threads)
     sampler_options = dict(options or {})
     if threads:
         sampler_options["threads"] = threads

@@ -40,7 +40,7 @@ class RunLock(contextlib.ExitStack):
             self.enter_context(FileLock(path).acquire(timeout=LOCK_TIMEOUT))
         except Timeout:
             raise RunError(
-                f"{folder}: another process trains this run; wait for its end, or name another folder with --run"
+                f"{folder}: another process trains this run; wait for its end, or name another folder for the run"
             ) from None
         except (OSError, NotImplementedError) as error:  # some versions of filelock raise the second for ENOSYS
             if isinstance(error, OSError) and error.errno not in NO_LOCKS_ERRORS:

@@ -10,7 +10,6 @@ from gentext import console
 from gentext.errors import CorpusError, UsageError
 from gentext.interfaces import OpenSampler
 from gentext.open_model import OpenModel
-from gentext.parameters import KEYWORD_SPELLING
 from gentext.run import MODEL_FILE
 from gentext.settings import check_threads
 from gentext.writing_arguments import stop_strings
@@ -115,7 +114,7 @@ class MeasuredModel(OpenModel):
         from gentext.record_scores import EncodedText, TextScorer, score_texts
         from gentext.unknown_characters import UnknownCharacters
 
-        check_threads(workers, KEYWORD_SPELLING.assignment("workers", workers))
+        check_threads(workers, "workers")
         if isinstance(texts, str):
             raise UsageError(f"texts = {texts!r}: expected several texts")
         characters = UnknownCharacters([self.bundle], unknown)

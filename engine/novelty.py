@@ -53,7 +53,7 @@ class KnownRecords:
             content = path.read_bytes()
         except FileNotFoundError:
             raise RunError(
-                f"{path}: missing; it tells which records are new, and comes with a run that was trained with --records"
+                f"{path}: missing; it tells which records are new, and comes with a run that learned from records"
             ) from None
         except OSError as error:
             raise RunError(f"{path}: cannot be read ({error.strerror})") from None

@@ -56,7 +56,7 @@ def run_training(options: TrainOptions) -> tuple[Run, FitResult]:
     if options.corpus == "-" and World.of_process().size > 1:
         raise UsageError("standard input serves one process only: with torchrun, name a file or a folder")
     if options.resume and options.initial_weights:
-        raise UsageError("--init-from begins a new run, --resume goes on with one: give one of them")
+        raise UsageError("init_from begins a new run, resume goes on with one: give one of them")
     with RunLock() as lock:
         try:
             run, prepared, corpus, settings = _begin_run(options, lock)
@@ -114,10 +114,10 @@ def _new_training(options: TrainOptions) -> _Training:
 def _resumed_training(options: TrainOptions, lock: RunLock) -> _Training:
     """Find and lock the run to resume, and check that its config names its text and its components."""
     if options.preset or options.config or options.settings or options.flags or options.records or options.val:
-        raise UsageError("--resume goes on with the settings of the run; leave out everything but CORPUS and --run")
+        raise UsageError("resume goes on with the settings of the run; leave out everything but corpus and run")
     run = runs.open_run(options.run) if options.run else runs.newest_run(exported=False)[0]
     if run is None:
-        raise RunError(f"nothing to resume: no run in {runs.runs_folder()}/; name one with --run")
+        raise RunError(f"nothing to resume: no run in {runs.runs_folder()}/; name the folder of one")
     lock.acquire(run.path)
     config = run.config
     corpus_table = config.pop("corpus", {})
@@ -271,7 +271,7 @@ def _describe_training(run: Run, prepared: PreparedTraining, corpus: SplitCorpus
     if corpus.records is None and held_out_count > corpus.held_out_characters:
         say(
             f"held out are {held_out_count:,} characters, of which {corpus.held_out_characters:,} are measured; "
-            f"a smaller --val-frac leaves more to learn from"
+            f"a smaller val_frac leaves more to learn from"
         )
     say(
         f"budget: {plan.steps:,} steps and {len(plan.measured_at)} measurements, about "

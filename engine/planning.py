@@ -223,7 +223,7 @@ class _SettingsAdjuster:
         changes = [
             f"{key}={_format_setting(change.value)} ({change.reason})" for key, change in self._applied_changes.items()
         ]
-        return f"for this text and budget: {', '.join(changes)}; --set takes another value"
+        return f"for this text and budget: {', '.join(changes)}; another value can be set"
 
     def _check_change(self, plugin: str, change: Any) -> None:
         """Raise PluginError for anything but a Change, for a key that may not change, and for one of another plugin."""
@@ -241,7 +241,7 @@ class _SettingsAdjuster:
         if first_plugin != plugin:
             raise PluginError(
                 f"two plugins change {change.key}: {first_plugin} and {plugin}; uninstall one, name the distributions "
-                f"to load in GEN_PLUGINS, or set it yourself with --set {change.key}=VALUE"
+                f"to load in GEN_PLUGINS, or set {change.key} yourself"
             )
 
 

@@ -205,10 +205,10 @@ class _SplitRecords:
         """Raise CorpusError where no record is left to learn from, or to hold out."""
         if train_count and (val_count or (not self._val_frac and not self._held_out)):
             return
-        rule = "--val" if self._held_out else f"--val-frac {self._val_frac:g}, by the hash of each"
+        rule = "val" if self._held_out else f"val_frac = {self._val_frac:g}, by the hash of each"
         raise CorpusError(
-            f"{self._stream.name}: {train_count} records to learn from and {val_count} held out ({rule}); name records "
-            f"to hold out with --val FILE, hold out another share with --val-frac, or none with --val-frac 0"
+            f"{self._stream.name}: {train_count} records to learn from and {val_count} held out ({rule}); give a file "
+            f"of records to hold out as val, or another share as val_frac, where 0 holds out none"
         )
 
     def _encode(self, name: str, tokenizer: BoundaryTokenizer, summary: RecordSummary, key: list[Any]) -> SplitCorpus:

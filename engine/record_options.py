@@ -30,9 +30,9 @@ class RecordOptions:
         expected = {layout.partition(":")[0]: layout for layout in LAYOUTS}
         needs_argument = kind in ("sep", "jsonl")
         if kind not in expected or bool(argument) < needs_argument or (argument and kind in ("lines", "blank")):
-            raise UsageError(f"--records {self.layout}: expected {', '.join(LAYOUTS[:-1])} or {LAYOUTS[-1]}")
+            raise UsageError(f"records = {self.layout!r}: expected {', '.join(LAYOUTS[:-1])} or {LAYOUTS[-1]}")
         if self.weight and kind not in ("jsonl", "csv"):
-            raise UsageError(f"--weight {self.weight}: only jsonl and csv have columns, not {self.layout}")
+            raise UsageError(f"weight = {self.weight!r}: only jsonl and csv have columns, not {self.layout}")
 
     @property
     def kind(self) -> str:
@@ -49,10 +49,12 @@ def collect_options(layout: str | None, *, dedup: bool, weight: str | None, skip
     """Return the options of records; None for one text. Raises UsageError for an option that only records have."""
     if layout is not None:
         return RecordOptions(layout, dedup, weight or "", skip_bad)
-    options = {"--dedup": dedup, "--weight": weight is not None, "--skip-bad": skip_bad}
+    options = {"dedup": dedup, "weight": weight is not None, "skip_bad": skip_bad}
     for name, is_set in options.items():
         if is_set:
-            raise UsageError(f"{name} is for records: say with --records how they lie in the file")
+            raise UsageError(
+                f"{name} is for records: expected the option records with it, which says how they lie in the file"
+            )
     return None
 
 

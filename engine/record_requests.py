@@ -82,8 +82,8 @@ def require_records(bundle: Bundle, path: Path, option: str) -> RecordsMeta:
     """Return what a model of records was trained on; raises UsageError for a model of one text."""
     if bundle.records is None:
         raise UsageError(
-            f"{option} is for models of records, and {path} has learned one text; gen train FILE --records lines makes "
-            f"a model of records"
+            f"{option} is for models of records, and {path} has learned one text; the option records of training, "
+            f"such as records = lines, makes a model of records"
         )
     return bundle.records
 
@@ -190,9 +190,7 @@ def row_beginning(records: RecordsMeta, fields: Mapping[str, str], spelling: Spe
 
     option = spelling.name("given")
     if not records.header:
-        raise UsageError(
-            f"{option}: the records are no rows of a table; train on one with gen train FILE --records csv"
-        )
+        raise UsageError(f"{option}: the records are no rows of a table; train on one with records = csv")
     columns, delimiter = parse_header(records.header)
     for column in fields:
         if column not in columns:

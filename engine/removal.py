@@ -47,7 +47,7 @@ def clear_beginning(run_folder: Path) -> None:
     Raises RunError when another process has trained there before it was locked.
     """
     if any((run_folder / CHECKPOINTS_FOLDER).glob("*.safetensors")):
-        raise RunError(f"{run_folder}: another process just trained a run in it; name another folder with --run")
+        raise RunError(f"{run_folder}: another process just trained a run in it; name another folder for the run")
     remove_temporary_files(run_folder)
     for name in FIRST_FILES:
         if name != LOCK_FILE:

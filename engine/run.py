@@ -195,10 +195,10 @@ def create_run(path: Path | None, corpus: str) -> Run:
         check_free(run.path)
         run.checkpoints.mkdir(parents=True, exist_ok=was_only_begun(run.path))
     except FileExistsError:  # since the check
-        raise RunError(f"{path}: another process just began a run in it; name another folder with --run") from None
+        raise RunError(f"{path}: another process just began a run in it; name another folder for the run") from None
     except OSError as error:
         raise RunError(
-            f"{path or runs_folder()}: cannot be made ({error.strerror}); name a folder that can be written, with --run"
+            f"{path or runs_folder()}: cannot be made ({error.strerror}); name a folder for the run that can be written"
         ) from error
     return run
 
@@ -229,20 +229,20 @@ def check_free(path: Path | None) -> None:
     """Raise RunError when a new run cannot be created at a path. It is cheap, so that it can be checked early."""
     folder = runs_folder() if path is None else path
     if not is_utf8(str(folder)):  # the library of checkpoints reads no such file
-        raise RunError(f"{readable_name(str(folder))}: not UTF-8; name another folder with --run")
+        raise RunError(f"{readable_name(str(folder))}: not UTF-8; name another folder for the run")
     if path is not None and path.exists():
         if not path.is_dir():
             raise RunError(f"{path} is a file; expected a folder for the run")
         if any(path.iterdir()) and not was_only_begun(path):
             can_resume = (path / CONFIG_FILE).exists() and any(Run(path).checkpoints.glob("*.safetensors"))
-            advice = "go on with --resume, or name" if can_resume else "name"
-            raise RunError(f"{path} is not empty; {advice} another folder with --run")
+            advice = "resume its run, or name" if can_resume else "name"
+            raise RunError(f"{path} is not empty; {advice} another folder for the run")
     ancestor = folder.absolute()  # becomes the nearest that exists
     while not ancestor.exists() and ancestor != ancestor.parent:
         ancestor = ancestor.parent
     if not ancestor.is_dir() or not os.access(ancestor, os.W_OK | os.X_OK):
         problem = "cannot be written" if ancestor.is_dir() else "is a file"
-        raise RunError(f"{folder}: cannot be made ({ancestor} {problem}); name another folder with --run")
+        raise RunError(f"{folder}: cannot be made ({ancestor} {problem}); name another folder for the run")
 
 
 def open_run(path: Path) -> Run:

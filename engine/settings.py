@@ -83,16 +83,16 @@ def check_extras(settings: Settings) -> None:
         raise MissingExtra("run.tensorboard", "tensorboard")
 
 
-def check_device(name: str, assignment: str = "") -> None:
-    """Raise UsageError for a name that is no device; messages spell it as ``assignment``, by default as the flag."""
+def check_device(name: str) -> None:
+    """Raise UsageError for a name that is no device."""
     if name not in get_args(Device):
-        raise UsageError(f"{assignment or f'--device {name}'}: expected auto, cpu or cuda")
+        raise UsageError(f"device = {name!r}: expected auto, cpu or cuda")
 
 
-def check_threads(count: int, assignment: str = "") -> None:
-    """Raise UsageError for an impossible number of threads; messages spell it as `check_device` does."""
+def check_threads(count: int, name: str = "threads") -> None:
+    """Raise UsageError for an impossible number of threads; ``name`` is that of the option."""
     if not 0 <= count <= MAX_THREADS:
-        raise UsageError(f"{assignment or f'--threads {count}'}: expected 1 to {MAX_THREADS}, or 0 for the fastest")
+        raise UsageError(f"{name} = {count}: expected 1 to {MAX_THREADS}, or 0 for the fastest")
 
 
 def cores() -> int:

@@ -61,7 +61,7 @@ def find_source(
         if not open_run(path).model.is_file() and "run" not in opens:
             raise RunError(f"{path} was not exported yet: it has no {MODEL_FILE}. Make one with: gen export {path}")
     elif not {"onnx file", "any file"} & set(opens):
-        raise RunError(f"{path}: the {sampler} sampler reads a run folder; use --sampler {FILE_SAMPLER} for a file")
+        raise RunError(f"{path}: the {sampler} sampler reads a run folder; the sampler {FILE_SAMPLER} opens files")
     elif path.suffix != ".onnx" and "any file" not in opens:
         raise FileFormatError(f"{path}: expected a run folder or an .onnx file")
     return path

@@ -107,7 +107,7 @@ def _split_and_encode(
     if len(train.ids) < 2 or (val_frac and len(val) < 2):
         raise CorpusError(
             f"{stream.name}: {stream.characters} characters are too few to learn from and to hold out "
-            f"{val_frac:.0%}; use a longer text, or hold nothing out with --val-frac 0"
+            f"{val_frac:.0%}; use a longer text, or hold nothing out with val_frac = 0"
         )
     return SplitCorpus(
         tokenizer,

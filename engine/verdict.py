@@ -148,7 +148,7 @@ def _judge_fit(facts: RunFacts) -> Verdict:
     if trend == "rising":
         return Verdict("rising", [_rising(facts)])
     if growth.noise > CLEAR:
-        reason = "the held-out text is too short to judge by. A longer text or a larger --val-frac helps"
+        reason = "the held-out text is too short to judge by. A longer text or a larger val_frac helps"
         return Verdict("unclear", [_unclear(facts, reason)])
     if growth.largest > OVERFITTING_GROWTH:
         reason = "without a measurement in the first pass, the gap may be the model's or the text's"
@@ -165,7 +165,7 @@ def _still_falling(facts: RunFacts, over_fits: bool) -> list[str]:
     gap_note, remedy = ("; the gap grows too", f", then {_smaller_model(facts)}") if over_fits else ("", "")
     verdict = (
         f"the held-out loss still fell at the end{gap_note}: {_format_losses(facts)} "
-        f"after {format_passes(facts.passes)}. More time first (--epochs, --steps or --minutes){remedy}"
+        f"after {format_passes(facts.passes)}. More time first (epochs, steps or minutes){remedy}"
     )
     return [verdict, *_describe_fall(facts)]
 
@@ -212,7 +212,7 @@ def _smaller_model(facts: RunFacts) -> str:
     if "dropout" not in facts.options or facts.dropout >= MAX_DROPOUT:
         return "a smaller model or more text"
     dropout = min(MAX_DROPOUT, facts.dropout + DROPOUT_STEP)
-    return f"more dropout (--set model.dropout={dropout:.2g}), a smaller model or more text"
+    return f"more dropout (model.dropout={dropout:.2g}), a smaller model or more text"
 
 
 def _describe_fall(facts: RunFacts) -> list[str]:

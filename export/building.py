@@ -152,5 +152,5 @@ def _check_limit(report: LossReport, limit: float) -> None:
     if not report.cost <= limit:  # a cost that is no number is above every limit
         raise ExportError(
             f"{report.precision} costs {report.cost:+.4f} nats a symbol, {limit:+.4f} is allowed; "
-            f"keep fp32, take --precision auto, or allow more with --limit"
+            f"keep fp32, take precision auto, or allow a higher limit"
         )

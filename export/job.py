@@ -63,7 +63,7 @@ class ExportOptions:
     def __post_init__(self) -> None:
         choices = ("auto", *PRECISIONS, *CUDA_PRECISIONS, "fastest")
         if self.precision not in choices:
-            raise UsageError(f"--precision {self.precision}: expected {', '.join(choices[:-1])} or {choices[-1]}")
+            raise UsageError(f"precision = {self.precision!r}: expected {', '.join(choices[:-1])} or {choices[-1]}")
 
     @property
     def cost_limit(self) -> float:
@@ -146,7 +146,7 @@ class ExportJob:
         except RunError as error:
             raise ExportError(f"{error}; a lower precision is measured on it") from None
         if not any(texts):
-            raise ExportError(f"{path}: empty; a lower precision is measured on it: export with --precision fp32")
+            raise ExportError(f"{path}: empty; a lower precision is measured on it: export in fp32")
         if self.bundle.boundary is None:
             return TokenCorpus(self.tokenizer.encode(texts[0]))
         records = [np.append(self.tokenizer.encode(text), self.bundle.boundary) for text in texts]

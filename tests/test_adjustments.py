@@ -66,7 +66,7 @@ def test_a_plugin_adjusts_what_nobody_has_typed(train: Any, gen: Gen, install: I
     install("modest 1.0", adjust)
     code, _, err = train()
     assert code == 0, err
-    line = "for this text and budget: model.layers=1 (it is small), trainer.clip=0.5 (to be safe); --set takes another"
+    line = "for this text and budget: model.layers=1 (it is small), trainer.clip=0.5 (to be safe); another value can be"
     assert line in err
     config = Run(tmp_path / "run").config
     assert (config["model"]["layers"], config["model"]["hidden"], config["trainer"]["clip"]) == (1, 8, 0.5)
@@ -135,7 +135,7 @@ CLIP = Change("trainer.clip", 2.0, "short")
                 "one": lambda config, free, facts: [] if facts.budget else [CLIP],
                 "two": lambda config, free, facts: [CLIP] if facts.budget else [],
             },
-            ["two plugins change trainer.clip: one and two", "--set trainer.clip=VALUE"],
+            ["two plugins change trainer.clip: one and two", "or set trainer.clip yourself"],
         ),
         ({"one": lambda *_: [Change("model.layers", "thin", "")]}, ["model.layers = 'thin': expected `int`"]),
     ],

@@ -65,12 +65,12 @@ USAGE = [
     ("train {text} --seed x", "--seed", "'x'"),
     ("train {text} --seed 1.5", "--seed", "'1.5'"),
     ("train {text} --val-frac x", "--val-frac", "'x'"),
-    ("train --resume --run {run} --preset small", "leave out everything but CORPUS and --run"),
-    ("train --resume --run {run} --epochs 2", "--resume", "settings of the run"),
-    ("train --resume --run {run} --set model.hidden=3", "--resume"),
-    ("export {run} --precision int3 -o {base}/new", "--precision int3: expected"),
+    ("train --resume --run {run} --preset small", "leave out everything but corpus and run"),
+    ("train --resume --run {run} --epochs 2", "resume goes on", "settings of the run"),
+    ("train --resume --run {run} --set model.hidden=3", "resume goes on with the settings"),
+    ("export {run} --precision int3 -o {base}/new", "precision = 'int3': expected"),
     ("export {run} --limit nan", "--limit nan: expected 0 or more"),
-    ("bench {run} --device gpu", "--device gpu: expected auto, cpu or cuda"),
+    ("bench {run} --device gpu", "device = 'gpu': expected auto, cpu or cuda"),
     ("sample {run} more", "(more)"),
     ("sample {run} --prime a --prime-file {base}/short", "expected one of them"),
     ("sample {run} --length -1", "--length -1: expected 0 (without end) or more"),
@@ -81,7 +81,7 @@ USAGE = [
     ("sample {run} --seed x", "--seed", "'x'"),
     ("sample {run} --seed -1", "gen: error: --seed -1: expected a whole number from 0"),
     ("sample {run} --seed 1180591620717411303424", "seed 1180591620717411303424", "18446744073709551615"),
-    ("sample {run} --device gpu", "--device gpu: expected auto, cpu or cuda"),
+    ("sample {run} --device gpu", "device = 'gpu': expected auto, cpu or cuda"),
     ("sample {run} --unknown no --prime a", "--unknown no: expected error, skip or unknown"),
     ("sample {run} --stop ''", "--stop ''"),
     ("sample {run} --stop '\\ud800'", r"--stop '\ud800': not text in UTF-8"),
@@ -103,7 +103,7 @@ USAGE = [
     ("sample {run} --tempreture 1", "no option --tempreture. Did you mean 'temperature'?"),
     ("sample {run} --lenght 1", "Did you mean 'length'?"),
     ("sample {run} --set model.hidden=3", "sampler"),
-    ("eval {run} --device gpu", "--device gpu: expected auto, cpu or cuda"),
+    ("eval {run} --device gpu", "device = 'gpu': expected auto, cpu or cuda"),
     ("plugins --jsn", "--jsn", "--json"),
 ]
 
@@ -129,13 +129,13 @@ ERRORS = [
     ("train {text} --config {base}/latin", "not UTF-8 at byte 3"),
     ("train {text} --config {base}/section.toml", "unknown section [modle]. Did you mean 'model'?"),
     ("train {text} --run {text}", "tiny.txt is a file; expected a folder for the run"),
-    ("train {text} --run {base}/short/run " + BUDGET, "cannot be made", "--run"),
+    ("train {text} --run {base}/short/run " + BUDGET, "cannot be made", "name another folder for the run"),
     ("train {text} --run " + "x" * 300, "File name too long"),
-    ("train {text} --run {run}", "is not empty", "--resume"),
+    ("train {text} --run {run}", "is not empty; resume its run, or name another folder for the run"),
     ("train --resume --run {text}", "is a file; expected a run folder"),
     ("train --resume --run {base}/nothing", "is no run: it has no config.toml"),
     ("train --resume --run {base}/missing", "no such run"),
-    ("train --resume", "nothing to resume", "--run"),
+    ("train --resume", "nothing to resume", "name the folder of one"),
     ("train {base}/short --resume --run {run}", "was trained on another text", "same text"),
     ("sample", "no run in", "gen train"),
     ("sample {base}/missing", "no such run or file"),
@@ -159,7 +159,7 @@ ERRORS = [
     ("train {text} --preset ''", "no preset ''"),
     ("train {text} --set modle.hidden=3", "unknown section [modle]. Did you mean 'model'?"),
     ("train {text} --set model.hiden=3", "unknown key model.hiden. Did you mean 'hidden'?"),
-    ("train {text} --set hidden=3", "--set hidden=3: expected section.key=value"),
+    ("train {text} --set hidden=3", "setting hidden=3: expected section.key=value"),
     ("train {text} --set tokenizer.name=chars", "no tokenizer 'chars'", "Did you mean 'char'?"),
     ("train {text} --set batcher.name=streams", "no batcher 'streams'", "Did you mean 'stream'?"),
     ("train {text} --set model.name=lsmt", "no model 'lsmt'", "Did you mean 'lstm'?"),
@@ -211,7 +211,7 @@ ERRORS = [
     ("train {text} --set trainer.rate=0", "trainer.rate = 0"),
     ("train {text} --set run.threads=1000000", "run.threads = 1000000", "1024"),
     ("train {text} --set batcher.batch=100000000", "100000000 x ", "lower batcher.batch"),
-    ("train {text} --device cpu --precision fp16", "--precision fp16: only a GPU", "fp32 or auto"),
+    ("train {text} --device cpu --precision fp16", "precision = fp16: only a GPU", "fp32 or auto"),
 ]
 
 
@@ -272,7 +272,7 @@ def test_names_that_are_not_utf8_serve_as_any_other(gen: Gen, tiny_text: Path, t
     text, page, table = folder / "caf\udce9.txt", folder / "p\udce9.html", folder / "o\udce9"
     text.write_bytes(tiny_text.read_bytes())
     training = ["train", text, "--val", text, "--steps", "2", *SMALL.split()]
-    fails(1, gen(*training, "--run", folder / "run"), r"d\udce9/run: not UTF-8; name another folder with --run")
+    fails(1, gen(*training, "--run", folder / "run"), r"d\udce9/run: not UTF-8; name another folder for the run")
     assert not (folder / "run").exists()
     run = tmp_path / "run"
     assert gen(*training, "--run", run)[0] == 0

@@ -33,11 +33,11 @@ def test_cuda_where_there_is_none(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(runtime, "_may_have_gpu", lambda: False)
-    fails(1, gen("sample", tiny_run, "--device", "cuda"), "--device cuda: this", "use --device cpu or auto")
+    fails(1, gen("sample", tiny_run, "--device", "cuda"), "device = cuda: this", "use cpu or auto")
     for is_built, problem in ((True, "PyTorch sees no GPU"), (False, "this PyTorch is built without CUDA")):
         monkeypatch.setattr(torch.backends.cuda, "is_built", lambda is_built=is_built: is_built)
         for command in (["train", tiny_text], ["sample", tiny_run, "--sampler", "torch"]):
-            fails(1, gen(*command, "--device", "cuda"), f"--device cuda: {problem}; use --device cpu or auto")
+            fails(1, gen(*command, "--device", "cuda"), f"device = cuda: {problem}; use cpu or auto")
     assert not no_run.exists()
 
 
@@ -49,7 +49,7 @@ def test_bf16_where_the_cpu_has_none(
     fails(
         1,
         gen(*command, "bf16", "--device", "cpu"),
-        "--precision bf16: this CPU has no bf16 instructions",
+        "precision = bf16: this CPU has no bf16 instructions",
         "fp32 or auto",
     )
     code, _, err = gen(*command, "auto", "--device", "cpu")

@@ -162,7 +162,7 @@ def test_run_without_a_whole_checkpoint(content: bytes | None, fragment: str, ge
     shutil.rmtree(copy / "checkpoints")
     for command in (RESUME, EXPORT, TORCH):
         fails(1, gen(*spelled(command, {"copy": copy})), "has no checkpoint yet", "train anew")
-    fails(1, gen("train", "{text}", "--run", copy), "is not empty; name another folder with --run")
+    fails(1, gen("train", "{text}", "--run", copy), "is not empty; name another folder for the run")
 
 
 def test_damaged_best_checkpoint_costs_a_warning(gen: Gen, copy: Path) -> None:

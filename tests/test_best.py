@@ -334,8 +334,8 @@ def test_line_ends_are_shown_as_escapes(gen: Gen, tiny_run: Path) -> None:
         (["--memory", 0], "--memory 0: expected a whole number from 1"),
         (["--stop", ""], "expected at least one character"),
         (["--unknown", "x"], "--unknown x: expected error, skip or unknown"),
-        (["--device", "tpu"], "--device tpu: expected auto, cpu or cuda"),
-        (["--threads", -1], "--threads -1: expected"),
+        (["--device", "tpu"], "device = 'tpu': expected auto, cpu or cuda"),
+        (["--threads", -1], "threads = -1: expected"),
     ],
 )
 def test_bad_options(options: list[Any], problem: str, gen: Gen, tiny_run: Path) -> None:

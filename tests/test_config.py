@@ -147,8 +147,8 @@ def test_whole_numbers_serve_as_floats() -> None:
     ("setting", "message"),
     [
         ("modell.hidden=5", r"unknown section \[modell\]\. Did you mean 'model'\? Sections: tokenizer, batcher, "),
-        ("model=5", "--set model=5: expected section"),
-        ("model.hidden", r"--set model\.hidden: expected section\.key=value, for example"),
+        ("model=5", "setting model=5: expected section"),
+        ("model.hidden", r"setting model\.hidden: expected section\.key=value, for example"),
         (".hidden=5", "expected section"),
         ("model.=5", "expected section"),
     ],

@@ -119,7 +119,7 @@ def test_what_does_not_fit_is_refused(
         "its tokenizer is 'char', not 'byte'",
     )
     fails(1, train(texts["other"], second, "--init-from", tmp_path / "none"), "no such run")
-    fails(2, gen("train", "--resume", "--run", first, *init_from), "--init-from begins a new run, --resume goes on")
+    fails(2, gen("train", "--resume", "--run", first, *init_from), "init_from begins a new run, resume goes on")
     monkeypatch.setattr(lstm, "LSTMModel", SilentLSTM)
     fails(1, train(texts["other"], second, *init_from), "the model 'lstm' has no method symbol_axes")
     assert not second.exists()

@@ -331,7 +331,7 @@ def test_models_that_cannot_be_opened(tiny_run: Path, tmp_path: Path, monkeypatc
         gentext.load(tmp_path / "file.txt")
     with pytest.raises(RunError, match=r"was not exported yet: it has no model\.onnx\. Make one with: gen export"):
         gentext.load(tmp_path / "bare")
-    with pytest.raises(RunError, match="the torch sampler reads a run folder; use --sampler onnx for a file"):
+    with pytest.raises(RunError, match="the torch sampler reads a run folder; the sampler onnx opens files"):
         gentext.load(tiny_run / MODEL_FILE, sampler="torch")
     with pytest.raises(UsageError, match=r"^device = 'gpu': expected auto, cpu or cuda$"):
         gentext.load(tiny_run, device="gpu")
@@ -378,7 +378,7 @@ def test_what_a_sampler_opens(tiny_run: Path, tmp_path: Path, monkeypatch: pytes
     assert "expected a run folder or an .onnx file" in str(opened(other, "onnx file", "run"))
     assert opened(tiny_run / MODEL_FILE, "onnx file") == tiny_run / MODEL_FILE
     for path in (tiny_run / MODEL_FILE, other):
-        assert "the mine sampler reads a run folder; use --sampler onnx for a file" in str(opened(path, "run"))
+        assert "the mine sampler reads a run folder; the sampler onnx opens files" in str(opened(path, "run"))
     assert "the sampler 'mine' opens files only" in str(opened(tiny_run, "any file"))
     assert "name a file" in str(opened(None, "onnx file"))
     monkeypatch.setenv("GEN_RUNS", str(tiny_run.parent))

@@ -185,7 +185,7 @@ def test_what_is_for_cuda_stays_in_fp32() -> None:
 
 
 def test_unknown_precision_is_no_int8_under_another_name() -> None:
-    with pytest.raises(UsageError, match="precision int7: expected auto, fp32, int8, fp16 or fastest"):
+    with pytest.raises(UsageError, match="precision = 'int7': expected auto, fp32, int8, fp16 or fastest"):
         ExportOptions("int7")
 
 

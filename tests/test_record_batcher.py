@@ -62,7 +62,7 @@ def test_each_pool_reads_short_and_long_records() -> None:
 
 
 def test_what_cannot_work_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"the corpus is one text; say with --records"):
+    with pytest.raises(ConfigError, match=r"the corpus is one text; expected the option records"):
         RecordBatcher(RecordsConfig(), TokenCorpus(np.arange(100)))
     with pytest.raises(CorpusError, match="no records"):
         RecordBatcher(RecordsConfig(), TokenCorpus.of_records(np.empty(0, np.uint8), 3))

@@ -129,17 +129,17 @@ def test_odd_shapes(tmp_path: Path, gen: Gen, tiny_options: tuple[str, ...]) -> 
 @pytest.mark.parametrize(
     ("content", "words", "fragment"),
     [
-        ("\n\n", ("lines",), "no records; expected some for --records lines"),
+        ("\n\n", ("lines",), "no records; expected some in the layout lines"),
         ("a\nb", ("csv:nmae",), "no column 'nmae'"),
         ("name,b\nc,d", ("csv:nmae",), "no column 'nmae'. Did you mean 'name'? Columns: name, b"),
         ('{"name": "a"}', ("jsonl:nmae",), "line 1: it has no field 'nmae'. Did you mean 'name'?"),
         ("a\nb\n", ("sep:%",), "no line is '%', so all of it is one record"),
-        ("a,b\n1,2\n1,2,3\n", ("csv",), "line 3: 3 fields; the header has 2. --skip-bad"),
+        ("a,b\n1,2\n1,2,3\n", ("csv",), "line 3: 3 fields; the header has 2. skip_bad"),
         ('{"a": "b"}\n{"a"', ("jsonl:a",), "line 2: no JSON"),
         ("a,b\nx,1.5\n", ("csv:a", "--weight", "b"), "its weight 'b' is '1.5'; expected how many times"),
-        ("same\n" * 9, ("lines",), "--val-frac 0"),
-        ("a\n", ("line",), "--records line: expected lines, blank, sep:TEXT, jsonl:FIELD, csv:COLUMN or csv"),
-        ("a\n", ("lines", "--weight", "b"), "--weight b: only jsonl and csv have columns"),
+        ("same\n" * 9, ("lines",), "as val_frac, where 0 holds out none"),
+        ("a\n", ("line",), "records = 'line': expected lines, blank, sep:TEXT, jsonl:FIELD, csv:COLUMN or csv"),
+        ("a\n", ("lines", "--weight", "b"), "weight = 'b': only jsonl and csv have columns"),
         ("a\nb\n", ("lines", "--val-frac", "0", "--set", "batcher.name=stream"), "the batcher 'stream' cuts one text"),
     ],
 )
@@ -179,7 +179,7 @@ def test_records_of_broken_bytes(
 ) -> None:
     path = tmp_path / "texts"
     path.write_bytes(content)
-    with pytest.raises(CorpusError, match=rf"^texts, line {line}: not UTF-8 \(0xe9\); .* --skip-bad"):
+    with pytest.raises(CorpusError, match=rf"^texts, line {line}: not UTF-8 \(0xe9\); .* skip_bad"):
         read(path, layout, 0)
     corpus = read(path, layout, 0, val=str(path), skip_bad=True)
     assert decode(corpus, "train") == ["ab", "ef"] == sorted(decode(corpus, "val"))
@@ -235,9 +235,7 @@ def test_weights_count_in_the_loss(gen: Gen, tiny_records_run: Path, tmp_path: P
 
 def test_options_of_records_need_records(tmp_path: Path, gen: Gen) -> None:
     (tmp_path / "text").write_text("a\nb\n")
-    for option in (("--dedup",), ("--weight", "n"), ("--skip-bad",)):
-        code, _, err = gen("train", tmp_path / "text", *option)
-        assert (
-            code == 2
-            and err == f"gen: error: {option[0]} is for records: say with --records how they lie in the file\n"
-        )
+    for name, option in (("dedup", ("--dedup",)), ("weight", ("--weight", "n")), ("skip_bad", ("--skip-bad",))):
+        advice = "expected the option records with it, which says how they lie in the file"
+        result = gen("train", tmp_path / "text", *option)
+        assert fails(2, result) == f"gen: error: {name} is for records: {advice}"

@@ -207,7 +207,7 @@ def test_bad_records(gen: Gen, tiny_records_run: Path, tmp_path: Path) -> None:
     assert "gen: warning: 1 records with characters that the model does not know were left out" in err
     source = "\n".join(LINES[:2]).encode() + b"\nab\xff\n" + LINES[2].encode()
     result = gen(*score, "-", stdin=source)
-    fails(1, result, "standard input, line 3: not UTF-8 (0xff)", "--skip-bad")
+    fails(1, result, "standard input, line 3: not UTF-8 (0xff)", "skip_bad")
     assert [row["text"] for row in json_rows(result[1])] == LINES[:2]
     code, out, err = gen(*score, "-", "--skip-bad", stdin=source)
     assert code == 0
@@ -217,7 +217,7 @@ def test_bad_records(gen: Gen, tiny_records_run: Path, tmp_path: Path) -> None:
     fails(1, gen(*score, "-", stdin=b""), "empty")
     fails(1, gen(*score, tmp_path / "none"), "no such file")
     fails(2, gen(*score, "-", "--format", "xml", stdin=source), "expected jsonl, csv or parquet")
-    fails(2, gen(*score, "-", "--records", "rows", stdin=source), "--records rows")
+    fails(2, gen(*score, "-", "--records", "rows", stdin=source), "records = 'rows': expected")
     fails(2, gen(*score, "-", "-o", tmp_path, stdin=source), "is a folder")
     fails(2, gen(*score, "-", "-o", tmp_path / "no" / "file", stdin=source), "there is no folder")
 

@@ -151,7 +151,7 @@ def test_records(gen: Gen, tiny_options: tuple[str, ...], space: Path, tmp_path:
     new = ("--steps", 4, "--sweep", tmp_path / "new")
     fails(1, gen("sweep", names, "--records", "csv:nme", *new), "no column 'nme'. Did you mean 'name'?")
     fails(1, gen("sweep", names, "--records", "csv:name", *new), "line 62: not UTF-8 (0xff)")
-    fails(2, gen("sweep", names, "--dedup", *new), "--dedup is for records")
+    fails(2, gen("sweep", names, "--dedup", *new), "dedup is for records")
     fails(2, gen("sweep", val, "--val-frac", 0, *new), "trials are compared by their held-out loss")
     fails(2, gen("sweep", names, *corpus[:-1], "-", *new), "--val -: every trial reads the text anew")
     assert not (tmp_path / "new").exists()

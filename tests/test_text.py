@@ -90,7 +90,7 @@ def test_unknown_characters_of_a_prime() -> None:
         assert (ids.tolist(), note) == ([2, 0, 1], None)
     with pytest.raises(PrimeError, match="'x' at position 1, which the model's 3 symbols do not include"):
         encode_prime(plain, "axbx", "error")
-    with pytest.raises(PrimeError, match="has no unknown symbol; use --unknown skip"):
+    with pytest.raises(PrimeError, match="has no unknown symbol; use unknown = 'skip'"):
         encode_prime(plain, "axbx", "unknown")
     ids, note = encode_prime(plain, "axbx", "skip")
     assert (ids.tolist(), note) == (

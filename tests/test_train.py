@@ -320,7 +320,7 @@ def test_lost_loss_ends_training(tmp_path: Path, gen: Callable[..., Any], text: 
     assert code == 1
     [line] = [line for line in err.splitlines() if "error" in line]
     assert f"the last good checkpoint is step 0 in {run}" in line
-    assert "--set trainer.rate=" in line
+    assert "(trainer.rate=" in line
     assert names(run) == ["last-step000000.safetensors"]
     assert all(row["val_loss"] is not None for row in metrics(run) if "val_loss" in row)
 
@@ -330,7 +330,7 @@ def test_rate_that_is_too_high_ends_training(tmp_path: Path, gen: Callable[..., 
     code, _, err = gen("train", text, "--run", run, *OPTIONS, "--set", "trainer.rate=300", *STEPS)
     assert code == 1
     line = one_line(err, "the held-out loss became", "after step 15; the last good checkpoint is step 0")
-    assert "Train anew with a lower rate (--set trainer.rate=0.003)" in line
+    assert "Train anew with a lower rate (trainer.rate=0.003)" in line
     assert names(run) == ["last-step000000.safetensors"]
 
 

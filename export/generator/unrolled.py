@@ -34,7 +34,7 @@ def make_capturable(model: onnx.ModelProto) -> onnx.ModelProto:
     if control_flow:
         raise ExportError(
             f"the model's step has control flow ({', '.join(control_flow)}), which no GPU captures; "
-            f"export without --unroll"
+            f"export without unrolling"
         )
     inferred_graph = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
     tensor_types = {

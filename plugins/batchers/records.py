@@ -55,7 +55,9 @@ class RecordBatcher:
 
     def __init__(self, config: RecordsConfig, corpus: TokenCorpus, world: World = World()) -> None:  # noqa: B008
         if not corpus.is_records:
-            raise ConfigError("batcher.name = records: the corpus is one text; say with --records how to cut it")
+            raise ConfigError(
+                "batcher.name = records: the corpus is one text; expected the option records, which says how to cut it"
+            )
         if not corpus.records:
             raise CorpusError("no records to learn from")
         check_shares("batcher.batch", config.batch, world)

@@ -130,7 +130,7 @@ def choose_compute(settings: Settings) -> Compute:
         if processes > torch.cuda.device_count():
             raise DeviceError(
                 f"{processes} processes on a machine with {torch.cuda.device_count()} GPUs: each needs its own; "
-                f"start fewer, or use --device cpu"
+                f"start fewer, or train on the CPU"
             )
         device = torch.device("cuda", rank)
         torch.cuda.set_device(device)
@@ -143,7 +143,7 @@ def choose_device(device_name: str) -> torch.device:
     has_cuda = torch.cuda.is_available()
     if device_name == "cuda" and not has_cuda:
         problem = "PyTorch sees no GPU" if torch.backends.cuda.is_built() else "this PyTorch is built without CUDA"
-        raise DeviceError(f"--device cuda: {problem}; use --device cpu or auto")
+        raise DeviceError(f"device = cuda: {problem}; use cpu or auto")
     return torch.device("cuda" if has_cuda and device_name != "cpu" else "cpu")
 
 
@@ -173,12 +173,12 @@ def _choose_precision(precision: str, device: torch.device) -> str:
     if device.type == "cuda":
         has_bf16 = torch.cuda.is_bf16_supported()
         if precision == "bf16" and not has_bf16:
-            raise DeviceError("--precision bf16: this GPU has no bf16; use fp16, fp32 or auto")
+            raise DeviceError("precision = bf16: this GPU has no bf16; use fp16, fp32 or auto")
         fastest = "bf16" if has_bf16 else "fp16"
     else:
         if precision == "fp16":
-            raise DeviceError("--precision fp16: only a GPU trains in fp16; use bf16, fp32 or auto")
+            raise DeviceError("precision = fp16: only a GPU trains in fp16; use bf16, fp32 or auto")
         if precision == "bf16" and not bf16_on_cpu():
-            raise DeviceError("--precision bf16: this CPU has no bf16 instructions; use fp32 or auto")
+            raise DeviceError("precision = bf16: this CPU has no bf16 instructions; use fp32 or auto")
         fastest = "bf16" if bf16_on_cpu() else "fp32"
     return fastest if precision == "auto" else precision

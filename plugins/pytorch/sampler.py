@@ -34,7 +34,7 @@ class TorchSampler:
     def open(self, source: Path, device: str) -> TorchModel:
         """Open a run; raises RunError for anything else."""
         if source.suffix == ".onnx":
-            raise RunError(f"{source}: the torch sampler reads a run folder; use --sampler onnx for a file")
+            raise RunError(f"{source}: the torch sampler reads a run folder; the sampler onnx opens files")
         run = open_run(source)
         model = build_model(run, load_best_checkpoint(run)).to(choose_device(device))
         return TorchModel(model, describe(run, model), device=str(next(model.parameters()).device))

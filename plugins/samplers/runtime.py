@@ -90,7 +90,7 @@ def open_session(path: Path, device: str, threads: int, many_rows: bool = False)
                 return session, "onnxruntime on CUDA"
             problem = "onnxruntime fell back to the CPU: no usable GPU, driver or CUDA libraries"
     if device == "cuda":
-        raise DeviceError(f"--device cuda: {problem}; use --device cpu or auto")
+        raise DeviceError(f"device = cuda: {problem}; use cpu or auto")
     return create_session(path, [CPU_PROVIDER], threads, many_rows), f"onnxruntime on CPU ({problem})"
 
 

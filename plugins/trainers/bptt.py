@@ -268,7 +268,7 @@ class BPTTTrainer:
         lower_rate = min(self.config.rate / 3, MAX_RECOMMENDED_RATE)
         return TrainingStopped(
             f"{problem}; the last good checkpoint is step {last_step} in {run.path}. Train anew with a lower rate "
-            f"(--set trainer.rate={lower_rate:.2g}) or a smaller trainer.clip"
+            f"(trainer.rate={lower_rate:.2g}) or a smaller trainer.clip"
         )
 
     def _measure_result(self, fit: Fit) -> FitResult:

@@ -68,7 +68,7 @@ def _check_names(run: Run, config: ConfigTable) -> None:
         name = config[kind]["name"]
         if name != run_name:
             raise RunError(
-                f"--init-from {run.path}: its {kind} is {run_name!r}, not {name!r}; take {kind}.name={run_name}"
+                f"init_from = {run.path}: its {kind} is {run_name!r}, not {name!r}; take {kind}.name={run_name}"
             )
 
 
@@ -81,7 +81,7 @@ def _symbol_axes(model: Model, config: ConfigTable) -> dict[str, int]:
     if not isinstance(model, SupportsSymbolAxes):
         raise PluginError(
             f"the model {config['model']['name']!r} has no method symbol_axes, which says which tensors have a row for "
-            f"each symbol; without it --init-from needs a text with exactly the same symbols"
+            f"each symbol; without it init_from needs a text with exactly the same symbols"
         )
     return dict(model.symbol_axes())
 
@@ -114,6 +114,6 @@ class _RowMapping:
 
 def _size_differs(run: Run, difference: str) -> str:
     return (
-        f"--init-from {run.path}: its model has another size ({difference}); use the same settings of [model], "
+        f"init_from = {run.path}: its model has another size ({difference}); use the same settings of [model], "
         f"which are in {run.path}/config.toml"
     )
