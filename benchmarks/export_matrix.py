@@ -34,9 +34,9 @@ import common
 import numpy as np
 import torch
 from matrix_cases import (
-    ALL_LINKS,
     CHAINS,
     INT8_PRECISIONS,
+    MORE_CHAINS,
     PRECISIONS,
     Case,
     chain_cases,
@@ -121,7 +121,7 @@ def export_case(case: Case, built: BuiltNetwork) -> BuiltGenerator:
 
 def build_chain(case: Case, built: BuiltNetwork) -> Chain:
     """Return the chain of a case, with options of its links with which they have an effect."""
-    links = {**CHAINS, **ALL_LINKS}[case.chain]
+    links = {**CHAINS, **MORE_CHAINS}[case.chain]
     options = {name: table for name, table in common.OPTIONS.items() if name in links or "all" in links}
     return configured_chain(host().registry, {"links": list(links), **options}, built.bundle.vocab_size)
 

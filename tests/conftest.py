@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import io
 import os
 import random
@@ -60,6 +61,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage rarely: the graphs of PyTorch and spox are many objects, and looking through them took a third."""
+    gc.freeze()
+    gc.set_threshold(1_000_000, 20, 100)
 
 
 @pytest.hookimpl(trylast=True)

@@ -86,8 +86,8 @@ def move_the_rows_of_ngrams(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (take_a_bias_for_an_activation, {"hidden": 512}, "int8: a defect of gentext.*InferenceError.*uint8"),
         (quantize_vectors_with_another_scale, {"input": "n-grams", "precision": "int8"}, "the logits differ"),
-        (keep_states_of_fresh_rows, {"chain": "mirostat", "precision": "int8"}, "does not write what"),
-        (choose_the_last_of_equals, {"precision": "unrolled", "chain": "mirostat"}, "unrolled.*a defect of gentext"),
+        (keep_states_of_fresh_rows, {"chain": "repetition", "precision": "int8"}, "does not write what"),
+        (choose_the_last_of_equals, {"precision": "unrolled", "chain": "repetition"}, "unrolled.*a defect of gentext"),
         (move_the_rows_of_ngrams, {"input": "n-grams", "precision": "unrolled"}, "differs from PyTorch"),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
