@@ -64,7 +64,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Collect garbage rarely: the graphs of PyTorch and spox are many objects, and looking through them took a third."""
+    """Collect garbage rarely: graphs of PyTorch and spox are many objects, and looking through them took a third."""
     gc.freeze()
     gc.set_threshold(1_000_000, 20, 100)
 
