@@ -21,7 +21,7 @@ import onnx
 
 from gentext.errors import GenError
 from gentext.export.proto import subgraphs
-from gentext.onnx_file import read_checked_metadata
+from gentext.exported.onnx_file import read_checked_metadata
 from gentext.plugins.pytorch.checkpoint import find_checkpoints, read_checkpoint
 from gentext.run import GENERATOR_FILE, MODEL_FILE, open_run
 

@@ -25,10 +25,10 @@ import notebook
 import trainings
 from training import NOTEBOOK_LOSS, loss_by_formula
 
-from gentext import bench
 from gentext.errors import GenError
 from gentext.export.exporter import export_run
 from gentext.export.job import ExportOptions
+from gentext.library import bench
 from gentext.plugins.pytorch import build_model, load_best_checkpoint
 from gentext.plugins.samplers.onnx import OnnxConfig, OnnxSampler
 from gentext.run import GENERATOR_FILE, Run

@@ -22,13 +22,13 @@ from typing import Any
 import common
 from slots import Call, bare_calls, measure
 
-from gentext.library import load
-from gentext.parameters import KeywordSpelling
+from gentext.generation.writing import WritingOptions
+from gentext.library.loading import load
 from gentext.plugins.samplers.onnx import OnnxGenerator
-from gentext.record_plan import MAX_RECORDS
-from gentext.record_requests import RecordRequest, prepare_records
+from gentext.records.record_plan import MAX_RECORDS
+from gentext.records.record_requests import RecordRequest, prepare_records
 from gentext.run import GENERATOR_FILE
-from gentext.writing import WritingOptions
+from gentext.sampling.parameters import KeywordSpelling
 
 #: Slots, and rows of the bare generator.
 ROWS = 256

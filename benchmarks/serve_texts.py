@@ -14,14 +14,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gentext.bench import prepare_measurement
-from gentext.bundle import Bundle
+from gentext.exported.bundle import Bundle
+from gentext.generation.writing import WritingOptions, prepare_writing
 from gentext.interfaces import Chunk, OpenSampler, Request
-from gentext.library import open_text_model
-from gentext.parameters import KEYWORD_SPELLING
+from gentext.library.bench import prepare_measurement
+from gentext.library.loading import open_text_model
 from gentext.plugins.samplers.onnx import OnnxConfig, OnnxSampler
 from gentext.run import GENERATOR_FILE
-from gentext.writing import WritingOptions, prepare_writing
+from gentext.sampling.parameters import KEYWORD_SPELLING
 
 #: Settings of requests. The default chain has all of these parameters.
 SETTINGS: Sequence[Mapping[str, Any]] = (

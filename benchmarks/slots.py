@@ -20,13 +20,13 @@ from typing import Any
 import common
 import numpy as np
 
-from gentext.compiled import MAX_LOGITS, MAX_POSITIONS, draw_noise, next_feeds, start_states
-from gentext.parameters import KeywordSpelling
+from gentext.exported.signature import DRAW
+from gentext.generation.compiled import MAX_LOGITS, MAX_POSITIONS, draw_noise, next_feeds, start_states
+from gentext.generation.rows import RowRequest, Slot, row_requests
+from gentext.generation.slots import Slots
+from gentext.generation.writing import WritingOptions, prepare_writing
 from gentext.plugins.samplers.onnx import OnnxGenerator
-from gentext.rows import RowRequest, Slot, row_requests
-from gentext.signature import DRAW
-from gentext.slots import Slots
-from gentext.writing import WritingOptions, prepare_writing
+from gentext.sampling.parameters import KeywordSpelling
 
 #: Characters of a text that goes on for longer than is measured.
 LONG = 10**8

@@ -10,13 +10,13 @@ from typing import Annotated, Any
 import typer
 
 from gentext.cli.links import FlagSpelling
-from gentext.completion import complete_models
 from gentext.console import progress, say, warn
-from gentext.escapes import decode_escapes
-from gentext.library import open_text_model
-from gentext.searching import DEFAULT_LENGTH, BestTexts, SearchOptions, check_search_options
+from gentext.files.escapes import decode_escapes
+from gentext.library.loading import open_text_model
+from gentext.runs.completion import complete_models
+from gentext.runs.source import FILE_SAMPLER
+from gentext.search.searching import DEFAULT_LENGTH, BestTexts, SearchOptions, check_search_options
 from gentext.settings import check_device, check_threads
-from gentext.source import FILE_SAMPLER
 
 
 def best(

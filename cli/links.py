@@ -44,7 +44,7 @@ def extract_flags(arguments: list[str], options: Mapping[str, Any]) -> tuple[Cha
 
 
 class FlagSpelling:
-    """Parameters as flags, whose values are text: ``--top-k 5``. See `gentext.parameters.Spelling`."""
+    """Parameters as flags, whose values are text: ``--top-k 5``. See `gentext.sampling.parameters.Spelling`."""
 
     def __init__(self, command_options: Collection[str] = ()) -> None:
         """``command_options`` are the command's own options, which a misspelt flag may stand for."""

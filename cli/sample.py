@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from gentext.atomic import check_output
 from gentext.cli.links import FlagSpelling, describe_flags, extract_flags, split_names
 from gentext.cli.sample_texts import (
     describe_chain,
@@ -21,17 +20,18 @@ from gentext.cli.sample_texts import (
     redirect_output,
     watch_texts,
 )
-from gentext.completion import complete_filters, complete_models
 from gentext.config import merge, parse_setting
 from gentext.console import progress, say, warn
 from gentext.errors import UsageError
-from gentext.escapes import decode_escapes
+from gentext.files.atomic import check_output
+from gentext.files.escapes import decode_escapes
+from gentext.generation.writing import MAX_TEXTS, WritingOptions, check_options
 from gentext.interrupts import EndedByUser
-from gentext.library import open_text_model
+from gentext.library.loading import open_text_model
 from gentext.manager import host
+from gentext.runs.completion import complete_filters, complete_models
+from gentext.runs.source import FILE_SAMPLER
 from gentext.settings import check_device, check_threads
-from gentext.source import FILE_SAMPLER
-from gentext.writing import MAX_TEXTS, WritingOptions, check_options
 
 
 class SampleCommand(TyperCommand):

@@ -140,12 +140,12 @@ from gentext.hookspecs import hookimpl
 from gentext.strategy import Param, State, Strategy, Table, keep_largest, largest_per_symbol
 
 if TYPE_CHECKING:
-    from gentext.library import TextModel, TextStream, WrittenText, load
-    from gentext.prefixes import BestText
-    from gentext.record_scores import TextScore
-    from gentext.score import Score
-    from gentext.searching import BestTexts
-    from gentext.training import distill, train
+    from gentext.library.loading import TextModel, TextStream, WrittenText, load
+    from gentext.scoring.record_scores import TextScore
+    from gentext.scoring.score import Score
+    from gentext.search.prefixes import BestText
+    from gentext.search.searching import BestTexts
+    from gentext.training.train import distill, train
 
 __all__ = [
     "BestText",
@@ -171,10 +171,10 @@ __all__ = [
 ]
 
 #: Names that are imported when they are first used, so that a plugin's `import gentext` stays fast, and their modules.
-_MODULE_BY_NAME = dict.fromkeys(("TextModel", "TextStream", "WrittenText", "load"), "gentext.library")
-_MODULE_BY_NAME |= {"BestText": "gentext.prefixes", "BestTexts": "gentext.searching"}
-_MODULE_BY_NAME |= {"Score": "gentext.score", "TextScore": "gentext.record_scores"}
-_MODULE_BY_NAME |= dict.fromkeys(("distill", "train"), "gentext.training")
+_MODULE_BY_NAME = dict.fromkeys(("TextModel", "TextStream", "WrittenText", "load"), "gentext.library.loading")
+_MODULE_BY_NAME |= {"BestText": "gentext.search.prefixes", "BestTexts": "gentext.search.searching"}
+_MODULE_BY_NAME |= {"Score": "gentext.scoring.score", "TextScore": "gentext.scoring.record_scores"}
+_MODULE_BY_NAME |= dict.fromkeys(("distill", "train"), "gentext.training.train")
 
 
 def __getattr__(name: str) -> Any:

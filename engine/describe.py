@@ -11,19 +11,19 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from gentext.boundary import BoundaryTokenizer
-from gentext.bundle import Bundle, LinkMeta, StateMeta, TokenizerMeta, check_states
-from gentext.chain import DEFAULT_CHAIN, Chain, build_chain
 from gentext.config import CONVERSION_LOCK, ConfigTable, build_config
 from gentext.creation import create_component
 from gentext.errors import ConfigError, FileFormatError, PluginError, RunError, nearest, reason, refuse_exit
+from gentext.exported.boundary import BoundaryTokenizer
+from gentext.exported.bundle import Bundle, LinkMeta, StateMeta, TokenizerMeta, check_states
+from gentext.files.versions import installed_version
 from gentext.handover import read_symbols
 from gentext.interfaces import Model, StateSpec, Tokenizer
 from gentext.manager import host
 from gentext.registry import Registry
 from gentext.run import TOKENIZER_FILE, Run
+from gentext.sampling.chain import DEFAULT_CHAIN, Chain, build_chain
 from gentext.strategy import PLACES, Place, Strategy
-from gentext.versions import installed_version
 
 __all__ = ["tokenizer_of"]
 

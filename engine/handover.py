@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gentext.errors import PluginError, exit_error, reason
+from gentext.files.reading import check_data
 from gentext.interfaces import Chunk, Finish, Ids, OpenSampler, Request, Tokenizer, TopSymbols
-from gentext.reading import check_data
 from gentext.strategy import State, Strategy, Table
 
 FINISHES = typing.get_args(Finish)

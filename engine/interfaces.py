@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from gentext.bundle import Bundle
-    from gentext.chain import Chain
     from gentext.events import Hooks
+    from gentext.exported.bundle import Bundle
     from gentext.run import Run
+    from gentext.sampling.chain import Chain
     from gentext.stop import StopAutomaton
     from gentext.token_corpus import TokenCorpus
 
@@ -332,8 +332,8 @@ class Trainer(Protocol):
 
         ``val`` is empty where nothing was held out: then no held-out loss is measured, and the last checkpoint is
         the best.
-        The trainer calls the hooks from `run_started` to `checkpoint_saved`; `gentext.pipeline` calls the later ones.
-        With ``resume`` it continues from the run's newest checkpoint. Raises TrainingStopped.
+        The trainer calls the hooks from `run_started` to `checkpoint_saved`; `gentext.training.pipeline` calls the
+        later ones. With ``resume`` it continues from the run's newest checkpoint. Raises TrainingStopped.
         """
         ...
 

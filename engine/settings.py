@@ -10,8 +10,8 @@ from typing import Annotated, Literal, get_args
 
 import msgspec
 
-from gentext.cpu_quota import read_cpu_quota
 from gentext.errors import ConfigError, MissingExtra, UsageError
+from gentext.files.cpu_quota import read_cpu_quota
 
 __all__ = ["Settings", "budget_steps"]
 

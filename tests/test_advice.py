@@ -17,12 +17,12 @@ from conftest import Gen
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gentext import advice
-from gentext.arrangement import describe_arrangement
+from gentext.corpus.arrangement import describe_arrangement
 from gentext.data.corpus import read_corpus
 from gentext.interfaces import Measurement
-from gentext.learning_curve import find_growth
-from gentext.verdict import RunFacts, judge
+from gentext.training import advice
+from gentext.training.learning_curve import find_growth
+from gentext.training.verdict import RunFacts, judge
 
 CURVES = {path.stem: json.loads(path.read_text("utf-8")) for path in (Path(__file__).parent / "curves").glob("*.json")}
 #: What nobody should hear about a text that was not read once.

@@ -11,7 +11,7 @@ import pytest
 import torch
 from helpers import fails, raiser
 
-from gentext import generate
+from gentext.generation import generate
 from gentext.plugins.pytorch import device
 from gentext.plugins.samplers import runtime
 from gentext.plugins.trainers.learner import Learner

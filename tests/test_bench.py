@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from gentext import bench
 from gentext.cli.bench_costs import compare_precisions, format_costs
+from gentext.library import bench
 from gentext.plugins.samplers.session import open_file
 from gentext.run import GENERATOR_FILE
 

@@ -19,16 +19,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import gentext
-from gentext.best import TextSearch
-from gentext.bundle import Bundle, StateMeta, TokenizerMeta
-from gentext.byte_automaton import compile_bytes
 from gentext.console import Bar
-from gentext.endings import TextEndings, check_spelling
 from gentext.errors import FileFormatError, PluginError, UsageError
-from gentext.expression import Alphabet, translate_expression
+from gentext.exported.bundle import Bundle, StateMeta, TokenizerMeta
 from gentext.interfaces import Chunk, Request
-from gentext.match import MatchAutomaton, build_automaton
-from gentext.prefixes import BestText
+from gentext.matching.byte_automaton import compile_bytes
+from gentext.matching.expression import Alphabet, translate_expression
+from gentext.matching.match import MatchAutomaton, build_automaton
+from gentext.search.best import TextSearch
+from gentext.search.endings import TextEndings, check_spelling
+from gentext.search.prefixes import BestText
 from gentext.stop import StopAutomaton
 
 Gen = Callable[..., tuple[int, str, str]]

@@ -15,13 +15,13 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from gentext import stepping
-from gentext.chain import DEFAULT_CHAIN, Chain, Link, build_chain, build_link
 from gentext.config import NoConfig
-from gentext.draw import draw_tokens
 from gentext.errors import ConfigError
 from gentext.manager import host
 from gentext.noise import uniforms
 from gentext.plugins.strategies.top_k import TopK
+from gentext.sampling.chain import DEFAULT_CHAIN, Chain, Link, build_chain, build_link
+from gentext.sampling.draw import draw_tokens
 from gentext.strategy import Param, Strategy, Table, largest_per_symbol
 from gentext.testing import check_strategy
 

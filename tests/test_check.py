@@ -18,7 +18,7 @@ import gentext
 from gentext.errors import ExportError, FileFormatError
 from gentext.export import proto as proto_module
 from gentext.export.proto import serialize_model
-from gentext.onnx_file import read_checked_metadata, read_metadata
+from gentext.exported.onnx_file import read_checked_metadata, read_metadata
 
 Gen = Callable[..., tuple[int, str, str]]
 

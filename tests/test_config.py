@@ -18,7 +18,7 @@ from gentext.describe import ChainConfig, configured_chain
 from gentext.errors import ConfigError
 from gentext.manager import PluginHost
 from gentext.plugins.models.lstm import LSTMConfig
-from gentext.resolve import DEFAULT_PRESET, SECTIONS, TrainOptions, preset_names, read_preset, resolve_config
+from gentext.runs.resolve import DEFAULT_PRESET, SECTIONS, TrainOptions, preset_names, read_preset, resolve_config
 from gentext.settings import BUDGET_UNITS, Settings, budget_steps
 
 BUILTIN = PluginHost(entry_points=False).registry

@@ -15,8 +15,8 @@ from compiled_model import EVERY_LINK, CompiledModel, call_feeds, request, writt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gentext.compiled import generate_compiled, next_feeds
 from gentext.errors import FileFormatError
+from gentext.generation.compiled import generate_compiled, next_feeds
 from gentext.interfaces import Request
 from gentext.plugins.samplers import cpu_generator
 from gentext.plugins.samplers.cpu_generator import Feeds, ParallelGenerator

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gentext import settings
-from gentext.cpu_quota import read_cpu_quota
+from gentext.files.cpu_quota import read_cpu_quota
 
 
 def write_groups(folder: Path, files: dict[str, str]) -> None:

@@ -11,8 +11,8 @@ import pytest
 import torch
 from compiled_model import EVERY_LINK, CompiledModel, request, written
 
-from gentext.compiled import generate_compiled
 from gentext.export.proto import serialize_model
+from gentext.generation.compiled import generate_compiled
 from gentext.plugins.samplers.cuda_generator import UnrolledGenerator
 from gentext.plugins.samplers.onnx import OnnxGenerator, OnnxSampler
 from gentext.plugins.samplers.runtime import cuda_problem

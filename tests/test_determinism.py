@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gentext import compiled, stepping
-from gentext.chain import Chain, build_chain
+from gentext import stepping
 from gentext.config import config_class
 from gentext.describe import chain_of, load_tokenizer
-from gentext.draw import draw_tokens
-from gentext.generate import generate
+from gentext.generation import compiled
+from gentext.generation.generate import generate
 from gentext.manager import host
 from gentext.noise import uniforms
 from gentext.plugins.pytorch.sampler import TorchSampler
 from gentext.plugins.samplers.onnx import OnnxConfig, OnnxSampler
+from gentext.sampling.chain import Chain, build_chain
+from gentext.sampling.draw import draw_tokens
 
 LENGTH = 500
 SEED = 2**40 + 7

@@ -18,8 +18,9 @@ from helpers import fails
 from test_train import KILLED, assert_same
 
 import gentext
-from gentext.chain import Chain
 from gentext.config import read_toml
+from gentext.corpus.taught_corpus import TaughtCorpus
+from gentext.corpus.teacher import lesson_seed, open_teacher
 from gentext.interfaces import World
 from gentext.plugins.distill.batcher import WrittenBatcher, WrittenConfig
 from gentext.plugins.distill.trainer import DistillConfig, DistillLearner
@@ -28,9 +29,8 @@ from gentext.plugins.pytorch.device import choose_compute
 from gentext.plugins.pytorch.distributed import ProcessGroup
 from gentext.plugins.trainers.options import StepOptions
 from gentext.run import open_run
+from gentext.sampling.chain import Chain
 from gentext.settings import Settings
-from gentext.taught_corpus import TaughtCorpus
-from gentext.teacher import lesson_seed, open_teacher
 from gentext.token_corpus import TokenCorpus
 
 pytestmark = pytest.mark.usefixtures("warm_processes")

@@ -44,10 +44,10 @@ import torch.distributed.run
 from serving import ServerProcess
 
 import gentext
-from gentext.chain import Link
 from gentext.export.strategies.check import check_compiles
 from gentext.manager import forget_plugins
-from gentext.resolve import TrainOptions, resolve_config
+from gentext.runs.resolve import TrainOptions, resolve_config
+from gentext.sampling.chain import Link
 from gentext.strategy import Strategy
 
 pytestmark = pytest.mark.usefixtures("warm_processes")

@@ -15,18 +15,21 @@ import pytest
 import safetensors
 import typer.main
 
-from gentext import bundle, config, decoder, hookspecs, reading, run, stop
-from gentext.bundle import Bundle
+from gentext import config, hookspecs, run, stop
 from gentext.cli import sample_texts
 from gentext.cli.app import build
 from gentext.config import config_class, per_run_fields, to_table
 from gentext.data import corpus
 from gentext.data.catalogue import CATALOGUE
 from gentext.describe import ChainConfig, builtin_strategies
+from gentext.exported import bundle
+from gentext.exported.bundle import Bundle
+from gentext.files import reading
 from gentext.manager import forget_plugins, host
 from gentext.plugins.observers import samples
 from gentext.plugins.sweep.space import Choices, Range, read_space
-from gentext.resolve import TrainOptions, preset_names, resolve_config
+from gentext.runs.resolve import TrainOptions, preset_names, resolve_config
+from gentext.sampling import decoder
 from gentext.settings import Settings
 
 ROOT = Path(__file__).parent.parent

@@ -22,14 +22,14 @@ from helpers import configured
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gentext import text as texts
+from gentext.corpus import text as texts
+from gentext.corpus.split_corpus import SplitCorpus
+from gentext.corpus.text import read_text
 from gentext.data import decoding, encoded, stream
 from gentext.errors import CorpusError, PluginError
 from gentext.plugins.tokenizers.byte import ByteTokenizer
 from gentext.plugins.tokenizers.char import CharConfig, CharTokenizer
-from gentext.resolve import ConfiguredComponent
-from gentext.split_corpus import SplitCorpus
-from gentext.text import read_text
+from gentext.runs.resolve import ConfiguredComponent
 
 Gen = Callable[..., tuple[int, str, str]]
 
@@ -238,8 +238,8 @@ def test_two_that_encode_at_once(place: Path) -> None:
     (place / "long.txt").write_text(LINES * 500)
     code = (
         "import hashlib, sys\n"
-        "from gentext.resolve import configured_component\n"
-        "from gentext.text import read_text\n"
+        "from gentext.runs.resolve import configured_component\n"
+        "from gentext.corpus.text import read_text\n"
         "print('ready', flush=True)\n"
         "sys.stdin.readline()\n"
         "tokenizer = configured_component({'tokenizer': {'name': 'char'}}, 'tokenizer')\n"

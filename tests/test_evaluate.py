@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import nn
 
-from gentext import score
 from gentext.errors import PluginError
 from gentext.interfaces import Chunk, Request
 from gentext.plugins.models.lstm import LSTMConfig, LSTMModel
 from gentext.plugins.pytorch.evaluate import count_logits, mean_loss, windows
 from gentext.plugins.samplers.onnx import OnnxSampler
 from gentext.run import Run
-from gentext.score import (
+from gentext.scoring import score
+from gentext.scoring.score import (
     NOTEBOOK_LENGTH,
     NOTEBOOK_ROWS,
     WINDOW_LENGTH,

@@ -28,9 +28,6 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 import gentext
-from gentext import bench
-from gentext.atomic import atomic_write_all
-from gentext.bundle import Bundle, LinkMeta, ParamMeta, StateMeta, TokenizerMeta
 from gentext.errors import ExportError, FileFormatError
 from gentext.export import exporter, precision
 from gentext.export.exporter import export_run
@@ -38,8 +35,11 @@ from gentext.export.job import ExportOptions
 from gentext.export.network import model as model_export
 from gentext.export.precision import BuiltGenerator, ExportedFile, fastest_precision
 from gentext.export.proto import serialize_model
+from gentext.exported.bundle import Bundle, LinkMeta, ParamMeta, StateMeta, TokenizerMeta
+from gentext.exported.onnx_file import check_same_export, read_export_id, read_metadata
+from gentext.files.atomic import atomic_write_all
 from gentext.interfaces import StateSpec
-from gentext.onnx_file import check_same_export, read_export_id, read_metadata
+from gentext.library import bench
 from gentext.plugins.models.lstm import LSTMConfig, LSTMModel
 from gentext.plugins.pytorch.recurrent import RecurrentModel
 from gentext.plugins.samplers.session import Session, open_file, open_model

@@ -14,8 +14,6 @@ import onnxruntime
 import pytest
 from compiled_model import EVERY_LINK, CompiledModel, request, written
 
-from gentext.chain import build_chain
-from gentext.compiled import generate_compiled
 from gentext.describe import load_tokenizer
 from gentext.errors import ConfigError, FileFormatError
 from gentext.export.generator.compiler import Compiler
@@ -23,12 +21,14 @@ from gentext.export.network.bounds import find_bounds
 from gentext.export.network.fp16 import to_fp16
 from gentext.export.network.int8 import to_int8
 from gentext.export.proto import check_graph, serialize_model, subgraphs
+from gentext.generation.compiled import generate_compiled
 from gentext.manager import host
 from gentext.plugins.samplers.onnx import OnnxGenerator, OnnxSampler
 from gentext.registry import Distribution, Registry
+from gentext.sampling.chain import build_chain
+from gentext.sampling.stored import stored_chain
 from gentext.stepping import generate_stepwise
 from gentext.stop import StopAutomaton
-from gentext.stored import stored_chain
 
 
 def large_constants(graph: onnx.GraphProto) -> list[int]:
@@ -138,9 +138,9 @@ def test_neighbours_and_chunks_change_nothing(
     opened = compiled_model.open(chain, precision)
     sampling = request(chain, 16, 200)
     together, _, _ = written(generate_compiled(opened.session, opened.bundle, sampling), 16)
-    monkeypatch.setattr("gentext.compiled.FIRST_CALLS", ())
-    monkeypatch.setattr("gentext.compiled.MAX_POSITIONS", 7)
-    monkeypatch.setattr("gentext.compiled.PREFILL_POSITIONS", 2)
+    monkeypatch.setattr("gentext.generation.compiled.FIRST_CALLS", ())
+    monkeypatch.setattr("gentext.generation.compiled.MAX_POSITIONS", 7)
+    monkeypatch.setattr("gentext.generation.compiled.PREFILL_POSITIONS", 2)
     for row in (0, 7, 15):
         params = {
             link: {name: array[row : row + 1] for name, array in arrays.items()}

@@ -21,7 +21,7 @@ import pytest
 import gentext
 from gentext.errors import MOVED_MODULES
 from gentext.manager import BUILTINS
-from gentext.training import INITIAL_WEIGHTS_MODULE
+from gentext.training.train import INITIAL_WEIGHTS_MODULE
 
 ROOT = Path(__file__).parent.parent
 #: The package and its subpackages, and the folders of the project that hold them.
@@ -74,8 +74,8 @@ IMPORT_EXCEPTIONS = {("gentext.__main__", "gentext.cli.app")}
 STRING_EXCEPTIONS = {
     "gentext.errors": {*MOVED_MODULES, *MOVED_MODULES.values()} - {"gentext.interrupts"},
     "gentext.manager": set(BUILTINS),
-    "gentext.resolve": {"gentext.plugins"},
-    "gentext.training": {INITIAL_WEIGHTS_MODULE},
+    "gentext.runs.resolve": {"gentext.plugins"},
+    "gentext.training.train": {INITIAL_WEIGHTS_MODULE},
 }
 
 
@@ -252,7 +252,7 @@ def test_little_is_loaded_for_little(tiny_run: Path, tmp_path: Path) -> None:
     no_training = {
         "gentext.cli.train",
         "gentext.cli.bench",
-        "gentext.pipeline",
+        "gentext.training.pipeline",
         "gentext.plugins.sweep.command",
         "gentext.plugins.server.command",
     }

@@ -17,8 +17,8 @@ from conftest import Gen
 from helpers import fails
 
 import gentext
-from gentext.inspection import inspect_tokens, unit_names
-from gentext.score import encode_text
+from gentext.scoring.inspection import inspect_tokens, unit_names
+from gentext.scoring.score import encode_text
 
 
 def page_data(path: Path) -> dict[str, Any]:

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gentext.byte_automaton import read_automaton
-from gentext.decimals import write_decimals
-from gentext.expression import Alphabet, ExpressionError
-from gentext.expression_child import compile_expression
-from gentext.json_schema import translate_schema
-from gentext.match import MatchAutomaton, build_automaton
+from gentext.matching.byte_automaton import read_automaton
+from gentext.matching.decimals import write_decimals
+from gentext.matching.expression import Alphabet, ExpressionError
+from gentext.matching.expression_child import compile_expression
+from gentext.matching.json_schema import translate_schema
+from gentext.matching.match import MatchAutomaton, build_automaton
 
 CHARACTERS = "".join(map(chr, range(32, 127))) + "é\n"
 SYMBOLS = [character.encode() for character in CHARACTERS]

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from planted import Fault, name_faults, plant
 
+from gentext.generation.writing import WritingOptions, prepare_writing
 from gentext.interfaces import Chunk, Request
-from gentext.parameters import KEYWORD_SPELLING
 from gentext.plugins.pytorch.sampler import TorchSampler
 from gentext.plugins.samplers.onnx import OnnxSampler
+from gentext.sampling.parameters import KEYWORD_SPELLING
 from gentext.stepping import generate_stepwise
 from gentext.testing import check_sampler
-from gentext.writing import WritingOptions, prepare_writing
 
 
 class Faulty:

@@ -34,7 +34,7 @@ from gentext.errors import (
 from gentext.interfaces import SourceKind
 from gentext.plugins.trainers.bptt import BPTTTrainer
 from gentext.run import GENERATOR_FILE, HELD_OUT_FILE, MODEL_FILE
-from gentext.source import find_source, openable_sources
+from gentext.runs.source import find_source, openable_sources
 
 Gen = Callable[..., tuple[int, str, str]]
 

@@ -17,16 +17,16 @@ from conftest import run_gen
 from helpers import fails, one_line, read_until, spelled, start
 from numpy.typing import NDArray
 
-from gentext.bundle import Bundle, LinkMeta, ParamMeta, StateMeta, TokenizerMeta
 from gentext.data import corpus, stream
 from gentext.errors import FileFormatError, UsageError
-from gentext.generate import encode_prime
-from gentext.opening import open_exported
+from gentext.exported.bundle import Bundle, LinkMeta, ParamMeta, StateMeta, TokenizerMeta
+from gentext.files.reading import MAX_DEPTH, check_data, parse_json
+from gentext.generation.generate import encode_prime
 from gentext.plugins.pytorch import checkpoint
 from gentext.plugins.tokenizers.char import CharTokenizer
-from gentext.reading import MAX_DEPTH, check_data, parse_json
 from gentext.run import Run
-from gentext.score import TextLoss, score_text
+from gentext.runs.opening import open_exported
+from gentext.scoring.score import TextLoss, score_text
 from gentext.stop import StopAutomaton
 from gentext.strategy import State, Table
 

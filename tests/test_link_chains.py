@@ -20,15 +20,15 @@ from numpy.typing import NDArray
 from spox import Tensor, Var
 from test_link_options import OPTIONS
 
-from gentext.chain import Chain, LinkArraysDict, build_chain
 from gentext.describe import builtin_strategies
-from gentext.draw import draw_tokens
 from gentext.export.generator.position import build_draw
 from gentext.export.strategies.call import call_strategy
 from gentext.export.strategies.namespace import xp
 from gentext.export.strategies.traced import Traced
 from gentext.manager import host
 from gentext.plugins.tokenizers.char import CharConfig, CharTokenizer
+from gentext.sampling.chain import Chain, LinkArraysDict, build_chain
+from gentext.sampling.draw import draw_tokens
 from gentext.strategy import Param
 
 V, ROWS, STEPS = 31, 400, 13

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference_figures import Steps, logits_of
 
-from gentext.chain import build_chain
 from gentext.errors import ConfigError
 from gentext.manager import host
 from gentext.plugins.tokenizers.byte import ByteTokenizer
 from gentext.plugins.tokenizers.char import CharTokenizer
+from gentext.sampling.chain import build_chain
 
 V = 7
 TOKENS = st.lists(st.integers(0, 2), max_size=40)

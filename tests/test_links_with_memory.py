@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from reference_figures import Steps, logits_of, softmax
 
-from gentext.chain import LinkArraysDict
-from gentext.compiled import generate_compiled
-from gentext.draw import draw_tokens
+from gentext.generation.compiled import generate_compiled
+from gentext.sampling.chain import LinkArraysDict
+from gentext.sampling.draw import draw_tokens
 from gentext.stepping import generate_stepwise
 
 V = 7

@@ -17,18 +17,19 @@ import pytest
 from helpers import fails, one_line, start
 
 import gentext
-from gentext import batch_size, bulk, writing
-from gentext.bundle import Bundle, StateMeta, TokenizerMeta
-from gentext.chain import Chain
-from gentext.escapes import decode_escapes
-from gentext.generate import generate
+from gentext.exported import batch_size
+from gentext.exported.bundle import Bundle, StateMeta, TokenizerMeta
+from gentext.files.escapes import decode_escapes
+from gentext.generation import bulk, writing
+from gentext.generation.generate import generate
+from gentext.generation.row_state import RowState
+from gentext.generation.rows import RowRequest, Slot
+from gentext.generation.slots import SlotPiece, Slots
+from gentext.generation.writing import TextBatch, WritingOptions
 from gentext.interfaces import Chunk, Request
-from gentext.row_state import RowState
-from gentext.rows import RowRequest, Slot
 from gentext.run import GENERATOR_FILE, MODEL_FILE
-from gentext.slots import SlotPiece, Slots
+from gentext.sampling.chain import Chain
 from gentext.stop import find_unwritable
-from gentext.writing import TextBatch, WritingOptions
 
 Gen = Callable[..., tuple[int, str, str]]
 

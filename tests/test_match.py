@@ -17,26 +17,26 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from test_match_automaton import random_expression
 
-from gentext.bundle import Bundle, TokenizerMeta
-from gentext.byte_automaton import ByteAutomaton, compile_bytes, read_automaton
-from gentext.chain import Chain, build_chain
-from gentext.compiled import generate_compiled
 from gentext.describe import builtin_strategies, configured_chain, describe_links
 from gentext.errors import UsageError
 from gentext.export.proto import serialize_model
-from gentext.expression import NOTHING
-from gentext.expression_child import compile_expression
-from gentext.generate import generate, make_tables
+from gentext.exported.bundle import Bundle, TokenizerMeta
+from gentext.generation.compiled import generate_compiled
+from gentext.generation.generate import generate, make_tables
 from gentext.interfaces import Chunk, Request
 from gentext.manager import host
-from gentext.match_tables import FREE_STATE, MATCH_LINK
-from gentext.matching import TextMatches, banned_symbols, build_matches, read_constraints
-from gentext.parameters import KEYWORD_SPELLING
+from gentext.matching.byte_automaton import ByteAutomaton, compile_bytes, read_automaton
+from gentext.matching.constraints import TextMatches, banned_symbols, build_matches, read_constraints
+from gentext.matching.expression import NOTHING
+from gentext.matching.expression_child import compile_expression
+from gentext.matching.match_tables import FREE_STATE, MATCH_LINK
 from gentext.plugins.samplers.cpu_generator import ParallelGenerator
 from gentext.plugins.samplers.cuda_generator import UnrolledGenerator
 from gentext.plugins.samplers.session import open_unrolled
+from gentext.sampling.chain import Chain, build_chain
+from gentext.sampling.parameters import KEYWORD_SPELLING
+from gentext.sampling.stored import stored_chain
 from gentext.stepping import generate_stepwise
-from gentext.stored import stored_chain
 
 
 def matches(
@@ -98,7 +98,7 @@ def compile_here(expression: str, seconds: float = 0) -> ByteAutomaton:
     return read_automaton(*compile_expression(expression))
 
 
-@mock.patch("gentext.matching.compile_bytes", compile_here)
+@mock.patch("gentext.matching.constraints.compile_bytes", compile_here)
 @settings(max_examples=40, deadline=None)
 @given(st.randoms(use_true_random=False), st.integers(0, 12), st.sampled_from([CHARACTERS, PIECES]))
 def test_with_any_budget_a_text_is_whole(rng: Any, extra: int, symbols: list[bytes]) -> None:

@@ -9,10 +9,10 @@ import re
 import numpy as np
 import pytest
 
-from gentext.byte_automaton import compile_bytes, read_automaton
-from gentext.expression import Alphabet, ExpressionError, translate_expression
-from gentext.expression_child import compile_expression
-from gentext.match import MatchAutomaton, build_automaton, stack_automata
+from gentext.matching.byte_automaton import compile_bytes, read_automaton
+from gentext.matching.expression import Alphabet, ExpressionError, translate_expression
+from gentext.matching.expression_child import compile_expression
+from gentext.matching.match import MatchAutomaton, build_automaton, stack_automata
 
 #: All texts of up to six of these characters.
 LETTERS = "aé1"

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from test_match_automaton import build, random_expression
 
 import gentext
-from gentext.match_tables import FIRST_STATE, link_tables
+from gentext.matching.match_tables import FIRST_STATE, link_tables
 
 pytestmark = needs_node
 #: Compiles expressions, and prints their tables, or what is wrong with them.

@@ -12,10 +12,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 #: What only commands reach, and why it may speak of their flags.
 COMMANDS_ONLY = {
-    "engine/bench.py": "starts gen sample for gen bench",
-    "engine/record_output.py": "files of gen sample -o; the library returns records",
-    "engine/score_tables.py": "tables of gen score; the library returns scores",
-    "engine/scoring.py": "rows of gen score; the library returns scores",
+    "engine/library/bench.py": "starts gen sample for gen bench",
+    "engine/records/record_output.py": "files of gen sample -o; the library returns records",
+    "engine/scoring/score_tables.py": "tables of gen score; the library returns scores",
+    "engine/scoring/score_files.py": "rows of gen score; the library returns scores",
     "export/web.py": "gen export --web",
     "export/web_runtime.py": "gen export --web",
     "plugins/distill/command.py": "declares the options of gen distill",

@@ -14,11 +14,11 @@ from conftest import Gen
 from helpers import fails
 
 import gentext
-from gentext.bundle import Bundle
 from gentext.data.catalogue import CATALOGUE
 from gentext.data.shipped import FIRST_MODEL, shipped_models
 from gentext.errors import RunError
-from gentext.onnx_file import read_metadata
+from gentext.exported.bundle import Bundle
+from gentext.exported.onnx_file import read_metadata
 
 MODELS = shipped_models()
 

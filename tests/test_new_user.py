@@ -76,7 +76,7 @@ def test_info_shows_no_none_and_few_digits(runs: Path, tiny_run: Path, gen: Gen)
 
 def test_bench_refuses_at_once(tiny_run: Path, gen: Gen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import gentext
-    from gentext import bench
+    from gentext.library import bench
 
     def measure(*_: object) -> None:
         raise AssertionError("it measured before it checked")

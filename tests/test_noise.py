@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gentext.chain import DEFAULT_CHAIN, Chain, Link, build_chain
 from gentext.errors import UsageError
 from gentext.manager import host
 from gentext.noise import DRAW, check_seed, counter_plane, row_uniforms, uniforms
+from gentext.sampling.chain import DEFAULT_CHAIN, Chain, Link, build_chain
 from gentext.strategy import Strategy
 
 SEED_LIMIT = 2**64

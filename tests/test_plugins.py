@@ -17,16 +17,16 @@ import pytest
 import typer
 
 from gentext import Param, Strategy
-from gentext.chain import build_link
 from gentext.cli.app import COMMAND_ORDER, build, main
 from gentext.cli.plugins import plugins as list_plugins
 from gentext.creation import REQUIRED_MEMBERS, create_component
 from gentext.describe import load_tokenizer
 from gentext.errors import GenError, MissingExtra, PluginError, UnknownComponent, reason
 from gentext.hookspecs import HOOKS_VERSION, hookimpl
-from gentext.library import open_text_model
+from gentext.library.loading import open_text_model
 from gentext.manager import BUILTINS, PluginHost
 from gentext.registry import KINDS, Component, Distribution, Registry, plural
+from gentext.sampling.chain import build_link
 
 
 @dataclasses.dataclass
@@ -447,7 +447,7 @@ def test_what_a_sampler_opens_is_checked(opened: object, tmp_path: Path, monkeyp
 
     plugin_host = PluginHost(entry_points=False)
     plugin_host.registry.add(Component("sampler", "wrong", Wrong, "a sampler", Distribution("elsewhere", "1")))
-    monkeypatch.setattr("gentext.library.host", lambda: plugin_host)
+    monkeypatch.setattr("gentext.library.loading.host", lambda: plugin_host)
     source = tmp_path / "model.bin"
     source.touch()
     with pytest.raises(

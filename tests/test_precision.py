@@ -16,11 +16,11 @@ from helpers import fails
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gentext import bench
 from gentext.errors import UsageError
 from gentext.export.job import ExportJob, ExportOptions, options_of_run
 from gentext.export.network.int8 import to_int8
 from gentext.export.precision import LossReport, count_measured_symbols
+from gentext.library import bench
 from gentext.plugins.samplers.session import open_file
 from gentext.run import open_run
 from gentext.settings import Settings

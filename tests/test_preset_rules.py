@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from gentext.adjustments import Budget, TrainingFacts
 from gentext.plugins.presets.plugin import adjust_settings
-from gentext.record_options import RecordOptions
-from gentext.resolve import TrainOptions, adjustable_keys, resolve_config
 from gentext.run import Run
+from gentext.runs.record_options import RecordOptions
+from gentext.runs.resolve import TrainOptions, adjustable_keys, resolve_config
 
 
 class Silent:

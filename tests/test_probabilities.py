@@ -14,16 +14,16 @@ from compiled_model import EVERY_LINK, CompiledModel, call_feeds, request
 from numpy.typing import NDArray
 
 import gentext
-from gentext.chain import Chain
-from gentext.compiled import generate_compiled
 from gentext.errors import FileFormatError, PluginError, UsageError
 from gentext.export.generator.outputs import find_top_symbols
 from gentext.export.proto import serialize_model
-from gentext.generate import generate
+from gentext.generation.compiled import generate_compiled
+from gentext.generation.generate import generate
 from gentext.interfaces import Chunk, Request, TopSymbols
 from gentext.plugins.samplers.cpu_generator import ParallelGenerator
 from gentext.plugins.samplers.cuda_generator import UnrolledGenerator
 from gentext.plugins.samplers.session import open_unrolled
+from gentext.sampling.chain import Chain
 from gentext.stepping import _find_top_symbols, generate_stepwise
 from gentext.stop import StopAutomaton
 

@@ -20,11 +20,11 @@ from helpers import configured, one_line
 
 from gentext.errors import PluginError, UsageError
 from gentext.interfaces import World
-from gentext.lock import RunLock
-from gentext.planning import create_batcher
 from gentext.plugins.batchers.stream import StreamBatcher, StreamConfig
 from gentext.plugins.trainers.bptt import BPTTTrainer
+from gentext.runs.lock import RunLock
 from gentext.token_corpus import TokenCorpus
+from gentext.training.planning import create_batcher
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked here"),

@@ -17,13 +17,13 @@ from helpers import configured, fails
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gentext.corpus.novelty import KnownRecords, hash_record
+from gentext.corpus.record_corpus import read_record_corpus
+from gentext.corpus.split_corpus import SplitCorpus
 from gentext.data.records import RecordReader, read_lines
 from gentext.errors import CorpusError
-from gentext.novelty import KnownRecords, hash_record
 from gentext.plugins.tokenizers.char import CharConfig, CharTokenizer
-from gentext.record_corpus import read_record_corpus
-from gentext.record_options import RecordOptions
-from gentext.split_corpus import SplitCorpus
+from gentext.runs.record_options import RecordOptions
 
 CHAR = configured("tokenizer", "char", CharTokenizer, CharConfig())
 #: Texts that a field of CSV or JSON may hold; line ends are LF in all that gentext reads.

@@ -20,9 +20,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import gentext
-from gentext import record_scores
 from gentext.errors import CorpusError, UsageError
 from gentext.plugins.samplers.session import Session, open_model
+from gentext.scoring import record_scores
 from gentext.stepping import fresh_states
 
 LINES = [line for line in make_text(6_000).split("\n") if line]

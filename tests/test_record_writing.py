@@ -23,16 +23,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import gentext
-from gentext import record_output
-from gentext.boundary import RecordsMeta
+from gentext.corpus.novelty import HashSet, KnownRecords, hash_record
 from gentext.data.records import format_row
 from gentext.errors import GenError, PluginError, UsageError
-from gentext.library import TextModel
-from gentext.novelty import HashSet, KnownRecords, hash_record
-from gentext.record_output import RecordFile, RecordFormat
-from gentext.record_plan import TRY_STREAMS, RecordPlan, WrittenRecord
-from gentext.record_rows import DrawnRecord, RecordTry
-from gentext.record_writing import RecordStream
+from gentext.exported.boundary import RecordsMeta
+from gentext.library.loading import TextModel
+from gentext.records import record_output
+from gentext.records.record_output import RecordFile, RecordFormat
+from gentext.records.record_plan import TRY_STREAMS, RecordPlan, WrittenRecord
+from gentext.records.record_rows import DrawnRecord, RecordTry
+from gentext.records.record_writing import RecordStream
 
 #: Fields of a table; line ends are LF in all that gentext writes.
 FIELDS = st.text(st.characters(exclude_characters="\r\0", exclude_categories=["Cs"]), min_size=1, max_size=5)
@@ -142,7 +142,7 @@ def test_of_equal_records_the_lowest_number_stays(table: list[list[str]], seed: 
 @given(st.lists(st.integers(0, 2**64 - 1)), st.integers(0, 9))
 def test_hash_set(hashes: list[int], seed: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gentext.novelty.NEWEST_HASHES", 3)
+        patch.setattr("gentext.corpus.novelty.NEWEST_HASHES", 3)
         hash_set = HashSet()
         for number in hashes:
             hash_set.add(number)

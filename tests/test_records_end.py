@@ -21,12 +21,12 @@ from test_text_tree import make_tree
 
 import gentext
 from gentext import TextModel
-from gentext.boundary import BoundaryTokenizer, RecordsMeta
-from gentext.bundle import Bundle
-from gentext.compiled import generate_compiled
 from gentext.describe import load_run_tokenizer, tokenizer_of
 from gentext.errors import FileFormatError
-from gentext.onnx_file import read_metadata
+from gentext.exported.boundary import BoundaryTokenizer, RecordsMeta
+from gentext.exported.bundle import Bundle
+from gentext.exported.onnx_file import read_metadata
+from gentext.generation.compiled import generate_compiled
 from gentext.plugins.tokenizers.byte import ByteTokenizer
 from gentext.run import open_run
 from gentext.stepping import generate_stepwise
@@ -313,8 +313,8 @@ def test_preview_writes_records(tiny_records_run: Path) -> None:
 
 
 def test_bench_of_records(model: TextModel, tiny_records_run: Path) -> None:
-    from gentext import bench
-    from gentext.opening import open_exported
+    from gentext.library import bench
+    from gentext.runs.opening import open_exported
 
     for path in (tiny_records_run / "generator.onnx", tiny_records_run / "model.onnx"):
         assert bench.prepare_measurement(open_exported(path, "cpu"), 8, 0.02)() > 100

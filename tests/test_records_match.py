@@ -25,18 +25,18 @@ from test_match import matches as find_matches
 from test_match_automaton import random_expression
 
 import gentext
-from gentext.best import TextSearch
-from gentext.boundary import RecordsMeta
-from gentext.compiled import generate_compiled
 from gentext.console import Bar
-from gentext.endings import TextEndings
 from gentext.errors import UsageError
 from gentext.export.proto import serialize_model
-from gentext.match_tables import MATCH_LINK
+from gentext.exported.boundary import RecordsMeta
+from gentext.generation.compiled import generate_compiled
+from gentext.matching.match_tables import MATCH_LINK
 from gentext.plugins.samplers.cpu_generator import ParallelGenerator
 from gentext.plugins.samplers.cuda_generator import UnrolledGenerator
 from gentext.plugins.samplers.session import open_unrolled
-from gentext.prefixes import RowStepper, log_probabilities
+from gentext.search.best import TextSearch
+from gentext.search.endings import TextEndings
+from gentext.search.prefixes import RowStepper, log_probabilities
 from gentext.stepping import StepModel, generate_stepwise
 from gentext.stop import StopAutomaton
 
@@ -51,7 +51,7 @@ def records_model(symbols: Sequence[bytes], model_class: Any, *, never_empty: bo
     return model
 
 
-@mock.patch("gentext.matching.compile_bytes", compile_here)
+@mock.patch("gentext.matching.constraints.compile_bytes", compile_here)
 @settings(max_examples=40, deadline=None)
 @given(st.randoms(use_true_random=False), st.integers(0, 12), st.sampled_from([CHARACTERS, PIECES]))
 def test_records_that_match_end_with_the_boundary(rng: Any, extra: int, symbols: list[bytes]) -> None:

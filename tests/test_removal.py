@@ -14,10 +14,10 @@ import pytest
 from helpers import start
 
 from gentext import run as runs
-from gentext.folders import temporary_folder
+from gentext.files.folders import temporary_folder
 from gentext.plugins.pytorch.checkpoint import find_checkpoints, link_as_best, tidy_checkpoints
-from gentext.removal import discard_run, temporary_file_target
 from gentext.run import Run, atomic_write
+from gentext.runs.removal import discard_run, temporary_file_target
 
 #: Files that somebody has put into a run, by path.
 FOREIGN_NAMES = (
@@ -154,7 +154,7 @@ def test_next_write_removes_what_a_killed_process_left_and_nothing_else(
 def test_temporary_folders_of_killed_processes_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
-    script = "from gentext.folders import temporary_folder\nwith temporary_folder() as folder:\n"
+    script = "from gentext.files.folders import temporary_folder\nwith temporary_folder() as folder:\n"
     script += "    (folder / 'model.onnx').touch()\n    print(folder, flush=True)\n    input()"
     processes = [
         subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from gentext import NoConfig, Param, State, Strategy, keep_largest
-from gentext.chain import Link
 from gentext.errors import PluginError
 from gentext.export.strategies.check import check_compiles
+from gentext.sampling.chain import Link
 
 V = 11
 

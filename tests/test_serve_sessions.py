@@ -19,11 +19,11 @@ import pytest
 from serving import ServerProcess, running_server
 
 import gentext
+from gentext.generation.slots import Slots
 from gentext.plugins.samplers.onnx import OnnxGenerator
 from gentext.plugins.server.messages import TextJob
 from gentext.plugins.server.texts import begin_text
-from gentext.session import unpack
-from gentext.slots import Slots
+from gentext.sessions.session import unpack
 
 LINKS = "match,penalties,bias,top_k,mirostat,temperature"
 

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gentext import expression_child
 from gentext.errors import GenError, PrimeError, UsageError
-from gentext.match import MatchAutomaton
-from gentext.matching import Constraint, compile_here
+from gentext.matching import expression_child
+from gentext.matching.constraints import Constraint, compile_here
+from gentext.matching.match import MatchAutomaton
 from gentext.plugins.server import expressions
 from gentext.plugins.server.expressions import ExpressionProcess
 from gentext.plugins.server.problems import Overload, problem_of
@@ -101,7 +101,7 @@ print(json.dumps({{"problem": f"{{request['seconds']}} s, {{resource.getrlimit(r
 """
 SPIED_WORKER = """
 import sys
-from gentext import expression_child
+from gentext.matching import expression_child
 from gentext.plugins.server import expression_worker
 expression_child.__file__ = sys.argv[1]
 expression_worker.main()

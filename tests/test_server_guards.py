@@ -33,7 +33,7 @@ from gentext.plugins.server.problems import Problem
 from gentext.plugins.server.protocol import make_config
 from gentext.plugins.server.settings import Limits
 from gentext.plugins.server.sockets import allow_connections, limit_socket
-from gentext.session_keys import read_keys
+from gentext.sessions.session_keys import read_keys
 
 #: Limits so short that a test can wait for them.
 LIMITS = Limits(

@@ -17,12 +17,14 @@ from hypothesis import strategies as st
 
 import gentext
 from gentext import TextModel, console
-from gentext.continuation import continue_text, make_session, merge_settings
 from gentext.errors import GenError, SessionConflict, SessionError, UsageError
-from gentext.parameters import KEYWORD_SPELLING
+from gentext.generation.rows import row_requests
+from gentext.generation.slots import Slots
+from gentext.generation.writing import WritingOptions
 from gentext.plugins.samplers.onnx import OnnxGenerator
-from gentext.rows import row_requests
-from gentext.session import (
+from gentext.sampling.parameters import KEYWORD_SPELLING
+from gentext.sessions.continuation import continue_text, make_session, merge_settings
+from gentext.sessions.session import (
     MAX_SESSION_BYTES,
     Session,
     SessionSettings,
@@ -32,9 +34,7 @@ from gentext.session import (
     unpack,
     unpack_state,
 )
-from gentext.session_keys import MAX_TOKEN_LENGTH, SessionKeys
-from gentext.slots import Slots
-from gentext.writing import WritingOptions
+from gentext.sessions.session_keys import MAX_TOKEN_LENGTH, SessionKeys
 
 LINKS = "match,penalties,dry,top_k,mirostat,xtc,temperature"
 LENGTH = 60
@@ -333,7 +333,7 @@ def test_keys_are_rotated() -> None:
 def test_tokens_of_another_format_and_size(monkeypatch: pytest.MonkeyPatch) -> None:
     keys = SessionKeys.new()
     with monkeypatch.context() as patch:
-        patch.setattr("gentext.session_keys.SESSION_FORMAT", 0)
+        patch.setattr("gentext.sessions.session_keys.SESSION_FORMAT", 0)
         old = keys.seal(b"payload")
     with pytest.raises(SessionError, match="session: format 0, this server reads 1") as raised:
         keys.open(old)

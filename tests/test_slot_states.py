@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gentext.bundle import Bundle, StateMeta, TokenizerMeta
-from gentext.decoder import DecoderState
 from gentext.errors import UsageError
-from gentext.row_state import RowState
-from gentext.rows import RowRequest
-from gentext.signature import signature
-from gentext.slots import Slots
-from gentext.stacking import STOP, stop_tables
+from gentext.exported.bundle import Bundle, StateMeta, TokenizerMeta
+from gentext.exported.signature import signature
+from gentext.generation.row_state import RowState
+from gentext.generation.rows import RowRequest
+from gentext.generation.slots import Slots
+from gentext.generation.stacking import STOP, stop_tables
+from gentext.sampling.decoder import DecoderState
 from gentext.stop import StopAutomaton
 
 #: Whole characters, parts of some, several at once, and none.

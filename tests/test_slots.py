@@ -13,13 +13,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import gentext
-from gentext import TextModel, stacking
+from gentext import TextModel
 from gentext.errors import UsageError
+from gentext.generation import stacking
+from gentext.generation.rows import RowRequest, Slot, row_requests
+from gentext.generation.schedule import MIN_POSITIONS, Schedule
+from gentext.generation.slots import Slots, write_all
+from gentext.generation.writing import WritingOptions
 from gentext.plugins.samplers.onnx import OnnxGenerator
-from gentext.rows import RowRequest, Slot, row_requests
-from gentext.schedule import MIN_POSITIONS, Schedule
-from gentext.slots import Slots, write_all
-from gentext.writing import WritingOptions
 
 LINKS = "match,penalties,dry,top_k,mirostat,xtc,temperature"
 STOPS = [(), ("a",), ("ba", "c.\n"), (" ", "\n"), ("no such text",)]
@@ -255,8 +256,8 @@ def finish(running: Slots) -> None:
 
 def test_many_rows_draw_apart_by_their_links(model: TextModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond some rows, a new one shares the calls of those with the same links, and every text is what it is alone."""
-    monkeypatch.setattr("gentext.slots.MIN_ROWS_APART", 2)
-    monkeypatch.setattr("gentext.slots.MAX_BATCHES", 3)
+    monkeypatch.setattr("gentext.generation.slots.MIN_ROWS_APART", 2)
+    monkeypatch.setattr("gentext.generation.slots.MAX_BATCHES", 3)
     requests = [
         {"prime": "ab", "length": 30, "seed": number, "stream": 0, **PARAMETERS[number % len(PARAMETERS)]}
         for number in range(12)

@@ -23,7 +23,7 @@ from gentext.plugins.sweep.space import (
     read_space,
     space_table,
 )
-from gentext.resolve import TrainOptions
+from gentext.runs.resolve import TrainOptions
 
 NUMBERS = st.integers(-(2**40), 2**40) | st.floats(-1e12, 1e12)
 VALUES = NUMBERS | st.booleans() | st.text(st.characters(exclude_categories=["Cs"]))

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 import gentext
-from gentext.chain import DEFAULT_CHAIN, build_chain
 from gentext.cli.links import FlagSpelling
 from gentext.errors import UsageError
+from gentext.generation.writing import WritingOptions
 from gentext.manager import host
-from gentext.parameters import ChosenChain
-from gentext.styles import STYLES, style_numbers
-from gentext.writing import WritingOptions
+from gentext.sampling.chain import DEFAULT_CHAIN, build_chain
+from gentext.sampling.parameters import ChosenChain
+from gentext.sampling.styles import STYLES, style_numbers
 
 Gen = Callable[..., tuple[int, str, str]]
 

@@ -15,15 +15,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from gentext.bundle import Bundle, TokenizerMeta
-from gentext.chain import Chain, build_chain
-from gentext.decoder import GeneratedText, RowDecoder
 from gentext.errors import CorpusError, PrimeError, RunError, UsageError
-from gentext.generate import encode_prime, generate
+from gentext.exported.bundle import Bundle, TokenizerMeta
+from gentext.generation.generate import encode_prime, generate
 from gentext.interfaces import Chunk, Finish, Request
 from gentext.manager import host
 from gentext.plugins.tokenizers.byte import ByteTokenizer
 from gentext.plugins.tokenizers.char import CharConfig, CharTokenizer
+from gentext.sampling.chain import Chain, build_chain
+from gentext.sampling.decoder import GeneratedText, RowDecoder
 from gentext.stepping import generate_stepwise
 from gentext.stop import StopAutomaton
 

@@ -13,13 +13,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import gentext
-from gentext import TextModel, text_tree
+from gentext import TextModel
 from gentext.errors import PrimeError, UsageError
+from gentext.generation.slots import Slots
+from gentext.generation.writing import WritingOptions
 from gentext.plugins.samplers.onnx import OnnxGenerator
-from gentext.slots import Slots
-from gentext.text_pieces import find_pieces
-from gentext.text_tree import TextTree
-from gentext.writing import WritingOptions
+from gentext.sessions import text_tree
+from gentext.sessions.text_pieces import find_pieces
+from gentext.sessions.text_tree import TextTree
 
 LINKS = "match,penalties,dry,top_k,mirostat,xtc,temperature"
 PARAMETERS: list[dict[str, Any]] = [

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from gentext.text_features import is_measurable, text_features
-from gentext.unit_information import BINS, measure_information
+from gentext.scoring.text_features import is_measurable, text_features
+from gentext.scoring.unit_information import BINS, measure_information
 
 COUNT = 20_000
 

@@ -6,14 +6,14 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from gentext.atomic import write_text
 from gentext.cli.links import FlagSpelling
 from gentext.errors import UsageError, nearest
-from gentext.escapes import decode_escapes
-from gentext.library import TextModel
-from gentext.styles import STYLES
-from gentext.text_tree import TextTree
-from gentext.writing import UNKNOWN_POLICIES
+from gentext.files.atomic import write_text
+from gentext.files.escapes import decode_escapes
+from gentext.generation.writing import UNKNOWN_POLICIES
+from gentext.library.loading import TextModel
+from gentext.sampling.styles import STYLES
+from gentext.sessions.text_tree import TextTree
 
 #: Remarks on how a text has ended.
 FINISH_REMARKS: Mapping[str, str] = {

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gentext import describe
-from gentext.bundle import Bundle, StateMeta, TokenizerMeta
 from gentext.capabilities import (
     SupportsHiddenMatrices,
     SupportsLogitScale,
@@ -25,6 +24,7 @@ from gentext.config import config_class
 from gentext.errors import ExportError
 from gentext.export.network.model import SCAN, export_model
 from gentext.export.network.step import step_graph
+from gentext.exported.bundle import Bundle, StateMeta, TokenizerMeta
 from gentext.interfaces import Model
 from gentext.testing.rules import create, name_of, report_broken_rules, require
 

@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gentext.bundle import Bundle
-from gentext.chain import Chain, Link
 from gentext.describe import chain_of
-from gentext.generate import make_tables
+from gentext.exported.bundle import Bundle
+from gentext.generation.generate import make_tables
 from gentext.handover import checked_chunks
 from gentext.interfaces import Chunk, Ids, OpenSampler, Request
 from gentext.manager import host
+from gentext.sampling.chain import Chain, Link
 from gentext.strategy import Param, State, Strategy
 from gentext.testing.rules import report_broken_rules, require
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from gentext import handover
-from gentext.bundle import Bundle
 from gentext.config import config_class
 from gentext.errors import ConfigError, GenError, MissingExtra, reason
+from gentext.exported.bundle import Bundle
 from gentext.interfaces import Chunk, DeclaresSources, Sampler, SourceKind
 from gentext.stop import StopAutomaton
 from gentext.testing.rows import NEW_TOKENS, OpenedSampler, Row

@@ -18,8 +18,6 @@ import spox.opset.ai.onnx.v21 as op
 from onnx import helper, numpy_helper
 from spox import Tensor, Var
 
-from gentext.bundle import Bundle, StateMeta
-from gentext.chain import Chain, Link, LinkArrays
 from gentext.describe import describe_links
 from gentext.export.generator.loop import build_loop
 from gentext.export.generator.loop_kinds import find_loop_kinds
@@ -41,7 +39,9 @@ from gentext.export.strategies.call import call_strategy
 from gentext.export.strategies.indexing import int_vector, select
 from gentext.export.strategies.namespace import xp
 from gentext.export.strategies.traced import Traced
-from gentext.signature import TOP_COUNT, Signature, signature
+from gentext.exported.bundle import Bundle, StateMeta
+from gentext.exported.signature import TOP_COUNT, Signature, signature
+from gentext.sampling.chain import Chain, Link, LinkArrays
 from gentext.strategy import Param, Table
 
 

@@ -10,14 +10,14 @@ from collections.abc import Callable
 from typing import Any
 
 from gentext.console import Bar, quiet
-from gentext.library import TextModel
+from gentext.library.loading import TextModel
 from gentext.plugins.server.messages import BestJob, ScoreJob
 from gentext.plugins.server.texts import RequestSpelling
-from gentext.record_scores import EncodedText, TextScorer, score_texts
-from gentext.score import score_text
-from gentext.searching import SearchOptions
-from gentext.session import runtime_version
-from gentext.unknown_characters import UnknownCharacters
+from gentext.scoring.record_scores import EncodedText, TextScorer, score_texts
+from gentext.scoring.score import score_text
+from gentext.scoring.unknown_characters import UnknownCharacters
+from gentext.search.searching import SearchOptions
+from gentext.sessions.session import runtime_version
 
 
 class SearchEnd(Exception):

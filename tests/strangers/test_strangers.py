@@ -16,12 +16,12 @@ import pytest
 from safetensors.numpy import load_file
 
 from gentext import hookimpl, hookspecs
-from gentext.bundle import Bundle, TokenizerMeta
-from gentext.chain import Chain
 from gentext.events import Hooks
-from gentext.generate import generate
+from gentext.exported.bundle import Bundle, TokenizerMeta
+from gentext.generation.generate import generate
 from gentext.interfaces import Chunk, Request
 from gentext.run import Run
+from gentext.sampling.chain import Chain
 
 BROKEN = {
     "fine": "its command 'train' exists already",
