@@ -35,11 +35,11 @@ from style_rule import (
 )
 
 from gentext.data.stream import open_corpus
-from gentext.describe import configured_chain
 from gentext.interfaces import Request
 from gentext.manager import host
 from gentext.plugins.samplers.onnx import OnnxGenerator
 from gentext.run import HELD_OUT_FILE, Run
+from gentext.sampling.configured_chain import configured_chain
 
 #: The settings by title. What is not named is neutral.
 SETTINGS: dict[str, common.Numbers] = {

@@ -34,8 +34,6 @@ from gentext.corpus.held_out import held_out_path, read_held_out
 from gentext.describe import tokenizer_of
 from gentext.exported.bundle import Bundle
 from gentext.generation.compiled import GeneratorModel, generate_compiled
-from gentext.generation.generate import make_tables
-from gentext.generation.writing import WritingOptions
 from gentext.plugins.pytorch import build_model, load_best_checkpoint
 from gentext.plugins.samplers.onnx import OnnxSampler
 from gentext.plugins.samplers.session import GeneratorSession, open_unrolled
@@ -43,8 +41,10 @@ from gentext.records.record_batches import RecordBatches
 from gentext.records.record_plan import WrittenRecord
 from gentext.records.record_requests import RecordRequest, prepare_records
 from gentext.records.record_writing import RecordStream
+from gentext.requests.options import WritingOptions
+from gentext.requests.spelling import KeywordSpelling
 from gentext.run import GENERATOR_FILE, HELD_OUT_RECORDS_FILE, MODEL_FILE, Run
-from gentext.sampling.parameters import KeywordSpelling
+from gentext.sampling.configured_chain import make_tables
 from gentext.stepping import generate_stepwise
 from gentext.token_corpus import TokenCorpus
 

@@ -26,9 +26,9 @@ import numpy as np
 from gentext.generation.generate import generate
 from gentext.matching.constraints import TextMatches, build_matches, read_constraints
 from gentext.plugins.samplers.onnx import OnnxGenerator
+from gentext.requests.spelling import KEYWORD_SPELLING
 from gentext.sampling.chain import Chain
 from gentext.sampling.decoder import GeneratedText
-from gentext.sampling.parameters import KEYWORD_SPELLING
 
 OCTET = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 EXPRESSIONS = {

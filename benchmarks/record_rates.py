@@ -22,13 +22,13 @@ from typing import Any
 import common
 from slots import Call, bare_calls, measure
 
-from gentext.generation.writing import WritingOptions
 from gentext.library.loading import load
 from gentext.plugins.samplers.onnx import OnnxGenerator
 from gentext.records.record_plan import MAX_RECORDS
 from gentext.records.record_requests import RecordRequest, prepare_records
+from gentext.requests.options import WritingOptions
+from gentext.requests.spelling import KeywordSpelling
 from gentext.run import GENERATOR_FILE
-from gentext.sampling.parameters import KeywordSpelling
 
 #: Slots, and rows of the bare generator.
 ROWS = 256

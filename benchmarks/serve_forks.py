@@ -17,10 +17,11 @@ from serve_texts import SETTINGS, Text, draw_text, write_texts
 
 from gentext.generation.rows import RowState, row_requests
 from gentext.generation.slots import Slots
-from gentext.generation.writing import WritingOptions, prepare_writing
+from gentext.generation.writing import prepare_writing
 from gentext.library.loading import open_text_model
 from gentext.plugins.samplers.onnx import OnnxGenerator
-from gentext.sampling.parameters import KEYWORD_SPELLING
+from gentext.requests.options import WritingOptions
+from gentext.requests.spelling import KEYWORD_SPELLING
 
 #: Characters of a text at least and at most.
 SHORTEST, LONGEST = 60, 400

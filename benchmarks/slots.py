@@ -22,11 +22,13 @@ import numpy as np
 
 from gentext.exported.signature import DRAW
 from gentext.generation.compiled import MAX_LOGITS, MAX_POSITIONS, draw_noise, next_feeds, start_states
-from gentext.generation.rows import RowRequest, Slot, row_requests
+from gentext.generation.row_request import RowRequest
+from gentext.generation.rows import Slot, row_requests
 from gentext.generation.slots import Slots
-from gentext.generation.writing import WritingOptions, prepare_writing
+from gentext.generation.writing import prepare_writing
 from gentext.plugins.samplers.onnx import OnnxGenerator
-from gentext.sampling.parameters import KeywordSpelling
+from gentext.requests.options import WritingOptions
+from gentext.requests.spelling import KeywordSpelling
 
 #: Characters of a text that goes on for longer than is measured.
 LONG = 10**8

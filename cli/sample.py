@@ -25,10 +25,11 @@ from gentext.console import progress, say, warn
 from gentext.errors import UsageError
 from gentext.files.atomic import check_output
 from gentext.files.escapes import decode_escapes
-from gentext.generation.writing import MAX_TEXTS, WritingOptions, check_options
+from gentext.generation.texts import text_batches
 from gentext.interrupts import EndedByUser
 from gentext.library.loading import open_text_model
 from gentext.manager import host
+from gentext.requests.options import MAX_TEXTS, WritingOptions, check_options
 from gentext.runs.completion import complete_filters, complete_models
 from gentext.runs.source import FILE_SAMPLER
 from gentext.settings import check_device, check_threads
@@ -254,7 +255,7 @@ def sample(
             elif count > 1 or no_stream:
                 masked_streams = print_texts(watch_texts(writing, bar), count, separation)
             else:
-                [batch] = writing.batches()
+                [batch] = text_batches(writing)
                 masked_streams = print_as_written(prime_text, batch, separation, bar)
     except KeyboardInterrupt:
         if length == 0:

@@ -14,18 +14,18 @@ from typing import Any
 from gentext.cli.prefixes import read_prefixes
 from gentext.cli.sample_resume import CommandWords
 from gentext.cli.sample_texts import describe_chain, option_name
+from gentext.components.filters import create_filters
 from gentext.console import progress, say, warn
 from gentext.errors import RunError, UsageError
 from gentext.files.atomic import write_text
 from gentext.files.escapes import decode_escapes
-from gentext.generation.writing import WritingOptions
 from gentext.library.loading import TextModel
 from gentext.records.record_output import RecordFile, RecordFormat, settings_path
 from gentext.records.record_plan import WrittenRecord
 from gentext.records.record_requests import Prefix, RecordRequest, require_records
 from gentext.records.record_writing import RecordStream, describe_counts
-from gentext.runs.filters import create_filters
-from gentext.sampling.parameters import Spelling
+from gentext.requests.options import WritingOptions
+from gentext.requests.spelling import Spelling
 
 #: Seconds after which what is written is given out.
 FLUSH_SECONDS = 0.2

@@ -15,8 +15,9 @@ from gentext.errors import PrimeError, UsageError
 from gentext.files.atomic import open_output
 from gentext.files.escapes import decode_escapes
 from gentext.files.reading import read_file, read_stream
-from gentext.generation.writing import TextBatch, Writing, WrittenText
-from gentext.sampling.parameters import ChosenChain
+from gentext.generation.texts import TextBatch, all_texts
+from gentext.generation.writing import Writing, WrittenText
+from gentext.requests.parameters import ChosenChain
 
 #: Bytes of a prime, at most: several novels.
 MAX_PRIME_BYTES = 2**22
@@ -93,7 +94,7 @@ def redirect_output(path: Path | None, raw: bool) -> Iterator[None]:
 def watch_texts(writing: Writing, bar: Bar) -> Iterator[WrittenText]:
     """Write the texts, and show how far they are; if they go to a terminal, only until the first one does."""
     length, count = writing.options.length, writing.options.count_per_prime
-    for number, written in enumerate(writing.texts(bar), 1):
+    for number, written in enumerate(all_texts(writing, bar), 1):
         if sys.stdout.isatty():
             bar.close()
         if length is not None and bar.total is not None:

@@ -22,7 +22,7 @@ from gentext.files.file_names import is_utf8, readable_name, restore_paths
 from gentext.files.folders import environment_folder
 from gentext.files.reading import parse_json, read_regular_file
 from gentext.files.temporary import temporary_file_target
-from gentext.interfaces import Measurement
+from gentext.values import Measurement
 
 __all__ = ["Run", "append_line", "atomic_write", "open_run", "runs_folder", "write_bytes", "write_text"]
 

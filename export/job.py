@@ -14,7 +14,7 @@ import onnx
 
 from gentext.console import progress
 from gentext.corpus.held_out import held_out_path, read_held_out
-from gentext.describe import chain_of, configured_chain, describe_model, load_run_tokenizer
+from gentext.describe import load_run_tokenizer
 from gentext.errors import ExportError, RunError, UsageError
 from gentext.export.generator.compiler import Compiler
 from gentext.export.network.step import count_weight_bytes, step_graph
@@ -34,7 +34,9 @@ from gentext.manager import host
 from gentext.plugins.pytorch.checkpoint import build_model, load_best_checkpoint
 from gentext.plugins.pytorch.device import choose_device
 from gentext.run import Run
+from gentext.runs.model_description import describe_model
 from gentext.sampling.chain import Chain, LinkArrays
+from gentext.sampling.configured_chain import chain_of, configured_chain
 from gentext.settings import Settings
 from gentext.token_corpus import TokenCorpus
 

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gentext.describe import builtin_strategies
 from gentext.errors import ExportError
 from gentext.export.defects import describe_defect
 from gentext.exported.bundle import Bundle, StateMeta
@@ -24,6 +23,7 @@ from gentext.plugins.samplers.onnx import OnnxGenerator, OnnxSampler
 from gentext.plugins.samplers.session import open_model, open_unrolled
 from gentext.run import GENERATOR_FILE, UNROLLED_FILE
 from gentext.sampling.chain import Chain, LinkArrays
+from gentext.sampling.configured_chain import builtin_strategies
 from gentext.stepping import generate_stepwise
 
 #: Largest difference of a logit or a state that rounding explains, relative to values of about 1.

@@ -11,7 +11,6 @@ import numpy as np
 import onnx
 import torch
 
-from gentext.describe import describe
 from gentext.export.generator.compiler import Compiler
 from gentext.export.network.fp16 import to_fp16
 from gentext.export.network.int8 import to_int8
@@ -24,6 +23,7 @@ from gentext.manager import host
 from gentext.plugins.pytorch import build_model, load_best_checkpoint
 from gentext.plugins.samplers.onnx import OnnxGenerator, OnnxSampler
 from gentext.run import open_run
+from gentext.runs.model_description import describe
 from gentext.sampling.chain import Chain, build_chain
 
 EVERY_LINK = ("penalties", "top_k", "top_p", "min_p", "temperature")

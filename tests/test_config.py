@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gentext.config import build_config, config_class, field_docs, merge, parse_setting, read_toml, to_table
-from gentext.describe import ChainConfig, configured_chain
 from gentext.errors import ConfigError
 from gentext.manager import PluginHost
 from gentext.plugins.models.lstm import LSTMConfig
 from gentext.runs.resolve import DEFAULT_PRESET, SECTIONS, TrainOptions, preset_names, read_preset, resolve_config
+from gentext.sampling.configured_chain import ChainConfig, configured_chain
 from gentext.settings import BUDGET_UNITS, Settings, budget_steps
 
 BUILTIN = PluginHost(entry_points=False).registry

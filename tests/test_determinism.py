@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gentext import stepping
 from gentext.config import config_class
-from gentext.describe import chain_of, load_tokenizer
+from gentext.describe import load_tokenizer
 from gentext.generation import compiled
 from gentext.generation.generate import generate
 from gentext.manager import host
@@ -21,6 +21,7 @@ from gentext.noise import uniforms
 from gentext.plugins.pytorch.sampler import TorchSampler
 from gentext.plugins.samplers.onnx import OnnxConfig, OnnxSampler
 from gentext.sampling.chain import Chain, build_chain
+from gentext.sampling.configured_chain import chain_of
 from gentext.sampling.draw import draw_tokens
 
 LENGTH = 500

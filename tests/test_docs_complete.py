@@ -21,7 +21,6 @@ from gentext.cli.app import build
 from gentext.config import config_class, per_run_fields, to_table
 from gentext.data import corpus
 from gentext.data.catalogue import CATALOGUE
-from gentext.describe import ChainConfig, builtin_strategies
 from gentext.exported import bundle
 from gentext.exported.bundle import Bundle
 from gentext.files import reading
@@ -30,6 +29,7 @@ from gentext.plugins.observers import samples
 from gentext.plugins.sweep.space import Choices, Range, read_space
 from gentext.runs.resolve import TrainOptions, preset_names, resolve_config
 from gentext.sampling import decoder
+from gentext.sampling.configured_chain import ChainConfig, builtin_strategies
 from gentext.settings import Settings
 
 ROOT = Path(__file__).parent.parent

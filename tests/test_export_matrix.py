@@ -12,9 +12,9 @@ from typing import Any
 import onnx
 import pytest
 
-from gentext.describe import builtin_strategies
 from gentext.manager import host
 from gentext.plugins.models.lstm_ensemble import LSTMEnsembleConfig
+from gentext.sampling.configured_chain import builtin_strategies
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from export_matrix import check_case

@@ -18,12 +18,12 @@ from fuzz.plugin_modules import BODIES, HEADER
 from helpers import fails, one_line, raiser
 
 import gentext
+from gentext.components.filters import create_filter
 from gentext.config import NonNegative
 from gentext.errors import ConfigError, GenError, PluginError, UnknownComponent, UsageError
 from gentext.manager import PluginHost
 from gentext.registry import Component, Distribution
 from gentext.runs.completion import complete_filters
-from gentext.runs.filters import create_filter
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "gentext-smiles"
 AddFilter = Callable[[str, Any], None]

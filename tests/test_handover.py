@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from gentext.components.links import check_nan
+from gentext.components.tokenizers import check_ids, check_tokenizer
 from gentext.config import NoConfig
-from gentext.describe import check_model
 from gentext.errors import PluginError
 from gentext.exported.bundle import Bundle, TokenizerMeta
 from gentext.generation.generate import generate
-from gentext.handover import check_ids, check_nan, check_tokenizer
 from gentext.interfaces import Chunk, Request, StateSpec
+from gentext.runs.model_description import check_model
 from gentext.sampling.chain import Chain, Link
 from gentext.stepping import generate_stepwise
 from gentext.strategy import State, Strategy, Table

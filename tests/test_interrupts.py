@@ -189,7 +189,7 @@ def test_ctrl_c_is_the_end_of_a_text_without_end(options: list[str], tiny_run: P
 @pytest.mark.parametrize("option", ["--json", "--no-stream"])
 def test_ctrl_c_ends_a_text_that_is_not_printed_yet(option: str, gen: Gen, tiny_run: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gentext.generation.writing.TextBatch.__next__", raiser(KeyboardInterrupt()))
+        patch.setattr("gentext.generation.texts.TextBatch.__next__", raiser(KeyboardInterrupt()))
         endless = ("sample", tiny_run, "--length", 0, "--seed", 1, "--device", "cpu", option)
         assert gen(*endless) == (130, "", "")
         code, out, err = gen("sample", tiny_run, "--length", 5, "--seed", 1, "--device", "cpu", option)

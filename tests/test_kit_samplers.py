@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 from planted import Fault, name_faults, plant
 
-from gentext.generation.writing import WritingOptions, prepare_writing
+from gentext.generation.texts import all_texts
+from gentext.generation.writing import prepare_writing
 from gentext.interfaces import Chunk, Request
 from gentext.plugins.pytorch.sampler import TorchSampler
 from gentext.plugins.samplers.onnx import OnnxSampler
-from gentext.sampling.parameters import KEYWORD_SPELLING
+from gentext.requests.options import WritingOptions
+from gentext.requests.spelling import KEYWORD_SPELLING
 from gentext.stepping import generate_stepwise
 from gentext.testing import check_sampler
 
@@ -181,5 +183,5 @@ def test_the_end_of_a_record(tiny_records_run: Path) -> None:
     for sampler in (opened, GoesOnBehindRecords(opened)):
         options = WritingOptions(count_per_prime=20, length=40, seed=1, links=["temperature"])
         writing = prepare_writing(sampler, ["a"], options, KEYWORD_SPELLING)
-        records.append([(text.text, text.finish, text.tokens) for text in writing.texts()])
+        records.append([(text.text, text.finish, text.tokens) for text in all_texts(writing)])
     assert records[0] == records[1] and "end" in {finish for _, finish, _ in records[0]}

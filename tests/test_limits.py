@@ -21,9 +21,9 @@ from gentext.data import corpus, stream
 from gentext.errors import FileFormatError, UsageError
 from gentext.exported.bundle import Bundle, LinkMeta, ParamMeta, StateMeta, TokenizerMeta
 from gentext.files.reading import MAX_DEPTH, check_data, parse_json
-from gentext.generation.generate import encode_prime
 from gentext.plugins.pytorch import checkpoint
 from gentext.plugins.tokenizers.char import CharTokenizer
+from gentext.requests.primes import encode_prime
 from gentext.run import Run
 from gentext.runs.opening import open_exported
 from gentext.scoring.score import TextLoss, score_text

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from spox import Tensor, Var
 from test_link_options import OPTIONS
 
-from gentext.describe import builtin_strategies
 from gentext.export.generator.position import build_draw
 from gentext.export.strategies.call import call_strategy
 from gentext.export.strategies.namespace import xp
@@ -28,6 +27,7 @@ from gentext.export.strategies.traced import Traced
 from gentext.manager import host
 from gentext.plugins.tokenizers.char import CharConfig, CharTokenizer
 from gentext.sampling.chain import Chain, LinkArraysDict, build_chain
+from gentext.sampling.configured_chain import builtin_strategies
 from gentext.sampling.draw import draw_tokens
 from gentext.strategy import Param
 

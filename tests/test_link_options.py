@@ -13,11 +13,11 @@ from conftest import Gen
 from helpers import fails
 from reference_figures import Floats
 
-from gentext.describe import builtin_strategies, configured_chain
 from gentext.errors import ConfigError
 from gentext.manager import host
 from gentext.plugins.tokenizers.char import CharConfig, CharTokenizer
 from gentext.sampling.chain import Chain, build_chain, build_link
+from gentext.sampling.configured_chain import builtin_strategies, configured_chain
 from gentext.testing import check_strategy
 from gentext.testing.strategy import check_on_numpy
 

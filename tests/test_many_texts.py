@@ -22,11 +22,13 @@ from gentext.exported.bundle import Bundle, StateMeta, TokenizerMeta
 from gentext.files.escapes import decode_escapes
 from gentext.generation import bulk, writing
 from gentext.generation.generate import generate
+from gentext.generation.row_request import RowRequest
 from gentext.generation.row_state import RowState
-from gentext.generation.rows import RowRequest, Slot
+from gentext.generation.rows import Slot
 from gentext.generation.slots import SlotPiece, Slots
-from gentext.generation.writing import TextBatch, WritingOptions
+from gentext.generation.texts import TextBatch, all_texts, text_batches
 from gentext.interfaces import Chunk, Request
+from gentext.requests.options import WritingOptions
 from gentext.run import GENERATOR_FILE, MODEL_FILE
 from gentext.sampling.chain import Chain
 from gentext.stop import find_unwritable
@@ -68,7 +70,7 @@ def test_texts_do_not_depend_on_their_batches(file: str, tiny_run: Path, monkeyp
 
 def test_a_batch_begins_when_those_before_are_written(tiny_run: Path, batch_rows: list[int]) -> None:
     model = gentext.load(tiny_run / MODEL_FILE)
-    texts = model.prepare_writing(["ab"], WritingOptions(11, 50, seed=1)).texts()
+    texts = all_texts(model.prepare_writing(["ab"], WritingOptions(11, 50, seed=1)))
     assert batch_rows == []
     for text_number, written in enumerate(texts):
         assert written.stream == text_number
@@ -77,7 +79,7 @@ def test_a_batch_begins_when_those_before_are_written(tiny_run: Path, batch_rows
 
 
 def test_batches_are_of_one_size(tiny_run: Path, batch_rows: list[int]) -> None:
-    list(gentext.load(tiny_run / MODEL_FILE).prepare_writing([""], WritingOptions(9, 50, seed=1)).texts())
+    list(all_texts(gentext.load(tiny_run / MODEL_FILE).prepare_writing([""], WritingOptions(9, 50, seed=1))))
     assert batch_rows == [3, 3, 3]
 
 
@@ -96,7 +98,7 @@ def test_memory_does_not_grow_with_the_number_of_texts(tiny_run: Path, monkeypat
     for count in (20, 40, 400):
         options = WritingOptions(count, 100, seed=1)
         tracemalloc.start()
-        for _ in model.prepare_writing([""], options).texts():
+        for _ in all_texts(model.prepare_writing([""], options)):
             pass
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
@@ -123,8 +125,8 @@ def test_a_text_that_ends_makes_room_for_the_next(tiny_run: Path, monkeypatch: p
     monkeypatch.setattr(batch_size, "BATCH_ROWS", 4)
     model = gentext.load(tiny_run / GENERATOR_FILE)
     requested = model.prepare_writing([""], WritingOptions(40, 60, seed=1, stop=("a",)))
-    expected = [text for batch in requested.batches() for text in batch.complete_texts()]
-    for text in requested.texts():
+    expected = [text for batch in text_batches(requested) for text in batch.complete_texts()]
+    for text in all_texts(requested):
         assert text == expected[written]
         written += 1
     assert written == begun == 40

@@ -17,12 +17,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from test_match_automaton import random_expression
 
-from gentext.describe import builtin_strategies, configured_chain, describe_links
 from gentext.errors import UsageError
 from gentext.export.proto import serialize_model
 from gentext.exported.bundle import Bundle, TokenizerMeta
 from gentext.generation.compiled import generate_compiled
-from gentext.generation.generate import generate, make_tables
+from gentext.generation.generate import generate
 from gentext.interfaces import Chunk, Request
 from gentext.manager import host
 from gentext.matching.byte_automaton import ByteAutomaton, compile_bytes, read_automaton
@@ -33,8 +32,9 @@ from gentext.matching.match_tables import FREE_STATE, MATCH_LINK
 from gentext.plugins.samplers.cpu_generator import ParallelGenerator
 from gentext.plugins.samplers.cuda_generator import UnrolledGenerator
 from gentext.plugins.samplers.session import open_unrolled
+from gentext.requests.spelling import KEYWORD_SPELLING
 from gentext.sampling.chain import Chain, build_chain
-from gentext.sampling.parameters import KEYWORD_SPELLING
+from gentext.sampling.configured_chain import builtin_strategies, configured_chain, describe_links, make_tables
 from gentext.sampling.stored import stored_chain
 from gentext.stepping import generate_stepwise
 

@@ -19,7 +19,7 @@ import typer
 from gentext import Param, Strategy
 from gentext.cli.app import COMMAND_ORDER, build, main
 from gentext.cli.plugins import plugins as list_plugins
-from gentext.creation import REQUIRED_MEMBERS, create_component
+from gentext.components.creation import REQUIRED_MEMBERS, create_component
 from gentext.describe import load_tokenizer
 from gentext.errors import GenError, MissingExtra, PluginError, UnknownComponent, reason
 from gentext.hookspecs import HOOKS_VERSION, hookimpl

@@ -14,11 +14,11 @@ import msgspec
 import pytest
 
 from gentext.config import per_run_fields
-from gentext.describe import builtin_strategies
 from gentext.manager import host
 from gentext.plugins.server import app, requests
 from gentext.plugins.server.metrics import Metrics
 from gentext.plugins.server.settings import Limits
+from gentext.sampling.configured_chain import builtin_strategies
 
 PAGE = (Path(requests.__file__).parent / "docs.html").read_text(encoding="utf-8")
 

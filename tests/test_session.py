@@ -20,9 +20,9 @@ from gentext import TextModel, console
 from gentext.errors import GenError, SessionConflict, SessionError, UsageError
 from gentext.generation.rows import row_requests
 from gentext.generation.slots import Slots
-from gentext.generation.writing import WritingOptions
 from gentext.plugins.samplers.onnx import OnnxGenerator
-from gentext.sampling.parameters import KEYWORD_SPELLING
+from gentext.requests.options import WritingOptions
+from gentext.requests.spelling import KEYWORD_SPELLING
 from gentext.sessions.continuation import continue_text, make_session, merge_settings
 from gentext.sessions.session import (
     MAX_SESSION_BYTES,

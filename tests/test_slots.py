@@ -16,11 +16,13 @@ import gentext
 from gentext import TextModel
 from gentext.errors import UsageError
 from gentext.generation import stacking
-from gentext.generation.rows import RowRequest, Slot, row_requests
+from gentext.generation.row_request import RowRequest
+from gentext.generation.rows import Slot, row_requests
 from gentext.generation.schedule import MIN_POSITIONS, Schedule
 from gentext.generation.slots import Slots, write_all
-from gentext.generation.writing import WritingOptions
+from gentext.generation.texts import all_texts
 from gentext.plugins.samplers.onnx import OnnxGenerator
+from gentext.requests.options import WritingOptions
 
 LINKS = "match,penalties,dry,top_k,mirostat,xtc,temperature"
 STOPS = [(), ("a",), ("ba", "c.\n"), (" ", "\n"), ("no such text",)]
@@ -205,7 +207,7 @@ def test_all_texts_of_a_request_in_few_slots(model: TextModel) -> None:
     written: dict[int, str] = {}
     for piece in write_all(running, row_requests(writing)):
         written[piece.slot.request.stream] = written.get(piece.slot.request.stream, "") + piece.text
-    assert [written[stream] for stream in range(21)] == [text.text for text in writing.texts()]
+    assert [written[stream] for stream in range(21)] == [text.text for text in all_texts(writing)]
     assert running.busy == 0 and running.advance() == []
 
 

@@ -10,11 +10,11 @@ import pytest
 import gentext
 from gentext.cli.links import FlagSpelling
 from gentext.errors import UsageError
-from gentext.generation.writing import WritingOptions
 from gentext.manager import host
+from gentext.requests.options import WritingOptions
+from gentext.requests.parameters import ChosenChain
+from gentext.requests.styles import STYLES, style_numbers
 from gentext.sampling.chain import DEFAULT_CHAIN, build_chain
-from gentext.sampling.parameters import ChosenChain
-from gentext.sampling.styles import STYLES, style_numbers
 
 Gen = Callable[..., tuple[int, str, str]]
 

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from gentext.errors import CorpusError, PrimeError, RunError, UsageError
 from gentext.exported.bundle import Bundle, TokenizerMeta
-from gentext.generation.generate import encode_prime, generate
+from gentext.generation.generate import generate
 from gentext.interfaces import Chunk, Finish, Request
 from gentext.manager import host
 from gentext.plugins.tokenizers.byte import ByteTokenizer
 from gentext.plugins.tokenizers.char import CharConfig, CharTokenizer
+from gentext.requests.primes import encode_prime
 from gentext.sampling.chain import Chain, build_chain
 from gentext.sampling.decoder import GeneratedText, RowDecoder
 from gentext.stepping import generate_stepwise

@@ -16,8 +16,8 @@ import gentext
 from gentext import TextModel
 from gentext.errors import PrimeError, UsageError
 from gentext.generation.slots import Slots
-from gentext.generation.writing import WritingOptions
 from gentext.plugins.samplers.onnx import OnnxGenerator
+from gentext.requests.options import WritingOptions
 from gentext.sessions import text_tree
 from gentext.sessions.text_pieces import find_pieces
 from gentext.sessions.text_tree import TextTree

@@ -19,7 +19,6 @@ import safetensors.torch
 import torch
 from helpers import one_line, raiser, start
 
-from gentext.describe import make_card
 from gentext.errors import MissingExtra, RunError
 from gentext.interfaces import FitResult
 from gentext.plugins.models.lstm import LSTMConfig, LSTMModel
@@ -28,6 +27,7 @@ from gentext.plugins.observers.curves import build_chart
 from gentext.run import Run, create_run
 from gentext.runs import lock
 from gentext.runs.lock import RunLock
+from gentext.runs.model_description import make_card
 from gentext.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("warm_processes")

@@ -11,9 +11,9 @@ import sys
 from gentext.cli.interactive.commands import Commands, SettingSpelling
 from gentext.errors import MissingExtra, UsageError
 from gentext.generation.slots import Slots
-from gentext.generation.writing import WritingOptions
 from gentext.library.loading import TextModel
 from gentext.plugins.samplers.onnx import OnnxGenerator
+from gentext.requests.options import WritingOptions
 from gentext.sessions.text_tree import TextTree
 
 #: Seconds of the model's work between two pieces of text.

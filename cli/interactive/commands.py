@@ -10,9 +10,9 @@ from gentext.cli.links import FlagSpelling
 from gentext.errors import UsageError, nearest
 from gentext.files.atomic import write_text
 from gentext.files.escapes import decode_escapes
-from gentext.generation.writing import UNKNOWN_POLICIES
 from gentext.library.loading import TextModel
-from gentext.sampling.styles import STYLES
+from gentext.requests.options import UNKNOWN_POLICIES
+from gentext.requests.styles import STYLES
 from gentext.sessions.text_tree import TextTree
 
 #: Remarks on how a text has ended.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gentext.components.tokenizers import check_tokenizer
 from gentext.config import ConfigTable
 from gentext.console import progress
 from gentext.corpus.novelty import hash_record
@@ -24,7 +25,6 @@ from gentext.corpus.text import read_resumed
 from gentext.describe import load_tokenizer
 from gentext.errors import CorpusError, refuse_exit
 from gentext.exported.boundary import BoundaryTokenizer, RecordsMeta
-from gentext.handover import check_tokenizer
 from gentext.interfaces import Ids, Tokenizer
 from gentext.manager import host
 from gentext.runs.record_options import RecordOptions

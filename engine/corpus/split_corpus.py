@@ -10,11 +10,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from gentext.components.creation import create_component
+from gentext.components.tokenizers import check_ids
 from gentext.config import ConfigTable
-from gentext.creation import create_component
 from gentext.errors import CorpusError, PrimeError, RunError
 from gentext.exported.boundary import RecordsMeta
-from gentext.handover import check_ids
 from gentext.interfaces import Ids, Tokenizer, TokenizerClass
 from gentext.run import Run
 from gentext.runs.resolve import ConfiguredComponent

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gentext.components.tokenizers import check_ids
 from gentext.console import progress, say
 from gentext.corpus.held_out import held_out_path, read_held_out
 from gentext.corpus.record_corpus import read_record_corpus
@@ -18,7 +19,6 @@ from gentext.corpus.text import read_text
 from gentext.data.in_memory import InMemoryCorpus
 from gentext.describe import load_run_tokenizer
 from gentext.errors import ConfigError, CorpusError, RunError
-from gentext.handover import check_ids
 from gentext.runs.record_options import read_options
 from gentext.runs.resolve import ConfiguredComponent
 from gentext.settings import HELD_OUT_LIMIT, Settings

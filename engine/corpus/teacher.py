@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gentext.components.samplers import checked_chunks
 from gentext.config import ConfigTable, merge
 from gentext.describe import load_run_tokenizer
 from gentext.errors import FileFormatError, RunError, UsageError
-from gentext.handover import checked_chunks
 from gentext.interfaces import OpenSampler, Request
 from gentext.run import GENERATOR_FILE, Run, open_run
 from gentext.runs.opening import open_exported

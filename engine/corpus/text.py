@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gentext.components.tokenizers import check_tokenizer
 from gentext.console import Bar, progress
 from gentext.corpus.split_corpus import ResumedRun, SplitCorpus, build_tokenizer, describe_text, encode_piece
 from gentext.describe import load_run_tokenizer
 from gentext.errors import CorpusError, refuse_exit
-from gentext.handover import check_tokenizer
 from gentext.interfaces import Ids, Tokenizer
 from gentext.manager import host
 from gentext.runs.resolve import ConfiguredComponent

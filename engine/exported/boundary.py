@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from gentext.interfaces import Ids, Tokenizer
+from gentext.values import Ids, Tokenizer
 
 #: Characters of a record, at most.
 MAX_RECORD = 2**31

@@ -22,8 +22,8 @@ from gentext.config import CONVERSION_LOCK
 from gentext.errors import FileFormatError
 from gentext.exported.boundary import RecordsMeta as RecordsMeta
 from gentext.files.reading import check_data
-from gentext.interfaces import STATE_DTYPES, StateSpec
 from gentext.strategy import MAX_NUMBER, Place, State, Table
+from gentext.values import STATE_DTYPES, StateSpec
 
 #: Every change of what a file holds raises it. 2 added the check of the whole file, see `gentext.exported.onnx_file`; 3
 #: added the switch of a link, the state by which it ends a row, and the places ``first`` and ``last``; 4 added
@@ -204,6 +204,12 @@ class Bundle:
             return [symbol.decode() for symbol in self.token_bytes] if has_all else None
         except UnicodeDecodeError:
             return None
+
+    @property
+    def has_one_character_symbols(self) -> bool:
+        """Whether every symbol is exactly one character; the boundary symbol, which has none, does not count."""
+        characters = self.characters_by_token
+        return characters is not None and all(len(each) == 1 for each in characters[: self.boundary])
 
     def join_symbols(self, tokens: Iterable[int]) -> bytes:
         """Return the bytes of some tokens, one after another."""

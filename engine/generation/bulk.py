@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from gentext.console import Bar
 from gentext.errors import GenError
 from gentext.generation.compiled import SlotSampler
-from gentext.generation.rows import RowRequest, Slot
+from gentext.generation.row_request import RowRequest
+from gentext.generation.rows import Slot
 from gentext.generation.slots import Slots
+from gentext.generation.writing import Writing
 from gentext.sampling.decoder import GeneratedText
 from gentext.sampling.stored import is_compiled
-
-if TYPE_CHECKING:
-    from gentext.console import Bar
-    from gentext.generation.writing import Writing
 
 #: Seconds of a call, about: nobody waits for a symbol, but for the progress bar.
 CALL_SECONDS = 0.5

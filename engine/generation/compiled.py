@@ -115,7 +115,7 @@ def draw_noise(
 def check_results(results: Mapping[str, Any], positions: int, rows: int, top_count: int = 0) -> None:
     """Raise FileFormatError when a graph returned arrays of other shapes than were asked for, or an unknown code.
 
-    `gentext.handover` checks the tokens themselves, as it does for every sampler.
+    `gentext.components.samplers` checks the tokens themselves, as it does for every sampler.
     """
     shapes: dict[str, tuple[int, ...]] = {
         "tokens": (positions, rows),

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
-from gentext.describe import tokenizer_of
-from gentext.errors import PrimeError
-from gentext.exported.bundle import Bundle
-from gentext.handover import checked_chunks
-from gentext.interfaces import Finish, Ids, OpenSampler, Request, Tokenizer
+from gentext.components.samplers import checked_chunks
+from gentext.interfaces import Finish, Ids, OpenSampler, Request
 from gentext.matching.match_tables import FREE_STATE, MATCH_LINK
 from gentext.noise import check_seed
 from gentext.sampling.chain import Chain, LinkArrays
+from gentext.sampling.configured_chain import make_tables
 from gentext.sampling.decoder import GeneratedText, RowDecoder
 from gentext.stop import StopAutomaton
 
@@ -78,7 +73,7 @@ def generate(
         params=params,
         tables=tables,
         stop=stop,
-        max_tokens=length if length == 0 or has_one_character_symbols(bundle) else None,
+        max_tokens=length if length == 0 or bundle.has_one_character_symbols else None,
         top_count=top_count,
         echo=echo,
     )
@@ -107,56 +102,3 @@ def _decode_chunks(sampler: OpenSampler, request: Request, decoders: list[RowDec
                     yield Piece(row, text, decoder.done)
             if all(decoder.done for decoder in decoders):
                 return
-
-
-def make_tables(chain: Chain, bundle: Bundle) -> LinkArrays:
-    """Return the tables of a chain's links.
-
-    Only links that make tables need the tokenizer, whose plugin may not be installed. The links of a compiled file
-    keep the tables that they were compiled with.
-    """
-    if not any(link.strategy.makes_tables for link in chain):
-        return {}
-    return chain.table_arrays(tokenizer_of(bundle))
-
-
-def leave_out(text: str, positions: Sequence[int]) -> str:
-    """Return a text without the characters at these positions."""
-    is_kept = np.ones(len(text), np.bool_)
-    is_kept[list(positions)] = False
-    return "".join(itertools.compress(text, is_kept))
-
-
-def encode_prime(
-    tokenizer: Tokenizer, text: str, policy: str, skip_option: str = "unknown = 'skip'"
-) -> tuple[Ids, str | None]:
-    """Encode a prime. ``policy`` decides about characters that the model does not know.
-
-    error: raise PrimeError naming the first one; skip: leave them out; unknown: use the unknown
-    symbol. ``skip_option`` is how messages spell the advice to leave them out. Returns the ids, and a line to show
-    when something was left out or replaced.
-    """
-    unknown_positions = tokenizer.unknown_at(text)
-    if not unknown_positions:
-        return tokenizer.encode(text), None
-    first_unknown = f"{text[unknown_positions[0]]!r} at position {unknown_positions[0]}"
-    if policy == "skip":
-        known_text = leave_out(text, unknown_positions)
-        note = f"{len(unknown_positions)} characters of the prime are unknown and left out, first {first_unknown}"
-        return tokenizer.encode(known_text), note
-    if policy == "unknown" and tokenizer.unknown is not None:
-        return tokenizer.encode(
-            text
-        ), f"{len(unknown_positions)} characters of the prime are unknown, first {first_unknown}"
-    if policy == "unknown":
-        raise PrimeError(f"the prime has {first_unknown}, and this model has no unknown symbol; use {skip_option}")
-    raise PrimeError(
-        f"the prime has {first_unknown}, which the model's {tokenizer.vocab_size} symbols do not include; "
-        f"leave it out, or use {skip_option}"
-    )
-
-
-def has_one_character_symbols(bundle: Bundle) -> bool:
-    """Return whether every symbol is exactly one character; the boundary symbol, which has none, does not count."""
-    characters = bundle.characters_by_token
-    return characters is not None and all(len(each) == 1 for each in characters[: bundle.boundary])

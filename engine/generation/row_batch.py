@@ -16,8 +16,9 @@ from gentext.errors import FileFormatError
 from gentext.exported.bundle import Bundle
 from gentext.exported.signature import TOP_COUNT, TOP_OUTPUTS
 from gentext.generation.compiled import MAX_LOGITS, MAX_POSITIONS, GeneratorModel, check_results, draw_noise
+from gentext.generation.row_request import RowRequest
 from gentext.generation.row_state import RowState
-from gentext.generation.rows import RowRequest, Slot
+from gentext.generation.rows import Slot
 from gentext.generation.stacking import KINDS, MATCH, STOP, AutomatonStack, shift_states
 from gentext.interfaces import Finish, TopSymbols
 from gentext.sampling.stored import stored_chain

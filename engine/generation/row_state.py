@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gentext.describe import chain_of
 from gentext.errors import UsageError
 from gentext.exported.bundle import Bundle
 from gentext.exported.signature import signature
 from gentext.generation.stacking import KINDS, STOP, AutomatonKind
 from gentext.manager import host
+from gentext.sampling.configured_chain import chain_of
 from gentext.sampling.decoder import MAX_EMPTY_SYMBOLS, DecoderState
 
 if TYPE_CHECKING:
-    from gentext.generation.rows import RowRequest
+    from gentext.generation.row_request import RowRequest
 
 #: Symbols that a row may have drawn: the noise of later ones would have indices beyond 64 bits.
 MAX_DRAWN = 2**48

@@ -19,8 +19,9 @@ from gentext.exported.bundle import Bundle
 from gentext.exported.signature import FINISH_BY_CODE
 from gentext.generation.compiled import MAX_POSITIONS, PREFILL_POSITIONS, GeneratorModel
 from gentext.generation.row_batch import DrawnRows, RowBatch
+from gentext.generation.row_request import RowRequest
 from gentext.generation.row_state import FirstStates, RowState
-from gentext.generation.rows import RowRequest, Slot, begin_slot
+from gentext.generation.rows import Slot, begin_slot
 from gentext.generation.schedule import Schedule
 from gentext.interfaces import Finish, TopSymbols
 

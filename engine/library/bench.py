@@ -17,15 +17,16 @@ from typing import Any, TypeVar
 import numpy as np
 
 from gentext.console import progress
-from gentext.describe import chain_of
 from gentext.files.versions import installed_version
 from gentext.generation.bulk import open_slots
 from gentext.generation.rows import Slot, row_requests
-from gentext.generation.writing import MAX_TEXTS, WritingOptions, prepare_writing
+from gentext.generation.writing import prepare_writing
 from gentext.interfaces import OpenSampler, Request
 from gentext.manager import host
+from gentext.requests.options import MAX_TEXTS, WritingOptions
+from gentext.requests.spelling import KeywordSpelling
 from gentext.sampling.chain import Chain
-from gentext.sampling.parameters import KeywordSpelling
+from gentext.sampling.configured_chain import chain_of
 from gentext.sampling.stored import stored_chain
 from gentext.settings import cores
 

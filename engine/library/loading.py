@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from gentext import console
+from gentext.components.creation import create_component
+from gentext.components.samplers import check_opened
 from gentext.config import build_config, config_class
-from gentext.creation import create_component
 from gentext.errors import UsageError, refuse_exit
 from gentext.generation.writing import WrittenText
-from gentext.handover import check_opened
 from gentext.interfaces import Sampler
 from gentext.library.text_model import TextModel, TextStream
 from gentext.manager import host

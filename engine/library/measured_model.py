@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from gentext import console
 from gentext.errors import CorpusError, UsageError
-from gentext.generation.writing_arguments import stop_strings
 from gentext.interfaces import OpenSampler
 from gentext.library.open_model import OpenModel
+from gentext.requests.writing_arguments import stop_strings
 from gentext.run import MODEL_FILE
 from gentext.settings import check_threads
 

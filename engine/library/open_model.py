@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gentext.exported.bundle import Bundle, readable_symbol
-from gentext.generation.writing import Writing, WritingOptions, prepare_writing
+from gentext.generation.writing import Writing, prepare_writing
 from gentext.interfaces import OpenSampler
+from gentext.requests.options import WritingOptions
+from gentext.requests.spelling import KEYWORD_SPELLING, Spelling
 from gentext.run import MODEL_FILE
 from gentext.runs.opening import open_exported
-from gentext.sampling.parameters import KEYWORD_SPELLING, Spelling
 
 if TYPE_CHECKING:
     from gentext.records.record_requests import RecordRequest

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 from gentext import console
 from gentext.errors import UsageError
 from gentext.generation.generate import Piece
-from gentext.generation.writing import TextBatch, WritingOptions, WrittenText
-from gentext.generation.writing_arguments import MatchOption, SchemaOption, writing_options
+from gentext.generation.texts import TextBatch, all_texts, text_batches
+from gentext.generation.writing import WrittenText
 from gentext.interfaces import Filter
 from gentext.library.measured_model import MeasuredModel
+from gentext.requests.options import WritingOptions
+from gentext.requests.writing_arguments import MatchOption, SchemaOption, writing_options
 
 if TYPE_CHECKING:
     from gentext.records.record_writing import RecordStream
@@ -162,7 +164,7 @@ class TextModel(MeasuredModel):
         )
         with console.quiet() as messages:
             writing = self.prepare_writing([prime], options)
-            [batch] = writing.batches()
+            [batch] = text_batches(writing)
         self.add_messages([*messages, *writing.notes])
         return TextStream(batch, self._next_piece)
 
@@ -215,8 +217,8 @@ class TextModel(MeasuredModel):
         for ``novel``; while records are read, GenError for a number whose tries are used up, PluginError for a filter
         that fails.
         """
+        from gentext.components.filters import create_filters  # `gen sample` of one text does not need them
         from gentext.records.record_requests import Prefix, RecordRequest
-        from gentext.runs.filters import create_filters  # `gen sample` of one text does not need them
 
         options = writing_options(
             1, None, seed, 0, (), unknown, style, chain, params, parameters, match, json_schema, match_prime
@@ -249,7 +251,7 @@ class TextModel(MeasuredModel):
             raise UsageError("length = None: only the method stream writes without end; give a number of characters")
         with console.quiet() as messages:
             writing = self.prepare_writing(primes, options)
-            texts = list(writing.texts())
+            texts = list(all_texts(writing))
         self.add_messages([*messages, *writing.notes])
         return texts
 

@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gentext.describe import chain_of
 from gentext.errors import GenError, PrimeError, UsageError
 from gentext.exported.bundle import Bundle
 from gentext.files.reading import parse_json, read_file
-from gentext.generation.generate import make_tables
 from gentext.interfaces import Ids
 from gentext.manager import host
 from gentext.matching.byte_automaton import MAX_SECONDS, ByteAutomaton, compile_bytes
@@ -24,12 +22,13 @@ from gentext.matching.expression import Alphabet, ExpressionError, every_charact
 from gentext.matching.json_schema import translate_schema
 from gentext.matching.match import MatchAutomaton, build_automaton, stack_automata
 from gentext.matching.match_tables import FREE_STATE, NO_LIMIT, first_states
+from gentext.requests.spelling import Spelling
 from gentext.sampling.chain import Chain, LinkArrays
-from gentext.sampling.parameters import Spelling
+from gentext.sampling.configured_chain import chain_of, make_tables
 from gentext.stop import MAX_TABLE, find_unwritable
 
 if TYPE_CHECKING:
-    from gentext.generation.writing import WritingOptions
+    from gentext.requests.options import WritingOptions
 
 #: Bytes of a file with a schema, at most.
 MAX_SCHEMA_BYTES = 2**20

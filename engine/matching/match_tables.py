@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:  # the link needs the states alone, and imports quickly
-    from gentext.matching.match import MatchAutomaton
 
 #: The name of the link.
 MATCH_LINK = "match"
@@ -22,7 +20,32 @@ FIRST_STATE = 2
 NO_LIMIT = 2**40
 
 
-def link_tables(automaton: MatchAutomaton) -> dict[str, NDArray[Any]]:
+class SymbolAutomaton(Protocol):
+    """What the tables need of a `gentext.matching.match.MatchAutomaton`, which documents these arrays."""
+
+    @property
+    def transitions(self) -> NDArray[np.int64]: ...
+
+    @property
+    def final(self) -> NDArray[np.bool_]: ...
+
+    @property
+    def needs(self) -> NDArray[np.float64]: ...
+
+    @property
+    def onward(self) -> NDArray[np.float64]: ...
+
+    @property
+    def characters(self) -> NDArray[np.int64]: ...
+
+    @property
+    def boundary(self) -> int | None: ...
+
+    @property
+    def link_tables(self) -> Mapping[str, NDArray[Any]]: ...
+
+
+def link_tables(automaton: SymbolAutomaton) -> dict[str, NDArray[Any]]:
     """Return the tables of the link `match` for an automaton, by name.
 
     ``next_state`` (int64 [T, V]) has the state after each symbol. ``need`` (float32 [T, V]) is how many characters must
@@ -60,12 +83,14 @@ def link_tables(automaton: MatchAutomaton) -> dict[str, NDArray[Any]]:
     }
 
 
-def first_states(automaton: MatchAutomaton, states: NDArray[np.int64], budgets: NDArray[np.int64]) -> NDArray[np.int64]:
+def first_states(
+    automaton: SymbolAutomaton, states: NDArray[np.int64], budgets: NDArray[np.int64]
+) -> NDArray[np.int64]:
     """Return the states of the link for states of an automaton [N], with so many characters left in each row [N]."""
     is_done = automaton.link_tables["least_need"][states + FIRST_STATE] > budgets
     return np.where(is_done, DONE_STATE, states + FIRST_STATE)
 
 
-def _least_needs(automaton: MatchAutomaton) -> NDArray[np.float64]:
+def _least_needs(automaton: SymbolAutomaton) -> NDArray[np.float64]:
     """Return the least need of the symbols that are allowed where a text may end, and 0 elsewhere [S]."""
     return np.where(automaton.final, automaton.onward, 0)

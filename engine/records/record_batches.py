@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from gentext.generation.generate import generate
+from gentext.generation.writing import Writing
 from gentext.records.record_rows import DrawnRecord, RecordTry, symbol_limit
+from gentext.requests.spelling import ParamValues
 from gentext.sampling.decoder import GeneratedText
-
-if TYPE_CHECKING:
-    from gentext.generation.writing import Writing
-    from gentext.sampling.parameters import ParamValues
 
 
 class RecordBatches:

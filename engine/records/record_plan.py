@@ -38,7 +38,7 @@ class WrittenRecord(NamedTuple):
 
 
 class RecordFilter(Protocol):
-    """A filter with its name: `gentext.runs.filters.CheckedFilter`, or `TableRows`."""
+    """A filter with its name: `gentext.components.filters.CheckedFilter`, or `TableRows`."""
 
     name: str
 

@@ -17,9 +17,10 @@ from gentext.exported.batch_size import choose_batch_rows, max_rows, max_texts
 from gentext.exported.boundary import RecordsMeta
 from gentext.exported.bundle import Bundle
 from gentext.generation.compiled import SlotSampler
-from gentext.generation.rows import RowRequest, row_requests
+from gentext.generation.row_request import RowRequest
+from gentext.generation.rows import row_requests
 from gentext.generation.stacking import Arrays
-from gentext.generation.writing import MAX_TEXTS, Writing, WritingOptions, is_whole, prepare_writing
+from gentext.generation.writing import Writing, prepare_writing
 from gentext.interfaces import OpenSampler
 from gentext.manager import host
 from gentext.matching.match_tables import MATCH_LINK
@@ -28,8 +29,10 @@ from gentext.records.record_output import TableRows
 from gentext.records.record_plan import MAX_RECORDS, MAX_TRIES, RecordFilter, RecordPlan
 from gentext.records.record_rows import RecordRows, symbol_limit
 from gentext.records.record_writing import WAITING_ROWS, RecordSource, RecordStream
+from gentext.requests.options import MAX_TEXTS, WritingOptions, is_whole
+from gentext.requests.parameters import choose_chain
+from gentext.requests.spelling import ParamValues, Spelling
 from gentext.run import HASHES_FILE
-from gentext.sampling.parameters import ParamValues, Spelling, choose_chain
 from gentext.sampling.stored import is_compiled
 
 

@@ -20,8 +20,8 @@ from gentext.exported.bundle import Bundle
 from gentext.exported.signature import FINISH_BY_CODE
 from gentext.generation.compiled import MAX_LOGITS, GeneratorModel, check_results, draw_noise
 from gentext.generation.row_batch import CALL_INPUTS
+from gentext.generation.row_request import RowRequest
 from gentext.generation.row_state import FirstStates
-from gentext.generation.rows import RowRequest
 from gentext.generation.stacking import KINDS, AutomatonStack
 from gentext.interfaces import Finish
 from gentext.records.record_schedule import RecordSchedule

@@ -9,16 +9,16 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
+from gentext.components.creation import create_component
 from gentext.config import ConfigTable, build_config, config_class, merge, parse_setting, read_toml, to_table
-from gentext.creation import create_component
 from gentext.data.in_memory import InMemoryCorpus
-from gentext.describe import ALL_LINKS
 from gentext.errors import ConfigError, nearest
 from gentext.interfaces import Model, Tokenizer
 from gentext.manager import host
 from gentext.registry import Component
 from gentext.runs.record_options import RecordOptions
 from gentext.sampling.chain import DEFAULT_CHAIN
+from gentext.sampling.configured_chain import ALL_LINKS
 from gentext.settings import BUDGET_UNITS, PLANNED_FIELDS
 
 #: Kinds of components that a config chooses by name, and the component of each kind when it does not.

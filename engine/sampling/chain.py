@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gentext import handover
+from gentext.components import links
+from gentext.components.creation import create_component
 from gentext.config import build_config, config_class, to_table
-from gentext.creation import create_component
 from gentext.errors import ConfigError, PluginError, exit_error, refuse_exit
 from gentext.noise import DRAW, uniforms
 from gentext.registry import Registry
 from gentext.strategy import PLACES, Param, Strategy, declaration_problem, mapping_problem, range_problem
 
 if TYPE_CHECKING:
-    from gentext.interfaces import Tokenizer
+    from gentext.values import Tokenizer
 
 DEFAULT_CHAIN = ("match", "top_k", "top_p", "min_p", "temperature")
 
@@ -210,7 +210,7 @@ class Chain:
         arrays: LinkArraysDict = {}
         for link in self.links:
             with refuse_exit(f"the link {link.name}"):
-                arrays[link.name] = handover.table_arrays(link.name, link.strategy, tokenizer)
+                arrays[link.name] = links.table_arrays(link.name, link.strategy, tokenizer)
         return arrays
 
     def active(self, params: LinkArrays, tables: LinkArrays) -> Chain:
@@ -222,7 +222,7 @@ class Chain:
         states: LinkArraysDict = {}
         for link in self.links:
             with refuse_exit(f"the link {link.name}"):
-                states[link.name] = handover.start_states(link.name, link.strategy, params[link.name], rows)
+                states[link.name] = links.start_states(link.name, link.strategy, params[link.name], rows)
         return states
 
     def noise(self, seed: int, stream: int, position: int, count: int) -> dict[str, NDArray[np.float32]]:
@@ -258,7 +258,7 @@ class Chain:
                     )
                 except SystemExit as error:
                     raise exit_error(f"the link {name}", error) from error
-                logits, states[name] = handover.check_applied(name, strategy, returned, logits, state[name])
+                logits, states[name] = links.check_applied(name, strategy, returned, logits, state[name])
                 link_logits[name] = logits
         return logits, states, link_logits
 
@@ -288,7 +288,7 @@ class Chain:
                     )
                 except SystemExit as error:
                     raise exit_error(f"the link {name}", error) from error
-                states[name] = handover.check_link_states(name, strategy, "accept", returned, len(token))
+                states[name] = links.check_link_states(name, strategy, "accept", returned, len(token))
         return states
 
 

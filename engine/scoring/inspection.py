@@ -11,10 +11,10 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from gentext.components.samplers import describe_sampler
 from gentext.console import progress
 from gentext.errors import CorpusError, FileFormatError, PluginError, refuse_exit
 from gentext.exported.bundle import Bundle
-from gentext.handover import describe_sampler
 from gentext.interfaces import Ids, OpenSampler
 from gentext.scoring.score import ScoredModel
 

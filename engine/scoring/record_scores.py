@@ -25,9 +25,9 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from gentext.components.tokenizers import check_ids
 from gentext.describe import tokenizer_of
 from gentext.errors import FileFormatError, GenError, refuse_exit
-from gentext.handover import check_ids
 from gentext.interfaces import OpenSampler
 from gentext.scoring.score import as_scored_model, positions_in_memory, token_losses
 from gentext.scoring.unknown_characters import UnknownCharacters

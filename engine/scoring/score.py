@@ -10,11 +10,12 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from gentext.components.samplers import describe_sampler
+from gentext.components.tokenizers import check_ids
 from gentext.console import progress
 from gentext.describe import tokenizer_of
 from gentext.errors import CorpusError, FileFormatError, PluginError, refuse_exit
 from gentext.exported.bundle import Bundle, readable_symbol
-from gentext.handover import check_ids, describe_sampler
 from gentext.interfaces import Ids, OpenSampler, Tokenizer
 from gentext.scoring.unknown_characters import UnknownCharacters
 from gentext.stepping import ModelState, StepModel

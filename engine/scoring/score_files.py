@@ -14,8 +14,8 @@ from gentext.errors import CorpusError, UsageError
 from gentext.exported.bundle import readable_symbol
 from gentext.files.file_names import readable_name
 from gentext.interfaces import OpenSampler
+from gentext.requests.spelling import Spelling
 from gentext.runs.record_options import RecordOptions
-from gentext.sampling.parameters import Spelling
 from gentext.scoring.record_scores import EncodedText, TextScore, TextScorer, score_texts
 from gentext.scoring.score import TextReader
 from gentext.scoring.unknown_characters import UnknownCharacters

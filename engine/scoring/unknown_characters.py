@@ -9,9 +9,9 @@ from gentext.console import say
 from gentext.describe import tokenizer_of
 from gentext.errors import CorpusError, UsageError, refuse_exit
 from gentext.exported.bundle import Bundle
-from gentext.generation.generate import leave_out
 from gentext.interfaces import Tokenizer
-from gentext.sampling.parameters import KEYWORD_SPELLING, Spelling
+from gentext.requests.primes import leave_out
+from gentext.requests.spelling import KEYWORD_SPELLING, Spelling
 
 
 class UnknownCharacters:

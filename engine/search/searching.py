@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Protocol, overload, runtime_checkable
 
 import numpy as np
 
+from gentext.components.samplers import describe_sampler
 from gentext.console import Bar
 from gentext.errors import PluginError, UsageError
 from gentext.exported.bundle import Bundle
-from gentext.generation.writing import MAX_TEXTS, check_text_options, encode_primes, is_whole, stop_notes
-from gentext.handover import describe_sampler
 from gentext.interfaces import OpenSampler
-from gentext.sampling.parameters import Spelling
+from gentext.requests.options import MAX_TEXTS, check_text_options, is_whole, stop_notes
+from gentext.requests.primes import encode_primes
+from gentext.requests.spelling import Spelling
 from gentext.search.best import TextSearch
 from gentext.search.endings import TextEndings, check_spelling
 from gentext.search.prefixes import BestText, prefix_bytes
@@ -85,7 +86,7 @@ class SearchOptions:
     temperature: float = 1.0
     """By which the logits are divided."""
     unknown: str = "error"
-    """One of `gentext.generation.writing.UNKNOWN_POLICIES`."""
+    """One of `gentext.requests.options.UNKNOWN_POLICIES`."""
     beam: int | None = None
     """How many beginnings of a length are kept; None: all of them, for an exact result."""
     memory: int = 1000

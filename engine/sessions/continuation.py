@@ -11,14 +11,15 @@ import numpy as np
 
 from gentext.errors import SessionConflict, UsageError
 from gentext.exported.bundle import Bundle
-from gentext.generation.generate import has_one_character_symbols
+from gentext.generation.row_request import RowRequest
 from gentext.generation.row_state import RowState
-from gentext.generation.rows import RowRequest, row_requests
+from gentext.generation.rows import row_requests
 from gentext.generation.stacking import MATCH
-from gentext.generation.writing import WritingOptions, prepare_writing
+from gentext.generation.writing import prepare_writing
 from gentext.interfaces import OpenSampler
 from gentext.matching.match_tables import DONE_STATE, FIRST_STATE, MATCH_LINK
-from gentext.sampling.parameters import Spelling
+from gentext.requests.options import WritingOptions
+from gentext.requests.spelling import Spelling
 from gentext.sessions.session import (
     Session,
     SessionSettings,
@@ -111,7 +112,7 @@ def _continue_match(
     # The tables are those of the beginning, which depend on the prime, and fit into any length.
     begin = options._replace(length=None, match_prime=settings.match_prime, unknown=settings.unknown, continues=True)
     [request] = row_requests(prepare_writing(sampler, [settings.prime], begin, spelling), keeps_state=True)
-    most_symbols = options.length if has_one_character_symbols(sampler.bundle) else None
+    most_symbols = options.length if sampler.bundle.has_one_character_symbols else None
     return dataclasses.replace(request, prime=request.prime[:0], length=options.length, most_symbols=most_symbols)
 
 

@@ -36,7 +36,7 @@ class SessionSettings(msgspec.Struct, frozen=True):
     seed: int = 0
     stream: int = 0
     parameters: dict[str, Any] = {}
-    """Parameters of the links, as `gentext.generation.writing.WritingOptions.parameters` has them."""
+    """Parameters of the links, as `gentext.requests.options.WritingOptions.parameters` has them."""
     style: str | None = None
     stop: list[str] = []
     match: str | None = None

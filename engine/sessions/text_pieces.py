@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gentext.exported.bundle import Bundle
 from gentext.generation.row_state import RowState
-from gentext.generation.writing import WritingOptions
+from gentext.requests.options import WritingOptions
 
 
 class Content(NamedTuple):

@@ -13,14 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gentext.console import quiet
+from gentext.generation.row_request import RowRequest
 from gentext.generation.row_state import RowState
-from gentext.generation.rows import RowRequest, Slot, row_requests
+from gentext.generation.rows import Slot, row_requests
 from gentext.generation.slots import Slots
-from gentext.generation.writing import WritingOptions
 from gentext.interfaces import Finish
 from gentext.library.loading import TextModel
 from gentext.noise import SEED_LIMIT
-from gentext.sampling.parameters import KEYWORD_SPELLING, Spelling
+from gentext.requests.options import WritingOptions
+from gentext.requests.spelling import KEYWORD_SPELLING, Spelling
 from gentext.sessions.text_pieces import (
     NO_CONTENT,
     ContentDecoder,

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gentext.components.links import check_nan, neutral_table
 from gentext.config import config_class
 from gentext.errors import PluginError, PrimeError, reason
-from gentext.handover import check_nan, neutral_table
 from gentext.sampling.chain import Chain, Link
 from gentext.sampling.draw import draw_tokens
 from gentext.strategy import Param, Strategy, declaration_problem

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gentext import run as runs
 from gentext.capabilities import ReportsPadding, SupportsPrepare
+from gentext.components.tokenizers import read_symbols
 from gentext.config import ConfigTable, build_config, to_table
 from gentext.console import say, warn
 from gentext.corpus.arrangement import describe_arrangement
@@ -20,12 +21,10 @@ from gentext.corpus.taught_corpus import describe_lesson, read_taught_corpus
 from gentext.corpus.teacher import Teacher, adopt_settings, open_teacher, reopen_teacher
 from gentext.corpus.text import read_text
 from gentext.data.in_memory import InMemoryCorpus
-from gentext.describe import configured_chain
 from gentext.errors import GenError, MissingExtra, RunError, TrainingStopped, UsageError
 from gentext.events import SilentHooks
 from gentext.exported.bundle import choose_start
 from gentext.files.file_names import store_paths
-from gentext.handover import read_symbols
 from gentext.interfaces import FitResult, World
 from gentext.manager import host
 from gentext.measuring import count_symbols
@@ -43,6 +42,7 @@ from gentext.runs.resolve import (
     resolve_config,
     with_defaults,
 )
+from gentext.sampling.configured_chain import configured_chain
 from gentext.settings import BUDGET_UNITS, Settings, check_extras
 from gentext.training import advice
 from gentext.training.planning import PreparedTraining, adjust_and_prepare, explain_memory_shortage

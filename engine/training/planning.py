@@ -14,15 +14,15 @@ from typing import Any
 
 from gentext.adjustments import Budget, Change, TrainingFacts
 from gentext.capabilities import ReadsRecords, SetsTextAside, SupportsProcesses
+from gentext.components.creation import OUT_OF_MEMORY
 from gentext.config import ConfigTable
 from gentext.corpus.split_corpus import SplitCorpus
-from gentext.creation import OUT_OF_MEMORY
-from gentext.describe import check_model
 from gentext.errors import ConfigError, PluginError, reason
 from gentext.hookspecs import CORPUS_HOOKS_VERSION
 from gentext.interfaces import Batcher, Model, Trainer, TrainingPlan, World
 from gentext.manager import host
 from gentext.measuring import HeldOut, count_symbols, plan_training
+from gentext.runs.model_description import check_model
 from gentext.runs.resolve import ConfiguredComponent, configured_component, with_defaults
 from gentext.settings import Settings
 from gentext.token_corpus import TokenCorpus

@@ -18,7 +18,6 @@ import spox.opset.ai.onnx.v21 as op
 from onnx import helper, numpy_helper
 from spox import Tensor, Var
 
-from gentext.describe import describe_links
 from gentext.export.generator.loop import build_loop
 from gentext.export.generator.loop_kinds import find_loop_kinds
 from gentext.export.generator.outputs import (
@@ -42,6 +41,7 @@ from gentext.export.strategies.traced import Traced
 from gentext.exported.bundle import Bundle, StateMeta
 from gentext.exported.signature import TOP_COUNT, Signature, signature
 from gentext.sampling.chain import Chain, Link, LinkArrays
+from gentext.sampling.configured_chain import describe_links
 from gentext.strategy import Param, Table
 
 

@@ -26,9 +26,9 @@ import torch
 from torch import Tensor
 
 from gentext.capabilities import SupportsLogitScale
+from gentext.components.creation import create_component
 from gentext.config import build_config, config_class
 from gentext.console import warn
-from gentext.creation import create_component
 from gentext.describe import load_run_tokenizer
 from gentext.errors import RunError
 from gentext.files.atomic import sync_folder, write_bytes

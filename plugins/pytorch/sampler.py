@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 
 from gentext.config import NoConfig
-from gentext.describe import chain_of, describe
 from gentext.errors import RunError
 from gentext.exported.bundle import Bundle
 from gentext.interfaces import Chunk, Model, Request
@@ -18,7 +17,9 @@ from gentext.manager import host
 from gentext.plugins.pytorch.checkpoint import build_model, load_best_checkpoint
 from gentext.plugins.pytorch.device import choose_device, one_thread
 from gentext.run import Run, open_run
+from gentext.runs.model_description import describe
 from gentext.sampling.chain import Chain
+from gentext.sampling.configured_chain import chain_of
 from gentext.stepping import ModelState, generate_stepwise
 
 

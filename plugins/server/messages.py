@@ -38,7 +38,7 @@ class TextJob(msgspec.Struct, tag=True):
     length: int
     stop: list[str]
     parameters: dict[str, Any]
-    """Parameters of the links, as `gentext.generation.writing.WritingOptions.parameters` has them."""
+    """Parameters of the links, as `gentext.requests.options.WritingOptions.parameters` has them."""
     unknown: str = "error"
     style: str | None = None
     match: str | None = None

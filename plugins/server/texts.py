@@ -13,19 +13,20 @@ import numpy as np
 from gentext.console import quiet
 from gentext.errors import SessionError, UsageError, nearest
 from gentext.exported.bundle import Bundle, readable_symbol
+from gentext.generation.row_request import RowRequest
 from gentext.generation.row_state import RowState
-from gentext.generation.rows import RowRequest, Slot, row_requests
+from gentext.generation.rows import Slot, row_requests
 from gentext.generation.slots import SlotPiece, Slots
-from gentext.generation.writing import WritingOptions
 from gentext.library.loading import TextModel
 from gentext.plugins.server.messages import SymbolScore, TextEvent, TextJob
-from gentext.sampling.parameters import KeywordSpelling
+from gentext.requests.options import WritingOptions
+from gentext.requests.spelling import KeywordSpelling
 from gentext.sessions.continuation import continue_text, is_within_match, make_session
 from gentext.sessions.session import SessionSettings, pack, unpack
 
 #: The ``finish`` of a text that the server has ended.
 CUT = "cut"
-#: The names that parameters of `gentext.generation.writing.WritingOptions` have in a request.
+#: The names that parameters of `gentext.requests.options.WritingOptions` have in a request.
 REQUEST_NAMES = {"length": "max_tokens", "prime": "prompt", "count": "n", "top_logprobs": "logprobs"}
 
 

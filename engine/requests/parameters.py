@@ -6,83 +6,18 @@ library both call `choose_chain`, each with its own `Spelling` of parameters.
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from gentext.describe import builtin_strategies, chain_of
-from gentext.errors import UsageError, nearest
+from gentext.errors import UsageError
 from gentext.exported.bundle import Bundle
 from gentext.registry import Registry
+from gentext.requests.spelling import LinkParameter, ParamValues, Spelling
+from gentext.requests.styles import STYLES, style_numbers
 from gentext.sampling.chain import Chain, Link, build_link
+from gentext.sampling.configured_chain import builtin_strategies, chain_of
 from gentext.sampling.stored import stored_chain
-from gentext.sampling.styles import STYLES, style_numbers
 from gentext.strategy import Param, range_problem
-
-#: Link -> parameter -> the number that it is set to.
-ParamValues = dict[str, dict[str, float]]
-
-
-class Spelling(Protocol):
-    """How parameters are spelled in messages, and how their values are read: text from flags, objects from Python."""
-
-    def name(self, parameter: str) -> str:
-        """Return a parameter as the user writes it: ``--top-k``, or ``top_k``."""
-        ...
-
-    def full_name(self, link: str, parameter: str) -> str:
-        """Return the unambiguous name of a parameter, for one that several links have."""
-        ...
-
-    def assignment(self, parameter: str, setting: object) -> str:
-        """Return a parameter, or an option such as ``seed``, with its setting: ``--top-k -1``, or ``top_k = -1``."""
-        ...
-
-    def number(self, parameter: str, setting: object) -> float:
-        """Return the number that a parameter was set to; raises UsageError for what is no number."""
-        ...
-
-    def unknown_parameter(self, parameter: str, parameters: Collection[str]) -> UsageError:
-        """Return the error for a name that no link has; ``parameters`` are those that could be set."""
-        ...
-
-
-#: The arguments that all methods of a `TextModel` which write have beside the parameters of links.
-KEYWORD_ARGUMENTS = ("length", "seed", "match", "json_schema", "match_prime", "unknown", "style", "chain", "params")
-
-
-class KeywordSpelling:
-    """Parameters as keyword arguments: ``top_k=5``."""
-
-    def name(self, parameter: str) -> str:
-        return parameter
-
-    def full_name(self, link: str, parameter: str) -> str:
-        return f"params={{'{link}.{parameter}': ...}}"
-
-    def assignment(self, parameter: str, setting: object) -> str:
-        return f"{parameter} = {setting!r}"
-
-    def number(self, parameter: str, setting: object) -> float:
-        if isinstance(setting, bool) or not isinstance(setting, numbers.Real):
-            raise UsageError(f"{self.assignment(parameter, setting)}: expected a number")
-        return float(setting)
-
-    def unknown_parameter(self, parameter: str, parameters: Collection[str]) -> UsageError:
-        return UsageError(
-            f"no parameter {parameter}.{nearest(parameter, [*KEYWORD_ARGUMENTS, *parameters])} "
-            f"gen sample --help lists those of links; links of plugins: chain=[...]"
-        )
-
-
-KEYWORD_SPELLING = KeywordSpelling()
-
-
-class LinkParameter(NamedTuple):
-    """The parameter of a link that a name refers to, or the option of a link that each request may set."""
-
-    link: str
-    parameter: str
 
 
 class ChosenChain(NamedTuple):
@@ -110,7 +45,7 @@ def choose_chain(
 ) -> ChosenChain:
     """Build the chain of ``links`` (None: the file's own) and set parameters of it.
 
-    ``style`` names one of `gentext.sampling.styles.STYLES`, over whose numbers ``settings`` count. A link of the style
+    ``style`` names one of `gentext.requests.styles.STYLES`, over whose numbers ``settings`` count. A link of the style
     that the chain lacks joins it.
 
     ``settings`` maps names to values. A name is ``PARAM`` where one link has it, else ``LINK_PARAM`` or
@@ -149,7 +84,7 @@ def choose_chain(
     chain = chain.with_options(options)
     notes = []
     if user_settings:
-        from gentext.sampling.effects import (
+        from gentext.requests.effects import (
             ChainEffects,  # imported where it is used, so that a plain start is not slower
         )
 

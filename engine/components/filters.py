@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from gentext.components.creation import create_component
 from gentext.config import build_config, config_class
-from gentext.creation import create_component
 from gentext.errors import ConfigError, GenError, PluginError, UsageError, exit_error, nearest, reason
 from gentext.interfaces import Filter
 from gentext.manager import host, is_strict

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gentext.errors import UsageError
-from gentext.generation.writing import WritingOptions
+from gentext.requests.options import WritingOptions
 
 #: A regular expression, or one for each text.
 MatchOption = str | Sequence[str | None] | None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from gentext.sampling.chain import Chain, Link
 
 if TYPE_CHECKING:
-    from gentext.sampling.parameters import LinkParameter, ParamValues, Spelling
+    from gentext.requests.spelling import LinkParameter, ParamValues, Spelling
 
 #: Links that never mask the most probable symbol, so that they change nothing where a later link keeps only that one.
 BEST_KEEPING_LINKS = frozenset(
