@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import importlib
 import json
 import os
 import re
@@ -64,9 +65,8 @@ ALLOWED_LIBRARIES = {
 }
 #: Libraries that may only be imported inside functions.
 FUNCTIONS_ONLY = {"matplotlib", "tensorboard"}
-#: A module may import from its own layer and from the layers before it. Those of the engine are the headings in the
-#: docstring of its package; each other subpackage is a layer.
-LAYERS = ("contracts", "files", "data", "sampling", "training", "library", "plugins", "export", "engine/testing", "cli")
+#: Subpackages in the order in which they may import each other. A room of the engine says which rooms it imports.
+LAYERS = ("engine", "data", "plugins", "export", "engine/testing", "cli")
 #: Modules that may import from a later layer: `python -m gentext` is the command line.
 IMPORT_EXCEPTIONS = {("gentext.__main__", "gentext.cli.app")}
 #: Names of later layers that modules of the engine may hold as strings: the list of built-in plugins, the folder
@@ -93,23 +93,42 @@ MODULES = {
 }
 
 
-def engine_layers() -> dict[str, str]:
-    """Return the layer of each engine module, as the docstring of the package lists them."""
-    layers, heading = {}, ""
-    for line in (gentext.__doc__ or "").splitlines():
-        if match := re.fullmatch(r"(\w+)", line):
-            heading = match[1].lower()
-        elif heading and (match := re.fullmatch(r"    (\w+)  .*", line)):
-            layers[f"gentext.{match[1]}"] = heading
-    return layers
+def index(package: types.ModuleType, heading: str = "") -> list[str]:
+    """Return the names that the docstring of a package lists, below a heading."""
+    lines = iter((package.__doc__ or "").splitlines())
+    if heading:
+        for line in lines:
+            if line.startswith(heading):
+                break
+    names = []
+    for line in lines:
+        if match := re.fullmatch(r"    (\w+)  .*", line):
+            names.append(match[1])
+        elif names:
+            break
+    return names
 
 
-def layer_of(module: str) -> str:
-    """Return the layer of a module."""
-    subpackage = ".".join(module.split(".")[:2])
+#: The rooms of the engine in their order, and the modules of the engine that are in none.
+ROOMS, FLAT_MODULES = index(gentext, "Rooms"), index(gentext, "Modules")
+#: Rooms that modules in no room may import.
+ROOMS_OF_FLAT_MODULES = {"files", "exported", "components", "sampling"}
+
+
+def place_of(module: str) -> str:
+    """Return the room of a module of the engine, its subpackage, or ``engine`` for a module in no room."""
+    _, name, *_ = [*module.split("."), ""]
+    subpackage = f"gentext.{name}"
     if subpackage in PACKAGES:
         return PACKAGES[subpackage]
-    return engine_layers()[module]
+    return name if name in ROOMS else "engine"
+
+
+def rooms_to_import(room: str) -> set[str]:
+    """Return the rooms, and the subpackage ``data``, that a room may import, as its docstring says."""
+    docstring = importlib.import_module(f"gentext.{room}").__doc__ or ""
+    [names] = re.findall(r"^May import(?:: ([\w, ]+)| no other room)\.$", docstring, re.MULTILINE)
+    return {name for name in names.split(", ") if name}
 
 
 class Import(NamedTuple):
@@ -121,8 +140,8 @@ class Import(NamedTuple):
     """Whether it happens only when a function is called."""
 
 
-def imports(path: Path) -> Iterator[Import]:
-    """Yield every import of a file but those that only its annotations need."""
+def imports(path: Path, *, for_annotations: bool = False) -> Iterator[Import]:
+    """Yield every import of a file; those that only its annotations need where ``for_annotations`` says so."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
@@ -132,7 +151,7 @@ def imports(path: Path) -> Iterator[Import]:
             for child in ast.walk(node):
                 child.for_annotations = True  # type: ignore[attr-defined]
     for node in ast.walk(tree):
-        if getattr(node, "for_annotations", False):
+        if getattr(node, "for_annotations", False) and not for_annotations:
             continue
         in_function = getattr(node, "in_function", False)
         if isinstance(node, ast.Import):
@@ -156,35 +175,60 @@ def strings(path: Path) -> Iterator[str]:
             yield node.value
 
 
-def test_every_engine_module_is_in_the_index() -> None:
-    engine = {name for name in MODULES if name.count(".") == 1 and name not in PACKAGES} - {"gentext.__main__"}
-    assert engine_layers().keys() == engine
-    assert set(engine_layers().values()) < set(LAYERS)
+def test_every_module_is_in_an_index() -> None:
+    flat = {path.stem for path in (ROOT / "engine").glob("*.py")} - {"__init__", "__main__"}
+    assert sorted(FLAT_MODULES) == sorted(flat)
+    rooms = {path.parent.name for path in (ROOT / "engine").glob("*/__init__.py")} - {"testing"}
+    assert sorted(ROOMS) == sorted(rooms)
+    for room in ROOMS:
+        modules = {path.stem for path in (ROOT / "engine" / room).glob("*.py")} - {"__init__"}
+        assert sorted(index(importlib.import_module(f"gentext.{room}"))) == sorted(modules), room
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_says_what_others_use(room: str) -> None:
+    docstring = importlib.import_module(f"gentext.{room}").__doc__ or ""
+    [sentence] = re.findall(r"^Others use (.*?)\.$", docstring, re.MULTILINE | re.DOTALL)
+    for module, name in re.findall(r"`(\w+)\.(\w+)`", sentence):
+        assert hasattr(importlib.import_module(f"gentext.{room}.{module}"), name)
+
+
+def test_rooms_have_an_order() -> None:
+    for room in ROOMS:
+        assert rooms_to_import(room) - {"data"} <= {*ROOMS[: ROOMS.index(room)]}, room
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_run_one_way(module: str) -> None:
+    place = place_of(module)
+    allowed = ROOMS_OF_FLAT_MODULES if place == "engine" else rooms_to_import(place) if place in ROOMS else set(ROOMS)
     for name, _ in imports(MODULES[module]):
         assert name.split(".")[0] not in PACKAGES.values(), f"{name}: say gentext.{name}"
         imported = imported_module(name)
-        # The package itself offers names of the engine to plugins, and imports them from every layer.
+        # The package itself offers names of the engine to plugins, and imports them from every room.
         if imported is None or (module, imported) in IMPORT_EXCEPTIONS or "gentext" in (module, imported):
             continue
-        assert LAYERS.index(layer_of(imported)) <= LAYERS.index(layer_of(module)), f"{module} imports {imported}"
+        imported_place = place_of(imported)
+        if imported_place in (place, "engine") or imported_place in allowed:
+            continue
+        layer, imported_layer = (name if name in LAYERS else "engine" for name in (place, imported_place))
+        assert LAYERS.index(imported_layer) < LAYERS.index(layer), f"{module} imports {imported}"
 
 
 def test_engine_names_later_layers_in_few_strings() -> None:
     later = re.compile(r"gentext\.(plugins|export|cli)\b[\w.:]*")
     for module, path in MODULES.items():
-        if path.parent == ROOT / "engine":
+        if place_of(module) in ("engine", *ROOMS):
             names = {text for text in strings(path) if later.fullmatch(text)}
             assert names == STRING_EXCEPTIONS.get(module, set()), module
 
 
 def test_modules_form_no_circle() -> None:
+    """In the engine not even imports for annotations form one; elsewhere none that happens at run time does."""
     graph = {}
     for module, path in MODULES.items():
-        imported = {imported_module(name) for name, _ in imports(path)}
+        in_engine = place_of(module) in ("engine", *ROOMS) and module not in ("gentext", "gentext.__main__")
+        imported = {imported_module(name) for name, _ in imports(path, for_annotations=in_engine)}
         graph[module] = imported - {None, module, "gentext"}
     graphlib.TopologicalSorter(graph).prepare()
 

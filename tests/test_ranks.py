@@ -150,7 +150,7 @@ def test_an_error_of_all_is_told_once(results: dict[str, Any], folder: Path) -> 
     assert results["uneven"][0] == [1, 1]
     one_line(results["uneven"][1], "batcher.batch = 5", "2 processes cannot share 5 rows evenly; take 4 or 6,")
     assert not (folder / "uneven").exists()
-    one_line(results["taken"][1], "is not empty; go on with --resume")
+    one_line(results["taken"][1], "is not empty; resume its run")
 
 
 def test_run_that_others_train_is_refused_once(results: dict[str, Any], folder: Path) -> None:

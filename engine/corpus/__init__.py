@@ -1,7 +1,7 @@
 """What a run learns from and holds out: a text or records, as tokens.
 
-Others use `text.read_text`, `record_corpus.read_records` and `split_corpus.SplitCorpus`.
-May import: TODO.
+Others use `split_corpus.SplitCorpus`, `held_out.held_out_path` and `novelty.KnownRecords`.
+May import: files, exported, components, sampling, runs, data.
 
     text  reads one text as a corpus in two parts
     record_corpus  reads records as such a corpus

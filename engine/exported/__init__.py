@@ -1,6 +1,6 @@
 """What an exported file says about itself: its metadata, and the inputs and outputs of its graph.
 
-Others use `bundle.Bundle`, `signature.signature` and `onnx_file.read_bundle`.
+Others use `bundle.Bundle`, `signature.signature` and `onnx_file.read_metadata`.
 May import: files.
 
     bundle  the metadata of an exported file

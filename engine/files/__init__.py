@@ -1,7 +1,7 @@
 """Files and folders: complete or not there, of bounded size, temporary, and of any name.
 
-Others use `atomic.write_atomically`, `reading.read_file` and `temporary.locked_folder`.
-May import: nothing.
+Others use `atomic.write_text`, `reading.read_file` and `folders.temporary_folder`.
+May import no other room.
 
     atomic  writes files that are complete or not there
     temporary  locks of temporary files, and the removal of those of killed processes

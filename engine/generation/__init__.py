@@ -1,13 +1,14 @@
 """Texts: requests, and the rows of a compiled generator that write them side by side.
 
-Others use `writing.prepare_writing`, `slots.Slots` and `compiled.generate_compiled`.
-May import: files, exported, sampling, matching.
+Others use `writing.prepare_writing`, `texts.all_texts` and `slots.Slots`.
+May import: exported, components, sampling, requests, matching.
 
     writing  checks a request for texts, and prepares them
-    writing_arguments  keyword arguments of calls that write, as the options of a request
+    texts  writes the texts of such a request, in slots or in batches
     generate  texts from a sampler: requests in tokens, and pieces of text
     compiled  generation with a compiled generator, many positions in a call
-    rows  a row of a compiled generator by itself: its request, and how far it is
+    row_request  one text for a row of a compiled generator to write
+    rows  rows for the texts of a request, and how far each is
     row_state  the state of a row of a compiled generator between two calls
     row_batch  rows that share the calls of a compiled generator
     stacking  automata of several requests as one table

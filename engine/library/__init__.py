@@ -1,7 +1,7 @@
 """An opened model in a Python program.
 
-Others use `loading.load` and `text_model.TextModel`.
-May import: TODO.
+Others use `loading.open_text_model` and `loading.TextModel`.
+May import: files, exported, components, sampling, requests, generation, search, runs, scoring, records.
 
     loading  opens a trained model
     open_model  an opened model: what its file says about it, and the checks of requests to it

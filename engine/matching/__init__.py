@@ -1,7 +1,7 @@
 """What texts must match: regular expressions and JSON schemas, as automata over the symbols of a model.
 
-Others use `constraints.prepare_matches` and `match_tables.link_tables`.
-May import: files, exported, sampling.
+Others use `constraints.prepare_matches` and `match_tables.MATCH_LINK`.
+May import: files, exported, sampling, requests.
 
     constraints  what the texts of a request must match
     expression  regular expressions as Python reads them, in the syntax of outlines-core

@@ -1,7 +1,7 @@
 """Whole records: which are written, how they are drawn side by side, and where they go.
 
-Others use `record_requests.prepare_records` and `record_output.write_records`.
-May import: TODO.
+Others use `record_requests.prepare_records` and `record_writing.RecordStream`.
+May import: files, exported, sampling, requests, matching, generation, corpus, data.
 
     record_requests  checks a request for records, and prepares them
     record_plan  which records of a seed are written

@@ -1,7 +1,7 @@
 """What a model thinks of given texts: losses, log-probabilities, and its hidden units.
 
-Others use `score.score_text`, `record_scores.score_records` and `inspection.inspect_text`.
-May import: TODO.
+Others use `score.score_text`, `record_scores.score_texts` and `inspection.inspect_tokens`.
+May import: files, exported, components, requests, search, runs, data.
 
     score  the loss of a model on a text
     record_scores  the log-probabilities of many short texts, each from a fresh state

@@ -1,7 +1,7 @@
 """The most probable texts of a model.
 
-Others use `searching.prepare_search` and `best.find_best`.
-May import: files, exported, sampling, matching, generation.
+Others use `searching.prepare_search`.
+May import: exported, components, requests, matching.
 
     searching  checks a request for the most probable texts, and prepares it
     best  the most probable texts, by best-first search

@@ -1,7 +1,7 @@
 """Texts that go on after a request: sessions, and a text that a user and a model write in turns.
 
-Others use `session.Session`, `continuation.resume` and `text_tree.TextTree`.
-May import: TODO.
+Others use `session.unpack`, `continuation.continue_text` and `text_tree.TextTree`.
+May import: files, exported, sampling, requests, matching, generation, library.
 
     session  a text between two requests, as bytes that any process with the same file can go on from
     session_keys  the keys that sign sessions, and the tokens in which sessions travel

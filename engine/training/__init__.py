@@ -1,7 +1,7 @@
 """A training run from its options to the exported files, and what its losses mean.
 
-Others use `train.train` and `pipeline.run_training`.
-May import: TODO.
+Others use `pipeline.run_training` and `train.train`.
+May import: files, exported, components, sampling, runs, corpus, library, data.
 
     train  trains a model, or a student of another one, and opens it
     pipeline  a training run from its options to the exported files
