@@ -9,7 +9,7 @@ LSTM computes fewer than five rows in another way than more, and splits rows bet
 call depends on nothing but the position: rows without a text read the start token; and sessions have one thread. With
 onnxruntime 1.31 on Zen 5 (AVX-512) no bit of any logit changed with 1 to 160 rows, 1 to 40 positions, texts cut into
 calls, and 1, 2 and 6 threads, in networks of 7, 32, 100, 256, 257, 512 and 1,024 hidden units: the fixed shape is for
-other machines. ``tests/test_record_scores.py`` has the property.
+other machines. ``tests/scoring/test_record_scores.py`` has the property.
 """
 
 from __future__ import annotations
