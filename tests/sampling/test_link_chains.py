@@ -1,8 +1,8 @@
 """Any chain of built-in links with any parameters: no NaN, no empty choice, rows apart, compiled as stepped.
 
 There are 20 random chains; ``python -m pytest tests/sampling/test_link_chains.py -s --chains 2000`` tries more, and
-prints how many draws differ. The compiled chain is a graph of its own, without a network. It is fed with the states of the chain
-in NumPy at every position, so that one draw that differs does not change those after it.
+prints how many draws differ. The compiled chain is a graph of its own, without a network. It is fed with the states of
+the chain in NumPy at every position, so that one draw that differs does not change those after it.
 """
 
 from __future__ import annotations
