@@ -235,7 +235,7 @@ def test_unknown_characters_of_records_are_left_out(gen: Gen, tiny_run: Path, tm
         code, out, err = gen(*score, "--skip-bad")
         assert (code, out) == (0, "")
         assert "use --unknown skip" in err and "2 records with characters" in err
-        fails(1, gen(*score, "--unknown", "skip"), "--skip-bad")
+        fails(1, gen(*score, "--unknown", "skip"), "skip_bad")
         code, out, err = gen(*score, "--unknown", "skip", "--skip-bad")
         assert code == 0, err
         assert [(row["text"], row["logprob"], row["symbols"]) for row in json_rows(out)] == [
