@@ -104,6 +104,8 @@ def test_a_worker_that_dies_is_started_again(file: Path) -> None:
 
 
 def test_files_are_loaded_again(file: Path, tiny_run: Path, tmp_path: Path) -> None:
+    code, _, err = run_gen("export", tiny_run, "--chain", "top_k", "--output", tmp_path / "other")
+    assert code == 0, err
     with running_server(file, "--workers", "1") as server:
         [worker] = worker_processes(server)
         with stream(server) as answer:
@@ -117,8 +119,6 @@ def test_files_are_loaded_again(file: Path, tiny_run: Path, tmp_path: Path) -> N
             wait_for(lambda: "still used" in server.read_printed())
             assert server.complete(max_tokens=3)
 
-            code, _, err = run_gen("export", tiny_run, "--chain", "top_k", "--output", tmp_path / "other")
-            assert code == 0, err
             os.replace(tmp_path / "other" / "generator.onnx", file)
             server.process.send_signal(signal.SIGHUP)
             wait_for(lambda: list(httpx.get(f"{server.url}/v1/models").json()["data"][0]["chain"]) == ["top_k"])
