@@ -1,4 +1,4 @@
-"""The styles of writing: settings of the sampling chain chosen by `benchmarks/defaults.py`.
+"""The styles of writing: settings of the sampling chain chosen by `research/defaults.py`.
 
 See docs/defaults.md. The defaults of the parameters are those of the style `balanced`.
 """

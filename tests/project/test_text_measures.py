@@ -1,4 +1,4 @@
-"""The measures and the rule behind the defaults, benchmarks/text_measures.py and style_rule.py, on cases by hand."""
+"""The measures and the rule behind the defaults, research/text_measures.py and style_rule.py, on cases by hand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "research"))
 measures = importlib.import_module("text_measures")
 rule = importlib.import_module("style_rule")
 

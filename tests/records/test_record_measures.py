@@ -1,4 +1,4 @@
-"""What records are measured with, benchmarks/kneser_ney.py and gaussians.py, on cases by hand and by properties."""
+"""What records are measured with, benchmarks/kneser_ney.py and research/gaussians.py, on cases by hand and by properties."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+sys.path[:0] = [str(Path(__file__).parents[2] / folder) for folder in ("benchmarks", "research")]
 gaussians = importlib.import_module("gaussians")
 kneser_ney = importlib.import_module("kneser_ney")
 

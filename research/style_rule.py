@@ -1,4 +1,4 @@
-"""The rule by which `benchmarks/defaults.py` chooses the default and the styles from what it has measured."""
+"""The rule by which `research/defaults.py` chooses the default and the styles from what it has measured."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """MOSES: how good the molecules are that a gentext model writes, by the measures of that benchmark.
 
-    python benchmarks/molecules.py prepare FOLDER [--molsets molsets-0.3.1-py3-none-any.whl]
-    python benchmarks/molecules.py check FOLDER             # training molecules, against the published row
+    python research/molecules.py prepare FOLDER [--molsets molsets-0.3.1-py3-none-any.whl]
+    python research/molecules.py check FOLDER             # training molecules, against the published row
     gen train FOLDER/train.txt --val FOLDER/test.txt --records lines --preset base --minutes 60 --run RUN
     gen sample RUN --count 30000 --seed 1 --temperature 1 > molecules.txt
-    python benchmarks/molecules.py measure FOLDER molecules.txt   # against the published CharRNN
+    python research/molecules.py measure FOLDER molecules.txt   # against the published CharRNN
 
 Needs molsets (installed without its dependencies, or the path of its wheel), rdkit, fcd-torch, and PyTorch. A virtual
 environment of their own is best: nothing of gentext is imported here. What is computed once of the training and test

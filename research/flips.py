@@ -1,6 +1,6 @@
 """Whether every flipped bit of an exported file and of a checkpoint is noticed.
 
-    python benchmarks/flips.py RUN [--weight-bits 1000] [--seed 0]
+    python research/flips.py RUN [--weight-bits 1000] [--seed 0]
 
 RUN is a small run: its model.onnx, generator.onnx and newest checkpoint are copied. In each copy every bit outside of
 the weights is flipped, one at a time, and so many random bits of weights; each time the copy is read as gentext does

@@ -1,6 +1,6 @@
 """Which parameters of the sampling chain are good defaults: 12 settings, measured on what models write.
 
-    python benchmarks/defaults.py FOLDER RUN [RUN ...] [--characters 100000] [--seeds 5] [--picture FILE.png]
+    python research/defaults.py FOLDER RUN [RUN ...] [--characters 100000] [--seeds 5] [--picture FILE.png]
 
 The model of each run writes one text for each setting and seed, all side by side, with an int8 generator. A text is
 compared with the run's training text and with as many characters of its held-out text. FOLDER keeps the texts and the
@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import common
 import numpy as np
 import text_measures

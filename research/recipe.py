@@ -1,6 +1,6 @@
 """Measures what each part of a preset's recipe gains: trains the preset, and variants that differ in one setting.
 
-    python benchmarks/recipe.py TEXT RESULTS.jsonl [--preset base] [--seeds 1,2,3] [--only base,no-skip]
+    python research/recipe.py TEXT RESULTS.jsonl [--preset base] [--seeds 1,2,3] [--only base,no-skip]
 
 The last tenth of the text is cut off first, so that a choice made here is not made on the text on which presets
 are compared. All variants read the same number of characters. They train one after another, seed by seed, and results
@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import common
 import trainings
 

@@ -1,7 +1,7 @@
 """Loss against characters a second: the curve on which people choose a size and a precision.
 
     gen train anna --preset small --minutes 5 --run runs/small            # and others, on the same text
-    python benchmarks/frontier.py runs/base runs/small ... [--precisions fp32,int8] [--rows 1,64] [--picture FILE.png]
+    python research/frontier.py runs/base runs/small ... [--precisions fp32,int8] [--rows 1,64] [--picture FILE.png]
 
 Each run is exported in each precision. The loss is that of its best checkpoint by the notebook's formula, plus what the
 precision costs on the held-out text. All rates are measured in turn, and so is the notebook's own loop, with its own
@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import common
 import notebook
 import trainings
