@@ -1,4 +1,4 @@
-"""What records are measured with, benchmarks/kneser_ney.py and research/gaussians.py, on cases by hand and by properties."""
+"""What records are measured with, kneser_ney.py and gaussians.py, on cases by hand and by properties."""
 
 from __future__ import annotations
 
