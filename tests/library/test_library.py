@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -335,8 +336,9 @@ def test_models_that_cannot_be_opened(tiny_run: Path, tmp_path: Path, monkeypatc
         gentext.load(tiny_run / MODEL_FILE, sampler="torch")
     with pytest.raises(UsageError, match=r"^device = 'gpu': expected auto, cpu or cuda$"):
         gentext.load(tiny_run, device="gpu")
-    with pytest.raises(UsageError, match=r"^threads = -1: expected 1 to"):
-        gentext.load(tiny_run, threads=-1)
+    for threads in (-1, "x", 1.5):
+        with pytest.raises(UsageError, match=rf"^threads = {re.escape(repr(threads))}: expected 1 to"):
+            gentext.load(tiny_run, threads=threads)
     with pytest.raises(ConfigError, match=r"unknown key sampler\.thread"):
         gentext.load(tiny_run, options={"thread": 1})
 
