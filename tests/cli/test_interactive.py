@@ -233,6 +233,7 @@ def tmux(tmp_path: Path) -> Iterator[list[str]]:
     subprocess.run([*command, "kill-server"], capture_output=True)
 
 
+@pytest.mark.slow
 def test_in_tmux(tmux: list[str], tiny_run: Path, model: gentext.TextModel) -> None:
     words = ["sample", str(tiny_run), "--interactive", "--length", "30", "--seed", "3"]
     subprocess.run([*tmux, "new-session", "-d", "-x", "90", "-y", "20", sys.executable, "-c", GEN, *words], check=True)

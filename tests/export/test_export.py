@@ -164,7 +164,9 @@ def test_step_is_forward_a_position_at_a_time(config: LSTMConfig) -> None:
     assert all(torch.allclose(tensor, last, atol=1e-10) for tensor, last in zip(state, last_state, strict=True))
 
 
-@pytest.mark.parametrize("config", PAIRS, ids=spell)
+@pytest.mark.parametrize(
+    "config", [*PAIRS[:2], *(pytest.param(config, marks=pytest.mark.slow) for config in PAIRS[2:])], ids=spell
+)
 def test_lstm_exports_faithfully(config: LSTMConfig, tmp_path: Path) -> None:
     model, path = lstm(config), tmp_path / "model.onnx"
     bundle, method = export(model, path)
@@ -355,6 +357,7 @@ def test_export_killed_between_two_renames(
         check_same_export(run)
 
 
+@pytest.mark.slow
 def test_killed_export_is_refused_and_made_again(tiny_run: Path, tmp_path: Path, gen: Callable[..., Any]) -> None:
     run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
     jobs = [(["export", str(run), "--precision", "fp32"], "rename", 1)]
@@ -385,6 +388,7 @@ def test_newest_run_is_exported_by_default(
     assert not (tmp_path / "older" / "model.onnx").exists()
 
 
+@pytest.mark.slow
 def test_many_symbols_make_no_larger_generator(tmp_path: Path, gen: Callable[..., Any]) -> None:
     """The table of the first layer's products has four rows of hidden units a symbol; an embedding is smaller."""
     text = tmp_path / "text.txt"
@@ -403,6 +407,7 @@ def raising(*_: object) -> None:
     raise ExportError("no step")
 
 
+@pytest.mark.slow
 def test_fastest_precision_is_taken(
     tmp_path: Path, tiny_text: Path, gen: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -450,6 +455,7 @@ def assert_no_path(content: bytes, paths: set[str]) -> None:
                 assert spelling.encode(encoding) not in content, path
 
 
+@pytest.mark.slow
 def test_exported_files_hold_no_path(tmp_path: Path, tiny_text: Path, gen: Callable[..., Any]) -> None:
     """The run remembers where its text is; whoever gets an exported file does not learn it."""
     run = tmp_path / "run"

@@ -48,7 +48,22 @@ def test_the_matrix_has_every_option_and_every_link() -> None:
         assert len({config.get(option.name) for config in configs}) > 1, option.name
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+def cover_values() -> list[Case]:
+    """Return the notebook's network, and a few cases among which every value of each factor stands."""
+    chosen = CASES[:1]
+    missing = {value for case in CASES for value in case.values().items()} - chosen[0].values().items()
+    while missing:
+        chosen.append(max(CASES, key=lambda case: len(missing & case.values().items())))
+        missing -= chosen[-1].values().items()
+    return chosen
+
+
+QUICK = cover_values()
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, id=str(case), marks=[pytest.mark.slow] * (case not in QUICK)) for case in CASES]
+)
 def test_export(case: Case) -> None:
     check_case(case, build_once(case.network))
 

@@ -20,7 +20,7 @@ import gentext
 from gentext.export import web_runtime
 from gentext.run import GENERATOR_FILE
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")]
 #: Opens the engine of the page once, as `engine`.
 OPEN = "window.engine ??= await (await import('/engine.js')).openEngine();"
 

@@ -20,6 +20,7 @@ Gen = Callable[..., tuple[int, str, str]]
 
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(os.name != "posix", reason="signals, pipes and terminals as POSIX has them"),
     pytest.mark.usefixtures("warm_processes"),
 ]

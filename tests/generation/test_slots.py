@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import run_gen
+from conftest import ExportTiny
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -37,12 +36,9 @@ PARAMETERS: list[dict[str, Any]] = [
 
 
 @pytest.fixture(scope="module")
-def model(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> TextModel:
+def model(export_tiny: ExportTiny) -> TextModel:
     """A file whose chain has links with states, noise, tables and a first state that depends on a parameter."""
-    path = tmp_path_factory.mktemp("slots") / "generator.onnx"
-    code, _, err = run_gen("export", tiny_run, "--chain", LINKS, "--output", path.parent)
-    assert code == 0, err
-    return gentext.load(path)
+    return gentext.load(export_tiny(LINKS) / "generator.onnx")
 
 
 def make_slots(model: TextModel, count: int, **options: Any) -> Slots:

@@ -92,6 +92,7 @@ def test_noise_in_javascript() -> None:
     assert noise == {"plane": str(counter_plane("draw")), "noise": expected_noise(cases)}
 
 
+@pytest.mark.slow
 def test_noise_in_cpp(tmp_path: Path) -> None:
     if not shutil.which("g++"):
         pytest.skip("g++ is not installed")

@@ -160,10 +160,12 @@ def cpp_example(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "write"
 
 
+@pytest.mark.slow
 def test_cpp_example(gen: Gen, cpp_example: Path, stateful: Path) -> None:
     check_example(gen, [str(cpp_example)], stateful, "--set", "temperature.temperature=0.9")
 
 
+@pytest.mark.slow
 def test_cpp_example_of_bytes(gen: Gen, cpp_example: Path, byte_generator: Path) -> None:
     options = ["--prime", "日本", "--seed", "1", "--length", "100"]
     process = subprocess.run([cpp_example, byte_generator, *options], capture_output=True, text=True, errors="replace")
@@ -190,6 +192,7 @@ def check_example(gen: Gen, command: list[str], file: Path, *temperature: str) -
         assert (result.returncode, len(lines)) == (1, 1), result.stderr
 
 
+@pytest.mark.slow
 def test_cpp_library_too_old(cpp_example: Path, tmp_path: Path) -> None:
     (tmp_path / "old.c").write_text(
         "typedef struct { const void* (*api)(unsigned); const char* (*version)(void); } Base;\n"
@@ -253,6 +256,7 @@ def test_node_example_of_records(node_example: list[str], tiny_records_run: Path
     check_records(node_example, tiny_records_run / "generator.onnx")
 
 
+@pytest.mark.slow
 def test_cpp_example_of_records(cpp_example: Path, tiny_records_run: Path) -> None:
     check_records([str(cpp_example)], tiny_records_run / "generator.onnx")
 

@@ -448,6 +448,7 @@ def read_best(run: Path) -> dict[str, bytes]:
     return {name: tensor.tobytes() for name, tensor in load_file(path).items()}
 
 
+@pytest.mark.slow
 def test_records_in_memory_are_kept(tmp_path: Path, gen: Gen, monkeypatch: pytest.MonkeyPatch) -> None:
     """A killed run ends as one that was not killed, and where it lies by now makes no difference."""
     records = [f"ab{number}\n\r\u2028c" for number in range(200)]

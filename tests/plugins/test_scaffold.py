@@ -22,11 +22,14 @@ ALL_KINDS = (*KINDS, "command")
 
 #: Warnings are errors, but for those of old versions of matplotlib, as in pyproject.toml.
 WARNINGS = "error\nignore:'\\w+' (argument is )?deprecated(,| -) use '\\w+':DeprecationWarning"
-#: Has PyTorch's exporter read its thousand operators once for all tests, see the fixture of this name.
+#: Has PyTorch's exporter read its thousand operators once for all tests, see `conftest.operators_read_once`.
 CONFTEST = """
 import importlib.util
+import sys
+from pathlib import Path
 import pytest
 
+sys.path.append(str(Path(PATH).parent))
 spec = importlib.util.spec_from_file_location("conftest_of_gentext", PATH)
 module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
@@ -37,7 +40,8 @@ def gen():
 
 @pytest.fixture(scope="session", autouse=True)
 def operators():
-    yield from module.operators.__wrapped__()
+    with module.operators_read_once():
+        yield
 """
 #: Uses what is installed, as the READMEs say: a test beside those that were generated, in the same process.
 USE = """
@@ -87,6 +91,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+@pytest.mark.slow
 def test_generated_tests_pass_and_plugins_work(
     workplace: Path, tiny_text: Path, tiny_run: Path, tiny_records_run: Path
 ) -> None:

@@ -252,7 +252,7 @@ def test_fields_of_a_sample(tiny_run: Path, gen: Callable[..., tuple[int, str, s
 
 @pytest.mark.parametrize(
     ("command", "arguments"),
-    [("eval", ["RUN"]), ("best", ["RUN"]), ("plugins", []), ("plugins", ["top_k"]), ("corpora", [])],
+    [("eval", ["RUN"]), ("best", ["RUN", "--length", "4"]), ("plugins", []), ("plugins", ["top_k"]), ("corpora", [])],
     ids=str,
 )
 def test_fields_of_json(

@@ -271,6 +271,7 @@ for name in json.load(sys.stdin):
 """
 
 
+@pytest.mark.slow
 def test_every_module_can_be_imported_alone() -> None:
     command = [sys.executable, "-W", "error", "-c", IMPORT_EACH_ALONE]
     process = subprocess.run(command, input=json.dumps(list(MODULES)), capture_output=True, text=True)
@@ -330,6 +331,7 @@ def test_little_is_loaded_for_little(tiny_run: Path, tmp_path: Path) -> None:
         assert not loaded & program.forbidden, program.code
 
 
+@pytest.mark.slow
 def test_built_wheel_holds_the_tree(tmp_path: Path) -> None:
     source = tmp_path / "source"  # building leaves files beside the sources
     for folder in PACKAGES.values():

@@ -113,6 +113,7 @@ def test_writes_what_the_library_writes(browser: Browser, model: gentext.TextMod
     assert browser.run("document.querySelectorAll('.typed .symbol').length") == 2
 
 
+@pytest.mark.slow
 def test_text_lies_over_what_is_seen(browser: Browser) -> None:
     """Lines break at the same places in the field with the caret as in the coloured text, whatever the width."""
     write(browser)
@@ -149,6 +150,7 @@ def test_sliders_are_those_of_the_file(browser: Browser, model: gentext.TextMode
     assert browser.run("document.querySelector('#parameter-temperature-temperature').value") == "0.8"
 
 
+@pytest.mark.slow
 def test_text_appears_smoothly(browser: Browser, server: ServerProcess) -> None:
     browser.open(server.url, has_motion=True)
     fill(browser, "length", 400)
@@ -164,6 +166,7 @@ def test_text_appears_smoothly(browser: Browser, server: ServerProcess) -> None:
     assert browser.run("lengths.size") > 2
 
 
+@pytest.mark.slow
 def test_stop_strings(browser: Browser, model: gentext.TextModel) -> None:
     text = model.write("ab", length=LENGTH, seed=7)
     stop = text[40:43]
@@ -171,6 +174,7 @@ def test_stop_strings(browser: Browser, model: gentext.TextModel) -> None:
     assert write(browser) == "ab" + model.write("ab", length=LENGTH, seed=7, stop=stop)
 
 
+@pytest.mark.slow
 def test_goes_on_within_a_stop_string(browser: Browser, model: gentext.TextModel) -> None:
     """A text that ends where a stop string may begin goes on behind what is seen, whatever was typed there."""
     text = model.write("ab", length=LENGTH, seed=7)
@@ -183,6 +187,7 @@ def test_goes_on_within_a_stop_string(browser: Browser, model: gentext.TextModel
     assert longer.startswith("ab" + text + "b") and len(longer) == 2 * LENGTH + 3 and browser.status == ""
 
 
+@pytest.mark.slow
 def test_expression(browser: Browser, model: gentext.TextModel) -> None:
     fill(browser, "match", "[ab]{5}")
     assert write(browser) == "ab" + model.write("ab", length=LENGTH, seed=7, match="[ab]{5}")
@@ -214,6 +219,7 @@ def test_branches(browser: Browser) -> None:
     assert browser.text == text
 
 
+@pytest.mark.slow
 def test_branches_by_keyboard(browser: Browser) -> None:
     text = write(browser)
     browser.run("document.querySelector('#text').setSelectionRange(20, 20)")
@@ -229,6 +235,7 @@ def test_branches_by_keyboard(browser: Browser) -> None:
     assert browser.text[:20] == text[:20] and browser.text[20] != text[20]
 
 
+@pytest.mark.slow
 def test_keys_go_to_the_window_that_a_click_has_opened(browser: Browser) -> None:
     text = write(browser)
     click_symbol(browser, 30)
@@ -255,6 +262,7 @@ def test_keys_go_to_the_window_that_a_click_has_opened(browser: Browser) -> None
     assert browser.run(shown) and len(browser.text) == start + 2 + LENGTH, "other keys write"
 
 
+@pytest.mark.slow
 def test_another(browser: Browser) -> None:
     first = write(browser)
     second = write(browser, "Alt+Enter")
@@ -263,6 +271,7 @@ def test_another(browser: Browser) -> None:
     assert browser.text == first
 
 
+@pytest.mark.slow
 def test_undo(browser: Browser) -> None:
     text = write(browser)
     browser.press("Control+z")
@@ -278,6 +287,7 @@ def test_undo(browser: Browser) -> None:
     assert browser.text == "" and browser.run("document.querySelector('#undo').disabled")
 
 
+@pytest.mark.slow
 def test_edits_keep_what_they_replace(browser: Browser) -> None:
     text = write(browser)
     browser.run("document.querySelector('#text').setSelectionRange(50, 60)")
@@ -303,6 +313,7 @@ def authors(browser: Browser) -> str:
     )
 
 
+@pytest.mark.slow
 def test_text_tells_who_wrote_what(browser: Browser, server: ServerProcess) -> None:
     """A change leaves what stands behind it to its author, also after it was read again, stored, and linked to."""
     text = write(browser)
@@ -337,6 +348,7 @@ def test_text_tells_who_wrote_what(browser: Browser, server: ServerProcess) -> N
     assert authors(browser) == expected
 
 
+@pytest.mark.slow
 def test_stops_and_goes_on(browser: Browser) -> None:
     fill(browser, "length", 100_000)
     browser.press("Tab")
@@ -357,6 +369,7 @@ def test_stops_and_goes_on(browser: Browser) -> None:
     assert len(write(browser)) == length + 100
 
 
+@pytest.mark.slow
 def test_link_writes_the_text_again(browser: Browser, server: ServerProcess) -> None:
     fill(browser, "parameter-temperature-temperature", 0.9)
     write(browser)
@@ -381,6 +394,7 @@ def test_link_writes_the_text_again(browser: Browser, server: ServerProcess) -> 
         browser.wait("document.querySelector('#status').textContent.includes('damaged')")
 
 
+@pytest.mark.slow
 def test_settings_are_not_those_of_the_session(chromium: Browser, proxy: Proxy) -> None:
     """A request that goes on with a session has its parameters where it gives none itself."""
     begin(chromium, proxy.url)
@@ -396,6 +410,7 @@ def test_settings_are_not_those_of_the_session(chromium: Browser, proxy: Proxy) 
     assert second["temperature.temperature"] == 0.8 and second["stop"] == [] and "session" in second
 
 
+@pytest.mark.slow
 def test_models_of_a_server(chromium: Browser, file: Path) -> None:
     with running_server(f"small={file}", f"other={file}", "--workers", "1", "--slots", "2") as server:
         chromium.open(server.url)
@@ -415,6 +430,7 @@ def test_models_of_a_server(chromium: Browser, file: Path) -> None:
         assert chromium.run("document.querySelector('#models').value") == "other"
 
 
+@pytest.mark.slow
 def test_link_says_when_the_text_is_another(browser: Browser) -> None:
     write(browser)
     browser.click("document.querySelector('#link')")
@@ -426,6 +442,7 @@ def test_link_says_when_the_text_is_another(browser: Browser) -> None:
     browser.wait("document.querySelector('#status').textContent.includes('not quite that of the link')")
 
 
+@pytest.mark.slow
 def test_goes_on_when_the_server_comes_back(chromium: Browser, file: Path) -> None:
     port = free_port()
     server = ServerProcess([f"tiny={file}", "--workers", "1", "--port", port])
@@ -452,6 +469,7 @@ def refuse(status: int, message: str, *, code: str = "", **headers: str) -> tupl
     return status, fields, json.dumps(error).encode()
 
 
+@pytest.mark.slow
 def test_asks_for_the_key(chromium: Browser, file: Path, tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text("secret\n")
@@ -470,6 +488,7 @@ def test_asks_for_the_key(chromium: Browser, file: Path, tmp_path: Path) -> None
         assert chromium.run("localStorage.length + sessionStorage.length + document.cookie.length") == 0
 
 
+@pytest.mark.slow
 def test_waits_for_a_busy_server(chromium: Browser, proxy: Proxy) -> None:
     begin(chromium, proxy.url)
     proxy.failure = lambda request, body: refuse(429, "too many texts wait", Retry_After="1")
@@ -480,6 +499,7 @@ def test_waits_for_a_busy_server(chromium: Browser, proxy: Proxy) -> None:
     assert len(chromium.text) == LENGTH + 2
 
 
+@pytest.mark.slow
 def test_reads_anew_when_the_session_is_refused(chromium: Browser, file: Path) -> None:
     port = free_port()
     with running_server(f"tiny={file}", "--workers", "1", "--port", port) as server:
@@ -492,6 +512,7 @@ def test_reads_anew_when_the_session_is_refused(chromium: Browser, file: Path) -
         assert len(write(chromium)) == 3 * LENGTH + 2 and chromium.status == ""
 
 
+@pytest.mark.slow
 def test_parts_are_the_text_written_at_once(browser: Browser, proxy: Proxy, model: gentext.TextModel) -> None:
     begin(browser, proxy.url)
     write(browser)
@@ -507,6 +528,7 @@ def test_parts_are_the_text_written_at_once(browser: Browser, proxy: Proxy, mode
     assert "session" not in first and second["session"] == branch["session"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
@@ -526,6 +548,7 @@ def test_says_what_is_wrong(chromium: Browser, server: ServerProcess, name: str,
     assert len(write(chromium)) > 2
 
 
+@pytest.mark.slow
 def test_skips_what_the_model_does_not_know(browser: Browser, model: gentext.TextModel) -> None:
     browser.type("☃b😀")
     assert browser.run("[...document.querySelectorAll('.unknown')].map(each => each.textContent)") == ["☃", "😀"]
@@ -545,6 +568,7 @@ def test_skips_what_the_model_does_not_know(browser: Browser, model: gentext.Tex
     browser.wait(f"document.querySelector('#text').value === {json.dumps(text)}")
 
 
+@pytest.mark.slow
 def test_stores_nothing_unasked(browser: Browser, server: ServerProcess) -> None:
     text = write(browser)
     assert browser.run("localStorage.length + sessionStorage.length + document.cookie.length") == 0
@@ -560,6 +584,7 @@ def test_stores_nothing_unasked(browser: Browser, server: ServerProcess) -> None
     assert browser.text == ""
 
 
+@pytest.mark.slow
 def test_has_names_for_all_controls(browser: Browser) -> None:
     write(browser)
     browser.run("document.querySelectorAll('details').forEach(details => details.open = true)")
@@ -585,6 +610,7 @@ SHOW_COLOURS = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dark", [False, True])
 def test_contrast(chromium: Browser, server: ServerProcess, *, dark: bool) -> None:
     """WCAG AA, as axe-core measures it: of the page with a text in all colours, and of the empty page."""
@@ -606,6 +632,7 @@ def test_contrast(chromium: Browser, server: ServerProcess, *, dark: bool) -> No
         assert chromium.run_body(check) == []
 
 
+@pytest.mark.slow
 def test_keys_alone_from_load_to_a_branch(chromium: Browser, server: ServerProcess) -> None:
     chromium.open(server.url)
     chromium.type("ab")
@@ -622,6 +649,7 @@ def test_keys_alone_from_load_to_a_branch(chromium: Browser, server: ServerProce
     assert chromium.text == text[:5]
 
 
+@pytest.mark.slow
 def test_the_empty_page_offers_beginnings(browser: Browser, server: ServerProcess, model: gentext.TextModel) -> None:
     browser.open(server.url)
     labels = browser.run("[...document.querySelectorAll('.beginnings button')].map((each) => each.textContent)")
@@ -635,6 +663,7 @@ def test_the_empty_page_offers_beginnings(browser: Browser, server: ServerProces
     assert browser.run("getComputedStyle(document.querySelector('.placeholder')).visibility") == "hidden"
 
 
+@pytest.mark.slow
 def test_the_bottom_row_does_not_jump(browser: Browser, server: ServerProcess) -> None:
     """Its buttons stay where they are while a text is written, and when the line above it has something to say."""
     script = """JSON.stringify([...document.querySelectorAll(".tools button")].flatMap((button) => {
@@ -658,6 +687,7 @@ def test_the_bottom_row_does_not_jump(browser: Browser, server: ServerProcess) -
         assert browser.status and before == places()
 
 
+@pytest.mark.slow
 def test_fits_a_phone(browser: Browser, server: ServerProcess) -> None:
     browser.open(server.url, 360, 740)
     browser.run("document.querySelector('#text').focus()")
@@ -668,6 +698,7 @@ def test_fits_a_phone(browser: Browser, server: ServerProcess) -> None:
     assert browser.run("document.activeElement.ariaLabel") == "Close"
 
 
+@pytest.mark.slow
 def test_tokens_have_their_characters(browser: Browser) -> None:
     """The server counts code points: an emoji is one, and two units of UTF-16; a snowman here has three symbols."""
     events = [

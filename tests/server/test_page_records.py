@@ -13,7 +13,7 @@ from test_page import POINTS, fill, write
 
 import gentext
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")]
 #: Characters that a record may have in these tests.
 LENGTH = 60
 MARK = "document.querySelector('.backdrop .end')"

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from conftest import ExportTiny
 from serving import ServerProcess, running_server
 
 import gentext
@@ -18,14 +19,9 @@ LINKS = "match,penalties,bias,top_k,mirostat,temperature"
 
 
 @pytest.fixture(scope="module")
-def file(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def file(export_tiny: ExportTiny) -> Path:
     """A file whose chain has the links of OpenAI's parameters, one with states, and `match`."""
-    from conftest import run_gen
-
-    folder = tmp_path_factory.mktemp("serve")
-    code, _, err = run_gen("export", tiny_run, "--chain", LINKS, "--output", folder)
-    assert code == 0, err
-    return folder / "generator.onnx"
+    return export_tiny(LINKS) / "generator.onnx"
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ import httpx
 import hypothesis
 import hypothesis.strategies as st
 import pytest
+from conftest import ExportTiny
 from serving import ServerProcess, running_server
 from test_serve_life import REQUEST, STREAM, stream, wait_for
 
@@ -27,15 +28,11 @@ SHORT = "header_seconds=1 idle_seconds=1 body_seconds=1 reader_seconds=1 express
 
 
 @pytest.fixture(scope="module")
-def server(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def server(export_tiny: ExportTiny) -> Iterator[ServerProcess]:
     """A server with one slot, so that whatever does not free it is noticed, and with short limits."""
-    from conftest import run_gen
-
-    folder = tmp_path_factory.mktemp("faults")
-    code, _, err = run_gen("export", tiny_run, "--chain", "match,top_k,temperature", "--output", folder)
-    assert code == 0, err
+    file = export_tiny("match,top_k,temperature") / "generator.onnx"
     limits = [word for limit in SHORT.split() for word in ("--limit", limit)]
-    with running_server(f"tiny={folder / 'generator.onnx'}", "--slots", "2", "--workers", "1", *limits) as process:
+    with running_server(f"tiny={file}", "--slots", "2", "--workers", "1", *limits) as process:
         yield process
         assert CANARY not in process.read_printed()
         assert '"status":500' not in process.printed
@@ -78,6 +75,7 @@ def error_of(answer: bytes) -> tuple[int, dict[str, Any]]:
     return int(head.split()[1]), error
 
 
+@pytest.mark.slow
 def test_a_gigabyte_is_refused_and_never_held(server: ServerProcess) -> None:
     before = memory(server)
     status, error = error_of(ask(server, HEAD, b"Content-Length: 1073741824\r\n\r\n", bytes(2**16)))
@@ -91,6 +89,7 @@ def test_a_gigabyte_is_refused_and_never_held(server: ServerProcess) -> None:
     assert memory(server) < before + 2**25
 
 
+@pytest.mark.slow
 def test_headers_and_bodies_without_end_are_ended(server: ServerProcess) -> None:
     for head, status in ((HEAD, 408), (HEAD + b"Content-Length: 1000\r\n\r\n{", 408)):
         with socket.create_connection(server.address, timeout=20) as connection:
@@ -102,6 +101,7 @@ def test_headers_and_bodies_without_end_are_ended(server: ServerProcess) -> None
             assert error_of(connection.recv(2**16))[0] == status
 
 
+@pytest.mark.slow
 def test_silent_connections_cost_little_and_disappear(server: ServerProcess) -> None:
     """Ten thousand of them are a matter of benchmarks/serve_faults.py."""
     before = memory(server)
@@ -114,6 +114,7 @@ def test_silent_connections_cost_little_and_disappear(server: ServerProcess) -> 
     assert memory(server) < before + 2**25
 
 
+@pytest.mark.slow
 def test_a_client_that_does_not_read_is_cut_off(server: ServerProcess) -> None:
     body = json.dumps(STREAM | {"logprobs": 10, "n": 2, "max_tokens": 400_000}).encode()
     with socket.socket() as connection:
@@ -164,6 +165,7 @@ def test_keys_are_asked_for(tiny_run: Path, tmp_path: Path) -> None:
     assert CANARY not in server.printed
 
 
+@pytest.mark.slow
 def test_a_text_goes_on_while_an_expression_explodes(server: ServerProcess) -> None:
     refusals: list[httpx.Response] = []
     with stream(server, prompt="a") as answer:
@@ -181,6 +183,7 @@ def test_a_text_goes_on_while_an_expression_explodes(server: ServerProcess) -> N
     assert events > 5
 
 
+@pytest.mark.slow
 def test_a_canary_stays_in_its_own_stream(server: ServerProcess) -> None:
     """No prompt, and no symbol of another text that shares its calls, reaches a text, a session or an error."""
     with stream(server, prompt="ab", user=CANARY) as answer:
@@ -238,6 +241,7 @@ def check_mutation(server: ServerProcess, request: bytes) -> None:
     assert not answer or 200 <= int(answer[9:12]) < 500, (request, answer)
 
 
+@pytest.mark.slow
 @hypothesis.settings(max_examples=200, deadline=None)
 @hypothesis.given(mutated_requests())
 def test_mutated_requests_are_answered_without_an_error_of_the_server(server: ServerProcess, request: bytes) -> None:

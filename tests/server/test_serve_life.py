@@ -144,6 +144,7 @@ def test_a_full_queue_is_refused(file: Path) -> None:
             connection.close()
 
 
+@pytest.mark.slow
 def test_a_slow_client_makes_its_text_wait(file: Path) -> None:
     with running_server(file, "--workers", "1") as server:
         with stream(server, logprobs=10, max_tokens=30_000) as slow:

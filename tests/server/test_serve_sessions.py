@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from conftest import ExportTiny
 from serving import ServerProcess, running_server
 
 import gentext
@@ -29,17 +30,9 @@ LINKS = "match,penalties,bias,top_k,mirostat,temperature"
 
 
 @pytest.fixture(scope="module")
-def files(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def files(export_tiny: ExportTiny) -> list[Path]:
     """Two files with the same states."""
-    from conftest import run_gen
-
-    folder = tmp_path_factory.mktemp("serve_sessions")
-    paths = []
-    for name in ("first", "second"):
-        code, _, err = run_gen("export", tiny_run, "--chain", LINKS, "--output", folder / name)
-        assert code == 0, err
-        paths.append(folder / name / "generator.onnx")
-    return paths
+    return [export_tiny(LINKS, *key) / "generator.onnx" for key in ((), ("second",))]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from conftest import run_gen
+from conftest import ExportTiny
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -41,12 +41,9 @@ LENGTH = 60
 
 
 @pytest.fixture(scope="module")
-def model(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> TextModel:
+def model(export_tiny: ExportTiny) -> TextModel:
     """A file whose chain has links with states of each type."""
-    folder = tmp_path_factory.mktemp("sessions")
-    code, _, err = run_gen("export", tiny_run, "--chain", LINKS, "--output", folder)
-    assert code == 0, err
-    return gentext.load(folder / "generator.onnx")
+    return gentext.load(export_tiny(LINKS) / "generator.onnx")
 
 
 def options_of(chosen: SessionSettings, length: int) -> WritingOptions:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import TINY, run_gen
+from conftest import TINY, ExportTiny, run_gen
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -32,12 +31,9 @@ PARAMETERS: list[dict[str, Any]] = [
 
 
 @pytest.fixture(scope="module")
-def model(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> TextModel:
+def model(export_tiny: ExportTiny) -> TextModel:
     """A file whose chain has links with states and noise of their own."""
-    folder = tmp_path_factory.mktemp("tree")
-    code, _, err = run_gen("export", tiny_run, "--chain", LINKS, "--output", folder)
-    assert code == 0, err
-    return gentext.load(folder / "generator.onnx")
+    return gentext.load(export_tiny(LINKS) / "generator.onnx")
 
 
 @pytest.fixture(scope="module")

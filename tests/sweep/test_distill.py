@@ -70,6 +70,7 @@ def test_student_is_an_ordinary_run(gen: Gen, tiny_run: Path, student: Path, tmp
     assert len(gen("sample", tmp_path / "generator.onnx", "--length", 20, "--seed", 1)[1].removesuffix("\n")) == 20
 
 
+@pytest.mark.slow
 def test_killed_student_ends_bit_for_bit(gen: Gen, tmp_path: Path, tiny_run: Path, student: Path) -> None:
     """It is killed in the middle of a written text, after a checkpoint, and goes on by the ordinary command."""
     run = tmp_path / "killed"

@@ -91,6 +91,7 @@ def test_best_is_kept(reference: Path) -> None:
     assert not list(reference.rglob("last-*"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
 def test_cut_short_it_ends_the_same(reference: Path, command: list[str], tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
@@ -157,6 +158,7 @@ def test_records(gen: Gen, tiny_options: tuple[str, ...], space: Path, tmp_path:
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_more_trials_and_the_best_is_ready(reference: Path, gen: Gen, tmp_path: Path, space: Path) -> None:
     folder = shutil.copytree(reference, tmp_path / "sweep")
     result = gen("sweep", "--resume", "--sweep", folder, "--space", space)
@@ -179,6 +181,7 @@ def test_more_trials_and_the_best_is_ready(reference: Path, gen: Gen, tmp_path: 
     assert json.loads(out)["nats_per_character"] == pytest.approx(rows[0]["val_loss"], abs=0.02)
 
 
+@pytest.mark.slow
 def test_failing_trials(gen: Gen, tiny_text: Path, tiny_options: tuple[str, ...], tmp_path: Path) -> None:
     space = tmp_path / "space.toml"
     space.write_text("[model.hidden]\nchoices = [8, 65536]\n[trainer.rate]\nchoices = [0.004, 1e38]\n")
@@ -216,6 +219,7 @@ def job(folder: Path, text: Path) -> Job:
     return Job(str(text), str(folder / "run"), "small", str(base), settings, str(folder / "lock"))
 
 
+@pytest.mark.slow
 def test_trial_is_pruned_or_dies(tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", COLD)
     trial = Trial(job(tmp_path, tiny_text), tmp_path / "log")
@@ -235,6 +239,7 @@ def test_trial_is_pruned_or_dies(tiny_text: Path, tmp_path: Path, monkeypatch: p
     assert event["event"] == "failed" and "killed" in event["reason"] and not event["disk"]
 
 
+@pytest.mark.slow
 def test_trial_that_begins_again_keeps_what_is_not_its_own(tiny_text: Path, tmp_path: Path) -> None:
     """A trial was killed before its first checkpoint, and somebody has put files into its folder."""
     folder = tmp_path / "run"

@@ -101,6 +101,7 @@ def val_losses(run: Path) -> list[float]:
     return [row["val_loss"] for row in rows if "val_loss" in row]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["two", "grows", "shrinks", "student of two"])
 def test_several_learn_what_one_learns(name: str, results: dict[str, Any], folder: Path) -> None:
     last = results.get(f"{name}, resumed", results[name])
@@ -117,6 +118,7 @@ def test_several_learn_what_one_learns(name: str, results: dict[str, Any], folde
     ] == processes
 
 
+@pytest.mark.slow
 def test_several_learn_what_one_learns_of_records(results: dict[str, Any], folder: Path) -> None:
     assert (results["records"][0], results["records of two"][0]) == ([0], [0, 0]), results["records of two"][1]
     assert val_losses(folder / "records of two") == pytest.approx(val_losses(folder / "records"), abs=1e-5)
@@ -126,6 +128,7 @@ def test_several_learn_what_one_learns_of_records(results: dict[str, Any], folde
             torch.testing.assert_close(tensors[key], expected[key], atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("whole", "cut"), [("whole", "cut"), ("records of three", "records cut"), ("student of three", "student cut")]
 )
@@ -139,6 +142,7 @@ def test_a_resume_is_exact(results: dict[str, Any], folder: Path, whole: str, cu
     assert (folder / cut / "samples.txt").read_bytes() == (folder / whole / "samples.txt").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "dead"), [("shrinks", 1), ("cut", 2), ("headless", 0)])
 def test_one_that_dies_ends_all_with_one_line(name: str, dead: int, results: dict[str, Any], folder: Path) -> None:
     codes, err = results[name]
@@ -146,6 +150,7 @@ def test_one_that_dies_ends_all_with_one_line(name: str, dead: int, results: dic
     one_line(err, f"one of the {len(codes)} processes ended", f"go on with: gen train --resume --run {folder / name}")
 
 
+@pytest.mark.slow
 def test_an_error_of_all_is_told_once(results: dict[str, Any], folder: Path) -> None:
     assert results["uneven"][0] == [1, 1]
     one_line(results["uneven"][1], "batcher.batch = 5", "2 processes cannot share 5 rows evenly; take 4 or 6,")
@@ -153,6 +158,7 @@ def test_an_error_of_all_is_told_once(results: dict[str, Any], folder: Path) -> 
     one_line(results["taken"][1], "is not empty; resume its run")
 
 
+@pytest.mark.slow
 def test_run_that_others_train_is_refused_once(results: dict[str, Any], folder: Path) -> None:
     assert results["two"][0] == [0, 0]
     job = ["train", "--resume", "--run", str(folder / "two")], 2, None, 0
@@ -164,12 +170,14 @@ def test_run_that_others_train_is_refused_once(results: dict[str, Any], folder: 
     one_line(err, f"{folder / 'two'}: another process trains this run")
 
 
+@pytest.mark.slow
 def test_only_one_tells_the_story(results: dict[str, Any]) -> None:
     err = results["two"][1]
     assert "device: CPU, 1 threads, fp32, 2 processes" in err
     assert [line.split()[1] for line in err.splitlines() if line.startswith("step ")] == ["6/18", "12/18", "18/18"]
 
 
+@pytest.mark.slow
 def test_torchrun_saves_when_it_is_told_to_end(tmp_path: Path, tiny_text: Path, gen: Callable[..., Any]) -> None:
     run = tmp_path / "run"
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "--", "gentext.cli"]

@@ -173,6 +173,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory, text: Path, strayed: Path) 
     return runs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_killed_run_ends_bit_for_bit(
     gen: Callable[..., Any], reference: Path, killed: dict[str, Path], moment: str
@@ -183,6 +184,7 @@ def test_killed_run_ends_bit_for_bit(
     assert_same(killed[moment], reference)
 
 
+@pytest.mark.slow
 def test_early_stop_resumes_too(gen: Callable[..., Any], strayed: Path, killed: dict[str, Path]) -> None:
     last = metrics(strayed)[-1]
     assert 10 < last["step"] == last["best_step"] + 10 < 300
@@ -211,6 +213,7 @@ def unfinished(reference: Path, run: Path) -> Path:
     return run
 
 
+@pytest.mark.slow
 def test_two_at_once_write_one_log(tmp_path: Path, reference: Path) -> None:
     run = unfinished(reference, tmp_path / "run")
     processes = [start("train", "--resume", "--run", run) for _ in range(2)]
@@ -223,6 +226,7 @@ def test_two_at_once_write_one_log(tmp_path: Path, reference: Path) -> None:
     assert_same(run, reference)
 
 
+@pytest.mark.slow
 def test_run_in_training_is_refused_until_its_process_ends(
     tmp_path: Path, gen: Callable[..., Any], text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
