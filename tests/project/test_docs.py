@@ -4,8 +4,8 @@ What is not quite as the page says, so that it takes seconds:
 
 - The texts (``novel.txt``, ``anna`` and so on) are the tests' small one; ``runs/demo``, ``runs/other`` and
   ``runs/anna`` are copies of the tests' tiny run, and ``runs/names`` is one of its tiny run of records.
-- ``gen train`` takes two steps, in fp32 on one thread, with a tiny network and batch where the command chooses none
-  of its own; so do ``gentext.train`` and each trial of ``gen sweep``, of which there are one or two. Only the runs of
+- ``gen train`` takes two steps, in fp32 on one thread, with a tiny network and batch, whatever sizes the command
+  chooses; so do ``gentext.train`` and each trial of ``gen sweep``, of which there are one or two. Only the runs of
   `EXPORTED` are really exported; the others get the tiny run's model.onnx.
 - A prime that the small text does not know is skipped: ``--unknown skip``. The text ``anna`` also has the primes that
   programs use, see `PRIMES`.
@@ -150,7 +150,7 @@ def shortened(words: list[str]) -> list[str]:
     tiny = [one for section, options in TINY.items() if section not in chosen for one in options]
     exported = "--run" in words and words[words.index("--run") + 1] in EXPORTED
     end = ["--steps", "2", "--precision", "fp32", *([] if exported else ["--no-export"])]
-    return [words[0], "--set", "run.threads=1", *tiny, *kept, *end]
+    return [words[0], "--set", "run.threads=1", *kept, *tiny, *end]
 
 
 def trained_shortly(train: Callable[..., Any]) -> Callable[..., Any]:
