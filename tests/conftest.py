@@ -20,6 +20,7 @@ import pytest
 from products import Products
 
 from gentext.cli.app import main
+from gentext.plugins.observers import curves, samples, tensorboard
 
 # Two processes run tests on two cores; threads of PyTorch would wait for each other, at full speed.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -27,6 +28,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A shell's background job ignores Ctrl-C, and so would everything that the tests start there.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+#: Characters of a sample where tests change nothing.
+SAMPLE_LENGTH = samples.SAMPLE_LENGTH
 #: Options under which a training run takes a fraction of a second.
 TINY = (
     *("--set", "model.hidden=8", "--set", "model.embedding=4"),
@@ -134,10 +137,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def empty_charts() -> Iterator[None]:
-    """Have a training in this process draw an empty curves.png: letters take as long as all steps of a tiny run.
+def quick_observers() -> Iterator[None]:
+    """Have a training in this process draw an empty curves.png and write short samples, which took half of its time.
 
-    test_train.py looks at real charts, and processes that tests start draw them too.
+    Processes that tests start draw real charts, and test_train.py looks at some.
     """
 
     def build_empty_chart(name: str, rows: list[dict[str, Any]]) -> Any:
@@ -146,7 +149,18 @@ def empty_charts() -> Iterator[None]:
         return Figure(figsize=(1, 1))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gentext.plugins.observers.curves.build_chart", build_empty_chart)
+        patch.setattr(curves, "build_chart", build_empty_chart)
+        for observer in (samples, tensorboard):
+            patch.setattr(observer, "SAMPLE_LENGTH", 40)
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole_samples() -> Iterator[None]:
+    """Have this module's trainings write samples as long as those of other processes, with which they are compared."""
+    with pytest.MonkeyPatch.context() as patch:
+        for observer in (samples, tensorboard):
+            patch.setattr(observer, "SAMPLE_LENGTH", SAMPLE_LENGTH)
         yield
 
 

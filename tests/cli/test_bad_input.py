@@ -265,6 +265,7 @@ def test_half_characters_on_the_command_line(gen: Gen, tiny_run: Path) -> None:
         assert "a?b" in out
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
 def test_names_that_are_not_utf8_serve_as_any_other(gen: Gen, tiny_text: Path, tmp_path: Path) -> None:
     folder = tmp_path / "d\udce9"

@@ -70,6 +70,7 @@ def test_files_and_pipes_get_the_bytes(hostile_run: Path, gen: Gen) -> None:
     assert code == 1 and r"no\x1bne: no such run or file" in output
 
 
+@pytest.mark.slow
 def test_names_on_a_terminal_have_no_control_characters(hostile_run: Path, tmp_path: Path) -> None:
     for command in (
         ("info", hostile_run),

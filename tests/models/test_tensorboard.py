@@ -13,7 +13,7 @@ import pytest
 from helpers import fails
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-pytestmark = pytest.mark.usefixtures("warm_processes")
+pytestmark = pytest.mark.usefixtures("warm_processes", "whole_samples")
 KILLED = Path(__file__).parents[1] / "killed.py"
 
 

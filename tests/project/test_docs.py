@@ -82,6 +82,8 @@ TINY = {
 }
 
 
+#: Pages that export models of their own for half a minute.
+SLOW_PAGES = ("records",)
 #: Pages whose programs are the cells of one notebook: each sees what those above it have defined.
 NOTEBOOKS = ("library", "plugins")
 
@@ -150,7 +152,7 @@ def shortened(words: list[str]) -> list[str]:
     tiny = [one for section, options in TINY.items() if section not in chosen for one in options]
     exported = "--run" in words and words[words.index("--run") + 1] in EXPORTED
     end = ["--steps", "2", "--precision", "fp32", *([] if exported else ["--no-export"])]
-    return [words[0], "--set", "run.threads=1", *kept, *tiny, *end]
+    return [words[0], "--set", "run.threads=1", "--set", "run.measurements=1", *kept, *tiny, *end]
 
 
 def trained_shortly(train: Callable[..., Any]) -> Callable[..., Any]:
@@ -381,7 +383,10 @@ class Story:
             assert isinstance(json.loads(line), dict), f"{block}: {line}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, id=page.stem, marks=[pytest.mark.slow] * (page.stem in SLOW_PAGES)) for page in PAGES],
+)
 def test_page(
     page: Path,
     tmp_path: Path,

@@ -30,7 +30,7 @@ from gentext.runs.lock import RunLock
 from gentext.runs.model_description import make_card
 from gentext.settings import Settings
 
-pytestmark = pytest.mark.usefixtures("warm_processes")
+pytestmark = pytest.mark.usefixtures("warm_processes", "whole_samples")
 #: Two epochs, with all that a checkpoint must bring back: dropout, offsets, warm-up, two moments, averaged weights, and
 #: the scale of the logits.
 OPTIONS = (
