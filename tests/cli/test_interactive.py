@@ -211,6 +211,7 @@ def test_what_disturbs_a_screen(tiny_run: Path, model: gentext.TextModel) -> Non
         assert terminal.end() == 0
 
 
+@pytest.mark.slow
 def test_wide_characters_and_a_long_text(wide_run: Path, tmp_path: Path) -> None:
     (tmp_path / "long.txt").write_text("世界" * 5_000, encoding="utf-8")  # one line of 250 rows
     options = ("--prime-file", tmp_path / "long.txt", "--length", 10)

@@ -191,6 +191,7 @@ def test_compiled_rows_end_as_those_of_numpy(
         assert (row[-1] == boundary) is (row_finish == "end") and boundary not in row[:-1]
 
 
+@pytest.mark.slow
 def test_unrolled_file_ends_rows(tiny_records_run: Path, tmp_path: Path) -> None:
     code, _, err = run_gen("export", tiny_records_run, "--unroll", 16, "--precision", "fp32", "--output", tmp_path)
     assert code == 0, err
