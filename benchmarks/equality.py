@@ -41,7 +41,7 @@ from gentext.records.record_batches import RecordBatches
 from gentext.records.record_plan import WrittenRecord
 from gentext.records.record_requests import RecordRequest, prepare_records
 from gentext.records.record_writing import RecordStream
-from gentext.requests.options import WritingOptions
+from gentext.requests.options import writing_options
 from gentext.requests.spelling import KeywordSpelling
 from gentext.run import GENERATOR_FILE, HELD_OUT_RECORDS_FILE, MODEL_FILE, Run
 from gentext.sampling.configured_chain import make_tables
@@ -94,7 +94,7 @@ def compare_records(run: Path, folder: Path, precision: str, links: list[str], c
         for link in generator.bundle.chain
         for name, number in common.LINKS.get(link.name, {}).items()
     }
-    options = WritingOptions(seed=1, parameters={f"{link}.{name}": number for (link, name), number in numbers.items()})
+    options = writing_options(seed=1, parameters={f"{link}.{name}": number for (link, name), number in numbers.items()})
 
     def prepare(slots: int) -> tuple[RecordStream, RecordBatches]:
         request = RecordRequest(count, options=options, slots=slots, keeps_tokens=True)

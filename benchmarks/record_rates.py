@@ -26,7 +26,7 @@ from gentext.library.loading import load
 from gentext.plugins.samplers.onnx import OnnxGenerator
 from gentext.records.record_plan import MAX_RECORDS
 from gentext.records.record_requests import RecordRequest, prepare_records
-from gentext.requests.options import WritingOptions
+from gentext.requests.options import writing_options
 from gentext.requests.spelling import KeywordSpelling
 from gentext.run import GENERATOR_FILE
 
@@ -57,7 +57,7 @@ def time_one_by_one(run: Path, length: int) -> float:
 
 def record_calls(generator: OnnxGenerator, run: Path, rows: int) -> Call:
     """Return calls that write as many records as there are rows; their symbols are characters, and an end each."""
-    options = WritingOptions(seed=1, parameters={"temperature": 1})
+    options = writing_options(seed=1, parameters={"temperature": 1})
     request = RecordRequest(MAX_RECORDS, options=options, slots=rows)
     stream, _ = prepare_records(generator, run, request, KeywordSpelling())
 

@@ -20,7 +20,7 @@ from gentext.generation.slots import Slots
 from gentext.generation.writing import prepare_writing
 from gentext.library.loading import open_text_model
 from gentext.plugins.samplers.onnx import OnnxGenerator
-from gentext.requests.options import WritingOptions
+from gentext.requests.options import writing_options
 from gentext.requests.spelling import KEYWORD_SPELLING
 
 #: Characters of a text at least and at most.
@@ -105,7 +105,7 @@ class Reference:
     def _write_row(
         self, prompt: str, seed: int, setting: int, length: int, state: RowState | None
     ) -> tuple[str, RowState | None]:
-        options = WritingOptions(length=length, seed=seed, parameters=SETTINGS[setting])
+        options = writing_options(length=length, seed=seed, parameters=SETTINGS[setting])
         writing = prepare_writing(self.sampler, [prompt], options, KEYWORD_SPELLING)
         [request] = row_requests(writing, keeps_state=True)
         slot = self.slots.join(request, state)

@@ -21,7 +21,7 @@ from gentext.interfaces import Chunk, OpenSampler, Request
 from gentext.library.bench import prepare_measurement
 from gentext.library.loading import open_text_model
 from gentext.plugins.samplers.onnx import OnnxConfig, OnnxSampler
-from gentext.requests.options import WritingOptions
+from gentext.requests.options import writing_options
 from gentext.requests.spelling import KEYWORD_SPELLING
 from gentext.run import GENERATOR_FILE
 
@@ -100,7 +100,7 @@ def write_texts(path: Path, texts: Iterable[Text]) -> Iterator[tuple[Text, str, 
     sampler = open_text_model(path)._sampler
     for (setting, length), group in sorted(groups.items()):
         parameters = dict(SETTINGS[setting])
-        options = WritingOptions(length=length, seed=0, stop=parameters.pop("stop", ()), parameters=parameters)
+        options = writing_options(length=length, seed=0, stop=parameters.pop("stop", ()), parameters=parameters)
         seeded = SeededSampler(sampler, [(text.seed, text.stream) for text in group])
         writing = prepare_writing(seeded, [text.prompt for text in group], options, KEYWORD_SPELLING)
         for text, written in zip(group, all_texts(writing), strict=True):

@@ -29,7 +29,8 @@ from gentext.generation.texts import text_batches
 from gentext.interrupts import EndedByUser
 from gentext.library.loading import open_text_model
 from gentext.manager import host
-from gentext.requests.options import MAX_TEXTS, WritingOptions, check_options
+from gentext.requests.declaration import MAX_TEXTS
+from gentext.requests.options import check_options, writing_options
 from gentext.runs.completion import complete_filters, complete_models
 from gentext.runs.source import FILE_SAMPLER
 from gentext.settings import check_device, check_threads
@@ -160,13 +161,13 @@ def sample(
     spelling = ctx.meta["spelling"]
     _check_length(length, count, output)
     separation = parse_separator(separator, as_json)
-    options = WritingOptions(
-        count_per_prime=count,
+    options = writing_options(
+        count=count,
         length=500 if length is None else length or None,
         seed=seed,
         stop=[decode_escapes(text) for text in stop or ()],
         unknown=unknown,
-        links=split_names(chain),
+        chain=split_names(chain),
         parameters=ctx.meta["flags"],
         match=match,
         json_schema=json_schema,
@@ -200,7 +201,7 @@ def sample(
         )
     if output is not None:
         check_output(output)
-    check_options(options._replace(count_per_prime=min(count, MAX_TEXTS)), spelling)
+    check_options(options | {"count": min(count, MAX_TEXTS)}, spelling)
     check_device(device)
     check_threads(threads)
     prime_text = read_prime(prime, prime_file)
@@ -216,7 +217,7 @@ def sample(
 
         command = RecordCommand(
             model=model,
-            options=options._replace(length=length),
+            options=options | {"length": length},
             prime=prime_text,
             filter_options=filter_options,
             separator=separator,
@@ -248,7 +249,7 @@ def sample(
     try:
         with (
             redirect_output(output, raw),
-            progress("writing", (options.length or 0) * count or None, "characters") as bar,
+            progress("writing", (options["length"] or 0) * count or None, "characters") as bar,
         ):
             if as_json:
                 masked_streams = print_json(watch_texts(writing, bar))

@@ -93,7 +93,7 @@ def redirect_output(path: Path | None, raw: bool) -> Iterator[None]:
 
 def watch_texts(writing: Writing, bar: Bar) -> Iterator[WrittenText]:
     """Write the texts, and show how far they are; if they go to a terminal, only until the first one does."""
-    length, count = writing.options.length, writing.options.count_per_prime
+    length, count = writing.options["length"], writing.options["count"]
     for number, written in enumerate(all_texts(writing, bar), 1):
         if sys.stdout.isatty():
             bar.close()

@@ -13,7 +13,7 @@ from gentext.errors import MissingExtra, UsageError
 from gentext.generation.slots import Slots
 from gentext.library.loading import TextModel
 from gentext.plugins.samplers.onnx import OnnxGenerator
-from gentext.requests.options import WritingOptions
+from gentext.requests.declaration import WritingOptions
 from gentext.sessions.text_tree import TextTree
 
 #: Seconds of the model's work between two pieces of text.

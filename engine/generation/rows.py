@@ -81,17 +81,17 @@ def row_requests(
         if link != MATCH_LINK
     }
     tables_key = digest_arrays(tables)
-    most_symbols = options.length if bundle.has_one_character_symbols else None
-    stop = StopAutomaton(options.stop) if options.stop else None
+    most_symbols = options["length"] if bundle.has_one_character_symbols else None
+    stop = StopAutomaton(options["stop"]) if options["stop"] else None
     stop_automata = {} if stop is None else {STOP.state: stop_tables(stop, bundle.token_bytes)}
     matches = writing.matches
     expressions = None if matches is None else match_tables(matches.tables)
-    for number in range(len(writing.primes) * options.count_per_prime):
+    for number in range(len(writing.primes) * options["count"]):
         request = RowRequest(
-            prime=writing.encoded_primes[number // options.count_per_prime],
+            prime=writing.encoded_primes[number // options["count"]],
             seed=writing.seed,
-            stream=options.first_stream + number,
-            length=options.length,
+            stream=options["stream"] + number,
+            length=options["length"],
             most_symbols=most_symbols,
             params=params,
             tables=tables,
@@ -99,10 +99,10 @@ def row_requests(
             automata=stop_automata,
             active_links=active_links,
             stop=stop,
-            top_count=min(options.top_logprobs, bundle.vocab_size),
-            echo=options.echo,
+            top_count=min(options["top_logprobs"], bundle.vocab_size),
+            echo=options["echo"],
             keeps_state=keeps_state,
-            keeps_tokens=keeps_tokens or options.echo or options.top_logprobs > 0,
+            keeps_tokens=keeps_tokens or options["echo"] or options["top_logprobs"] > 0,
             streams=streams,
         )
         if matches is not None and expressions is not None and matches.first_states[number] != FREE_STATE:

@@ -19,12 +19,12 @@ def all_texts(writing: Writing, bar: Bar | None = None) -> Iterator[WrittenText]
 
     :param bar: counts the characters as they are written.
     """
-    if writing.text_count > 1 and writing.options.length is not None:
+    if writing.text_count > 1 and writing.options["length"] is not None:
         slots = open_slots(writing, writing.batch_rows)
         if slots is not None:
             texts = write_texts(slots, row_requests(writing), max_texts(writing.row_characters), bar)
             for number, generated in enumerate(texts):
-                prime = writing.primes[number // writing.options.count_per_prime]
+                prime = writing.primes[number // writing.options["count"]]
                 yield written_text(prime, writing.seed, generated)
             return
     for batch in text_batches(writing):
@@ -84,19 +84,19 @@ class TextBatch(Iterator[Piece]):
 
 def _begin_batch(writing: Writing, text_numbers: range) -> TextBatch:
     options = writing.options
-    prime_numbers = [text_number // options.count_per_prime for text_number in text_numbers]
+    prime_numbers = [text_number // options["count"] for text_number in text_numbers]
     texts, pieces = generate(
         writing.sampler,
         writing.chosen_chain.chain,
         primes=[writing.encoded_primes[prime_number] for prime_number in prime_numbers],
         seed=writing.seed,
-        streams=[options.first_stream + text_number for text_number in text_numbers],
-        length=options.length,
+        streams=[options["stream"] + text_number for text_number in text_numbers],
+        length=options["length"],
         param_values=writing.chosen_chain.param_values,
-        stops=options.stop,
+        stops=options["stop"],
         tables=writing.tables,
         matches=writing.matches and writing.matches.of_texts(text_numbers),
-        top_count=options.top_logprobs,
-        echo=options.echo,
+        top_count=options["top_logprobs"],
+        echo=options["echo"],
     )
     return TextBatch([writing.primes[prime_number] for prime_number in prime_numbers], writing.seed, texts, pieces)

@@ -12,7 +12,8 @@ from gentext.exported.batch_size import choose_batch_rows
 from gentext.interfaces import Finish, Ids, OpenSampler, TopSymbols
 from gentext.manager import host
 from gentext.matching.match_tables import MATCH_LINK
-from gentext.requests.options import WritingOptions, check_options, stop_notes
+from gentext.requests.declaration import WritingOptions
+from gentext.requests.options import check_options, is_matched, stop_notes
 from gentext.requests.parameters import ChosenChain, choose_chain
 from gentext.requests.primes import encode_primes
 from gentext.requests.spelling import Spelling
@@ -71,13 +72,13 @@ class Writing:
     @property
     def text_count(self) -> int:
         """The number of texts."""
-        return len(self.primes) * self.options.count_per_prime
+        return len(self.primes) * self.options["count"]
 
     @property
     def row_characters(self) -> int:
         """The characters that a text and its prime have at most, counted as in BATCH_CHARACTERS."""
         longest_prime = max(len(ids) for ids in self.encoded_primes)
-        return (longest_prime + (self.options.length or 0)) * (1 + self.options.top_logprobs)
+        return (longest_prime + (self.options["length"] or 0)) * (1 + self.options["top_logprobs"])
 
     @property
     def batch_rows(self) -> int:
@@ -115,16 +116,22 @@ def prepare_writing(
         if not isinstance(prime, str):
             raise UsageError(f"{spelling.assignment('prime', prime)}: expected a text")
     check_options(options, spelling, len(primes))
-    needed_links = [MATCH_LINK] if options.is_matched else []
+    needed_links = [MATCH_LINK] if is_matched(options) else []
     chosen_chain = choose_chain(
-        sampler.bundle, host().registry, options.links, options.parameters, spelling, options.style, needed_links
+        sampler.bundle,
+        host().registry,
+        options["chain"],
+        options["parameters"],
+        spelling,
+        options["style"],
+        needed_links,
     )
-    encoded_primes, notes = encode_primes(sampler, primes, options.unknown, spelling.assignment("unknown", "skip"))
-    seed = secrets.randbelow(2**32) if options.seed is None else int(options.seed)
-    notes = [*chosen_chain.notes, *notes, *stop_notes(sampler.bundle, options.stop, spelling)]
+    encoded_primes, notes = encode_primes(sampler, primes, options["unknown"], spelling.assignment("unknown", "skip"))
+    seed = secrets.randbelow(2**32) if options["seed"] is None else int(options["seed"])
+    notes = [*chosen_chain.notes, *notes, *stop_notes(sampler.bundle, options["stop"], spelling)]
     tables = make_tables(chosen_chain.chain, sampler.bundle)
     matches = None
-    if options.is_matched:
+    if is_matched(options):
         from gentext.matching.constraints import prepare_matches  # few requests need it
 
         matches = prepare_matches(sampler.bundle, chosen_chain.chain, tables, encoded_primes, options, spelling)

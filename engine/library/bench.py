@@ -23,7 +23,8 @@ from gentext.generation.rows import Slot, row_requests
 from gentext.generation.writing import prepare_writing
 from gentext.interfaces import OpenSampler, Request
 from gentext.manager import host
-from gentext.requests.options import MAX_TEXTS, WritingOptions
+from gentext.requests.declaration import MAX_TEXTS
+from gentext.requests.options import writing_options
 from gentext.requests.spelling import KeywordSpelling
 from gentext.sampling.chain import Chain
 from gentext.sampling.configured_chain import chain_of
@@ -132,7 +133,7 @@ def _time_records(sampler: OpenSampler, chain: Chain, batch: int, least_symbols:
     records = sampler.bundle.records
     assert records is not None
     length = max(1, 2 * records.longest)
-    options = WritingOptions(count_per_prime=MAX_TEXTS, length=length, seed=0, links=chain.names)
+    options = writing_options(count=MAX_TEXTS, length=length, seed=0, chain=chain.names)
     writing = prepare_writing(sampler, [""], options, KeywordSpelling())
     slots = open_slots(writing, batch)
     requests = itertools.chain.from_iterable(row_requests(writing, keeps_tokens=False) for _ in itertools.count())

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Unpack
 
 from gentext import console
 from gentext.errors import CorpusError, UsageError
 from gentext.interfaces import OpenSampler
 from gentext.library.open_model import OpenModel
-from gentext.requests.writing_arguments import stop_strings
+from gentext.requests.declaration import SearchArguments
+from gentext.requests.writing_arguments import check_names, stop_strings
 from gentext.run import MODEL_FILE
 from gentext.settings import check_threads
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gentext.scoring.record_scores import TextScore
     from gentext.scoring.score import Score, TextLoss
     from gentext.scoring.unknown_characters import UnknownCharacters
-    from gentext.search.searching import BestTexts, Searching, SearchOptions
+    from gentext.search.searching import BestTexts, Searching
 
 
 class MeasuredModel(OpenModel):
@@ -28,17 +28,8 @@ class MeasuredModel(OpenModel):
         self,
         prime: str = "",
         *,
-        count: int = 10,
-        length: int | None = None,
-        stop: str | Sequence[str] = (),
-        match: str | None = None,
-        json_schema: Mapping[str, Any] | str | os.PathLike[str] | None = None,
-        match_prime: bool = False,
-        temperature: float = 1.0,
-        unknown: str = "error",
-        beam: int | None = None,
-        memory: int = 1000,
         progress: bool = False,
+        **arguments: Unpack[SearchArguments],
     ) -> BestTexts:
         """Return the most probable distinct texts behind a prime, in order, with their log-probabilities.
 
@@ -60,11 +51,11 @@ class MeasuredModel(OpenModel):
         Raises UsageError for an impossible argument, and for a model whose symbols can spell one text in several ways;
         PrimeError for an unknown character of the prime; PluginError when the sampler gives no logits.
         """
-        from gentext.search.searching import SearchOptions  # `gen sample` does not need it
+        from gentext.search.searching import search_options  # `gen sample` does not need it
 
-        options = SearchOptions(
-            count, length, stop_strings(stop), temperature, unknown, beam, memory, match, json_schema, match_prime
-        )
+        check_names(arguments, SearchArguments, "MeasuredModel.best")
+        options = search_options(**arguments)
+        options |= {"stop": stop_strings(options["stop"])}
         if progress:
             searching = self._search(prime, options)
         else:
@@ -178,10 +169,10 @@ class MeasuredModel(OpenModel):
 
         return notebook_score(self._sampler, text, unknown)
 
-    def _search(self, prime: str, options: SearchOptions) -> Searching:
+    def _search(self, prime: str, options: SearchArguments) -> Searching:
         """Return a search that has come to its end."""
         searching = self.prepare_search(prime, options)
-        with console.progress("searching", options.count) as bar:
+        with console.progress("searching", options["count"]) as bar:
             for _ in searching.texts(bar):
                 pass
         return searching

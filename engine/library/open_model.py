@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from gentext.exported.bundle import Bundle, readable_symbol
 from gentext.generation.writing import Writing, prepare_writing
 from gentext.interfaces import OpenSampler
-from gentext.requests.options import WritingOptions
+from gentext.requests.declaration import SearchArguments, WritingOptions
 from gentext.requests.spelling import KEYWORD_SPELLING, Spelling
 from gentext.run import MODEL_FILE
 from gentext.runs.opening import open_exported
@@ -18,7 +18,7 @@ from gentext.runs.opening import open_exported
 if TYPE_CHECKING:
     from gentext.records.record_requests import RecordRequest
     from gentext.records.record_writing import RecordStream
-    from gentext.search.searching import Searching, SearchOptions
+    from gentext.search.searching import Searching
 
 
 class OpenModel:
@@ -92,7 +92,7 @@ class OpenModel:
 
         return prepare_records(self._sampler, self.path, request, spelling)
 
-    def prepare_search(self, prime: str, options: SearchOptions, spelling: Spelling = KEYWORD_SPELLING) -> Searching:
+    def prepare_search(self, prime: str, options: SearchArguments, spelling: Spelling = KEYWORD_SPELLING) -> Searching:
         """Check a request for the most probable texts and prepare it; see `gentext.search.searching.prepare_search`."""
         from gentext.search.searching import prepare_search
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack, cast
 
 from gentext import console
 from gentext.errors import UsageError
 from gentext.generation.generate import Piece
 from gentext.generation.texts import TextBatch, all_texts, text_batches
 from gentext.generation.writing import WrittenText
-from gentext.interfaces import Filter
 from gentext.library.measured_model import MeasuredModel
-from gentext.requests.options import WritingOptions
-from gentext.requests.writing_arguments import MatchOption, SchemaOption, writing_options
+from gentext.requests.declaration import (
+    ManyTextsArguments,
+    RecordArguments,
+    ScoredTextArguments,
+    TextArguments,
+    WritingOptions,
+)
+from gentext.requests.doors import defaults_of
+from gentext.requests.keywords import ManyTextsKeywords, RecordKeywords, StreamKeywords, WriteKeywords
+from gentext.requests.writing_arguments import options_of_arguments
 
 if TYPE_CHECKING:
     from gentext.records.record_writing import RecordStream
@@ -30,19 +36,7 @@ class TextModel(MeasuredModel):
     def write(
         self,
         prime: str = "",
-        *,
-        length: int = 500,
-        seed: int | None = None,
-        stream: int = 0,
-        stop: str | Sequence[str] = (),
-        match: MatchOption = None,
-        json_schema: SchemaOption = None,
-        match_prime: bool = False,
-        unknown: str = "error",
-        style: str | None = None,
-        chain: Sequence[str] | None = None,
-        params: Mapping[str, object] | None = None,
-        **parameters: object,
+        **arguments: Unpack[WriteKeywords],
     ) -> str:
         """Write one text that goes on from the prime, and return its new characters.
 
@@ -66,30 +60,13 @@ class TextModel(MeasuredModel):
         Raises UsageError for an impossible argument or parameter, PrimeError for an unknown character of the prime, or
         for a prime that no text which matches continues.
         """
-        options = writing_options(
-            1, length, seed, stream, stop, unknown, style, chain, params, parameters, match, json_schema, match_prime
-        )
+        options = options_of_arguments(arguments, TextArguments)
         return self._write_all([prime], options)[0].text
 
     def write_many(
         self,
         primes: Sequence[str] = ("",),
-        *,
-        count: int = 1,
-        length: int = 500,
-        seed: int | None = None,
-        stream: int = 0,
-        stop: str | Sequence[str] = (),
-        match: MatchOption = None,
-        json_schema: SchemaOption = None,
-        match_prime: bool = False,
-        unknown: str = "error",
-        style: str | None = None,
-        chain: Sequence[str] | None = None,
-        params: Mapping[str, object] | None = None,
-        top_logprobs: int = 0,
-        echo: bool = False,
-        **parameters: object,
+        **arguments: Unpack[ManyTextsKeywords],
     ) -> list[WrittenText]:
         """Write ``count`` texts of each prime, many side by side, which is much faster than one after the other.
 
@@ -102,66 +79,20 @@ class TextModel(MeasuredModel):
         """
         if isinstance(primes, str):
             raise UsageError(f"primes = {primes!r}: expected a list of texts")
-        options = writing_options(
-            count,
-            length,
-            seed,
-            stream,
-            stop,
-            unknown,
-            style,
-            chain,
-            params,
-            parameters,
-            match,
-            json_schema,
-            match_prime,
-            top_logprobs,
-            echo,
-        )
+        options = options_of_arguments(arguments, ManyTextsArguments)
         return self._write_all(list(primes), options) if len(primes) else []
 
     def stream(
         self,
         prime: str = "",
-        *,
-        length: int | None = 500,
-        seed: int | None = None,
-        stream: int = 0,
-        stop: str | Sequence[str] = (),
-        match: MatchOption = None,
-        json_schema: SchemaOption = None,
-        match_prime: bool = False,
-        unknown: str = "error",
-        style: str | None = None,
-        chain: Sequence[str] | None = None,
-        params: Mapping[str, object] | None = None,
-        top_logprobs: int = 0,
-        echo: bool = False,
-        **parameters: object,
+        **arguments: Unpack[StreamKeywords],
     ) -> TextStream:
         """Return an iterator over the pieces of one text; with ``length=None`` the text has no end.
 
         Its attribute ``seed`` is the seed. Other arguments, and errors, are those of `write`; ``top_logprobs`` and
         ``echo`` are those of `write_many`.
         """
-        options = writing_options(
-            1,
-            length,
-            seed,
-            stream,
-            stop,
-            unknown,
-            style,
-            chain,
-            params,
-            parameters,
-            match,
-            json_schema,
-            match_prime,
-            top_logprobs,
-            echo,
-        )
+        options = options_of_arguments(arguments, ScoredTextArguments)
         with console.quiet() as messages:
             writing = self.prepare_writing([prime], options)
             [batch] = text_batches(writing)
@@ -171,29 +102,7 @@ class TextModel(MeasuredModel):
     def records(
         self,
         count: int,
-        *,
-        seed: int | None = None,
-        prefix: str = "",
-        prefixes: Sequence[str] | None = None,
-        fields: Mapping[str, str] | None = None,
-        length: int | None = None,
-        unique: bool = False,
-        novel: bool | str | os.PathLike[str] = False,
-        accept: str | None = None,
-        filters: Sequence[str | Filter] = (),
-        filter_options: Mapping[str, Mapping[str, object]] | None = None,
-        max_tries: int = 1000,
-        shard: tuple[int, int] = (0, 1),
-        ordered: bool = True,
-        slots: int | None = None,
-        match: str | None = None,
-        json_schema: Mapping[str, Any] | str | os.PathLike[str] | None = None,
-        match_prime: bool = False,
-        unknown: str = "error",
-        style: str | None = None,
-        chain: Sequence[str] | None = None,
-        params: Mapping[str, object] | None = None,
-        **parameters: object,
+        **arguments: Unpack[RecordKeywords],
     ) -> RecordStream:
         """Return an iterator over ``count`` whole records, which are written while it is read, in any number.
 
@@ -220,24 +129,24 @@ class TextModel(MeasuredModel):
         from gentext.components.filters import create_filters  # `gen sample` of one text does not need them
         from gentext.records.record_requests import Prefix, RecordRequest
 
-        options = writing_options(
-            1, None, seed, 0, (), unknown, style, chain, params, parameters, match, json_schema, match_prime
-        )
-        texts = [prefix] if prefixes is None else list(prefixes)
+        options = options_of_arguments(arguments, RecordArguments) | {"length": None}
+        given = cast(RecordArguments, defaults_of(RecordArguments, "records") | arguments)
+        texts = [given["prefix"]] if given["prefixes"] is None else list(given["prefixes"])
+        novel = given["novel"]
         request = RecordRequest(
             count=count,
             prefixes=[Prefix(text, title=f"prefixes[{number}]") for number, text in enumerate(texts)],
-            fields=fields or {},
+            fields=given["fields"] or {},
             options=options,
-            length=length,
-            shard=shard,
-            ordered=ordered,
-            unique=unique,
+            length=given["length"],
+            shard=given["shard"],
+            ordered=given["ordered"],
+            unique=given["unique"],
             novel=novel if isinstance(novel, bool) else Path(novel),
-            accept=accept,
-            filters=create_filters(filters, filter_options or {}),
-            max_tries=max_tries,
-            slots=slots,
+            accept=given["accept"],
+            filters=create_filters(given["filters"], given["filter_options"] or {}),
+            max_tries=given["max_tries"],
+            slots=given["slots"],
             keeps_tokens=True,
         )
         with console.quiet() as messages:
@@ -247,7 +156,7 @@ class TextModel(MeasuredModel):
         return stream
 
     def _write_all(self, primes: Sequence[str], options: WritingOptions) -> list[WrittenText]:
-        if options.length is None:
+        if options["length"] is None:
             raise UsageError("length = None: only the method stream writes without end; give a number of characters")
         with console.quiet() as messages:
             writing = self.prepare_writing(primes, options)

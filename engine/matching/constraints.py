@@ -28,7 +28,7 @@ from gentext.sampling.configured_chain import chain_of, make_tables
 from gentext.stop import MAX_TABLE, find_unwritable
 
 if TYPE_CHECKING:
-    from gentext.requests.options import WritingOptions
+    from gentext.requests.declaration import WritingOptions
 
 #: Bytes of a file with a schema, at most.
 MAX_SCHEMA_BYTES = 2**20
@@ -94,17 +94,17 @@ def prepare_matches(
 
     Raises UsageError and PrimeError as `build_matches` does.
     """
-    count = options.count_per_prime
-    constraints = read_constraints(options.match, options.json_schema, len(encoded_primes) * count, spelling)
+    count = options["count"]
+    constraints = read_constraints(options["match"], options["json_schema"], len(encoded_primes) * count, spelling)
     prime_bytes = [
-        b"".join(bundle.token_bytes[int(token)] for token in ids) if options.match_prime else b""
+        b"".join(bundle.token_bytes[int(token)] for token in ids) if options["match_prime"] else b""
         for ids in encoded_primes
     ]
     primes = [prime for prime in prime_bytes for _ in range(count)]
     is_banned = banned_symbols(chain, tables, bundle)
-    always_allows_empty = options.continues or not bundle.never_empty
+    always_allows_empty = options["continues"] or not bundle.never_empty
     allows_empty = [always_allows_empty or len(ids) > 0 for ids in encoded_primes for _ in range(count)]
-    return build_matches(constraints, primes, bundle, is_banned, options.length, spelling, allows_empty)
+    return build_matches(constraints, primes, bundle, is_banned, options["length"], spelling, allows_empty)
 
 
 def banned_symbols(chain: Chain, tables: LinkArrays, bundle: Bundle) -> NDArray[np.bool_]:

@@ -22,8 +22,8 @@ class RecordBatches:
         """``param_values`` are the parameters of the records of each prefix."""
         self.count = count
         self._writing, self._param_values = writing, param_values
-        assert writing.options.length is not None
-        self._length = writing.options.length
+        assert writing.options["length"] is not None
+        self._length = writing.options["length"]
         self._most_symbols = symbol_limit(writing.sampler.bundle, self._length)
 
     def advance(self, sources: Sequence[RecordTry]) -> list[DrawnRecord]:

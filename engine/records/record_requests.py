@@ -29,7 +29,9 @@ from gentext.records.record_output import TableRows
 from gentext.records.record_plan import MAX_RECORDS, MAX_TRIES, RecordFilter, RecordPlan
 from gentext.records.record_rows import RecordRows, symbol_limit
 from gentext.records.record_writing import WAITING_ROWS, RecordSource, RecordStream
-from gentext.requests.options import MAX_TEXTS, WritingOptions, is_whole
+from gentext.requests.declaration import MAX_TEXTS, WritingOptions
+from gentext.requests.doors import is_whole
+from gentext.requests.options import writing_options
 from gentext.requests.parameters import choose_chain
 from gentext.requests.spelling import ParamValues, Spelling
 from gentext.run import HASHES_FILE
@@ -48,7 +50,6 @@ class Prefix(NamedTuple):
 
 #: The only prefix of records without one.
 NO_PREFIX = Prefix("")
-DEFAULT_OPTIONS = WritingOptions()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +62,7 @@ class RecordRequest:
     """Record i of prefix j has the number ``count * j + i``."""
     fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Leading columns of a table whose rows are the records, instead of prefixes."""
-    options: WritingOptions = DEFAULT_OPTIONS
+    options: WritingOptions = dataclasses.field(default_factory=writing_options)
     """How to write; those of several texts, of lengths, stop strings and logits do not count."""
     length: int | None = None
     """Characters behind the prefix, at most; None: twice as many as the longest training record has."""
@@ -106,7 +107,7 @@ def prepare_records(
         prefixes = [Prefix(row_beginning(records, request.fields, spelling))]
     check_request(request, spelling, len(prefixes))
     length = max(2 * records.longest, 1) if request.length is None else request.length
-    options = request.options._replace(count_per_prime=1, length=length, first_stream=0, stop=())
+    options = request.options | {"count": 1, "length": length, "stream": 0, "stop": ()}
     try:
         writing = prepare_writing(sampler, [prefix.text for prefix in prefixes], options, spelling)
     except PrimeError as error:
@@ -221,8 +222,8 @@ def _open_source(
     param_values = _choose_values(writing, prefixes, spelling)
     model = sampler.slot_model if isinstance(sampler, SlotSampler) else None
     if model is not None and is_compiled(sampler.bundle, writing.chosen_chain.chain):
-        assert writing.options.length is not None
-        most_symbols = symbol_limit(sampler.bundle, writing.options.length)
+        assert writing.options["length"] is not None
+        most_symbols = symbol_limit(sampler.bundle, writing.options["length"])
         requests = _row_requests(writing, param_values)
         with contextlib.suppress(UnknownComponent):  # the code of a link with states may not be installed
             return RecordRows(model, sampler.bundle, requests, rows, most_symbols, keeps_tokens=keeps_tokens)
@@ -237,10 +238,10 @@ def _choose_values(writing: Writing, prefixes: Sequence[Prefix], spelling: Spell
     for prefix in prefixes:
         key = frozenset(prefix.parameters.items())
         if key not in by_parameters:
-            settings = {**options.parameters, **prefix.parameters}
+            settings = {**options["parameters"], **prefix.parameters}
             try:
                 own = choose_chain(
-                    writing.sampler.bundle, host().registry, options.links, settings, spelling, options.style
+                    writing.sampler.bundle, host().registry, options["chain"], settings, spelling, options["style"]
                 )
             except GenError as error:
                 raise UsageError(f"{prefix.title}: {error}") from None

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from typing import NamedTuple, Protocol
 
 from gentext.errors import UsageError, nearest
+from gentext.requests.declaration import WriterArguments
 
 #: Link -> parameter -> the number that it is set to.
 ParamValues = dict[str, dict[str, float]]
@@ -36,10 +37,6 @@ class Spelling(Protocol):
         ...
 
 
-#: The arguments that all methods of a `TextModel` which write have beside the parameters of links.
-KEYWORD_ARGUMENTS = ("length", "seed", "match", "json_schema", "match_prime", "unknown", "style", "chain", "params")
-
-
 class KeywordSpelling:
     """Parameters as keyword arguments: ``top_k=5``."""
 
@@ -59,7 +56,7 @@ class KeywordSpelling:
 
     def unknown_parameter(self, parameter: str, parameters: Collection[str]) -> UsageError:
         return UsageError(
-            f"no parameter {parameter}.{nearest(parameter, [*KEYWORD_ARGUMENTS, *parameters])} "
+            f"no parameter {parameter}.{nearest(parameter, [*WriterArguments.__annotations__, *parameters])} "
             f"gen sample --help lists those of links; links of plugins: chain=[...]"
         )
 

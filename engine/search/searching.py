@@ -6,7 +6,7 @@ import dataclasses
 import math
 import numbers
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol, overload, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, Unpack, cast, overload, runtime_checkable
 
 import numpy as np
 
@@ -15,7 +15,9 @@ from gentext.console import Bar
 from gentext.errors import PluginError, UsageError
 from gentext.exported.bundle import Bundle
 from gentext.interfaces import OpenSampler
-from gentext.requests.options import MAX_TEXTS, check_text_options, is_whole, stop_notes
+from gentext.requests.declaration import DEFAULT_SEARCH_LENGTH, MAX_SEARCH_LENGTH, SearchArguments
+from gentext.requests.doors import check_ranges, defaults_of, ranges_of
+from gentext.requests.options import check_text_options, is_matched, stop_notes
 from gentext.requests.primes import encode_primes
 from gentext.requests.spelling import Spelling
 from gentext.search.best import TextSearch
@@ -27,16 +29,10 @@ from gentext.stop import StopAutomaton
 if TYPE_CHECKING:
     from gentext.matching.match import MatchAutomaton
 
-#: Characters of a text at most: its beginnings form a chain that must be followed for each text.
-MAX_LENGTH = 100_000
-#: Characters of a text at most, where nobody says.
-DEFAULT_LENGTH = 20
 #: Bounds of the temperature; smaller or greater ones would only lead to rounding errors.
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.01, 100.0
 #: Bytes of a megabyte, in which the memory is set.
 MEGABYTE = 10**6
-#: The largest number of megabytes that may be set.
-MAX_MEGABYTES = 10**6
 #: Beginnings that a search must have memory for.
 MIN_PREFIXES = 64
 #: Characters of a text that nothing ends, above which the search hardly ever comes to an end.
@@ -73,35 +69,9 @@ class BestTexts(Sequence[BestText]):
         return len(self.texts)
 
 
-@dataclasses.dataclass(frozen=True)
-class SearchOptions:
-    """The options of a search, besides the prime. The defaults are those of ``gen best``."""
-
-    count: int = 10
-    """How many texts."""
-    length: int | None = None
-    """New characters of each text at most; None: `DEFAULT_LENGTH`, or as many as the longest training record has."""
-    stop: Sequence[str] = ()
-    """Each text ends before the first of these that it would contain."""
-    temperature: float = 1.0
-    """By which the logits are divided."""
-    unknown: str = "error"
-    """One of `gentext.requests.options.UNKNOWN_POLICIES`."""
-    beam: int | None = None
-    """How many beginnings of a length are kept; None: all of them, for an exact result."""
-    memory: int = 1000
-    """Megabytes that the open beginnings may take."""
-    match: object = None
-    """The regular expression that each text matches, whole."""
-    json_schema: object = None
-    """The JSON schema by which each text is valid, as a dict, or the path of a file."""
-    match_prime: bool = False
-    """Whether the prime counts as the beginning of what matches."""
-
-    @property
-    def is_matched(self) -> bool:
-        """Whether texts must match something."""
-        return self.match is not None or self.json_schema is not None
+def search_options(**given: Unpack[SearchArguments]) -> SearchArguments:
+    """Return the options of a search, with the defaults of the library for those that are not given."""
+    return {**cast(SearchArguments, defaults_of(SearchArguments)), **given}
 
 
 @dataclasses.dataclass
@@ -126,7 +96,7 @@ class Searching:
         return BestTexts(tuple(self.found_texts), search.bound, search.is_complete, search.is_exact)
 
 
-def prepare_search(sampler: OpenSampler, prime: str, options: SearchOptions, spelling: Spelling) -> Searching:
+def prepare_search(sampler: OpenSampler, prime: str, options: SearchArguments, spelling: Spelling) -> Searching:
     """Check a request and prepare its search.
 
     Raises UsageError for an impossible option, in the words of ``spelling``, or for a model whose symbols spell a text
@@ -142,20 +112,20 @@ def prepare_search(sampler: OpenSampler, prime: str, options: SearchOptions, spe
             f"which give logits; open the model with another sampler, such as onnx"
         )
     bundle = sampler.bundle
-    if options.length is None:
-        options = dataclasses.replace(options, length=_default_length(bundle))
-    assert options.length is not None
-    memory = options.memory * MEGABYTE
+    if options["length"] is None:
+        options = options | {"length": _default_length(bundle)}
+    assert options["length"] is not None
+    memory = options["memory"] * MEGABYTE
     _check_memory(bundle, memory, options, spelling)
     check_spelling(bundle.token_bytes[: bundle.boundary], bundle.tokenizer.unknown)
-    [prime_ids], notes = encode_primes(sampler, [prime], options.unknown, spelling.assignment("unknown", "skip"))
-    notes += stop_notes(bundle, options.stop, spelling)
-    has_end = options.stop or options.is_matched or bundle.records
-    if not (has_end or options.beam) and options.length > LONG_TEXT:
+    [prime_ids], notes = encode_primes(sampler, [prime], options["unknown"], spelling.assignment("unknown", "skip"))
+    notes += stop_notes(bundle, options["stop"], spelling)
+    has_end = options["stop"] or is_matched(options) or bundle.records
+    if not (has_end or options["beam"]) and options["length"] > LONG_TEXT:
         notes.append(
-            f"{spelling.assignment('length', options.length)}: nothing else ends a text, so this may use up its memory "
-            f"before any text is proven; {spelling.name('stop')} ends texts earlier, {spelling.name('beam')} gives "
-            f"probable texts quickly"
+            f"{spelling.assignment('length', options['length'])}: nothing else ends a text, so this may use up its "
+            f"memory before any text is proven; {spelling.name('stop')} ends texts earlier, "
+            f"{spelling.name('beam')} gives probable texts quickly"
         )
     prime_bytes = b"".join(bundle.token_bytes[int(token)] for token in prime_ids)
     allows_empty = len(prime_ids) > 0 or not bundle.never_empty
@@ -166,32 +136,34 @@ def prepare_search(sampler: OpenSampler, prime: str, options: SearchOptions, spe
         endings,
         prime_ids,
         position,
-        count=options.count,
-        temperature=options.temperature,
+        count=options["count"],
+        temperature=options["temperature"],
         memory=memory,
-        beam=options.beam,
+        beam=options["beam"],
     )
     return Searching(search, notes)
 
 
 def _default_length(bundle: Bundle) -> int:
-    return DEFAULT_LENGTH if bundle.records is None else min(max(1, bundle.records.longest), MAX_LENGTH)
+    return DEFAULT_SEARCH_LENGTH if bundle.records is None else min(max(1, bundle.records.longest), MAX_SEARCH_LENGTH)
 
 
 def _prepare_endings(
-    bundle: Bundle, prime: bytes, options: SearchOptions, spelling: Spelling, *, allows_empty: bool
+    bundle: Bundle, prime: bytes, options: SearchArguments, spelling: Spelling, *, allows_empty: bool
 ) -> tuple[TextEndings, tuple[int, ...]]:
     """Return where texts end, and the position of the empty text behind the prime."""
-    stop = StopAutomaton(options.stop) if options.stop else None
-    match = _compile_match(bundle, prime, options, spelling, allows_empty) if options.is_matched else None
-    assert options.length is not None
+    stop = StopAutomaton(options["stop"]) if options["stop"] else None
+    match = _compile_match(bundle, prime, options, spelling, allows_empty) if is_matched(options) else None
+    assert options["length"] is not None
     unknown, boundary = bundle.tokenizer.unknown, bundle.boundary
-    endings = TextEndings(bundle.token_bytes, unknown, options.length, stop, match, boundary, allows_empty=allows_empty)
+    endings = TextEndings(
+        bundle.token_bytes, unknown, options["length"], stop, match, boundary, allows_empty=allows_empty
+    )
     return endings, (0, stop.state_after_prime(prime) if stop else 0, match.start if match else 0, 0)
 
 
 def _compile_match(
-    bundle: Bundle, prime: bytes, options: SearchOptions, spelling: Spelling, allows_empty: bool
+    bundle: Bundle, prime: bytes, options: SearchArguments, spelling: Spelling, allows_empty: bool
 ) -> MatchAutomaton:
     """Return the automaton of the texts that match; its start is behind the prime where that counts.
 
@@ -204,27 +176,20 @@ def _compile_match(
         read_constraints,
     )
 
-    [constraint] = read_constraints(options.match, options.json_schema, 1, spelling)
+    [constraint] = read_constraints(options["match"], options["json_schema"], 1, spelling)
     assert constraint is not None
-    primes = [prime if options.match_prime else b""]
+    primes = [prime if options["match_prime"] else b""]
     automaton = compile_constraint(constraint, bundle, np.zeros(bundle.vocab_size, np.bool_), primes)
-    assert options.length is not None
-    check_lengths(automaton, primes, options.length, constraint.title, spelling, [allows_empty])
+    assert options["length"] is not None
+    check_lengths(automaton, primes, options["length"], constraint.title, spelling, [allows_empty])
     return automaton
 
 
-def check_search_options(options: SearchOptions, spelling: Spelling) -> None:
+def check_search_options(options: SearchArguments, spelling: Spelling) -> None:
     """Raise UsageError for options that no model can fulfil."""
-    for name, number, highest in (
-        ("count", options.count, MAX_TEXTS),
-        ("length", 1 if options.length is None else options.length, MAX_LENGTH),
-        ("beam", 1 if options.beam is None else options.beam, MAX_TEXTS),
-        ("memory", options.memory, MAX_MEGABYTES),
-    ):
-        if not is_whole(number) or not 1 <= number <= highest:
-            raise UsageError(f"{spelling.assignment(name, number)}: expected a whole number from 1 to {highest}")
+    check_ranges(options, ranges_of(SearchArguments), spelling)
     check_text_options(options, spelling)
-    temperature = options.temperature
+    temperature = options["temperature"]
     is_number = isinstance(temperature, numbers.Real) and not isinstance(temperature, bool)
     if not is_number or not LOWEST_TEMPERATURE <= temperature <= HIGHEST_TEMPERATURE:  # NaN is refused too
         raise UsageError(
@@ -233,13 +198,13 @@ def check_search_options(options: SearchOptions, spelling: Spelling) -> None:
         )
 
 
-def _check_memory(bundle: Bundle, memory: int, options: SearchOptions, spelling: Spelling) -> None:
+def _check_memory(bundle: Bundle, memory: int, options: SearchArguments, spelling: Spelling) -> None:
     """Raise UsageError where a search has no memory for the beginnings that it needs at least."""
     # A beam has two beginnings for each that it keeps: those whose last symbol is read, and those before them.
-    required = max(MIN_PREFIXES, 3 * (options.beam or 0)) * prefix_bytes(bundle)
+    required = max(MIN_PREFIXES, 3 * (options["beam"] or 0)) * prefix_bytes(bundle)
     if memory < required:
-        purpose = "" if options.beam is None else f" for {spelling.assignment('beam', options.beam)}"
+        purpose = "" if options["beam"] is None else f" for {spelling.assignment('beam', options['beam'])}"
         raise UsageError(
-            f"{spelling.assignment('memory', options.memory)}: expected at least {math.ceil(required / MEGABYTE):,} "
+            f"{spelling.assignment('memory', options['memory'])}: expected at least {math.ceil(required / MEGABYTE):,} "
             f"MB{purpose} with this model"
         )

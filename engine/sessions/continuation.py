@@ -18,7 +18,7 @@ from gentext.generation.stacking import MATCH
 from gentext.generation.writing import prepare_writing
 from gentext.interfaces import OpenSampler
 from gentext.matching.match_tables import DONE_STATE, FIRST_STATE, MATCH_LINK
-from gentext.requests.options import WritingOptions
+from gentext.requests.declaration import WritingOptions
 from gentext.requests.spelling import Spelling
 from gentext.sessions.session import (
     Session,
@@ -76,7 +76,7 @@ def continue_text(
     bundle = sampler.bundle
     check_origin(session, file_fingerprint(bundle), runtime_version())
     state = unpack_state(session.row, bundle)
-    if is_within_match(session, options.match, options.json_schema):
+    if is_within_match(session, options["match"], options["json_schema"]):
         request = _continue_match(sampler, session.settings, prompt, options, spelling)
         if request.automata[MATCH.state].key != state.automata[MATCH.state]:
             raise SessionConflict(
@@ -86,7 +86,7 @@ def continue_text(
         state = _limit_match(request, state, spelling)
     else:
         continues = int(state.arrays["token"][0]) != bundle.start or len(state.unread) > 0
-        options = options._replace(continues=continues)
+        options = options | {"continues": continues}
         [request] = row_requests(prepare_writing(sampler, [prompt], options, spelling), keeps_state=True)
         state = dataclasses.replace(
             state, automata={name: key for name, key in state.automata.items() if name != MATCH.state}
@@ -110,10 +110,15 @@ def _continue_match(
             f"must match; give what the new text must match, or no prompt"
         )
     # The tables are those of the beginning, which depend on the prime, and fit into any length.
-    begin = options._replace(length=None, match_prime=settings.match_prime, unknown=settings.unknown, continues=True)
+    begin = options | {
+        "length": None,
+        "match_prime": settings.match_prime,
+        "unknown": settings.unknown,
+        "continues": True,
+    }
     [request] = row_requests(prepare_writing(sampler, [settings.prime], begin, spelling), keeps_state=True)
-    most_symbols = options.length if sampler.bundle.has_one_character_symbols else None
-    return dataclasses.replace(request, prime=request.prime[:0], length=options.length, most_symbols=most_symbols)
+    most_symbols = options["length"] if sampler.bundle.has_one_character_symbols else None
+    return dataclasses.replace(request, prime=request.prime[:0], length=options["length"], most_symbols=most_symbols)
 
 
 def _limit_match(request: RowRequest, state: RowState, spelling: Spelling) -> RowState:

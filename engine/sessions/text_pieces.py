@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gentext.exported.bundle import Bundle
 from gentext.generation.row_state import RowState
-from gentext.requests.options import WritingOptions
+from gentext.requests.declaration import WritingOptions
 
 
 class Content(NamedTuple):

@@ -20,7 +20,7 @@ from gentext.generation.slots import Slots
 from gentext.interfaces import Finish
 from gentext.library.loading import TextModel
 from gentext.noise import SEED_LIMIT
-from gentext.requests.options import WritingOptions
+from gentext.requests.declaration import WritingOptions
 from gentext.requests.spelling import KEYWORD_SPELLING, Spelling
 from gentext.sessions.text_pieces import (
     NO_CONTENT,
@@ -186,10 +186,10 @@ class TextTree:
         ``continues`` is whether it goes on behind other text. Raises the errors of
         `gentext.generation.writing.prepare_writing`.
         """
-        options = options._replace(seed=seed, echo=reads, continues=continues)
+        options = options | {"seed": seed, "echo": reads, "continues": continues}
         with quiet():
             writing = self._model.prepare_writing(
-                [prime], options._replace(length=0) if reads else options, self._spelling
+                [prime], options | {"length": 0} if reads else options, self._spelling
             )
             [request] = row_requests(writing, keeps_state=True)
         self.notes = writing.notes
@@ -264,7 +264,7 @@ class TextTree:
                 request = self._request("", piece.options, self.seed, reads=True)
                 request = dataclasses.replace(request, prime=piece.content.tokens)
             else:
-                request = self._request("", piece.options._replace(length=len(piece.text)), piece.seed)
+                request = self._request("", piece.options | {"length": len(piece.text)}, piece.seed)
             slot = yield from self._run_slot(request, state)
             piece.state = state = _clean(slot.last_state)
         return state

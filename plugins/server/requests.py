@@ -13,7 +13,7 @@ from gentext.noise import SEED_LIMIT
 from gentext.plugins.server.messages import BestJob, ScoreJob, TextJob
 from gentext.plugins.server.problems import Problem
 from gentext.plugins.server.settings import Limits
-from gentext.requests.options import MAX_TOP_LOGPROBS
+from gentext.requests.declaration import MAX_TOP_LOGPROBS
 from gentext.sessions.continuation import merge_settings
 from gentext.sessions.session import SessionSettings, check_origin, unpack
 from gentext.sessions.session_keys import SessionKeys

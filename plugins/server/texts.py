@@ -19,7 +19,7 @@ from gentext.generation.rows import Slot, row_requests
 from gentext.generation.slots import SlotPiece, Slots
 from gentext.library.loading import TextModel
 from gentext.plugins.server.messages import SymbolScore, TextEvent, TextJob
-from gentext.requests.options import WritingOptions
+from gentext.requests.options import writing_options
 from gentext.requests.spelling import KeywordSpelling
 from gentext.sessions.continuation import continue_text, is_within_match, make_session
 from gentext.sessions.session import SessionSettings, pack, unpack
@@ -137,10 +137,10 @@ class RunningText:
 
 def begin_text(model: TextModel, job: TextJob) -> RunningText:
     """Check a job, and return its text. Raises the errors of `gentext.TextModel.write`."""
-    options = WritingOptions(
+    options = writing_options(
         length=job.length,
         seed=job.seed,
-        first_stream=job.stream,
+        stream=job.stream,
         stop=tuple(job.stop),
         unknown=job.unknown,
         parameters=job.parameters,

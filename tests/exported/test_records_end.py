@@ -323,7 +323,7 @@ def test_bench_of_records(model: TextModel, tiny_records_run: Path) -> None:
 
 def test_records_in_turns(model: TextModel) -> None:
     ended = next(text for text in model.write_many(count=40, seed=3, length=60) if text.finish == "end" and text.text)
-    tree = make_tree(model, seed=3, length=60, first_stream=ended.stream)
+    tree = make_tree(model, seed=3, length=60, stream=ended.stream)
     text = "".join(tree.write(""))
     assert (text, tree.finish) == (ended.text, "end")
     assert np.isfinite(tree.character_logprobs(text)).all()

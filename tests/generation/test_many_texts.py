@@ -28,7 +28,7 @@ from gentext.generation.rows import Slot
 from gentext.generation.slots import SlotPiece, Slots
 from gentext.generation.texts import TextBatch, all_texts, text_batches
 from gentext.interfaces import Chunk, Request
-from gentext.requests.options import WritingOptions
+from gentext.requests.options import writing_options
 from gentext.run import GENERATOR_FILE, MODEL_FILE
 from gentext.sampling.chain import Chain
 from gentext.stop import find_unwritable
@@ -70,7 +70,7 @@ def test_texts_do_not_depend_on_their_batches(file: str, tiny_run: Path, monkeyp
 
 def test_a_batch_begins_when_those_before_are_written(tiny_run: Path, batch_rows: list[int]) -> None:
     model = gentext.load(tiny_run / MODEL_FILE)
-    texts = all_texts(model.prepare_writing(["ab"], WritingOptions(11, 50, seed=1)))
+    texts = all_texts(model.prepare_writing(["ab"], writing_options(count=11, length=50, seed=1)))
     assert batch_rows == []
     for text_number, written in enumerate(texts):
         assert written.stream == text_number
@@ -79,7 +79,11 @@ def test_a_batch_begins_when_those_before_are_written(tiny_run: Path, batch_rows
 
 
 def test_batches_are_of_one_size(tiny_run: Path, batch_rows: list[int]) -> None:
-    list(all_texts(gentext.load(tiny_run / MODEL_FILE).prepare_writing([""], WritingOptions(9, 50, seed=1))))
+    list(
+        all_texts(
+            gentext.load(tiny_run / MODEL_FILE).prepare_writing([""], writing_options(count=9, length=50, seed=1))
+        )
+    )
     assert batch_rows == [3, 3, 3]
 
 
@@ -96,7 +100,7 @@ def test_memory_does_not_grow_with_the_number_of_texts(tiny_run: Path, monkeypat
     model = gentext.load(tiny_run)
     peaks = []
     for count in (20, 40, 400):
-        options = WritingOptions(count, 100, seed=1)
+        options = writing_options(count=count, length=100, seed=1)
         tracemalloc.start()
         for _ in all_texts(model.prepare_writing([""], options)):
             pass
@@ -124,7 +128,7 @@ def test_a_text_that_ends_makes_room_for_the_next(tiny_run: Path, monkeypatch: p
     monkeypatch.setattr(batch_size, "BATCH_CHARACTERS", 12 * 60)
     monkeypatch.setattr(batch_size, "BATCH_ROWS", 4)
     model = gentext.load(tiny_run / GENERATOR_FILE)
-    requested = model.prepare_writing([""], WritingOptions(40, 60, seed=1, stop=("a",)))
+    requested = model.prepare_writing([""], writing_options(count=40, length=60, seed=1, stop=("a",)))
     expected = [text for batch in text_batches(requested) for text in batch.complete_texts()]
     for text in all_texts(requested):
         assert text == expected[written]

@@ -21,7 +21,7 @@ from gentext.generation.schedule import MIN_POSITIONS, Schedule
 from gentext.generation.slots import Slots, write_all
 from gentext.generation.texts import all_texts
 from gentext.plugins.samplers.onnx import OnnxGenerator
-from gentext.requests.options import WritingOptions
+from gentext.requests.options import writing_options
 
 LINKS = "match,penalties,dry,top_k,mirostat,xtc,temperature"
 STOPS = [(), ("a",), ("ba", "c.\n"), (" ", "\n"), ("no such text",)]
@@ -54,13 +54,13 @@ def make_request(model: TextModel, arguments: dict[str, Any], *, keeps_state: bo
         "echo": "echo",
         "length": "length",
         "seed": "seed",
-        "stream": "first_stream",
+        "stream": "stream",
         "stop": "stop",
         "match": "match",
     }
     options = {fields[name]: argument for name, argument in arguments.items() if name in fields}
     parameters = {name: argument for name, argument in arguments.items() if name not in (*fields, "prime")}
-    writing = model.prepare_writing([arguments["prime"]], WritingOptions(**options, parameters=parameters))
+    writing = model.prepare_writing([arguments["prime"]], writing_options(**options, parameters=parameters))
     [request] = row_requests(writing, keeps_state=keeps_state)
     return request
 
@@ -197,7 +197,7 @@ def test_a_running_text_is_copied_and_ends(model: TextModel) -> None:
 
 
 def test_all_texts_of_a_request_in_few_slots(model: TextModel) -> None:
-    options = WritingOptions(7, 40, seed=1, stop=("ab",))
+    options = writing_options(count=7, length=40, seed=1, stop=("ab",))
     writing = model.prepare_writing(["a", "", "bac"], options)
     running = make_slots(model, 4)
     written: dict[int, str] = {}
@@ -208,7 +208,7 @@ def test_all_texts_of_a_request_in_few_slots(model: TextModel) -> None:
 
 
 def test_a_chain_that_is_not_compiled_is_refused(model: TextModel) -> None:
-    writing = model.prepare_writing([""], WritingOptions(links=["top_p"]))
+    writing = model.prepare_writing([""], writing_options(chain=["top_p"]))
     with pytest.raises(UsageError, match=r"the chain top_p is not compiled into .*gen export RUN --chain top_p"):
         next(row_requests(writing))
 

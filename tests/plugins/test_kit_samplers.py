@@ -16,7 +16,7 @@ from gentext.generation.writing import prepare_writing
 from gentext.interfaces import Chunk, Request
 from gentext.plugins.pytorch.sampler import TorchSampler
 from gentext.plugins.samplers.onnx import OnnxSampler
-from gentext.requests.options import WritingOptions
+from gentext.requests.options import writing_options
 from gentext.requests.spelling import KEYWORD_SPELLING
 from gentext.stepping import generate_stepwise
 from gentext.testing import check_sampler
@@ -181,7 +181,7 @@ def test_the_end_of_a_record(tiny_records_run: Path) -> None:
     opened = OnnxSampler().open(tiny_records_run, "cpu")
     records = []
     for sampler in (opened, GoesOnBehindRecords(opened)):
-        options = WritingOptions(count_per_prime=20, length=40, seed=1, links=["temperature"])
+        options = writing_options(count=20, length=40, seed=1, chain=["temperature"])
         writing = prepare_writing(sampler, ["a"], options, KEYWORD_SPELLING)
         records.append([(text.text, text.finish, text.tokens) for text in all_texts(writing)])
     assert records[0] == records[1] and "end" in {finish for _, finish, _ in records[0]}

@@ -11,7 +11,7 @@ import gentext
 from gentext.cli.links import FlagSpelling
 from gentext.errors import UsageError
 from gentext.manager import host
-from gentext.requests.options import WritingOptions
+from gentext.requests.options import writing_options
 from gentext.requests.parameters import ChosenChain
 from gentext.requests.styles import STYLES, style_numbers
 from gentext.sampling.chain import DEFAULT_CHAIN, build_chain
@@ -26,8 +26,8 @@ def model(tiny_run: Path) -> gentext.TextModel:
 
 def choose(model: gentext.TextModel, parameters: Mapping[str, object], **options: object) -> ChosenChain:
     """Return the chain that these flags choose."""
-    writing_options = WritingOptions(parameters=parameters, **options)  # type: ignore[arg-type]
-    return model.prepare_writing([""], writing_options, FlagSpelling()).chosen_chain
+    chosen_options = writing_options(parameters=parameters, **options)  # type: ignore[arg-type]
+    return model.prepare_writing([""], chosen_options, FlagSpelling()).chosen_chain
 
 
 def test_the_defaults_are_those_of_the_style_balanced() -> None:
@@ -46,7 +46,7 @@ def test_a_style_sets_the_links_of_the_default_chain(model: gentext.TextModel, s
 
 
 def test_a_style_leaves_other_links_alone_and_brings_its_own(model: gentext.TextModel) -> None:
-    chosen = choose(model, {"repeat-penalty": 1.2}, style="careful", links=["penalties", "top_p"])
+    chosen = choose(model, {"repeat-penalty": 1.2}, style="careful", chain=["penalties", "top_p"])
     assert chosen.chain.names == ["penalties", "top_p", "top_k", "temperature"]
     assert chosen.param_numbers("penalties")["repeat_penalty"] == 1.2
     assert chosen.param_numbers("top_k") == STYLES["careful"]["top_k"]
@@ -130,7 +130,7 @@ def test_settings_that_have_an_effect_are_not_noted(model: gentext.TextModel, fl
 
 
 def test_a_setting_of_a_link_that_made_room_is_noted(model: gentext.TextModel) -> None:
-    chosen = choose(model, {"mirostat-tau": 3, "adaptive-target": 0.5}, links=["mirostat"])
+    chosen = choose(model, {"mirostat-tau": 3, "adaptive-target": 0.5}, chain=["mirostat"])
     assert chosen.chain.names == ["adaptive_p"]
     assert chosen.notes == ["--mirostat-tau has no effect: mirostat is not in the chain"]
 

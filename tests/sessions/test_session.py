@@ -21,7 +21,8 @@ from gentext.errors import GenError, SessionConflict, SessionError, UsageError
 from gentext.generation.rows import row_requests
 from gentext.generation.slots import Slots
 from gentext.plugins.samplers.onnx import OnnxGenerator
-from gentext.requests.options import WritingOptions
+from gentext.requests.declaration import WritingOptions
+from gentext.requests.options import writing_options
 from gentext.requests.spelling import KEYWORD_SPELLING
 from gentext.sessions.continuation import continue_text, make_session, merge_settings
 from gentext.sessions.session import (
@@ -47,10 +48,10 @@ def model(export_tiny: ExportTiny) -> TextModel:
 
 
 def options_of(chosen: SessionSettings, length: int) -> WritingOptions:
-    return WritingOptions(
+    return writing_options(
         length=length,
         seed=chosen.seed,
-        first_stream=chosen.stream,
+        stream=chosen.stream,
         stop=chosen.stop,
         parameters=chosen.parameters,
         style=chosen.style,

@@ -16,7 +16,7 @@ from gentext import TextModel
 from gentext.errors import PrimeError, UsageError
 from gentext.generation.slots import Slots
 from gentext.plugins.samplers.onnx import OnnxGenerator
-from gentext.requests.options import WritingOptions
+from gentext.requests.options import writing_options
 from gentext.sessions import text_tree
 from gentext.sessions.text_pieces import find_pieces
 from gentext.sessions.text_tree import TextTree
@@ -50,7 +50,7 @@ def byte_model(tmp_path_factory: pytest.TempPathFactory, operators: None) -> Tex
 def make_tree(model: TextModel, seed: int = 5, **options: Any) -> TextTree:
     sampler = model._sampler
     assert isinstance(sampler, OnnxGenerator)
-    return TextTree(model, Slots(sampler.model, model.bundle, 1), WritingOptions(**{"length": 40, **options}), seed)
+    return TextTree(model, Slots(sampler.model, model.bundle, 1), writing_options(**{"length": 40, **options}), seed)
 
 
 def write(tree: TextTree, text: str, calls: int | None = None) -> str:
@@ -70,7 +70,7 @@ def retrace(tree: TextTree, model: TextModel, text: str) -> None:
         if piece.seed is None:
             retraced += piece_text
         else:
-            other.change_options(piece.options._replace(length=len(piece_text)))
+            other.change_options(piece.options | {"length": len(piece_text)})
             other.choose_seed(piece.seed)
             retraced = write(other, retraced)
         assert retraced == text[: len(retraced)]
@@ -106,7 +106,7 @@ def test_branches_are_what_was_written_straight_on(model: TextModel, actions: li
             elif name == "seed":
                 tree.choose_seed(argument)
             else:
-                tree.change_options(WritingOptions(parameters=argument[0], length=argument[1]))
+                tree.change_options(writing_options(parameters=argument[0], length=argument[1]))
             texts.append(text)
             assert tree._slots.free == 1
         for text in texts:
@@ -122,7 +122,7 @@ def test_text_that_only_the_model_writes_is_that_of_gen_sample(
     model = request.getfixturevalue(name)
     tree, text = make_tree(model, seed=9), prime
     for length in lengths:
-        tree.change_options(tree.options._replace(length=length))
+        tree.change_options(tree.options | {"length": length})
         text = write(tree, text)
     # A character is of several bytes, and U+FFFD stands for at most three that are none: bytes are what both count.
     assert len(text.encode()) >= len(prime) + sum(lengths)
@@ -190,9 +190,9 @@ def test_errors_change_nothing(model: TextModel) -> None:
     tree = make_tree(model)
     for options in ({"parameters": {"temperature": -1}}, {"parameters": {"warmth": 1}}, {"length": 0}):
         with pytest.raises(UsageError):
-            tree.change_options(WritingOptions(**options))
+            tree.change_options(writing_options(**options))
     with pytest.raises(UsageError, match="compile"):
-        tree.change_options(WritingOptions(parameters={"typical_p": 0.5}))
+        tree.change_options(writing_options(parameters={"typical_p": 0.5}))
     with pytest.raises(UsageError):
         tree.choose_seed(-1)
     with pytest.raises(PrimeError):
