@@ -33,7 +33,7 @@ AddFilter = Callable[[str, Any], None]
 def add_filter(monkeypatch: pytest.MonkeyPatch) -> AddFilter:
     """Return a function that registers a filter for the test."""
     plugin_host = PluginHost(entry_points=False)
-    for module in ("filters", "manager"):
+    for module in ("components.filters", "manager"):
         monkeypatch.setattr(f"gentext.{module}.host", lambda: plugin_host)
 
     def add(name: str, target: Any) -> None:

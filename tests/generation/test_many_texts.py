@@ -20,7 +20,7 @@ import gentext
 from gentext.exported import batch_size
 from gentext.exported.bundle import Bundle, StateMeta, TokenizerMeta
 from gentext.files.escapes import decode_escapes
-from gentext.generation import bulk, writing
+from gentext.generation import bulk
 from gentext.generation.generate import generate
 from gentext.generation.row_request import RowRequest
 from gentext.generation.row_state import RowState
@@ -49,7 +49,7 @@ def batch_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return generate(*arguments, **options)
 
     monkeypatch.setattr(batch_size, "BATCH_CHARACTERS", 210)
-    monkeypatch.setattr(writing, "generate", recorded_generate)
+    monkeypatch.setattr("gentext.generation.texts.generate", recorded_generate)
     return rows
 
 
