@@ -18,7 +18,7 @@ from typing import Any
 import common
 import numpy as np
 
-from gentext.generation.compiled import next_feeds, start_states
+from gentext.generation.model_calls import next_feeds, start_states
 from gentext.plugins.samplers.onnx import OnnxGenerator
 from gentext.sampling.draw import draw_tokens
 

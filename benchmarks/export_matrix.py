@@ -51,7 +51,8 @@ from gentext.export.building import build_generator
 from gentext.export.job import ExportJob, ExportOptions
 from gentext.export.network.model import export_model
 from gentext.export.precision import BuiltGenerator, LossReport
-from gentext.generation.compiled import GeneratorModel, generate_compiled
+from gentext.generation.compiled import generate_compiled
+from gentext.generation.model_calls import GeneratorModel
 from gentext.interfaces import Request
 from gentext.manager import host
 from gentext.matching.constraints import build_matches, read_constraints

@@ -21,7 +21,7 @@ import common
 import numpy as np
 
 from gentext.exported.signature import DRAW
-from gentext.generation.compiled import MAX_LOGITS, MAX_POSITIONS, draw_noise, next_feeds, start_states
+from gentext.generation.model_calls import MAX_LOGITS, MAX_POSITIONS, draw_noise, next_feeds, start_states
 from gentext.generation.row_request import RowRequest
 from gentext.generation.rows import Slot, row_requests
 from gentext.generation.slots import Slots

@@ -21,7 +21,7 @@ import numpy as np
 import onnx
 
 from gentext.exported.signature import TOP_COUNT, TOP_OUTPUTS
-from gentext.generation.compiled import start_states
+from gentext.generation.model_calls import start_states
 from gentext.plugins.samplers.onnx import OnnxGenerator
 from gentext.plugins.samplers.runtime import CPU_PROVIDER, create_session
 

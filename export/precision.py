@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gentext.console import Bar
 from gentext.files.folders import temporary_folder
-from gentext.generation.compiled import next_feeds, start_states
+from gentext.generation.model_calls import next_feeds, start_states
 from gentext.library import bench
 from gentext.plugins.samplers.session import GeneratorSession, open_file
 from gentext.run import GENERATOR_FILE

@@ -15,7 +15,8 @@ from gentext.errors import ExportError
 from gentext.export.defects import describe_defect
 from gentext.exported.bundle import Bundle, StateMeta
 from gentext.files.folders import temporary_folder
-from gentext.generation.compiled import GeneratorModel, generate_compiled
+from gentext.generation.compiled import generate_compiled
+from gentext.generation.model_calls import GeneratorModel
 from gentext.interfaces import Chunk, Model, Request
 from gentext.manager import host
 from gentext.plugins.samplers.cuda_generator import UnrolledGenerator

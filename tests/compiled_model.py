@@ -17,7 +17,7 @@ from gentext.export.network.int8 import to_int8
 from gentext.export.network.step import step_graph
 from gentext.export.proto import serialize_model
 from gentext.exported.bundle import Bundle
-from gentext.generation.compiled import start_states
+from gentext.generation.model_calls import start_states
 from gentext.interfaces import Chunk, Request
 from gentext.manager import host
 from gentext.plugins.pytorch import build_model, load_best_checkpoint

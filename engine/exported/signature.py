@@ -7,6 +7,7 @@ the number of symbols. The name of an input or output is that of its tensor in t
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,11 @@ class Signature:
     def columns(self) -> int:
         """The number of columns of ``noise``."""
         return sum(count for _, count in self.noise.values())
+
+
+def flat_arrays(arrays_by_link: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the parameters, states or tables of links by the names of their inputs: ``link.name``."""
+    return {f"{link}.{name}": array for link, arrays in arrays_by_link.items() for name, array in arrays.items()}
 
 
 def signature(bundle: Bundle) -> Signature:

@@ -6,11 +6,13 @@ May import: exported, components, sampling, requests, matching.
     writing  checks a request for texts, and prepares them
     texts  writes the texts of such a request, in slots or in batches
     generate  texts from a sampler: requests in tokens, and pieces of text
-    compiled  generation with a compiled generator, many positions in a call
+    model_calls  calls of a compiled generator, and a check of what comes back
+    row_table  the rows of a compiled generator, as arrays: add, remove, take, call
+    compiled  the rows of one request, which begin together
     row_request  one text for a row of a compiled generator to write
     rows  rows for the texts of a request, and how far each is
     row_state  the state of a row of a compiled generator between two calls
-    row_batch  rows that share the calls of a compiled generator
+    row_batch  mixed texts as rows of a table
     stacking  automata of several requests as one table
     schedule  how many positions a call has, where texts begin and end between calls
     slots  many texts over one compiled generator, which begin and end while others go on

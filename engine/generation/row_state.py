@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gentext.errors import UsageError
 from gentext.exported.bundle import Bundle
-from gentext.exported.signature import signature
+from gentext.exported.signature import flat_arrays, signature
 from gentext.generation.stacking import KINDS, STOP, AutomatonKind
 from gentext.manager import host
 from gentext.sampling.configured_chain import chain_of
@@ -67,8 +67,7 @@ class FirstStates:
             link.name: {name: request.params[f"{link.name}.{name}"] for name in link.strategy.params}
             for link in self._chain
         }
-        for link_name, states in self._chain.initial_state(1, params).items():
-            arrays |= {f"{link_name}.{name}": array for name, array in states.items()}
+        arrays |= flat_arrays(self._chain.initial_state(1, params))
         stop_state = 0 if request.stop is None else request.stop.START_STATE + STOP.common_states
         arrays |= {STOP.state: np.array([stop_state]), "ended": np.array([0]), "token": np.array([self._bundle.start])}
         keys = {name: automaton.key for name, automaton in request.automata.items()}

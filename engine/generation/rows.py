@@ -9,6 +9,7 @@ import numpy as np
 
 from gentext.errors import UsageError
 from gentext.exported.bundle import Bundle
+from gentext.exported.signature import flat_arrays
 from gentext.generation.row_request import RowRequest
 from gentext.generation.row_state import FirstStates, RowState
 from gentext.generation.stacking import STOP, digest_arrays, match_tables, stop_tables
@@ -41,8 +42,6 @@ class Slot:
         )
         self.has_begun = False
         """Whether it has taken part in a call, or has ended without one."""
-        self.drawn = 0
-        """Symbols that were drawn, before this request too where it goes on with a state."""
         self.is_free = False
         """Whether its text has ended, or nobody wants the rest of it."""
         self.last_state: RowState | None = None
@@ -73,13 +72,8 @@ def row_requests(
         )
     link_params = chain.param_arrays(1, writing.chosen_chain.param_values)
     active_links = frozenset(chain.active(link_params, {}).names)
-    params = {f"{link}.{name}": array for link, arrays in link_params.items() for name, array in arrays.items()}
-    tables = {
-        f"{link}.{name}": array
-        for link, arrays in writing.tables.items()
-        for name, array in arrays.items()
-        if link != MATCH_LINK
-    }
+    params = flat_arrays(link_params)
+    tables = flat_arrays({link: arrays for link, arrays in writing.tables.items() if link != MATCH_LINK})
     tables_key = digest_arrays(tables)
     most_symbols = options["length"] if bundle.has_one_character_symbols else None
     stop = StopAutomaton(options["stop"]) if options["stop"] else None
@@ -126,6 +120,5 @@ def begin_slot(
     """
     state = first_states.make(request) if state is None else first_states.enter(state, request)
     slot = Slot(request, bundle, state.unread)
-    slot.drawn = state.drawn
     slot.decoder.restore(state.decoder)
     return slot, state

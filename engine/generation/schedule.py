@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gentext.generation.compiled import MAX_POSITIONS
+from gentext.generation.model_calls import MAX_POSITIONS
 
 #: Positions of a call, at least: with fewer, what a call costs by itself would take a good part of the time.
 MIN_POSITIONS = 12

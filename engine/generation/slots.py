@@ -17,8 +17,8 @@ from gentext.errors import FileFormatError, GenError, UsageError
 from gentext.exported.batch_size import max_rows
 from gentext.exported.bundle import Bundle
 from gentext.exported.signature import FINISH_BY_CODE
-from gentext.generation.compiled import MAX_POSITIONS, PREFILL_POSITIONS, GeneratorModel
-from gentext.generation.row_batch import DrawnRows, RowBatch
+from gentext.generation.model_calls import MAX_POSITIONS, PREFILL_POSITIONS, DrawnRows, GeneratorModel
+from gentext.generation.row_batch import RowBatch
 from gentext.generation.row_request import RowRequest
 from gentext.generation.row_state import FirstStates, RowState
 from gentext.generation.rows import Slot, begin_slot
@@ -212,7 +212,7 @@ class Slots:
         Returns the positions of the call, and a piece of each text that ends with its prime.
         """
         shortest = min(len(slot.unread) for slot in batch.slots)
-        positions = min(positions, PREFILL_POSITIONS, batch.max_positions, shortest)
+        positions = min(positions, PREFILL_POSITIONS, batch.table.max_positions(len(batch.slots)), shortest)
         read = batch.read(positions)
         for row, slot in enumerate(batch.slots):
             if slot.request.echo:
@@ -227,8 +227,8 @@ class Slots:
 
     def _draw(self, batch: RowBatch, positions: int) -> tuple[int, list[SlotPiece]]:
         """Draw in the rows of a batch. Returns the positions of the call, and what each text has gained."""
-        positions = min(positions, MAX_POSITIONS, batch.max_positions, batch.most_symbols_left)
-        positions = self.model.positions or positions
+        positions = min(positions, MAX_POSITIONS, batch.most_symbols_left)
+        positions = batch.table.call_size(positions, len(batch.slots))
         counts_before = [slot.text.token_count for slot in batch.slots]
         drawn = batch.draw(positions)
         pieces, ended_rows = [], []

@@ -16,7 +16,8 @@ from gentext.errors import GenError, PrimeError, RunError, UnknownComponent, Usa
 from gentext.exported.batch_size import choose_batch_rows, max_rows, max_texts
 from gentext.exported.boundary import RecordsMeta
 from gentext.exported.bundle import Bundle
-from gentext.generation.compiled import SlotSampler
+from gentext.exported.signature import flat_arrays
+from gentext.generation.model_calls import SlotSampler
 from gentext.generation.row_request import RowRequest
 from gentext.generation.rows import row_requests
 from gentext.generation.stacking import Arrays
@@ -263,8 +264,7 @@ def _row_requests(writing: Writing, param_values: Sequence[ParamValues]) -> list
         if values is not writing.chosen_chain.param_values:
             if id(values) not in arrays_by_values:
                 arrays = chain.param_arrays(1, values)
-                flat = {f"{link}.{name}": array for link, own in arrays.items() for name, array in own.items()}
-                arrays_by_values[id(values)] = flat, frozenset(chain.active(arrays, {}).names)
+                arrays_by_values[id(values)] = flat_arrays(arrays), frozenset(chain.active(arrays, {}).names)
             params, active_links = arrays_by_values[id(values)]
             if MATCH_LINK in request.active_links:
                 match_params = {name: array for name, array in request.params.items() if name.startswith(MATCH_LINK)}

@@ -15,17 +15,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gentext.errors import FileFormatError
 from gentext.exported.bundle import Bundle
 from gentext.exported.signature import FINISH_BY_CODE
-from gentext.generation.compiled import MAX_LOGITS, GeneratorModel, check_results, draw_noise
-from gentext.generation.row_batch import CALL_INPUTS
+from gentext.generation.model_calls import GeneratorModel
 from gentext.generation.row_request import RowRequest
 from gentext.generation.row_state import FirstStates
+from gentext.generation.row_table import RowTable
 from gentext.generation.stacking import KINDS, AutomatonStack
 from gentext.interfaces import Finish
 from gentext.records.record_schedule import RecordSchedule
-from gentext.sampling.stored import stored_chain
 
 #: Columns by which the buffers of symbols grow.
 BUFFER_COLUMNS = 64
@@ -47,8 +45,6 @@ class RecordTry(NamedTuple):
 
 #: Positions whose noise is drawn at once: small arrays cost as much as larger ones.
 NOISE_AHEAD = 32
-#: The end of the noise of a row that has none: below all positions, which are negative in prefixes.
-NO_NOISE = -(2**62)
 #: Stands for the record of a row that has none.
 NO_TRY = RecordTry(place=-1, attempt=0, seed=0, stream=0, prefix=0)
 
@@ -97,7 +93,7 @@ class RecordRows:
         Raises UnknownComponent where the code of a link with states is missing.
         """
         self.count = count
-        self._model, self._bundle, self._requests = model, bundle, requests
+        self._bundle, self._requests = bundle, requests
         self._most_symbols, self._keeps_tokens = most_symbols, keeps_tokens
         self._characters = bundle.characters_by_token
         self._schedule = RecordSchedule()
@@ -107,20 +103,15 @@ class RecordRows:
         # Parameters that all records share are fed as they are.
         is_shared = all(request.params is requests[0].params for request in requests)
         shared_params = requests[0].params if is_shared else {}
-        self._axis_by_name = {
-            port.name: axis
-            for port in model.signature.inputs
-            if (axis := port.row_axis) is not None and port.name not in {*CALL_INPUTS, *shared_params}
-        }
-        active_links = frozenset().union(*{request.active_links for request in requests})
-        self._unused_noise = {
-            link.name for link in stored_chain(bundle) if link.strategy.params and link.name not in active_links
-        }
-        self._constant_feeds = {**requests[0].tables, **shared_params}
+        self._table = RowTable(model, bundle)
+        self._own_names = [name for name in self._table.axis_by_name if name not in shared_params]
+        """The inputs that each row has of its own: its last token, states and other parameters."""
+        self._table.set_active_links(frozenset().union(*{request.active_links for request in requests}))
+        self._table.shared_feeds = {**requests[0].tables, **shared_params}
         for kind in KINDS:  # all requests have the same automaton, which is then the whole stack
             stack = AutomatonStack(kind)
             stack.build([requests[0].automata.get(kind.state)])
-            self._constant_feeds |= stack.feeds
+            self._table.shared_feeds |= stack.feeds
         self._sources = [NO_TRY] * count
         """The record of each row."""
         self._free = [*range(count)]
@@ -128,19 +119,16 @@ class RecordRows:
         self._calls = 0
         self._last_calls = np.zeros(count, np.int64)
         """[N] the number of the last call in which each row was, or before which it began."""
-        first_arrays = self._make_first_arrays(requests[0])
-        self._arrays = {name: np.repeat(first_arrays[name], count, axis) for name, axis in self._axis_by_name.items()}
-        """The last tokens, states and parameters of the rows, by the names of the inputs."""
-        self._keys = np.zeros((count, 2), np.uint64)
-        """[N, 2] seed and stream of each row."""
+        first_arrays = {
+            name: np.repeat(array, count, self._table.axis_by_name[name])
+            for name, array in self._make_first_arrays(requests[0]).items()
+        }
+        self._table.add(first_arrays, np.zeros((count, 2), np.uint64), np.zeros(count, np.int64))
         self._length_by_prefix = np.array([len(request.prime) for request in requests])
         self._prefix_lengths = np.zeros(count, np.int64)
         """[N]."""
         self._counts = np.zeros(count, np.int64)
         """[N] the symbols that each row has read and drawn."""
-        self._noise = np.zeros((0, count, model.signature.columns), np.float32)
-        self._noise_begins, self._noise_ends = np.zeros(count, np.int64), np.full(count, NO_NOISE)
-        """[C, N, columns] noise of the next positions of each row, and [N] the first of them, and that behind them."""
         self._tokens = np.zeros((count, BUFFER_COLUMNS), np.int32)
         self._logprobs = np.zeros((count, BUFFER_COLUMNS), np.float32)
         """[N, C] those symbols, and their log-probabilities; 0 for those of prefixes."""
@@ -161,8 +149,7 @@ class RecordRows:
             return []
         chosen, positions = self._schedule.choose_call(self._counts[busy], self._last_calls[busy])
         rows = busy[chosen]
-        most_positions = max(1, MAX_LOGITS // (len(rows) * self._bundle.vocab_size))
-        positions = self._model.positions or min(positions, most_positions)
+        positions = self._table.call_size(positions, len(rows))
         ended = self._call(rows, positions)
         drawn = self._collect(ended)
         # Other programs make the first of these longer, and several threads the second.
@@ -175,72 +162,39 @@ class RecordRows:
         for row, source in zip(rows.tolist(), sources, strict=True):
             self._sources[row] = source
         _, _, seeds, streams, prefixes = zip(*sources, strict=True)
-        self._keys[rows] = np.array([seeds, streams], np.uint64).T
-        self._prefix_lengths[rows] = self._length_by_prefix[list(prefixes)]
-        self._counts[rows], self._last_calls[rows], self._noise_ends[rows] = 0, self._calls, NO_NOISE
+        prefix_lengths = self._length_by_prefix[list(prefixes)]
+        self._table.restart(rows, np.array([seeds, streams], np.uint64).T, -prefix_lengths)
+        self._prefix_lengths[rows] = prefix_lengths
+        self._counts[rows], self._last_calls[rows] = 0, self._calls
         begin = 0
         for end in range(1, len(rows) + 1):  # rows with the same parameters begin together
             if end == len(rows) or self._requests[prefixes[end]].params is not self._requests[prefixes[begin]].params:
-                first_arrays = self._make_first_arrays(self._requests[prefixes[begin]])
-                for name, axis in self._axis_by_name.items():
-                    self._arrays[name][(slice(None),) * axis + (rows[begin:end],)] = first_arrays[name]
+                self._table.put(rows[begin:end], self._make_first_arrays(self._requests[prefixes[begin]]))
                 begin = end
 
     def _make_first_arrays(self, request: RowRequest) -> dict[str, NDArray[Any]]:
         """Return the arrays of one row before it has read anything."""
         params, arrays = self._first_arrays
         if params is not request.params:
-            arrays = self._first_states.make(request).arrays | dict(request.params)
+            first_arrays = self._first_states.make(request).arrays | dict(request.params)
+            arrays = {name: first_arrays[name] for name in self._own_names}
             self._first_arrays = request.params, arrays
         return arrays
 
     def _call(self, rows: NDArray[np.int64], size: int) -> NDArray[np.int64]:
         """Run the graph for ``size`` positions of rows, store what it returns, and return the rows that have ended."""
-        signature = self._model.signature
         positions = self._counts[rows] - self._prefix_lengths[rows]
         forced = np.full((size, len(rows)), -1, np.int64)
         for column in np.flatnonzero(positions < 0).tolist():
             row = int(rows[column])
             unread = self._requests[self._sources[row].prefix].prime[int(self._counts[row]) :][:size]
             forced[: len(unread), column] = unread
-        noise = self._draw_noise(rows, positions, size)
-        feeds = {name: np.take(self._arrays[name], rows, axis) for name, axis in self._axis_by_name.items()}
-        feeds |= {"forced": forced, "noise": noise, "fresh": np.zeros(len(rows), np.bool_)}
-        results = self._model.call(feeds | self._constant_feeds)
-        check_results(results, size, len(rows))
-        tokens, codes = np.asarray(results["tokens"]), np.asarray(results["ended_out"])
-        if tokens.min() < -1 or tokens.max() >= self._bundle.vocab_size:
-            raise FileFormatError(
-                f"the graph of the file returned tokens from {tokens.min()} to {tokens.max()}; expected -1, or 0 to "
-                f"{self._bundle.vocab_size - 1}. The file is not as gen export writes it: export it again"
-            )
-        new_arrays = {port.name: results[f"{port.name}_out"] for port in signature.states}
-        for name, array in (new_arrays | {"token": np.maximum(tokens[-1], 0)}).items():
-            self._arrays[name][(slice(None),) * self._axis_by_name[name] + (rows,)] = array
-        self._store(rows, tokens, np.where(forced < 0, results["logprobs"], 0))
+        drawn = self._table.call(forced, rows, noise_ahead=NOISE_AHEAD)
+        self._store(rows, drawn.tokens, np.where(forced < 0, drawn.logprobs, 0))
         self._calls += 1
         self._last_calls[rows] = self._calls
         drawn_counts = self._counts[rows] - self._prefix_lengths[rows]
-        return np.compress((codes != 0) | (drawn_counts >= self._most_symbols), rows)
-
-    def _draw_noise(self, rows: NDArray[np.int64], positions: NDArray[np.int64], size: int) -> NDArray[np.float32]:
-        """Return the noise [K, N, columns] of rows.
-
-        Where one has too little left, that of the next positions is drawn for all which have too little.
-        """
-        if (positions + size > self._noise_ends[rows]).any():
-            ahead = max(size, NOISE_AHEAD)
-            next_positions = self._counts - self._prefix_lengths
-            short = np.flatnonzero(next_positions + size > self._noise_ends)
-            ahead_noise = draw_noise(
-                self._model.signature, self._keys[short], next_positions[short], ahead, self._unused_noise
-            )
-            if ahead > len(self._noise):
-                self._noise = np.pad(self._noise, ((0, ahead - len(self._noise)), (0, 0), (0, 0)))
-            self._noise[:ahead, short] = ahead_noise
-            self._noise_begins[short], self._noise_ends[short] = next_positions[short], next_positions[short] + ahead
-        noise: NDArray[np.float32] = self._noise[positions - self._noise_begins[rows] + np.arange(size)[:, None], rows]
-        return noise
+        return np.compress((drawn.ended != 0) | (drawn_counts >= self._most_symbols), rows)
 
     def _store(self, rows: NDArray[np.int64], tokens: NDArray[np.int64], logprobs: NDArray[np.float32]) -> None:
         """Put the tokens [K, N] of a call, -1 behind an end, behind those of its rows."""
@@ -264,7 +218,7 @@ class RecordRows:
         logprobs = self._logprobs[ended, :columns]
         # One after the other, so that the sum depends on no neighbour, and is easily made elsewhere.
         sums = np.add.accumulate(logprobs, axis=1, dtype=np.float64)[np.arange(len(ended)), np.maximum(ends - 1, 0)]
-        codes = np.where(counts > ends, 0, self._arrays["ended"][ended]).tolist()
+        codes = np.where(counts > ends, 0, self._table.arrays["ended"][ended]).tolist()
         token_rows = self._tokens[ended, :columns].tolist()
         logprob_rows = logprobs.tolist() if self._keeps_tokens else [[]] * len(ended)
         rows, drawn = ended.tolist(), []

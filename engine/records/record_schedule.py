@@ -13,7 +13,7 @@ import collections
 import numpy as np
 from numpy.typing import NDArray
 
-from gentext.generation.compiled import MAX_POSITIONS
+from gentext.generation.model_calls import MAX_POSITIONS
 from gentext.settings import cores
 
 #: What a call costs beside its positions, in positions: until calls were measured, at least and at most.

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from gentext.console import say
 from gentext.errors import reason
 from gentext.exported.signature import TOP_COUNT, Port
-from gentext.generation.compiled import next_feeds
+from gentext.generation.model_calls import next_feeds
 from gentext.plugins.samplers.runtime import allocate_tensor, capture_options, run_stoppable
 from gentext.plugins.samplers.session import GeneratorSession, open_unrolled
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from gentext.console import say
 from gentext.exported.onnx_file import check_same_export
-from gentext.generation.compiled import GeneratorModel, generate_compiled, start_states
+from gentext.generation.compiled import generate_compiled
+from gentext.generation.model_calls import GeneratorModel, start_states
 from gentext.interfaces import Chunk, Ids, Request
 from gentext.plugins.samplers.cpu_generator import ParallelGenerator
 from gentext.plugins.samplers.runtime import default_max_threads

@@ -111,6 +111,8 @@ def test_first_loop_leaves_out_what_the_defaults_do_not_use(compiled_model: Comp
         ("ended_out", lambda codes: codes - 1),
         ("ended_out", lambda codes: codes[:1]),
         ("tokens", lambda tokens: tokens[:, :1]),
+        ("tokens", lambda tokens: tokens + 1000),
+        ("tokens", lambda tokens: tokens - 1000),
         ("logprobs", lambda logprobs: logprobs[0]),
     ],
 )

@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gentext.errors import FileFormatError
-from gentext.generation.compiled import generate_compiled, next_feeds
+from gentext.generation.compiled import generate_compiled
+from gentext.generation.model_calls import next_feeds
 from gentext.interfaces import Request
 from gentext.plugins.samplers import cpu_generator
 from gentext.plugins.samplers.cpu_generator import Feeds, ParallelGenerator

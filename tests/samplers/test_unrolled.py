@@ -22,7 +22,8 @@ from onnx import helper
 from gentext.errors import ExportError, FileFormatError
 from gentext.export.generator.unrolled import make_capturable
 from gentext.export.proto import serialize_model
-from gentext.generation.compiled import generate_compiled, next_feeds
+from gentext.generation.compiled import generate_compiled
+from gentext.generation.model_calls import next_feeds
 from gentext.plugins.samplers.cuda_generator import UnrolledGenerator, bucket_size
 from gentext.plugins.samplers.onnx import OnnxGenerator
 from gentext.plugins.samplers.session import GeneratorSession, open_file, open_unrolled
