@@ -1,19 +1,32 @@
-# These do all their own set-up: make demo, make test, make lowest. PYTHON names the interpreter.
+# These do all their own set-up: make demo, make test, make check, make lowest. PYTHON names the interpreter.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LOWEST := .venv-lowest
 DEMO := runs/demo
 
-.PHONY: demo test lowest lint types format models clean
+.PHONY: demo test quick slow check lowest lint types format models clean
 
 demo: $(VENV)/.train
 	rm -rf $(DEMO)
 	$(BIN)/gen train python-help --run $(DEMO) --preset small --minutes 1
 	$(BIN)/gen sample $(DEMO) --length 600 --seed 1
 
-test: lint types
-	$(BIN)/python -m pytest -n 2 --dist loadfile -q
+# What is run between two changes: five minutes on two cores. The type checker takes one core for a minute of them.
+test: lint
+	$(MAKE) --no-print-directory -j 2 types quick
+
+# Everything: twelve minutes.
+check:
+	$(MAKE) --no-print-directory test
+	$(MAKE) --no-print-directory slow
+
+quick: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not slow"
+
+# Fuzzing, processes that are killed, several processes that train together, compilers, browsers and the like.
+slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m slow
 
 # The tests with the lowest versions that pyproject.toml allows, in an environment of their own, from wheels alone.
 lowest: $(LOWEST)/.dev

@@ -18,9 +18,9 @@ from typing import Any
 import common
 import numpy as np
 
-from gentext.compiled import next_feeds, start_states
-from gentext.draw import draw_tokens
+from gentext.generation.model_calls import next_feeds, start_states
 from gentext.plugins.samplers.onnx import OnnxGenerator
+from gentext.sampling.draw import draw_tokens
 
 ROWS = 64
 

@@ -27,8 +27,8 @@ from typing import Any
 import common
 
 import gentext
-from gentext.bench import describe_machine
 from gentext.export.web import export_web
+from gentext.library.bench import describe_machine
 
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "tests"))

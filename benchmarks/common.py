@@ -14,18 +14,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gentext.bench import describe_machine
-from gentext.chain import Chain, LinkArraysDict
-from gentext.describe import builtin_strategies, chain_of, configured_chain, tokenizer_of
+from gentext.describe import tokenizer_of
 from gentext.export.exporter import export_run
 from gentext.export.generator.compiler import Compiler
 from gentext.export.job import ExportJob, ExportOptions
 from gentext.export.network.int8 import to_int8
 from gentext.export.proto import serialize_model
 from gentext.interfaces import Chunk, Request, Tokenizer
+from gentext.library.bench import describe_machine
 from gentext.manager import host
 from gentext.plugins.samplers.onnx import OnnxConfig, OnnxGenerator, OnnxSampler
 from gentext.run import GENERATOR_FILE, Run
+from gentext.sampling.chain import Chain, LinkArraysDict
+from gentext.sampling.configured_chain import builtin_strategies, chain_of, configured_chain
 
 #: Link -> parameter -> number.
 Numbers = Mapping[str, Mapping[str, float]]

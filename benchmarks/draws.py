@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gentext.compiled import start_states
+from gentext.generation.model_calls import start_states
 from gentext.noise import DRAW, uniforms
 from gentext.plugins.samplers.onnx import OnnxGenerator
 

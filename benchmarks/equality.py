@@ -30,23 +30,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gentext.bundle import Bundle
-from gentext.compiled import GeneratorModel, generate_compiled
+from gentext.corpus.held_out import held_out_path, read_held_out
 from gentext.describe import tokenizer_of
-from gentext.generate import make_tables
-from gentext.held_out import held_out_path, read_held_out
-from gentext.parameters import KeywordSpelling
+from gentext.exported.bundle import Bundle
+from gentext.generation.compiled import generate_compiled
+from gentext.generation.model_calls import GeneratorModel
 from gentext.plugins.pytorch import build_model, load_best_checkpoint
 from gentext.plugins.samplers.onnx import OnnxSampler
 from gentext.plugins.samplers.session import GeneratorSession, open_unrolled
-from gentext.record_batches import RecordBatches
-from gentext.record_plan import WrittenRecord
-from gentext.record_requests import RecordRequest, prepare_records
-from gentext.record_writing import RecordStream
+from gentext.records.record_batches import RecordBatches
+from gentext.records.record_plan import WrittenRecord
+from gentext.records.record_requests import RecordRequest, prepare_records
+from gentext.records.record_writing import RecordStream
+from gentext.requests.options import writing_options
+from gentext.requests.spelling import KeywordSpelling
 from gentext.run import GENERATOR_FILE, HELD_OUT_RECORDS_FILE, MODEL_FILE, Run
+from gentext.sampling.configured_chain import make_tables
 from gentext.stepping import generate_stepwise
 from gentext.token_corpus import TokenCorpus
-from gentext.writing import WritingOptions
 
 #: Rows of a batch, positions of a call, and positions of the unrolled file.
 BATCHES, CALLS, UNROLLED = (1, 3, 64), (1, 7, 64), 32
@@ -94,7 +95,7 @@ def compare_records(run: Path, folder: Path, precision: str, links: list[str], c
         for link in generator.bundle.chain
         for name, number in common.LINKS.get(link.name, {}).items()
     }
-    options = WritingOptions(seed=1, parameters={f"{link}.{name}": number for (link, name), number in numbers.items()})
+    options = writing_options(seed=1, parameters={f"{link}.{name}": number for (link, name), number in numbers.items()})
 
     def prepare(slots: int) -> tuple[RecordStream, RecordBatches]:
         request = RecordRequest(count, options=options, slots=slots, keeps_tokens=True)

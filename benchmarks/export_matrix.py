@@ -45,25 +45,25 @@ from matrix_cases import (
 )
 from matrix_networks import BuiltNetwork, Network, build_network
 
-from gentext.chain import Chain
-from gentext.compiled import GeneratorModel, generate_compiled
 from gentext.console import progress
-from gentext.describe import configured_chain
 from gentext.errors import GenError
 from gentext.export.building import build_generator
 from gentext.export.job import ExportJob, ExportOptions
 from gentext.export.network.model import export_model
 from gentext.export.precision import BuiltGenerator, LossReport
-from gentext.generate import make_tables
+from gentext.generation.compiled import generate_compiled
+from gentext.generation.model_calls import GeneratorModel
 from gentext.interfaces import Request
 from gentext.manager import host
-from gentext.match_tables import MATCH_LINK
-from gentext.matching import build_matches, read_constraints
-from gentext.parameters import KEYWORD_SPELLING
+from gentext.matching.constraints import build_matches, read_constraints
+from gentext.matching.match_tables import MATCH_LINK
 from gentext.plugins.samplers.cuda_generator import UnrolledGenerator
 from gentext.plugins.samplers.onnx import OnnxGenerator
 from gentext.plugins.samplers.session import open_unrolled
+from gentext.requests.spelling import KEYWORD_SPELLING
 from gentext.run import GENERATOR_FILE, UNROLLED_FILE, Run
+from gentext.sampling.chain import Chain
+from gentext.sampling.configured_chain import configured_chain, make_tables
 from gentext.stepping import generate_stepwise
 
 #: Largest mean difference of a logit from PyTorch's, in standard deviations of the logits of a position.

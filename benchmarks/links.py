@@ -20,8 +20,8 @@ from typing import Any
 
 import common
 
-from gentext.chain import LinkArraysDict
 from gentext.plugins.samplers.onnx import OnnxGenerator
+from gentext.sampling.chain import LinkArraysDict
 
 #: Positions to measure, by the number of rows.
 POSITIONS = {1: 1500, 64: 150}

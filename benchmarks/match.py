@@ -23,12 +23,12 @@ import common
 import jsonschema
 import numpy as np
 
-from gentext.chain import Chain
-from gentext.decoder import GeneratedText
-from gentext.generate import generate
-from gentext.matching import TextMatches, build_matches, read_constraints
-from gentext.parameters import KEYWORD_SPELLING
+from gentext.generation.generate import generate
+from gentext.matching.constraints import TextMatches, build_matches, read_constraints
 from gentext.plugins.samplers.onnx import OnnxGenerator
+from gentext.requests.spelling import KEYWORD_SPELLING
+from gentext.sampling.chain import Chain
+from gentext.sampling.decoder import GeneratedText
 
 OCTET = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 EXPRESSIONS = {

@@ -11,15 +11,15 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from gentext.boundary import BoundaryTokenizer, RecordsMeta
-from gentext.bundle import Bundle, StateMeta, TokenizerMeta
 from gentext.export.network.step import step_graph
+from gentext.exported.boundary import BoundaryTokenizer, RecordsMeta
+from gentext.exported.bundle import Bundle, StateMeta, TokenizerMeta
+from gentext.files.versions import installed_version
 from gentext.interfaces import Tokenizer
 from gentext.plugins.models.lstm import LSTMConfig, LSTMModel
 from gentext.plugins.models.lstm_ensemble import LSTMEnsemble, LSTMEnsembleConfig
 from gentext.plugins.tokenizers.byte import ByteTokenizer
 from gentext.plugins.tokenizers.char import CharTokenizer
-from gentext.versions import installed_version
 
 #: The options of each input of the first layer. The table of the n-grams is just large enough for int8.
 INPUTS: Mapping[str, Mapping[str, int]] = {

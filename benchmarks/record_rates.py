@@ -22,13 +22,13 @@ from typing import Any
 import common
 from slots import Call, bare_calls, measure
 
-from gentext.library import load
-from gentext.parameters import KeywordSpelling
+from gentext.library.loading import load
 from gentext.plugins.samplers.onnx import OnnxGenerator
-from gentext.record_plan import MAX_RECORDS
-from gentext.record_requests import RecordRequest, prepare_records
+from gentext.records.record_plan import MAX_RECORDS
+from gentext.records.record_requests import RecordRequest, prepare_records
+from gentext.requests.options import writing_options
+from gentext.requests.spelling import KeywordSpelling
 from gentext.run import GENERATOR_FILE
-from gentext.writing import WritingOptions
 
 #: Slots, and rows of the bare generator.
 ROWS = 256
@@ -57,7 +57,7 @@ def time_one_by_one(run: Path, length: int) -> float:
 
 def record_calls(generator: OnnxGenerator, run: Path, rows: int) -> Call:
     """Return calls that write as many records as there are rows; their symbols are characters, and an end each."""
-    options = WritingOptions(seed=1, parameters={"temperature": 1})
+    options = writing_options(seed=1, parameters={"temperature": 1})
     request = RecordRequest(MAX_RECORDS, options=options, slots=rows)
     stream, _ = prepare_records(generator, run, request, KeywordSpelling())
 

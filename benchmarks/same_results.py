@@ -74,7 +74,7 @@ TEXTS: Mapping[str, tuple[str, ...]] = {
 }
 MASKS = (
     (re.compile(r"\d[\d,.]* (symbols|texts|records|characters|steps|it)/s"), "RATE"),
-    (re.compile(r"\b\d+(\.\d+)? ?(s|ms|min)\b"), "TIME"),
+    (re.compile(r"\b\d+(\.\d+)? ?(h|min|s|ms)\b( \d+ (min|s)\b)?"), "TIME"),
     (re.compile(r"\b\d+:\d\d(:\d\d)?\b"), "TIME"),
     (re.compile(r"[\d.,]+ [KMG]i?B"), "SIZE"),
 )

@@ -23,9 +23,9 @@ from typing import NamedTuple
 
 from common import generator, print_table
 
-from gentext.bench import median_ratio, prepare_measurement
 from gentext.data.corpus import iter_text
 from gentext.data.records import read_lines
+from gentext.library.bench import median_ratio, prepare_measurement
 
 #: Rows of the generator.
 ROWS = 64

@@ -31,7 +31,7 @@ from serve_process import Server
 from serve_rates import run_memory, run_ratio
 from serve_texts import make_file
 
-from gentext.bench import describe_machine
+from gentext.library.bench import describe_machine
 
 MODES = ("load", "ratio", "memory", "forks", "faults")
 #: Clients of `ratio`.

@@ -15,12 +15,13 @@ from serve_client import ServerError, ask_once, error_message
 from serve_process import Server
 from serve_texts import SETTINGS, Text, draw_text, write_texts
 
-from gentext.library import open_text_model
-from gentext.parameters import KEYWORD_SPELLING
+from gentext.generation.rows import RowState, row_requests
+from gentext.generation.slots import Slots
+from gentext.generation.writing import prepare_writing
+from gentext.library.loading import open_text_model
 from gentext.plugins.samplers.onnx import OnnxGenerator
-from gentext.rows import RowState, row_requests
-from gentext.slots import Slots
-from gentext.writing import WritingOptions, prepare_writing
+from gentext.requests.options import writing_options
+from gentext.requests.spelling import KEYWORD_SPELLING
 
 #: Characters of a text at least and at most.
 SHORTEST, LONGEST = 60, 400
@@ -86,7 +87,7 @@ async def continue_fork(replicas: Sequence[Server], number: int, fork: Fork, beg
 
 
 class Reference:
-    """The same texts in this process: rows of `gentext.slots.Slots`, whose states are handed on as they are."""
+    """The same texts in this process: rows of `gentext.generation.slots.Slots`, with their own states."""
 
     def __init__(self, path: Path) -> None:
         sampler = open_text_model(path)._sampler
@@ -104,7 +105,7 @@ class Reference:
     def _write_row(
         self, prompt: str, seed: int, setting: int, length: int, state: RowState | None
     ) -> tuple[str, RowState | None]:
-        options = WritingOptions(length=length, seed=seed, parameters=SETTINGS[setting])
+        options = writing_options(length=length, seed=seed, parameters=SETTINGS[setting])
         writing = prepare_writing(self.sampler, [prompt], options, KEYWORD_SPELLING)
         [request] = row_requests(writing, keeps_state=True)
         slot = self.slots.join(request, state)

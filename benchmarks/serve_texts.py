@@ -14,14 +14,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gentext.bench import prepare_measurement
-from gentext.bundle import Bundle
+from gentext.exported.bundle import Bundle
+from gentext.generation.texts import all_texts
+from gentext.generation.writing import prepare_writing
 from gentext.interfaces import Chunk, OpenSampler, Request
-from gentext.library import open_text_model
-from gentext.parameters import KEYWORD_SPELLING
+from gentext.library.bench import prepare_measurement
+from gentext.library.loading import open_text_model
 from gentext.plugins.samplers.onnx import OnnxConfig, OnnxSampler
+from gentext.requests.options import writing_options
+from gentext.requests.spelling import KEYWORD_SPELLING
 from gentext.run import GENERATOR_FILE
-from gentext.writing import WritingOptions, prepare_writing
 
 #: Settings of requests. The default chain has all of these parameters.
 SETTINGS: Sequence[Mapping[str, Any]] = (
@@ -98,10 +100,10 @@ def write_texts(path: Path, texts: Iterable[Text]) -> Iterator[tuple[Text, str, 
     sampler = open_text_model(path)._sampler
     for (setting, length), group in sorted(groups.items()):
         parameters = dict(SETTINGS[setting])
-        options = WritingOptions(length=length, seed=0, stop=parameters.pop("stop", ()), parameters=parameters)
+        options = writing_options(length=length, seed=0, stop=parameters.pop("stop", ()), parameters=parameters)
         seeded = SeededSampler(sampler, [(text.seed, text.stream) for text in group])
         writing = prepare_writing(seeded, [text.prompt for text in group], options, KEYWORD_SPELLING)
-        for text, written in zip(group, writing.texts(), strict=True):
+        for text, written in zip(group, all_texts(writing), strict=True):
             yield text, written.text, written.finish
 
 

@@ -20,13 +20,15 @@ from typing import Any
 import common
 import numpy as np
 
-from gentext.compiled import MAX_LOGITS, MAX_POSITIONS, draw_noise, next_feeds, start_states
-from gentext.parameters import KeywordSpelling
+from gentext.exported.signature import DRAW
+from gentext.generation.model_calls import MAX_LOGITS, MAX_POSITIONS, draw_noise, next_feeds, start_states
+from gentext.generation.row_request import RowRequest
+from gentext.generation.rows import Slot, row_requests
+from gentext.generation.slots import Slots
+from gentext.generation.writing import prepare_writing
 from gentext.plugins.samplers.onnx import OnnxGenerator
-from gentext.rows import RowRequest, Slot, row_requests
-from gentext.signature import DRAW
-from gentext.slots import Slots
-from gentext.writing import WritingOptions, prepare_writing
+from gentext.requests.options import writing_options
+from gentext.requests.spelling import KeywordSpelling
 
 #: Characters of a text that goes on for longer than is measured.
 LONG = 10**8
@@ -57,7 +59,7 @@ def bare_calls(generator: OnnxGenerator, rows: int) -> Call:
 
 def requests(generator: OnnxGenerator, count: int, length: int, *, keeps_state: bool = True) -> Iterator[RowRequest]:
     """Yield requests without end, without primes. The first texts are shorter, so that not all of them end together."""
-    options = WritingOptions(1, length, seed=1)
+    options = writing_options(count=1, length=length, seed=1)
     writing = prepare_writing(generator, [""], options, KeywordSpelling())
     [request] = row_requests(writing, keeps_state=keeps_state, keeps_tokens=False, streams=True)
     for stream in itertools.count():

@@ -20,10 +20,10 @@ import common
 import numpy as np
 import onnx
 
-from gentext.compiled import start_states
+from gentext.exported.signature import TOP_COUNT, TOP_OUTPUTS
+from gentext.generation.model_calls import start_states
 from gentext.plugins.samplers.onnx import OnnxGenerator
 from gentext.plugins.samplers.runtime import CPU_PROVIDER, create_session
-from gentext.signature import TOP_COUNT, TOP_OUTPUTS
 
 #: Rows and positions of a call, and how many are timed.
 CALLS = {(1, 1): 4000, (1, 4): 1500, (1, 64): 200, (64, 1): 800, (64, 4): 300, (64, 16): 100}

@@ -29,13 +29,13 @@ from gentext.errors import GenError
 from gentext.events import Progress
 from gentext.hookspecs import hookimpl
 from gentext.manager import host
-from gentext.pipeline import run_training
 from gentext.plugins.pytorch import build_model, load_best_checkpoint
 from gentext.plugins.pytorch.checkpoint import read_checkpoint
 from gentext.plugins.pytorch.sampler import TorchReader
-from gentext.resolve import TrainOptions
 from gentext.run import HELD_OUT_FILE, Run
-from gentext.score import notebook_loss
+from gentext.runs.resolve import TrainOptions
+from gentext.scoring.score import notebook_loss
+from gentext.training.pipeline import run_training
 
 #: The notebook's loss after 20 passes over anna.txt, by its own formula, and the number of their steps.
 NOTEBOOK_LOSS, NOTEBOOK_STEPS = 1.3007, 2780

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from gentext.data.corpus import read_corpus
-from gentext.resolve import read_preset
 from gentext.run import Run
+from gentext.runs.resolve import read_preset
 
 #: Measures the whole held-out text, as the notebook does, however short the budget is.
 WHOLE_HELD_OUT = ["run.held_out=1000000"]

@@ -21,9 +21,9 @@ import numpy  # noqa: F401
 import typer
 from typer.models import CommandInfo
 
-from gentext.atomic import advise_room
 from gentext.console import escape_on_terminal, report_error, write_wholly
 from gentext.errors import GenError, exit_error, reason, text_of
+from gentext.files.atomic import advise_room
 from gentext.interrupts import INTERRUPTED_STATUS, EndedByUser, end_stuck_process
 from gentext.manager import host, is_strict
 

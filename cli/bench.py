@@ -11,16 +11,16 @@ from typing import Annotated, Any
 
 import typer
 
-from gentext import bench as measure
 from gentext.cli.bench_costs import compare_precisions, format_costs, weight_facts
-from gentext.completion import complete_models
 from gentext.console import say, warn
 from gentext.errors import ExportDefect, MissingExtra, UsageError
-from gentext.folders import temporary_folder
-from gentext.opening import open_exported
+from gentext.files.folders import temporary_folder
+from gentext.library import bench as measure
 from gentext.run import GENERATOR_FILE, MODEL_FILE, Run
+from gentext.runs.completion import complete_models
+from gentext.runs.opening import open_exported
+from gentext.runs.source import find_source
 from gentext.settings import check_device, check_threads
-from gentext.source import find_source
 
 NOTEBOOK_LABEL = "the notebook, in PyTorch"
 

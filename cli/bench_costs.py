@@ -11,8 +11,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gentext import bench as measure
-from gentext.bundle import Bundle
+from gentext.exported.bundle import Bundle
+from gentext.library import bench as measure
 
 #: Numbers of rows for which the precisions are compared, where they were measured.
 COMPARED_BATCHES = (1, 64)

@@ -10,13 +10,17 @@ from typing import Annotated, Any
 import typer
 
 from gentext.cli.links import FlagSpelling
-from gentext.completion import complete_models
 from gentext.console import progress, say, warn
-from gentext.escapes import decode_escapes
-from gentext.library import open_text_model
-from gentext.searching import DEFAULT_LENGTH, BestTexts, SearchOptions, check_search_options
+from gentext.files.escapes import decode_escapes
+from gentext.library.loading import open_text_model
+from gentext.requests.declaration import DEFAULT_SEARCH_LENGTH, SearchArguments
+from gentext.runs.completion import complete_models
+from gentext.runs.source import FILE_SAMPLER
+from gentext.search.searching import BestTexts, check_search_options, search_options
 from gentext.settings import check_device, check_threads
-from gentext.source import FILE_SAMPLER
+
+#: Those of the library.
+DEFAULTS = search_options()
 
 
 def best(
@@ -27,10 +31,12 @@ def best(
         ),
     ] = None,
     prime: Annotated[str, typer.Option(help="Text to go on from.")] = "",
-    count: Annotated[int, typer.Option(help="How many texts.")] = SearchOptions().count,
+    count: Annotated[int, typer.Option(help="How many texts.")] = DEFAULTS["count"],
     length: Annotated[
         int | None,
-        typer.Option(help=f"New characters of each text, at most. Default: {DEFAULT_LENGTH}; of records, the longest."),
+        typer.Option(
+            help=f"New characters of each text, at most. Default: {DEFAULT_SEARCH_LENGTH}; of records, the longest."
+        ),
     ] = None,
     stop: Annotated[
         list[str] | None, typer.Option(help="Texts end before this text, such as '\\n'; may be repeated.")
@@ -44,11 +50,11 @@ def best(
     match_prime: Annotated[
         bool, typer.Option("--match-prime", help="The prime counts as the beginning of it.")
     ] = False,
-    temperature: Annotated[float, typer.Option(help="1: the model's own probabilities.")] = SearchOptions().temperature,
+    temperature: Annotated[float, typer.Option(help="1: the model's own probabilities.")] = DEFAULTS["temperature"],
     beam: Annotated[
         int | None, typer.Option(help="Keep so many beginnings of each length: quick, but not exact.")
     ] = None,
-    memory: Annotated[int, typer.Option(help="Megabytes that the search may use.")] = SearchOptions().memory,
+    memory: Annotated[int, typer.Option(help="Megabytes that the search may use.")] = DEFAULTS["memory"],
     unknown: Annotated[
         str, typer.Option(help="Characters of the prime that are unknown: error, skip or unknown.")
     ] = "error",
@@ -63,7 +69,7 @@ def best(
     The list is exact: each text is printed as soon as no other one can be more probable.
     """
     spelling = FlagSpelling()
-    options = SearchOptions(
+    options = search_options(
         count=count,
         length=length,
         stop=[decode_escapes(text) for text in stop or ()],
@@ -102,22 +108,22 @@ def best(
         raise interrupt
 
 
-def _report_bound(result: BestTexts, options: SearchOptions) -> None:
+def _report_bound(result: BestTexts, options: SearchArguments) -> None:
     """Say what is known about the texts that are not in the list, where it is not what was asked for."""
     if not result.is_complete:
         warn(
-            f"{len(result)} of {options.count} texts are proven; any other has a log-probability of at most "
-            f"{result.bound:.4f}. A larger --memory than {options.memory} or a smaller --length proves more; --beam "
+            f"{len(result)} of {options['count']} texts are proven; any other has a log-probability of at most "
+            f"{result.bound:.4f}. A larger --memory than {options['memory']} or a smaller --length proves more; --beam "
             f"gives probable texts quickly"
         )
     elif not result.is_exact:
         exact_count = sum(text.logprob >= result.bound for text in result)
         say(
-            f"approximate: a beam of {options.beam} may have lost texts with log-probabilities up to "
+            f"approximate: a beam of {options['beam']} may have lost texts with log-probabilities up to "
             f"{result.bound:.4f}; the first {exact_count} are exact"
         )
-    elif len(result) < options.count:
-        say(f"{len(result)} of {options.count}: no other text is possible")
+    elif len(result) < options["count"]:
+        say(f"{len(result)} of {options['count']}: no other text is possible")
 
 
 def _describe_result(result: BestTexts, source: str, prime: str) -> dict[str, Any]:

@@ -10,11 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from gentext.data.encoded import cache_folder
+from gentext.files.versions import installed_version
 from gentext.manager import host
 from gentext.registry import TRAIN_MODULES
 from gentext.run import runs_folder
 from gentext.settings import cores
-from gentext.versions import installed_version
 
 #: Distributions whose versions are shown where they are installed.
 REPORTED_PACKAGES = (

@@ -11,16 +11,16 @@ from typing import Annotated
 import typer
 
 from gentext.cli.links import FlagSpelling
-from gentext.completion import complete_models
 from gentext.console import progress, warn
+from gentext.corpus.held_out import held_out_path, read_held_out_repeats
 from gentext.errors import CorpusError, UsageError
-from gentext.held_out import held_out_path, read_held_out_repeats
-from gentext.library import TextModel, open_text_model
-from gentext.record_options import RecordOptions
-from gentext.record_scores import EncodedText, TextScorer, score_texts
+from gentext.library.loading import TextModel, open_text_model
 from gentext.run import HELD_OUT_FILE
+from gentext.runs.completion import complete_models
+from gentext.runs.record_options import RecordOptions
+from gentext.scoring.record_scores import EncodedText, TextScorer, score_texts
+from gentext.scoring.unknown_characters import UnknownCharacters
 from gentext.settings import check_device
-from gentext.unknown_characters import UnknownCharacters
 
 
 def evaluate(

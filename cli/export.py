@@ -10,17 +10,17 @@ from typing import Annotated
 
 import typer
 
-from gentext.bundle import METADATA_PREFIX
 from gentext.cli.links import split_names
-from gentext.completion import complete_runs
 from gentext.config import build_config
 from gentext.console import say, warn
 from gentext.errors import MissingExtra, RunError, UsageError
-from gentext.folders import temporary_folder
-from gentext.onnx_file import check_same_export, read_metadata
+from gentext.exported.bundle import METADATA_PREFIX
+from gentext.exported.onnx_file import check_same_export, read_metadata
+from gentext.files.folders import temporary_folder
 from gentext.run import GENERATOR_FILE, open_run
+from gentext.runs.completion import complete_runs
+from gentext.runs.source import find_source
 from gentext.settings import Settings
-from gentext.source import find_source
 
 
 def export(

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from gentext.boundary import RecordsMeta
-from gentext.completion import complete_models
+from gentext.exported.boundary import RecordsMeta
 from gentext.run import GENERATOR_FILE, MODEL_FILE, Run
-from gentext.source import find_source
+from gentext.runs.completion import complete_models
+from gentext.runs.source import find_source
 
 #: Parts of a card that are too long to be shown.
 HIDDEN_FACTS = ("config", "curve")

@@ -8,18 +8,18 @@ from typing import Annotated, Any
 
 import typer
 
-from gentext.atomic import check_output
 from gentext.cli.links import FlagSpelling
-from gentext.completion import complete_models
 from gentext.console import say
+from gentext.corpus.held_out import held_out_path, read_held_out
 from gentext.describe import tokenizer_of
 from gentext.errors import CorpusError, MissingExtra, UsageError, nearest
-from gentext.held_out import held_out_path, read_held_out
-from gentext.inspection import inspect_tokens, most_symbols, unit_names
-from gentext.library import TextModel, open_text_model
+from gentext.files.atomic import check_output
+from gentext.library.loading import TextModel, open_text_model
+from gentext.runs.completion import complete_models
+from gentext.runs.source import FILE_SAMPLER
+from gentext.scoring.inspection import inspect_tokens, most_symbols, unit_names
+from gentext.scoring.unknown_characters import UnknownCharacters
 from gentext.settings import check_device, check_threads
-from gentext.source import FILE_SAMPLER
-from gentext.unknown_characters import UnknownCharacters
 
 #: The most probable symbols of a position that a page has, at most.
 MAX_TOP = 20
@@ -53,7 +53,7 @@ def inspect(
     """
     from gentext.cli.inspect_page import write_page
     from gentext.cli.inspect_report import build_report
-    from gentext.score import encode_text
+    from gentext.scoring.score import encode_text
 
     _check_options(file, text, output, png, length, top)
     if png is not None and importlib.util.find_spec("matplotlib") is None:

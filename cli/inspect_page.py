@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gentext.atomic import write_text
 from gentext.cli.inspect_report import BEST_UNITS, Report
 from gentext.console import show_controls
+from gentext.files.atomic import write_text
 
 
 def write_page(report: Report, path: Path) -> None:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from gentext.atomic import atomic_write
 from gentext.cli.inspect_report import Report
 from gentext.console import show_controls
 from gentext.errors import MissingExtra
+from gentext.files.atomic import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from gentext.bundle import readable_symbol
-from gentext.file_names import readable_name
-from gentext.inspection import Inspection
-from gentext.library import TextModel
-from gentext.text_features import Feature, is_measurable, text_features
-from gentext.unit_information import BINS, UnitInformation, measure_information
+from gentext.exported.bundle import readable_symbol
+from gentext.files.file_names import readable_name
+from gentext.library.loading import TextModel
+from gentext.scoring.inspection import Inspection
+from gentext.scoring.text_features import Feature, is_measurable, text_features
+from gentext.scoring.unit_information import BINS, UnitInformation, measure_information
 
 #: Units that are shown for each feature.
 BEST_UNITS = 3

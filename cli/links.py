@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from gentext.config import config_class, field_docs, per_run_fields
-from gentext.describe import builtin_strategies
 from gentext.errors import PluginError, UsageError, nearest
 from gentext.registry import Registry
+from gentext.sampling.configured_chain import builtin_strategies
 
 #: Name of an option, without the leading dashes -> its value, as text.
 ChainFlags = dict[str, str]
@@ -44,7 +44,7 @@ def extract_flags(arguments: list[str], options: Mapping[str, Any]) -> tuple[Cha
 
 
 class FlagSpelling:
-    """Parameters as flags, whose values are text: ``--top-k 5``. See `gentext.parameters.Spelling`."""
+    """Parameters as flags, whose values are text: ``--top-k 5``. See `gentext.requests.spelling.Spelling`."""
 
     def __init__(self, command_options: Collection[str] = ()) -> None:
         """``command_options`` are the command's own options, which a misspelt flag may stand for."""

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from gentext.bundle import Bundle
 from gentext.data.shipped import shipped_models
-from gentext.onnx_file import read_metadata
+from gentext.exported.bundle import Bundle
+from gentext.exported.onnx_file import read_metadata
 
 
 def models(

@@ -11,12 +11,12 @@ from typing import Annotated, Any
 
 import typer
 
-from gentext.chain import build_link
 from gentext.config import config_class, field_docs, per_run_fields
 from gentext.errors import GenError, PluginError, UnknownComponent, UsageError, nearest, reason
 from gentext.export.strategies.rules import NO_VALUES
 from gentext.manager import PluginRecord, host
 from gentext.registry import KINDS, Component
+from gentext.sampling.chain import build_link
 from gentext.strategy import Param, Strategy, mapping_problem
 
 #: Size of the vocabulary that a strategy is checked with.

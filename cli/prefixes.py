@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 from gentext.errors import PrimeError
-from gentext.reading import read_file
-from gentext.record_requests import Prefix
+from gentext.files.reading import read_file
+from gentext.records.record_requests import Prefix
 
 #: Bytes of a file of prefixes, at most.
 MAX_PREFIX_BYTES = 2**26

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from gentext.atomic import check_output
 from gentext.cli.links import FlagSpelling, describe_flags, extract_flags, split_names
 from gentext.cli.sample_texts import (
     describe_chain,
@@ -21,17 +20,20 @@ from gentext.cli.sample_texts import (
     redirect_output,
     watch_texts,
 )
-from gentext.completion import complete_filters, complete_models
 from gentext.config import merge, parse_setting
 from gentext.console import progress, say, warn
 from gentext.errors import UsageError
-from gentext.escapes import decode_escapes
+from gentext.files.atomic import check_output
+from gentext.files.escapes import decode_escapes
+from gentext.generation.texts import text_batches
 from gentext.interrupts import EndedByUser
-from gentext.library import open_text_model
+from gentext.library.loading import open_text_model
 from gentext.manager import host
+from gentext.requests.declaration import MAX_TEXTS
+from gentext.requests.options import check_options, writing_options
+from gentext.runs.completion import complete_filters, complete_models
+from gentext.runs.source import FILE_SAMPLER
 from gentext.settings import check_device, check_threads
-from gentext.source import FILE_SAMPLER
-from gentext.writing import MAX_TEXTS, WritingOptions, check_options
 
 
 class SampleCommand(TyperCommand):
@@ -159,13 +161,13 @@ def sample(
     spelling = ctx.meta["spelling"]
     _check_length(length, count, output)
     separation = parse_separator(separator, as_json)
-    options = WritingOptions(
-        count_per_prime=count,
+    options = writing_options(
+        count=count,
         length=500 if length is None else length or None,
         seed=seed,
         stop=[decode_escapes(text) for text in stop or ()],
         unknown=unknown,
-        links=split_names(chain),
+        chain=split_names(chain),
         parameters=ctx.meta["flags"],
         match=match,
         json_schema=json_schema,
@@ -199,7 +201,7 @@ def sample(
         )
     if output is not None:
         check_output(output)
-    check_options(options._replace(count_per_prime=min(count, MAX_TEXTS)), spelling)
+    check_options(options | {"count": min(count, MAX_TEXTS)}, spelling)
     check_device(device)
     check_threads(threads)
     prime_text = read_prime(prime, prime_file)
@@ -215,7 +217,7 @@ def sample(
 
         command = RecordCommand(
             model=model,
-            options=options._replace(length=length),
+            options=options | {"length": length},
             prime=prime_text,
             filter_options=filter_options,
             separator=separator,
@@ -247,14 +249,14 @@ def sample(
     try:
         with (
             redirect_output(output, raw),
-            progress("writing", (options.length or 0) * count or None, "characters") as bar,
+            progress("writing", (options["length"] or 0) * count or None, "characters") as bar,
         ):
             if as_json:
                 masked_streams = print_json(watch_texts(writing, bar))
             elif count > 1 or no_stream:
                 masked_streams = print_texts(watch_texts(writing, bar), count, separation)
             else:
-                [batch] = writing.batches()
+                [batch] = text_batches(writing)
                 masked_streams = print_as_written(prime_text, batch, separation, bar)
     except KeyboardInterrupt:
         if length == 0:

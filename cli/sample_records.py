@@ -11,21 +11,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gentext.atomic import write_text
 from gentext.cli.prefixes import read_prefixes
 from gentext.cli.sample_resume import CommandWords
 from gentext.cli.sample_texts import describe_chain, option_name
+from gentext.components.filters import create_filters
 from gentext.console import progress, say, warn
 from gentext.errors import RunError, UsageError
-from gentext.escapes import decode_escapes
-from gentext.filters import create_filters
-from gentext.library import TextModel
-from gentext.parameters import Spelling
-from gentext.record_output import RecordFile, RecordFormat, settings_path
-from gentext.record_plan import WrittenRecord
-from gentext.record_requests import Prefix, RecordRequest, require_records
-from gentext.record_writing import RecordStream, describe_counts
-from gentext.writing import WritingOptions
+from gentext.files.atomic import write_text
+from gentext.files.escapes import decode_escapes
+from gentext.library.loading import TextModel
+from gentext.records.record_output import RecordFile, RecordFormat, settings_path
+from gentext.records.record_plan import WrittenRecord
+from gentext.records.record_requests import Prefix, RecordRequest, require_records
+from gentext.records.record_writing import RecordStream, describe_counts
+from gentext.requests.declaration import WritingOptions
+from gentext.requests.spelling import Spelling
 
 #: Seconds after which what is written is given out.
 FLUSH_SECONDS = 0.2
@@ -76,7 +76,7 @@ class RecordCommand:
             say(f"device: {self.model.device}")
         if show_chain:
             say(f"chain: {describe_chain(writing.chosen_chain)}")
-        if request.options.seed is None:
+        if request.options["seed"] is None:
             say(f"seed: {writing.seed}")
         fields = [field.strip() for field in (self.fields or "").split(",") if field.strip()]
         separator = None if self.separator is None else decode_escapes(self.separator)
@@ -101,7 +101,7 @@ class RecordCommand:
         used = [name for name, setting in beginnings.items() if setting]
         if len(used) > 1:
             raise UsageError(f"{used[0]} and {used[1]}: expected one of them")
-        if self.options.stop:
+        if self.options["stop"]:
             raise UsageError("--stop: records end where the model ends them; expected --match or --accept instead")
         if self.as_json and (self.format or self.fields or self.output):
             raise UsageError("--json: expected alone, with all of a record; --format jsonl --fields has what it names")
@@ -109,14 +109,14 @@ class RecordCommand:
             raise UsageError("--resume: records that were written --unordered have no place to go on from")
 
     def _to_request(self) -> RecordRequest:
-        seed = self.options.seed if self.settings is None else self.settings["seed"]
+        seed = self.options["seed"] if self.settings is None else self.settings["seed"]
         prefixes = [Prefix(self.prime)] if self.prefix_file is None else read_prefixes(self.prefix_file)
         return RecordRequest(
-            count=self.options.count_per_prime,
+            count=self.options["count"],
             prefixes=prefixes,
             fields=dict(map(_parse_field, self.field_values)),
-            options=self.options._replace(seed=seed, stop=()),
-            length=self.options.length,
+            options=self.options | {"seed": seed, "stop": ()},
+            length=self.options["length"],
             shard=_parse_shard(self.shard),
             ordered=not self.unordered,
             unique=self.unique,

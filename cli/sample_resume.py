@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gentext.errors import UsageError
-from gentext.record_output import read_settings
+from gentext.records.record_output import read_settings
 
 #: Options that change no record, which a command may have when it goes on with a file.
 FREE_OPTIONS = ("--slots", "--threads")

@@ -10,13 +10,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from gentext.atomic import open_output
 from gentext.console import Bar, raw_stdout, warn
 from gentext.errors import PrimeError, UsageError
-from gentext.escapes import decode_escapes
-from gentext.parameters import ChosenChain
-from gentext.reading import read_file, read_stream
-from gentext.writing import TextBatch, Writing, WrittenText
+from gentext.files.atomic import open_output
+from gentext.files.escapes import decode_escapes
+from gentext.files.reading import read_file, read_stream
+from gentext.generation.texts import TextBatch, all_texts
+from gentext.generation.writing import Writing, WrittenText
+from gentext.requests.parameters import ChosenChain
 
 #: Bytes of a prime, at most: several novels.
 MAX_PRIME_BYTES = 2**22
@@ -75,7 +76,7 @@ def read_prime(prime: str | None, prime_file: str | None) -> str:
 
 @contextlib.contextmanager
 def redirect_output(path: Path | None, raw: bool) -> Iterator[None]:
-    """Have all that is printed go into a file, see `gentext.atomic.open_output`; None for standard output.
+    """Have all that is printed go into a file, see `gentext.files.atomic.open_output`; None for standard output.
 
     ``raw``: a terminal gets control characters as they are.
     """
@@ -92,8 +93,8 @@ def redirect_output(path: Path | None, raw: bool) -> Iterator[None]:
 
 def watch_texts(writing: Writing, bar: Bar) -> Iterator[WrittenText]:
     """Write the texts, and show how far they are; if they go to a terminal, only until the first one does."""
-    length, count = writing.options.length, writing.options.count_per_prime
-    for number, written in enumerate(writing.texts(bar), 1):
+    length, count = writing.options["length"], writing.options["count"]
+    for number, written in enumerate(all_texts(writing, bar), 1):
         if sys.stdout.isatty():
             bar.close()
         if length is not None and bar.total is not None:

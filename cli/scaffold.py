@@ -17,11 +17,11 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import NamedTuple
 
-from gentext.atomic import write_text
 from gentext.errors import UsageError, nearest
+from gentext.files.atomic import write_text
+from gentext.files.versions import installed_version
 from gentext.manager import host
 from gentext.registry import Registry
-from gentext.versions import installed_version
 
 
 class _Kind(NamedTuple):

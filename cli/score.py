@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from gentext.cli.links import FlagSpelling
-from gentext.completion import complete_models
-from gentext.library import TextModel, open_text_model
+from gentext.library.loading import TextModel, open_text_model
+from gentext.runs.completion import complete_models
 from gentext.settings import check_device, check_threads
 
 
@@ -36,8 +36,8 @@ def score(
 
     Records of any number are scored in a fixed amount of memory.
     """
-    from gentext.score_tables import check_output, make_writer, open_output
-    from gentext.scoring import ScoreOptions, Scoring
+    from gentext.scoring.score_files import ScoreOptions, Scoring
+    from gentext.scoring.score_tables import check_output, make_writer, open_output
 
     check_output(output, table_format)
     check_device(device)

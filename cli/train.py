@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from gentext.completion import complete_corpora, complete_presets, complete_runs
-from gentext.pipeline import DEFAULT_CORPUS
 from gentext.plugins.trainers.commands import train_and_report
-from gentext.record_options import LAYOUTS, collect_options
-from gentext.resolve import DEFAULT_PRESET, TrainOptions, collect_flags, preset_names
-from gentext.training import initial_weights_loader
+from gentext.runs.completion import complete_corpora, complete_presets, complete_runs
+from gentext.runs.record_options import LAYOUTS, collect_options
+from gentext.runs.resolve import DEFAULT_PRESET, TrainOptions, collect_flags, preset_names
+from gentext.training.pipeline import DEFAULT_CORPUS
+from gentext.training.train import initial_weights_loader
 
 
 def train(

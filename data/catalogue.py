@@ -20,8 +20,8 @@ from typing import IO
 from gentext.console import Bar, progress, say
 from gentext.data.decoding import files_below, join_files, read_blocks
 from gentext.errors import CorpusError, reason
-from gentext.folders import environment_folder
-from gentext.temporary import TEMPORARY_FOLDER, locked_folder, remove_abandoned
+from gentext.files.folders import environment_folder
+from gentext.files.temporary import TEMPORARY_FOLDER, locked_folder, remove_abandoned
 
 
 @dataclasses.dataclass(frozen=True)

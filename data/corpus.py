@@ -31,7 +31,7 @@ from gentext.data.decoding import (
     unix_lines,
 )
 from gentext.errors import CorpusError, nearest
-from gentext.file_names import readable_name
+from gentext.files.file_names import readable_name
 
 #: Names of files that are never text. In a folder they are skipped by name: some have no NUL byte near their beginning.
 _BINARY_SUFFIX = re.compile(

@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 
 from gentext.console import say
 from gentext.errors import CorpusError, RunError
-from gentext.folders import environment_folder
+from gentext.files.folders import environment_folder
 from gentext.interfaces import Ids
-from gentext.removal import find_gentext_files
 from gentext.run import atomic_write
+from gentext.runs.removal import find_gentext_files
 
 #: Version of the file. It is a part of the key, so a file of another version is never read.
 FORMAT_VERSION = 1

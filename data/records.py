@@ -14,7 +14,7 @@ from typing import Any
 
 from gentext.console import warn
 from gentext.errors import CorpusError, nearest
-from gentext.record_options import RecordOptions
+from gentext.runs.record_options import RecordOptions
 
 #: Lines that are counted as broken before the first of them is shown.
 SHOWN_BROKEN = 3

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gentext.interfaces import Model
+    from gentext.values import Model
 
 __all__ = ["Budget", "Change", "TrainingFacts"]
 

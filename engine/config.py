@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 
 from gentext.errors import ConfigError, nearest
-from gentext.reading import MAX_DEPTH, check_data, read_file
+from gentext.files.reading import MAX_DEPTH, check_data, read_file
 
 __all__ = ["Fraction", "NoConfig", "NonNegative", "NonNegativeFloat", "Positive", "PositiveFloat", "per_run"]
 

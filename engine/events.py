@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from gentext.adjustments import Change, TrainingFacts
     from gentext.config import ConfigTable
-    from gentext.interfaces import FitResult, Measurement
     from gentext.run import Run
     from gentext.settings import Settings
+    from gentext.values import FitResult, Measurement
 
 __all__ = ["Hooks", "Progress", "SilentHooks"]
 

@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from gentext.adjustments import Change, TrainingFacts
     from gentext.config import ConfigTable
     from gentext.events import Progress
-    from gentext.interfaces import FitResult
     from gentext.registry import Register
     from gentext.run import Run
     from gentext.settings import Settings
+    from gentext.values import FitResult
 
 PROJECT = "gentext"
 #: The version of the hooks, and of the interfaces of what they register. It grows when a plugin needs something that

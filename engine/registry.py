@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 from gentext.errors import MissingExtra, PluginError, UnknownComponent, nearest, reason
-from gentext.versions import installed_version
+from gentext.files.versions import installed_version
 
 __all__ = ["Register"]
 

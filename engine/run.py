@@ -14,27 +14,27 @@ from typing import Any
 
 import msgspec
 
-from gentext.atomic import atomic_write, failed_write, write_bytes, write_text
-from gentext.boundary import RecordsMeta
 from gentext.config import CONVERSION_LOCK, ConfigTable, read_toml
 from gentext.errors import RunError
-from gentext.file_names import is_utf8, readable_name, restore_paths
-from gentext.folders import environment_folder
-from gentext.interfaces import Measurement
-from gentext.reading import parse_json, read_regular_file
-from gentext.temporary import temporary_file_target
+from gentext.exported.boundary import RecordsMeta
+from gentext.files.atomic import atomic_write, failed_write, write_bytes, write_text
+from gentext.files.file_names import is_utf8, readable_name, restore_paths
+from gentext.files.folders import environment_folder
+from gentext.files.reading import parse_json, read_regular_file
+from gentext.files.temporary import temporary_file_target
+from gentext.values import Measurement
 
 __all__ = ["Run", "append_line", "atomic_write", "open_run", "runs_folder", "write_bytes", "write_text"]
 
 CONFIG_FILE, TOKENIZER_FILE, METRICS_FILE = "config.toml", "tokenizer.json", "metrics.jsonl"
 SAMPLES_FILE, HELD_OUT_FILE, CURVES_FILE, EVENTS_FOLDER = "samples.txt", "held_out.txt", "curves.png", "tensorboard"
 VERDICT_FILE = "verdict.txt"
-#: What is held out of records, and the hashes of those to learn from, see `gentext.novelty`.
+#: What is held out of records, and the hashes of those to learn from, see `gentext.corpus.novelty`.
 HELD_OUT_RECORDS_FILE, HASHES_FILE = "held_out.jsonl", "training.hashes"
 #: What the model learns from, where a Python program had it in memory: a text, or records.
 CORPUS_FILE, CORPUS_RECORDS_FILE = "corpus.txt", "corpus.jsonl"
 MODEL_FILE, GENERATOR_FILE, UNROLLED_FILE = "model.onnx", "generator.onnx", "generator-unrolled.onnx"
-#: The lock file is empty, and stays there after training: only the lock on it counts, see `gentext.lock`.
+#: The lock file is empty, and stays there after training: only the lock on it counts, see `gentext.runs.lock`.
 LOCK_FILE, CHECKPOINTS_FOLDER = ".lock", "checkpoints"
 #: The files that lie in the run's folder itself.
 RUN_FILES = (

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import math
+import numbers
 import os
 from typing import Annotated, Literal, get_args
 
 import msgspec
 
-from gentext.cpu_quota import read_cpu_quota
 from gentext.errors import ConfigError, MissingExtra, UsageError
+from gentext.files.cpu_quota import read_cpu_quota
 
 __all__ = ["Settings", "budget_steps"]
 
@@ -89,10 +90,10 @@ def check_device(name: str) -> None:
         raise UsageError(f"device = {name!r}: expected auto, cpu or cuda")
 
 
-def check_threads(count: int, name: str = "threads") -> None:
+def check_threads(count: object, name: str = "threads") -> None:
     """Raise UsageError for an impossible number of threads; ``name`` is that of the option."""
-    if not 0 <= count <= MAX_THREADS:
-        raise UsageError(f"{name} = {count}: expected 1 to {MAX_THREADS}, or 0 for the fastest")
+    if not isinstance(count, numbers.Integral) or not 0 <= int(count) <= MAX_THREADS:
+        raise UsageError(f"{name} = {count!r}: expected 1 to {MAX_THREADS}, or 0 for the fastest")
 
 
 def cores() -> int:

@@ -13,11 +13,12 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from gentext.bundle import Bundle
-from gentext.draw import draw_tokens
-from gentext.handover import check_model_logits, check_nan
+from gentext.components.links import check_nan
+from gentext.components.samplers import check_model_logits
+from gentext.exported.bundle import Bundle
 from gentext.interfaces import Chunk, Finish, Request, TopSymbols
 from gentext.noise import DRAW
+from gentext.sampling.draw import draw_tokens
 
 __all__ = ["ModelState", "StepModel", "fresh_states", "generate_stepwise"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from gentext.bundle import Bundle
-from gentext.chain import Chain
 from gentext.errors import ExportDefect, FileFormatError, GenError, reason
+from gentext.exported.bundle import Bundle
 from gentext.manager import host
+from gentext.sampling.chain import Chain
 
 #: Characters of a cause, and of the names of links, at most, for the whole fits into the line of an error.
 MAX_CAUSE, MAX_LINKS = 120, 80

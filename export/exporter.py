@@ -6,14 +6,14 @@ from pathlib import Path
 
 import torch
 
-from gentext.atomic import atomic_write_all
-from gentext.bundle import METADATA_PREFIX
 from gentext.console import progress, warn
 from gentext.errors import ExportError, PluginError
 from gentext.export.building import build_generator
 from gentext.export.job import ExportJob, ExportOptions
 from gentext.export.network.model import export_model
-from gentext.onnx_file import read_metadata
+from gentext.exported.bundle import METADATA_PREFIX
+from gentext.exported.onnx_file import read_metadata
+from gentext.files.atomic import atomic_write_all
 from gentext.run import GENERATOR_FILE, MODEL_FILE, UNROLLED_FILE, Run
 
 #: Those of a run that is exported in the precision that its losses decide.
@@ -26,7 +26,7 @@ def export_run(run: Run, folder: Path, options: ExportOptions = DEFAULT_OPTIONS)
     Returns the lines to show to the user. Raises ExportError or PluginError where a file cannot be made or does
     not agree with PyTorch, RunError where the files cannot be written, and then leaves the files in the folder as they
     were. An export that is killed between two renames leaves files with different ids, which
-    `gentext.onnx_file.check_same_export` notices.
+    `gentext.exported.onnx_file.check_same_export` notices.
     """
     job = ExportJob.load(run, options)
     with torch.no_grad(), progress("exporting", 2) as bar:

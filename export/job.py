@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 import onnx
 
-from gentext.bundle import Bundle
-from gentext.chain import Chain, LinkArrays
 from gentext.console import progress
-from gentext.describe import chain_of, configured_chain, describe_model, load_run_tokenizer
+from gentext.corpus.held_out import held_out_path, read_held_out
+from gentext.describe import load_run_tokenizer
 from gentext.errors import ExportError, RunError, UsageError
 from gentext.export.generator.compiler import Compiler
 from gentext.export.network.step import count_weight_bytes, step_graph
@@ -29,12 +28,15 @@ from gentext.export.precision import (
     measure_loss,
 )
 from gentext.export.proto import serialize_model
-from gentext.held_out import held_out_path, read_held_out
+from gentext.exported.bundle import Bundle
 from gentext.interfaces import Model, Tokenizer
 from gentext.manager import host
 from gentext.plugins.pytorch.checkpoint import build_model, load_best_checkpoint
 from gentext.plugins.pytorch.device import choose_device
 from gentext.run import Run
+from gentext.runs.model_description import describe_model
+from gentext.sampling.chain import Chain, LinkArrays
+from gentext.sampling.configured_chain import chain_of, configured_chain
 from gentext.settings import Settings
 from gentext.token_corpus import TokenCorpus
 

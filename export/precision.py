@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gentext import bench
-from gentext.compiled import next_feeds, start_states
 from gentext.console import Bar
-from gentext.folders import temporary_folder
-from gentext.opening import open_exported
+from gentext.files.folders import temporary_folder
+from gentext.generation.model_calls import next_feeds, start_states
+from gentext.library import bench
 from gentext.plugins.samplers.session import GeneratorSession, open_file
 from gentext.run import GENERATOR_FILE
+from gentext.runs.opening import open_exported
 from gentext.token_corpus import TokenCorpus
 
 #: Of a generator: the precisions that are fast on a CPU, and those that are meant for a GPU.

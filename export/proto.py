@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from gentext.errors import ExportError, reason
-from gentext.onnx_file import CHECK_KEY, ZERO_DIGITS, write_check
+from gentext.exported.onnx_file import CHECK_KEY, ZERO_DIGITS, write_check
 
 #: Versions of the operators and of the file format that all exported files use.
 OPSET = 21
@@ -32,7 +32,7 @@ def check_graph(proto: onnx.ModelProto) -> None:
 
 
 def serialize_model(proto: onnx.ModelProto) -> bytes:
-    """Return the bytes of a file with a new check, see `gentext.onnx_file`."""
+    """Return the bytes of a file with a new check, see `gentext.exported.onnx_file`."""
     metadata = {entry.key: entry.value for entry in proto.metadata_props}
     onnx.helper.set_model_props(proto, metadata | {CHECK_KEY: ZERO_DIGITS})
     return write_check(proto.SerializeToString())

@@ -11,19 +11,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gentext.bundle import Bundle, StateMeta
-from gentext.chain import Chain, LinkArrays
-from gentext.compiled import GeneratorModel, generate_compiled
-from gentext.describe import builtin_strategies
 from gentext.errors import ExportError
 from gentext.export.defects import describe_defect
-from gentext.folders import temporary_folder
+from gentext.exported.bundle import Bundle, StateMeta
+from gentext.files.folders import temporary_folder
+from gentext.generation.compiled import generate_compiled
+from gentext.generation.model_calls import GeneratorModel
 from gentext.interfaces import Chunk, Model, Request
 from gentext.manager import host
 from gentext.plugins.samplers.cuda_generator import UnrolledGenerator
 from gentext.plugins.samplers.onnx import OnnxGenerator, OnnxSampler
 from gentext.plugins.samplers.session import open_model, open_unrolled
 from gentext.run import GENERATOR_FILE, UNROLLED_FILE
+from gentext.sampling.chain import Chain, LinkArrays
+from gentext.sampling.configured_chain import builtin_strategies
 from gentext.stepping import generate_stepwise
 
 #: Largest difference of a logit or a state that rounding explains, relative to values of about 1.

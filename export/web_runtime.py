@@ -15,11 +15,11 @@ import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from gentext.atomic import atomic_write_all
 from gentext.data.encoded import cache_folder
 from gentext.errors import ExportError
-from gentext.folders import temporary_folder
-from gentext.reading import read_regular_file
+from gentext.files.atomic import atomic_write_all
+from gentext.files.folders import temporary_folder
+from gentext.files.reading import read_regular_file
 
 PACKAGE, VERSION = "onnxruntime-web", "1.30.0"
 #: The names that the files have in the package's folder ``dist``.

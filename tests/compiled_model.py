@@ -11,20 +11,20 @@ import numpy as np
 import onnx
 import torch
 
-from gentext.bundle import Bundle
-from gentext.chain import Chain, build_chain
-from gentext.compiled import start_states
-from gentext.describe import describe
 from gentext.export.generator.compiler import Compiler
 from gentext.export.network.fp16 import to_fp16
 from gentext.export.network.int8 import to_int8
 from gentext.export.network.step import step_graph
 from gentext.export.proto import serialize_model
+from gentext.exported.bundle import Bundle
+from gentext.generation.model_calls import start_states
 from gentext.interfaces import Chunk, Request
 from gentext.manager import host
 from gentext.plugins.pytorch import build_model, load_best_checkpoint
 from gentext.plugins.samplers.onnx import OnnxGenerator, OnnxSampler
 from gentext.run import open_run
+from gentext.runs.model_description import describe
+from gentext.sampling.chain import Chain, build_chain
 
 EVERY_LINK = ("penalties", "top_k", "top_p", "min_p", "temperature")
 #: Ranges of parameters at which every link has an effect; each row gets its own.

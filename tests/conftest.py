@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from products import Products
 
 from gentext.cli.app import main
+from gentext.plugins.observers import curves, samples, tensorboard
 
 # Two processes run tests on two cores; threads of PyTorch would wait for each other, at full speed.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -26,6 +28,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A shell's background job ignores Ctrl-C, and so would everything that the tests start there.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+#: Characters of a sample where tests change nothing.
+SAMPLE_LENGTH = samples.SAMPLE_LENGTH
 #: Options under which a training run takes a fraction of a second.
 TINY = (
     *("--set", "model.hidden=8", "--set", "model.embedding=4"),
@@ -39,13 +43,21 @@ TINY = (
 #: Files that take longest. They begin first, so that no process waits for another at the end.
 LONGEST = (
     "test_docs",
+    "test_fuzz",
     "test_export",
     "test_export_matrix",
-    "test_sweep",
-    "test_imports",
-    "test_strangers",
     "test_ranks",
+    "test_strangers",
+    "test_sweep",
+    "test_page",
+    "test_initial_weights",
     "test_library",
+    "test_distill",
+    "test_interrupts",
+    "test_advice",
+    "test_serve_faults",
+    "test_web_browser",
+    "test_scaffold",
 )
 
 
@@ -80,6 +92,12 @@ class Gen(Protocol):
     """``gen("sample", path, "--length", 5)`` gives (exit status, stdout, stderr)."""
 
     def __call__(self, *arguments: object, stdin: bytes = b"") -> tuple[int, str, str]: ...
+
+
+class ExportTiny(Protocol):
+    """``export_tiny(links)`` gives the folder of an export; another ``key`` gives another export with these links."""
+
+    def __call__(self, links: str, *key: object) -> Path: ...
 
 
 def run_gen(*arguments: object, stdin: bytes = b"") -> tuple[int, str, str]:
@@ -118,6 +136,34 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick_observers() -> Iterator[None]:
+    """Have a training in this process draw an empty curves.png and write short samples, which took half of its time.
+
+    Processes that tests start draw real charts, and test_train.py looks at some.
+    """
+
+    def build_empty_chart(name: str, rows: list[dict[str, Any]]) -> Any:
+        from matplotlib.figure import Figure
+
+        return Figure(figsize=(1, 1))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(curves, "build_chart", build_empty_chart)
+        for observer in (samples, tensorboard):
+            patch.setattr(observer, "SAMPLE_LENGTH", 40)
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole_samples() -> Iterator[None]:
+    """Have this module's trainings write samples as long as those of other processes, with which they are compared."""
+    with pytest.MonkeyPatch.context() as patch:
+        for observer in (samples, tensorboard):
+            patch.setattr(observer, "SAMPLE_LENGTH", SAMPLE_LENGTH)
+        yield
+
+
 @pytest.fixture(scope="session")
 def gen() -> Gen:
     return run_gen
@@ -152,15 +198,26 @@ def tiny_options() -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="session")
-def tiny_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A text of 20,000 characters, in a file."""
-    path = tmp_path_factory.mktemp("text") / "tiny.txt"
-    path.write_text(make_text(20_000), encoding="utf-8")
-    return path
+def products(tmp_path_factory: pytest.TempPathFactory) -> Products:
+    """What is trained and exported once for all workers."""
+    session = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        session = session.parent
+    return Products(Path(os.environ.get("GENTEXT_TEST_PRODUCTS", session / "products")), tmp_path_factory)
+
+
+def write_tiny_text(folder: Path) -> None:
+    (folder / "tiny.txt").write_text(make_text(20_000), encoding="utf-8")
 
 
 @pytest.fixture(scope="session")
-def operators() -> Iterator[None]:
+def tiny_text(products: Products) -> Path:
+    """A text of 20,000 characters, in a file."""
+    return products.find(write_tiny_text) / "tiny.txt"
+
+
+@contextlib.contextmanager
+def operators_read_once() -> Iterator[None]:
     """Have PyTorch's exporter read the source of its thousand operators once, and not for each model."""
     with pytest.MonkeyPatch.context() as patch:
         with contextlib.suppress(ImportError, AttributeError):  # other versions read them elsewhere
@@ -172,26 +229,57 @@ def operators() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_text: Path, operators: None) -> Path:
-    """A finished, exported run of four steps. Read it; copy it before you change it."""
-    path = tmp_path_factory.mktemp("runs") / "tiny"
-    code, _, err = run_gen("train", tiny_text, "--run", path, *TINY, "--steps", 4)
-    assert code == 0, err
-    return path
+def operators(products: Products) -> Iterator[None]:
+    """Have PyTorch's exporter trace each model once: see traces.py."""
+    from traces import shared_trace
+
+    from gentext.export.network import model
+
+    with operators_read_once(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "_trace_module", shared_trace(model._trace_module, products))
+        yield
 
 
 @pytest.fixture(scope="session")
-def compiled_model(tmp_path_factory: pytest.TempPathFactory, tiny_text: Path, operators: None) -> Any:
+def tiny_run(products: Products, tiny_text: Path, operators: None) -> Path:
+    """A finished, exported run of four steps. Read it; copy it before you change it."""
+
+    def train(folder: Path) -> None:
+        code, _, err = run_gen("train", tiny_text, "--run", folder / "tiny", *TINY, "--steps", 4)
+        assert code == 0, err
+
+    return products.copy(train) / "tiny"
+
+
+@pytest.fixture(scope="session")
+def export_tiny(products: Products, tiny_run: Path) -> ExportTiny:
+    """Exports the tiny run with the links of a chain: ``export_tiny("top_k,temperature")`` gives the folder to read."""
+
+    def find(links: str, *key: object) -> Path:
+        def export(folder: Path) -> None:
+            code, _, err = run_gen("export", tiny_run, "--chain", links, "--output", folder)
+            assert code == 0, err
+
+        return products.find(export, links, *key)
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def compiled_model(products: Products, tiny_text: Path, operators: None) -> Any:
     """A small model with weights large enough to be lifted and quantised: see `compiled_model.CompiledModel`."""
     from compiled_model import build_compiled_model
 
-    folder = tmp_path_factory.mktemp("compiled_model")
     ngrams = ("model.ngram_length=4", "model.ngram_rows=64", "model.ngram_embedding=8")
     sizes = ("model.hidden=48", "model.embedding=16", *ngrams)
     sizes += ("batcher.batch=4", "batcher.length=16")
     options = [word for size in (*sizes, "run.threads=1") for word in ("--set", size)]
-    code, _, err = run_gen("train", tiny_text, "--run", folder / "run", *options, "--steps", 30, "--no-export")
-    assert code == 0, err
+
+    def train(folder: Path) -> None:
+        code, _, err = run_gen("train", tiny_text, "--run", folder / "run", *options, "--steps", 30, "--no-export")
+        assert code == 0, err
+
+    folder = products.copy(train)
     return build_compiled_model(folder, folder / "run")
 
 
@@ -204,15 +292,22 @@ def train_records(folder: Path, records: list[str], steps: int, *options: object
     return folder / "run"
 
 
-@pytest.fixture(scope="session")
-def tiny_records_run(tmp_path_factory: pytest.TempPathFactory, operators: None) -> Path:
-    """A finished, exported run of records, lines of the text of `make_text`. Read it; copy it before you change it."""
+def train_tiny_records(folder: Path) -> None:
     # With n-grams it would soon be sure where a record ends; so some are long, and may end at several places.
-    no_ngrams = ("--set", "model.ngram_length=0")
-    return train_records(tmp_path_factory.mktemp("records"), make_text(20_000).split("\n"), 60, *no_ngrams)
+    train_records(folder, make_text(20_000).split("\n"), 60, "--set", "model.ngram_length=0")
 
 
 @pytest.fixture(scope="session")
-def eager_records_run(tmp_path_factory: pytest.TempPathFactory, operators: None) -> Path:
+def tiny_records_run(products: Products, operators: None) -> Path:
+    """A finished, exported run of records, lines of the text of `make_text`. Read it; copy it before you change it."""
+    return products.copy(train_tiny_records) / "run"
+
+
+def train_eager_records(folder: Path) -> None:
+    train_records(folder, [a + b for a in "ab" for b in "ab"] * 30, 1)
+
+
+@pytest.fixture(scope="session")
+def eager_records_run(products: Products, operators: None) -> Path:
     """A run of records whose model has learned next to nothing, so that it would end every third record at once."""
-    return train_records(tmp_path_factory.mktemp("eager"), [a + b for a in "ab" for b in "ab"] * 30, 1)
+    return products.copy(train_eager_records) / "run"

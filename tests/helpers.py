@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gentext.registry import Component, Distribution
-from gentext.resolve import ConfiguredComponent
+from gentext.runs.resolve import ConfiguredComponent
 
 #: ``gen``, listening to Ctrl-C even where the tests run in a shell's background, which is deaf to it.
 GEN = """

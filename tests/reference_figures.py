@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gentext.chain import Chain, LinkArrays, LinkArraysDict, build_chain
 from gentext.manager import host
+from gentext.sampling.chain import Chain, LinkArrays, LinkArraysDict, build_chain
 
 Floats = NDArray[np.float32]
 #: Number of symbols, where a test does not choose another.

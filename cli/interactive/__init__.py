@@ -10,11 +10,11 @@ import sys
 
 from gentext.cli.interactive.commands import Commands, SettingSpelling
 from gentext.errors import MissingExtra, UsageError
-from gentext.library import TextModel
+from gentext.generation.slots import Slots
+from gentext.library.loading import TextModel
 from gentext.plugins.samplers.onnx import OnnxGenerator
-from gentext.slots import Slots
-from gentext.text_tree import TextTree
-from gentext.writing import WritingOptions
+from gentext.requests.declaration import WritingOptions
+from gentext.sessions.text_tree import TextTree
 
 #: Seconds of the model's work between two pieces of text.
 PIECE_SECONDS = 0.05

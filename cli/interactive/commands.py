@@ -6,14 +6,14 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from gentext.atomic import write_text
 from gentext.cli.links import FlagSpelling
 from gentext.errors import UsageError, nearest
-from gentext.escapes import decode_escapes
-from gentext.library import TextModel
-from gentext.styles import STYLES
-from gentext.text_tree import TextTree
-from gentext.writing import UNKNOWN_POLICIES
+from gentext.files.atomic import write_text
+from gentext.files.escapes import decode_escapes
+from gentext.library.loading import TextModel
+from gentext.requests.options import UNKNOWN_POLICIES
+from gentext.requests.styles import STYLES
+from gentext.sessions.text_tree import TextTree
 
 #: Remarks on how a text has ended.
 FINISH_REMARKS: Mapping[str, str] = {
@@ -59,19 +59,20 @@ class Commands:
         options = self.tree.options
         settings = [
             Setting("seed", str(self.tree.seed), "the same seed gives the same text"),
-            Setting("length", str(options.length or 0), "characters that Tab adds; 0: without end"),
-            Setting("style", options.style or "", f"{', '.join(STYLES)}; none: the file's own"),
+            Setting("length", str(options["length"] or 0), "characters that Tab adds; 0: without end"),
+            Setting("style", options["style"] or "", f"{', '.join(STYLES)}; none: the file's own"),
             Setting(
-                "stop", " ".join(map(_escape, options.stop)), "end behind this text, such as \\n\\n; none: nowhere"
+                "stop", " ".join(map(_escape, options["stop"])), "end behind this text, such as \\n\\n; none: nowhere"
             ),
         ]
         meaning = f"unknown characters of typed text: {', '.join(UNKNOWN_POLICIES)}"
-        settings.append(Setting("unknown", options.unknown, meaning))
+        settings.append(Setting("unknown", options["unknown"], meaning))
+        parameters = options["parameters"]
         for link in self.model.bundle.chain:
             for name, param in link.params.items():
                 if param.is_option:
                     spelled = name.replace("_", "-")
-                    text = str(options.parameters.get(spelled, options.parameters.get(name, f"{param.default:g}")))
+                    text = str(parameters.get(spelled, parameters.get(name, f"{param.default:g}")))
                     settings.append(Setting(spelled, text, param.help))
         return settings
 
@@ -80,10 +81,10 @@ class Commands:
         options = self.tree.options
         changed: Mapping[str, object] = {
             "seed": self.tree.seed,
-            "length": options.length or 0,
-            **({"style": options.style} if options.style else {}),
-            **({"stop": " ".join(map(_escape, options.stop))} if options.stop else {}),
-            **options.parameters,
+            "length": options["length"] or 0,
+            **({"style": options["style"]} if options["style"] else {}),
+            **({"stop": " ".join(map(_escape, options["stop"]))} if options["stop"] else {}),
+            **options["parameters"],
         }
         return "  ".join(f"{name} {setting}" for name, setting in changed.items())
 
@@ -121,20 +122,20 @@ class Commands:
             if name == "seed":
                 self.tree.choose_seed(int(argument))
                 return
-            options = options._replace(length=int(argument) or None)
+            options = options | {"length": int(argument) or None}
         elif name == "style":
-            options = options._replace(style=None if argument in ("", "none") else argument)
+            options = options | {"style": None if argument in ("", "none") else argument}
         elif name == "unknown":
-            options = options._replace(unknown=argument)
+            options = options | {"unknown": argument}
         elif name == "stop":
-            options = options._replace(stop=[] if argument in ("", "none") else [decode_escapes(argument)])
+            options = options | {"stop": [] if argument in ("", "none") else [decode_escapes(argument)]}
         elif not argument:
             names = ", ".join(setting.name for setting in self.settings())
             raise UsageError(f"{name or 'nothing'}: expected a setting and its value, such as temperature 0.7; {names}")
         else:
             same_parameter = {name, name.replace("-", "_")}
-            parameters = {key: text for key, text in options.parameters.items() if key not in same_parameter}
-            options = options._replace(parameters=parameters | {name: argument})
+            parameters = {key: text for key, text in options["parameters"].items() if key not in same_parameter}
+            options = options | {"parameters": parameters | {name: argument}}
         self.tree.change_options(options)
 
 

@@ -12,7 +12,7 @@ from types import FrameType
 from gentext.cli.interactive.commands import FINISH_REMARKS, Commands
 from gentext.console import report_error, say
 from gentext.errors import GenError, text_of
-from gentext.escapes import decode_escapes
+from gentext.files.escapes import decode_escapes
 
 HELP = """\
 TEXT           add this to the text, and let the model go on; \\n is a line end

@@ -9,7 +9,7 @@ import numpy as np
 from prompt_toolkit.document import Document
 from prompt_toolkit.formatted_text import StyleAndTextTuples
 
-from gentext.text_tree import TextTree
+from gentext.sessions.text_tree import TextTree
 
 #: Nats of surprise from which a character has a colour: probabilities below 0.37, 0.1 and 0.02.
 LEVELS = (1.0, 2.3, 4.0)

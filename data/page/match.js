@@ -150,7 +150,7 @@ function keepLive({ next, final }, distances) {
   };
 }
 
-/** Return the tables of the link by name, as `gentext.match_tables.link_tables` describes them. */
+/** Return the tables of the link by name, as `gentext.matching.match_tables.link_tables` describes them. */
 function makeTables({ next, final, distances }, characters, boundary) {
   const width = characters.length;
   const size = 2 ** Math.ceil(Math.log2(FIRST_STATE + next.length));

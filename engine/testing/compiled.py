@@ -11,11 +11,11 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from gentext.chain import Chain, Link
 from gentext.console import say
-from gentext.draw import draw_tokens
 from gentext.errors import reason
 from gentext.export.strategies.check import link_graph
+from gentext.sampling.chain import Chain, Link
+from gentext.sampling.draw import draw_tokens
 from gentext.testing.rules import report_broken_rules, require
 
 #: A vocabulary as large as those of subword tokenizers, and the smallest that there can be; the positions of each.

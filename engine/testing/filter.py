@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gentext.components.filters import CheckedFilter
 from gentext.config import config_class
-from gentext.filters import CheckedFilter
 from gentext.interfaces import Filter
 from gentext.testing.rules import create, name_of, report_broken_rules, require
 

@@ -12,8 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gentext import describe
-from gentext.bundle import Bundle, StateMeta, TokenizerMeta
 from gentext.capabilities import (
     SupportsHiddenMatrices,
     SupportsLogitScale,
@@ -25,7 +23,9 @@ from gentext.config import config_class
 from gentext.errors import ExportError
 from gentext.export.network.model import SCAN, export_model
 from gentext.export.network.step import step_graph
+from gentext.exported.bundle import Bundle, StateMeta, TokenizerMeta
 from gentext.interfaces import Model
+from gentext.runs import model_description
 from gentext.testing.rules import create, name_of, report_broken_rules, require
 
 #: Called as ``target(config, vocab_size)``.
@@ -50,7 +50,7 @@ def check_model(cls: ModelFactory, config: Any = None, vocab_size: int = 13, see
         model = create(cls, config, vocab_size)
         require(isinstance(model, nn.Module), f"{name}: is no torch.nn.Module, but {type(model).__name__}")
         with report_broken_rules():
-            describe.check_model(name, model)
+            model_description.check_model(name, model)
         tokens = torch.randint(0, vocab_size, (ROWS, POSITIONS))
         _check_optional_methods(name, model, vocab_size)
         model.eval()

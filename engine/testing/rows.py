@@ -7,13 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gentext.bundle import Bundle
-from gentext.chain import Chain, Link
-from gentext.describe import chain_of
-from gentext.generate import make_tables
-from gentext.handover import checked_chunks
+from gentext.components.samplers import checked_chunks
+from gentext.exported.bundle import Bundle
 from gentext.interfaces import Chunk, Ids, OpenSampler, Request
 from gentext.manager import host
+from gentext.sampling.chain import Chain, Link
+from gentext.sampling.configured_chain import chain_of, make_tables
 from gentext.strategy import Param, State, Strategy
 from gentext.testing.rules import report_broken_rules, require
 

@@ -85,7 +85,7 @@ def train_small_run(folder: Path, records: str | None = None) -> Path:
 
     ``records`` is that of `gentext.train`: None, or ``lines`` for a model of records.
     """
-    from gentext.training import train
+    from gentext.training.train import train
 
     text = folder / "text.txt"
     text.write_text(textwrap.fill(make_text(), 40) + "é", encoding="utf-8")

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from gentext import handover
-from gentext.bundle import Bundle
+from gentext.components import samplers
 from gentext.config import config_class
 from gentext.errors import ConfigError, GenError, MissingExtra, reason
+from gentext.exported.bundle import Bundle
 from gentext.interfaces import Chunk, DeclaresSources, Sampler, SourceKind
 from gentext.stop import StopAutomaton
 from gentext.testing.rows import NEW_TOKENS, OpenedSampler, Row
@@ -70,7 +70,7 @@ def _small_run(records: str | None = None) -> Path:
 def _open(name: str, sampler: Sampler, source: Path, seed: int) -> OpenedSampler:
     try:
         with report_broken_rules():
-            opened = handover.check_opened(name, sampler.open(source, "cpu"))
+            opened = samplers.check_opened(name, sampler.open(source, "cpu"))
     except GenError as error:
         raise AssertionError(f"{name}: cannot open {source} ({reason(error)})") from error
     is_line = isinstance(opened.device, str) and bool(opened.device.strip()) and "\n" not in opened.device
@@ -171,7 +171,7 @@ def _check_interleaved(opened: OpenedSampler, alone: list[Row]) -> None:
 
 def _check_closed(opened: OpenedSampler, alone: list[Row]) -> None:
     """An iterator without an end may be closed early, and the next request begins anew."""
-    chunks = handover.checked_chunks(opened.sampler, opened.request([1], max_tokens=None))
+    chunks = samplers.checked_chunks(opened.sampler, opened.request([1], max_tokens=None))
     with report_broken_rules():
         next(chunks)
     chunks.close()

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gentext.chain import Chain, Link
+from gentext.components.links import check_nan, neutral_table
 from gentext.config import config_class
-from gentext.draw import draw_tokens
 from gentext.errors import PluginError, PrimeError, reason
-from gentext.handover import check_nan, neutral_table
+from gentext.sampling.chain import Chain, Link
+from gentext.sampling.draw import draw_tokens
 from gentext.strategy import Param, Strategy, declaration_problem
 
 #: Rows of the batches that a strategy is checked with, and positions of each.

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gentext import handover
+from gentext.components import tokenizers
 from gentext.config import config_class
 from gentext.errors import PrimeError
 from gentext.interfaces import Ids, Tokenizer, TokenizerClass
@@ -42,7 +42,7 @@ def check_tokenizer(cls: TokenizerClass, config: Any = None, pieces: list[str] |
     tokenizer = cls.build(pieces, config)
     require(tokenizer is not None, f"{name}: build returned None, expected a tokenizer")
     with report_broken_rules():
-        handover.check_tokenizer(name, tokenizer)
+        tokenizers.check_tokenizer(name, tokenizer)
     texts = ["", *pieces, "".join(pieces), *UNSEEN_TEXTS]
     _check_training_text(name, tokenizer, pieces)
     _check_texts(name, tokenizer, texts)
@@ -58,7 +58,7 @@ def _encode(name: str, tokenizer: Tokenizer, text: str) -> Ids | None:
     except PrimeError:
         return None
     with report_broken_rules():
-        return handover.check_ids(name, ids, tokenizer.vocab_size)
+        return tokenizers.check_ids(name, ids, tokenizer.vocab_size)
 
 
 def _decode(tokenizer: Tokenizer, ids: Ids) -> bytes:
@@ -131,7 +131,7 @@ def _check_saved(name: str, cls: TokenizerClass, tokenizer: Tokenizer, texts: li
     state = json.loads(json.dumps(tokenizer.state(), ensure_ascii=False))
     restored = cls.from_state(state)
     with report_broken_rules():
-        symbols, restored_symbols = (handover.read_symbols(name, each) for each in (tokenizer, restored))
+        symbols, restored_symbols = (tokenizers.read_symbols(name, each) for each in (tokenizer, restored))
     require(
         len(symbols) == len(restored_symbols),
         f"{name}: from_state(state()) has {len(restored_symbols)} symbols, expected {len(symbols)}",

@@ -18,9 +18,6 @@ import spox.opset.ai.onnx.v21 as op
 from onnx import helper, numpy_helper
 from spox import Tensor, Var
 
-from gentext.bundle import Bundle, StateMeta
-from gentext.chain import Chain, Link, LinkArrays
-from gentext.describe import describe_links
 from gentext.export.generator.loop import build_loop
 from gentext.export.generator.loop_kinds import find_loop_kinds
 from gentext.export.generator.outputs import (
@@ -41,7 +38,10 @@ from gentext.export.strategies.call import call_strategy
 from gentext.export.strategies.indexing import int_vector, select
 from gentext.export.strategies.namespace import xp
 from gentext.export.strategies.traced import Traced
-from gentext.signature import TOP_COUNT, Signature, signature
+from gentext.exported.bundle import Bundle, StateMeta
+from gentext.exported.signature import TOP_COUNT, Signature, flat_arrays, signature
+from gentext.sampling.chain import Chain, Link, LinkArrays
+from gentext.sampling.configured_chain import describe_links
 from gentext.strategy import Param, Table
 
 
@@ -148,9 +148,7 @@ class Compiler:
         shapes = {port.name: port.shape for port in ports.outputs}
         for value_info in proto.graph.output:
             declare_shape(value_info, [positions if size == "K" else size for size in shapes[value_info.name]])
-        table_defaults = {
-            f"{link}.{name}": array for link, arrays in self._tables.items() for name, array in arrays.items()
-        }
+        table_defaults = flat_arrays(self._tables)
         for port in ports.inputs:
             if port.default is not None:
                 array = np.asarray(table_defaults.get(port.name, port.default), port.dtype)

@@ -8,11 +8,11 @@ import numpy as np
 import spox.opset.ai.onnx.v21 as op
 from spox import Var
 
-from gentext.chain import DEFAULT_CHAIN, Chain, Link, LinkArrays
 from gentext.export.generator.outputs import NamedVars
 from gentext.export.generator.position import LoopInvariants, ParamFacts
 from gentext.export.strategies.facts import Facts
 from gentext.export.strategies.indexing import int_vector
+from gentext.sampling.chain import DEFAULT_CHAIN, Chain, Link, LinkArrays
 
 #: A loop of the usual links alone is worth the time to open it where it leaves out so many others.
 MIN_LINKS_LEFT_OUT = 4

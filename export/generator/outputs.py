@@ -15,7 +15,7 @@ from gentext.export.generator.loop import build_loop, select_tree
 from gentext.export.generator.position import PositionOutput
 from gentext.export.generator.tree import flatten, unflatten
 from gentext.export.strategies.indexing import int_vector
-from gentext.signature import FINISH_BY_CODE
+from gentext.exported.signature import FINISH_BY_CODE
 
 #: Variables by the name of their input or output.
 NamedVars = dict[str, Var]

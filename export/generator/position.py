@@ -12,8 +12,6 @@ import spox
 import spox.opset.ai.onnx.v21 as op
 from spox import Var
 
-from gentext.bundle import Bundle
-from gentext.chain import Chain, Link
 from gentext.export.generator.states import split_graph
 from gentext.export.network.step import lift_weights
 from gentext.export.strategies.call import call_strategy
@@ -21,8 +19,10 @@ from gentext.export.strategies.facts import NO_FACTS, Facts
 from gentext.export.strategies.indexing import int_vector
 from gentext.export.strategies.namespace import xp
 from gentext.export.strategies.traced import Traced
+from gentext.exported.bundle import Bundle
+from gentext.exported.signature import Signature
 from gentext.noise import DRAW
-from gentext.signature import Signature
+from gentext.sampling.chain import Chain, Link
 
 #: The largest uniform number of gentext; a larger one, which a foreign caller may feed, could draw a masked symbol.
 LARGEST_UNIFORM = np.float32(1 - 2.0**-24)
@@ -242,7 +242,7 @@ def _run_if_active(
 
 
 def build_draw(logits: Var, u: Var) -> tuple[Var, Var]:
-    """Build `gentext.draw.draw_tokens`, node for node, for uniform numbers float64 [N, 1] below 1.
+    """Build `gentext.sampling.draw.draw_tokens`, node for node, for uniform numbers float64 [N, 1] below 1.
 
     Returns tokens [N] and the largest logit of each row [N, 1]. With such a number one of the running sums is
     greater than its share of the total, and the first one that is belongs to a symbol with a positive weight. So

@@ -16,9 +16,9 @@ import spox.opset.ai.onnx.v21 as op
 from onnx import helper
 from spox import Var
 
-from gentext.bundle import Bundle, StateMeta
 from gentext.export.proto import copy_model, find_value_info, initializer_array, int_attribute
 from gentext.export.strategies.indexing import int_vector
+from gentext.exported.bundle import Bundle, StateMeta
 
 
 @dataclasses.dataclass(frozen=True)

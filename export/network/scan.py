@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from gentext.bundle import Bundle
 from gentext.export.proto import find_value_info
+from gentext.exported.bundle import Bundle
 
 
 def scan_over_time(step: onnx.ModelProto, bundle: Bundle) -> onnx.ModelProto:

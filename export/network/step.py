@@ -9,10 +9,10 @@ import onnxscript.optimizer
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from gentext.bundle import Bundle
 from gentext.errors import ExportError, reason
 from gentext.export.network.model import remove_annotations, trace_step
 from gentext.export.proto import check_graph, copy_model, replace_initializers
+from gentext.exported.bundle import Bundle
 from gentext.interfaces import Model
 
 #: Elements from which a constant counts as a weight.

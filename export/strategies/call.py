@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gentext.chain import Link
 from gentext.errors import PluginError, reason
 from gentext.export.strategies.rules import RuleBroken
 from gentext.export.strategies.traced import Traced
+from gentext.sampling.chain import Link
 from gentext.strategy import Strategy
 
 

@@ -11,11 +11,11 @@ import spox
 import spox.opset.ai.onnx.v21 as op
 from spox import Tensor, Var
 
-from gentext.chain import Link
 from gentext.export.proto import IR_VERSION
 from gentext.export.strategies.call import call_strategy
 from gentext.export.strategies.namespace import xp
 from gentext.export.strategies.traced import Traced
+from gentext.sampling.chain import Link
 
 
 class _TracedLink(NamedTuple):

@@ -9,12 +9,12 @@ import msgspec
 import numpy as np
 
 from gentext.config import Positive
+from gentext.corpus.taught_corpus import TaughtCorpus, require_teacher
 from gentext.errors import ConfigError
 from gentext.interfaces import World
 from gentext.plugins.batchers.records import RecordBatcher, RecordsConfig
 from gentext.plugins.batchers.stream import StreamBatcher, StreamConfig, check_shares
 from gentext.plugins.distill.written import Batch, WrittenRecords, WrittenTexts
-from gentext.taught_corpus import TaughtCorpus, require_teacher
 from gentext.token_corpus import TokenCorpus
 
 

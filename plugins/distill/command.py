@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from gentext.completion import complete_presets, complete_runs
 from gentext.errors import UsageError
 from gentext.plugins.trainers.commands import train_and_report
-from gentext.resolve import DEFAULT_PRESET, TrainOptions, collect_flags, preset_names
-from gentext.training import initial_weights_loader, student_settings
+from gentext.runs.completion import complete_presets, complete_runs
+from gentext.runs.resolve import DEFAULT_PRESET, TrainOptions, collect_flags, preset_names
+from gentext.training.train import initial_weights_loader, student_settings
 
 
 def distill(

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gentext.console import warn
+from gentext.corpus.taught_corpus import require_teacher
 from gentext.events import Hooks
 from gentext.interfaces import Batcher, FitResult, Model, Speed, TrainingPlan
 from gentext.plugins.distill.batcher import WrittenBatcher
@@ -29,7 +30,6 @@ from gentext.plugins.trainers.learner import Learner
 from gentext.plugins.trainers.options import BPTTConfig
 from gentext.run import Run
 from gentext.settings import Settings
-from gentext.taught_corpus import require_teacher
 from gentext.token_corpus import TokenCorpus
 
 #: How the names of the teacher's state in a checkpoint begin.

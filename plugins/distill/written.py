@@ -9,9 +9,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from gentext.corpus.teacher import Teacher, lesson_seed
 from gentext.errors import ConfigError
 from gentext.plugins.batchers.records import POOL_BATCHES
-from gentext.teacher import Teacher, lesson_seed
 
 #: Texts that a teacher writes side by side: with fewer it writes more slowly.
 BLOCK_TEXTS = 64

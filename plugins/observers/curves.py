@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gentext.console import warn
 from gentext.errors import RunError
 from gentext.events import Progress
-from gentext.file_names import readable_name
+from gentext.files.file_names import readable_name
 from gentext.hookspecs import hookimpl
 from gentext.interfaces import FitResult
 from gentext.interrupts import Interrupts

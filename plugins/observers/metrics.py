@@ -9,8 +9,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from gentext.atomic import failed_write
 from gentext.events import Progress
+from gentext.files.atomic import failed_write
 from gentext.hookspecs import hookimpl
 from gentext.interfaces import FitResult
 from gentext.run import METRICS_FILE, Run, append_line, write_text

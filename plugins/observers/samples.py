@@ -7,8 +7,8 @@ import re
 from gentext.console import say
 from gentext.errors import RunError
 from gentext.events import Progress
+from gentext.files.reading import read_regular_file
 from gentext.hookspecs import hookimpl
-from gentext.reading import read_regular_file
 from gentext.run import SAMPLES_FILE, Run, append_line, write_text
 from gentext.settings import Settings
 

@@ -14,13 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gentext.atomic import failed_write
 from gentext.events import Progress
+from gentext.files.atomic import failed_write
 from gentext.hookspecs import hookimpl
 from gentext.plugins.observers.metrics import LOG_EVERY
 from gentext.plugins.observers.samples import SAMPLE_LENGTH
-from gentext.removal import EVENT_FILE_NAME, find_gentext_files
 from gentext.run import EVENTS_FOLDER, Run
+from gentext.runs.removal import EVENT_FILE_NAME, find_gentext_files
 from gentext.settings import Settings
 
 #: Name of an event file, with the step at which it begins: TensorBoard reads the files in the order of their names.

@@ -15,7 +15,6 @@ import math
 from collections.abc import Collection
 
 from gentext.adjustments import Budget, Change, TrainingFacts
-from gentext.advice import MAX_RATIO
 from gentext.capabilities import SupportsHiddenMatrices, SupportsLogitScale
 from gentext.config import ConfigTable
 from gentext.plugins.models.lstm_size import lstm_parameters, ngram_parameters
@@ -25,6 +24,7 @@ from gentext.plugins.presets.dropout import (
     is_short_text,
     ngram_dropout_for_passes,
 )
+from gentext.training.advice import MAX_RATIO
 
 #: Smallest number of units to which a layer is reduced.
 MIN_HIDDEN = 64

@@ -25,19 +25,19 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from gentext.atomic import sync_folder, write_bytes
 from gentext.capabilities import SupportsLogitScale
+from gentext.components.creation import create_component
 from gentext.config import build_config, config_class
 from gentext.console import warn
-from gentext.creation import create_component
 from gentext.describe import load_run_tokenizer
 from gentext.errors import RunError
+from gentext.files.atomic import sync_folder, write_bytes
+from gentext.files.reading import parse_json
 from gentext.interfaces import Model
 from gentext.manager import host
 from gentext.plugins.pytorch.device import memory_size
-from gentext.reading import parse_json
-from gentext.removal import CHECKPOINT_NAME, remove_temporary_files
 from gentext.run import Run
+from gentext.runs.removal import CHECKPOINT_NAME, remove_temporary_files
 from gentext.settings import MAX_STEPS
 
 #: How many ``last`` checkpoints a run has at most.

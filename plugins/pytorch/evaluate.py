@@ -14,12 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from gentext.bundle import Bundle
+from gentext.exported.bundle import Bundle
 from gentext.interfaces import Ids, Model, World
 from gentext.plugins.pytorch.device import one_thread
 from gentext.plugins.pytorch.distributed import ProcessGroup
 from gentext.plugins.pytorch.sampler import TorchReader
-from gentext.score import positions_in_memory, stream_losses
+from gentext.scoring.score import positions_in_memory, stream_losses
 from gentext.token_corpus import TokenCorpus
 
 #: Streams that are read side by side, and symbols of each that the model reads at a time.

@@ -9,16 +9,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gentext.bundle import Bundle
-from gentext.chain import Chain
 from gentext.config import NoConfig
-from gentext.describe import chain_of, describe
 from gentext.errors import RunError
+from gentext.exported.bundle import Bundle
 from gentext.interfaces import Chunk, Model, Request
 from gentext.manager import host
 from gentext.plugins.pytorch.checkpoint import build_model, load_best_checkpoint
 from gentext.plugins.pytorch.device import choose_device, one_thread
 from gentext.run import Run, open_run
+from gentext.runs.model_description import describe
+from gentext.sampling.chain import Chain
+from gentext.sampling.configured_chain import chain_of
 from gentext.stepping import ModelState, generate_stepwise
 
 
@@ -92,7 +93,7 @@ def preview(model: Model, run: Run, length: int) -> str:
 
 def _write(torch_model: TorchModel, chain: Chain, length: int, stream: int) -> str:
     """Return one text of ``length`` characters, or one record of at most so many."""
-    from gentext.generate import generate
+    from gentext.generation.generate import generate
 
     no_prime = np.empty(0, np.int64)
     [text], pieces = generate(torch_model, chain, primes=[no_prime], seed=0, streams=[stream], length=length)

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gentext.errors import FileFormatError
+from gentext.exported.signature import Port
 from gentext.interrupts import call_stoppable
 from gentext.plugins.samplers.runtime import run_options, stop_runs
 from gentext.plugins.samplers.session import GeneratorSession, open_file
-from gentext.signature import Port
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gentext.compiled import next_feeds
 from gentext.console import say
 from gentext.errors import reason
+from gentext.exported.signature import TOP_COUNT, Port
+from gentext.generation.model_calls import next_feeds
 from gentext.plugins.samplers.runtime import allocate_tensor, capture_options, run_stoppable
 from gentext.plugins.samplers.session import GeneratorSession, open_unrolled
-from gentext.signature import TOP_COUNT, Port
 
 #: Rows that graphs are captured for. A batch takes the smallest of these that holds it, or a multiple of the last.
 BUCKET_SIZES = (1, 8, 64, 256, 1024, 4096)

@@ -11,17 +11,18 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from gentext.compiled import GeneratorModel, generate_compiled, start_states
 from gentext.console import say
+from gentext.exported.onnx_file import check_same_export
+from gentext.generation.compiled import generate_compiled
+from gentext.generation.model_calls import GeneratorModel, start_states
 from gentext.interfaces import Chunk, Ids, Request
-from gentext.onnx_file import check_same_export
 from gentext.plugins.samplers.cpu_generator import ParallelGenerator
 from gentext.plugins.samplers.runtime import default_max_threads
 from gentext.plugins.samplers.session import GeneratorSession, Session, open_file
 from gentext.run import GENERATOR_FILE, MODEL_FILE
+from gentext.sampling.stored import is_compiled
 from gentext.settings import MAX_THREADS
 from gentext.stepping import ModelState, fresh_states, generate_stepwise
-from gentext.stored import is_compiled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +125,7 @@ class OnnxGenerator:
         return np.stack(logits, axis=1), state
 
     def read_losses(self, token: int, targets: Ids, state: ModelState) -> tuple[NDArray[np.float64], ModelState]:
-        """Return the losses of targets [T] after a token, and the new state; see `gentext.score.LossReader`.
+        """Return the losses of targets [T] after a token, and the new state; see `gentext.scoring.score.LossReader`.
 
         One call forces all targets: T calls would copy inputs and outputs T times. The graph returns the model's own
         log-probabilities of what it was forced to write, in float32.

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import onnxruntime
 
 from gentext.errors import DeviceError, FileFormatError, reason
-from gentext.file_names import is_utf8
+from gentext.files.file_names import is_utf8
 from gentext.interrupts import call_stoppable
 from gentext.settings import cores
 

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gentext.bundle import Bundle
 from gentext.errors import FileFormatError
-from gentext.onnx_file import read_checked_metadata
+from gentext.exported.bundle import Bundle
+from gentext.exported.onnx_file import read_checked_metadata
+from gentext.exported.signature import TOP_COUNT, TOP_OUTPUTS, Port, signature
 from gentext.plugins.samplers.runtime import (
     CPU_PROVIDER,
     CUDA_OPTIONS,
@@ -25,7 +26,6 @@ from gentext.plugins.samplers.runtime import (
     run_options,
     run_stoppable,
 )
-from gentext.signature import TOP_COUNT, TOP_OUTPUTS, Port, signature
 
 #: Positions of an unrolled generator, at most: each adds nodes to the graph.
 MAX_UNROLLED_POSITIONS = 256
@@ -116,7 +116,7 @@ class Session(_FileSession):
 
 
 class GeneratorSession(_FileSession):
-    """A ``generator.onnx``: the model with its chain and the draw, see `gentext.signature`.
+    """A ``generator.onnx``: the model with its chain and the draw, see `gentext.exported.signature`.
 
     ``positions`` is the fixed number of positions of a call of ``generator-unrolled.onnx``; it is None
     for ``generator.onnx``, whose calls may have any number.

@@ -10,14 +10,14 @@ from collections.abc import Callable
 from typing import Any
 
 from gentext.console import Bar, quiet
-from gentext.library import TextModel
+from gentext.library.loading import TextModel
 from gentext.plugins.server.messages import BestJob, ScoreJob
 from gentext.plugins.server.texts import RequestSpelling
-from gentext.record_scores import EncodedText, TextScorer, score_texts
-from gentext.score import score_text
-from gentext.searching import SearchOptions
-from gentext.session import runtime_version
-from gentext.unknown_characters import UnknownCharacters
+from gentext.scoring.record_scores import EncodedText, TextScorer, score_texts
+from gentext.scoring.score import score_text
+from gentext.scoring.unknown_characters import UnknownCharacters
+from gentext.search.searching import search_options
+from gentext.sessions.session import runtime_version
 
 
 class SearchEnd(Exception):
@@ -106,7 +106,7 @@ def _score_record(model: TextModel, job: ScoreJob) -> dict[str, Any]:
 
 
 def _answer_best(model: TextModel, job: BestJob, is_unwanted: Callable[[], bool]) -> dict[str, Any]:
-    searching = model.prepare_search(job.prompt, SearchOptions(**job.options), RequestSpelling())
+    searching = model.prepare_search(job.prompt, search_options(**job.options), RequestSpelling())
     ending_at = time.monotonic() + job.seconds
     with contextlib.suppress(SearchEnd):
         for _ in searching.texts(SearchWatch(lambda: is_unwanted() or time.monotonic() > ending_at)):

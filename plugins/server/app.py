@@ -26,7 +26,7 @@ from gentext.plugins.server.problems import Problem, problem_of
 from gentext.plugins.server.requests import read_best, read_completion, read_score
 from gentext.plugins.server.settings import Limits
 from gentext.plugins.server.workers import Part, Task
-from gentext.session_keys import SessionKeys
+from gentext.sessions.session_keys import SessionKeys
 
 #: The page of the API, which loads nothing and runs no scripts.
 DOCS = Path(__file__).with_name("docs.html").read_bytes()

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from gentext.completion import complete_models
 from gentext.errors import MissingExtra
 from gentext.plugins.server.settings import Limits, change_limits
+from gentext.runs.completion import complete_models
 
 LIMITS = Limits()
 

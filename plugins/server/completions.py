@@ -18,7 +18,7 @@ from gentext.plugins.server.problems import Problem
 from gentext.plugins.server.requests import Completion
 from gentext.plugins.server.settings import Limits
 from gentext.plugins.server.workers import Part, Task
-from gentext.session_keys import SessionKeys
+from gentext.sessions.session_keys import SessionKeys
 
 #: Seconds between two events of a stream, for each text that is written: an event costs the server and its client
 #: time, however little text it has, and with a thousand texts most of it.

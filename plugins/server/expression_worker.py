@@ -12,10 +12,10 @@ import sys
 import msgspec
 import numpy as np
 
-from gentext.byte_automaton import explain_too_large
 from gentext.errors import PrimeError, UsageError
-from gentext.expression_child import MAX_MEMORY
-from gentext.matching import Constraint, compile_here
+from gentext.matching.byte_automaton import explain_too_large
+from gentext.matching.constraints import Constraint, compile_here
+from gentext.matching.expression_child import MAX_MEMORY
 from gentext.plugins.server.expressions import (
     CompiledArrays,
     CompileJob,

@@ -23,10 +23,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from gentext.byte_automaton import explain_too_large
 from gentext.errors import PrimeError, UsageError
-from gentext.match import MatchAutomaton
-from gentext.matching import Constraint
+from gentext.matching.byte_automaton import explain_too_large
+from gentext.matching.constraints import Constraint
+from gentext.matching.match import MatchAutomaton
 from gentext.plugins.server.messages import LENGTH
 from gentext.plugins.server.problems import Overload
 
@@ -45,7 +45,7 @@ LONG_SECONDS, REFUSED_SECONDS, MAX_REFUSALS = 0.5, 60.0, 64
 
 
 class CompileJob(msgspec.Struct):
-    """Compile a constraint: the arguments of `gentext.matching.compile_here`."""
+    """Compile a constraint: the arguments of `gentext.matching.constraints.compile_here`."""
 
     title: str
     expression: str | None
@@ -115,7 +115,7 @@ class ExpressionProcess:
         *,
         boundary: int | None = None,
     ) -> MatchAutomaton:
-        """Do what `gentext.matching.compile_here` does; ``symbols`` and ``boundary`` are always the same ones.
+        """Do what `gentext.matching.constraints.compile_here` does, always with the same ``symbols`` and ``boundary``.
 
         Raises Overload where the tables of all texts together would be too large.
         """

@@ -11,10 +11,10 @@ import msgspec
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gentext.files.reading import check_data
 from gentext.plugins.server.keys import ApiKeys
 from gentext.plugins.server.problems import Problem
 from gentext.plugins.server.settings import Limits
-from gentext.reading import check_data
 
 #: Routes that need no key. Metrics need one: they tell how busy the server is, and Prometheus can send one.
 OPEN_ROUTES = frozenset({"/health", "/ready", "/docs"})

@@ -38,7 +38,7 @@ class TextJob(msgspec.Struct, tag=True):
     length: int
     stop: list[str]
     parameters: dict[str, Any]
-    """Parameters of the links, as `gentext.writing.WritingOptions.parameters` has them."""
+    """Parameters of the links, as `gentext.requests.options.WritingOptions.parameters` has them."""
     unknown: str = "error"
     style: str | None = None
     match: str | None = None
@@ -48,7 +48,7 @@ class TextJob(msgspec.Struct, tag=True):
     """None: no log-probabilities are asked for."""
     echo: bool = False
     session: bytes | None = None
-    """The state to go on from, as `gentext.session` packs it."""
+    """The state to go on from, as `gentext.sessions.session` packs it."""
 
 
 class ScoreJob(msgspec.Struct, tag=True):

@@ -8,15 +8,15 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from gentext.continuation import merge_settings
 from gentext.errors import nearest
 from gentext.noise import SEED_LIMIT
 from gentext.plugins.server.messages import BestJob, ScoreJob, TextJob
 from gentext.plugins.server.problems import Problem
 from gentext.plugins.server.settings import Limits
-from gentext.session import SessionSettings, check_origin, unpack
-from gentext.session_keys import SessionKeys
-from gentext.writing import MAX_TOP_LOGPROBS
+from gentext.requests.declaration import MAX_TOP_LOGPROBS
+from gentext.sessions.continuation import merge_settings
+from gentext.sessions.session import SessionSettings, check_origin, unpack
+from gentext.sessions.session_keys import SessionKeys
 
 #: Parameters of OpenAI's API that change nothing at this value. They are accepted there, whatever links the file has.
 NEUTRAL_SETTINGS: Mapping[str, tuple[object, ...]] = {
@@ -120,7 +120,7 @@ class Completion:
         session: bytes | None,
         limits: Limits,
     ) -> None:
-        """``session`` is that to go on with, as `gentext.session` packs it; ``settings`` are merged with its own.
+        """``session`` is that to go on with, as `gentext.sessions.session` packs it; ``settings`` replace its own.
 
         Raises Problem for what is beyond the limits.
         """

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import uvicorn
 
-from gentext.bundle import Bundle
 from gentext.console import say
 from gentext.errors import UsageError
-from gentext.onnx_file import read_checked_metadata
+from gentext.exported.bundle import Bundle
+from gentext.exported.onnx_file import read_checked_metadata
 from gentext.plugins.server.app import Server
 from gentext.plugins.server.keys import ApiKeys
 from gentext.plugins.server.logs import LogWriter, configure_logging
@@ -26,9 +26,9 @@ from gentext.plugins.server.settings import Limits
 from gentext.plugins.server.sockets import BACKLOG, allow_connections
 from gentext.plugins.server.workers import WorkerOptions
 from gentext.run import GENERATOR_FILE
-from gentext.session_keys import SessionKeys, read_keys
+from gentext.runs.source import find_source
+from gentext.sessions.session_keys import SessionKeys, read_keys
 from gentext.settings import check_device
-from gentext.source import find_source
 
 #: Seconds that connections have to end after the last text has ended.
 CLOSE_SECONDS = 5

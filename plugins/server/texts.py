@@ -10,22 +10,23 @@ from collections.abc import Collection
 import msgspec
 import numpy as np
 
-from gentext.bundle import Bundle, readable_symbol
 from gentext.console import quiet
-from gentext.continuation import continue_text, is_within_match, make_session
 from gentext.errors import SessionError, UsageError, nearest
-from gentext.library import TextModel
-from gentext.parameters import KeywordSpelling
+from gentext.exported.bundle import Bundle, readable_symbol
+from gentext.generation.row_request import RowRequest
+from gentext.generation.row_state import RowState
+from gentext.generation.rows import Slot, row_requests
+from gentext.generation.slots import SlotPiece, Slots
+from gentext.library.loading import TextModel
 from gentext.plugins.server.messages import SymbolScore, TextEvent, TextJob
-from gentext.row_state import RowState
-from gentext.rows import RowRequest, Slot, row_requests
-from gentext.session import SessionSettings, pack, unpack
-from gentext.slots import SlotPiece, Slots
-from gentext.writing import WritingOptions
+from gentext.requests.options import writing_options
+from gentext.requests.spelling import KeywordSpelling
+from gentext.sessions.continuation import continue_text, is_within_match, make_session
+from gentext.sessions.session import SessionSettings, pack, unpack
 
 #: The ``finish`` of a text that the server has ended.
 CUT = "cut"
-#: The names that parameters of `gentext.writing.WritingOptions` have in a request.
+#: The names that parameters of `gentext.requests.options.WritingOptions` have in a request.
 REQUEST_NAMES = {"length": "max_tokens", "prime": "prompt", "count": "n", "top_logprobs": "logprobs"}
 
 
@@ -136,10 +137,10 @@ class RunningText:
 
 def begin_text(model: TextModel, job: TextJob) -> RunningText:
     """Check a job, and return its text. Raises the errors of `gentext.TextModel.write`."""
-    options = WritingOptions(
+    options = writing_options(
         length=job.length,
         seed=job.seed,
-        first_stream=job.stream,
+        stream=job.stream,
         stop=tuple(job.stop),
         unknown=job.unknown,
         parameters=job.parameters,

@@ -16,8 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gentext.errors import GenError, UsageError, reason, text_of
-from gentext.library import TextModel, open_text_model
-from gentext.matching import use_compiler
+from gentext.generation.slots import SlotPiece, Slots
+from gentext.library.loading import TextModel, open_text_model
+from gentext.matching.constraints import use_compiler
 from gentext.plugins.samplers.onnx import OnnxGenerator
 from gentext.plugins.server.answers import answer_job, describe_model
 from gentext.plugins.server.expressions import ExpressionProcess
@@ -42,8 +43,7 @@ from gentext.plugins.server.messages import (
 )
 from gentext.plugins.server.problems import problem_of
 from gentext.plugins.server.texts import RunningText, begin_text
-from gentext.slots import SlotPiece, Slots
-from gentext.source import FILE_SAMPLER
+from gentext.runs.source import FILE_SAMPLER
 
 #: The number of the `Failed` that ends the worker.
 WORKER = -1

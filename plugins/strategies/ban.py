@@ -9,7 +9,7 @@ import numpy as np
 
 from gentext.config import per_run
 from gentext.errors import ConfigError
-from gentext.escapes import decode_escapes
+from gentext.files.escapes import decode_escapes
 from gentext.plugins.strategies.symbols import find_symbols_with, read_text
 from gentext.strategy import Array, Arrays, Strategy, Table
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from gentext.config import per_run
 from gentext.errors import ConfigError
-from gentext.escapes import decode_escapes
+from gentext.files.escapes import decode_escapes
+from gentext.files.reading import parse_json
 from gentext.interfaces import Tokenizer
 from gentext.plugins.strategies.symbols import find_symbol, read_text
-from gentext.reading import parse_json
 from gentext.strategy import Array, Arrays, Strategy, Table
 
 #: The largest amount that a logit can be changed by.

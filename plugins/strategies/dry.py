@@ -8,7 +8,7 @@ from typing import Any
 
 from gentext.config import Positive, per_run
 from gentext.errors import ConfigError
-from gentext.escapes import decode_escapes
+from gentext.files.escapes import decode_escapes
 from gentext.plugins.strategies.repeats import advance_matches, longest_matches, repeat_states
 from gentext.strategy import Array, Arrays, Param, Strategy, Table
 

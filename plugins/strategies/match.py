@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from gentext.config import NoConfig
-from gentext.match_tables import DONE_STATE, FREE_STATE
+from gentext.matching.match_tables import DONE_STATE, FREE_STATE
 from gentext.strategy import Array, Arrays, Param, State, Strategy, Table
 
 
 class Match(Strategy):
     """Mask every symbol after which the text could not become one that matches within the characters that are left.
 
-    The tables hold the automata of all expressions of a request, see `gentext.match_tables.link_tables`. A row stands
-    in a state of them: in ``FREE_STATE`` it follows no expression, or has ended. Where a text may end, symbols that
-    would not continue it are not masked, so that they are drawn as often as without this link, and then end the row.
-    ``DONE_STATE`` is where nothing can follow: the next draw ends the row, whatever it is.
+    The tables hold the automata of all expressions of a request, see `gentext.matching.match_tables.link_tables`. A row
+    stands in a state of them: in ``FREE_STATE`` it follows no expression, or has ended. Where a text may end, symbols
+    that would not continue it are not masked, so that they are drawn as often as without this link, and then end the
+    row. ``DONE_STATE`` is where nothing can follow: the next draw ends the row, whatever it is.
 
     Willard and Louf, "Efficient guided generation for large language models", arXiv 2307.09702, for the automaton.
     """

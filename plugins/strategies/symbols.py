@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from gentext.errors import ConfigError
+from gentext.files.reading import read_file
 from gentext.interfaces import Tokenizer
-from gentext.reading import read_file
 
 #: Bytes of a file with symbols, at most.
 MAX_FILE_BYTES = 2**20

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gentext.completion import complete_corpora, complete_presets
 from gentext.console import say
 from gentext.errors import GenError, MissingExtra
-from gentext.pipeline import DEFAULT_CORPUS
-from gentext.record_options import LAYOUTS, collect_options
-from gentext.resolve import DEFAULT_PRESET, TrainOptions, collect_flags, preset_names
+from gentext.runs.completion import complete_corpora, complete_presets
+from gentext.runs.record_options import LAYOUTS, collect_options
+from gentext.runs.resolve import DEFAULT_PRESET, TrainOptions, collect_flags, preset_names
+from gentext.training.pipeline import DEFAULT_CORPUS
 
 if TYPE_CHECKING:
     from gentext.plugins.sweep.study import TrialRow

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gentext.config import ConfigTable
-from gentext.file_names import readable_name
+from gentext.files.file_names import readable_name
 from gentext.plugins.sweep.space import Choices, Range, Space
 from gentext.plugins.sweep.study import TrialRow
 from gentext.run import atomic_write, write_text

@@ -12,7 +12,7 @@ from typing import Any
 
 from gentext.config import ConfigTable, build_config, read_toml, to_table
 from gentext.errors import ConfigError, nearest
-from gentext.resolve import TrainOptions, configured_component, resolve_config, with_defaults
+from gentext.runs.resolve import TrainOptions, configured_component, resolve_config, with_defaults
 
 #: Sections that may differ between trials. Losses with another tokenizer or held-out text could not be compared.
 SECTIONS = ("batcher", "model", "trainer")

@@ -10,16 +10,16 @@ from pathlib import Path
 
 from gentext import run as runs
 from gentext.config import ConfigTable, build_config
+from gentext.corpus.text import corpus_fingerprint
 from gentext.data.corpus import is_read_once
 from gentext.errors import RunError, UsageError
-from gentext.pipeline import DEFAULT_CORPUS, read_split_corpus
+from gentext.files.temporary import TEMPORARY_FOLDER, remove_abandoned
 from gentext.plugins.sweep.space import SettingValue, check_space, read_space, space_table
 from gentext.plugins.sweep.study import TENTHS, Study
 from gentext.plugins.sweep.sweep import BASE_FILE, SPACE_FILE, STUDY_FILE, Sweep, SweepSettings
-from gentext.resolve import DEFAULT_PRESET, TrainOptions, configured_component, resolve_config, with_defaults
+from gentext.runs.resolve import DEFAULT_PRESET, TrainOptions, configured_component, resolve_config, with_defaults
 from gentext.settings import Settings, check_extras
-from gentext.temporary import TEMPORARY_FOLDER, remove_abandoned
-from gentext.text import corpus_fingerprint
+from gentext.training.pipeline import DEFAULT_CORPUS, read_split_corpus
 
 DEFAULT_TRIALS = 20
 #: Characters of the held-out text that every trial measures at its end, and symbols of it at each tenth.

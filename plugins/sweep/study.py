@@ -23,11 +23,11 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from gentext.atomic import advise_room
 from gentext.config import ConfigTable
 from gentext.errors import RunError, reason
+from gentext.files.atomic import advise_room
+from gentext.files.temporary import locked_folder
 from gentext.plugins.sweep.space import Choices, Range, SettingValue, Space
-from gentext.temporary import locked_folder
 
 STUDY_NAME = "gentext sweep"
 #: Number of the first trials, whose values are drawn at random. Those of later ones follow the results.

@@ -23,17 +23,17 @@ from filelock import FileLock, Timeout
 from gentext import run as runs
 from gentext.config import ConfigTable, build_config, read_toml
 from gentext.console import say
+from gentext.corpus.held_out import held_out_path
 from gentext.errors import GenError, RunError, TrainingStopped, UsageError
-from gentext.held_out import held_out_path
 from gentext.interrupts import Interrupts
 from gentext.manager import host
 from gentext.plugins.sweep.report import format_setting_value, write_report
 from gentext.plugins.sweep.space import format_setting, parse_space
 from gentext.plugins.sweep.study import Study, TrialRow
 from gentext.plugins.sweep.trial import Job, Trial
-from gentext.record_options import RecordOptions
-from gentext.removal import CHECKPOINT_NAME, discard_run, find_gentext_files
 from gentext.run import Run
+from gentext.runs.record_options import RecordOptions
+from gentext.runs.removal import CHECKPOINT_NAME, discard_run, find_gentext_files
 from gentext.settings import Settings
 
 #: Names in the sweep's folder.

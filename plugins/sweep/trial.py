@@ -44,7 +44,7 @@ class Job:
     lock: str
     """The lock file that the child holds as long as it lives."""
     records: ConfigTable | None = None
-    """The fields of `gentext.record_options.RecordOptions`; None: the corpus is one text."""
+    """The fields of `gentext.runs.record_options.RecordOptions`; None: the corpus is one text."""
     val: str | None = None
     """What is held out instead of a part of the corpus."""
 

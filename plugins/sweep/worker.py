@@ -23,9 +23,9 @@ from gentext.events import Progress
 from gentext.hookspecs import hookimpl
 from gentext.manager import host
 from gentext.plugins.sweep.trial import Job
-from gentext.record_options import RecordOptions
-from gentext.removal import discard_run
-from gentext.resolve import TrainOptions
+from gentext.runs.record_options import RecordOptions
+from gentext.runs.removal import discard_run
+from gentext.runs.resolve import TrainOptions
 
 #: Seconds to wait for the lock: the child of a parent that was just killed may need them to end.
 LOCK_TIMEOUT = 10
@@ -96,7 +96,7 @@ def _run_worker() -> None:
 
 
 def _train_trial(job: Job, parent: _Parent) -> ConfigTable:
-    from gentext.pipeline import run_training
+    from gentext.training.pipeline import run_training
 
     host().observe(parent)
     run = runs.Run(Path(job.run))

@@ -15,7 +15,6 @@ import time
 import torch
 
 from gentext.console import progress, say, warn
-from gentext.describe import describe
 from gentext.errors import TrainingStopped
 from gentext.events import Hooks
 from gentext.interfaces import Batcher, FitResult, Measurement, Model, Speed, TrainingPlan, World
@@ -43,6 +42,7 @@ from gentext.plugins.trainers.options import BPTTConfig, choose_step_options
 from gentext.plugins.trainers.probe import choose_threads, time_steps
 from gentext.plugins.trainers.state import TrainingState
 from gentext.run import Run
+from gentext.runs.model_description import describe
 from gentext.settings import Settings
 from gentext.token_corpus import TokenCorpus
 

@@ -7,9 +7,9 @@ import contextlib
 from gentext.console import say
 from gentext.errors import MissingExtra
 from gentext.interfaces import World
-from gentext.pipeline import run_training
-from gentext.resolve import TrainOptions
-from gentext.training import describe_result
+from gentext.runs.resolve import TrainOptions
+from gentext.training.pipeline import run_training
+from gentext.training.train import describe_result
 
 
 def train_and_report(options: TrainOptions) -> None:

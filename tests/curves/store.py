@@ -12,9 +12,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from gentext import pipeline
 from gentext.cli.app import main
-from gentext.verdict import RunFacts, Verdict, judge
+from gentext.training import pipeline
+from gentext.training.verdict import RunFacts, Verdict, judge
 
 
 def store_facts(path: Path) -> None:

@@ -31,7 +31,7 @@ from fuzz.seal import CHECK, seal
 from hypothesis import HealthCheck, Phase, given
 from hypothesis.strategies import SearchStrategy
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the servers fork, and read /proc")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="the servers fork, and read /proc")]
 
 #: The kinds of examples, and how many of each the suite tries.
 KINDS: dict[str, tuple[Callable[[Material], SearchStrategy[Example]], int]] = {

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
 MISTAKES = {
     "fewer": ("links.py:11 `keep = keep_largest(xp, logits, 5)`: keep_largest: the count is int",),
     "running": ("helpers.py:5 `return xp.cumulative_sum(", "include_initial=True) cannot be compiled"),

@@ -16,12 +16,12 @@ import pytest
 from safetensors.numpy import load_file
 
 from gentext import hookimpl, hookspecs
-from gentext.bundle import Bundle, TokenizerMeta
-from gentext.chain import Chain
 from gentext.events import Hooks
-from gentext.generate import generate
+from gentext.exported.bundle import Bundle, TokenizerMeta
+from gentext.generation.generate import generate
 from gentext.interfaces import Chunk, Request
 from gentext.run import Run
+from gentext.sampling.chain import Chain
 
 BROKEN = {
     "fine": "its command 'train' exists already",
@@ -67,6 +67,7 @@ def listing(result: Any) -> dict[str, dict[str, object]]:
 # -- loading ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_everything_is_listed_and_each_broken_one_costs_a_line(environment: Any) -> None:
     result = environment.gen("plugins", "--json")
     rows = listing(result)
@@ -89,6 +90,7 @@ def test_everything_is_listed_and_each_broken_one_costs_a_line(environment: Any)
     assert rows["gentext_broken.nonsense"]["components"] == []
 
 
+@pytest.mark.slow
 def test_environment_variables_choose_plugins(environment: Any) -> None:
     none = environment.gen("plugins", "--json", GEN_PLUGINS="")
     assert {row["distribution"] for row in listing(none).values()} == {"gentext"}
@@ -106,6 +108,7 @@ def test_environment_variables_choose_plugins(environment: Any) -> None:
     assert strict.err.startswith("gen: error: plugin gentext-broken 6.6.6 (gentext_broken.nonsense): the model 'nons")
 
 
+@pytest.mark.slow
 def test_shared_name_is_an_error_on_use(environment: Any, story: dict[str, Any]) -> None:
     twins = "gentext-twin-one,gentext-twin-two"
     [listed, sampled] = environment.run_commands(
@@ -122,6 +125,7 @@ def test_shared_name_is_an_error_on_use(environment: Any, story: dict[str, Any])
     assert len(alone.out) == 6
 
 
+@pytest.mark.slow
 def test_unknown_name_tells_which_plugins_failed(story: dict[str, Any]) -> None:
     assert story["hollow"].code == story["left out"].code == story["wrong option"].code == story["cuda"].code == 1
     assert "the model 'hollow' of gentext-broken 6.6.6 cannot be loaded" in story["hollow"].err
@@ -134,6 +138,7 @@ def test_unknown_name_tells_which_plugins_failed(story: dict[str, Any]) -> None:
 # -- training ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_run_of_strangers_alone(environment: Any, story: dict[str, Any]) -> None:
     done = story["strange"]
     assert done.code == 0, done.err
@@ -159,11 +164,13 @@ def test_run_of_strangers_alone(environment: Any, story: dict[str, Any]) -> None
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["whole", "tokens", "sgd"])
 def test_strangers_beside_built_ins(story: dict[str, Any], name: str) -> None:
     assert story[name].code == 0, story[name].err
 
 
+@pytest.mark.slow
 def test_resumed_stranger_is_bit_equal(environment: Any, story: dict[str, Any]) -> None:
     assert story["stopped"].code == 1
     assert "stopped at step 4 of 6, everything is saved" in story["stopped"].err
@@ -183,6 +190,7 @@ def test_resumed_stranger_is_bit_equal(environment: Any, story: dict[str, Any]) 
 # -- the exported file ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_file_has_the_model_s_own_state(environment: Any, story: dict[str, Any]) -> None:
     """Plain onnxruntime, with nothing of gentext."""
     session = onnxruntime.InferenceSession(
@@ -205,6 +213,7 @@ def test_file_has_the_model_s_own_state(environment: Any, story: dict[str, Any])
     assert stored[0]["initial"] != 0.0  # what the model learned to begin with
 
 
+@pytest.mark.slow
 def test_same_text_from_every_sampler_and_batch(environment: Any, story: dict[str, Any]) -> None:
     [single] = story["one"].rows()
     three = story["three"].rows()
@@ -218,6 +227,7 @@ def test_same_text_from_every_sampler_and_batch(environment: Any, story: dict[st
     assert len(single["tokens"]) != len(single["text"])
 
 
+@pytest.mark.slow
 def test_file_decodes_without_the_plugins(environment: Any, story: dict[str, Any]) -> None:
     chain = ("--chain", "temperature")
     commands = [
@@ -240,11 +250,13 @@ def test_file_decodes_without_the_plugins(environment: Any, story: dict[str, Any
 # -- strategies and samplers ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_strategies_and_tokenizer_keep_the_rules(environment: Any) -> None:
     done = environment.run("-c", CHECK)
     assert done.code == 0, done.err
 
 
+@pytest.mark.slow
 def test_links_of_strangers(samples: dict[str, Any]) -> None:
     # Links at their neutral values change nothing, and shift nobody's noise.
     assert samples["plain"].rows() == samples["neutral"].rows()
@@ -257,6 +269,7 @@ def test_links_of_strangers(samples: dict[str, Any]) -> None:
     assert "--characters" in samples["exclude"].out
 
 
+@pytest.mark.slow
 def test_chain_of_a_run_comes_with_its_file(samples: dict[str, Any]) -> None:
     chain = "novelty(novelty=0.5) -> exclude() -> top_k(top_k=0) -> temperature(temperature=3"
     assert chain in samples["own"].err
@@ -264,6 +277,7 @@ def test_chain_of_a_run_comes_with_its_file(samples: dict[str, Any]) -> None:
     assert samples["changed"].rows() != samples["own"].rows()
 
 
+@pytest.mark.slow
 def test_sampler_of_a_stranger(samples: dict[str, Any]) -> None:
     [row] = samples["unigram"].rows()
     assert row["prime"] == "Où"
@@ -277,6 +291,7 @@ def test_sampler_of_a_stranger(samples: dict[str, Any]) -> None:
     assert "--set model...: gen sample has options of the sampler and of filters only" in samples["foreign"].err
 
 
+@pytest.mark.slow
 def test_losses_are_counted_in_characters(samples: dict[str, Any]) -> None:
     losses = json.loads(samples["eval"].out)
     assert losses["symbols"] < losses["characters"] == 2000

@@ -1,0 +1,11 @@
+"""An opened model in a Python program.
+
+Others use `loading.open_text_model` and `loading.TextModel`.
+May import: files, exported, components, sampling, requests, generation, search, runs, scoring, records.
+
+    loading  opens a trained model
+    open_model  an opened model: what its file says about it, and the checks of requests to it
+    measured_model  such a model that tells how probable texts are
+    text_model  such a model that writes texts and records
+    bench  how fast a file writes
+"""

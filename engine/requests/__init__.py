@@ -1,0 +1,16 @@
+"""What a request may ask for, in the words of the door it came through: options, parameters of the chain, primes.
+
+Others use `declaration.WritingOptions`, `options.writing_options`, `parameters.choose_chain` and `spelling.Spelling`.
+May import: exported, components, sampling.
+
+    declaration  every option, with its type, default, range and help, declared once
+    keywords  the keyword arguments of methods that write: options, and parameters of the built-in links
+    doors  options as each door has them: the library, the commands, the server
+    options  complete options of a request for texts, and the checks of them
+    writing_arguments  keyword arguments of calls that write, as such options
+    parameters  parameters of the chain's links, set by flags or by keyword arguments
+    spelling  how messages name an option: as a flag, a keyword argument or a field
+    styles  measured settings of the chain, by the name of a style
+    effects  remarks on parameters that have no effect, or act against another one
+    primes  primes as ids, and what to do about characters that the model does not know
+"""

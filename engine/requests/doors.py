@@ -1,0 +1,109 @@
+"""Options as each door has them, made from their declaration in `gentext.requests.declaration`."""
+
+from __future__ import annotations
+
+import functools
+import numbers
+import typing
+from collections.abc import Mapping
+from types import NoneType
+from typing import Any, Literal, NamedTuple
+
+from gentext.errors import UsageError
+from gentext.requests.declaration import SAME, Door, Option
+from gentext.requests.spelling import Spelling
+
+#: Where requests come in, as fields of `Option`.
+DoorName = Literal["sample", "best", "completions", "best_request", "records"]
+
+
+class Declared(NamedTuple):
+    """An option with its type in the library."""
+
+    type: Any
+    option: Option
+
+    @property
+    def allows_none(self) -> bool:
+        """Whether None is one of its values."""
+        return NoneType in typing.get_args(self.type)
+
+
+class DoorOption(NamedTuple):
+    """An option as a door has it."""
+
+    name: str
+    type: Any
+    default: Any
+    help: str
+    least: int | None
+    most: int | None
+    metavar: str | None
+
+
+class Range(NamedTuple):
+    """The whole numbers that an option may be."""
+
+    least: int
+    most: int | None
+    allows_none: bool = False
+
+
+@functools.cache
+def declared(kind: Any) -> dict[str, Declared]:
+    """Return the options that a class of the declaration has, in order."""
+    return {
+        name: Declared(annotation.__origin__, annotation.__metadata__[0])
+        for name, annotation in kind.__annotations__.items()
+        if hasattr(annotation, "__metadata__")
+    }
+
+
+def defaults_of(kind: Any, door: DoorName | None = None) -> dict[str, Any]:
+    """Return the defaults of the library, or those that a door has."""
+    if door is not None:
+        return {name: option.default for name, option in door_options(kind, door).items()}
+    return {name: option.default for name, (_, option) in declared(kind).items()}
+
+
+def door_options(kind: Any, door: DoorName) -> dict[str, DoorOption]:
+    """Return the options that a door has, by the names of the declaration."""
+    options = {}
+    for name, (kind_of_value, option) in declared(kind).items():
+        own: Door | None = getattr(option, door)
+        if own is not None:
+            options[name] = DoorOption(
+                own.name or name,
+                kind_of_value if own.type is None else own.type,
+                option.default if own.default is SAME else own.default,
+                own.help or option.help,
+                option.least if own.least is None else own.least,
+                option.most,
+                own.metavar,
+            )
+    return options
+
+
+@functools.cache
+def ranges_of(kind: Any) -> dict[str, Range]:
+    """Return the ranges of the options that are whole numbers."""
+    return {
+        name: Range(own.option.least, own.option.most, own.allows_none)
+        for name, own in declared(kind).items()
+        if own.option.least is not None
+    }
+
+
+def check_ranges(options: Mapping[str, object], ranges: Mapping[str, Range], spelling: Spelling) -> None:
+    """Raise UsageError for an option that is no whole number of its range."""
+    for name, (least, most, allows_none) in ranges.items():
+        number = options[name]
+        if number is None and allows_none:
+            continue
+        if not (is_whole(number) and least <= number and (most is None or number <= most)):
+            end = "" if most is None else f" to {most}"
+            raise UsageError(f"{spelling.assignment(name, number)}: expected a whole number from {least}{end}")
+
+
+def is_whole(number: object) -> typing.TypeGuard[int]:
+    return isinstance(number, numbers.Integral)

@@ -1,0 +1,87 @@
+"""What a newcomer meets first: completion after Tab, no run yet, figures with digits that say something."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from helpers import fails
+
+from gentext.cli.app import main
+
+Gen = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def runs(tmp_path: Path, tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of runs with one that was not exported, ``demo``."""
+    monkeypatch.setenv("GEN_RUNS", str(tmp_path / "runs"))
+    shutil.copytree(tiny_run, tmp_path / "runs" / "demo", ignore=shutil.ignore_patterns("*.onnx"))
+    (tmp_path / "runs" / "no run").mkdir()
+    return tmp_path / "runs"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("train", "--preset", ""), ["base", "notebook", "small", "tiny"]),
+        (("train", "tiny"), ["tinyshakespeare"]),
+        (("sweep", "text"), ["text8"]),
+        *(
+            ((command, "{runs}/d"), ["{runs}/demo"])
+            for command in ("sample", "best", "eval", "inspect", "info", "export", "bench")
+        ),
+        (("train", "--resume", "--run", "{runs}/"), ["{runs}/demo"]),
+        (("sample", "shak"), ["shakespeare"]),
+        (("sample", "{runs}/x"), []),  # the shell completes files
+    ],
+)
+def test_a_shell_completes_names(
+    words: tuple[str, ...],
+    expected: list[str],
+    runs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = tuple(word.format(runs=runs) for word in words)
+    monkeypatch.setenv("_GEN_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", " ".join(("gen", *words)))
+    monkeypatch.setenv("COMP_CWORD", str(len(words)))
+    with pytest.raises(SystemExit):
+        main([])
+    captured = capsys.readouterr().out
+    assert captured.split() == [name.format(runs=runs) for name in expected]
+
+
+def test_no_exported_run_says_what_there_is(runs: Path, gen: Gen) -> None:
+    line = fails(1, gen("sample"), "was exported yet", f"gen export {runs / 'demo'}", f"--resume --run {runs / 'demo'}")
+    assert "no run in" in line and "; runs" not in line
+    shutil.rmtree(runs / "demo")
+    fails(1, gen("sample"), f"no run in {runs}/", "make one with: gen train")
+
+
+def test_info_shows_no_none_and_few_digits(runs: Path, tiny_run: Path, gen: Gen) -> None:
+    (runs / "demo" / "metrics.jsonl").write_text("")
+    code, out, err = gen("info", runs / "demo")
+    assert code == 0 and "None" not in out and "val_loss" not in out, err
+    code, out, _ = gen("info", tiny_run)
+    assert code == 0 and "None" not in out
+    [shown] = [line.split()[-1] for line in out.splitlines() if line.startswith("val_loss:")]
+    exact = json.loads(gen("info", tiny_run, "--json")[1])["val_loss"]
+    assert shown == f"{exact:.5g}" and len(str(exact)) > len(shown)
+
+
+def test_bench_refuses_at_once(tiny_run: Path, gen: Gen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import gentext
+    from gentext.library import bench
+
+    def measure(*_: object) -> None:
+        raise AssertionError("it measured before it checked")
+
+    monkeypatch.setattr(bench, "prepare_measurement", measure)
+    monkeypatch.setattr(gentext, "__file__", str(tmp_path / "site-packages" / "gentext" / "__init__.py"))
+    fails(2, gen("bench", tiny_run, "--baseline"), "--baseline needs benchmarks/notebook.py", "checkout")
+    fails(2, gen("bench", tiny_run, "--picture", tmp_path / "none" / "rates.png"), "--picture", "folder that exists")
