@@ -1,8 +1,8 @@
 """What a request can ask for: every option with its type, default, range and help, each declared once.
 
-The keyword arguments of the library, the flags of the commands and the fields of the server are made from the classes
-here: see `gentext.requests.doors`. A door is where requests come in. An option that a door has otherwise than the
-library says so in its declaration.
+The keyword arguments of the library, their defaults and the checks of their ranges are made from the classes here: see
+`gentext.requests.doors`. A door is where requests come in: besides the library, the commands and the server. An option
+that a door has otherwise than the library says so in its declaration.
 """
 
 # The annotations are read when a command starts, so they are not turned into texts.
