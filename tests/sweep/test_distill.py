@@ -33,7 +33,7 @@ from gentext.sampling.chain import Chain
 from gentext.settings import Settings
 from gentext.token_corpus import TokenCorpus
 
-pytestmark = pytest.mark.usefixtures("warm_processes")
+pytestmark = pytest.mark.usefixtures("warm_processes", "whole_samples")
 #: A student of a fraction of a second, whose rows read real text too, and whose loss has both parts.
 STUDENT = (
     *("--hidden", "8", "--soft", "0.7", "--temperature", "2", "--real", "0.5"),
