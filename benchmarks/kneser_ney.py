@@ -66,6 +66,8 @@ class Counts:
 
     def interpolate(self, codes: NDArray[np.int64], lower: NDArray[np.float64], base: int) -> NDArray[np.float64]:
         """Return the probability of the last symbol of each n-gram, from those by the next lower order."""
+        if not len(self.ngrams):  # no record is so long
+            return lower
         ngram, context = find(self.ngrams, codes), find(self.contexts, codes // base)
         own = np.where(ngram < 0, 0.0, self.discounted[ngram])
         mixed = (own + self.removed[context] * lower) / self.totals[context]
