@@ -7,6 +7,7 @@ the number of symbols. The name of an input or output is that of its tensor in t
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +24,9 @@ FINISH_BY_CODE: tuple[Finish, ...] = ("running", "stop", "masked", "match", "end
 TOP_COUNT = "top_count"
 #: The outputs that have them, which are empty without.
 TOP_OUTPUTS = ("top_tokens", "top_logprobs")
+
+#: Inputs with an axis of rows that every call makes anew.
+CALL_INPUTS = ("fresh", "noise", "forced")
 
 Size = int | str
 
@@ -58,6 +62,12 @@ class Signature:
     def columns(self) -> int:
         """The number of columns of ``noise``."""
         return sum(count for _, count in self.noise.values())
+
+    @functools.cached_property
+    def row_axes(self) -> dict[str, int]:
+        """The axis of the rows in each input that a row may have of its own: its last token, states and parameters."""
+        axes = {port.name: port.row_axis for port in self.inputs if port.name not in CALL_INPUTS}
+        return {name: axis for name, axis in axes.items() if axis is not None}
 
 
 def flat_arrays(arrays_by_link: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -21,8 +21,6 @@ PREFILL_POSITIONS = 256
 MAX_POSITIONS = 256
 #: Logits of one call, at most: rows * positions * symbols, which the graph holds in memory at once (float32, 32 MB).
 MAX_LOGITS = 2**23
-#: Inputs with an axis of rows that every call makes anew.
-CALL_INPUTS = ("fresh", "noise", "forced")
 
 #: Inputs of a call by name. A state may be anything that `numpy.asarray` reads, so that it can stay on a device.
 Feeds = dict[str, Any]

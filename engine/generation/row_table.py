@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from gentext.exported.bundle import Bundle
 from gentext.exported.signature import TOP_COUNT
 from gentext.generation.model_calls import (
-    CALL_INPUTS,
     MAX_LOGITS,
     DrawnRows,
     Feeds,
@@ -48,12 +47,7 @@ class RowTable:
 
     def __init__(self, model: GeneratorModel, bundle: Bundle) -> None:
         self.model, self.bundle = model, bundle
-        self.axis_by_name = {
-            port.name: axis
-            for port in model.signature.inputs
-            if (axis := port.row_axis) is not None and port.name not in CALL_INPUTS
-        }
-        """The axis of the rows in each input that a row may have of its own: its last token, states and parameters."""
+        self.axis_by_name = model.signature.row_axes
         self.shared_feeds: Feeds = {}
         """Inputs that all rows share: tables, and parameters that no row has of its own."""
         self.top_count = 0
@@ -148,12 +142,11 @@ class RowTable:
         self._place_added()
         size, count = forced.shape
         arrays = self._arrays if rows is None else self.take(rows, self._arrays)
-        inputs = arrays | self.shared_feeds
+        inputs = {**arrays, **self.shared_feeds, "fresh": np.zeros(count, np.bool_), **(feeds or {})}
         inputs |= {"forced": forced, "noise": self._make_noise(forced, rows, noise_ahead)}
-        inputs |= {"fresh": np.zeros(count, np.bool_)}
         if self.top_count:
             inputs[TOP_COUNT] = np.array(self.top_count, np.int64)
-        results = self.model.call(inputs | dict(feeds or {}))
+        results = self.model.call(inputs)
         drawn = read_results(results, size, count, self.bundle.vocab_size, self.top_count)
         states = states_after(self.model.signature, results)
         if rows is None:
@@ -184,7 +177,8 @@ class RowTable:
         """Forget the noise that was drawn ahead."""
         count = len(self._positions)
         self._noise = np.zeros((0, count, self.model.signature.columns), np.float32)
-        self._noise_begins, self._noise_ends = np.zeros(count, np.int64), np.full(count, NO_NOISE)
+        self._noise_begins = np.zeros(count, np.int64)
+        self._noise_ends = self._noise_begins + NO_NOISE
         """[C, N, columns] noise of the next positions of each row, and [N] the first of them, and that behind them."""
 
     def _make_noise(self, forced: NDArray[np.int64], rows: NDArray[np.int64] | None, ahead: int) -> NDArray[np.float32]:
@@ -195,12 +189,14 @@ class RowTable:
         size, count = forced.shape
         if forced.min() >= 0:
             return np.zeros((size, count, self.model.signature.columns), np.float32)
-        numbers = np.arange(count) if rows is None else rows
-        positions = self._positions[numbers]
-        if (positions + size > self._noise_ends[numbers]).any():
+        chosen = slice(None) if rows is None else rows
+        positions = self._positions[chosen]
+        if (positions + size > self._noise_ends[chosen]).any():
+            if rows is None and ahead <= size:  # nothing is kept, so that it need not go through the buffer
+                return draw_noise(self.model.signature, self._keys, positions, size, self._unused_noise)
             self._draw_ahead(size, max(size, ahead))
-        indices = positions - self._noise_begins[numbers] + np.arange(size)[:, None]
-        noise: NDArray[np.float32] = self._noise[indices, numbers]
+        indices = positions - self._noise_begins[chosen] + np.arange(size)[:, None]
+        noise: NDArray[np.float32] = self._noise[indices, np.arange(count) if rows is None else rows]
         return noise
 
     def _draw_ahead(self, size: int, ahead: int) -> None:
@@ -209,6 +205,7 @@ class RowTable:
         begins = self._positions[short]
         noise = draw_noise(self.model.signature, self._keys[short], begins, ahead, self._unused_noise)
         if ahead > len(self._noise):
-            self._noise = np.pad(self._noise, ((0, ahead - len(self._noise)), (0, 0), (0, 0)))
+            more = np.zeros((ahead - len(self._noise), *self._noise.shape[1:]), np.float32)
+            self._noise = np.concatenate([self._noise, more])
         self._noise[:ahead, short] = noise
         self._noise_begins[short], self._noise_ends[short] = begins, begins + ahead
