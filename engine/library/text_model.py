@@ -19,7 +19,7 @@ from gentext.requests.declaration import (
     TextArguments,
     WritingOptions,
 )
-from gentext.requests.doors import defaults_of
+from gentext.requests.declared_options import defaults_of
 from gentext.requests.keywords import ManyTextsKeywords, RecordKeywords, StreamKeywords, WriteKeywords
 from gentext.requests.writing_arguments import options_of_arguments
 
@@ -130,7 +130,7 @@ class TextModel(MeasuredModel):
         from gentext.records.record_requests import Prefix, RecordRequest
 
         options = options_of_arguments(arguments, RecordArguments) | {"length": None}
-        given = cast(RecordArguments, defaults_of(RecordArguments, "records") | arguments)
+        given = cast(RecordArguments, defaults_of(RecordArguments) | {"length": None} | arguments)
         texts = [given["prefix"]] if given["prefixes"] is None else list(given["prefixes"])
         novel = given["novel"]
         request = RecordRequest(

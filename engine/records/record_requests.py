@@ -31,7 +31,7 @@ from gentext.records.record_plan import MAX_RECORDS, MAX_TRIES, RecordFilter, Re
 from gentext.records.record_rows import RecordRows, symbol_limit
 from gentext.records.record_writing import WAITING_ROWS, RecordSource, RecordStream
 from gentext.requests.declaration import MAX_TEXTS, WritingOptions
-from gentext.requests.doors import is_whole
+from gentext.requests.declared_options import is_whole
 from gentext.requests.options import writing_options
 from gentext.requests.parameters import choose_chain
 from gentext.requests.spelling import ParamValues, Spelling

@@ -3,9 +3,9 @@
 Others use `declaration.WritingOptions`, `options.writing_options`, `parameters.choose_chain` and `spelling.Spelling`.
 May import: exported, components, sampling.
 
-    declaration  every option, with its type, default, range and help, declared once
+    declaration  every option, with its type, default, range and help
     keywords  the keyword arguments of methods that write: options, and parameters of the built-in links
-    doors  options as each door has them: the library, the commands, the server
+    declared_options  what follows from the declaration: defaults, and checks of ranges
     options  complete options of a request for texts, and the checks of them
     writing_arguments  keyword arguments of calls that write, as such options
     parameters  parameters of the chain's links, set by flags or by keyword arguments

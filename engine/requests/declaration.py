@@ -1,14 +1,12 @@
-"""What a request can ask for: every option with its type, default, range and help, each declared once.
+"""What a request can ask for: every option with its type, default, range and help.
 
 The keyword arguments of the library, their defaults and the checks of their ranges are made from the classes here: see
-`gentext.requests.doors`. A door is where requests come in: besides the library, the commands and the server. An option
-that a door has otherwise than the library says so in its declaration.
+`gentext.requests.declared_options`.
 """
 
 # The annotations are read when a command starts, so they are not turned into texts.
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypedDict
 
 from gentext.interfaces import Filter
@@ -30,19 +28,6 @@ MatchOption = str | Sequence[str | None] | None
 SchemaOption = (
     Mapping[str, Any] | str | os.PathLike[str] | Sequence[Mapping[str, Any] | str | os.PathLike[str] | None] | None
 )
-#: Stands for the default that the library has.
-SAME = object()
-
-
-class Door(NamedTuple):
-    """How a door has an option, as far as that differs from the library."""
-
-    help: str = ""
-    name: str = ""
-    type: Any = None
-    default: object = SAME
-    least: int | None = None
-    metavar: str | None = None
 
 
 class Option(NamedTuple):
@@ -54,16 +39,6 @@ class Option(NamedTuple):
     least: int | None = None
     """The least whole number that it may be."""
     most: int | None = None
-    sample: Door | None = Door()
-    """Its flag of ``gen sample``; None: there is none. The next ones are alike."""
-    best: Door | None = Door()
-    """Its flag of ``gen best``."""
-    completions: Door | None = Door()
-    """Its field of a request to ``/v1/completions``."""
-    best_request: Door | None = Door()
-    """Its field of a request to ``/best``."""
-    records: Door | None = Door()
-    """Its argument of `TextModel.records`."""
 
 
 class MatchArguments(TypedDict, total=False):
@@ -71,40 +46,14 @@ class MatchArguments(TypedDict, total=False):
 
     match: Annotated[
         MatchOption,
-        Option(
-            "the regular expression that each text matches, whole; or a list with one for each text, or None",
-            sample=Door("A regular expression that each new text matches, whole.", type=str | None, metavar="REGEX"),
-            best=Door("A regular expression that each text matches, whole.", type=str | None, metavar="REGEX"),
-            completions=Door(
-                "a regular expression, as in Python, that the new text matches, whole. Needs the link ``match`` in the "
-                "file",
-                type=str | None,
-            ),
-            best_request=Door("as above; the link is not needed", type=str | None),
-        ),
+        Option("the regular expression that each text matches, whole; or a list with one for each text, or None"),
     ]
     json_schema: Annotated[
         SchemaOption,
-        Option(
-            "the JSON schema by which each text is valid, in place of ``match``: as a dict, or the path of a file",
-            sample=Door("A JSON schema by which each new text is valid.", type=Path | None, metavar="FILE"),
-            best=Door("A JSON schema by which each text is valid.", type=Path | None, metavar="FILE"),
-            completions=Door(
-                "a JSON schema by which the new text is valid, in place of ``match``", type=dict[str, Any] | None
-            ),
-            best_request=Door("as above", type=dict[str, Any] | None),
-        ),
+        Option("the JSON schema by which each text is valid, in place of ``match``: as a dict, or the path of a file"),
     ]
     match_prime: Annotated[
-        bool,
-        Option(
-            "whether the prime is the beginning of what matches; else the new text alone is",
-            False,
-            sample=Door("The prime counts as the beginning of it."),
-            best=Door("The prime counts as the beginning of it."),
-            completions=Door("whether the prompt is the beginning of what matches"),
-            best_request=Door("as above"),
-        ),
+        bool, Option("whether the prime is the beginning of what matches; else the new text alone is", False)
     ]
     unknown: Annotated[
         str,
@@ -112,13 +61,6 @@ class MatchArguments(TypedDict, total=False):
             "what to do about characters of the prime that the model does not know: ``error``; ``skip`` leaves them "
             "out; ``unknown`` takes the model's unknown symbol",
             "error",
-            sample=Door("Characters of the prime that are unknown: error, skip or unknown."),
-            best=Door("Characters of the prime that are unknown: error, skip or unknown."),
-            completions=Door(
-                "what to do about characters of the prompt that the model does not know: ``error``, ``skip`` them, or "
-                "read them as ``unknown``"
-            ),
-            best_request=Door("as above"),
         ),
     ]
 
@@ -127,61 +69,19 @@ class WriterArguments(MatchArguments, total=False):
     """What all writers take, those of records too. A new option of all writers is a line here."""
 
     length: Annotated[
-        int | None,
-        Option(
-            "new characters of each text, at most; None: without end, or the default of records",
-            500,
-            1,
-            sample=Door(
-                "New characters; 0: without end. Default: 500; of records at most, twice those of the longest one.",
-                default=None,
-            ),
-            completions=Door(
-                "new characters of each choice at most. 0 is possible with ``echo`` alone",
-                name="max_tokens",
-                type=int,
-                default=16,
-                least=0,
-            ),
-            records=Door("characters behind the prefix, at most; None: twice the longest record", default=None),
-        ),
+        int | None, Option("new characters of each text, at most; None: without end, or the default of records", 500, 1)
     ]
     seed: Annotated[
-        int | None,
-        Option(
-            "the same seed gives the same texts; None: a new one is drawn",
-            None,
-            0,
-            SEED_LIMIT - 1,
-            sample=Door("The same seed gives the same text. Default: a fresh one."),
-            completions=Door(
-                "the same seed gives the same texts; without one a seed is drawn. The answer has the seed that was "
-                "used. Choice k is stream k of the seed: ``gen sample --seed`` writes the same"
-            ),
-        ),
+        int | None, Option("the same seed gives the same texts; None: a new one is drawn", None, 0, SEED_LIMIT - 1)
     ]
     style: Annotated[
         str | None,
-        Option(
-            "``careful``, ``balanced`` or ``bold``: settings of the links, over which their parameters count",
-            sample=Door("careful, balanced or bold; parameters beside it count. Default: the file's."),
-            completions=Door(
-                "``careful``, ``balanced`` or ``bold``: settings of the links, over which those of the request count"
-            ),
-        ),
+        Option("``careful``, ``balanced`` or ``bold``: settings of the links, over which their parameters count"),
     ]
     chain: Annotated[
-        Sequence[str] | None,
-        Option(
-            "the names of the links of another sampling chain than the model's own",
-            sample=Door("Links in order, with commas. Default: the file's.", type=str | None),
-            completions=None,
-        ),
+        Sequence[str] | None, Option("the names of the links of another sampling chain than the model's own")
     ]
-    params: Annotated[
-        Mapping[str, object] | None,
-        Option("parameters of links, as ``{'LINK.PARAM': ...}``", sample=None, completions=None),
-    ]
+    params: Annotated[Mapping[str, object] | None, Option("parameters of links, as ``{'LINK.PARAM': ...}``")]
 
 
 class StopArguments(TypedDict, total=False):
@@ -189,20 +89,7 @@ class StopArguments(TypedDict, total=False):
 
     stop: Annotated[
         Sequence[str],
-        Option(
-            "each text ends before the first of these that it would contain; a text, or a list of them",
-            (),
-            sample=Door(
-                "Stop before this text, such as '\\n\\n'; may be repeated.", type=list[str] | None, default=None
-            ),
-            best=Door(
-                "Texts end before this text, such as '\\n'; may be repeated.", type=list[str] | None, default=None
-            ),
-            completions=Door(
-                "a text ends before the first of these, which is not part of it; 64 at most", type=str | list[str]
-            ),
-            best_request=Door("a text ends before the first of these", type=str | list[str]),
-        ),
+        Option("each text ends before the first of these that it would contain; a text, or a list of them", ()),
     ]
 
 
@@ -216,8 +103,6 @@ class TextArguments(WriterArguments, StopArguments, total=False):
             0,
             0,
             SEED_LIMIT - 1,
-            sample=None,
-            completions=None,
         ),
     ]
 
@@ -227,49 +112,17 @@ class ScoredTextArguments(TextArguments, total=False):
 
     top_logprobs: Annotated[
         int,
-        Option(
-            "how many of the most probable symbols the texts have for each of their tokens",
-            0,
-            0,
-            MAX_TOP_LOGPROBS,
-            sample=None,
-            completions=Door(
-                "log-probabilities of the symbols, with so many of the most probable ones in each place. They are the "
-                "model's, before temperature and other links",
-                name="logprobs",
-                type=int | None,
-                default=None,
-            ),
-        ),
+        Option("how many of the most probable symbols the texts have for each of their tokens", 0, 0, MAX_TOP_LOGPROBS),
     ]
     echo: Annotated[
-        bool,
-        Option(
-            "whether the texts have the log-probabilities of their primes; ``length`` may then be 0",
-            False,
-            sample=None,
-            completions=Door(
-                "whether a choice begins with its prompt; with ``logprobs`` its symbols have log-probabilities too. "
-                "That of the first symbol is null"
-            ),
-        ),
+        bool, Option("whether the texts have the log-probabilities of their primes; ``length`` may then be 0", False)
     ]
 
 
 class ManyTextsArguments(ScoredTextArguments, total=False):
     """What `TextModel.write_many` takes besides parameters of links."""
 
-    count: Annotated[
-        int,
-        Option(
-            "how many texts to write of each prime",
-            1,
-            sample=Door("How many texts to write, all from one seed; of records, any number."),
-            completions=Door(
-                "choices of each prompt. Choice i of prompt j has the index j n + i", name="n", type=int, least=1
-            ),
-        ),
-    ]
+    count: Annotated[int, Option("how many texts to write of each prime", 1)]
 
 
 class WritingOptions(ManyTextsArguments, total=False):
@@ -314,9 +167,7 @@ class RecordArguments(WriterArguments, total=False):
 class SearchArguments(MatchArguments, StopArguments, total=False):
     """What a search for the most probable texts can ask for, besides the prime."""
 
-    count: Annotated[
-        int, Option("how many texts", 10, 1, MAX_TEXTS, best=Door("How many texts."), best_request=Door(type=int))
-    ]
+    count: Annotated[int, Option("how many texts", 10, 1, MAX_TEXTS)]
     length: Annotated[
         int | None,
         Option(
@@ -325,43 +176,13 @@ class SearchArguments(MatchArguments, StopArguments, total=False):
             None,
             1,
             MAX_SEARCH_LENGTH,
-            best=Door(
-                f"New characters of each text, at most. Default: {DEFAULT_SEARCH_LENGTH}; of records, the longest."
-            ),
-            best_request=Door(
-                f"characters of each at most; none: {DEFAULT_SEARCH_LENGTH}, of a model of records those of the "
-                f"longest training record"
-            ),
         ),
     ]
-    temperature: Annotated[
-        float,
-        Option(
-            "by which the logits are divided",
-            1.0,
-            best=Door("1: the model's own probabilities."),
-            best_request=Door("logits are divided by it"),
-        ),
-    ]
+    temperature: Annotated[float, Option("by which the logits are divided", 1.0)]
     beam: Annotated[
         int | None,
         Option(
-            "how many beginnings of each length are kept, which is not exact; None: all of them",
-            None,
-            1,
-            MAX_TEXTS,
-            best=Door("Keep so many beginnings of each length: quick, but not exact."),
-            best_request=Door("keep so many beginnings of each length: quick, but not exact"),
+            "how many beginnings of each length are kept, which is not exact; None: all of them", None, 1, MAX_TEXTS
         ),
     ]
-    memory: Annotated[
-        int,
-        Option(
-            "megabytes that the search may use",
-            1000,
-            1,
-            MAX_MEGABYTES,
-            best=Door("Megabytes that the search may use."),
-            best_request=None,
-        ),
-    ]
+    memory: Annotated[int, Option("megabytes that the search may use", 1000, 1, MAX_MEGABYTES)]

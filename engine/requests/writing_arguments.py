@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from gentext.errors import UsageError
 from gentext.requests.declaration import WritingOptions
-from gentext.requests.doors import declared
+from gentext.requests.declared_options import declared
 from gentext.requests.options import DEFAULTS
 
 

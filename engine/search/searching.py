@@ -16,7 +16,7 @@ from gentext.errors import PluginError, UsageError
 from gentext.exported.bundle import Bundle
 from gentext.interfaces import OpenSampler
 from gentext.requests.declaration import DEFAULT_SEARCH_LENGTH, MAX_SEARCH_LENGTH, SearchArguments
-from gentext.requests.doors import check_ranges, defaults_of, ranges_of
+from gentext.requests.declared_options import check_ranges, defaults_of, ranges_of
 from gentext.requests.options import check_text_options, is_matched, stop_notes
 from gentext.requests.primes import encode_primes
 from gentext.requests.spelling import Spelling

@@ -10,7 +10,7 @@ import gentext
 from gentext.config import config_class, per_run_fields
 from gentext.manager import host
 from gentext.requests.declaration import ManyTextsArguments, RecordArguments, SearchArguments
-from gentext.requests.doors import declared
+from gentext.requests.declared_options import declared
 from gentext.requests.keywords import LinkArguments
 from gentext.sampling.configured_chain import builtin_strategies
 

@@ -1,4 +1,4 @@
-"""Options as each door has them, made from their declaration in `gentext.requests.declaration`."""
+"""What follows from the declaration of options in `gentext.requests.declaration`: defaults, and checks of ranges."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ import numbers
 import typing
 from collections.abc import Mapping
 from types import NoneType
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from gentext.errors import UsageError
-from gentext.requests.declaration import SAME, Door, Option
+from gentext.requests.declaration import Option
 from gentext.requests.spelling import Spelling
-
-#: Where requests come in, as fields of `Option`.
-DoorName = Literal["sample", "best", "completions", "best_request", "records"]
 
 
 class Declared(NamedTuple):
@@ -27,18 +24,6 @@ class Declared(NamedTuple):
     def allows_none(self) -> bool:
         """Whether None is one of its values."""
         return NoneType in typing.get_args(self.type)
-
-
-class DoorOption(NamedTuple):
-    """An option as a door has it."""
-
-    name: str
-    type: Any
-    default: Any
-    help: str
-    least: int | None
-    most: int | None
-    metavar: str | None
 
 
 class Range(NamedTuple):
@@ -59,29 +44,9 @@ def declared(kind: Any) -> dict[str, Declared]:
     }
 
 
-def defaults_of(kind: Any, door: DoorName | None = None) -> dict[str, Any]:
-    """Return the defaults of the library, or those that a door has."""
-    if door is not None:
-        return {name: option.default for name, option in door_options(kind, door).items()}
+def defaults_of(kind: Any) -> dict[str, Any]:
+    """Return the default of each option."""
     return {name: option.default for name, (_, option) in declared(kind).items()}
-
-
-def door_options(kind: Any, door: DoorName) -> dict[str, DoorOption]:
-    """Return the options that a door has, by the names of the declaration."""
-    options = {}
-    for name, (kind_of_value, option) in declared(kind).items():
-        own: Door | None = getattr(option, door)
-        if own is not None:
-            options[name] = DoorOption(
-                own.name or name,
-                kind_of_value if own.type is None else own.type,
-                option.default if own.default is SAME else own.default,
-                own.help or option.help,
-                option.least if own.least is None else own.least,
-                option.most,
-                own.metavar,
-            )
-    return options
 
 
 @functools.cache
