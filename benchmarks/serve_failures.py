@@ -24,7 +24,7 @@ PATIENCE = 20.0
 LONG_TEXT = Text(7, 0, "", 100_000, 0)
 #: Python runs this before any other module of a process: preparing a text whose prompt is BUG fails.
 PLANTED_BUG = """
-from gentext.plugins.server import texts
+from gentext.plugins.server.worker import texts
 begin_text = texts.begin_text
 def fail(model, job, *others):
     if job.prompt == "BUG":

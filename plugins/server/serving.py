@@ -16,15 +16,15 @@ from gentext.console import say
 from gentext.errors import UsageError
 from gentext.exported.bundle import Bundle
 from gentext.exported.onnx_file import read_checked_metadata
-from gentext.plugins.server.app import Server
-from gentext.plugins.server.keys import ApiKeys
+from gentext.plugins.server.http.app import Server
+from gentext.plugins.server.http.keys import ApiKeys
+from gentext.plugins.server.http.protocol import make_config
+from gentext.plugins.server.http.sockets import BACKLOG, allow_connections
 from gentext.plugins.server.logs import LogWriter, configure_logging
 from gentext.plugins.server.metrics import Metrics
-from gentext.plugins.server.models import Models, ServedModel
-from gentext.plugins.server.protocol import make_config
 from gentext.plugins.server.settings import Limits
-from gentext.plugins.server.sockets import BACKLOG, allow_connections
-from gentext.plugins.server.workers import WorkerOptions
+from gentext.plugins.server.tasks.models import Models, ServedModel
+from gentext.plugins.server.tasks.workers import WorkerOptions
 from gentext.run import GENERATOR_FILE
 from gentext.runs.source import find_source
 from gentext.sessions.session_keys import SessionKeys, read_keys

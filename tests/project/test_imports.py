@@ -20,6 +20,7 @@ from typing import NamedTuple
 import pytest
 
 import gentext
+import gentext.plugins.server
 from gentext.errors import MOVED_MODULES
 from gentext.manager import BUILTINS
 from gentext.training.train import INITIAL_WEIGHTS_MODULE
@@ -213,6 +214,20 @@ def test_imports_run_one_way(module: str) -> None:
             continue
         layer, imported_layer = (name if name in LAYERS else "engine" for name in (place, imported_place))
         assert LAYERS.index(imported_layer) < LAYERS.index(layer), f"{module} imports {imported}"
+
+
+def test_rooms_of_the_server_are_what_they_say() -> None:
+    rooms = index(gentext.plugins.server, "Rooms")
+    assert sorted(rooms) == sorted(path.parent.name for path in (ROOT / "plugins/server").glob("*/__init__.py"))
+    for room in rooms:
+        package = f"gentext.plugins.server.{room}"
+        modules = {module for module in MODULES if module.startswith(f"{package}.")}
+        assert {f"{package}.{name}" for name in index(importlib.import_module(package))} == modules
+        allowed = {f"plugins.server.{name}" for name in rooms_to_import(f"plugins.server.{room}")}
+        for module in modules:
+            for name, _ in imports(MODULES[module], for_annotations=True):
+                other = re.match(rf"gentext\.(plugins\.server\.({'|'.join(rooms)}))\.", name)
+                assert other is None or other[1] in {f"plugins.server.{room}", *allowed}, f"{module} imports {name}"
 
 
 def test_engine_names_later_layers_in_few_strings() -> None:

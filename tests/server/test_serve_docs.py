@@ -15,7 +15,7 @@ import pytest
 
 from gentext.config import per_run_fields
 from gentext.manager import host
-from gentext.plugins.server import app, requests
+from gentext.plugins.server.http import app, requests
 from gentext.plugins.server.metrics import Metrics
 from gentext.plugins.server.settings import Limits
 from gentext.sampling.configured_chain import builtin_strategies

@@ -46,7 +46,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
 def worker_processes(server: ServerProcess) -> list[int]:
     """Return the numbers of a server's workers."""
     children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
-    return [int(child) for child in children if b"server.worker" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    return [int(child) for child in children if b"server.worker.program" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
 def read_events(answer: httpx.Response) -> list[dict[str, Any]]:

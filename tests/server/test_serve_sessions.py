@@ -22,8 +22,8 @@ from serving import ServerProcess, running_server
 import gentext
 from gentext.generation.slots import Slots
 from gentext.plugins.samplers.onnx import OnnxGenerator
-from gentext.plugins.server.messages import TextJob
-from gentext.plugins.server.texts import begin_text
+from gentext.plugins.server.tasks.messages import TextJob
+from gentext.plugins.server.worker.texts import begin_text
 from gentext.sessions.session import unpack
 
 LINKS = "match,penalties,bias,top_k,mirostat,temperature"

@@ -18,9 +18,9 @@ from gentext.errors import GenError, PrimeError, UsageError
 from gentext.matching import expression_child
 from gentext.matching.constraints import Constraint, compile_here
 from gentext.matching.match import MatchAutomaton
-from gentext.plugins.server import expressions
-from gentext.plugins.server.expressions import ExpressionProcess
 from gentext.plugins.server.problems import Overload, problem_of
+from gentext.plugins.server.worker import expressions
+from gentext.plugins.server.worker.expressions import ExpressionProcess
 
 SYMBOLS = [b"", *(bytes([code]) for code in range(32, 127)), "é".encode(), b"the"]
 ALLOWED = np.array([symbol != b"x" for symbol in SYMBOLS])
@@ -102,9 +102,9 @@ print(json.dumps({{"problem": f"{{request['seconds']}} s, {{resource.getrlimit(r
 SPIED_WORKER = """
 import sys
 from gentext.matching import expression_child
-from gentext.plugins.server import expression_worker
+from gentext.plugins.server.worker import expression_program
 expression_child.__file__ = sys.argv[1]
-expression_worker.main()
+expression_program.main()
 """
 
 

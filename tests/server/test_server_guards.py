@@ -22,17 +22,17 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from gentext.errors import UsageError
-from gentext.plugins.server import worker
-from gentext.plugins.server.answering import Answering, send_json
-from gentext.plugins.server.guards import BodyMemory, Guards, find_route, parse_object, read_json, wait_for_end
-from gentext.plugins.server.keys import ApiKeys
+from gentext.plugins.server.http.answering import Answering, send_json
+from gentext.plugins.server.http.guards import BodyMemory, Guards, find_route, parse_object, read_json, wait_for_end
+from gentext.plugins.server.http.keys import ApiKeys
+from gentext.plugins.server.http.protocol import make_config
+from gentext.plugins.server.http.sockets import allow_connections, limit_socket
 from gentext.plugins.server.logs import LogWriter, configure_logging, record_of
-from gentext.plugins.server.messages import TextJob
 from gentext.plugins.server.metrics import Metrics
 from gentext.plugins.server.problems import Problem
-from gentext.plugins.server.protocol import make_config
 from gentext.plugins.server.settings import Limits
-from gentext.plugins.server.sockets import allow_connections, limit_socket
+from gentext.plugins.server.tasks.messages import TextJob
+from gentext.plugins.server.worker import program
 from gentext.sessions.session_keys import read_keys
 
 #: Limits so short that a test can wait for them.
@@ -408,8 +408,8 @@ def test_an_exception_in_a_worker_is_one_line_without_its_message(
         raise RuntimeError(CANARY)
 
     replies: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    monkeypatch.setattr(worker, "begin_text", fail)
-    worker.Worker(None, None, replies.put).take(TextJob(1, CANARY, 0, 0, 5, [], {}))  # type: ignore[arg-type]
+    monkeypatch.setattr(program, "begin_text", fail)
+    program.Worker(None, None, replies.put).take(TextJob(1, CANARY, 0, 0, 5, [], {}))  # type: ignore[arg-type]
     reply = replies.get(timeout=10)
     assert (reply.number, reply.status) == (1, 500) and CANARY not in reply.message
     [line] = capsys.readouterr().err.splitlines()

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gentext.plugins.server.http.sockets import BACKLOG, ClosingTransport, limit_socket
 from gentext.plugins.server.problems import Problem
 from gentext.plugins.server.settings import Limits
-from gentext.plugins.server.sockets import BACKLOG, ClosingTransport, limit_socket
 
 if TYPE_CHECKING:
     from asyncio.transports import Transport

@@ -10,9 +10,9 @@ import msgspec
 
 from gentext.errors import nearest
 from gentext.noise import SEED_LIMIT
-from gentext.plugins.server.messages import BestJob, ScoreJob, TextJob
 from gentext.plugins.server.problems import Problem
 from gentext.plugins.server.settings import Limits
+from gentext.plugins.server.tasks.messages import BestJob, ScoreJob, TextJob
 from gentext.requests.declaration import MAX_TOP_LOGPROBS
 from gentext.sessions.continuation import merge_settings
 from gentext.sessions.session import SessionSettings, check_origin, unpack
@@ -187,7 +187,7 @@ def read_completion(body: Mapping[str, Any], links: Mapping[str, Any], limits: L
     A request with a session has its settings where it gives none itself. Raises SessionError for a session that is
     none, or belongs to another file.
 
-    :param links: the model as `gentext.plugins.server.answers.describe_model` describes it.
+    :param links: the model as `gentext.plugins.server.worker.answers.describe_model` describes it.
     """
     fields = read_fields(
         {name: setting for name, setting in body.items() if name in COMPLETION_NAMES}, CompletionFields

@@ -13,7 +13,7 @@ import msgspec
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gentext.plugins.server.guards import BODY, ROUTE, ClientGone, wait_for_end
+from gentext.plugins.server.http.guards import BODY, ROUTE, ClientGone, wait_for_end
 from gentext.plugins.server.logs import RECORD, LogWriter, RequestRecord
 from gentext.plugins.server.metrics import Metrics
 from gentext.plugins.server.problems import Problem

@@ -14,18 +14,18 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
 from gentext.errors import SessionError
-from gentext.plugins.server.answering import Answering, EventStream, while_connected
-from gentext.plugins.server.completions import CompletionAnswer
-from gentext.plugins.server.guards import Guards, read_json
-from gentext.plugins.server.keys import ApiKeys
+from gentext.plugins.server.http.answering import Answering, EventStream, while_connected
+from gentext.plugins.server.http.completions import CompletionAnswer
+from gentext.plugins.server.http.guards import Guards, read_json
+from gentext.plugins.server.http.keys import ApiKeys
+from gentext.plugins.server.http.pages import page_routes
+from gentext.plugins.server.http.requests import read_best, read_completion, read_score
 from gentext.plugins.server.logs import LogWriter, record_of
-from gentext.plugins.server.messages import Failed
-from gentext.plugins.server.models import Job, Models, ServedModel
-from gentext.plugins.server.pages import page_routes
 from gentext.plugins.server.problems import Problem, problem_of
-from gentext.plugins.server.requests import read_best, read_completion, read_score
 from gentext.plugins.server.settings import Limits
-from gentext.plugins.server.workers import Part, Task
+from gentext.plugins.server.tasks.messages import Failed
+from gentext.plugins.server.tasks.models import Job, Models, ServedModel
+from gentext.plugins.server.tasks.workers import Part, Task
 from gentext.sessions.session_keys import SessionKeys
 
 #: The page of the API, which loads nothing and runs no scripts.

@@ -27,8 +27,8 @@ from gentext.errors import PrimeError, UsageError
 from gentext.matching.byte_automaton import explain_too_large
 from gentext.matching.constraints import Constraint
 from gentext.matching.match import MatchAutomaton
-from gentext.plugins.server.messages import LENGTH
 from gentext.plugins.server.problems import Overload
+from gentext.plugins.server.tasks.messages import LENGTH
 
 #: States times symbols of one automaton. Its tables take twelve bytes for each, and are copied when texts begin.
 MAX_TABLE = 2**20
@@ -233,7 +233,7 @@ def start_process() -> subprocess.Popen[bytes]:
     # The libraries of NumPy reserve memory for each thread, which would count for the limit.
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [sys.executable, "-m", "gentext.plugins.server.expression_worker"],
+        [sys.executable, "-m", "gentext.plugins.server.worker.expression_program"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environment,

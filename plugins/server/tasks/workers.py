@@ -16,7 +16,7 @@ import msgspec
 
 from gentext.console import warn
 from gentext.errors import GenError, RunError
-from gentext.plugins.server.messages import (
+from gentext.plugins.server.tasks.messages import (
     LENGTH,
     Answer,
     BestJob,
@@ -91,7 +91,7 @@ class Worker:
         self.tasks: dict[int, Task] = {}
         """Those that are under way, by the numbers of their jobs."""
         self.model: dict[str, Any] = {}
-        """What the worker says of its model, see `gentext.plugins.server.answers.describe_model`."""
+        """What the worker says of its model, see `gentext.plugins.server.worker.answers.describe_model`."""
         self.is_ready = False
 
     @property
@@ -104,7 +104,7 @@ class Worker:
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "gentext.plugins.server.worker",
+            "gentext.plugins.server.worker.program",
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             start_new_session=True,  # a Ctrl-C reaches the server alone

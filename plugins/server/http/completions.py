@@ -11,13 +11,13 @@ from typing import Any
 
 import msgspec
 
+from gentext.plugins.server.http.requests import Completion
 from gentext.plugins.server.logs import RequestRecord
-from gentext.plugins.server.messages import Answer, Failed, SymbolScore, TextEvent
-from gentext.plugins.server.models import ServedModel
 from gentext.plugins.server.problems import Problem
-from gentext.plugins.server.requests import Completion
 from gentext.plugins.server.settings import Limits
-from gentext.plugins.server.workers import Part, Task
+from gentext.plugins.server.tasks.messages import Answer, Failed, SymbolScore, TextEvent
+from gentext.plugins.server.tasks.models import ServedModel
+from gentext.plugins.server.tasks.workers import Part, Task
 from gentext.sessions.session_keys import SessionKeys
 
 #: Seconds between two events of a stream, for each text that is written: an event costs the server and its client

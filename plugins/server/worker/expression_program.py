@@ -1,4 +1,4 @@
-"""The program that compiles what texts must match, for `gentext.plugins.server.expressions`.
+"""The program that compiles what texts must match, for `gentext.plugins.server.worker.expressions`.
 
 It reads jobs from stdin and writes their automata to stdout; with the end of stdin it ends.
 """
@@ -16,7 +16,7 @@ from gentext.errors import PrimeError, UsageError
 from gentext.matching.byte_automaton import explain_too_large
 from gentext.matching.constraints import Constraint, compile_here
 from gentext.matching.expression_child import MAX_MEMORY
-from gentext.plugins.server.expressions import (
+from gentext.plugins.server.worker.expressions import (
     CompiledArrays,
     CompileJob,
     Refusal,

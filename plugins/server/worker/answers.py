@@ -11,8 +11,8 @@ from typing import Any
 
 from gentext.console import Bar, quiet
 from gentext.library.loading import TextModel
-from gentext.plugins.server.messages import BestJob, ScoreJob
-from gentext.plugins.server.texts import RequestSpelling
+from gentext.plugins.server.tasks.messages import BestJob, ScoreJob
+from gentext.plugins.server.worker.texts import RequestSpelling
 from gentext.scoring.record_scores import EncodedText, TextScorer, score_texts
 from gentext.scoring.score import score_text
 from gentext.scoring.unknown_characters import UnknownCharacters

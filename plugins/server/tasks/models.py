@@ -10,11 +10,11 @@ from pathlib import Path
 
 from gentext.console import say
 from gentext.errors import GenError, UsageError, nearest
-from gentext.plugins.server.messages import BestJob, Failed, ScoreJob, TextJob
 from gentext.plugins.server.metrics import Metrics, ModelMetrics
 from gentext.plugins.server.problems import Problem
 from gentext.plugins.server.settings import Limits
-from gentext.plugins.server.workers import Part, Task, WorkerGroup, WorkerOptions
+from gentext.plugins.server.tasks.messages import BestJob, Failed, ScoreJob, TextJob
+from gentext.plugins.server.tasks.workers import Part, Task, WorkerGroup, WorkerOptions
 
 Job = TextJob | ScoreJob | BestJob
 

@@ -18,7 +18,7 @@ from gentext.generation.row_state import RowState
 from gentext.generation.rows import Slot, row_requests
 from gentext.generation.slots import SlotPiece, Slots
 from gentext.library.loading import TextModel
-from gentext.plugins.server.messages import SymbolScore, TextEvent, TextJob
+from gentext.plugins.server.tasks.messages import SymbolScore, TextEvent, TextJob
 from gentext.requests.options import writing_options
 from gentext.requests.spelling import KeywordSpelling
 from gentext.sessions.continuation import continue_text, is_within_match, make_session

@@ -1,8 +1,8 @@
 """The program that writes texts with one model: a process of its own, so that the server never waits for a model.
 
-It reads requests from stdin and writes replies to stdout, see `gentext.plugins.server.messages`; with the end of stdin
-it ends. The main thread runs one call of the generator after the other. Other threads read requests, prepare texts,
-compile what texts must match, and run scores and searches, so that no text waits for the preparation of another one.
+It reads requests from stdin and writes replies to stdout, see `gentext.plugins.server.tasks.messages`; with the end of
+stdin it ends. The main thread runs one call of the generator after the other. Other threads read requests, prepare
+texts, compile what texts must match, and run scores and searches, so that no text waits for the preparation of another.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ from gentext.generation.slots import SlotPiece, Slots
 from gentext.library.loading import TextModel, open_text_model
 from gentext.matching.constraints import use_compiler
 from gentext.plugins.samplers.onnx import OnnxGenerator
-from gentext.plugins.server.answers import answer_job, describe_model
-from gentext.plugins.server.expressions import ExpressionProcess
 from gentext.plugins.server.logs import LogWriter
-from gentext.plugins.server.messages import (
+from gentext.plugins.server.problems import problem_of
+from gentext.plugins.server.tasks.messages import (
     Answer,
     BestJob,
     Cut,
@@ -41,8 +40,9 @@ from gentext.plugins.server.messages import (
     encode_frame,
     read_frames,
 )
-from gentext.plugins.server.problems import problem_of
-from gentext.plugins.server.texts import RunningText, begin_text
+from gentext.plugins.server.worker.answers import answer_job, describe_model
+from gentext.plugins.server.worker.expressions import ExpressionProcess
+from gentext.plugins.server.worker.texts import RunningText, begin_text
 from gentext.runs.source import FILE_SAMPLER
 
 #: The number of the `Failed` that ends the worker.
