@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from gentext.corpus.held_out import held_out_path, read_held_out
 from gentext.describe import tokenizer_of
-from gentext.exported.bundle import Bundle
+from gentext.exported.metadata import Bundle
 from gentext.generation.compiled import generate_compiled
 from gentext.generation.model_calls import GeneratorModel
 from gentext.plugins.pytorch import build_model, load_best_checkpoint

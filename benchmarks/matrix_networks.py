@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gentext.export.network.step import step_graph
 from gentext.exported.boundary import BoundaryTokenizer, RecordsMeta
-from gentext.exported.bundle import Bundle, StateMeta, TokenizerMeta
+from gentext.exported.metadata import Bundle, StateMeta, TokenizerMeta
 from gentext.files.versions import installed_version
 from gentext.interfaces import Tokenizer
 from gentext.plugins.models.lstm import LSTMConfig, LSTMModel

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gentext.exported.bundle import Bundle
+from gentext.exported.metadata import Bundle
 from gentext.generation.texts import all_texts
 from gentext.generation.writing import prepare_writing
 from gentext.interfaces import Chunk, OpenSampler, Request

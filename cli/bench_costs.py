@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gentext.exported.bundle import Bundle
+from gentext.exported.metadata import Bundle
 from gentext.library import bench as measure
 
 #: Numbers of rows for which the precisions are compared, where they were measured.

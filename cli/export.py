@@ -14,7 +14,7 @@ from gentext.cli.links import split_names
 from gentext.config import build_config
 from gentext.console import say, warn
 from gentext.errors import MissingExtra, RunError, UsageError
-from gentext.exported.bundle import METADATA_PREFIX
+from gentext.exported.metadata import METADATA_PREFIX
 from gentext.exported.onnx_file import check_same_export, read_metadata
 from gentext.files.folders import temporary_folder
 from gentext.run import GENERATOR_FILE, open_run

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from gentext.exported.bundle import readable_symbol
+from gentext.exported.metadata import readable_symbol
 from gentext.files.file_names import readable_name
 from gentext.library.loading import TextModel
 from gentext.scoring.inspection import Inspection

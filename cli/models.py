@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from gentext.data.shipped import shipped_models
-from gentext.exported.bundle import Bundle
+from gentext.exported.metadata import Bundle
 from gentext.exported.onnx_file import read_metadata
 
 

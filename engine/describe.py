@@ -9,7 +9,7 @@ from gentext.components.creation import create_component
 from gentext.components.tokenizers import read_symbols
 from gentext.errors import FileFormatError, RunError, refuse_exit
 from gentext.exported.boundary import BoundaryTokenizer
-from gentext.exported.bundle import Bundle
+from gentext.exported.metadata import Bundle
 from gentext.interfaces import Tokenizer
 from gentext.manager import host
 from gentext.run import TOKENIZER_FILE, Run

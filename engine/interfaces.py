@@ -32,7 +32,7 @@ from gentext.values import (
 
 if TYPE_CHECKING:
     from gentext.events import Hooks
-    from gentext.exported.bundle import Bundle
+    from gentext.exported.metadata import Bundle
     from gentext.run import Run
     from gentext.sampling.chain import Chain
     from gentext.stop import StopAutomaton

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gentext.components.links import check_nan
 from gentext.components.samplers import check_model_logits
-from gentext.exported.bundle import Bundle
+from gentext.exported.metadata import Bundle
 from gentext.interfaces import Chunk, Finish, Request, TopSymbols
 from gentext.noise import DRAW
 from gentext.sampling.draw import draw_tokens

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 from gentext.errors import ExportDefect, FileFormatError, GenError, reason
-from gentext.exported.bundle import Bundle
+from gentext.exported.metadata import Bundle
 from gentext.manager import host
 from gentext.sampling.chain import Chain
 

@@ -11,7 +11,7 @@ from gentext.errors import ExportError, PluginError
 from gentext.export.building import build_generator
 from gentext.export.job import ExportJob, ExportOptions
 from gentext.export.network.model import export_model
-from gentext.exported.bundle import METADATA_PREFIX
+from gentext.exported.metadata import METADATA_PREFIX
 from gentext.exported.onnx_file import read_metadata
 from gentext.files.atomic import atomic_write_all
 from gentext.run import GENERATOR_FILE, MODEL_FILE, UNROLLED_FILE, Run

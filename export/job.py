@@ -28,7 +28,7 @@ from gentext.export.precision import (
     measure_loss,
 )
 from gentext.export.proto import serialize_model
-from gentext.exported.bundle import Bundle
+from gentext.exported.metadata import Bundle
 from gentext.interfaces import Model, Tokenizer
 from gentext.manager import host
 from gentext.plugins.pytorch.checkpoint import build_model, load_best_checkpoint

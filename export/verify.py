@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gentext.errors import ExportError
 from gentext.export.defects import describe_defect
-from gentext.exported.bundle import Bundle, StateMeta
+from gentext.exported.metadata import Bundle, StateMeta
 from gentext.files.folders import temporary_folder
 from gentext.generation.compiled import generate_compiled
 from gentext.generation.model_calls import GeneratorModel

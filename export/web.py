@@ -10,7 +10,7 @@ from gentext.console import warn
 from gentext.data.page_files import ENGINE_FILE, page_files
 from gentext.errors import FileFormatError, RunError
 from gentext.export.web_runtime import PACKAGE, SCRIPT_FILE, VERSION, WASM_FILE, read_runtime
-from gentext.exported.bundle import Bundle
+from gentext.exported.metadata import Bundle
 from gentext.exported.onnx_file import read_checked_metadata
 from gentext.files.atomic import atomic_write_all
 from gentext.run import GENERATOR_FILE

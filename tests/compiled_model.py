@@ -16,7 +16,7 @@ from gentext.export.network.fp16 import to_fp16
 from gentext.export.network.int8 import to_int8
 from gentext.export.network.step import step_graph
 from gentext.export.proto import serialize_model
-from gentext.exported.bundle import Bundle
+from gentext.exported.metadata import Bundle
 from gentext.generation.model_calls import start_states
 from gentext.interfaces import Chunk, Request
 from gentext.manager import host

@@ -17,7 +17,7 @@ import onnx
 import torch
 from products import Products
 
-from gentext.exported.bundle import Bundle
+from gentext.exported.metadata import Bundle
 
 Trace = Callable[[torch.nn.Module, torch.Tensor, Bundle], onnx.ModelProto]
 #: Of these packages `products.fingerprint` covers the code.

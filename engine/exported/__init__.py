@@ -1,9 +1,9 @@
 """What an exported file says about itself: its metadata, and the inputs and outputs of its graph.
 
-Others use `bundle.Bundle`, `signature.signature` and `onnx_file.read_metadata`.
+Others use `metadata.Bundle`, `signature.signature` and `onnx_file.read_metadata`.
 May import: files.
 
-    bundle  the metadata of an exported file
+    metadata  the metadata of an exported file
     onnx_file  reads the metadata of an .onnx file quickly, without onnxruntime
     signature  inputs and outputs of a compiled generator
     boundary  the symbol between two records, which no text contains

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from gentext.exported.bundle import Bundle
+from gentext.exported.metadata import Bundle
 
 #: Rows of one batch at most. On a CPU a model of 256 units wrote 29,500 characters a second in batches of 256 rows,
 #: 34,800 in batches of 1,024, 35,800 in batches of 2,048, and 28,700 in batches of 4,096, with 250 MB more memory than

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from gentext.errors import FileFormatError
-from gentext.exported.bundle import METADATA_PREFIX, check_format
+from gentext.exported.metadata import METADATA_PREFIX, check_format
 from gentext.run import GENERATOR_FILE, MODEL_FILE
 
 INTEGER_TYPE, BYTES_TYPE = 0, 2

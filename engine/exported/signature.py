@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gentext.exported.bundle import Bundle
+from gentext.exported.metadata import Bundle
 from gentext.interfaces import Finish
 from gentext.noise import DRAW
 

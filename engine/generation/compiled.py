@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from gentext.exported.bundle import Bundle
+from gentext.exported.metadata import Bundle
 from gentext.exported.signature import FINISH_BY_CODE, flat_arrays
 from gentext.generation.model_calls import MAX_POSITIONS, PREFILL_POSITIONS, DrawnRows, GeneratorModel, start_states
 from gentext.generation.row_table import RowTable

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gentext.exported.bundle import Bundle
+from gentext.exported.metadata import Bundle
 from gentext.generation.model_calls import MAX_POSITIONS, DrawnRows, Feeds, GeneratorModel
 from gentext.generation.row_request import RowRequest
 from gentext.generation.row_state import RowState

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gentext.errors import UsageError
-from gentext.exported.bundle import Bundle
+from gentext.exported.metadata import Bundle
 from gentext.exported.signature import flat_arrays, signature
 from gentext.generation.stacking import KINDS, STOP, AutomatonKind
 from gentext.manager import host

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from gentext.errors import UsageError
-from gentext.exported.bundle import Bundle
+from gentext.exported.metadata import Bundle
 from gentext.exported.signature import flat_arrays
 from gentext.generation.row_request import RowRequest
 from gentext.generation.row_state import FirstStates, RowState

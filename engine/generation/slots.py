@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from gentext.errors import FileFormatError, GenError, UsageError
 from gentext.exported.batch_size import max_rows
-from gentext.exported.bundle import Bundle
+from gentext.exported.metadata import Bundle
 from gentext.exported.signature import FINISH_BY_CODE
 from gentext.generation.model_calls import MAX_POSITIONS, PREFILL_POSITIONS, DrawnRows, GeneratorModel
 from gentext.generation.row_batch import RowBatch

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gentext.exported.bundle import Bundle, readable_symbol
+from gentext.exported.metadata import Bundle, readable_symbol
 from gentext.generation.writing import Writing, prepare_writing
 from gentext.interfaces import OpenSampler
 from gentext.requests.declaration import SearchArguments, WritingOptions

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gentext.errors import GenError, PrimeError, UsageError
-from gentext.exported.bundle import Bundle
+from gentext.exported.metadata import Bundle
 from gentext.files.reading import parse_json, read_file
 from gentext.interfaces import Ids
 from gentext.manager import host

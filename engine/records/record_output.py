@@ -14,7 +14,7 @@ from typing import IO, Any
 from gentext.console import progress
 from gentext.data.records import MAX_FIELD, format_row, parse_header
 from gentext.errors import GenError, RunError, UsageError
-from gentext.exported.bundle import Bundle
+from gentext.exported.metadata import Bundle
 from gentext.files.atomic import advise_room
 from gentext.records.record_plan import WrittenRecord
 

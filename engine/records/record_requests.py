@@ -15,7 +15,7 @@ from gentext.describe import tokenizer_of
 from gentext.errors import GenError, PrimeError, RunError, UnknownComponent, UsageError, nearest
 from gentext.exported.batch_size import choose_batch_rows, max_rows, max_texts
 from gentext.exported.boundary import RecordsMeta
-from gentext.exported.bundle import Bundle
+from gentext.exported.metadata import Bundle
 from gentext.exported.signature import flat_arrays
 from gentext.generation.model_calls import SlotSampler
 from gentext.generation.row_request import RowRequest

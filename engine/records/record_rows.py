@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gentext.exported.bundle import Bundle
+from gentext.exported.metadata import Bundle
 from gentext.exported.signature import FINISH_BY_CODE
 from gentext.generation.model_calls import GeneratorModel
 from gentext.generation.row_request import RowRequest

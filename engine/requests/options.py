@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Unpack, cast
 
 from gentext.errors import UsageError
-from gentext.exported.bundle import Bundle
+from gentext.exported.metadata import Bundle
 from gentext.noise import SEED_LIMIT
 from gentext.requests.declaration import MAX_TEXTS, SearchArguments, WritingOptions
 from gentext.requests.declared_options import Range, check_ranges, defaults_of, is_whole, ranges_of

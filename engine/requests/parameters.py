@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from gentext.errors import UsageError
-from gentext.exported.bundle import Bundle
+from gentext.exported.metadata import Bundle
 from gentext.registry import Registry
 from gentext.requests.spelling import LinkParameter, ParamValues, Spelling
 from gentext.requests.styles import STYLES, style_numbers

@@ -13,7 +13,7 @@ import numpy as np
 from gentext.components.tokenizers import read_symbols
 from gentext.describe import load_run_tokenizer
 from gentext.errors import FileFormatError, PluginError, RunError, reason
-from gentext.exported.bundle import Bundle, StateMeta, TokenizerMeta, check_states
+from gentext.exported.metadata import Bundle, StateMeta, TokenizerMeta, check_states
 from gentext.files.versions import installed_version
 from gentext.interfaces import Model, StateSpec, Tokenizer
 from gentext.manager import host

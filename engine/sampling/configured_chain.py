@@ -11,7 +11,7 @@ import msgspec
 from gentext.config import CONVERSION_LOCK, ConfigTable, build_config
 from gentext.describe import tokenizer_of
 from gentext.errors import ConfigError, FileFormatError, nearest
-from gentext.exported.bundle import Bundle, LinkMeta
+from gentext.exported.metadata import Bundle, LinkMeta
 from gentext.registry import Registry
 from gentext.sampling.chain import DEFAULT_CHAIN, Chain, LinkArrays, build_chain
 from gentext.strategy import PLACES, Place, Strategy

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from gentext.errors import FileFormatError, PluginError
-from gentext.exported.bundle import Bundle
+from gentext.exported.metadata import Bundle
 from gentext.interfaces import Finish, Ids, TopSymbols
 from gentext.stop import StopAutomaton
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from gentext.config import NoConfig, to_table
-from gentext.exported.bundle import Bundle, LinkMeta, ParamMeta
+from gentext.exported.metadata import Bundle, LinkMeta, ParamMeta
 from gentext.sampling.chain import Chain, Link
 from gentext.strategy import Param, Strategy
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gentext.components.samplers import describe_sampler
 from gentext.console import progress
 from gentext.errors import CorpusError, FileFormatError, PluginError, refuse_exit
-from gentext.exported.bundle import Bundle
+from gentext.exported.metadata import Bundle
 from gentext.interfaces import Ids, OpenSampler
 from gentext.scoring.score import ScoredModel
 

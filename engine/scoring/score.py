@@ -15,7 +15,7 @@ from gentext.components.tokenizers import check_ids
 from gentext.console import progress
 from gentext.describe import tokenizer_of
 from gentext.errors import CorpusError, FileFormatError, PluginError, refuse_exit
-from gentext.exported.bundle import Bundle, readable_symbol
+from gentext.exported.metadata import Bundle, readable_symbol
 from gentext.interfaces import Ids, OpenSampler, Tokenizer
 from gentext.scoring.unknown_characters import UnknownCharacters
 from gentext.stepping import ModelState, StepModel

@@ -11,7 +11,7 @@ from typing import Any
 
 from gentext.console import progress, warn
 from gentext.errors import CorpusError, UsageError
-from gentext.exported.bundle import readable_symbol
+from gentext.exported.metadata import readable_symbol
 from gentext.files.file_names import readable_name
 from gentext.interfaces import OpenSampler
 from gentext.requests.spelling import Spelling

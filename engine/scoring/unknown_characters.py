@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from gentext.console import say
 from gentext.describe import tokenizer_of
 from gentext.errors import CorpusError, UsageError, refuse_exit
-from gentext.exported.bundle import Bundle
+from gentext.exported.metadata import Bundle
 from gentext.interfaces import Tokenizer
 from gentext.requests.primes import leave_out
 from gentext.requests.spelling import KEYWORD_SPELLING, Spelling

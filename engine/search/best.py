@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gentext.console import Bar
-from gentext.exported.bundle import Bundle
+from gentext.exported.metadata import Bundle
 from gentext.interfaces import Ids
 from gentext.search.endings import CHARACTER, COUNT, TextEndings
 from gentext.search.prefixes import (

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gentext.errors import UsageError
-from gentext.exported.bundle import readable_symbol
+from gentext.exported.metadata import readable_symbol
 from gentext.stop import StopAutomaton
 
 if TYPE_CHECKING:  # most searches have none

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from gentext.components.samplers import check_model_logits, describe_sampler
 from gentext.errors import FileFormatError, PluginError, refuse_exit
-from gentext.exported.bundle import Bundle
+from gentext.exported.metadata import Bundle
 from gentext.interfaces import Ids
 from gentext.search.endings import TextFinish
 from gentext.stepping import PREFILL_POSITIONS, ModelState, StepModel

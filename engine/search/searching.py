@@ -13,7 +13,7 @@ import numpy as np
 from gentext.components.samplers import describe_sampler
 from gentext.console import Bar
 from gentext.errors import PluginError, UsageError
-from gentext.exported.bundle import Bundle
+from gentext.exported.metadata import Bundle
 from gentext.interfaces import OpenSampler
 from gentext.requests.declaration import DEFAULT_SEARCH_LENGTH, MAX_SEARCH_LENGTH, SearchArguments
 from gentext.requests.declared_options import check_ranges, defaults_of, ranges_of

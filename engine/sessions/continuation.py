@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from gentext.errors import SessionConflict, UsageError
-from gentext.exported.bundle import Bundle
+from gentext.exported.metadata import Bundle
 from gentext.generation.row_request import RowRequest
 from gentext.generation.row_state import RowState
 from gentext.generation.rows import row_requests

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from gentext.errors import SessionConflict, SessionError
-from gentext.exported.bundle import Bundle
+from gentext.exported.metadata import Bundle
 from gentext.exported.signature import Port, signature
 from gentext.files.versions import installed_version
 from gentext.generation.row_state import RowState

@@ -23,7 +23,7 @@ from gentext.config import config_class
 from gentext.errors import ExportError
 from gentext.export.network.model import SCAN, export_model
 from gentext.export.network.step import step_graph
-from gentext.exported.bundle import Bundle, StateMeta, TokenizerMeta
+from gentext.exported.metadata import Bundle, StateMeta, TokenizerMeta
 from gentext.interfaces import Model
 from gentext.runs import model_description
 from gentext.testing.rules import create, name_of, report_broken_rules, require

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gentext.components.samplers import checked_chunks
-from gentext.exported.bundle import Bundle
+from gentext.exported.metadata import Bundle
 from gentext.interfaces import Chunk, Ids, OpenSampler, Request
 from gentext.manager import host
 from gentext.sampling.chain import Chain, Link

@@ -17,7 +17,7 @@ import numpy as np
 from gentext.components import samplers
 from gentext.config import config_class
 from gentext.errors import ConfigError, GenError, MissingExtra, reason
-from gentext.exported.bundle import Bundle
+from gentext.exported.metadata import Bundle
 from gentext.interfaces import Chunk, DeclaresSources, Sampler, SourceKind
 from gentext.stop import StopAutomaton
 from gentext.testing.rows import NEW_TOKENS, OpenedSampler, Row

@@ -23,7 +23,7 @@ from gentext.corpus.text import read_text
 from gentext.data.in_memory import InMemoryCorpus
 from gentext.errors import GenError, MissingExtra, RunError, TrainingStopped, UsageError
 from gentext.events import SilentHooks
-from gentext.exported.bundle import choose_start
+from gentext.exported.metadata import choose_start
 from gentext.files.file_names import store_paths
 from gentext.interfaces import FitResult, World
 from gentext.manager import host

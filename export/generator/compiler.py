@@ -38,7 +38,7 @@ from gentext.export.strategies.call import call_strategy
 from gentext.export.strategies.indexing import int_vector, select
 from gentext.export.strategies.namespace import xp
 from gentext.export.strategies.traced import Traced
-from gentext.exported.bundle import Bundle, StateMeta
+from gentext.exported.metadata import Bundle, StateMeta
 from gentext.exported.signature import TOP_COUNT, Signature, flat_arrays, signature
 from gentext.sampling.chain import Chain, Link, LinkArrays
 from gentext.sampling.configured_chain import describe_links

@@ -19,7 +19,7 @@ from gentext.export.strategies.facts import NO_FACTS, Facts
 from gentext.export.strategies.indexing import int_vector
 from gentext.export.strategies.namespace import xp
 from gentext.export.strategies.traced import Traced
-from gentext.exported.bundle import Bundle
+from gentext.exported.metadata import Bundle
 from gentext.exported.signature import Signature
 from gentext.noise import DRAW
 from gentext.sampling.chain import Chain, Link

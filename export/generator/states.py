@@ -18,7 +18,7 @@ from spox import Var
 
 from gentext.export.proto import copy_model, find_value_info, initializer_array, int_attribute
 from gentext.export.strategies.indexing import int_vector
-from gentext.exported.bundle import Bundle, StateMeta
+from gentext.exported.metadata import Bundle, StateMeta
 
 
 @dataclasses.dataclass(frozen=True)

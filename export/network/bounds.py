@@ -7,7 +7,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from gentext.exported.bundle import Bundle
+from gentext.exported.metadata import Bundle
 
 #: The largest magnitude of all elements of a value [], or of those at each index of its last axis [size].
 Bound = NDArray[np.float64]

@@ -22,7 +22,7 @@ from onnx import helper, numpy_helper
 from gentext.errors import ExportError
 from gentext.export.network.bounds import UNBOUNDED, Bound, find_bounds
 from gentext.export.proto import copy_model, copy_node, names_read, replace_initializers, replace_nodes
-from gentext.exported.bundle import Bundle
+from gentext.exported.metadata import Bundle
 
 #: Largest weight: 7 bits.
 WEIGHT_MAX = 63

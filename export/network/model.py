@@ -17,7 +17,7 @@ from gentext.errors import ExportError, RunError, reason
 from gentext.export.network.scan import scan_over_time
 from gentext.export.proto import IR_VERSION, OPSET, check_graph, declare_shape, serialize_model, subgraphs
 from gentext.export.verify import Difference, verify_model
-from gentext.exported.bundle import Bundle
+from gentext.exported.metadata import Bundle
 from gentext.interfaces import Model
 from gentext.plugins.pytorch.recurrent import TorchState
 

@@ -7,7 +7,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from gentext.export.proto import find_value_info
-from gentext.exported.bundle import Bundle
+from gentext.exported.metadata import Bundle
 
 
 def scan_over_time(step: onnx.ModelProto, bundle: Bundle) -> onnx.ModelProto:

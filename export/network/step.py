@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 from gentext.errors import ExportError, reason
 from gentext.export.network.model import remove_annotations, trace_step
 from gentext.export.proto import check_graph, copy_model, replace_initializers
-from gentext.exported.bundle import Bundle
+from gentext.exported.metadata import Bundle
 from gentext.interfaces import Model
 
 #: Elements from which a constant counts as a weight.

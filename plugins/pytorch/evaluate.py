@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from gentext.exported.bundle import Bundle
+from gentext.exported.metadata import Bundle
 from gentext.interfaces import Ids, Model, World
 from gentext.plugins.pytorch.device import one_thread
 from gentext.plugins.pytorch.distributed import ProcessGroup

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gentext.config import NoConfig
 from gentext.errors import RunError
-from gentext.exported.bundle import Bundle
+from gentext.exported.metadata import Bundle
 from gentext.interfaces import Chunk, Model, Request
 from gentext.manager import host
 from gentext.plugins.pytorch.checkpoint import build_model, load_best_checkpoint

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gentext.errors import FileFormatError
-from gentext.exported.bundle import Bundle
+from gentext.exported.metadata import Bundle
 from gentext.exported.onnx_file import read_checked_metadata
 from gentext.exported.signature import TOP_COUNT, TOP_OUTPUTS, Port, signature
 from gentext.plugins.samplers.runtime import (

@@ -14,7 +14,7 @@ import uvicorn
 
 from gentext.console import say
 from gentext.errors import UsageError
-from gentext.exported.bundle import Bundle
+from gentext.exported.metadata import Bundle
 from gentext.exported.onnx_file import read_checked_metadata
 from gentext.plugins.server.http.app import Server
 from gentext.plugins.server.http.keys import ApiKeys

@@ -14,7 +14,7 @@ from gentext.components.links import check_nan
 from gentext.components.tokenizers import check_ids, check_tokenizer
 from gentext.config import NoConfig
 from gentext.errors import PluginError
-from gentext.exported.bundle import Bundle, TokenizerMeta
+from gentext.exported.metadata import Bundle, TokenizerMeta
 from gentext.generation.generate import generate
 from gentext.interfaces import Chunk, Request, StateSpec
 from gentext.runs.model_description import check_model

@@ -35,7 +35,7 @@ from gentext.export.job import ExportOptions
 from gentext.export.network import model as model_export
 from gentext.export.precision import BuiltGenerator, ExportedFile, fastest_precision
 from gentext.export.proto import serialize_model
-from gentext.exported.bundle import Bundle, LinkMeta, ParamMeta, StateMeta, TokenizerMeta
+from gentext.exported.metadata import Bundle, LinkMeta, ParamMeta, StateMeta, TokenizerMeta
 from gentext.exported.onnx_file import check_same_export, read_export_id, read_metadata
 from gentext.files.atomic import atomic_write_all
 from gentext.interfaces import StateSpec

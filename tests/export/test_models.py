@@ -17,7 +17,7 @@ import gentext
 from gentext.data.catalogue import CATALOGUE
 from gentext.data.shipped import FIRST_MODEL, shipped_models
 from gentext.errors import RunError
-from gentext.exported.bundle import Bundle
+from gentext.exported.metadata import Bundle
 from gentext.exported.onnx_file import read_metadata
 
 MODELS = shipped_models()

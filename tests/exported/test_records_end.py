@@ -24,7 +24,7 @@ from gentext import TextModel
 from gentext.describe import load_run_tokenizer, tokenizer_of
 from gentext.errors import FileFormatError
 from gentext.exported.boundary import BoundaryTokenizer, RecordsMeta
-from gentext.exported.bundle import Bundle
+from gentext.exported.metadata import Bundle
 from gentext.exported.onnx_file import read_metadata
 from gentext.generation.compiled import generate_compiled
 from gentext.plugins.tokenizers.byte import ByteTokenizer

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from gentext.data import corpus, stream
 from gentext.errors import FileFormatError, UsageError
-from gentext.exported.bundle import Bundle, LinkMeta, ParamMeta, StateMeta, TokenizerMeta
+from gentext.exported.metadata import Bundle, LinkMeta, ParamMeta, StateMeta, TokenizerMeta
 from gentext.files.reading import MAX_DEPTH, check_data, parse_json
 from gentext.plugins.pytorch import checkpoint
 from gentext.plugins.tokenizers.char import CharTokenizer

@@ -18,7 +18,7 @@ from helpers import fails, one_line, start
 
 import gentext
 from gentext.exported import batch_size
-from gentext.exported.bundle import Bundle, StateMeta, TokenizerMeta
+from gentext.exported.metadata import Bundle, StateMeta, TokenizerMeta
 from gentext.files.escapes import decode_escapes
 from gentext.generation import bulk
 from gentext.generation.generate import generate

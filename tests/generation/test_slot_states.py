@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gentext.errors import UsageError
-from gentext.exported.bundle import Bundle, StateMeta, TokenizerMeta
+from gentext.exported.metadata import Bundle, StateMeta, TokenizerMeta
 from gentext.exported.signature import signature
 from gentext.generation.row_request import RowRequest
 from gentext.generation.row_state import RowState

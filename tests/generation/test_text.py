@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from gentext.errors import CorpusError, PrimeError, RunError, UsageError
-from gentext.exported.bundle import Bundle, TokenizerMeta
+from gentext.exported.metadata import Bundle, TokenizerMeta
 from gentext.generation.generate import generate
 from gentext.interfaces import Chunk, Finish, Request
 from gentext.manager import host

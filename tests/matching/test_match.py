@@ -19,7 +19,7 @@ from test_match_automaton import random_expression
 
 from gentext.errors import UsageError
 from gentext.export.proto import serialize_model
-from gentext.exported.bundle import Bundle, TokenizerMeta
+from gentext.exported.metadata import Bundle, TokenizerMeta
 from gentext.generation.compiled import generate_compiled
 from gentext.generation.generate import generate
 from gentext.interfaces import Chunk, Request

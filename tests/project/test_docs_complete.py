@@ -21,8 +21,7 @@ from gentext.cli.app import build
 from gentext.config import config_class, per_run_fields, to_table
 from gentext.data import corpus
 from gentext.data.catalogue import CATALOGUE
-from gentext.exported import bundle
-from gentext.exported.bundle import Bundle
+from gentext.exported.metadata import Bundle
 from gentext.files import reading
 from gentext.manager import forget_plugins, host
 from gentext.plugins.observers import samples
@@ -269,7 +268,7 @@ def test_fields_of_json(
 def test_limits() -> None:
     limit_by_words = dict(table(section(read("docs/security.md"), "## Files of strangers")))
     megabytes = {
-        "an entry of the metadata": bundle.MAX_ENTRY_BYTES,
+        "an entry of the metadata": metadata.MAX_ENTRY_BYTES,
         "a TOML file": config.MAX_TOML_BYTES,
         "tokenizer.json": run.MAX_TOKENIZER_BYTES,
         "metrics.jsonl": run.MAX_METRICS_BYTES,
@@ -277,7 +276,7 @@ def test_limits() -> None:
         "the prime of": sample_texts.MAX_PRIME_BYTES,
     }
     others = {
-        "states, tables": f"{bundle.MAX_ELEMENTS:,} elements",
+        "states, tables": f"{metadata.MAX_ELEMENTS:,} elements",
         "symbols without": f"{decoder.MAX_EMPTY_SYMBOLS:,}",
         "levels": str(reading.MAX_DEPTH),
         "a whole number": f"{reading.MAX_INTEGER_BITS} bits",

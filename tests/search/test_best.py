@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 import gentext
 from gentext.console import Bar
 from gentext.errors import FileFormatError, PluginError, UsageError
-from gentext.exported.bundle import Bundle, StateMeta, TokenizerMeta
+from gentext.exported.metadata import Bundle, StateMeta, TokenizerMeta
 from gentext.interfaces import Chunk, Request
 from gentext.matching.byte_automaton import compile_bytes
 from gentext.matching.expression import Alphabet, translate_expression

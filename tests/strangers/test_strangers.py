@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 
 from gentext import hookimpl, hookspecs
 from gentext.events import Hooks
-from gentext.exported.bundle import Bundle, TokenizerMeta
+from gentext.exported.metadata import Bundle, TokenizerMeta
 from gentext.generation.generate import generate
 from gentext.interfaces import Chunk, Request
 from gentext.run import Run

@@ -12,7 +12,7 @@ import numpy as np
 
 from gentext.console import quiet
 from gentext.errors import SessionError, UsageError, nearest
-from gentext.exported.bundle import Bundle, readable_symbol
+from gentext.exported.metadata import Bundle, readable_symbol
 from gentext.generation.row_request import RowRequest
 from gentext.generation.row_state import RowState
 from gentext.generation.rows import Slot, row_requests
