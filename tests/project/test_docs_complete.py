@@ -21,6 +21,7 @@ from gentext.cli.app import build
 from gentext.config import config_class, per_run_fields, to_table
 from gentext.data import corpus
 from gentext.data.catalogue import CATALOGUE
+from gentext.exported import metadata
 from gentext.exported.metadata import Bundle
 from gentext.files import reading
 from gentext.manager import forget_plugins, host
