@@ -18,8 +18,7 @@ from gentext.files.folders import temporary_folder
 from gentext.library import bench as measure
 from gentext.run import GENERATOR_FILE, MODEL_FILE, Run
 from gentext.runs.completion import complete_models
-from gentext.runs.opening import open_exported
-from gentext.runs.source import find_source
+from gentext.runs.source import find_source, open_exported
 from gentext.settings import check_device, check_threads
 
 NOTEBOOK_LABEL = "the notebook, in PyTorch"

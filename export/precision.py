@@ -16,7 +16,7 @@ from gentext.generation.model_calls import next_feeds, start_states
 from gentext.library import bench
 from gentext.plugins.samplers.session import GeneratorSession, open_file
 from gentext.run import GENERATOR_FILE
-from gentext.runs.opening import open_exported
+from gentext.runs.source import open_exported
 from gentext.token_corpus import TokenCorpus
 
 #: Of a generator: the precisions that are fast on a CPU, and those that are meant for a GPU.

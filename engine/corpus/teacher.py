@@ -22,10 +22,9 @@ from gentext.describe import load_run_tokenizer
 from gentext.errors import FileFormatError, RunError, UsageError
 from gentext.interfaces import OpenSampler, Request
 from gentext.run import GENERATOR_FILE, Run, open_run
-from gentext.runs.opening import open_exported
 from gentext.runs.record_options import read_options
 from gentext.runs.resolve import TrainOptions, typed_settings
-from gentext.runs.source import EXPORTED_SOURCES, find_source
+from gentext.runs.source import EXPORTED_SOURCES, find_source, open_exported
 from gentext.sampling.chain import Chain
 from gentext.sampling.stored import stored_chain
 from gentext.settings import Settings

@@ -13,7 +13,7 @@ from gentext.interfaces import OpenSampler
 from gentext.requests.declaration import SearchArguments, WritingOptions
 from gentext.requests.spelling import KEYWORD_SPELLING, Spelling
 from gentext.run import MODEL_FILE
-from gentext.runs.opening import open_exported
+from gentext.runs.source import open_exported
 
 if TYPE_CHECKING:
     from gentext.records.record_requests import RecordRequest

@@ -6,10 +6,12 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import get_args
 
+from gentext.config import build_config, config_class
 from gentext.console import say
 from gentext.data.shipped import FIRST_MODEL, shipped_models
 from gentext.errors import FileFormatError, PluginError, RunError, UsageError, nearest
-from gentext.interfaces import DeclaresSources, SourceKind
+from gentext.interfaces import DeclaresSources, OpenSampler, Sampler, SourceKind
+from gentext.manager import host
 from gentext.run import MODEL_FILE, newest_run, open_run, runs_folder
 
 #: The sampler that runs exported files, as `gentext.plugins.builtin` registers it.
@@ -93,3 +95,16 @@ def _newest_run(exported: bool, opens_files: bool) -> Path:
     remark = f" ({newer_unfinished.path} is newer, but unfinished)" if newer_unfinished else ""
     say(f"run: {run.path}{remark}")
     return run.path
+
+
+def open_exported(path: Path, device: str, threads: int = 0, verify: bool = True) -> OpenSampler:
+    """Open an exported file, or that of a run's folder.
+
+    :param device: auto, cpu or cuda.
+    :param threads: how many threads it computes with; 0 lets it choose.
+    :param verify: whether the bytes of the file must fit its check.
+    """
+    sampler_class = host().registry.get("sampler", FILE_SAMPLER)
+    options = {"threads": threads, "verify": verify}
+    sampler: Sampler = sampler_class(build_config(config_class(sampler_class), options, "sampler"))
+    return sampler.open(path, device)

@@ -315,7 +315,7 @@ def test_preview_writes_records(tiny_records_run: Path) -> None:
 
 def test_bench_of_records(model: TextModel, tiny_records_run: Path) -> None:
     from gentext.library import bench
-    from gentext.runs.opening import open_exported
+    from gentext.runs.source import open_exported
 
     for path in (tiny_records_run / "generator.onnx", tiny_records_run / "model.onnx"):
         assert bench.prepare_measurement(open_exported(path, "cpu"), 8, 0.02)() > 100

@@ -25,7 +25,7 @@ from gentext.plugins.pytorch import checkpoint
 from gentext.plugins.tokenizers.char import CharTokenizer
 from gentext.requests.primes import encode_prime
 from gentext.run import Run
-from gentext.runs.opening import open_exported
+from gentext.runs.source import open_exported
 from gentext.scoring.score import TextLoss, score_text
 from gentext.stop import StopAutomaton
 from gentext.strategy import State, Table
