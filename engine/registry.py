@@ -61,6 +61,11 @@ class Component:
     distribution: Distribution
 
     @property
+    def title(self) -> str:
+        """How messages name it. The version of the distribution is in it, which takes milliseconds to read."""
+        return f"the {self.kind} {self.name!r} of {self.distribution}"
+
+    @property
     def module(self) -> str:
         """The dotted name of the module that defines the target."""
         return self.target.partition(":")[0] if isinstance(self.target, str) else self.target.__module__
@@ -85,16 +90,12 @@ class Component:
             raise self._load_error(error) from error
         if not callable(target):
             raise PluginError(
-                f"the {self.kind} {self.name!r} of {self.distribution}: {self.target!r} is {type(target).__name__}; "
-                f"expected a class or a function"
+                f"{self.title}: {self.target!r} is {type(target).__name__}; expected a class or a function"
             )
         return target
 
     def _load_error(self, error: BaseException) -> PluginError:
-        return PluginError(
-            f"the {self.kind} {self.name!r} of {self.distribution} cannot be loaded from {self.target!r}: "
-            f"{reason(error)}"
-        )
+        return PluginError(f"{self.title} cannot be loaded from {self.target!r}: {reason(error)}")
 
 
 class Register(Protocol):

@@ -38,7 +38,6 @@ def create_component(registered: Component, create: Any, *arguments: Any) -> Any
     GEN_PLUGINS_STRICT=1 those of all.
     """
     kind, name, distribution = registered.kind, registered.name, registered.distribution
-    title = f"the {kind} {name!r} of {distribution}"
     try:
         component = create(*arguments)
     except (GenError, KeyboardInterrupt, MemoryError):
@@ -49,12 +48,12 @@ def create_component(registered: Component, create: Any, *arguments: Any) -> Any
         is_shortage = isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error))
         if distribution.builtin or is_strict() or is_shortage:
             raise
-        problem = f"{title} cannot be created: {reason(error)}"
+        problem = f"{registered.title} cannot be created: {reason(error)}"
         raise PluginError(f"{problem}; GEN_PLUGINS_STRICT=1 shows where") from error
     if missing := missing_members(component, REQUIRED_MEMBERS[kind]):
         raise PluginError(
-            f"{title} is {type(component).__name__}, which lacks {', '.join(missing)}; expected a {kind} with "
-            f"{', '.join(REQUIRED_MEMBERS[kind])} (docs/hooks.md)"
+            f"{registered.title} is {type(component).__name__}, which lacks {', '.join(missing)}; expected a {kind} "
+            f"with {', '.join(REQUIRED_MEMBERS[kind])} (docs/hooks.md)"
         )
     return component
 

@@ -145,12 +145,12 @@ def _check_hooks_version(kind: str, component: ConfiguredComponent) -> None:
     """Raise PluginError for a batcher or a trainer that does not know yet what it gets."""
     version = host().hooks_version(kind, component.name)
     if version < CORPUS_HOOKS_VERSION:
-        distribution = host().registry.find(kind, component.name).distribution
+        registered = host().registry.find(kind, component.name)
         raise PluginError(
-            f"the {kind} {component.name!r} of {distribution} was written for version {version} of the hooks; since "
-            f"version {CORPUS_HOOKS_VERSION} a {kind} gets a corpus, of text or of records: upgrade "
-            f"{distribution.name}, or leave out {kind}.name; its author, where it is so already, adds the line "
-            f"gentext_hooks = {CORPUS_HOOKS_VERSION} to the plugin's module"
+            f"{registered.title} was written for version {version} of the hooks; since version "
+            f"{CORPUS_HOOKS_VERSION} a {kind} gets a corpus, of text or of records: upgrade "
+            f"{registered.distribution.name}, or leave out {kind}.name; its author, where it is so already, adds the "
+            f"line gentext_hooks = {CORPUS_HOOKS_VERSION} to the plugin's module"
         )
 
 

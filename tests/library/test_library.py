@@ -12,11 +12,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from helpers import raiser
 
 import gentext
 from gentext import console
@@ -62,6 +64,12 @@ def nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
     """Fail a test of the library that writes on stdout or stderr, unless the test reads that itself."""
     yield
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_text_reads_no_metadata_of_packages(model: gentext.TextModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They took a fifth of the time of a short text."""
+    monkeypatch.setattr(metadata, "version", raiser(AssertionError("read")))
+    assert len(model.write("a", length=3, seed=1)) == 3
 
 
 # -- the same texts as the commands -------------------------------------------------------------
