@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from gentext.arguments import with_flags
 from gentext.cli.links import FlagSpelling
-from gentext.library.loading import TextModel, open_text_model
+from gentext.library.declaration import OPEN_DEFAULTS, FileArguments
+from gentext.library.loading import open_as_asked
 from gentext.runs.completion import complete_models
-from gentext.settings import check_device, check_threads
+from gentext.settings import check_threads
 
 
+@with_flags
 def score(
     source: Annotated[Path, typer.Argument(metavar="RUN | FILE.onnx", autocompletion=complete_models)],
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Texts to score; - for standard input.")],
@@ -28,9 +31,9 @@ def score(
     unknown: Annotated[str, typer.Option(help="Characters that are unknown: error or skip.")] = "error",
     table_format: Annotated[str, typer.Option("--format", help="jsonl, csv or parquet.")] = "jsonl",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write this file.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    *,
     threads: Annotated[int, typer.Option(help="Threads. Default: one for each core.")] = 0,
-    no_verify: Annotated[bool, typer.Option("--no-verify", help="Open a file that does not fit its check.")] = False,
+    opening: FileArguments,
 ) -> None:
     """Write the log-probability of each record of files, in order; of a model of one text, that of each file.
 
@@ -40,11 +43,9 @@ def score(
     from gentext.scoring.score_tables import check_output, make_writer, open_output
 
     check_output(output, table_format)
-    check_device(device)
     check_threads(threads)
-    sampler_options: dict[str, Any] = {"verify": False} if no_verify else {}
     paths = [source] if against is None else [source, against]
-    models: list[TextModel] = [open_text_model(path, device, options=sampler_options) for path in paths]
+    models = [open_as_asked(path, {**OPEN_DEFAULTS, **opening}) for path in paths]
     options = ScoreOptions(records, symbols, not no_text, skip_bad, unknown)
     scoring = Scoring([model.whole_sequence_sampler() for model in models], options, FlagSpelling(), threads)
     with open_output(output) as file:

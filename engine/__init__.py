@@ -9,6 +9,7 @@ Modules
     errors  every error that is shown to the user as one line
     console  lines and progress bars on stderr for the user, and what a terminal may be shown
     interrupts  Ctrl-C, which stops training once everything is saved, and ends a text without end and any long call
+    arguments  arguments that are declared once: keyword arguments of functions, and flags of commands
     config  options of a component: a dataclass filled from presets, TOML and the command line
     settings  the settings of a run that belong to no component
     strategy  the base class of a link of the sampling chain

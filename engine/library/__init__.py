@@ -3,6 +3,7 @@
 Others use `loading.open_text_model` and `loading.TextModel`.
 May import: files, exported, components, sampling, requests, generation, search, runs, scoring, records.
 
+    declaration  how a model is opened: every option, with its type, default and help
     loading  opens a trained model
     open_model  an opened model: what its file says about it, and the checks of requests to it
     measured_model  such a model that tells how probable texts are

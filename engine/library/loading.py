@@ -8,17 +8,20 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from gentext import console
+from gentext.arguments import keyword_signature, with_defaults
 from gentext.components.creation import create_component
 from gentext.components.samplers import check_opened
 from gentext.config import build_config, config_class
 from gentext.errors import UsageError, refuse_exit
 from gentext.generation.writing import WrittenText
 from gentext.interfaces import Sampler
+from gentext.library.declaration import OpenArguments
 from gentext.library.text_model import TextModel, TextStream
 from gentext.manager import host
+from gentext.requests.writing_arguments import check_names
 from gentext.runs.source import FILE_SAMPLER, find_source, openable_sources
 from gentext.settings import check_device, check_threads
 
@@ -28,11 +31,8 @@ __all__ = ["TextModel", "TextStream", "WrittenText", "load"]
 def load(
     path: str | os.PathLike[str] | None = None,
     *,
-    device: str = "auto",
-    threads: int = 0,
-    sampler: str = FILE_SAMPLER,
     options: Mapping[str, Any] | None = None,
-    verify: bool = True,
+    **arguments: Unpack[OpenArguments],
 ) -> TextModel:
     """Open a trained model: a run folder, an .onnx file, or a name of ``gen models``; None: the newest exported run.
 
@@ -45,17 +45,28 @@ def load(
     """
     if not isinstance(path, str | os.PathLike | None):
         raise UsageError(f"path = {path!r}: expected the path of a run or of an .onnx file")
-    check_device(device)
-    check_threads(threads)
-    sampler_options = dict(options or {})
-    if threads:
-        sampler_options["threads"] = threads
-    if not verify:
-        sampler_options["verify"] = False
+    check_names(arguments, OpenArguments, "load")
     with console.quiet() as messages:
-        model = open_text_model(None if path is None else Path(path), device, sampler, sampler_options)
+        model = open_as_asked(None if path is None else Path(path), arguments, options)
     model.add_messages(messages)
     return model
+
+
+# Tools show the arguments by their names.
+load.__signature__ = keyword_signature(load)  # type: ignore[attr-defined]
+
+
+def open_as_asked(path: Path | None, arguments: OpenArguments, options: Mapping[str, Any] | None = None) -> TextModel:
+    """Open a model as `load` does, but print the messages on stderr, as the commands do."""
+    chosen = with_defaults(arguments, OpenArguments)
+    check_device(chosen["device"])
+    check_threads(chosen["threads"])
+    sampler_options = dict(options or {})
+    if chosen["threads"]:
+        sampler_options["threads"] = chosen["threads"]
+    if not chosen["verify"]:
+        sampler_options["verify"] = False
+    return open_text_model(path, chosen["device"], chosen["sampler"], sampler_options)
 
 
 def open_text_model(
@@ -64,7 +75,7 @@ def open_text_model(
     sampler: str = FILE_SAMPLER,
     options: Mapping[str, Any] | None = None,
 ) -> TextModel:
-    """Open a model as `load` does, but print the messages on stderr, as the commands do."""
+    """Open a model whose arguments are checked; ``options`` are all that the sampler gets."""
     registered = host().registry.find("sampler", sampler)
     sampler_class = registered.load()
     config = build_config(config_class(sampler_class), options or {}, "sampler")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack, cast
 
 from gentext import console
+from gentext.arguments import defaults_of
 from gentext.errors import UsageError
 from gentext.generation.generate import Piece
 from gentext.generation.texts import TextBatch, all_texts, text_batches
@@ -19,7 +20,6 @@ from gentext.requests.declaration import (
     TextArguments,
     WritingOptions,
 )
-from gentext.requests.declared_options import defaults_of
 from gentext.requests.keywords import ManyTextsKeywords, RecordKeywords, StreamKeywords, WriteKeywords
 from gentext.requests.writing_arguments import options_of_arguments
 

@@ -1,14 +1,15 @@
 """What a request can ask for: every option with its type, default, range and help.
 
-The keyword arguments of the library, their defaults and the checks of their ranges are made from the classes here: see
-`gentext.requests.declared_options`.
+The keyword arguments of the library, the flags of commands, and the checks of ranges are made from the classes here:
+see `gentext.arguments`, and `gentext.requests.declared_options`.
 """
 
 # The annotations are read when a command starts, so they are not turned into texts.
 import os
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, NamedTuple, TypedDict
+from typing import Annotated, Any, TypedDict
 
+from gentext.arguments import Option
 from gentext.interfaces import Filter
 from gentext.noise import SEED_LIMIT
 
@@ -28,17 +29,6 @@ MatchOption = str | Sequence[str | None] | None
 SchemaOption = (
     Mapping[str, Any] | str | os.PathLike[str] | Sequence[Mapping[str, Any] | str | os.PathLike[str] | None] | None
 )
-
-
-class Option(NamedTuple):
-    """What the declaration of an option says besides its name and its type."""
-
-    help: str
-    """A sentence without its capital and its full stop; names of code stand in double backticks."""
-    default: object = None
-    least: int | None = None
-    """The least whole number that it may be."""
-    most: int | None = None
 
 
 class MatchArguments(TypedDict, total=False):

@@ -1,4 +1,4 @@
-"""What follows from the declaration of options in `gentext.requests.declaration`: defaults, and checks of ranges."""
+"""The ranges of the options that `gentext.requests.declaration` declares, and the checks of them."""
 
 from __future__ import annotations
 
@@ -6,24 +6,11 @@ import functools
 import numbers
 import typing
 from collections.abc import Mapping
-from types import NoneType
 from typing import Any, NamedTuple
 
+from gentext.arguments import declared
 from gentext.errors import UsageError
-from gentext.requests.declaration import Option
 from gentext.requests.spelling import Spelling
-
-
-class Declared(NamedTuple):
-    """An option with its type in the library."""
-
-    type: Any
-    option: Option
-
-    @property
-    def allows_none(self) -> bool:
-        """Whether None is one of its values."""
-        return NoneType in typing.get_args(self.type)
 
 
 class Range(NamedTuple):
@@ -32,21 +19,6 @@ class Range(NamedTuple):
     least: int
     most: int | None
     allows_none: bool = False
-
-
-@functools.cache
-def declared(kind: Any) -> dict[str, Declared]:
-    """Return the options that a class of the declaration has, in order."""
-    return {
-        name: Declared(annotation.__origin__, annotation.__metadata__[0])
-        for name, annotation in kind.__annotations__.items()
-        if hasattr(annotation, "__metadata__")
-    }
-
-
-def defaults_of(kind: Any) -> dict[str, Any]:
-    """Return the default of each option."""
-    return {name: option.default for name, (_, option) in declared(kind).items()}
 
 
 @functools.cache

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Unpack, cast
 
+from gentext.arguments import defaults_of
 from gentext.errors import UsageError
 from gentext.exported.metadata import Bundle
 from gentext.noise import SEED_LIMIT
 from gentext.requests.declaration import MAX_TEXTS, SearchArguments, WritingOptions
-from gentext.requests.declared_options import Range, check_ranges, defaults_of, is_whole, ranges_of
+from gentext.requests.declared_options import Range, check_ranges, is_whole, ranges_of
 from gentext.requests.spelling import Spelling
 from gentext.requests.styles import STYLES
 from gentext.stop import find_unwritable, stop_problem

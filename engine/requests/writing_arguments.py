@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
+from gentext.arguments import declared
 from gentext.errors import UsageError
 from gentext.requests.declaration import WritingOptions
-from gentext.requests.declared_options import declared
 from gentext.requests.options import DEFAULTS
 
 

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Protocol, Unpack, cast, overload, runtime_chec
 
 import numpy as np
 
+from gentext.arguments import defaults_of
 from gentext.components.samplers import describe_sampler
 from gentext.console import Bar
 from gentext.errors import PluginError, UsageError
 from gentext.exported.metadata import Bundle
 from gentext.interfaces import OpenSampler
 from gentext.requests.declaration import DEFAULT_SEARCH_LENGTH, MAX_SEARCH_LENGTH, SearchArguments
-from gentext.requests.declared_options import check_ranges, defaults_of, ranges_of
+from gentext.requests.declared_options import check_ranges, ranges_of
 from gentext.requests.options import check_text_options, is_matched, stop_notes
 from gentext.requests.primes import encode_primes
 from gentext.requests.spelling import Spelling

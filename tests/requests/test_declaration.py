@@ -7,10 +7,10 @@ from typing import get_type_hints
 import pytest
 
 import gentext
+from gentext.arguments import declared
 from gentext.config import config_class, per_run_fields
 from gentext.manager import host
 from gentext.requests.declaration import ManyTextsArguments, RecordArguments, SearchArguments
-from gentext.requests.declared_options import declared
 from gentext.requests.keywords import LinkArguments
 from gentext.sampling.configured_chain import builtin_strategies
 

@@ -1,0 +1,163 @@
+"""Arguments that are declared once, and are keyword arguments of a function and flags of a command.
+
+A declaration is a TypedDict with a line for each: ``name: Annotated[type, Option(...)]``, and a ``Flag(...)`` behind it
+where the flag differs. A function takes them as ``**arguments: Unpack[TheClass]``, see `keyword_signature`; a command
+as a parameter ``arguments: TheClass``, see `with_flags`. A module of declarations has no ``from __future__ import
+annotations``, since the annotations are read.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Sequence
+from types import NoneType
+from typing import Annotated, Any, NamedTuple, TypeVar, cast
+
+T = TypeVar("T")
+
+
+class Option(NamedTuple):
+    """What the declaration of an argument says besides its name and its type."""
+
+    help: str
+    """A sentence without its capital and its full stop; names of code stand in double backticks."""
+    default: object = None
+    least: int | None = None
+    """The least whole number that it may be."""
+    most: int | None = None
+
+
+class Flag(NamedTuple):
+    """Where the flag of a command differs from the argument of the library.
+
+    Without it, the flag of ``top_k`` is ``--top-k``. A bool is a switch without a value: ``--novel``, or ``--no-novel``
+    for what is true by default.
+    """
+
+    names: Sequence[str] = ()
+    """Its names, with their dashes."""
+    type: Any = None
+    """The type that Typer reads, for an argument of a type that Typer cannot read; one of its values."""
+    help: str = ""
+    """Another sentence, written like that of an `Option`."""
+    default: object = ...
+    """Another default."""
+    metavar: str | None = None
+    """What the help shows for its value."""
+    complete: Callable[[str], Sequence[str | tuple[str, str]]] | None = None
+    """Returns what a shell completes."""
+    read: Callable[[Any], Any] | None = None
+    """Turns a value that Typer has read, and that is not None, into one of the argument."""
+
+
+class Declared(NamedTuple):
+    """An argument as its declaration has it."""
+
+    type: Any
+    option: Option
+    flag: Flag = Flag()
+
+    @property
+    def allows_none(self) -> bool:
+        """Whether None is one of its values."""
+        return NoneType in typing.get_args(self.type)
+
+
+@functools.cache
+def declared(kind: Any) -> dict[str, Declared]:
+    """Return the arguments that a class of a declaration has, in order."""
+    return {
+        name: Declared(annotation.__origin__, *annotation.__metadata__)
+        for name, annotation in kind.__annotations__.items()
+        if hasattr(annotation, "__metadata__")
+    }
+
+
+def defaults_of(kind: Any) -> dict[str, Any]:
+    """Return the default of each argument."""
+    return {name: option.default for name, (_, option, _) in declared(kind).items()}
+
+
+def with_defaults(arguments: T, kind: type[T]) -> T:
+    """Return the arguments that a function got, and the defaults of the others that ``kind`` declares."""
+    return cast(T, defaults_of(kind) | cast(Any, arguments))
+
+
+def keyword_signature(function: Callable[..., object]) -> inspect.Signature:
+    """Return the signature of a function, with the arguments that stand behind ``**arguments: Unpack[TheClass]``."""
+    signature = inspect.signature(function, eval_str=True)
+    parameters: list[inspect.Parameter] = []
+    for parameter in signature.parameters.values():
+        if parameter.kind is not parameter.VAR_KEYWORD:
+            parameters.append(parameter)
+            continue
+        [kind] = typing.get_args(parameter.annotation)
+        for name, (own_type, option, _) in declared(kind).items():
+            parameters.append(
+                inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=own_type)
+            )
+    return signature.replace(parameters=parameters)
+
+
+def with_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command for Typer that has the flags of a declaration in place of each parameter of its class.
+
+    A parameter of the command itself, with the name of a declared argument, takes the place of its flag.
+    """
+    own_parameters = inspect.signature(command, eval_str=True).parameters
+    groups = {
+        name: declared(parameter.annotation)
+        for name, parameter in own_parameters.items()
+        if typing.is_typeddict(parameter.annotation)
+    }
+    flags = {name: _flag_parameter(name, own) for group in groups.values() for name, own in group.items()}
+    parameters: dict[str, inspect.Parameter] = {}
+    for name, parameter in own_parameters.items():
+        if name in groups:
+            parameters |= {flag: own_parameters.get(flag, flags[flag]) for flag in groups[name]}
+        elif name not in flags:
+            parameters[name] = parameter.replace(kind=parameter.KEYWORD_ONLY)
+
+    @functools.wraps(command, assigned=("__module__", "__name__", "__doc__"))
+    def with_groups(**values: Any) -> None:
+        for group_name, group in groups.items():
+            names = [name for name in group if name not in own_parameters]
+            values[group_name] = {name: _read_flag(group[name], values.pop(name)) for name in names}
+        command(**values)
+
+    with_groups.__annotations__ = {}  # Typer evaluates them beside the signature
+    with_groups.__signature__ = inspect.Signature([*parameters.values()])  # type: ignore[attr-defined]
+    return with_groups
+
+
+def _flag_parameter(name: str, own: Declared) -> inspect.Parameter:
+    """Return a parameter of a command as Typer reads it."""
+    import typer  # a library that only declares arguments does without
+
+    option, flag = own.option, own.flag
+    names, default = flag.names, option.default if flag.default is ... else flag.default
+    if own.type is bool:
+        names = names or [f"--{'no-' if option.default else ''}{name.replace('_', '-')}"]
+        default = False
+    help = flag.help or option.help
+    declaration = typer.Option(
+        *names,
+        help=f"{help[:1].upper()}{help[1:]}.".replace("``", ""),
+        metavar=flag.metavar,
+        autocompletion=flag.complete,
+    )
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[flag.type or own.type, declaration],
+    )
+
+
+def _read_flag(own: Declared, value: Any) -> Any:
+    """Return the argument that stands behind the value of its flag."""
+    if own.type is bool and own.option.default:
+        return not value
+    return value if own.flag.read is None or value is None else own.flag.read(value)

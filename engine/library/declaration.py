@@ -1,0 +1,47 @@
+"""How a model is opened: every option with its type, default and help, for `gentext.load` and for commands."""
+
+# The annotations are read when a command starts, so they are not turned into texts.
+from typing import Annotated, TypedDict
+
+from gentext.arguments import Flag, Option, with_defaults
+from gentext.runs.source import FILE_SAMPLER
+
+
+class SamplerArguments(TypedDict, total=False):
+    """What runs the model."""
+
+    sampler: Annotated[str, Option("``onnx`` or ``torch``, or a plugin's", FILE_SAMPLER)]
+
+
+class DeviceArguments(TypedDict, total=False):
+    """Where it runs."""
+
+    device: Annotated[str, Option("``auto``, ``cpu`` or ``cuda``", "auto")]
+
+
+class ThreadsArguments(TypedDict, total=False):
+    """With how many threads."""
+
+    threads: Annotated[int, Option("threads; the result is the same. Default: by the size of the file", 0)]
+
+
+class VerifyArguments(TypedDict, total=False):
+    """Whether what is opened must be whole."""
+
+    verify: Annotated[
+        bool,
+        Option("whether the bytes of a file must fit its check", True),
+        Flag(help="open a file that does not fit its check"),
+    ]
+
+
+class FileArguments(DeviceArguments, ThreadsArguments, VerifyArguments, total=False):
+    """How a model is opened by the built-in sampler."""
+
+
+class OpenArguments(SamplerArguments, DeviceArguments, ThreadsArguments, VerifyArguments, total=False):
+    """How a model is opened. A new option of all commands that open one belongs into one of these classes."""
+
+
+#: For commands that have flags for a part of them.
+OPEN_DEFAULTS: OpenArguments = with_defaults(OpenArguments(), OpenArguments)
