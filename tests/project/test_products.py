@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import torch
 from helpers import raiser
 from products import Products
-from traces import Indescribable, describe_value
+from traces import Indescribable, describe_value, describe_weights, shared_trace
 
+from gentext.export.network import model as exporter
 from gentext.plugins.models.lstm import LSTMConfig, LSTMModel
+from gentext.plugins.pytorch import build_model, load_best_checkpoint
+from gentext.run import open_run
+from gentext.runs.model_description import describe
 
 
 def test_a_product_is_made_once(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -34,15 +40,20 @@ def test_a_product_is_made_once(tmp_path: Path, tmp_path_factory: pytest.TempPat
 
 def model(**options: Any) -> LSTMModel:
     torch.manual_seed(0)
-    return LSTMModel(LSTMConfig(**{"hidden": 4, "embedding": 2, "ngram_length": 3, "ngram_rows": 8} | options), 5)
+    return LSTMModel(
+        LSTMConfig(
+            **{"hidden": 4, "layers": 2, "norm": True, "embedding": 2, "ngram_length": 3, "ngram_rows": 8} | options
+        ),
+        5,
+    )
 
 
-def test_a_trace_is_of_one_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    same, other_weight = model(), model()
-    with torch.no_grad():
-        other_weight.head.bias[2] += 1
-    described = [repr(describe_value(one)) for one in (model(), same, other_weight, model(dropout=0.1))]
-    assert described[0] == described[1] and len(set(described)) == 3
+def test_a_trace_is_of_models_that_are_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    same, tied = model(), model()
+    tied.norms[1] = tied.norms[0]
+    models = (model(), same, tied, model(dropout=0.1), model(hidden=5))
+    described = [repr((describe_value(one), describe_weights(one))) for one in models]
+    assert described[0] == described[1] and len(set(described)) == 4
 
     class Child(LSTMModel):
         pass
@@ -54,3 +65,23 @@ def test_a_trace_is_of_one_model(monkeypatch: pytest.MonkeyPatch) -> None:
             patch.setattr(cls, "forward", raiser(RuntimeError()))
             with pytest.raises(Indescribable):
                 describe_value(same)
+
+
+def test_a_shared_trace_has_the_weights_of_the_model_at_hand(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, tiny_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = open_run(tiny_run)
+    trained = build_model(opened, load_best_checkpoint(opened))
+    bundle, traced = describe(opened, trained), []
+    trace = inspect.unwrap(exporter._trace_module)
+
+    def trace_and_note(module: torch.nn.Module, *arguments: Any) -> onnx.ModelProto:
+        traced.append(module)
+        return trace(module, *arguments)
+
+    monkeypatch.setattr(exporter, "_trace_module", shared_trace(trace_and_note, Products(tmp_path, tmp_path_factory)))
+    for _ in range(2):
+        exporter.export_model(trained, bundle)  # raises where the graph gives other logits than the model
+        with torch.no_grad():
+            trained.head.bias += 1
+    assert len(traced) == 1
