@@ -18,7 +18,7 @@ from typing import Any
 import common
 import numpy as np
 
-from gentext.generation.model_calls import next_feeds, start_states
+from gentext.generation.model_calls import first_feeds, next_feeds
 from gentext.plugins.samplers.onnx import OnnxGenerator
 from gentext.sampling.draw import draw_tokens
 
@@ -41,8 +41,7 @@ def count_differences(
         for name, array in by_name.items()
     }
     signature = generator.session.signature
-    feeds: dict[str, Any] = start_states(signature, ROWS)
-    feeds |= {"token": np.zeros(ROWS, np.int64), "fresh": np.ones(ROWS, np.bool_)}
+    feeds: dict[str, Any] = first_feeds(signature, ROWS)
     states, is_new = chain.initial_state(ROWS, params), np.ones((ROWS, 1), np.bool_)
     rng, different = np.random.default_rng(1), 0
     for _ in range(draws // ROWS):

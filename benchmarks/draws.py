@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gentext.generation.model_calls import start_states
+from gentext.generation.model_calls import first_feeds
 from gentext.noise import DRAW, uniforms
 from gentext.plugins.samplers.onnx import OnnxGenerator
 
@@ -42,9 +42,7 @@ class Context:
         self.generator, self.chain = generator, common.chain(generator)
         signature = generator.session.signature
         rng = np.random.default_rng(0)
-        feeds = start_states(signature, 1) | {
-            "token": np.zeros(1, np.int64),
-            "fresh": np.ones(1, np.bool_),
+        feeds = first_feeds(signature, 1) | {
             "forced": rng.integers(0, generator.bundle.vocab_size, (CONTEXT, 1)),
             "noise": np.zeros((CONTEXT, 1, signature.columns), np.float32),
         }

@@ -21,7 +21,8 @@ import common
 import numpy as np
 
 from gentext.exported.signature import DRAW
-from gentext.generation.model_calls import MAX_LOGITS, MAX_POSITIONS, draw_noise, next_feeds, start_states
+from gentext.generation.model_calls import MAX_LOGITS, MAX_POSITIONS, first_feeds, next_feeds
+from gentext.generation.row_noise import draw_noise
 from gentext.generation.row_request import RowRequest
 from gentext.generation.rows import Slot, row_requests
 from gentext.generation.slots import Slots
@@ -44,7 +45,7 @@ def bare_calls(generator: OnnxGenerator, rows: int) -> Call:
     signature, keys = model.signature, np.array([(1, row) for row in range(rows)], np.uint64)
     size = max(1, min(MAX_POSITIONS, MAX_LOGITS // (rows * generator.bundle.vocab_size)))
     unused = [name for name in signature.noise if name != DRAW]
-    feeds = start_states(signature, rows) | {"token": np.zeros(rows, np.int64), "fresh": np.ones(rows, np.bool_)}
+    feeds = first_feeds(signature, rows)
     forced = np.full((size, rows), -1, np.int64)
     drawn = itertools.count(0, size)
 

@@ -21,7 +21,7 @@ import numpy as np
 import onnx
 
 from gentext.exported.signature import TOP_COUNT, TOP_OUTPUTS
-from gentext.generation.model_calls import start_states
+from gentext.generation.model_calls import first_feeds
 from gentext.plugins.samplers.onnx import OnnxGenerator
 from gentext.plugins.samplers.runtime import CPU_PROVIDER, create_session
 
@@ -58,9 +58,7 @@ def remove_top_symbols(path: Path, plain_path: Path) -> None:
 def make_feeds(generator: OnnxGenerator, rows: int, positions: int) -> dict[str, Any]:
     """Return the inputs of a first call without forced symbols."""
     signature = generator.session.signature
-    return start_states(signature, rows) | {
-        "token": np.zeros(rows, np.int64),
-        "fresh": np.ones(rows, np.bool_),
+    return first_feeds(signature, rows) | {
         "forced": np.full((positions, rows), -1),
         "noise": np.random.default_rng(0).random((positions, rows, signature.columns), np.float32),
     }

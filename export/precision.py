@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from gentext.console import Bar
 from gentext.files.folders import temporary_folder
-from gentext.generation.model_calls import next_feeds, start_states
+from gentext.generation.model_calls import first_feeds
+from gentext.generation.row_table import RowTable
 from gentext.library import bench
 from gentext.plugins.samplers.session import GeneratorSession, open_file
 from gentext.run import GENERATOR_FILE
@@ -115,17 +116,14 @@ def measure_loss(generator_bytes: bytes, corpus: TokenCorpus, bar: Bar) -> float
 def _measure_rows(session: GeneratorSession, targets: NDArray[np.int64], bar: Bar) -> float:
     """Return the summed loss in nats at targets [N, T], -1 where there is none, each row from the start symbol."""
     rows, length = targets.shape
-    feeds = start_states(session.signature, rows)
-    feeds |= {"token": np.zeros(rows, np.int64), "fresh": np.ones(rows, np.bool_)}
+    table = RowTable(session, session.bundle)
+    table.add(first_feeds(session.signature, rows), np.zeros((rows, 2), np.uint64), np.full(rows, -length))
     total_loss = 0.0
     for begin in range(0, length, POSITIONS_PER_CALL):
         part = np.ascontiguousarray(targets[:, begin : begin + POSITIONS_PER_CALL].T)
-        noise = np.zeros((*part.shape, session.signature.columns), np.float32)
-        # Behind the end of a record anything may be forced.
-        results = session.call(feeds | {"forced": np.maximum(part, 0), "noise": noise})
+        read = table.call(np.maximum(part, 0))  # behind the end of a record anything may be forced
         has_target = part >= 0
-        total_loss -= float(results["logprobs"][has_target].sum(dtype=np.float64))
-        feeds = next_feeds(session.signature, results)
+        total_loss -= float(read.logprobs[has_target].sum(dtype=np.float64))
         bar.advance(int(has_target.sum()))
     return total_loss
 

@@ -17,7 +17,7 @@ from gentext.export.network.int8 import to_int8
 from gentext.export.network.step import step_graph
 from gentext.export.proto import serialize_model
 from gentext.exported.metadata import Bundle
-from gentext.generation.model_calls import start_states
+from gentext.generation.model_calls import first_feeds
 from gentext.interfaces import Chunk, Request
 from gentext.manager import host
 from gentext.plugins.pytorch import build_model, load_best_checkpoint
@@ -111,11 +111,9 @@ def call_feeds(opened: OnnxGenerator, request: Request, size: int) -> dict[str, 
     drawn = rng.integers(0, opened.bundle.vocab_size, (size, rows))
     params = {f"{link}.{name}": array for link, arrays in request.params.items() for name, array in arrays.items()}
     return (
-        start_states(signature, rows)
+        first_feeds(signature, rows)
         | params
         | {
-            "token": np.zeros(rows, np.int64),
-            "fresh": np.ones(rows, np.bool_),
             "forced": np.where(rng.random((size, rows)) < 1 / 3, drawn, -1),
             "noise": rng.random((size, rows, signature.columns), np.float32),
         }

@@ -26,7 +26,7 @@ TOP_COUNT = "top_count"
 TOP_OUTPUTS = ("top_tokens", "top_logprobs")
 
 #: Inputs with an axis of rows that every call makes anew.
-CALL_INPUTS = ("fresh", "noise", "forced")
+CALL_INPUTS = ("noise", "forced")
 
 Size = int | str
 
@@ -65,7 +65,7 @@ class Signature:
 
     @functools.cached_property
     def row_axes(self) -> dict[str, int]:
-        """The axis of the rows in each input that a row may have of its own: its last token, states and parameters."""
+        """The axis of the rows in each input that a row has or may have of its own: a state, for example."""
         axes = {port.name: port.row_axis for port in self.inputs if port.name not in CALL_INPUTS}
         return {name: axis for name, axis in axes.items() if axis is not None}
 

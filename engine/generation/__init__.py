@@ -7,6 +7,7 @@ May import: exported, components, sampling, requests, matching.
     texts  writes the texts of such a request, in slots or in batches
     generate  texts from a sampler: requests in tokens, and pieces of text
     model_calls  calls of a compiled generator, and a check of what comes back
+    row_noise  the noise of rows, drawn for many positions at once
     row_table  the rows of a compiled generator, as arrays: add, remove, take, call
     compiled  the rows of one request, which begin together
     row_request  one text for a row of a compiled generator to write

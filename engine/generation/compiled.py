@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gentext.exported.metadata import Bundle
 from gentext.exported.signature import FINISH_BY_CODE, flat_arrays
-from gentext.generation.model_calls import MAX_POSITIONS, PREFILL_POSITIONS, DrawnRows, GeneratorModel, start_states
+from gentext.generation.model_calls import MAX_POSITIONS, DrawnRows, GeneratorModel, first_feeds
 from gentext.generation.row_table import RowTable
 from gentext.interfaces import Chunk, Finish, Request, TopSymbols
 
@@ -31,8 +31,7 @@ def generate_compiled(model: GeneratorModel, bundle: Bundle, request: Request) -
     # Read the primes. The stop automaton of a row starts after its prime, so no call crosses the end of one.
     for end in sorted(set(rows.prime_lengths.tolist())):
         while rows.position < end:
-            most_positions = min(PREFILL_POSITIONS, rows.table.max_positions(rows.count))
-            yield from rows.advance(min(most_positions, end - rows.position))
+            yield from rows.advance(rows.table.call_size(end - rows.position, rows.count, reads=True))
         rows.set_stop_states(end)
 
     # Draw in every row.
@@ -60,15 +59,15 @@ class _CompiledRows:
         self.finish: list[Finish] = ["running"] * self.count
         self.drawn_counts = np.zeros(self.count, np.int64)
         """Tokens that each row has drawn."""
-        self.table = RowTable(model, bundle)
+        self.table = RowTable(model, bundle, checks_tokens=False)  # `gentext.components.samplers` does
         self.table.top_count = min(request.top_count, bundle.vocab_size)
         self.table.set_active_links(request.chain.active(request.params, {}).names)
         self.table.shared_feeds = flat_arrays(request.params) | flat_arrays(request.tables)
         if (stop := request.stop) is not None:
             stop_feeds = {"stop_table": stop.token_table(bundle.token_bytes), "stop_final": stop.matched > 0}
             self.table.shared_feeds |= stop_feeds
-        states = start_states(model.signature, self.count) | {"token": np.zeros(self.count, np.int64)}
-        self.table.add(states, np.array(request.seeds, np.uint64), -self.prime_lengths)
+        keys = np.array(request.seeds, np.uint64)
+        self.table.add(first_feeds(model.signature, self.count), keys, -self.prime_lengths)
 
     def most_tokens_left(self, max_tokens: int) -> int:
         """Return the largest number of tokens that a running row still has to draw."""
@@ -93,7 +92,7 @@ class _CompiledRows:
         for row, prime in enumerate(self.request.primes):
             prime_block = prime[self.position : self.position + size]
             forced[: len(prime_block), row] = prime_block
-        drawn = self.table.call(forced, feeds={"fresh": np.full(self.count, self.position == 0)})
+        drawn = self.table.call(forced)
         self.position += size
         is_new = forced < 0
         if is_new.any() or self.request.echo:

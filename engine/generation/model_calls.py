@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -13,11 +13,8 @@ from numpy.typing import NDArray
 from gentext.errors import FileFormatError
 from gentext.exported.signature import FINISH_BY_CODE, TOP_OUTPUTS, Signature
 from gentext.interfaces import OpenSampler, TopSymbols
-from gentext.noise import row_uniforms
 
-#: Positions of a prime that are read in one call, at most.
-PREFILL_POSITIONS = 256
-#: Positions of a call that draws, at most.
+#: Positions of a call, at most.
 MAX_POSITIONS = 256
 #: Logits of one call, at most: rows * positions * symbols, which the graph holds in memory at once (float32, 32 MB).
 MAX_LOGITS = 2**23
@@ -34,7 +31,7 @@ class GeneratorModel(Protocol):
 
     @property
     def positions(self) -> int | None:
-        """The number of positions K of a call that draws tokens; None: any number."""
+        """The number of positions K of a call that draws tokens, and of one that reads, at most; None: any number."""
         ...
 
     def call(self, feeds: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -77,50 +74,29 @@ class DrawnRows:
         return self.logprobs.T.tolist()  # type: ignore[no-any-return]
 
 
-def start_states(signature: Signature, rows: int) -> Feeds:
-    """Return states of the right shapes for the first call. The graph ignores them in rows that are ``fresh``."""
-    return {
+def first_feeds(signature: Signature, rows: int) -> Feeds:
+    """Return the last tokens, the states and ``fresh`` of rows for their first call, of the right shapes.
+
+    In rows that are ``fresh`` the graph begins with its own.
+    """
+    states = {
         port.name: np.zeros([rows if size == "N" else int(size) for size in port.shape], port.dtype)
         for port in signature.states
     }
-
-
-def states_after(signature: Signature, results: Mapping[str, Any]) -> Feeds:
-    """Return the states and the last tokens for the call that continues after these results."""
-    states = {port.name: results[f"{port.name}_out"] for port in signature.states}
-    return states | {"token": np.maximum(np.asarray(results["tokens"])[-1], 0)}
+    return states | {"token": np.zeros(rows, np.int64), "fresh": np.ones(rows, np.bool_)}
 
 
 def next_feeds(signature: Signature, results: Mapping[str, Any]) -> Feeds:
-    """Return the states, the last tokens and ``fresh`` for the call that continues after these results."""
-    feeds = states_after(signature, results)
-    return feeds | {"fresh": np.zeros(len(feeds["token"]), np.bool_)}
+    """Return the last tokens, the states and ``fresh`` for the call that continues after these results."""
+    last_tokens = np.asarray(results["tokens"])[-1]
+    states = {port.name: results[f"{port.name}_out"] for port in signature.states}
+    return states | {"token": np.maximum(last_tokens, 0), "fresh": np.zeros(len(last_tokens), np.bool_)}
 
 
-def draw_noise(
-    signature: Signature,
-    keys: NDArray[np.uint64],
-    positions: NDArray[np.int64],
-    size: int,
-    unused: Collection[str] = (),
-) -> NDArray[np.float32]:
-    """Return the noise of a call [K, N, columns] with K = ``size``; zeros for the links whose names are ``unused``.
-
-    ``keys`` [N, 2] has the seed and the stream of each row, ``positions`` [N] its first position.
-    """
-    noise = np.zeros((size, len(keys), signature.columns), np.float32)
-    for name, (column, columns) in signature.noise.items():
-        if name not in unused:
-            noise[:, :, column : column + columns] = row_uniforms(keys, name, positions, size, columns)
-    return noise
-
-
-def read_results(
-    results: Mapping[str, Any], positions: int, rows: int, vocab_size: int, top_count: int = 0
-) -> DrawnRows:
+def read_results(results: Mapping[str, Any], positions: int, rows: int, top_count: int = 0) -> DrawnRows:
     """Return what a graph has drawn.
 
-    Raises FileFormatError when it returned arrays of other shapes than were asked for, an unknown token or code.
+    Raises FileFormatError when it returned arrays of other shapes than were asked for, or an unknown code.
     """
     shapes: dict[str, tuple[int, ...]] = {
         "tokens": (positions, rows),
@@ -132,13 +108,17 @@ def read_results(
     for name, shape in shapes.items():
         if np.shape(results[name]) != shape:
             raise _results_error(f"{name} of shape {np.shape(results[name])}", f"{shape}")
-    tokens, codes = np.asarray(results["tokens"]), np.asarray(results["ended_out"])
+    codes = np.asarray(results["ended_out"])
     if codes.min() < 0 or codes.max() >= len(FINISH_BY_CODE):
         raise _results_error(f"ended_out from {codes.min()} to {codes.max()}", f"0 to {len(FINISH_BY_CODE) - 1}")
+    top_symbols = TopSymbols(*(np.asarray(results[name]) for name in TOP_OUTPUTS)) if top_count else None
+    return DrawnRows(np.asarray(results["tokens"]), np.asarray(results["logprobs"]), codes, top_symbols)
+
+
+def check_tokens(tokens: NDArray[np.int64], vocab_size: int) -> None:
+    """Raise FileFormatError for tokens [K, N] of a graph that are no symbols of its file."""
     if tokens.min() < -1 or tokens.max() >= vocab_size:
         raise _results_error(f"tokens from {tokens.min()} to {tokens.max()}", f"-1, or 0 to {vocab_size - 1}")
-    top_symbols = TopSymbols(*(np.asarray(results[name]) for name in TOP_OUTPUTS)) if top_count else None
-    return DrawnRows(tokens, np.asarray(results["logprobs"]), codes, top_symbols)
 
 
 def _results_error(actual: str, expected: str) -> FileFormatError:

@@ -19,8 +19,6 @@ from gentext.generation.rows import Slot
 from gentext.generation.stacking import KINDS, MATCH, STOP, AutomatonStack, shift_states
 from gentext.interfaces import Finish
 
-#: Positions whose noise is drawn at once where no row comes or goes: small arrays cost as much as larger ones.
-NOISE_AHEAD = 128
 #: How a text has ended -> the automaton that has ended it.
 #: A record ends only where the text matches.
 ENDED_IN: dict[Finish, str] = {"stop": STOP.state, "match": MATCH.state, "end": MATCH.state}
@@ -170,8 +168,6 @@ class RowBatch:
             name = stack.kind.state
             self._offsets[name] = stack.build([request.automata.get(name) for request in requests])
             self.table.shared_feeds |= stack.feeds
-        self._noise_ahead = 0
-        """How much noise the next call draws at once: no more than it needs where a row has come or gone before it."""
         self._is_prepared = True
 
     def _call(self, forced: NDArray[np.int64]) -> DrawnRows:
@@ -182,12 +178,12 @@ class RowBatch:
         feeds = self._shift_states(before, 1)
         if self.reads:
             feeds[STOP.state] = np.zeros(len(self.slots), np.int64)
-        drawn = self.table.call(forced, feeds=feeds, noise_ahead=self._noise_ahead)
+        drawn = self.table.call(forced, feeds=feeds)
         own_states = self._shift_states(self.table.arrays, -1)
         if self.reads:
             own_states[STOP.state] = before[STOP.state]
         self.table.replace(own_states)
-        self._arrays_before, self._last_size, self._noise_ahead = before, len(forced), NOISE_AHEAD
+        self._arrays_before, self._last_size = before, len(forced)
         return drawn
 
     def _shift_states(self, arrays: Mapping[str, Any], sign: int) -> dict[str, Any]:

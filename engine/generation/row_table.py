@@ -17,16 +17,15 @@ from gentext.exported.metadata import Bundle
 from gentext.exported.signature import TOP_COUNT
 from gentext.generation.model_calls import (
     MAX_LOGITS,
+    MAX_POSITIONS,
     DrawnRows,
     Feeds,
     GeneratorModel,
-    draw_noise,
+    check_tokens,
+    next_feeds,
     read_results,
-    states_after,
 )
-
-#: The end of the noise of a row that has none: below all positions, which are negative in primes.
-NO_NOISE = -(2**62)
+from gentext.generation.row_noise import RowNoise
 
 Rows = Sequence[int] | NDArray[np.int64]
 
@@ -45,20 +44,20 @@ class RowTable:
     A position counts the symbols that a row has drawn. It is negative while the row still has as many tokens to read.
     """
 
-    def __init__(self, model: GeneratorModel, bundle: Bundle) -> None:
+    def __init__(self, model: GeneratorModel, bundle: Bundle, *, checks_tokens: bool = True) -> None:
+        """``checks_tokens``: whether a call refuses tokens that are no symbols; false where its user checks them."""
         self.model, self.bundle = model, bundle
         self.axis_by_name = model.signature.row_axes
         self.shared_feeds: Feeds = {}
         """Inputs that all rows share: tables, and parameters that no row has of its own."""
         self.top_count = 0
         """How many of the most probable symbols a call returns."""
+        self._checks_tokens = checks_tokens
         self._arrays: Feeds = {}
         self._added: list[_Block] = []
         """Rows that were added since the last call: putting them into the arrays together takes less time."""
-        self._keys, self._positions = np.zeros((0, 2), np.uint64), np.zeros(0, np.int64)
-        self._unused_noise: frozenset[str] = frozenset()
-        """Links whose noise no row uses."""
-        self._drop_noise()
+        self._positions = np.zeros(0, np.int64)
+        self._noise = RowNoise(model.signature)
 
     @property
     def arrays(self) -> Feeds:
@@ -73,19 +72,18 @@ class RowTable:
         return self._positions
 
     def add(self, arrays: Mapping[str, Any], keys: NDArray[np.uint64], positions: NDArray[np.int64]) -> None:
-        """Add n rows behind the others. All rows have arrays of the same names.
+        """Add n rows behind the others. All rows have arrays of the same names; without ``fresh`` they go on.
 
         :param keys: seed and stream of each row; uint64 [n, 2].
         :param positions: where each row begins; int64 [n].
         """
-        self._added.append(_Block(arrays, keys, positions))
+        self._added.append(_Block({"fresh": np.zeros(len(keys), np.bool_), **arrays}, keys, positions))
 
     def remove(self, rows: Rows) -> None:
         """Remove the rows with these numbers; those behind them move up."""
         kept = np.delete(np.arange(len(self.positions)), rows)
-        self._arrays = self.take(kept, self._arrays)
-        self._keys, self._positions = self._keys[kept], self._positions[kept]
-        self._drop_noise()
+        self._arrays, self._positions = self.take(kept, self._arrays), self._positions[kept]
+        self._noise.keep(kept)
 
     def take(self, rows: Rows, arrays: Mapping[str, Any]) -> Feeds:
         """Return copies of the rows with these numbers, of arrays of this table."""
@@ -93,35 +91,37 @@ class RowTable:
 
     def put(self, rows: Rows, arrays: Mapping[str, Any]) -> None:
         """Overwrite the arrays of some rows, with those of as many rows or of one. The table has calls of some rows."""
+        table_arrays = self.arrays
         for name, array in arrays.items():
-            self.arrays[name][(slice(None),) * self.axis_by_name[name] + (rows,)] = array
+            table_arrays[name][(slice(None),) * self.axis_by_name[name] + (rows,)] = array
 
     def replace(self, arrays: Mapping[str, Any]) -> None:
         """Put others in the place of whole arrays."""
         self._arrays = self.arrays | dict(arrays)
 
-    def restart(self, rows: Rows, keys: NDArray[np.uint64], positions: NDArray[np.int64]) -> None:
+    def restart(self, rows: NDArray[np.int64], keys: NDArray[np.uint64], positions: NDArray[np.int64]) -> None:
         """Have rows go on with other random numbers, seed and stream of each [n, 2], at other positions [n]."""
-        self._place_added()
-        self._keys[rows], self._positions[rows], self._noise_ends[rows] = keys, positions, NO_NOISE
+        self.positions[rows] = positions
+        self._noise.restart(rows, keys)
 
     def set_active_links(self, names: Collection[str]) -> None:
         """Name the links that are on in some row. The noise of the others is not drawn.
 
         That of links without parameters is: their tables may be those of the file, which are not known here.
         """
-        unused = frozenset(link.name for link in self.bundle.chain if link.params and link.name not in names)
-        if unused != self._unused_noise:
-            self._unused_noise = unused
-            self._drop_noise()
+        self._noise.set_unused({link.name for link in self.bundle.chain if link.params and link.name not in names})
 
-    def max_positions(self, rows: int) -> int:
-        """Return the positions of a call of so many rows, at most, for its logits to fit into memory."""
-        return max(1, MAX_LOGITS // (rows * self.bundle.vocab_size))
+    def call_size(self, positions: int, rows: int, *, reads: bool = False) -> int:
+        """Return how many positions a call of so many rows has, where so many are wanted.
 
-    def call_size(self, positions: int, rows: int) -> int:
-        """Return how many positions a call of so many rows that draw has, where so many are wanted."""
-        return self.model.positions or min(positions, self.max_positions(rows))
+        No call has more logits than fit into memory. A generator with a fixed number of positions draws so many. It may
+        read fewer, but not more, so that the states go from call to call here alone.
+        """
+        fixed_positions = self.model.positions
+        if fixed_positions is not None and not reads:
+            return fixed_positions
+        most_positions = max(1, MAX_LOGITS // (rows * self.bundle.vocab_size))
+        return min(positions, most_positions, fixed_positions or MAX_POSITIONS)
 
     def call(
         self,
@@ -129,32 +129,39 @@ class RowTable:
         rows: NDArray[np.int64] | None = None,
         *,
         feeds: Mapping[str, Any] | None = None,
-        noise_ahead: int = 0,
     ) -> DrawnRows:
         """Run the next positions of all rows, or of those with the numbers ``rows``, and take over their states.
 
         :param forced: the tokens that they read, -1 where they draw; int64 [K, n].
         :param feeds: inputs of this call that take the place of those of the table.
-        :param noise_ahead: of how many positions the noise is drawn at once, if it is drawn.
 
         Raises FileFormatError when the graph of a file returns what no generator returns.
         """
         self._place_added()
         size, count = forced.shape
-        arrays = self._arrays if rows is None else self.take(rows, self._arrays)
-        inputs = {**arrays, **self.shared_feeds, "fresh": np.zeros(count, np.bool_), **(feeds or {})}
-        inputs |= {"forced": forced, "noise": self._make_noise(forced, rows, noise_ahead)}
+        inputs = dict(self._arrays) if rows is None else self.take(rows, self._arrays)
+        inputs |= self.shared_feeds
+        inputs |= feeds or {}
+        inputs["forced"], inputs["noise"] = forced, self._make_noise(forced, rows)
         if self.top_count:
             inputs[TOP_COUNT] = np.array(self.top_count, np.int64)
         results = self.model.call(inputs)
-        drawn = read_results(results, size, count, self.bundle.vocab_size, self.top_count)
-        states = states_after(self.model.signature, results)
+        drawn = read_results(results, size, count, self.top_count)
+        if self._checks_tokens:
+            check_tokens(drawn.tokens, self.bundle.vocab_size)
+        following = next_feeds(self.model.signature, results)
         if rows is None:
-            self._arrays, self._positions = self._arrays | states, self._positions + size
+            self._arrays, self._positions = self._arrays | following, self._positions + size
         else:
-            self.put(rows, states)
+            self.put(rows, following)
             self._positions[rows] += size
         return drawn
+
+    def _make_noise(self, forced: NDArray[np.int64], rows: NDArray[np.int64] | None) -> NDArray[np.float32]:
+        """Return the noise of a call [K, n, columns]; what a position has that reads its token means nothing."""
+        if forced.min() >= 0:
+            return np.zeros((*forced.shape, self.model.signature.columns), np.float32)
+        return self._noise.take(self._positions, len(forced), rows)
 
     def _place_added(self) -> None:
         """Put the rows that were added behind the others."""
@@ -169,43 +176,5 @@ class RowTable:
             for name, axis in self.axis_by_name.items()
             if name in parts[0]
         }
-        self._keys = np.concatenate([self._keys, *(block.keys for block in blocks)])
         self._positions = np.concatenate([self._positions, *(block.positions for block in blocks)])
-        self._drop_noise()
-
-    def _drop_noise(self) -> None:
-        """Forget the noise that was drawn ahead."""
-        count = len(self._positions)
-        self._noise = np.zeros((0, count, self.model.signature.columns), np.float32)
-        self._noise_begins = np.zeros(count, np.int64)
-        self._noise_ends = self._noise_begins + NO_NOISE
-        """[C, N, columns] noise of the next positions of each row, and [N] the first of them, and that behind them."""
-
-    def _make_noise(self, forced: NDArray[np.int64], rows: NDArray[np.int64] | None, ahead: int) -> NDArray[np.float32]:
-        """Return the noise of a call [K, n, columns]; what a position has that reads its token means nothing.
-
-        Where a row has too little left, that of the next positions is drawn for all rows which have too little.
-        """
-        size, count = forced.shape
-        if forced.min() >= 0:
-            return np.zeros((size, count, self.model.signature.columns), np.float32)
-        chosen = slice(None) if rows is None else rows
-        positions = self._positions[chosen]
-        if (positions + size > self._noise_ends[chosen]).any():
-            if rows is None and ahead <= size:  # nothing is kept, so that it need not go through the buffer
-                return draw_noise(self.model.signature, self._keys, positions, size, self._unused_noise)
-            self._draw_ahead(size, max(size, ahead))
-        indices = positions - self._noise_begins[chosen] + np.arange(size)[:, None]
-        noise: NDArray[np.float32] = self._noise[indices, np.arange(count) if rows is None else rows]
-        return noise
-
-    def _draw_ahead(self, size: int, ahead: int) -> None:
-        """Draw the noise of the next ``ahead`` positions of the rows that do not have that of the next ``size``."""
-        short = np.flatnonzero(self._positions + size > self._noise_ends)
-        begins = self._positions[short]
-        noise = draw_noise(self.model.signature, self._keys[short], begins, ahead, self._unused_noise)
-        if ahead > len(self._noise):
-            more = np.zeros((ahead - len(self._noise), *self._noise.shape[1:]), np.float32)
-            self._noise = np.concatenate([self._noise, more])
-        self._noise[:ahead, short] = noise
-        self._noise_begins[short], self._noise_ends[short] = begins, begins + ahead
+        self._noise.add(np.concatenate([block.keys for block in blocks]))

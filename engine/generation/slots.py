@@ -17,7 +17,7 @@ from gentext.errors import FileFormatError, GenError, UsageError
 from gentext.exported.batch_size import max_rows
 from gentext.exported.metadata import Bundle
 from gentext.exported.signature import FINISH_BY_CODE
-from gentext.generation.model_calls import MAX_POSITIONS, PREFILL_POSITIONS, DrawnRows, GeneratorModel
+from gentext.generation.model_calls import MAX_POSITIONS, DrawnRows, GeneratorModel
 from gentext.generation.row_batch import RowBatch
 from gentext.generation.row_request import RowRequest
 from gentext.generation.row_state import FirstStates, RowState
@@ -146,7 +146,7 @@ class Slots:
         """Run the next call of a batch, and return what texts have gained by it."""
         waits = batch.reads or any(slot.waits for slot in batch.slots)
         rows = len(batch.slots)
-        longest = PREFILL_POSITIONS if batch.reads else max(slot.text.token_count for slot in batch.slots)
+        longest = MAX_POSITIONS if batch.reads else max(slot.text.token_count for slot in batch.slots)
         positions = self.schedule.choose_positions(rows, waits, len(self._turns), longest)
         begin = time.perf_counter()
         positions, pieces = self._read(batch, positions) if batch.reads else self._draw(batch, positions)
@@ -212,7 +212,7 @@ class Slots:
         Returns the positions of the call, and a piece of each text that ends with its prime.
         """
         shortest = min(len(slot.unread) for slot in batch.slots)
-        positions = min(positions, PREFILL_POSITIONS, batch.table.max_positions(len(batch.slots)), shortest)
+        positions = batch.table.call_size(min(positions, shortest), len(batch.slots), reads=True)
         read = batch.read(positions)
         for row, slot in enumerate(batch.slots):
             if slot.request.echo:
@@ -227,8 +227,7 @@ class Slots:
 
     def _draw(self, batch: RowBatch, positions: int) -> tuple[int, list[SlotPiece]]:
         """Draw in the rows of a batch. Returns the positions of the call, and what each text has gained."""
-        positions = min(positions, MAX_POSITIONS, batch.most_symbols_left)
-        positions = batch.table.call_size(positions, len(batch.slots))
+        positions = batch.table.call_size(min(positions, batch.most_symbols_left), len(batch.slots))
         counts_before = [slot.text.token_count for slot in batch.slots]
         drawn = batch.draw(positions)
         pieces, ended_rows = [], []

@@ -43,8 +43,6 @@ class RecordTry(NamedTuple):
     """The number of the prefix that it begins with."""
 
 
-#: Positions whose noise is drawn at once: small arrays cost as much as larger ones.
-NOISE_AHEAD = 32
 #: Stands for the record of a row that has none.
 NO_TRY = RecordTry(place=-1, attempt=0, seed=0, stream=0, prefix=0)
 
@@ -104,8 +102,6 @@ class RecordRows:
         is_shared = all(request.params is requests[0].params for request in requests)
         shared_params = requests[0].params if is_shared else {}
         self._table = RowTable(model, bundle)
-        self._own_names = [name for name in self._table.axis_by_name if name not in shared_params]
-        """The inputs that each row has of its own: its last token, states and other parameters."""
         self._table.set_active_links(frozenset().union(*{request.active_links for request in requests}))
         self._table.shared_feeds = {**requests[0].tables, **shared_params}
         for kind in KINDS:  # all requests have the same automaton, which is then the whole stack
@@ -177,19 +173,20 @@ class RecordRows:
         params, arrays = self._first_arrays
         if params is not request.params:
             first_arrays = self._first_states.make(request).arrays | dict(request.params)
-            arrays = {name: first_arrays[name] for name in self._own_names}
+            shared = self._table.shared_feeds
+            arrays = {name: array for name, array in first_arrays.items() if name not in shared}
             self._first_arrays = request.params, arrays
         return arrays
 
     def _call(self, rows: NDArray[np.int64], size: int) -> NDArray[np.int64]:
         """Run the graph for ``size`` positions of rows, store what it returns, and return the rows that have ended."""
-        positions = self._counts[rows] - self._prefix_lengths[rows]
+        positions = self._table.positions[rows]
         forced = np.full((size, len(rows)), -1, np.int64)
         for column in np.flatnonzero(positions < 0).tolist():
             row = int(rows[column])
             unread = self._requests[self._sources[row].prefix].prime[int(self._counts[row]) :][:size]
             forced[: len(unread), column] = unread
-        drawn = self._table.call(forced, rows, noise_ahead=NOISE_AHEAD)
+        drawn = self._table.call(forced, rows)
         self._store(rows, drawn.tokens, np.where(forced < 0, drawn.logprobs, 0))
         self._calls += 1
         self._last_calls[rows] = self._calls

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from gentext.console import say
 from gentext.errors import reason
 from gentext.exported.signature import TOP_COUNT, Port
-from gentext.generation.model_calls import next_feeds
 from gentext.plugins.samplers.runtime import allocate_tensor, capture_options, run_stoppable
 from gentext.plugins.samplers.session import GeneratorSession, open_unrolled
 
@@ -53,10 +52,10 @@ def open_captured(loop: GeneratorSession, device: str = "cuda") -> UnrolledGener
 
 
 class UnrolledGenerator:
-    """Runs the unrolled graph as often as it fits into a call, and the loop for the remaining positions.
+    """Runs the unrolled graph for calls of as many positions as it has, and the loop for shorter ones, as a prime ends.
 
-    The loop alone finds the most probable symbols, so it runs all of a call that asks for them. Both run the batch
-    padded to the same size, so that a row meets the same arithmetic however its text is cut into calls. When the
+    The loop alone finds the most probable symbols, so it runs each call that asks for them. Both run the batch padded
+    to the same size, so that a row meets the same arithmetic however its text is cut into calls. When the
     unrolled graph fails, the loop continues from the same states. Several threads may call it at a time: they take
     turns, since they share the buffers.
     """
@@ -84,30 +83,14 @@ class UnrolledGenerator:
         with self._lock:
             if self._unrolled is not None:
                 try:
-                    return self._run_unrolled(self._unrolled, feeds)
+                    if len(feeds["forced"]) == self._unrolled.positions and TOP_COUNT not in feeds:
+                        return self._captured_batch(self._unrolled, feeds).run(feeds)
+                    return self._run_loop(feeds)
                 except Exception as error:  # onnxruntime's own, as in open_captured
                     self._batches.clear()
                     self._unrolled = None
                     _report_fallback(error)
         return self._loop.call({name: np.asarray(tensor) for name, tensor in feeds.items()})
-
-    def _run_unrolled(self, unrolled: GeneratorSession, feeds: Feeds) -> Feeds:
-        positions = unrolled.positions
-        assert positions is not None
-        if TOP_COUNT in feeds:
-            return self._run_loop(feeds)
-        results: Feeds = {}
-        block_results: dict[str, list[NDArray[Any]]] = {"tokens": [], "logprobs": []}
-        for begin in range(0, len(feeds["forced"]), positions):
-            block_feeds = {**feeds, **(next_feeds(self.signature, results) if results else {})}
-            block_feeds |= {name: feeds[name][begin : begin + positions] for name in ("forced", "noise")}
-            if len(block_feeds["forced"]) == positions:
-                results = self._captured_batch(unrolled, block_feeds).run(block_feeds)
-            else:
-                results = self._run_loop(block_feeds)
-            for name, arrays in block_results.items():
-                arrays.append(results[name])
-        return {**results, **{name: np.concatenate(arrays) for name, arrays in block_results.items()}}
 
     def _run_loop(self, feeds: Feeds) -> Feeds:
         """Run any number of positions in a batch of the same size."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gentext.console import say
 from gentext.exported.onnx_file import check_same_export
 from gentext.generation.compiled import generate_compiled
-from gentext.generation.model_calls import GeneratorModel, start_states
+from gentext.generation.model_calls import GeneratorModel, first_feeds
 from gentext.interfaces import Chunk, Ids, Request
 from gentext.plugins.samplers.cpu_generator import ParallelGenerator
 from gentext.plugins.samplers.runtime import default_max_threads
@@ -137,7 +137,7 @@ class OnnxGenerator:
     def _forced_feeds(self, forced: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         """Return what a call of the graph needs beside token and state, to write ``forced`` [K, N] without a draw."""
         signature, rows = self.session.signature, forced.shape[1]
-        return start_states(signature, rows) | {
+        return first_feeds(signature, rows) | {
             "fresh": np.zeros(rows, np.bool_),
             "noise": np.zeros((len(forced), rows, signature.columns), np.float32),
             "forced": forced,

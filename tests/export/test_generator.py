@@ -14,14 +14,17 @@ import onnxruntime
 import pytest
 from compiled_model import EVERY_LINK, CompiledModel, request, written
 
+from gentext.components.samplers import checked_chunks
 from gentext.describe import load_tokenizer
-from gentext.errors import ConfigError, FileFormatError
+from gentext.errors import ConfigError, FileFormatError, PluginError
 from gentext.export.generator.compiler import Compiler
 from gentext.export.network.bounds import find_bounds
 from gentext.export.network.fp16 import to_fp16
 from gentext.export.network.int8 import to_int8
 from gentext.export.proto import check_graph, serialize_model, subgraphs
 from gentext.generation.compiled import generate_compiled
+from gentext.generation.model_calls import first_feeds
+from gentext.generation.row_table import RowTable
 from gentext.manager import host
 from gentext.plugins.samplers.onnx import OnnxGenerator, OnnxSampler
 from gentext.registry import Distribution, Registry
@@ -111,8 +114,6 @@ def test_first_loop_leaves_out_what_the_defaults_do_not_use(compiled_model: Comp
         ("ended_out", lambda codes: codes - 1),
         ("ended_out", lambda codes: codes[:1]),
         ("tokens", lambda tokens: tokens[:, :1]),
-        ("tokens", lambda tokens: tokens + 1000),
-        ("tokens", lambda tokens: tokens - 1000),
         ("logprobs", lambda logprobs: logprobs[0]),
     ],
 )
@@ -121,6 +122,29 @@ def test_results_that_no_generator_returns(
 ) -> None:
     chain = compiled_model.chain("top_k")
     opened = compiled_model.open(chain)
+    change_results(opened, name, change, monkeypatch)
+    with pytest.raises(FileFormatError, match=rf"the graph of the file returned {name} .*export it again"):
+        list(generate_compiled(opened.session, opened.bundle, request(chain, 2, 5)))
+
+
+@pytest.mark.parametrize("number", [1000, -1000])
+def test_tokens_that_are_no_symbols(
+    compiled_model: CompiledModel, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The chunks of a request are checked as those of every sampler; the other tables of rows check by themselves."""
+    chain = compiled_model.chain("top_k")
+    opened = compiled_model.open(chain)
+    change_results(opened, "tokens", lambda tokens: tokens + number, monkeypatch)
+    with pytest.raises(PluginError, match=r"onnx\.OnnxGenerator: a chunk has tokens from .*; expected -1, or 0 to 18"):
+        list(checked_chunks(opened, request(chain, 2, 5)))
+    table = RowTable(opened.session, opened.bundle)
+    table.add(first_feeds(opened.session.signature, 2), np.zeros((2, 2), np.uint64), np.zeros(2, np.int64))
+    with pytest.raises(FileFormatError, match=r"the graph of the file returned tokens from .*export it again"):
+        table.call(np.full((1, 2), -1))
+
+
+def change_results(opened: OnnxGenerator, name: str, change: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the session of a generator return an output of that name changed."""
     call = opened.session.call
 
     def call_changed(feeds: Any) -> Any:
@@ -128,8 +152,6 @@ def test_results_that_no_generator_returns(
         return results | {name: change(results[name])}
 
     monkeypatch.setattr(opened.session, "call", call_changed)
-    with pytest.raises(FileFormatError, match=rf"the graph of the file returned {name} .*export it again"):
-        list(generate_compiled(opened.session, opened.bundle, request(chain, 2, 5)))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8", "fp16"])
@@ -141,8 +163,7 @@ def test_neighbours_and_chunks_change_nothing(
     sampling = request(chain, 16, 200)
     together, _, _ = written(generate_compiled(opened.session, opened.bundle, sampling), 16)
     monkeypatch.setattr("gentext.generation.compiled.FIRST_CALLS", ())
-    monkeypatch.setattr("gentext.generation.compiled.MAX_POSITIONS", 7)
-    monkeypatch.setattr("gentext.generation.compiled.PREFILL_POSITIONS", 2)
+    monkeypatch.setattr("gentext.generation.row_table.MAX_POSITIONS", 7)
     for row in (0, 7, 15):
         params = {
             link: {name: array[row : row + 1] for name, array in arrays.items()}

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gentext import stepping
 from gentext.config import config_class
 from gentext.describe import load_tokenizer
-from gentext.generation import compiled
+from gentext.generation import row_table
 from gentext.generation.generate import generate
 from gentext.manager import host
 from gentext.noise import uniforms
@@ -98,7 +98,7 @@ def test_text_does_not_depend_on_how_the_prime_is_cut(
     texts = []
     for size in (1000, 256, 37, 1):
         monkeypatch.setattr(stepping, "PREFILL_POSITIONS", size)
-        monkeypatch.setattr(compiled, "PREFILL_POSITIONS", size)
+        monkeypatch.setattr(row_table, "MAX_POSITIONS", size)
         texts += write(sampler, 2, names, prime, 60)
     assert texts == texts[:2] * 4
 

@@ -54,10 +54,10 @@ class Texts:
         self.table.remove([self.streams.index(stream) for stream in streams])
         self.streams = [stream for stream in self.streams if stream not in streams]
 
-    def call(self, size: int, rows: Sequence[int] | None = None, forced: int = -1, ahead: int = 0) -> None:
+    def call(self, size: int, rows: Sequence[int] | None = None, forced: int = -1) -> None:
         chosen = None if rows is None else np.array(rows)
         streams = self.streams if rows is None else [self.streams[row] for row in rows]
-        drawn = self.table.call(np.full((size, len(streams)), forced), chosen, noise_ahead=ahead)
+        drawn = self.table.call(np.full((size, len(streams)), forced), chosen)
         for stream, tokens in zip(streams, drawn.token_rows, strict=True):
             self.tokens[stream] += tokens
 
@@ -73,12 +73,12 @@ def test_rows_that_come_and_go_draw_as_if_each_were_alone() -> None:
     texts.add(0, 1)
     texts.add(2)
     texts.call(3)
-    texts.call(2, ahead=50)
+    texts.call(2)
     texts.remove(1)
     texts.add(3, 4, unread=2)
     texts.call(2, rows=[3, 2], forced=9)  # rows 3 and 2 read; the others wait
-    texts.call(4, ahead=20)
-    texts.call(5, rows=[2, 0], ahead=20)
+    texts.call(4)
+    texts.call(5, rows=[2, 0])
     texts.call(1)
     texts.remove(0, 4)
     texts.call(30)
@@ -97,7 +97,7 @@ def test_rows_that_come_and_go_draw_as_if_each_were_alone() -> None:
 def test_a_row_that_begins_anew_has_its_own_noise() -> None:
     texts = Texts()
     texts.add(0, 1)
-    texts.call(3, ahead=50)
+    texts.call(3)
     texts.table.restart([1], np.array([(7, 5)], np.uint64), np.array([0]))
     texts.table.put([1], {"sums": np.zeros((2, 1), np.int64)})
     texts.call(4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +25,7 @@ from gentext.export.generator.unrolled import make_capturable
 from gentext.export.proto import serialize_model
 from gentext.generation.compiled import generate_compiled
 from gentext.generation.model_calls import next_feeds
-from gentext.plugins.samplers.cuda_generator import UnrolledGenerator, bucket_size
+from gentext.plugins.samplers.cuda_generator import BufferedOutput, UnrolledGenerator, bucket_size
 from gentext.plugins.samplers.onnx import OnnxGenerator
 from gentext.plugins.samplers.session import GeneratorSession, open_file, open_unrolled
 from gentext.stepping import generate_stepwise
@@ -83,6 +84,25 @@ def test_calls_of_any_size_give_the_same_bits(
     np.testing.assert_array_equal(np.concatenate(tokens), expected["tokens"])
     for name in set(expected) - {"tokens", "logprobs"}:
         np.testing.assert_array_equal(results[name], expected[name], name)
+
+
+def test_calls_fit_the_graph_and_leave_the_states_on_the_device(
+    compiled_model: CompiledModel, open_generators: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A prime is read in calls of as many positions as the graph has; the loop reads its end."""
+    opened, model = open_generators(*EVERY_LINK)
+    sampling = request(compiled_model.chain(*EVERY_LINK), 3, 2 * K)
+    prime = np.arange(3 * K) % 19
+    whole, short = (dataclasses.replace(sampling, primes=[prime[:size]] * 3) for size in (3 * K, 2 * K + 5))
+    expected = [written(opened.generate(each), 3) for each in (whole, short)]
+    sizes, call = list[int](), model.call
+    monkeypatch.setattr(model, "call", lambda feeds: sizes.append(len(feeds["forced"])) or call(feeds))
+    assert written(generate_compiled(model, opened.bundle, short), 3) == expected[1]
+    assert sizes == [K, K, 5, K, K]
+    monkeypatch.setattr(BufferedOutput, "copy_out", raiser(AssertionError("a buffer was needed twice")))
+    monkeypatch.setattr(BufferedOutput, "__array__", raiser(AssertionError("a state was read")))
+    assert written(generate_compiled(model, opened.bundle, whole), 3) == expected[0]
+    assert model.positions == K, "it did not fall back"
 
 
 def test_neighbours_and_interruptions_change_nothing(compiled_model: CompiledModel, open_generators: Opener) -> None:
