@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -21,6 +23,13 @@ from conftest import run_gen
 from serving import ServerProcess, running_server
 
 import gentext
+from gentext.plugins.server.http.app import Server
+from gentext.plugins.server.logs import LogWriter
+from gentext.plugins.server.metrics import Metrics
+from gentext.plugins.server.settings import Limits
+from gentext.plugins.server.tasks.models import Models, ServedModel
+from gentext.plugins.server.tasks.workers import WorkerOptions
+from gentext.sessions.session_keys import SessionKeys
 
 #: A request over a connection of its own: the length of the body, and the body.
 REQUEST = (
@@ -191,3 +200,19 @@ def test_a_port_in_use(tiny_run: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         code, _, err = run_gen("serve", tiny_run, "--port", other.getsockname()[1])
     assert code == 2 and "nobody uses" in err
+
+
+def test_a_server_that_loads_its_files_refuses_texts(file: Path) -> None:
+    limits, metrics = Limits(), Metrics()
+    model = ServedModel("tiny", file, WorkerOptions(limits.slots, 1, "cpu", 1.0), limits, metrics.model("tiny"))
+    server = Server(Models([model], metrics), limits, SessionKeys.new())  # whose workers are not started
+    app = server.application(["tiny.example"], None, LogWriter(io.StringIO()))
+
+    async def post(body: dict[str, Any]) -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://tiny.example") as client:
+            return await client.post("/v1/completions", json=body)
+
+    for body in ({"prompt": "a"}, {"prompt": "a", "temperature": 0.5}, {"session": "none"}):
+        answer = asyncio.run(post(body))
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1"), answer.text
+        assert answer.json()["error"]["message"] == "the model tiny is not loaded yet"

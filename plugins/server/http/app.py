@@ -65,6 +65,7 @@ class Server:
         """``/v1/completions``."""
         body = await self._read_body(request)
         model = self.models.find(read_name(body))
+        model.check_ready()
         try:
             completion = read_completion(body, model.group.model, self.limits, self.session_keys)
         except SessionError as error:

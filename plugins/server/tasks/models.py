@@ -76,14 +76,18 @@ class ServedModel:
             ending.cancel()
         await asyncio.gather(self.group.close(), *self._old_groups, return_exceptions=True)
 
+    def check_ready(self) -> None:
+        """Raise Problem where no worker has opened the file yet: until then nothing is known of the model."""
+        if not self.is_ready:
+            raise Problem(503, f"the model {self.name} is not loaded yet", headers={"Retry-After": "1"})
+
     def submit(self, jobs: Iterable[Job], receive: Callable[[Task, Part], None]) -> list[Task]:
         """Queue the jobs of one request, and return their tasks; ``receive`` gets the parts of their answers.
 
-        Raises Problem where the queue has no room for them.
+        Raises Problem where the model is not loaded yet, or the queue has no room for them.
         """
         tasks = [Task(job, receive) for job in jobs]
-        if not self.is_ready:
-            raise Problem(503, f"the model {self.name} is not loaded yet", headers={"Retry-After": "1"})
+        self.check_ready()
         if self.queued + len(tasks) > self._limits.queue + max(0, self._options.slots - self.busy):
             raise Problem(
                 429,
