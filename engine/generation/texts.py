@@ -7,9 +7,7 @@ from collections.abc import Generator, Iterator, Sequence
 
 from gentext.console import Bar
 from gentext.exported.batch_size import max_texts
-from gentext.generation.bulk import open_slots, write_texts
 from gentext.generation.generate import Piece, generate
-from gentext.generation.rows import row_requests
 from gentext.generation.writing import Writing, WrittenText, written_text
 from gentext.sampling.decoder import GeneratedText
 
@@ -20,6 +18,10 @@ def all_texts(writing: Writing, bar: Bar | None = None) -> Iterator[WrittenText]
     :param bar: counts the characters as they are written.
     """
     if writing.text_count > 1 and writing.options["length"] is not None:
+        # A single text does without these modules, which take five milliseconds to import.
+        from gentext.generation.bulk import open_slots, write_texts
+        from gentext.generation.rows import row_requests
+
         slots = open_slots(writing, writing.batch_rows)
         if slots is not None:
             texts = write_texts(slots, row_requests(writing), max_texts(writing.row_characters), bar)
