@@ -22,9 +22,8 @@ import numpy as np
 
 from gentext.exported.signature import DRAW
 from gentext.generation.model_calls import MAX_LOGITS, MAX_POSITIONS, first_feeds, next_feeds
-from gentext.generation.row_noise import draw_noise
-from gentext.generation.row_request import RowRequest
-from gentext.generation.rows import Slot, row_requests
+from gentext.generation.row_table import draw_noise
+from gentext.generation.rows import RowRequest, Slot, row_requests
 from gentext.generation.slots import Slots
 from gentext.generation.writing import prepare_writing
 from gentext.plugins.samplers.onnx import OnnxGenerator

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from gentext.console import Bar
 from gentext.errors import GenError
 from gentext.generation.model_calls import SlotSampler
-from gentext.generation.row_request import RowRequest
-from gentext.generation.rows import Slot
+from gentext.generation.rows import RowRequest, Slot
 from gentext.generation.slots import Slots
 from gentext.generation.writing import Writing
 from gentext.sampling.decoder import GeneratedText

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gentext.exported.metadata import Bundle
 from gentext.exported.signature import FINISH_BY_CODE, flat_arrays
-from gentext.generation.model_calls import MAX_POSITIONS, DrawnRows, GeneratorModel, first_feeds
+from gentext.generation.model_calls import MAX_POSITIONS, DrawnRows, GeneratorModel, first_feeds, forced_tokens
 from gentext.generation.row_table import RowTable
 from gentext.interfaces import Chunk, Finish, Request, TopSymbols
 
@@ -88,10 +88,8 @@ class _CompiledRows:
 
     def advance(self, size: int) -> Iterator[Chunk]:
         """Run ``size`` positions; yield a chunk unless all rows were still reading primes that nobody asked for."""
-        forced = np.full((size, self.count), -1, np.int64)
-        for row, prime in enumerate(self.request.primes):
-            prime_block = prime[self.position : self.position + size]
-            forced[: len(prime_block), row] = prime_block
+        unread = [(row, prime[self.position :]) for row, prime in enumerate(self.request.primes)]
+        forced = forced_tokens(size, self.count, unread)
         drawn = self.table.call(forced)
         self.position += size
         is_new = forced < 0

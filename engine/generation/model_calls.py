@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gentext.errors import FileFormatError
 from gentext.exported.signature import FINISH_BY_CODE, TOP_OUTPUTS, Signature
-from gentext.interfaces import OpenSampler, TopSymbols
+from gentext.interfaces import Ids, OpenSampler, TopSymbols
 
 #: Positions of a call, at most.
 MAX_POSITIONS = 256
@@ -91,6 +91,18 @@ def next_feeds(signature: Signature, results: Mapping[str, Any]) -> Feeds:
     last_tokens = np.asarray(results["tokens"])[-1]
     states = {port.name: results[f"{port.name}_out"] for port in signature.states}
     return states | {"token": np.maximum(last_tokens, 0), "fresh": np.zeros(len(last_tokens), np.bool_)}
+
+
+def forced_tokens(size: int, rows: int, unread: Iterable[tuple[int, Ids]] = ()) -> NDArray[np.int64]:
+    """Return the tokens [K, N] that the rows of a call read in K = ``size`` positions, -1 where they draw.
+
+    :param unread: the number of each row that reads, and all tokens that it has still to read.
+    """
+    forced = np.full((size, rows), -1, np.int64)
+    for row, tokens in unread:
+        block = tokens[:size]
+        forced[: len(block), row] = block
+    return forced
 
 
 def read_results(results: Mapping[str, Any], positions: int, rows: int, top_count: int = 0) -> DrawnRows:

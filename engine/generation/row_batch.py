@@ -11,11 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gentext.exported.metadata import Bundle
-from gentext.generation.model_calls import MAX_POSITIONS, DrawnRows, Feeds, GeneratorModel
-from gentext.generation.row_request import RowRequest
-from gentext.generation.row_state import RowState
+from gentext.generation.model_calls import DrawnRows, Feeds, GeneratorModel, forced_tokens
 from gentext.generation.row_table import RowTable
-from gentext.generation.rows import Slot
+from gentext.generation.rows import RowRequest, RowState, Slot
 from gentext.generation.stacking import KINDS, MATCH, STOP, AutomatonStack, shift_states
 from gentext.interfaces import Finish
 
@@ -38,6 +36,8 @@ class RowBatch:
         """States of automata are those of a row's own automaton."""
         self._state_names = ["token", *(port.name for port in model.signature.states)]
         self._is_prepared = False
+        self._offsets: dict[str, NDArray[np.int64]] = {}
+        """What is added to each row's state of an automaton for its state in the stack, by the name of the state."""
         self._arrays_before: Feeds = {}
         """The states before the last call, which had ``_last_size`` positions."""
         self._last_size = 0
@@ -47,12 +47,7 @@ class RowBatch:
     @property
     def most_symbols_left(self) -> int:
         """The largest number of symbols that a row still has to draw, at least 1."""
-        limits = [slot.request.most_symbols for slot in self.slots]
-        left = [
-            MAX_POSITIONS if limit is None else limit - slot.text.token_count
-            for limit, slot in zip(limits, self.slots, strict=True)
-        ]
-        return max(1, *left)
+        return max(1, *(slot.most_symbols_left for slot in self.slots))
 
     def fits(self, request: RowRequest) -> bool:
         """Return whether a row can share the calls: its tables are the same, and its automata can be stacked."""
@@ -67,7 +62,7 @@ class RowBatch:
         self.slots.append(slot)
         key = np.array([(slot.request.seed, slot.request.stream)], np.uint64)
         position = np.array([state.drawn - len(slot.unread)], np.int64)
-        self.table.add(state.arrays | dict(slot.request.params), key, position)
+        self.table.add({**state.arrays, **slot.request.params}, key, position)
         self._is_prepared = False
         for stack in self._stacks:
             if automaton := slot.request.automata.get(stack.kind.state):
@@ -80,19 +75,35 @@ class RowBatch:
         self.table.remove(rows)
         self._is_prepared = False
 
-    def states(self, rows: Sequence[int]) -> list[RowState]:
-        """Return copies of the states of some rows."""
-        return self._copy_states(rows, self.table.arrays)
+    def states(self, rows: Sequence[int], *, before_call: bool = False) -> list[RowState]:
+        """Return copies of the states of some rows, as they are or as they were before the last call.
+
+        Rows must not have come or gone since that call.
+        """
+        arrays, positions_ago = (self._arrays_before, self._last_size) if before_call else (self.table.arrays, 0)
+        blocks = self.table.take(rows, {name: arrays[name] for name in self._state_names})
+        all_before = {name: (slice(None),) * self.table.axis_by_name[name] for name in self._state_names}
+        slots, positions = [self.slots[row] for row in rows], self.table.positions[rows] - positions_ago
+        return [
+            RowState(
+                {name: block[(*all_before[name], slice(number, number + 1))] for name, block in blocks.items()},
+                position + len(slot.unread),
+                slot.decoder.state,
+                {name: automaton.key for name, automaton in slot.request.automata.items()},
+                tuple(slot.unread.tolist()),
+            )
+            for number, (slot, position) in enumerate(zip(slots, positions.tolist(), strict=True))
+        ]
 
     def replay(self, counts: Mapping[int, int]) -> list[RowState]:
         """Return the states of rows after the first symbols of the last call: of row r after ``counts[r]`` of them.
 
         From the states before it the symbols are drawn again: the same ones, as a row depends on no other. Rows do so
-        together, in calls that end where one of them does. Rows must not have come or gone since the call.
+        together, in calls that end where one of them does.
         """
         rows = sorted(counts, key=lambda row: counts[row])
         batch = RowBatch(self.model, self.bundle, self.tables_key)
-        for row, state in zip(rows, self._copy_states(rows, self._arrays_before, self._last_size), strict=True):
+        for row, state in zip(rows, self.states(rows, before_call=True), strict=True):
             batch.add(self.slots[row], state)
         states: dict[int, RowState] = {}
         position = 0
@@ -122,26 +133,10 @@ class RowBatch:
             for row in counts
         ]
 
-    def _copy_states(self, rows: Sequence[int], arrays: Feeds, positions_ago: int = 0) -> list[RowState]:
-        """Return the states of some rows, from arrays of the table as it is, or was so many positions ago."""
-        axis_by_name = self.table.axis_by_name
-        blocks = self.table.take(rows, {name: arrays[name] for name in self._state_names})
-        all_before = {name: (slice(None),) * axis_by_name[name] for name in self._state_names}
-        slots, positions = [self.slots[row] for row in rows], self.table.positions[rows] - positions_ago
-        return [
-            RowState(
-                {name: block[(*all_before[name], slice(number, number + 1))] for name, block in blocks.items()},
-                position + len(slot.unread),
-                slot.decoder.state,
-                {name: automaton.key for name, automaton in slot.request.automata.items()},
-                tuple(slot.unread.tolist()),
-            )
-            for number, (slot, position) in enumerate(zip(slots, positions.tolist(), strict=True))
-        ]
-
     def read(self, size: int) -> DrawnRows:
         """Read ``size`` tokens of each row's prime."""
-        read = self._call(np.stack([slot.unread[:size] for slot in self.slots], axis=1).astype(np.int64))
+        unread = ((row, slot.unread) for row, slot in enumerate(self.slots))
+        read = self._call(forced_tokens(size, len(self.slots), unread))
         stop_states = np.array(self.table.arrays[STOP.state])
         for row, slot in enumerate(self.slots):
             if (stop := slot.request.stop) is not None:
@@ -155,7 +150,7 @@ class RowBatch:
 
     def draw(self, size: int) -> DrawnRows:
         """Draw ``size`` tokens in each row."""
-        return self._call(np.full((size, len(self.slots)), -1, np.int64))
+        return self._call(forced_tokens(size, len(self.slots)))
 
     def _prepare_calls(self) -> None:
         """Prepare what is the same in every call until a row comes or goes."""
@@ -163,7 +158,6 @@ class RowBatch:
         self.table.top_count = max(request.top_count for request in requests)
         self.table.set_active_links(frozenset().union(*{request.active_links for request in requests}))
         self.table.shared_feeds = dict(requests[0].tables)
-        self._offsets: dict[str, NDArray[np.int64]] = {}
         for stack in self._stacks:
             name = stack.kind.state
             self._offsets[name] = stack.build([request.automata.get(name) for request in requests])
@@ -188,5 +182,8 @@ class RowBatch:
 
     def _shift_states(self, arrays: Mapping[str, Any], sign: int) -> dict[str, Any]:
         """Return the states of each row's own automata as those of the stacks; with ``sign`` -1, the other way."""
-        names = [(stack.kind, stack.kind.state) for stack in self._stacks]
-        return {name: shift_states(kind, np.asarray(arrays[name]), sign * self._offsets[name]) for kind, name in names}
+        kinds = {stack.kind.state: stack.kind for stack in self._stacks}
+        return {
+            name: shift_states(kind, np.asarray(arrays[name]), sign * self._offsets[name])
+            for name, kind in kinds.items()
+        }

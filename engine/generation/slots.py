@@ -8,22 +8,16 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import itertools
 import time
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
-from gentext.errors import FileFormatError, GenError, UsageError
+from gentext.errors import UsageError
 from gentext.exported.batch_size import max_rows
 from gentext.exported.metadata import Bundle
 from gentext.exported.signature import FINISH_BY_CODE
-from gentext.generation.model_calls import MAX_POSITIONS, DrawnRows, GeneratorModel
+from gentext.generation.first_states import FirstStates
+from gentext.generation.model_calls import MAX_POSITIONS, GeneratorModel
 from gentext.generation.row_batch import RowBatch
-from gentext.generation.row_request import RowRequest
-from gentext.generation.row_state import FirstStates, RowState
-from gentext.generation.rows import Slot, begin_slot
-from gentext.generation.schedule import Schedule
-from gentext.interfaces import Finish, TopSymbols
+from gentext.generation.rows import RowRequest, RowState, Slot, SlotPiece
 
 #: Seconds between two chunks of a text, about.
 CHUNK_SECONDS = 0.1
@@ -34,25 +28,50 @@ FIRST_SECONDS = 0.01
 MIN_ROWS_APART = 150
 #: Batches among which rows are divided by their links, at most.
 MAX_BATCHES = 8
+#: Positions of a call, at least: with fewer, what a call costs by itself would take a good part of the time.
+MIN_POSITIONS = 12
+#: Calls in which a text of the usual length is drawn, at least: on average it ends in the middle of its last call.
+CALLS_OF_A_TEXT = 4
+#: The share of the last text in the usual length.
+LAST_TEXT_SHARE = 0.1
 
 
-class SlotPiece(NamedTuple):
-    """What a text has gained by a call."""
+class Schedule:
+    """Chooses how many positions a call has: few while a text waits for its first symbol, many while none does.
 
-    slot: Slot
-    text: str
-    finish: Finish
-    """"running", or why the text has ended."""
-    token_count: int
-    """Symbols of the text that were drawn so far; characters that may become a stop string are not yet in ``text``."""
-    tokens: list[int]
-    """The symbols that were drawn in this call; empty where the request does not keep tokens."""
-    logprobs: list[float]
-    """Log-probability of each of them, from the logits before the chain."""
-    top_symbols: TopSymbols | None = None
-    """The most probable symbols [K, T] in place of each of them, for a request that wants some."""
-    error: GenError | None = None
-    """Why the text cannot go on, which ends it too."""
+    Times and lengths decide when a symbol is drawn, never which one.
+    """
+
+    def __init__(self, chunk_seconds: float, first_seconds: float) -> None:
+        self.chunk_seconds, self.first_seconds = chunk_seconds, first_seconds
+        self._position_seconds: dict[int, float] = {}
+        """Seconds of a position in the last call of 2^(n-1) to 2^n - 1 rows, by n."""
+        self._usual_length: float | None = None
+        """Symbols of the texts that have ended, where later ones count for more."""
+
+    def choose_positions(self, rows: int, waits: bool, batches: int, longest: int = MAX_POSITIONS) -> int:
+        """Return the positions of a call of so many rows, where as many batches take turns.
+
+        No call has more than the longest of the texts has symbols, as a text may end soon.
+        """
+        if not self._position_seconds:
+            return 1
+        size = rows.bit_length()
+        nearest = min(self._position_seconds, key=lambda measured: abs(measured - size))
+        # Twice the rows take at most twice the time, and half of them may take as long.
+        position_seconds = self._position_seconds[nearest] * 2.0 ** max(0, size - nearest)
+        seconds = (self.first_seconds if waits else self.chunk_seconds) / batches
+        limit = longest if self._usual_length is None else min(longest, self._usual_length / CALLS_OF_A_TEXT)
+        return max(MIN_POSITIONS, int(min(limit, seconds / max(position_seconds, 1e-9))))
+
+    def record_call(self, rows: int, positions: int, seconds: float) -> None:
+        """Remember how long a call took."""
+        self._position_seconds[rows.bit_length()] = seconds / positions
+
+    def record_end(self, length: int) -> None:
+        """Remember how many symbols a text had that has ended."""
+        usual_length = length if self._usual_length is None else self._usual_length
+        self._usual_length = usual_length + LAST_TEXT_SHARE * (length - usual_length)
 
 
 class Slots:
@@ -99,8 +118,9 @@ class Slots:
         """
         if not self.free:
             raise UsageError(f"all {self.count} slots write a text; expected a free one")
-        slot, first_state = begin_slot(request, state, self.bundle, self._first_states)
-        self._joined.append((slot, first_state))
+        state = self._first_states.make(request) if state is None else self._first_states.enter(state, request)
+        slot = Slot(request, self.bundle, state)
+        self._joined.append((slot, state))
         self.busy += 1
         return slot
 
@@ -216,7 +236,7 @@ class Slots:
         read = batch.read(positions)
         for row, slot in enumerate(batch.slots):
             if slot.request.echo:
-                _feed(slot, read, row)
+                slot.feed(read, row)
         read_rows = [row for row, slot in enumerate(batch.slots) if not len(slot.unread)]
         pieces: list[SlotPiece] = []
         if read_rows:
@@ -233,7 +253,7 @@ class Slots:
         pieces, ended_rows = [], []
         ended = drawn.ended.tolist()
         for row, slot in enumerate(batch.slots):
-            piece = _decode(slot, drawn, row, FINISH_BY_CODE[ended[row]])
+            piece = slot.write(drawn, row, FINISH_BY_CODE[ended[row]])
             if piece.finish != "running" or piece.error is not None:
                 ended_rows.append(row)
                 self.schedule.record_end(piece.token_count)
@@ -261,42 +281,3 @@ class Slots:
         }
         for row, state in zip(needed, batch.replay(needed) if needed else [], strict=True):
             batch.slots[row].last_state = state
-
-
-def write_all(slots: Slots, requests: Iterable[RowRequest]) -> Iterator[SlotPiece]:
-    """Write the texts of requests, each as soon as a slot is free, and yield what each call has added to them."""
-    waiting = iter(requests)
-    while True:
-        for request in itertools.islice(waiting, slots.free):
-            slots.join(request)
-        if not slots.busy:
-            return
-        yield from slots.advance()
-
-
-def _feed(slot: Slot, drawn: DrawnRows, row: int) -> str:
-    """Add the tokens of a row to its text, and return the characters that are now certain."""
-    request = slot.request
-    logprobs = drawn.logprob_rows[row] if request.keeps_tokens or request.echo else []
-    top_symbols = None
-    if request.top_count and drawn.top_symbols is not None:
-        top_symbols = drawn.top_symbols[:, row, : request.top_count]
-    return slot.decoder.feed_tokens(drawn.token_rows[row], logprobs, top_symbols)
-
-
-def _decode(slot: Slot, drawn: DrawnRows, row: int, finish: Finish) -> SlotPiece:
-    """Add the new tokens of a row to its text, and return what that has gained."""
-    text = slot.text
-    tokens, blocks = len(text.tokens), len(text.top_blocks)
-    characters, error = "", None
-    try:
-        characters = _feed(slot, drawn, row)
-    except FileFormatError as reason:  # the text would have no end; its neighbours go on
-        error = reason
-    if finish != "running" and not slot.decoder.done:
-        characters += slot.decoder.end_row(finish)
-    top_symbols = TopSymbols.concatenate(text.top_blocks[blocks:]) if len(text.top_blocks) > blocks else None
-    new_tokens, new_logprobs = text.tokens[tokens:], text.logprobs[tokens:]
-    if slot.request.streams:
-        text.clear()
-    return SlotPiece(slot, characters, text.finish, text.token_count, new_tokens, new_logprobs, top_symbols, error)

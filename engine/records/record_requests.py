@@ -18,8 +18,7 @@ from gentext.exported.boundary import RecordsMeta
 from gentext.exported.metadata import Bundle
 from gentext.exported.signature import flat_arrays
 from gentext.generation.model_calls import SlotSampler
-from gentext.generation.row_request import RowRequest
-from gentext.generation.rows import row_requests
+from gentext.generation.rows import RowRequest, row_requests
 from gentext.generation.stacking import Arrays
 from gentext.generation.writing import Writing, prepare_writing
 from gentext.interfaces import OpenSampler

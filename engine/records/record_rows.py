@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from gentext.exported.metadata import Bundle
 from gentext.exported.signature import FINISH_BY_CODE
-from gentext.generation.model_calls import GeneratorModel
-from gentext.generation.row_request import RowRequest
-from gentext.generation.row_state import FirstStates
+from gentext.generation.first_states import FirstStates
+from gentext.generation.model_calls import GeneratorModel, forced_tokens
 from gentext.generation.row_table import RowTable
+from gentext.generation.rows import RowRequest
 from gentext.generation.stacking import KINDS, AutomatonStack
 from gentext.interfaces import Finish
 from gentext.records.record_schedule import RecordSchedule
@@ -181,11 +181,11 @@ class RecordRows:
     def _call(self, rows: NDArray[np.int64], size: int) -> NDArray[np.int64]:
         """Run the graph for ``size`` positions of rows, store what it returns, and return the rows that have ended."""
         positions = self._table.positions[rows]
-        forced = np.full((size, len(rows)), -1, np.int64)
-        for column in np.flatnonzero(positions < 0).tolist():
-            row = int(rows[column])
-            unread = self._requests[self._sources[row].prefix].prime[int(self._counts[row]) :][:size]
-            forced[: len(unread), column] = unread
+        unread = [
+            (column, self._requests[self._sources[rows[column]].prefix].prime[positions[column] :])
+            for column in np.flatnonzero(positions < 0).tolist()
+        ]
+        forced = forced_tokens(size, len(rows), unread)
         drawn = self._table.call(forced, rows)
         self._store(rows, drawn.tokens, np.where(forced < 0, drawn.logprobs, 0))
         self._calls += 1

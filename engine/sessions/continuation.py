@@ -11,9 +11,7 @@ import numpy as np
 
 from gentext.errors import SessionConflict, UsageError
 from gentext.exported.metadata import Bundle
-from gentext.generation.row_request import RowRequest
-from gentext.generation.row_state import RowState
-from gentext.generation.rows import row_requests
+from gentext.generation.rows import RowRequest, RowState, row_requests
 from gentext.generation.stacking import MATCH
 from gentext.generation.writing import prepare_writing
 from gentext.interfaces import OpenSampler

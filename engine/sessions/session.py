@@ -18,7 +18,7 @@ from gentext.errors import SessionConflict, SessionError
 from gentext.exported.metadata import Bundle
 from gentext.exported.signature import Port, signature
 from gentext.files.versions import installed_version
-from gentext.generation.row_state import RowState
+from gentext.generation.rows import RowState
 from gentext.sampling.decoder import DecoderState
 from gentext.sessions.session_keys import MAX_PAYLOAD_BYTES
 
@@ -57,7 +57,7 @@ class StoredArray(msgspec.Struct, frozen=True, array_like=True):
 
 
 class StoredRow(msgspec.Struct, frozen=True):
-    """A `gentext.generation.row_state.RowState`."""
+    """A `gentext.generation.rows.RowState`."""
 
     arrays: dict[str, StoredArray]
     drawn: Word

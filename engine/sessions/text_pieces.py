@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gentext.exported.metadata import Bundle
-from gentext.generation.row_state import RowState
+from gentext.generation.rows import RowState
 from gentext.requests.declaration import WritingOptions
 
 

@@ -13,9 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gentext.console import quiet
-from gentext.generation.row_request import RowRequest
-from gentext.generation.row_state import RowState
-from gentext.generation.rows import Slot, row_requests
+from gentext.generation.rows import RowRequest, RowState, Slot, row_requests
 from gentext.generation.slots import Slots
 from gentext.interfaces import Finish
 from gentext.library.loading import TextModel

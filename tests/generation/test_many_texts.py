@@ -20,12 +20,9 @@ import gentext
 from gentext.exported import batch_size
 from gentext.exported.metadata import Bundle, StateMeta, TokenizerMeta
 from gentext.files.escapes import decode_escapes
-from gentext.generation import bulk
 from gentext.generation.generate import generate
-from gentext.generation.row_request import RowRequest
-from gentext.generation.row_state import RowState
-from gentext.generation.rows import Slot
-from gentext.generation.slots import SlotPiece, Slots
+from gentext.generation.rows import RowRequest, RowState, Slot, SlotPiece
+from gentext.generation.slots import Slots
 from gentext.generation.texts import TextBatch, all_texts, text_batches
 from gentext.interfaces import Chunk, Request
 from gentext.requests.options import writing_options
@@ -124,7 +121,7 @@ def test_a_text_that_ends_makes_room_for_the_next(tiny_run: Path, monkeypatch: p
             rows.append(self.busy)
             return super().advance()
 
-    monkeypatch.setattr(bulk, "Slots", CountingSlots)
+    monkeypatch.setattr("gentext.generation.bulk.Slots", CountingSlots)
     monkeypatch.setattr(batch_size, "BATCH_CHARACTERS", 12 * 60)
     monkeypatch.setattr(batch_size, "BATCH_ROWS", 4)
     model = gentext.load(tiny_run / GENERATOR_FILE)

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from gentext.errors import UsageError
 from gentext.exported.metadata import Bundle, StateMeta, TokenizerMeta
 from gentext.exported.signature import signature
-from gentext.generation.row_request import RowRequest
-from gentext.generation.row_state import RowState
+from gentext.generation.rows import RowRequest, RowState
 from gentext.generation.slots import Slots
 from gentext.generation.stacking import STOP, stop_tables
 from gentext.sampling.decoder import DecoderState

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,8 @@ import gentext
 from gentext import TextModel
 from gentext.errors import UsageError
 from gentext.generation import stacking
-from gentext.generation.row_request import RowRequest
-from gentext.generation.rows import Slot, row_requests
-from gentext.generation.schedule import MIN_POSITIONS, Schedule
-from gentext.generation.slots import Slots, write_all
+from gentext.generation.rows import RowRequest, Slot, row_requests
+from gentext.generation.slots import MIN_POSITIONS, Schedule, Slots
 from gentext.generation.texts import all_texts
 from gentext.plugins.samplers.onnx import OnnxGenerator
 from gentext.requests.options import writing_options
@@ -201,8 +200,12 @@ def test_all_texts_of_a_request_in_few_slots(model: TextModel) -> None:
     writing = model.prepare_writing(["a", "", "bac"], options)
     running = make_slots(model, 4)
     written: dict[int, str] = {}
-    for piece in write_all(running, row_requests(writing)):
-        written[piece.slot.request.stream] = written.get(piece.slot.request.stream, "") + piece.text
+    waiting = row_requests(writing)
+    while len(written) < 21 or running.busy:
+        for request in itertools.islice(waiting, running.free):
+            running.join(request)
+        for piece in running.advance():
+            written[piece.slot.request.stream] = written.get(piece.slot.request.stream, "") + piece.text
     assert [written[stream] for stream in range(21)] == [text.text for text in all_texts(writing)]
     assert running.busy == 0 and running.advance() == []
 

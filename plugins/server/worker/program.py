@@ -16,7 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gentext.errors import GenError, UsageError, reason, text_of
-from gentext.generation.slots import SlotPiece, Slots
+from gentext.generation.rows import SlotPiece
+from gentext.generation.slots import Slots
 from gentext.library.loading import TextModel, open_text_model
 from gentext.matching.constraints import use_compiler
 from gentext.plugins.samplers.onnx import OnnxGenerator

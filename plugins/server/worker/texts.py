@@ -13,10 +13,8 @@ import numpy as np
 from gentext.console import quiet
 from gentext.errors import SessionError, UsageError, nearest
 from gentext.exported.metadata import Bundle, readable_symbol
-from gentext.generation.row_request import RowRequest
-from gentext.generation.row_state import RowState
-from gentext.generation.rows import Slot, row_requests
-from gentext.generation.slots import SlotPiece, Slots
+from gentext.generation.rows import RowRequest, RowState, Slot, SlotPiece, row_requests
+from gentext.generation.slots import Slots
 from gentext.library.loading import TextModel
 from gentext.plugins.server.tasks.messages import SymbolScore, TextEvent, TextJob
 from gentext.requests.options import writing_options

@@ -1,24 +1,19 @@
-"""The state of a row of a compiled generator between two calls: the first one, and one that a text goes on from."""
+"""The states in which rows of a compiled generator begin: the first one, or one that a text goes on from."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gentext.errors import UsageError
 from gentext.exported.metadata import Bundle
 from gentext.exported.signature import flat_arrays, signature
+from gentext.generation.rows import RowRequest, RowState
 from gentext.generation.stacking import KINDS, STOP, AutomatonKind
 from gentext.manager import host
 from gentext.sampling.configured_chain import chain_of
 from gentext.sampling.decoder import MAX_EMPTY_SYMBOLS, DecoderState
-
-if TYPE_CHECKING:
-    from gentext.generation.row_request import RowRequest
 
 #: Symbols that a row may have drawn: the noise of later ones would have indices beyond 64 bits.
 MAX_DRAWN = 2**48
@@ -26,28 +21,6 @@ MAX_DRAWN = 2**48
 MAX_PENDING = 2**16
 #: Bytes of a character of UTF-8 before its last one, at most.
 MAX_UNFINISHED_BYTES = 3
-
-
-@dataclasses.dataclass(frozen=True)
-class RowState:
-    """A row between two calls: all that its next symbols depend on, besides its request.
-
-    It is bound to the file, and may be copied, stored and gone on with in any slot, by any process.
-    """
-
-    arrays: dict[str, NDArray[Any]]
-    """The last token and the states of model, links and automata, as the generator's inputs name them; one row each."""
-    drawn: int
-    """Symbols that were drawn: the position of the noise of the next one."""
-    decoder: DecoderState
-    """What is left between the symbols and the text."""
-    automata: Mapping[str, str]
-    """The key of the automaton in which a state counts, by the name of the state; see `Automaton.key`.
-
-    An automaton that has ended the text is not among them: whoever goes on begins it anew.
-    """
-    unread: tuple[int, ...] = ()
-    """The tokens of a prime that are still to be read."""
 
 
 class FirstStates:
