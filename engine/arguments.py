@@ -27,6 +27,8 @@ class Option(NamedTuple):
     least: int | None = None
     """The least whole number that it may be."""
     most: int | None = None
+    none: str = ""
+    """What None stands for."""
 
 
 class Flag(NamedTuple):
@@ -58,6 +60,8 @@ class Declared(NamedTuple):
     type: Any
     option: Option
     flag: Flag = Flag()
+    doors: Sequence[object] = ()
+    """All that stands behind the option, such as a `gentext.requests.fields.Field`."""
 
     @property
     def allows_none(self) -> bool:
@@ -68,16 +72,18 @@ class Declared(NamedTuple):
 @functools.cache
 def declared(kind: Any) -> dict[str, Declared]:
     """Return the arguments that a class of a declaration has, in order."""
-    return {
-        name: Declared(annotation.__origin__, *annotation.__metadata__)
-        for name, annotation in kind.__annotations__.items()
-        if hasattr(annotation, "__metadata__")
-    }
+    arguments = {}
+    for name, annotation in kind.__annotations__.items():
+        if hasattr(annotation, "__metadata__"):
+            option, *doors = annotation.__metadata__
+            flag = next((door for door in doors if isinstance(door, Flag)), Flag())
+            arguments[name] = Declared(annotation.__origin__, option, flag, doors)
+    return arguments
 
 
 def defaults_of(kind: Any) -> dict[str, Any]:
     """Return the default of each argument."""
-    return {name: option.default for name, (_, option, _) in declared(kind).items()}
+    return {name: option.default for name, (_, option, *_) in declared(kind).items()}
 
 
 def with_defaults(arguments: T, kind: type[T]) -> T:
@@ -94,7 +100,7 @@ def keyword_signature(function: Callable[..., object]) -> inspect.Signature:
             parameters.append(parameter)
             continue
         [kind] = typing.get_args(parameter.annotation)
-        for name, (own_type, option, _) in declared(kind).items():
+        for name, (own_type, option, *_) in declared(kind).items():
             parameters.append(
                 inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=own_type)
             )

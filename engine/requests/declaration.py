@@ -1,7 +1,8 @@
-"""What a request can ask for: every option with its type, default, range and help.
+"""What a request can ask for: every option with its type, default, range and help, declared once.
 
-The keyword arguments of the library, the flags of commands, and the checks of ranges are made from the classes here:
-see `gentext.arguments`, and `gentext.requests.declared_options`.
+The keyword arguments of the library, the flags of commands, the fields of the server's requests and the checks of
+ranges are made from the classes here: see `gentext.arguments`, `gentext.requests.fields` and
+`gentext.requests.declared_options`. A `Flag` or `Field` beside an option says where that door differs from the library.
 """
 
 # The annotations are read when a command starts, so they are not turned into texts.
@@ -12,6 +13,7 @@ from typing import Annotated, Any, TypedDict
 from gentext.arguments import Option
 from gentext.interfaces import Filter
 from gentext.noise import SEED_LIMIT
+from gentext.requests.fields import NO_FIELD, Field
 
 #: Texts of one request at most: the library returns all of them in one list.
 MAX_TEXTS = 100_000
@@ -36,20 +38,22 @@ class MatchArguments(TypedDict, total=False):
 
     match: Annotated[
         MatchOption,
-        Option("the regular expression that each text matches, whole; or a list with one for each text, or None"),
+        Option("a regular expression, as in Python, that each new text matches, whole"),
+        Field(type=str | None),
     ]
     json_schema: Annotated[
         SchemaOption,
-        Option("the JSON schema by which each text is valid, in place of ``match``: as a dict, or the path of a file"),
+        Option("a JSON schema by which each new text is valid, in place of ``match``"),
+        Field(type=dict[str, Any] | None),
     ]
     match_prime: Annotated[
-        bool, Option("whether the prime is the beginning of what matches; else the new text alone is", False)
+        bool, Option("whether the ``prime`` is the beginning of what matches; else the new text alone is", False)
     ]
     unknown: Annotated[
         str,
         Option(
-            "what to do about characters of the prime that the model does not know: ``error``; ``skip`` leaves them "
-            "out; ``unknown`` takes the model's unknown symbol",
+            "what to do about characters of the ``prime`` that the model does not know: error; skip, which leaves them "
+            "out; or unknown, which reads them as the model's unknown symbol",
             "error",
         ),
     ]
@@ -59,19 +63,24 @@ class WriterArguments(MatchArguments, total=False):
     """What all writers take, those of records too. A new option of all writers is a line here."""
 
     length: Annotated[
-        int | None, Option("new characters of each text, at most; None: without end, or the default of records", 500, 1)
+        int | None,
+        Option("new characters of each text, at most", 500, 1, none="without end, or the default of records"),
+        Field(
+            "max_tokens", int, 16, "new characters of each text, at most; 0 with ``echo`` alone", 0, in_session=False
+        ),
     ]
     seed: Annotated[
-        int | None, Option("the same seed gives the same texts; None: a new one is drawn", None, 0, SEED_LIMIT - 1)
+        int | None, Option("the same seed gives the same texts", None, 0, SEED_LIMIT - 1, none="a new one is drawn")
     ]
     style: Annotated[
         str | None,
-        Option("``careful``, ``balanced`` or ``bold``: settings of the links, over which their parameters count"),
+        Option(
+            "careful, balanced or bold: settings of the links, over which parameters beside it count",
+            none="those of the model",
+        ),
     ]
-    chain: Annotated[
-        Sequence[str] | None, Option("the names of the links of another sampling chain than the model's own")
-    ]
-    params: Annotated[Mapping[str, object] | None, Option("parameters of links, as ``{'LINK.PARAM': ...}``")]
+    chain: Annotated[Sequence[str] | None, Option("the names of links, in order", none="those of the model"), NO_FIELD]
+    params: Annotated[Mapping[str, object] | None, Option("parameters of links, as ``{'LINK.PARAM': ...}``"), NO_FIELD]
 
 
 class StopArguments(TypedDict, total=False):
@@ -79,7 +88,8 @@ class StopArguments(TypedDict, total=False):
 
     stop: Annotated[
         Sequence[str],
-        Option("each text ends before the first of these that it would contain; a text, or a list of them", ()),
+        Option("each text ends before the first of these that it would contain", ()),
+        Field(type=list[str]),
     ]
 
 
@@ -94,6 +104,7 @@ class TextArguments(WriterArguments, StopArguments, total=False):
             0,
             SEED_LIMIT - 1,
         ),
+        NO_FIELD,
     ]
 
 
@@ -102,17 +113,31 @@ class ScoredTextArguments(TextArguments, total=False):
 
     top_logprobs: Annotated[
         int,
-        Option("how many of the most probable symbols the texts have for each of their tokens", 0, 0, MAX_TOP_LOGPROBS),
+        Option(
+            "log-probabilities of so many of the most probable symbols in each place: the model's, before temperature "
+            "and other links",
+            0,
+            0,
+            MAX_TOP_LOGPROBS,
+        ),
+        Field("logprobs", int | None, None, most=MAX_TOP_LOGPROBS),
     ]
     echo: Annotated[
-        bool, Option("whether the texts have the log-probabilities of their primes; ``length`` may then be 0", False)
+        bool,
+        Option("whether the texts have the log-probabilities of their primes; ``length`` may then be 0", False),
+        Field(
+            help="whether a choice begins with its prompt; with ``top_logprobs`` its symbols have log-probabilities "
+            "too. That of the first symbol is null"
+        ),
     ]
 
 
 class ManyTextsArguments(ScoredTextArguments, total=False):
     """What `TextModel.write_many` takes besides parameters of links."""
 
-    count: Annotated[int, Option("how many texts to write of each prime", 1)]
+    count: Annotated[
+        int, Option("how many texts to write of each ``prime``, all from one seed", 1), Field("n", least=1)
+    ]
 
 
 class WritingOptions(ManyTextsArguments, total=False):
@@ -161,18 +186,18 @@ class SearchArguments(MatchArguments, StopArguments, total=False):
     length: Annotated[
         int | None,
         Option(
-            f"new characters of each text, at most; None: {DEFAULT_SEARCH_LENGTH}, or as many as the longest training "
-            f"record has",
+            "new characters of each text, at most",
             None,
             1,
             MAX_SEARCH_LENGTH,
+            f"{DEFAULT_SEARCH_LENGTH}; of records, the longest in training",
         ),
     ]
-    temperature: Annotated[float, Option("by which the logits are divided", 1.0)]
+    temperature: Annotated[float, Option("divides the logits; 1: the model's own probabilities", 1.0)]
     beam: Annotated[
         int | None,
         Option(
-            "how many beginnings of each length are kept, which is not exact; None: all of them", None, 1, MAX_TEXTS
+            "keep so many beginnings of each length, which is quick, but not exact", None, 1, MAX_TEXTS, "all of them"
         ),
     ]
-    memory: Annotated[int, Option("megabytes that the search may use", 1000, 1, MAX_MEGABYTES)]
+    memory: Annotated[int, Option("megabytes that the search may use", 1000, 1, MAX_MEGABYTES), NO_FIELD]

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
-import msgspec
 import numpy as np
 
 from gentext.errors import SessionConflict, UsageError
@@ -20,7 +17,6 @@ from gentext.requests.declaration import WritingOptions
 from gentext.requests.spelling import Spelling
 from gentext.sessions.session import (
     Session,
-    SessionSettings,
     check_origin,
     file_fingerprint,
     pack_state,
@@ -28,6 +24,7 @@ from gentext.sessions.session import (
     state_error,
     unpack_state,
 )
+from gentext.sessions.session_settings import SessionSettings
 
 
 def make_session(bundle: Bundle, settings: SessionSettings, state: RowState) -> Session:
@@ -36,30 +33,10 @@ def make_session(bundle: Bundle, settings: SessionSettings, state: RowState) -> 
     What has matched, whole, is behind the text: whoever goes on with it writes freely.
     """
     if MATCH.state not in state.automata:
-        settings = msgspec.structs.replace(settings, match=None, json_schema=None, match_prime=False, prime="")
-    elif not settings.match_prime:
-        settings = msgspec.structs.replace(settings, prime="")
+        settings = settings | {"match": None, "json_schema": None, "match_prime": False, "prime": ""}
+    elif not settings["match_prime"]:
+        settings = settings | {"prime": ""}
     return Session(file_fingerprint(bundle), runtime_version(), settings, pack_state(state))
-
-
-def merge_settings(settings: SessionSettings, changes: Mapping[str, Any]) -> SessionSettings:
-    """Return the settings of a request that goes on with a session: those that it gives, and else the session's.
-
-    ``changes`` has the names of `SessionSettings`. Parameters of links count one by one; a style sets all anew.
-    Where the request gives what the text must match, the session's stop strings do not count; else its ``match_prime``
-    is that of the session.
-    """
-    merged = msgspec.structs.asdict(settings)
-    if changes.get("style") is not None:
-        merged["parameters"] = {}
-    if changes.get("match") is not None or changes.get("json_schema") is not None:
-        merged |= {"match": None, "json_schema": None, "match_prime": False, "prime": "", "stop": []}
-    else:
-        changes = {name: setting for name, setting in changes.items() if name not in ("match_prime", "prime")}
-    # The request's own stand last: a parameter may have two names, of which the later counts.
-    parameters = dict(changes.get("parameters", {}))
-    inherited = {name: setting for name, setting in merged["parameters"].items() if name not in parameters}
-    return SessionSettings(**(merged | dict(changes) | {"parameters": inherited | parameters}))
 
 
 def continue_text(
@@ -95,7 +72,7 @@ def continue_text(
 def is_within_match(session: Session, match: object, json_schema: object) -> bool:
     """Return whether a session is in the middle of what its text must match, and goes on there."""
     settings = session.settings
-    return MATCH.state in session.row.automata and (match, json_schema) == (settings.match, settings.json_schema)
+    return MATCH.state in session.row.automata and (match, json_schema) == (settings["match"], settings["json_schema"])
 
 
 def _continue_match(
@@ -110,11 +87,11 @@ def _continue_match(
     # The tables are those of the beginning, which depend on the prime, and fit into any length.
     begin = options | {
         "length": None,
-        "match_prime": settings.match_prime,
-        "unknown": settings.unknown,
+        "match_prime": settings["match_prime"],
+        "unknown": settings["unknown"],
         "continues": True,
     }
-    [request] = row_requests(prepare_writing(sampler, [settings.prime], begin, spelling), keeps_state=True)
+    [request] = row_requests(prepare_writing(sampler, [settings["prime"]], begin, spelling), keeps_state=True)
     most_symbols = options["length"] if sampler.bundle.has_one_character_symbols else None
     return dataclasses.replace(request, prime=request.prime[:0], length=options["length"], most_symbols=most_symbols)
 

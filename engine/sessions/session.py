@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import zlib
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import numpy as np
@@ -21,6 +21,7 @@ from gentext.files.versions import installed_version
 from gentext.generation.rows import RowState
 from gentext.sampling.decoder import DecoderState
 from gentext.sessions.session_keys import MAX_PAYLOAD_BYTES
+from gentext.sessions.session_settings import StoredSettings, session_settings
 
 #: Bytes of a session before it is compressed, at most. States of links can be large and mostly empty.
 MAX_SESSION_BYTES = 2**22
@@ -28,23 +29,6 @@ MAX_SESSION_BYTES = 2**22
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 
 Word = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
-
-
-class SessionSettings(msgspec.Struct, frozen=True):
-    """What a request for a text had, as far as a request that goes on with the text may leave it out."""
-
-    seed: int = 0
-    stream: int = 0
-    parameters: dict[str, Any] = {}
-    """Parameters of the links, as `gentext.requests.options.WritingOptions.parameters` has them."""
-    style: str | None = None
-    stop: list[str] = []
-    match: str | None = None
-    json_schema: dict[str, Any] | None = None
-    match_prime: bool = False
-    prime: str = ""
-    """The prime that is the beginning of what matches, with ``match_prime``."""
-    unknown: str = "error"
 
 
 class StoredArray(msgspec.Struct, frozen=True, array_like=True):
@@ -77,7 +61,7 @@ class Session(msgspec.Struct, frozen=True):
     """The fingerprint of the exported file."""
     runtime: str
     """Name and version of what runs the file."""
-    settings: SessionSettings
+    settings: StoredSettings
     row: StoredRow
 
 
@@ -125,9 +109,11 @@ def unpack(payload: bytes) -> Session:
         content = decompressor.decompress(payload, MAX_SESSION_BYTES)
         if not decompressor.eof or decompressor.unused_data:
             raise ValueError("it is too large or cut off")
-        return _DECODER.decode(content)
+        session = _DECODER.decode(content)
     except (zlib.error, ValueError) as error:  # msgspec's errors are a ValueError
         raise SessionError(f"session: damaged ({error}); begin the text again", "session_invalid") from None
+    # A session of an earlier version lacks newer settings.
+    return msgspec.structs.replace(session, settings=session_settings(**session.settings))
 
 
 def check_origin(session: Session, fingerprint: str, runtime: str) -> None:

@@ -15,12 +15,12 @@ import pytest
 
 from gentext.config import per_run_fields
 from gentext.manager import host
-from gentext.plugins.server.http import app, requests
+from gentext.plugins.server.http import app, fields, requests
 from gentext.plugins.server.metrics import Metrics
 from gentext.plugins.server.settings import Limits
 from gentext.sampling.configured_chain import builtin_strategies
 
-PAGE = (Path(requests.__file__).parent / "docs.html").read_text(encoding="utf-8")
+PAGE = app.DOCS.decode()
 
 
 class PageParser(HTMLParser):
@@ -81,19 +81,19 @@ def defaults_of(fields: type[msgspec.Struct]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("table", "fields"),
+    ("table", "body"),
     [
-        ("completion-parameters", requests.CompletionFields),
-        ("score-parameters", requests.ScoreFields),
-        ("best-parameters", requests.BestFields),
+        ("completion-parameters", fields.CompletionFields),
+        ("score-parameters", fields.ScoreFields),
+        ("best-parameters", fields.BestFields),
     ],
     ids=lambda one: one if isinstance(one, str) else "",
 )
-def test_parameters(page: PageParser, table: str, fields: type[msgspec.Struct]) -> None:
+def test_parameters(page: PageParser, table: str, body: type[msgspec.Struct]) -> None:
     words = {"none": None, "required": ...}
     documented = {name: row[1] for name, row in rows_by_name(page, table).items()}
     assert {name: words[text] if text in words else json.loads(text) for name, text in documented.items()} == (
-        defaults_of(fields)
+        defaults_of(body)
     )
 
 

@@ -24,6 +24,7 @@ from gentext.generation.slots import Slots
 from gentext.plugins.samplers.onnx import OnnxGenerator
 from gentext.plugins.server.tasks.messages import TextJob
 from gentext.plugins.server.worker.texts import begin_text
+from gentext.requests.options import writing_options
 from gentext.sessions.session import unpack
 
 LINKS = "match,penalties,bias,top_k,mirostat,temperature"
@@ -216,8 +217,8 @@ def test_what_is_held_back_when_a_text_is_cut_comes_first(model: gentext.TextMod
     slots = Slots(sampler.session, model.bundle, 1)
     slots.schedule.choose_positions = lambda *_: 100  # type: ignore[method-assign]
     stop = [f"{symbol}..\n\n.." for symbol in model.symbols if symbol != "."]
-    settings: dict[str, Any] = {"seed": 3, "stop": stop, "parameters": {}, "top_logprobs": 2, "echo": True}
-    begun = begin_text(model, TextJob(0, "ab" * 20_000, 0, length=3000, **settings))
+    options = writing_options(seed=3, stop=stop, top_logprobs=2, echo=True)
+    begun = begin_text(model, TextJob(0, "ab" * 20_000, options | {"length": 3000}, has_logprobs=True))
     begun.join(slots)
     assert begun.slot is not None
     events = [begun.take_piece(piece) for piece in slots.advance()]
@@ -229,7 +230,7 @@ def test_what_is_held_back_when_a_text_is_cut_comes_first(model: gentext.TextMod
     session = unpack(events[-1].session or b"")
     assert session.row.pending if is_read else session.row.unread
 
-    going_on = begin_text(model, TextJob(0, prompt, 0, length=50, session=events[-1].session, **settings))
+    going_on = begin_text(model, TextJob(0, prompt, options | {"length": 50}, True, events[-1].session))
     going_on.join(slots)
     events = []
     while not events or events[-1].finish is None:

@@ -33,6 +33,7 @@ from gentext.plugins.server.problems import Problem
 from gentext.plugins.server.settings import Limits
 from gentext.plugins.server.tasks.messages import TextJob
 from gentext.plugins.server.worker import program
+from gentext.requests.options import writing_options
 from gentext.sessions.session_keys import read_keys
 
 #: Limits so short that a test can wait for them.
@@ -409,7 +410,8 @@ def test_an_exception_in_a_worker_is_one_line_without_its_message(
 
     replies: queue.SimpleQueue[Any] = queue.SimpleQueue()
     monkeypatch.setattr(program, "begin_text", fail)
-    program.Worker(None, None, replies.put).take(TextJob(1, CANARY, 0, 0, 5, [], {}))  # type: ignore[arg-type]
+    job = TextJob(1, CANARY, writing_options(seed=0, length=5))
+    program.Worker(None, None, replies.put).take(job)  # type: ignore[arg-type]
     reply = replies.get(timeout=10)
     assert (reply.number, reply.status) == (1, 500) and CANARY not in reply.message
     [line] = capsys.readouterr().err.splitlines()

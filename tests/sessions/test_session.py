@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import os
 import zlib
@@ -24,11 +25,10 @@ from gentext.plugins.samplers.onnx import OnnxGenerator
 from gentext.requests.declaration import WritingOptions
 from gentext.requests.options import writing_options
 from gentext.requests.spelling import KEYWORD_SPELLING
-from gentext.sessions.continuation import continue_text, make_session, merge_settings
+from gentext.sessions.continuation import continue_text, make_session
 from gentext.sessions.session import (
     MAX_SESSION_BYTES,
     Session,
-    SessionSettings,
     StoredArray,
     check_origin,
     pack,
@@ -36,6 +36,7 @@ from gentext.sessions.session import (
     unpack_state,
 )
 from gentext.sessions.session_keys import MAX_TOKEN_LENGTH, SessionKeys
+from gentext.sessions.session_settings import SessionSettings, merge_settings, session_settings, with_settings
 
 LINKS = "match,penalties,dry,top_k,mirostat,xtc,temperature"
 LENGTH = 60
@@ -48,17 +49,7 @@ def model(export_tiny: ExportTiny) -> TextModel:
 
 
 def options_of(chosen: SessionSettings, length: int) -> WritingOptions:
-    return writing_options(
-        length=length,
-        seed=chosen.seed,
-        stream=chosen.stream,
-        stop=chosen.stop,
-        parameters=chosen.parameters,
-        style=chosen.style,
-        match=chosen.match,
-        json_schema=chosen.json_schema,
-        match_prime=chosen.match_prime,
-    )
+    return with_settings(writing_options(length=length), chosen) | {"unknown": "error"}
 
 
 def make_slots(model: TextModel) -> Slots:
@@ -70,7 +61,7 @@ def make_slots(model: TextModel) -> Slots:
 def begin(model: TextModel, chosen: SessionSettings, length: int, size: int = 16) -> tuple[str, Session]:
     """Write a text and let it end by itself; return it and its session."""
     [request] = row_requests(
-        model.prepare_writing([chosen.prime], options_of(chosen, length)),
+        model.prepare_writing([chosen["prime"]], options_of(chosen, length)),
         keeps_state=True,
     )
     return write(model, chosen, request, None, size)
@@ -95,7 +86,7 @@ def write(model: TextModel, chosen: SessionSettings, request: Any, state: Any, s
 
 def cut(model: TextModel, chosen: SessionSettings, calls: int, size: int) -> tuple[str, Session] | None:
     """Write a text for some calls, and take its session while it runs; None where it has ended, or not begun."""
-    [request] = row_requests(model.prepare_writing([chosen.prime], options_of(chosen, LENGTH)))
+    [request] = row_requests(model.prepare_writing([chosen["prime"]], options_of(chosen, LENGTH)))
     running = make_slots(model)
     running.schedule.choose_positions = lambda *_: size  # type: ignore[method-assign]
     slot = running.join(request)
@@ -109,7 +100,7 @@ def cut(model: TextModel, chosen: SessionSettings, calls: int, size: int) -> tup
 
 @st.composite
 def all_settings(draw: st.DrawFn) -> SessionSettings:
-    chosen = SessionSettings(
+    chosen = session_settings(
         seed=draw(st.sampled_from([0, 5, 2**64 - 1])),
         stream=draw(st.integers(0, 9)),
         parameters=draw(
@@ -118,9 +109,9 @@ def all_settings(draw: st.DrawFn) -> SessionSettings:
         prime=draw(st.sampled_from(["", "a", "ab. "])),
     )
     constraint = draw(st.sampled_from([{}, {"stop": ["ba", "c.\n"]}, {"match": "[a-f ]{50,59}"}, {"match": "(ab|c)+"}]))
-    chosen = msgspec.structs.replace(chosen, **constraint)
-    if chosen.match == "[a-f ]{50,59}" and chosen.prime != "ab. ":
-        return msgspec.structs.replace(chosen, match_prime=draw(st.booleans()))
+    chosen = chosen | constraint
+    if chosen["match"] == "[a-f ]{50,59}" and chosen["prime"] != "ab. ":
+        return chosen | {"match_prime": draw(st.booleans())}
     return chosen
 
 
@@ -140,13 +131,13 @@ def test_a_text_that_was_cut_goes_on_to_the_bit(
 
 
 def test_undo_and_forks(model: TextModel) -> None:
-    chosen = SessionSettings(seed=3, parameters={"temperature": 1.2})
+    chosen = session_settings(seed=3, parameters={"temperature": 1.2})
     first, session = begin(model, chosen, 20)
     second, later = go_on(model, session, 20)
     assert go_on(model, session, 20)[0] == second, "without a seed two forks write the same"
     forked, fork = go_on(model, session, 20, seed=4)
     assert forked != second
-    assert fork.settings.seed == 4 and fork.row.drawn == later.row.drawn == 40
+    assert fork.settings["seed"] == 4 and fork.row.drawn == later.row.drawn == 40
     assert go_on(model, session, 20, "ab")[0] != second, "a prompt is appended to the text"
     assert go_on(model, session, 20, stream=1)[0] != second
     assert first + second == model.write(length=40, seed=3, temperature=1.2)
@@ -154,17 +145,17 @@ def test_undo_and_forks(model: TextModel) -> None:
 
 def test_a_stop_string_that_ended_a_text_counts_no_second_time(model: TextModel) -> None:
     """Its last characters are not the first ones of another."""
-    text, session = begin(model, SessionSettings(seed=1, stop=["aa"]), 5000)
+    text, session = begin(model, session_settings(seed=1, stop=["aa"]), 5000)
     assert len(text) < 5000 and session.row.automata == {}
     forks = [go_on(model, session, 2, seed=seed)[0] for seed in range(60)]
     assert any(fork.startswith("a") for fork in forks)
 
 
 def test_what_has_matched_is_behind_the_text(model: TextModel) -> None:
-    chosen = SessionSettings(seed=1, match="(ab|cd){3}")
+    chosen = session_settings(seed=1, match="(ab|cd){3}")
     text, session = begin(model, chosen, 30)
     assert len(text) == 6
-    assert session.settings.match is None
+    assert session.settings["match"] is None
     free, _ = go_on(model, session, 30, "a")
     assert len(free) == 30
     again, _ = go_on(model, session, 30, match="(ab|cd){3}")
@@ -172,7 +163,7 @@ def test_what_has_matched_is_behind_the_text(model: TextModel) -> None:
 
 
 def test_the_middle_of_a_match(model: TextModel) -> None:
-    chosen = SessionSettings(seed=1, match="[ab]{40}")
+    chosen = session_settings(seed=1, match="[ab]{40}")
     running = cut(model, chosen, 1, 10)
     assert running is not None
     begun, session = running
@@ -190,16 +181,49 @@ def test_the_middle_of_a_match(model: TextModel) -> None:
 
 
 def test_what_a_request_gives_counts_over_the_session() -> None:
-    old = SessionSettings(1, 2, {"temperature": 0.5, "top_k": 3}, stop=["x"])
+    old = session_settings(seed=1, stream=2, parameters={"temperature": 0.5, "top_k": 3}, stop=["x"])
     assert merge_settings(old, {}) == old
     merged = merge_settings(old, {"seed": 9, "parameters": {"temperature.temperature": 1.0}})
-    assert (merged.seed, merged.stream, merged.stop) == (9, 2, ["x"])
+    assert (merged["seed"], merged["stream"], merged["stop"]) == (9, 2, ["x"])
     again = merge_settings(merged, {"parameters": {"temperature": 0.7}})
-    assert [*again.parameters.items()][-1] == ("temperature", 0.7), "the later of two names counts"
+    assert [*again["parameters"].items()][-1] == ("temperature", 0.7), "the later of two names counts"
     styled = merge_settings(old, {"style": "bold", "parameters": {"top_k": 4}})
-    assert (styled.style, styled.parameters) == ("bold", {"top_k": 4})
-    matched = merge_settings(msgspec.structs.replace(old, match="a+"), {"json_schema": {"type": "null"}})
-    assert (matched.match, matched.json_schema, matched.stop) == (None, {"type": "null"}, [])
+    assert (styled["style"], styled["parameters"]) == ("bold", {"top_k": 4})
+    matched = merge_settings(old | {"match": "a+"}, {"json_schema": {"type": "null"}})
+    assert (matched["match"], matched["json_schema"], matched["stop"]) == (None, {"type": "null"}, [])
+
+
+#: A session that was packed before its settings came from the declaration of options.
+OLD_SESSION = (
+    "c$`&_K~98F42BsudH@gL-efW+#;r#o1&Tc3^^w;Sh9!v`U5)Vq6Nd)`7J38|XXiaUhYT|tzb@J|P5S*$O{_Bfgy4U5wjfa&KMc|OG+*5;S3RSMq"
+    "6dCy7%@6;SuBD+8*;FqQP6Td3hEp!NMZ5k{x_a+ELDb0V6v!TG5N-6kTBW7bud1%A)mtpHGGZp+RyFu@Y~Jp9iS^HB~wzvsmgcOl+P_#3l-N+Op5g"
+    "86v^G~>tcVg@Q%31LP?ihjucJ8+o7OXk>UiSy*C^bd=?P&#>rMHKQvQHuZKd+qyY6%WI5mTs}n7*LuB5z1x>M|%^yZ&hJy"
+)
+
+
+def test_a_session_of_an_earlier_version() -> None:
+    session = unpack(base64.b85decode(OLD_SESSION))
+    assert session.settings == session_settings(
+        seed=7,
+        stream=2,
+        parameters={"temperature": 0.7},
+        style="bold",
+        stop=[],
+        match="a+b",
+        match_prime=True,
+        prime="aa",
+        unknown="skip",
+    )
+    content = msgspec.msgpack.decode(zlib.decompress(pack(session)))
+    assert content["settings"].keys() == {
+        *("seed", "stream", "parameters", "style", "stop", "match", "json_schema", "match_prime", "prime", "unknown")
+    }, "and what an earlier version reads"
+
+
+@pytest.mark.parametrize("bent", [{"seed": None}, {"stop": "a"}, {"match": 3}, {"prime": None}, {"parameters": []}])
+def test_settings_of_other_types(session: Session, bent: dict[str, Any]) -> None:
+    with pytest.raises(SessionError, match=r"session: damaged \(Expected .* at `\$.settings"):
+        unpack(pack(msgspec.structs.replace(session, settings=session.settings | bent)))
 
 
 # -- bytes that come back ------------------------------------------------------------------------
@@ -207,7 +231,7 @@ def test_what_a_request_gives_counts_over_the_session() -> None:
 
 @pytest.fixture(scope="module")
 def session(model: TextModel) -> Session:
-    return begin(model, SessionSettings(seed=1, stop=["ab"]), 20)[1]
+    return begin(model, session_settings(seed=1, stop=["ab"]), 20)[1]
 
 
 def with_array(session: Session, name: str, **changes: Any) -> Session:
@@ -270,7 +294,7 @@ def test_bytes_that_are_no_session(session: Session) -> None:
         with pytest.raises(SessionError, match="session: damaged") as raised:
             unpack(bent)
         assert raised.value.code == "session_invalid"
-    long_prime = msgspec.structs.replace(session.settings, prime="x" * MAX_SESSION_BYTES)
+    long_prime = session.settings | {"prime": "x" * MAX_SESSION_BYTES}
     with pytest.raises(SessionError, match=r"session: the state of the text takes 4,\d+,\d+ bytes"):
         pack(msgspec.structs.replace(session, settings=long_prime))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -14,6 +13,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
 from gentext.errors import SessionError
+from gentext.plugins.server.http import docs
 from gentext.plugins.server.http.answering import Answering, EventStream, while_connected
 from gentext.plugins.server.http.completions import CompletionAnswer
 from gentext.plugins.server.http.guards import Guards, read_json
@@ -28,9 +28,8 @@ from gentext.plugins.server.tasks.models import Job, Models, ServedModel
 from gentext.plugins.server.tasks.workers import Part, Task
 from gentext.sessions.session_keys import SessionKeys
 
-#: The page of the API, which loads nothing and runs no scripts.
-DOCS = Path(__file__).with_name("docs.html").read_bytes()
-DOCS_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+#: The page of the API.
+DOCS = docs.render_page()
 Result = TypeVar("Result")
 
 
@@ -134,7 +133,7 @@ class Server:
 
     async def show_docs(self, request: Request) -> Response:
         """``/docs``: the page of the API."""
-        return Response(DOCS, headers={"Content-Security-Policy": DOCS_POLICY}, media_type="text/html")
+        return Response(DOCS, headers={"Content-Security-Policy": docs.POLICY}, media_type="text/html")
 
     async def _read_body(self, request: Request) -> dict[str, Any]:
         if self.is_draining:

@@ -79,7 +79,7 @@ class CompletionAnswer:
         self.tokens = 0
         """Symbols of all prompts, and symbols drawn in all texts."""
         jobs = completion.jobs()
-        self._prompts = [job.prompt if job.echo and job.session is None else "" for job in jobs]
+        self._prompts = [job.prompt if job.options["echo"] and job.session is None else "" for job in jobs]
         self._choices = [Choice(index) for index in range(len(jobs))]
         self._choice_by_number: dict[int, Choice] = {}
         self._tasks = model.submit(jobs, self._receive)
@@ -189,7 +189,7 @@ class CompletionAnswer:
         fields: dict[str, Any] = {
             "index": choice.index,
             "text": choice.text,
-            "logprobs": None if self._completion.fields.logprobs is None else format_scores(choice.scores),
+            "logprobs": format_scores(choice.scores) if self._completion.has_logprobs else None,
             "finish_reason": None,
         }
         if choice.finish is not None:

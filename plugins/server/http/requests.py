@@ -4,19 +4,35 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Any, cast
 
-import msgspec
-
+from gentext.arguments import with_defaults
 from gentext.errors import nearest
 from gentext.noise import SEED_LIMIT
+from gentext.plugins.server.http.fields import (
+    COMPLETION_NAMES,
+    BestFields,
+    CompletionBody,
+    CompletionFields,
+    OptionsReader,
+    ScoreFields,
+    read_fields,
+    shorten,
+)
 from gentext.plugins.server.problems import Problem
 from gentext.plugins.server.settings import Limits
 from gentext.plugins.server.tasks.messages import BestJob, ScoreJob, TextJob
-from gentext.requests.declaration import MAX_TOP_LOGPROBS
-from gentext.sessions.continuation import merge_settings
-from gentext.sessions.session import SessionSettings, check_origin, unpack
+from gentext.requests.declaration import ManyTextsArguments, SearchArguments, WritingOptions
+from gentext.requests.fields import fields_of, pick_options
+from gentext.requests.options import DEFAULTS
+from gentext.sessions.session import check_origin, unpack
 from gentext.sessions.session_keys import SessionKeys
+from gentext.sessions.session_settings import (
+    SESSION_OPTIONS,
+    SessionSettings,
+    merge_settings,
+    with_settings,
+)
 
 #: Parameters of OpenAI's API that change nothing at this value. They are accepted there, whatever links the file has.
 NEUTRAL_SETTINGS: Mapping[str, tuple[object, ...]] = {
@@ -32,82 +48,13 @@ NEUTRAL_SETTINGS: Mapping[str, tuple[object, ...]] = {
 MAX_STOPS = 64
 #: A request without a seed gets one below this: numbers that every JSON reader keeps exactly.
 DRAWN_SEEDS = 2**32
-#: Fields that a request with a session may leave out.
-SESSION_FIELDS = ("seed", "stop", "match", "json_schema", "match_prime", "unknown", "style")
+#: The fields of the options of texts, and what reads them.
+REQUEST_FIELDS = fields_of(ManyTextsArguments)
+TEXT_OPTIONS = OptionsReader(ManyTextsArguments, DEFAULTS)
+#: The same of a search.
+SEARCH_OPTIONS = OptionsReader(SearchArguments, with_defaults(SearchArguments(), SearchArguments))
 #: Options of links that name a file are for the command line: a client must not read the server's files.
 FILE_OPTION_END = "_file"
-
-Fields = TypeVar("Fields", bound=msgspec.Struct)
-Count = Annotated[int, msgspec.Meta(ge=1)]
-
-
-class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
-    """What an answer in events has besides the text."""
-
-    include_usage: bool = False
-
-
-class CompletionFields(msgspec.Struct):
-    """The body of a request to ``/v1/completions``; all other names are parameters of the model's links."""
-
-    model: str | None = None
-    prompt: str | list[str] = ""
-    n: Count = 1
-    max_tokens: Annotated[int, msgspec.Meta(ge=0)] = 16
-    stop: str | list[str] = ()  # type: ignore[assignment]
-    seed: Annotated[int, msgspec.Meta(ge=0)] | None = None
-    stream: bool = False
-    stream_options: StreamOptions = msgspec.field(default_factory=StreamOptions)
-    logprobs: Annotated[int, msgspec.Meta(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
-    echo: bool = False
-    match: str | None = None
-    json_schema: dict[str, Any] | None = None
-    match_prime: bool = False
-    unknown: str = "error"
-    style: str | None = None
-    session: str | None = None
-    user: str | None = None
-
-
-#: Looking the fields up takes longer than all else that is done with a request.
-COMPLETION_NAMES = frozenset(field.name for field in msgspec.structs.fields(CompletionFields))
-
-
-class ScoreFields(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of a request to ``/score``."""
-
-    text: str
-    model: str | None = None
-    unknown: str = "error"
-
-
-class BestFields(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of a request to ``/best``; the names are those of `gentext.TextModel.best`."""
-
-    model: str | None = None
-    prompt: str = ""
-    count: Count = 10
-    length: Count | None = None
-    stop: str | list[str] = ()  # type: ignore[assignment]
-    match: str | None = None
-    json_schema: dict[str, Any] | None = None
-    match_prime: bool = False
-    temperature: float = 1.0
-    unknown: str = "error"
-    beam: Count | None = None
-
-
-def read_fields(body: Mapping[str, Any], kind: type[Fields]) -> Fields:
-    """Return the fields of a body; null stands for a field that is not given. Raises Problem for a wrong type."""
-    given_fields = {name: setting for name, setting in body.items() if setting is not None}
-    try:
-        return msgspec.convert(given_fields, kind)
-    except msgspec.ValidationError as error:
-        message, _, place = str(error).partition(" - at `$.")
-        parameter = place.rstrip("`").split("[")[0].split(".")[0] or None
-        if parameter is not None:
-            message = f"{parameter} = {_shorten(body.get(parameter))}: {message[:1].lower()}{message[1:]}"
-        raise Problem(400, message, parameter=parameter) from None
 
 
 class Completion:
@@ -115,48 +62,35 @@ class Completion:
 
     def __init__(
         self,
-        fields: CompletionFields,
-        settings: SessionSettings,
+        fields: CompletionBody,
+        options: WritingOptions,
         session: bytes | None,
         limits: Limits,
+        *,
+        has_logprobs: bool,
     ) -> None:
-        """``session`` is that to go on with, as `gentext.sessions.session` packs it; ``settings`` replace its own.
+        """``session`` is that to go on with, as `gentext.sessions.session` packs it.
 
         Raises Problem for what is beyond the limits.
         """
-        self.fields = fields
+        assert options["seed"] is not None
+        self.fields, self.seed, self.has_logprobs = fields, options["seed"], has_logprobs
         self.prompts = [fields.prompt] if isinstance(fields.prompt, str) else fields.prompt
-        self.seed = settings.seed
-        self._settings, self._session = settings, session
+        self._options, self._session = options, session
         self._check(limits)
 
     def jobs(self) -> list[TextJob]:
         """Return a job for each text, in the order of the choices."""
-        fields, settings = self.fields, self._settings
+        options = self._options
+        prompts = [prompt for prompt in self.prompts for _ in range(options["count"])]
         return [
-            TextJob(
-                number=0,
-                prompt=prompt,
-                stream=settings.stream + number * fields.n + choice,
-                seed=self.seed,
-                length=fields.max_tokens,
-                stop=settings.stop,
-                parameters=settings.parameters,
-                unknown=settings.unknown,
-                style=settings.style,
-                match=settings.match,
-                json_schema=settings.json_schema,
-                match_prime=settings.match_prime,
-                top_logprobs=fields.logprobs,
-                echo=fields.echo,
-                session=self._session,
-            )
-            for number, prompt in enumerate(self.prompts)
-            for choice in range(fields.n)
+            TextJob(0, prompt, options | {"count": 1, "stream": stream}, self.has_logprobs, self._session)
+            for stream, prompt in enumerate(prompts, options["stream"])
         ]
 
     def _check(self, limits: Limits) -> None:
-        fields = self.fields
+        choices, length = self._options["count"], self._options["length"]
+        assert length is not None
         if not self.prompts:
             raise Problem(400, "prompt = []: expected a text, or a list with at least one", parameter="prompt")
         if self._session is not None and len(self.prompts) > 1:
@@ -167,13 +101,13 @@ class Completion:
             )
         for prompt in self.prompts:
             check_size("prompt", len(prompt), limits.prompt, "characters")
-        check_size("n", len(self.prompts) * fields.n, limits.texts, "texts")
-        check_size("max_tokens", fields.max_tokens, limits.length, "characters")
-        if not fields.stream:
-            characters = fields.max_tokens * len(self.prompts) * fields.n
+        check_size("n", len(self.prompts) * choices, limits.texts, "texts")
+        check_size("max_tokens", length, limits.length, "characters")
+        if not self.fields.stream:
+            characters = length * len(self.prompts) * choices
             check_size("max_tokens", characters, limits.answer, "characters of all texts without stream = true")
-        check_size("stop", len(read_texts(fields.stop)), MAX_STOPS, "texts")
-        if fields.max_tokens == 0 and not fields.echo:
+        check_size("stop", len(self._options["stop"]), MAX_STOPS, "texts")
+        if length == 0 and not self._options["echo"]:
             raise Problem(
                 400, "max_tokens = 0: expected at least 1, or echo, which returns the prompt", parameter="max_tokens"
             )
@@ -192,21 +126,23 @@ def read_completion(body: Mapping[str, Any], links: Mapping[str, Any], limits: L
     fields = read_fields(
         {name: setting for name, setting in body.items() if name in COMPLETION_NAMES}, CompletionFields
     )
-    settings = {name: setting for name, setting in body.items() if name not in COMPLETION_NAMES and setting is not None}
-    parameters = _read_parameters(settings, links, COMPLETION_NAMES)
-    changes = {name: getattr(fields, name) for name in SESSION_FIELDS if body.get(name) is not None} | {
-        "parameters": parameters
-    }
-    if "stop" in changes:
-        changes["stop"] = read_texts(fields.stop)
-    if fields.session is None:
-        new_seed: dict[str, Any] = {"seed": secrets.randbelow(DRAWN_SEEDS)}
-        return Completion(fields, SessionSettings(**(new_seed | changes)), None, limits)
-    packed = keys.open(fields.session)
-    session = unpack(packed)
-    if links["fingerprint"] is not None:
-        check_origin(session, links["fingerprint"], links["runtime"])
-    return Completion(fields, merge_settings(session.settings, changes), packed, limits)
+    others = {name: setting for name, setting in body.items() if name not in COMPLETION_NAMES and setting is not None}
+    parameters = _read_parameters(others, links, COMPLETION_NAMES)
+    options = TEXT_OPTIONS.read(fields)
+    options["parameters"] = parameters
+    packed = None
+    if fields.session is not None:
+        packed = keys.open(fields.session)
+        session = unpack(packed)
+        if links["fingerprint"] is not None:
+            check_origin(session, links["fingerprint"], links["runtime"])
+        given = [name for name in SESSION_OPTIONS if body.get(REQUEST_FIELDS[name].name) is not None]
+        changes = cast(SessionSettings, pick_options(options, [*given, "parameters"]))
+        options = with_settings(options, merge_settings(session.settings, changes))
+    elif options["seed"] is None:
+        options["seed"] = secrets.randbelow(DRAWN_SEEDS)
+    has_logprobs = body.get(REQUEST_FIELDS["top_logprobs"].name) is not None
+    return Completion(fields, options, packed, limits, has_logprobs=has_logprobs)
 
 
 def _read_parameters(settings: Mapping[str, Any], links: Mapping[str, Any], names: frozenset[str]) -> dict[str, Any]:
@@ -220,7 +156,7 @@ def _read_parameters(settings: Mapping[str, Any], links: Mapping[str, Any], name
             raise _refusal(name, parameter_names, names)
         parameters[name] = _read_biases(setting, links["symbols"]) if name == "logit_bias" else setting
         if not isinstance(parameters[name], int | float | str) or isinstance(setting, bool):
-            raise Problem(400, f"{name} = {_shorten(setting)}: expected a number", parameter=name)
+            raise Problem(400, f"{name} = {shorten(setting)}: expected a number", parameter=name)
     return parameters
 
 
@@ -253,7 +189,7 @@ def _read_biases(setting: object, symbols: list[str]) -> object:
         if not token.isdecimal() or int(token) >= len(symbols) or not isinstance(number, int | float):
             raise Problem(
                 400,
-                f"logit_bias: {token!r}: {_shorten(number)}; expected the numbers of symbols, 0 to {len(symbols) - 1}, "
+                f"logit_bias: {token!r}: {shorten(number)}; expected the numbers of symbols, 0 to {len(symbols) - 1}, "
                 f"each with what is added to its logit",
                 parameter="logit_bias",
             )
@@ -272,26 +208,16 @@ def read_score(body: Mapping[str, Any], limits: Limits) -> tuple[str | None, Sco
 def read_best(body: Mapping[str, Any], limits: Limits) -> tuple[str | None, BestJob]:
     """Return the name of the model, and the job."""
     fields = read_fields(body, BestFields)
+    options = SEARCH_OPTIONS.read(fields)
     check_size("prompt", len(fields.prompt), limits.prompt, "characters")
-    check_size("count", fields.count, limits.best_texts, "texts")
-    check_size("beam", fields.beam or 0, limits.best_beam, "beginnings")
-    check_size("stop", len(read_texts(fields.stop)), MAX_STOPS, "texts")
-    options = msgspec.structs.asdict(fields) | {"stop": read_texts(fields.stop), "memory": limits.best_megabytes}
-    del options["model"], options["prompt"]
+    check_size("count", options["count"], limits.best_texts, "texts")
+    check_size("beam", options["beam"] or 0, limits.best_beam, "beginnings")
+    check_size("stop", len(options["stop"]), MAX_STOPS, "texts")
+    options["memory"] = limits.best_megabytes
     return fields.model, BestJob(0, fields.prompt, options, limits.request_seconds)
-
-
-def read_texts(texts: str | list[str]) -> list[str]:
-    """Return a text, or a list of them, as a list."""
-    return [texts] if isinstance(texts, str) else list(texts)
 
 
 def check_size(parameter: str, size: int, highest: int, unit: str) -> None:
     """Raise Problem where a size is beyond its limit."""
     if size > highest:
         raise Problem(400, f"{parameter}: {size:,} {unit}; at most {highest:,} are possible", parameter=parameter)
-
-
-def _shorten(setting: object) -> str:
-    text = repr(setting)
-    return text if len(text) <= 60 else f"{text[:57]}..."

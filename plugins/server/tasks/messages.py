@@ -8,10 +8,19 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypedDict
 
 import msgspec
 
+from gentext.requests.declaration import SearchArguments, WritingOptions
+from gentext.requests.fields import message_types
+
+if TYPE_CHECKING:
+    SentOptions = WritingOptions
+    SentSearch = SearchArguments
+else:  # as msgspec reads them
+    SentOptions = TypedDict("SentOptions", message_types(WritingOptions))
+    SentSearch = TypedDict("SentSearch", message_types(SearchArguments))
 #: The length of a message, before it.
 LENGTH = struct.Struct("<I")
 
@@ -33,20 +42,10 @@ class TextJob(msgspec.Struct, tag=True):
 
     number: int
     prompt: str
-    stream: int
-    seed: int
-    length: int
-    stop: list[str]
-    parameters: dict[str, Any]
-    """Parameters of the links, as `gentext.requests.options.WritingOptions.parameters` has them."""
-    unknown: str = "error"
-    style: str | None = None
-    match: str | None = None
-    json_schema: dict[str, Any] | None = None
-    match_prime: bool = False
-    top_logprobs: int | None = None
-    """None: no log-probabilities are asked for."""
-    echo: bool = False
+    options: SentOptions
+    """All that `gentext.requests.options.writing_options` returns, with a seed, for one text."""
+    has_logprobs: bool = False
+    """Whether log-probabilities are asked for, be it without those of the most probable symbols."""
     session: bytes | None = None
     """The state to go on from, as `gentext.sessions.session` packs it."""
 
@@ -61,11 +60,11 @@ class ScoreJob(msgspec.Struct, tag=True):
 
 
 class BestJob(msgspec.Struct, tag=True):
-    """Search for the most probable texts behind a prompt; ``options`` are those of `gentext.TextModel.best`."""
+    """Search for the most probable texts behind a prompt."""
 
     number: int
     prompt: str
-    options: dict[str, Any]
+    options: SentSearch
     seconds: float
     """After this time the answer is what is proven by then."""
 

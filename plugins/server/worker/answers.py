@@ -16,7 +16,6 @@ from gentext.plugins.server.worker.texts import RequestSpelling
 from gentext.scoring.record_scores import EncodedText, TextScorer, score_texts
 from gentext.scoring.score import score_text
 from gentext.scoring.unknown_characters import UnknownCharacters
-from gentext.search.searching import search_options
 from gentext.sessions.session import runtime_version
 
 
@@ -106,7 +105,7 @@ def _score_record(model: TextModel, job: ScoreJob) -> dict[str, Any]:
 
 
 def _answer_best(model: TextModel, job: BestJob, is_unwanted: Callable[[], bool]) -> dict[str, Any]:
-    searching = model.prepare_search(job.prompt, search_options(**job.options), RequestSpelling())
+    searching = model.prepare_search(job.prompt, job.options, RequestSpelling())
     ending_at = time.monotonic() + job.seconds
     with contextlib.suppress(SearchEnd):
         for _ in searching.texts(SearchWatch(lambda: is_unwanted() or time.monotonic() > ending_at)):

@@ -44,6 +44,7 @@ from gentext.plugins.server.tasks.messages import (
 from gentext.plugins.server.worker.answers import answer_job, describe_model
 from gentext.plugins.server.worker.expressions import ExpressionProcess
 from gentext.plugins.server.worker.texts import RunningText, begin_text
+from gentext.requests.options import is_matched, writing_options
 from gentext.runs.source import FILE_SAMPLER
 
 #: The number of the `Failed` that ends the worker.
@@ -74,8 +75,8 @@ class Worker:
         if isinstance(request, TextJob | ScoreJob | BestJob):
             self._waiting.add(request.number)
         if isinstance(request, TextJob):
-            is_matched = request.match is not None or request.json_schema is not None
-            executor = self._matched if is_matched or request.session is not None else self._plain
+            is_slow = is_matched(request.options) or request.session is not None
+            executor = self._matched if is_slow else self._plain
             executor.submit(self._prepare, request)
         elif isinstance(request, ScoreJob | BestJob):
             self._searches.submit(self._answer, request)
@@ -186,7 +187,7 @@ def open_slots(start: Start) -> tuple[TextModel, Slots]:
         raise UsageError(f"{model.path} has no compiled generator, which a server needs: gen export {model.path}")
     slots = Slots(sampler.model, model.bundle, start.slots)
     # The first call takes longer than others. No client should wait for it.
-    warm_up = begin_text(model, TextJob(0, "", stream=0, seed=0, length=2, stop=[], parameters={}))
+    warm_up = begin_text(model, TextJob(0, "", writing_options(seed=0, length=2)))
     warm_up.join(slots)
     while slots.busy:
         slots.advance()

@@ -7,7 +7,6 @@ import collections
 import dataclasses
 from collections.abc import Collection
 
-import msgspec
 import numpy as np
 
 from gentext.console import quiet
@@ -17,15 +16,17 @@ from gentext.generation.rows import RowRequest, RowState, Slot, SlotPiece, row_r
 from gentext.generation.slots import Slots
 from gentext.library.loading import TextModel
 from gentext.plugins.server.tasks.messages import SymbolScore, TextEvent, TextJob
-from gentext.requests.options import writing_options
+from gentext.requests.declaration import ManyTextsArguments
+from gentext.requests.fields import fields_of
 from gentext.requests.spelling import KeywordSpelling
 from gentext.sessions.continuation import continue_text, is_within_match, make_session
-from gentext.sessions.session import SessionSettings, pack, unpack
+from gentext.sessions.session import pack, unpack
+from gentext.sessions.session_settings import SessionSettings, settings_of
 
 #: The ``finish`` of a text that the server has ended.
 CUT = "cut"
-#: The names that parameters of `gentext.requests.options.WritingOptions` have in a request.
-REQUEST_NAMES = {"length": "max_tokens", "prime": "prompt", "count": "n", "top_logprobs": "logprobs"}
+#: The names that a prime and options have in a request.
+REQUEST_NAMES = {"prime": "prompt"} | {name: field.name for name, field in fields_of(ManyTextsArguments).items()}
 
 
 class RequestSpelling(KeywordSpelling):
@@ -59,10 +60,10 @@ class RunningText:
         """The symbols that were drawn in the slot up to the last event, less those of earlier slots without one."""
         self._prompt_tokens = len(request.prime)
         """The number of symbols of the prompt, until an event has told it."""
-        self._echoed_prompt = job.prompt if job.echo and state is not None else ""
+        self._echoed_prompt = job.prompt if job.options["echo"] and state is not None else ""
         """The prompt, until an event has it; without a session the server has it in the answer before any event."""
         self._held_back = len(_find_held_back(job, state))
-        self._scores = None if job.top_logprobs is None else _Scores(job, state, bundle.token_bytes)
+        self._scores = _Scores(job, state, bundle.token_bytes) if job.has_logprobs else None
 
     @property
     def is_held(self) -> bool:
@@ -135,32 +136,8 @@ class RunningText:
 
 def begin_text(model: TextModel, job: TextJob) -> RunningText:
     """Check a job, and return its text. Raises the errors of `gentext.TextModel.write`."""
-    options = writing_options(
-        length=job.length,
-        seed=job.seed,
-        stream=job.stream,
-        stop=tuple(job.stop),
-        unknown=job.unknown,
-        parameters=job.parameters,
-        style=job.style,
-        match=job.match,
-        json_schema=job.json_schema,
-        match_prime=job.match_prime,
-        top_logprobs=job.top_logprobs or 0,
-        echo=job.echo,
-    )
-    settings = SessionSettings(
-        seed=job.seed,
-        stream=job.stream,
-        parameters=job.parameters,
-        style=job.style,
-        stop=job.stop,
-        match=job.match,
-        json_schema=job.json_schema,
-        match_prime=job.match_prime,
-        prime=job.prompt,
-        unknown=job.unknown,
-    )
+    options = job.options
+    settings = settings_of(options, job.prompt)
     with quiet():  # notes for the user of a command are none for a client
         state = None
         if job.session is None:
@@ -168,9 +145,9 @@ def begin_text(model: TextModel, job: TextJob) -> RunningText:
         else:
             session = unpack(job.session)
             request, state = continue_text(model._sampler, session, job.prompt, options, RequestSpelling())
-            if is_within_match(session, job.match, job.json_schema):
-                settings = msgspec.structs.replace(settings, prime=session.settings.prime)
-    request = dataclasses.replace(request, keeps_tokens=job.top_logprobs is not None, streams=True)
+            if is_within_match(session, options["match"], options["json_schema"]):
+                settings = settings | {"prime": session.settings["prime"]}
+    request = dataclasses.replace(request, keeps_tokens=job.has_logprobs, streams=True)
     return RunningText(job, request, state, settings, model.bundle)
 
 
@@ -189,18 +166,19 @@ class _Scores:
     """
 
     def __init__(self, job: TextJob, state: RowState | None, symbols: list[bytes]) -> None:
-        self._job, self._symbols = job, symbols
+        self._symbols = symbols
+        self._has_prompt, self._has_tops = job.options["echo"], job.options["top_logprobs"] > 0
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._waiting: collections.deque[SymbolScore] = collections.deque()
         self._decoded = 0
         """Characters in front of the next symbol: those of the symbols so far, and of an echoed prompt."""
-        self._unread = len(state.unread) if state is not None and job.echo else 0
+        self._unread = len(state.unread) if state is not None and self._has_prompt else 0
         """Symbols of an earlier prompt that are read in front of the echoed one, and have no scores."""
         if state is not None:
             self._decoded = len(_find_held_back(job, state))
             if not job.prompt:
                 self._decoder.setstate((state.decoder.unfinished, 0))
-        self._certain = len(job.prompt) if job.echo else 0
+        self._certain = len(job.prompt) if self._has_prompt else 0
         """Characters that the client has, or gets with the next event."""
         self._prompt_read = self._unread
         self._is_first = job.session is None
@@ -213,7 +191,7 @@ class _Scores:
         self._prompt_read = max(self._prompt_read, len(written.prime_tokens))
         tops = self._take_tops(piece, len(tokens))
         for token, logprob, top in zip(tokens, logprobs, tops, strict=True):
-            is_unconditional = self._is_first and self._job.echo
+            is_unconditional = self._is_first and self._has_prompt
             self._is_first = False
             symbol = self._symbols[token]
             self._waiting.append(
@@ -229,7 +207,7 @@ class _Scores:
 
     def _take_tops(self, piece: SlotPiece, count: int) -> list[list[tuple[str, float]]]:
         """Return the most probable symbols at the next ``count`` symbols."""
-        if not self._job.top_logprobs:
+        if not self._has_tops:
             return [[]] * count
         blocks = list(piece.slot.text.prime_top_blocks)
         piece.slot.text.prime_top_blocks.clear()
