@@ -11,11 +11,13 @@ from typing import Annotated, Any
 
 import typer
 
+from gentext.arguments import with_flags
 from gentext.cli.bench_costs import compare_precisions, format_costs, weight_facts
 from gentext.console import say, warn
 from gentext.errors import ExportDefect, MissingExtra, UsageError
 from gentext.files.folders import temporary_folder
 from gentext.library import bench as measure
+from gentext.library.declaration import ThreadedFileArguments
 from gentext.run import GENERATOR_FILE, MODEL_FILE, Run
 from gentext.runs.completion import complete_models
 from gentext.runs.source import find_source, open_exported
@@ -24,6 +26,7 @@ from gentext.settings import check_device, check_threads
 NOTEBOOK_LABEL = "the notebook, in PyTorch"
 
 
+@with_flags
 def bench(
     source: Annotated[
         Path | None,
@@ -35,15 +38,16 @@ def bench(
         bool, typer.Option("--baseline", help="Also run the notebook's way of sampling, in PyTorch, and show ratios.")
     ] = False,
     picture: Annotated[Path | None, typer.Option(help="Draw the rates into this PNG file.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    *,
     threads: Annotated[int, typer.Option(help="Threads. Default: at each batch those that are fastest, measured.")] = 0,
-    no_verify: Annotated[bool, typer.Option("--no-verify", help="Open a file that does not fit its check.")] = False,
+    opening: ThreadedFileArguments,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Measure characters a second at several batch sizes, the time to the first, and the whole process.
 
     Of a run, every precision is measured (that needs the train extra); of a file, its own.
     """
+    device, verify = opening["device"], opening["verify"]
     check_device(device)
     check_threads(threads)
     if picture is not None:
@@ -54,10 +58,10 @@ def bench(
         measurements: dict[Any, measure.Measurement] = {}
         file_reports: list[dict[str, Any]] = []
         if baseline:  # first, since this is what may be impossible
-            measurements[NOTEBOOK_LABEL], report["notebook"] = _prepare_notebook(path, device, not no_verify)
+            measurements[NOTEBOOK_LABEL], report["notebook"] = _prepare_notebook(path, device, verify)
         for name, file in _files_to_measure(path, Path(folder)).items():
             say(f"preparing {name}")
-            by_batch, file_report = _prepare_file(file, device, threads, not no_verify)
+            by_batch, file_report = _prepare_file(file, device, threads, verify)
             file_reports.append({"name": name} | file_report)
             measurements |= {(name, batch): measurement for batch, measurement in by_batch.items()}
         say(f"measuring all in turn, {measure.REPEATS} times")
@@ -67,7 +71,7 @@ def bench(
                 batch_report | _summarize(rates, (file_report["name"], batch_report["batch"]))
                 for batch_report in file_report["rates"]
             ]
-        process_seconds, import_seconds = measure.time_whole_process(path, not no_verify)
+        process_seconds, import_seconds = measure.time_whole_process(path, verify)
     report["files"] = file_reports
     report["precisions"] = compare_precisions(file_reports, rates)
     report["whole_process_seconds"] = {"gen sample": process_seconds, "import numpy, onnxruntime": import_seconds}

@@ -10,19 +10,21 @@ from typing import Annotated
 
 import typer
 
+from gentext.arguments import with_flags
 from gentext.cli.links import FlagSpelling
 from gentext.console import progress, warn
 from gentext.corpus.held_out import held_out_path, read_held_out_repeats
 from gentext.errors import CorpusError, UsageError
-from gentext.library.loading import TextModel, open_text_model
+from gentext.library.declaration import OPEN_DEFAULTS, FileArguments
+from gentext.library.loading import TextModel, open_as_asked
 from gentext.run import HELD_OUT_FILE
 from gentext.runs.completion import complete_models
 from gentext.runs.record_options import RecordOptions
 from gentext.scoring.record_scores import EncodedText, TextScorer, score_texts
 from gentext.scoring.unknown_characters import UnknownCharacters
-from gentext.settings import check_device
 
 
+@with_flags
 def evaluate(
     source: Annotated[
         Path | None,
@@ -41,8 +43,8 @@ def evaluate(
     ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out broken records, and count them.")] = False,
     unknown: Annotated[str, typer.Option(help="Characters that are unknown: error or skip.")] = "error",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    no_verify: Annotated[bool, typer.Option("--no-verify", help="Open a file that does not fit its check.")] = False,
+    *,
+    opening: FileArguments,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Measure the loss on a text: nats and bits a character, and perplexity.
@@ -52,8 +54,7 @@ def evaluate(
     from gentext.data.corpus import corpus_name, iter_text, read_corpus
     from gentext.data.stream import PIECE_SIZE, cut_pieces
 
-    check_device(device)
-    model = open_text_model(source, device, options={"verify": False} if no_verify else None)
+    model = open_as_asked(source, {**OPEN_DEFAULTS, **opening})
     characters = UnknownCharacters([model.bundle], unknown, FlagSpelling())
     if model.bundle.records is not None:
         if notebook:

@@ -9,7 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
+from gentext.arguments import with_flags
 from gentext.exported.boundary import RecordsMeta
+from gentext.library.declaration import VerifyArguments
 from gentext.run import GENERATOR_FILE, MODEL_FILE, Run
 from gentext.runs.completion import complete_models
 from gentext.runs.source import find_source
@@ -18,17 +20,20 @@ from gentext.runs.source import find_source
 HIDDEN_FACTS = ("config", "curve")
 
 
+@with_flags
 def info(
     source: Annotated[
         Path | None,
         typer.Argument(metavar="[RUN | FILE.onnx]", help="Default: the newest run.", autocompletion=complete_models),
     ] = None,
-    no_verify: Annotated[bool, typer.Option("--no-verify", help="Open a file that does not fit its check.")] = False,
+    *,
+    opening: VerifyArguments,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Show where a model comes from, its sizes and losses, its chain, and what to try next."""
     path = find_source(source, opens=("run", "onnx file"))
-    facts = _describe_file(path, not no_verify) if path.is_file() else _describe_run(Run(path), not no_verify)
+    verify = opening["verify"]
+    facts = _describe_file(path, verify) if path.is_file() else _describe_run(Run(path), verify)
     if as_json:
         print(json.dumps(facts, indent=1, ensure_ascii=False))
         return

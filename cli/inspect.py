@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from gentext.arguments import with_flags
 from gentext.cli.links import FlagSpelling
 from gentext.console import say
 from gentext.corpus.held_out import held_out_path, read_held_out
 from gentext.describe import tokenizer_of
 from gentext.errors import CorpusError, MissingExtra, UsageError, nearest
 from gentext.files.atomic import check_output
-from gentext.library.loading import TextModel, open_text_model
+from gentext.library.declaration import OpenArguments
+from gentext.library.loading import TextModel, open_as_asked
 from gentext.runs.completion import complete_models
-from gentext.runs.source import FILE_SAMPLER
 from gentext.scoring.inspection import inspect_tokens, most_symbols, unit_names
 from gentext.scoring.unknown_characters import UnknownCharacters
-from gentext.settings import check_device, check_threads
 
 #: The most probable symbols of a position that a page has, at most.
 MAX_TOP = 20
 
 
+@with_flags
 def inspect(
     source: Annotated[
         Path,
@@ -42,10 +43,8 @@ def inspect(
         list[str] | None, typer.Option(help="Also show this hidden unit, such as h.0.12; may be repeated.")
     ] = None,
     unknown: Annotated[str, typer.Option(help="Characters that are unknown: error or skip.")] = "error",
-    sampler: Annotated[str, typer.Option(help="onnx or torch, or a plugin's.")] = FILE_SAMPLER,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    threads: Annotated[int, typer.Option(help="Threads. Default: by the size of the file.")] = 0,
-    no_verify: Annotated[bool, typer.Option("--no-verify", help="Open a file that does not fit its check.")] = False,
+    *,
+    opening: OpenArguments,
 ) -> None:
     """Show how a model reads a text: the surprise of each symbol, what else was probable, and its hidden units.
 
@@ -58,12 +57,7 @@ def inspect(
     _check_options(file, text, output, png, length, top)
     if png is not None and importlib.util.find_spec("matplotlib") is None:
         raise MissingExtra("--png", "train")
-    check_device(device)
-    check_threads(threads)
-    options: dict[str, Any] = {"threads": threads} if threads else {}
-    if no_verify:
-        options["verify"] = False
-    model = open_text_model(source, device, sampler, options)
+    model = open_as_asked(source, opening)
     _check_units(unit or [], unit_names(model.bundle))
     length = min(length, most_symbols(model.bundle))
     characters = UnknownCharacters([model.bundle], unknown, FlagSpelling())

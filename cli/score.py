@@ -9,7 +9,7 @@ import typer
 
 from gentext.arguments import with_flags
 from gentext.cli.links import FlagSpelling
-from gentext.library.declaration import OPEN_DEFAULTS, FileArguments
+from gentext.library.declaration import OPEN_DEFAULTS, ThreadedFileArguments
 from gentext.library.loading import open_as_asked
 from gentext.runs.completion import complete_models
 from gentext.settings import check_threads
@@ -33,7 +33,7 @@ def score(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write this file.")] = None,
     *,
     threads: Annotated[int, typer.Option(help="Threads. Default: one for each core.")] = 0,
-    opening: FileArguments,
+    opening: ThreadedFileArguments,
 ) -> None:
     """Write the log-probability of each record of files, in order; of a model of one text, that of each file.
 

@@ -35,8 +35,12 @@ class VerifyArguments(TypedDict, total=False):
     ]
 
 
-class FileArguments(DeviceArguments, ThreadsArguments, VerifyArguments, total=False):
-    """How a model is opened by the built-in sampler."""
+class FileArguments(DeviceArguments, VerifyArguments, total=False):
+    """How the built-in sampler opens a file."""
+
+
+class ThreadedFileArguments(DeviceArguments, ThreadsArguments, VerifyArguments, total=False):
+    """How it opens one, where a command has threads of its own."""
 
 
 class OpenArguments(SamplerArguments, DeviceArguments, ThreadsArguments, VerifyArguments, total=False):

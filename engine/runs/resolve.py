@@ -46,7 +46,7 @@ class TrainOptions:
     settings: Sequence[str] = ()
     """``section.key=value`` texts."""
     flags: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """Fields of `Settings` that the user has set, see `collect_flags`."""
+    """Fields of `Settings` that the user has set."""
     records: RecordOptions | None = None
     """How the corpus is cut into records; None: it is one text."""
     val: str | None = None
@@ -61,11 +61,6 @@ class TrainOptions:
     def preset_name(self) -> str:
         """The preset that a new run begins with."""
         return DEFAULT_PRESET if self.preset is None else self.preset
-
-
-def collect_flags(**flags: Any) -> dict[str, Any]:
-    """Return the flags that the user has set; those that are None are left out."""
-    return {name: flag for name, flag in flags.items() if flag is not None}
 
 
 @dataclasses.dataclass(frozen=True)

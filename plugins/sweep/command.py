@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gentext.arguments import with_flags
 from gentext.console import say
 from gentext.errors import GenError, MissingExtra
-from gentext.runs.completion import complete_corpora, complete_presets
-from gentext.runs.record_options import LAYOUTS, collect_options
-from gentext.runs.resolve import DEFAULT_PRESET, TrainOptions, collect_flags, preset_names
+from gentext.plugins.trainers.commands import SettingTexts
+from gentext.runs.completion import complete_corpora
+from gentext.training.declaration import TRAIN_DEFAULTS, SweepArguments
+from gentext.training.options import train_options
 from gentext.training.pipeline import DEFAULT_CORPUS
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from gentext.plugins.sweep.sweep import Sweep
 
 
+@with_flags
 def sweep(
     corpus: Annotated[
         str | None,
@@ -28,44 +31,14 @@ def sweep(
             autocompletion=complete_corpora,
         ),
     ] = None,
+    *,
     folder: Annotated[
         Path | None, typer.Option("--sweep", metavar="DIR", help="Folder of the sweep. Default: a new one in sweeps/.")
     ] = None,
     space: Annotated[Path | None, typer.Option(help="A TOML file: what to try. Default: the built-in space.")] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="How many settings to try. Default: 20.")] = None,
-    preset: Annotated[
-        str | None,
-        typer.Option(
-            help=f"What the trials share: {', '.join(preset_names())}. Default: {DEFAULT_PRESET}.",
-            autocompletion=complete_presets,
-        ),
-    ] = None,
-    config: Annotated[Path | None, typer.Option(help="A TOML file, over the preset.")] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="One setting of all trials, such as trainer.patience=3."),
-    ] = None,
-    epochs: Annotated[float | None, typer.Option(help="Budget of a trial: passes over the training text.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Budget of a trial: optimizer steps.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="Budget of a trial: minutes of training.")] = None,
-    records: Annotated[
-        str | None,
-        typer.Option(metavar="LAYOUT", help=f"Learn records: {', '.join(LAYOUTS)}. Default: one text."),
-    ] = None,
-    val: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Hold out this, and learn from all of CORPUS.")
-    ] = None,
-    val_frac: Annotated[
-        float | None, typer.Option(help="Share that is held out: the text's tail, or records by their hash.")
-    ] = None,
-    dedup: Annotated[bool, typer.Option("--dedup", help="Learn each of equal records once.")] = False,
-    weight: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="How many times each record counts (jsonl, csv).")
-    ] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out broken records, and count them.")] = False,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random, the trials' settings too.")] = None,
+    settings: SettingTexts = None,
+    arguments: SweepArguments,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a sweep, or help a process that is at it.")
     ] = False,
@@ -75,26 +48,10 @@ def sweep(
 ) -> None:
     """Train many times with other settings, and keep the run with the lowest held-out loss.
 
-    What is tried comes from a TOML file, or from the built-in space: sizes, layers, dropout, batches and rates.
+    What is tried comes from a TOML file, or from the built-in space: sizes, layers, dropout, batches and rates. Preset,
+    config, settings and budget are those of each trial.
     """
-    flags = collect_flags(
-        epochs=epochs,
-        steps=steps,
-        minutes=minutes,
-        val_frac=val_frac,
-        device=device,
-        precision=precision,
-        seed=seed,
-    )
-    shared_options = TrainOptions(
-        corpus=corpus,
-        preset=preset,
-        config=config,
-        settings=settings or [],
-        flags=flags,
-        records=collect_options(records, dedup=dedup, weight=weight, skip_bad=skip_bad),
-        val=val,
-    )
+    shared_options = train_options({**TRAIN_DEFAULTS, **arguments}, settings or [], corpus=corpus)
     try:
         from gentext.plugins.sweep.report import format_table, summarize_sweep
         from gentext.plugins.sweep.start import SweepOptions, start_sweep

@@ -1,8 +1,11 @@
-"""The end that `gen train` and `gen distill` share: training beside the processes of torchrun, and the last lines."""
+"""What commands that train share: ``--set``, and the end of `gen train` and `gen distill`."""
 
 from __future__ import annotations
 
 import contextlib
+from typing import Annotated
+
+import typer
 
 from gentext.console import say
 from gentext.errors import MissingExtra
@@ -10,6 +13,11 @@ from gentext.interfaces import World
 from gentext.runs.resolve import TrainOptions
 from gentext.training.pipeline import run_training
 from gentext.training.train import describe_result
+
+#: Settings as a command receives them. They take the place of those of `ConfigArguments`, which are no texts.
+SettingTexts = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, such as model.hidden=256.")
+]
 
 
 def train_and_report(options: TrainOptions) -> None:

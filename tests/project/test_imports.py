@@ -23,7 +23,7 @@ import gentext
 import gentext.plugins.server
 from gentext.errors import MOVED_MODULES
 from gentext.manager import BUILTINS
-from gentext.training.train import INITIAL_WEIGHTS_MODULE
+from gentext.training.options import INITIAL_WEIGHTS_MODULE
 
 ROOT = Path(__file__).parents[2]
 #: The package and its subpackages, and the folders of the project that hold them.
@@ -76,7 +76,7 @@ STRING_EXCEPTIONS = {
     "gentext.errors": {*MOVED_MODULES, *MOVED_MODULES.values()} - {"gentext.interrupts"},
     "gentext.manager": set(BUILTINS),
     "gentext.runs.resolve": {"gentext.plugins"},
-    "gentext.training.train": {INITIAL_WEIGHTS_MODULE},
+    "gentext.training.options": {INITIAL_WEIGHTS_MODULE},
 }
 
 
