@@ -228,9 +228,9 @@ def operators_read_once() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
-def operators(products: Products) -> Iterator[None]:
-    """Have PyTorch's exporter trace each model once: see traces.py."""
+@pytest.fixture(scope="session", autouse=True)
+def traces(products: Products) -> Iterator[None]:
+    """Have PyTorch's exporter trace models that are alike once: see traces.py."""
     from traces import shared_trace
 
     from gentext.export.network import model
@@ -241,7 +241,7 @@ def operators(products: Products) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(products: Products, tiny_text: Path, operators: None) -> Path:
+def tiny_run(products: Products, tiny_text: Path) -> Path:
     """A finished, exported run of four steps. Read it; copy it before you change it."""
 
     def train(folder: Path) -> None:
@@ -266,7 +266,7 @@ def export_tiny(products: Products, tiny_run: Path) -> ExportTiny:
 
 
 @pytest.fixture(scope="session")
-def compiled_model(products: Products, tiny_text: Path, operators: None) -> Any:
+def compiled_model(products: Products, tiny_text: Path) -> Any:
     """A small model with weights large enough to be lifted and quantised: see `compiled_model.CompiledModel`."""
     from compiled_model import build_compiled_model
 
@@ -298,7 +298,7 @@ def train_tiny_records(folder: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def tiny_records_run(products: Products, operators: None) -> Path:
+def tiny_records_run(products: Products) -> Path:
     """A finished, exported run of records, lines of the text of `make_text`. Read it; copy it before you change it."""
     return products.copy(train_tiny_records) / "run"
 
@@ -308,6 +308,6 @@ def train_eager_records(folder: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def eager_records_run(products: Products, operators: None) -> Path:
+def eager_records_run(products: Products) -> Path:
     """A run of records whose model has learned next to nothing, so that it would end every third record at once."""
     return products.copy(train_eager_records) / "run"

@@ -28,7 +28,7 @@ def model(tiny_run: Path) -> gentext.TextModel:
 
 
 @pytest.fixture(scope="module")
-def wide_run(tmp_path_factory: pytest.TempPathFactory, operators: None) -> Path:
+def wide_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose characters are two columns wide."""
     folder = tmp_path_factory.mktemp("wide")
     (folder / "text.txt").write_text("世界和平大家好" * 400, encoding="utf-8")

@@ -45,7 +45,6 @@ from gentext.plugins.pytorch.recurrent import RecurrentModel
 from gentext.plugins.samplers.session import Session, open_file, open_model
 from gentext.run import open_run
 
-pytestmark = pytest.mark.usefixtures("operators")
 V = 9
 KILLED = Path(__file__).parents[1] / "killed.py"
 #: Before 2.13, PyTorch's exporter unrolls a recurrent layer over the positions of the example.

@@ -21,7 +21,6 @@ from export_matrix import check_case
 from matrix_cases import CHAINS, PRECISIONS, Case, pair_cases
 from matrix_networks import LARGEST, Network, build_network
 
-pytestmark = pytest.mark.usefixtures("operators")
 CASES = pair_cases()
 #: Each network is traced once for all of its cases.
 build_once = functools.cache(build_network)

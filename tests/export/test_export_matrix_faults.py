@@ -23,7 +23,6 @@ from export_matrix import check_case
 from matrix_cases import pair_cases
 from matrix_networks import build_network
 
-pytestmark = pytest.mark.usefixtures("operators")
 #: Each network is traced once for all of its cases.
 build_once = functools.cache(build_network)
 

@@ -33,7 +33,7 @@ CHOICE = re.compile(r"held out (\d\.\d{4}) \(fp32\), (\d\.\d{4}) \(int8, noisy: 
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, tiny_text: Path, gen: Gen, operators: None) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory, tiny_text: Path, gen: Gen) -> Path:
     path = tmp_path_factory.mktemp("runs") / "run"
     code, _, err = gen("train", tiny_text, "--run", path, *SIZES, "--steps", 30)
     assert code == 0, err

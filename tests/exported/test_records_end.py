@@ -290,7 +290,7 @@ def test_text_of_a_record(model: TextModel, tiny_records_run: Path) -> None:
     ]
 
 
-def test_records_of_bytes(tmp_path: Path, operators: None) -> None:
+def test_records_of_bytes(tmp_path: Path) -> None:
     """Symbols that are parts of characters: the same texts in PyTorch, in a batch and in slots."""
     records = [f"{word}{number}" for number in range(99) for word in ("né", "Größe", "", "∞ b")]
     run = train_records(tmp_path, records, 60, "--set", "tokenizer.name=byte", "--export-precision", "fp32")

@@ -91,7 +91,7 @@ def test_picture_for_which_there_is_no_room(
 
 
 def test_disk_that_is_full_between_two_exported_files(
-    gen: Gen, tiny_run: Path, tmp_path: Path, operators: None, disk: Callable[[str], Path]
+    gen: Gen, tiny_run: Path, tmp_path: Path, disk: Callable[[str], Path]
 ) -> None:
     """The new model would fit, the generator would not: both stay as they were, and go on to fit each other."""
     exported = Path(shutil.copytree(tiny_run, disk("size=4m") / "run"))
@@ -206,7 +206,6 @@ def test_temporary_files_of_an_export_on_a_disk_that_is_full(
     gen: Gen,
     tiny_run: Path,
     tmp_path: Path,
-    operators: None,
     disk: Callable[[str], Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

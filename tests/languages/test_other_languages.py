@@ -31,7 +31,7 @@ def stateful(tmp_path_factory: pytest.TempPathFactory, gen: Gen, tiny_run: Path)
 
 
 @pytest.fixture(scope="module")
-def byte_generator(tmp_path_factory: pytest.TempPathFactory, gen: Gen, operators: None) -> Path:
+def byte_generator(tmp_path_factory: pytest.TempPathFactory, gen: Gen) -> Path:
     """The generator of a model whose symbols are bytes, which has learned characters of one to four of them."""
     folder = tmp_path_factory.mktemp("bytes")
     (folder / "text.txt").write_text("Ää €uro 😀\n日本語。" * 300, encoding="utf-8")

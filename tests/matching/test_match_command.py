@@ -33,7 +33,7 @@ SCHEMA: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def printable_run(tmp_path_factory: pytest.TempPathFactory, gen: Any, tiny_options: Any, operators: None) -> Path:
+def printable_run(tmp_path_factory: pytest.TempPathFactory, gen: Any, tiny_options: Any) -> Path:
     """A run of two steps whose symbols are the line end, the printable characters of ASCII, and é."""
     folder = tmp_path_factory.mktemp("match")
     characters = "".join(map(chr, range(32, 127))) + "é\n"

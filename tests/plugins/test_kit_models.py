@@ -161,12 +161,12 @@ def test_fault_of_a_model_is_named(cls: type[Any], message: str) -> None:
         check_model(cls)
 
 
-def test_model_that_cannot_be_traced_is_named(operators: None) -> None:
+def test_model_that_cannot_be_traced_is_named() -> None:
     with pytest.raises(AssertionError, match=r"the model cannot be exported|the model's step cannot be traced"):
         check_model(DecidesOnAValue)
 
 
-def test_models_that_keep_the_rules_pass(operators: None) -> None:
+def test_models_that_keep_the_rules_pass() -> None:
     random_state = torch.random.get_rng_state()
     check_model(Sums)
     check_model(LSTMModel, SMALL)

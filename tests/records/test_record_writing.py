@@ -41,7 +41,7 @@ WORDS = [first + second for first in ("ab", "ba", "c", "dd") for second in ("a",
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, operators: None) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of short records, many of which repeat."""
     folder = tmp_path_factory.mktemp("words")
     return train_records(folder, random.Random(0).choices(WORDS, k=900), 60)
@@ -183,7 +183,7 @@ def test_command_writes_what_the_library_does(model: TextModel, run: Path, tmp_p
     assert lines[30:] == [record.text for record in cold][30:]
 
 
-def test_rows_of_a_table(tmp_path: Path, operators: None) -> None:
+def test_rows_of_a_table(tmp_path: Path) -> None:
     rng = random.Random(0)
     rows = ["city,name,age", *(f"{rng.choice('RP')},{rng.choice(WORDS)},{rng.randint(1, 9)}" for _ in range(900))]
     (tmp_path / "rows.csv").write_text("\n".join(rows) + "\n")

@@ -180,7 +180,7 @@ def test_best_records_equal_trying_all(
         assert {text.finish for text in best} <= {"end"}
 
 
-def test_the_end_is_learned(tmp_path_factory: pytest.TempPathFactory, operators: None) -> None:
+def test_the_end_is_learned(tmp_path_factory: pytest.TempPathFactory) -> None:
     """At each length, the records that have ended and the beginnings that have not have a probability of 1 together."""
     rng = random.Random(0)
     lines = ["ab" * rng.randint(0, 3) + "a" * rng.randint(0, 2) for _ in range(3000)]

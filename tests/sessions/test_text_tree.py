@@ -37,7 +37,7 @@ def model(export_tiny: ExportTiny) -> TextModel:
 
 
 @pytest.fixture(scope="module")
-def byte_model(tmp_path_factory: pytest.TempPathFactory, operators: None) -> TextModel:
+def byte_model(tmp_path_factory: pytest.TempPathFactory) -> TextModel:
     """A model that has learned next to nothing, so that it writes bytes of which few are characters."""
     folder = tmp_path_factory.mktemp("bytes")
     (folder / "text.txt").write_text("Grüße, 世界! 🙂\n" * 300, encoding="utf-8")

@@ -213,9 +213,7 @@ def test_grouped_texts_are_mentioned(manual: str, sources: str) -> None:
 # -- through the commands ---------------------------------------------------------------------
 
 
-def test_train_and_info_say_the_same(
-    tmp_path: Path, tiny_text: Path, tiny_options: tuple[str, ...], gen: Gen, operators: None
-) -> None:
+def test_train_and_info_say_the_same(tmp_path: Path, tiny_text: Path, tiny_options: tuple[str, ...], gen: Gen) -> None:
     run = tmp_path / "run"
     code, _, err = gen("train", tiny_text, "--run", run, "--steps", 4, *tiny_options)
     assert code == 0, err
