@@ -24,13 +24,14 @@ check:
 quick: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not slow"
 
-# Fuzzing, processes that are killed, several processes that train together, compilers, browsers and the like.
+# Fuzzing, processes that are killed, several processes that train together, compilers, browsers and the like; and the
+# tests of hypothesis with all of their examples, of which make test tries a fifth.
 slow: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m slow
+	GENTEXT_TEST_EXAMPLES=all $(BIN)/python -m pytest -n 2 --dist loadfile -q -m "slow or hypothesis"
 
 # The tests with the lowest versions that pyproject.toml allows, in an environment of their own, from wheels alone.
 lowest: $(LOWEST)/.dev
-	$(LOWEST)/bin/python -m pytest -n 2 --dist loadfile -q
+	GENTEXT_TEST_EXAMPLES=all $(LOWEST)/bin/python -m pytest -n 2 --dist loadfile -q
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

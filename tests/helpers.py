@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 from numpy.typing import NDArray
 
@@ -37,6 +38,12 @@ with contextlib.redirect_stdout(sys.stderr):
         os.chdir(folder)
         build_wheel(target)
 """
+
+
+def examples(count: int = 100, **options: Any) -> hypothesis.settings:
+    """Return the settings of a test of so many examples in ``make slow``, of which ``make test`` tries a fifth."""
+    tried = count if os.environ.get("GENTEXT_TEST_EXAMPLES") == "all" else max(count // 5, 10)
+    return hypothesis.settings(max_examples=tried, deadline=None, **options)
 
 
 def configured(kind: str, name: str, target: Any, options: Any) -> ConfiguredComponent:

@@ -20,7 +20,8 @@ from pydoc_data.topics import topics
 
 import pytest
 import typer
-from hypothesis import assume, example, given, settings
+from helpers import examples
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -73,7 +74,7 @@ def refuse_download(*args: object, **kwargs: object) -> None:
     raise AssertionError("nothing may be downloaded")
 
 
-@settings(deadline=None)
+@examples()
 @given(text=TEXTS, encoding=st.sampled_from(ENCODINGS), block=st.integers(1, 7))
 @example(text="a\r\nb\r", encoding="utf-8", block=2)
 @example(text="\N{BYTE ORDER MARK}\N{SNAKE}", encoding="utf-16", block=1)
@@ -88,7 +89,7 @@ def test_any_text_survives_any_block_size(scratch: Path, text: str, encoding: st
     assert all(pieces)
 
 
-@settings(deadline=None)
+@examples()
 @given(content=st.binary().filter(lambda content: b"\0" not in content), block=st.integers(1, 7))
 @example(content=b"\xc3\xa9\r\xe2\x82", block=1)
 def test_broken_bytes_come_through_where_they_are_escaped(scratch: Path, content: bytes, block: int) -> None:

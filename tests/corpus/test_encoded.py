@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import configured
-from hypothesis import given, settings
+from helpers import configured, examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gentext.corpus import text as texts
@@ -61,7 +61,7 @@ def cached(place: Path) -> list[Path]:
 # -- pieces -----------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(
     text=ALPHABET.filter(lambda text: len(set(text)) > 1 and len(text) > 30),
     tokenizer_class_and_config=st.sampled_from(

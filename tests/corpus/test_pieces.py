@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 
-from hypothesis import given, settings
+from helpers import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gentext.data import stream
@@ -12,7 +13,7 @@ from gentext.data import stream
 ALPHABET = st.text("ab \n\u00e9\U0001f642", min_size=1, max_size=300)
 
 
-@settings(deadline=None)
+@examples()
 @given(ALPHABET, st.integers(1, 50), st.lists(st.integers(0, 300)))
 def test_pieces_depend_on_the_text_alone(text: str, size: int, cuts: list[int]) -> None:
     pieces = list(stream.cut_pieces([text], size))

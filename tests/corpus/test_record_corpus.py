@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Gen
-from helpers import configured, fails
-from hypothesis import given, settings
+from helpers import configured, examples, fails
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gentext.corpus.novelty import KnownRecords, hash_record
@@ -48,7 +48,7 @@ def decode(corpus: SplitCorpus, part: str) -> list[str]:
     return symbols.decode().split("\0")[:-1]
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(LINES, min_size=1, max_size=9), st.integers(1, 30), st.booleans())
 def test_lines_do_not_depend_on_pieces(lines: list[str], size: int, has_end: bool) -> None:
     text = "\n".join(lines) + "\n" * has_end
@@ -59,7 +59,7 @@ def test_lines_do_not_depend_on_pieces(lines: list[str], size: int, has_end: boo
     assert texts(["\n%%\n".join(lines) + "\n%%"], "sep:%%") == [line for line in lines if line != "%%"]
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(st.tuples(FIELDS, FIELDS), min_size=1, max_size=9), st.sampled_from([",", "\t", ";"]))
 def test_fields_come_as_they_are(rows: list[tuple[str, str]], delimiter: str) -> None:
     table = io.StringIO()

@@ -20,7 +20,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from helpers import fails
+from helpers import examples, fails
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -536,7 +536,7 @@ FLOATS = st.floats(width=16, allow_subnormal=False) | st.sampled_from([float("in
 VALUES = {"float32": FLOATS, "float16": FLOATS, "int64": st.integers(-(2**63), 2**63 - 1), "bool": st.booleans()}
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.sampled_from(sorted(VALUES)), st.booleans(), st.data())
 def test_initial_state_survives_the_metadata(dtype: str, constant: bool, data: Any) -> None:
     row: NDArray[Any] = data.draw(arrays(dtype, (2, 3), elements=VALUES[dtype]))

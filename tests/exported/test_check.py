@@ -10,8 +10,8 @@ from pathlib import Path
 
 import onnx
 import pytest
-from helpers import fails
-from hypothesis import given, settings
+from helpers import examples, fails
+from hypothesis import given
 from hypothesis import strategies as st
 
 import gentext
@@ -47,7 +47,7 @@ def test_check_is_the_crc_of_all_bytes(name: str, tiny_run: Path) -> None:
     assert digits == b"%08x" % zlib.crc32(zeroed)
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(data=st.data())
 def test_any_flipped_bit_is_noticed(
     data: st.DataObject, tiny_run: Path, tmp_path_factory: pytest.TempPathFactory

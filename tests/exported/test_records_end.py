@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from compiled_model import EVERY_LINK, build_compiled_model, request, written
 from conftest import run_gen, train_records
-from hypothesis import HealthCheck, given, settings
+from helpers import examples
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from serving import running_server
 from test_bad_files import rewritten
@@ -219,7 +220,7 @@ def texts(draw: st.DrawFn) -> dict[str, Any]:
     return arguments | {"stop": draw(st.sampled_from([(), ("a",), (" ", "\n")]))}
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(25, suppress_health_check=[HealthCheck.too_slow])
 @given(
     wishes=st.lists(texts(), min_size=1, max_size=9),
     count=st.integers(1, 5),

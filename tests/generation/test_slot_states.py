@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from helpers import examples
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gentext.errors import UsageError
@@ -84,7 +85,7 @@ def write(
     return text, tokens, slot.text.finish, last
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(
     symbols=st.sampled_from([SYMBOLS, LETTERS]),
     prime=st.lists(st.integers(0, 3), max_size=5),

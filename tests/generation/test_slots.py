@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import ExportTiny
-from hypothesis import HealthCheck, given, settings
+from helpers import examples
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 import gentext
@@ -84,7 +85,7 @@ def texts(draw: st.DrawFn) -> dict[str, Any]:
     return arguments | {"stop": stop}
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(50, suppress_health_check=[HealthCheck.too_slow])
 @given(
     arrivals=st.lists(st.lists(texts(), max_size=4), min_size=1, max_size=6),
     leaving=st.sets(st.integers(0, 8)),
@@ -139,7 +140,7 @@ def test_every_text_is_the_one_that_it_is_alone(
                 np.testing.assert_array_equal(block.logprobs, expected.logprobs)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(arguments=texts(), first_length=st.integers(1, 59), neighbour=texts(), size=st.sampled_from([1, 4, 16, 64]))
 def test_a_state_goes_on_elsewhere_as_if_nothing_had_been(
     model: TextModel, arguments: dict[str, Any], first_length: int, neighbour: dict[str, Any], size: int

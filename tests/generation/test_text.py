@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from helpers import examples
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -38,7 +39,7 @@ WIDE = "".join(chr(0x100 + n) for n in range(300))
 # -- tokenizers -------------------------------------------------------------------------------
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(st.lists(TEXTS, min_size=1, max_size=4).filter(any), st.sampled_from([CharTokenizer, ByteTokenizer]))
 def test_every_text_survives(chunks: list[str], cls: Any) -> None:
     text = "".join(chunks)
@@ -51,7 +52,7 @@ def test_every_text_survives(chunks: list[str], cls: Any) -> None:
     assert cls.build([*text[::-1]], cls.Config()).state() == tokenizer.state()
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(st.text("abcdeé", min_size=1, max_size=40), st.integers(1, 5), TEXTS)
 def test_rare_characters_share_the_unknown_symbol(text: str, min_count: int, other: str) -> None:
     counts = collections.Counter(text)
@@ -114,7 +115,7 @@ def first_stop(prime: str, text: str, stops: Sequence[str]) -> tuple[int, int]:
     return len(text), 0
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(SHORT, SHORT, STOPS, st.integers(1, 5))
 @example("", "abéb", ["abéa", "bé"], 1)
 @example("ab", "a", ["aba", "ab"], 2)
@@ -132,7 +133,7 @@ def test_stops_are_found_where_a_naive_search_finds_them(prime: str, text: str, 
         assert end - size < needed <= end
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(STOPS, st.lists(st.binary(max_size=3), min_size=1, max_size=5))
 def test_table_of_symbols_is_the_automaton(stops: list[str], symbols: list[bytes]) -> None:
     automaton = StopAutomaton(stops)
@@ -199,7 +200,7 @@ def write(sampler: Scripted, prime: str = "", **options: Any) -> tuple[list[Gene
     return texts, parts
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(
     SHORT, st.lists(SHORT, min_size=1, max_size=3), STOPS | st.just([]), st.integers(1, 30), st.booleans(), st.data()
 )
@@ -224,7 +225,7 @@ def test_what_may_become_a_stop_is_held_back() -> None:
     assert (texts[0].text, texts[0].finish) == ("bbab", "stop")
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.binary(max_size=20))
 def test_invalid_utf8_is_replaced(data: bytes) -> None:
     [text], _ = write(Scripted(BYTES, [[*data]]), length=None)
@@ -258,7 +259,7 @@ class Sums:
         return np.stack(logits, axis=1).astype(np.float32), (read,)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.lists(st.lists(st.integers(0, 4), max_size=9), min_size=1, max_size=4), st.lists(st.text("aé", min_size=2)))
 def test_rows_with_unequal_primes_write_as_if_alone(primes: list[list[int]], stops: list[str]) -> None:
     chain = build_chain(host().registry, ["penalties", "top_k"], 5, {"penalties": {"presence_penalty": 0.7}})
@@ -280,7 +281,7 @@ def test_rows_with_unequal_primes_write_as_if_alone(primes: list[list[int]], sto
         assert together[2][row] == alone[2][0]
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(
     tokens=st.lists(st.integers(0, 8), max_size=30),
     cuts=st.sets(st.integers(0, 30)),

@@ -9,7 +9,8 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from helpers import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gentext.matching.byte_automaton import read_automaton
@@ -72,7 +73,7 @@ def nested_schemas(schemas: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[st
     return objects | arrays | st.lists(schemas, min_size=1, max_size=3).map(lambda parts: {"anyOf": parts})
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(
     st.recursive(simple_schemas(), nested_schemas, max_leaves=5), st.randoms(use_true_random=False), st.integers(0, 60)
 )
@@ -93,7 +94,7 @@ def follow(automaton: MatchAutomaton, text: str) -> bool:
     return state >= 0 and bool(automaton.final[state])
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.data())
 def test_integers_between_bounds(data: st.DataObject) -> None:
     """Every integer within the bounds matches and no other one, whatever its size and sign."""
@@ -105,7 +106,7 @@ def test_integers_between_bounds(data: st.DataObject) -> None:
         assert not expression.fullmatch(f"0{integer}") and not expression.fullmatch("-0")
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     st.dictionaries(
         st.sampled_from(["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"]),

@@ -12,7 +12,8 @@ from unittest import mock
 import numpy as np
 import pytest
 from compiled_model import CompiledModel, request, written
-from hypothesis import given, settings
+from helpers import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from test_match_automaton import random_expression
@@ -99,7 +100,7 @@ def compile_here(expression: str, seconds: float = 0) -> ByteAutomaton:
 
 
 @mock.patch("gentext.matching.constraints.compile_bytes", compile_here)
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.randoms(use_true_random=False), st.integers(0, 12), st.sampled_from([CHARACTERS, PIECES]))
 def test_with_any_budget_a_text_is_whole(rng: Any, extra: int, symbols: list[bytes]) -> None:
     """The shortest text fits into the budget, and then all do; less is an error that says how many are needed."""

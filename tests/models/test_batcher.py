@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers import notebook_batches
-from hypothesis import given, settings
+from helpers import examples, notebook_batches
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -26,7 +26,7 @@ def epoch(batcher: StreamBatcher, seed: int = 0, number: int = 0) -> list[Batch]
     return [batcher.batch(seed, number, step)[:2] for step in steps]
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(SHAPES)
 def test_batches_are_the_notebooks(shape: tuple[int, int, int]) -> None:
     rows, length, count = shape
@@ -46,7 +46,7 @@ def test_batches_are_the_notebooks(shape: tuple[int, int, int]) -> None:
         assert same[:, : length - last].all()
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(st.integers(1, 5), st.integers(1, 6), st.integers(1, 5))
 def test_nothing_is_lost_where_the_text_divides_evenly(rows: int, length: int, steps: int) -> None:
     count = rows * length * steps
@@ -55,7 +55,7 @@ def test_nothing_is_lost_where_the_text_divides_evenly(rows: int, length: int, s
     assert np.array_equal(read.ravel(), np.arange(count))
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(SHAPES, st.integers(0, 2**63 - 1), st.integers(0, 50))
 def test_offset_stays_inside_the_text(shape: tuple[int, int, int], seed: int, number: int) -> None:
     rows, length, count = shape
@@ -78,7 +78,7 @@ def test_offset_visits_the_whole_text() -> None:
     assert batcher.batch(5, 1, 0)[0].tolist() == batcher.batch(5, 1, 0)[0].tolist()
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(st.integers(1, 3), st.integers(1, 4), st.booleans(), st.integers(0, 9))
 def test_ranks_together_hold_the_batch(local: int, ranks: int, offset: bool, number: int) -> None:
     config = StreamConfig(local * ranks, 3, offset)

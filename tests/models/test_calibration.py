@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import Gen
+from helpers import examples
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import gentext
@@ -53,7 +53,7 @@ class Frequencies(torch.nn.Module):
             self.logits.mul_(factor)
 
 
-@hypothesis_settings(deadline=None)
+@examples()
 @given(
     counts=st.lists(st.integers(1, 60), min_size=V, max_size=V).filter(lambda counts: max(counts) > 2 * min(counts)),
     factor=st.floats(0.6, 3.5),

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from helpers import examples
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from gentext import load
@@ -29,7 +29,7 @@ NETWORK: dict[str, Any] = {"hidden": 6, "layers": 2, "embedding": 4, "dropout": 
 CORPUS = TokenCorpus(np.random.default_rng(0).integers(0, V, 200).astype(np.uint8))
 
 
-@hypothesis_settings(deadline=None)
+@examples()
 @given(members=st.integers(1, 4), rows=st.integers(1, 3), positions=st.integers(1, 5), seed=st.integers(0, 99))
 def test_logits_are_the_means_of_the_members(members: int, rows: int, positions: int, seed: int) -> None:
     torch.manual_seed(seed)

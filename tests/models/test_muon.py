@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from hypothesis import given, settings
+from helpers import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import Parameter
 
@@ -29,7 +30,7 @@ def with_gradient(weight: torch.Tensor, gradient: torch.Tensor) -> Parameter:
     return parameter
 
 
-@settings(deadline=None)
+@examples()
 @given(st.integers(1, 3), st.integers(1, 24), st.integers(1, 24), st.integers(0, 2**31), st.floats(-8, 8))
 def test_singular_values_come_near_1_and_vectors_stay(n: int, rows: int, columns: int, seed: int, power: float) -> None:
     generator = torch.Generator().manual_seed(seed)

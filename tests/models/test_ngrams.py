@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 import torch
+from helpers import examples
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from gentext.config import build_config
@@ -30,7 +30,7 @@ def _tables(length: int) -> NgramEmbedding:
     return embedding
 
 
-@hypothesis_settings(deadline=None)
+@examples()
 @given(length=st.integers(2, 7), positions=st.integers(2, 20), data=st.data())
 def test_a_text_may_be_cut_anywhere(length: int, positions: int, data: st.DataObject) -> None:
     torch.manual_seed(length)
@@ -72,13 +72,13 @@ def test_each_length_has_a_row_of_its_last_symbols() -> None:
 def test_the_networks_pass_the_kit() -> None:
     """Also with vectors that are not zeros, of which a wrong state would show."""
 
-    class Trained(LSTMModel):
-        def __init__(self, config: LSTMConfig, vocab_size: int) -> None:
-            super().__init__(config, vocab_size)
-            torch.nn.init.normal_(self.ngrams.table.weight)
+    def trained(config: LSTMConfig, vocab_size: int) -> LSTMModel:
+        model = LSTMModel(config, vocab_size)
+        torch.nn.init.normal_(model.ngrams.table.weight)
+        return model
 
-    check_model(Trained, NETWORK)
-    check_model(Trained, dataclasses.replace(NETWORK, ngram_length=2))
+    check_model(trained, NETWORK)
+    check_model(trained, dataclasses.replace(NETWORK, ngram_length=2))
     check_model(LSTMEnsemble, LSTMEnsembleConfig(**dataclasses.asdict(NETWORK), members=2))
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from helpers import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gentext.errors import ConfigError, CorpusError
@@ -16,13 +17,13 @@ from gentext.token_corpus import TokenCorpus
 CONFIGS = st.builds(RecordsConfig, st.integers(1, 9), st.integers(1, 60))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(CONFIGS, st.integers(0, 99))
 def test_batches_keep_the_rules(config: RecordsConfig, seed: int) -> None:
     check_batcher(RecordBatcher, config, seed)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(CONFIGS, st.lists(st.integers(0, 70), min_size=1, max_size=40), st.integers(0, 1))
 def test_ranks_together_hold_the_batch(config: RecordsConfig, lengths: list[int], epoch: int) -> None:
     config = RecordsConfig(2 * config.batch, config.length)

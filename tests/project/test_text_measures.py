@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from helpers import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "research"))
@@ -56,7 +57,7 @@ def test_novelty() -> None:
         measures.compare_with_source("a", "abc", 2)
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(st.text("ab€", min_size=3, max_size=40), st.text("ab€", min_size=0, max_size=40))
 def test_novelty_is_that_of_plain_python(text: str, source: str) -> None:
     ngrams = [text[i : i + 3] for i in range(len(text) - 2)]

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import run_gen, train_records
-from hypothesis import HealthCheck, given, settings
+from helpers import examples
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 import gentext
@@ -115,7 +116,7 @@ class PlannedRecords:
         return [DrawnRecord(source, self._table[source.place][source.attempt], "end", 0.0, (), ()) for source in ended]
 
 
-@settings(deadline=None)
+@examples()
 @given(
     st.lists(st.lists(st.sampled_from("abcdef"), min_size=4, max_size=4), min_size=1, max_size=9), st.integers(0, 99)
 )
@@ -138,7 +139,7 @@ def test_of_equal_records_the_lowest_number_stays(table: list[list[str]], seed: 
     assert written == expected
 
 
-@settings(deadline=None, max_examples=30)
+@examples(30)
 @given(st.lists(st.integers(0, 2**64 - 1)), st.integers(0, 9))
 def test_hash_set(hashes: list[int], seed: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -222,7 +223,7 @@ def test_resumed_file_is_the_very_file(run: Path, tmp_path: Path) -> None:
         assert code and message in err and err.count("error") == 1 and part.read_bytes() == content
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     fields=st.lists(st.lists(FIELDS, min_size=2, max_size=2), max_size=5),
     form=st.sampled_from(["text", "separated", "jsonl", "csv", "rows"]),

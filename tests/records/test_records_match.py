@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from compiled_model import build_compiled_model, written
 from conftest import train_records
-from helpers import fails
-from hypothesis import given, settings
+from helpers import examples, fails
+from hypothesis import given
 from hypothesis import strategies as st
 from test_best import BYTES, TinyModel, assert_best, compile_expression
 from test_match import CHARACTERS, PIECES, RandomModel, compile_here, matched_request
@@ -52,7 +52,7 @@ def records_model(symbols: Sequence[bytes], model_class: Any, *, never_empty: bo
 
 
 @mock.patch("gentext.matching.constraints.compile_bytes", compile_here)
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.randoms(use_true_random=False), st.integers(0, 12), st.sampled_from([CHARACTERS, PIECES]))
 def test_records_that_match_end_with_the_boundary(rng: Any, extra: int, symbols: list[bytes]) -> None:
     unknown = len(symbols) - 1 if symbols is PIECES else None
@@ -154,7 +154,7 @@ def find_best(model: TinyModel, length: int, count: int, stops: Sequence[str] = 
     return list(search.find(Bar("", None, ""))), search
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     st.sampled_from([[b"a", b"b"], [b"a", b"b", "é".encode()], BYTES[:3]]),
     st.lists(st.text("ab", min_size=1, max_size=3), max_size=2),

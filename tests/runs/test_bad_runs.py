@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from helpers import fails, spelled
-from hypothesis import HealthCheck, given, settings
+from helpers import examples, fails, spelled
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from gentext.errors import RunError
@@ -111,7 +111,7 @@ def test_folder_with_the_name_of_a_checkpoint_is_left_alone(gen: Gen, copy: Path
     assert (folder / "notes.txt").read_text() == "mine"
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_flipped_bit_is_noticed(data: st.DataObject, tmp_path: Path, short_run: Path) -> None:
     whole = bytearray(max(short_run.glob("checkpoints/last-*")).read_bytes())

@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 import tomli_w
-from hypothesis import given, settings
+from helpers import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gentext.config import build_config, config_class, field_docs, merge, parse_setting, read_toml, to_table
@@ -100,7 +101,7 @@ def test_budget_becomes_steps() -> None:
         budget_steps(Settings(minutes=1e6), 100, 0.001)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(TABLES, TABLES, TABLES)
 def test_merge_is_associative_and_later_wins(a: Any, b: Any, c: Any) -> None:
     before = repr((a, b, c))
@@ -177,7 +178,7 @@ def test_bad_files_are_named(tmp_path: Path, content: bytes | None, message: str
         read_toml(tmp_path)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(
     st.integers(-(2**63), 2**63 - 1)
     | st.floats(allow_nan=False, allow_infinity=False)

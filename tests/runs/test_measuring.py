@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-from hypothesis import given, settings
+from helpers import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gentext.interfaces import Speed, TrainingPlan
@@ -29,7 +30,7 @@ def test_a_minute_has_eight_measurements_the_first_of_them_early() -> None:
     assert 0.9 * 60 - 0.1 < plan.steps * SPEED.step < 0.9 * 60 + 0.1
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.integers(1, 10**6), st.floats(0.01, 10**6))
 def test_steps_rise_to_the_last(steps: int, seconds: float) -> None:
     planned = measurement_steps(steps, seconds)
@@ -40,7 +41,7 @@ def test_steps_rise_to_the_last(steps: int, seconds: float) -> None:
     assert measurement_steps(steps, seconds, 10)[-1] == steps
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.integers(1, 10**6), st.floats(0.01, 10**6), st.integers(1, 10**6))
 def test_the_end_of_the_first_pass_is_measured(steps: int, seconds: float, steps_of_pass: int) -> None:
     planned = measurement_steps(steps, seconds)
@@ -58,7 +59,7 @@ def test_a_text_that_is_read_very_often_is_measured_early() -> None:
     assert sum(step <= 200 for step in planned) == 4
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(speeds, sizes, st.floats(0.5, 600))
 def test_measuring_takes_a_tenth_at_most_but_for_the_least_sizes(speed: Speed, size: HeldOut, minutes: float) -> None:
     plan = plan_training(Settings(minutes=minutes), speed, BATCHER, size)
@@ -71,7 +72,7 @@ def test_measuring_takes_a_tenth_at_most_but_for_the_least_sizes(speed: Speed, s
     assert 1 <= plan.measured_symbols <= size.symbols
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(speeds, speeds, sizes, st.floats(0.5, 600))
 def test_stored_plan_does_not_depend_on_the_machine(speed: Speed, other: Speed, size: HeldOut, minutes: float) -> None:
     def essence(plan: TrainingPlan) -> tuple[object, ...]:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from compiled_model import EVERY_LINK, CompiledModel, call_feeds, request, written
-from hypothesis import given, settings
+from helpers import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gentext.errors import FileFormatError
@@ -25,7 +26,7 @@ from gentext.plugins.samplers.onnx import OnnxConfig, OnnxSampler
 from gentext.plugins.samplers.session import GeneratorSession, open_file
 
 
-@settings(max_examples=8, deadline=None)
+@examples(8)
 @given(st.integers(1, 70), st.integers(1, 5), st.lists(st.integers(1, 12), min_size=1, max_size=3))
 def test_shares_give_what_the_whole_gives(
     compiled_model: CompiledModel, rows: int, cores: int, sizes: list[int]

@@ -14,8 +14,8 @@ import onnx
 import onnxruntime
 import pytest
 from compiled_model import EVERY_LINK, CompiledModel, call_feeds, request, written
-from helpers import fails, raiser
-from hypothesis import given, settings
+from helpers import examples, fails, raiser
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from onnx import helper
@@ -180,7 +180,7 @@ ELEMENTS = {
 }
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.sampled_from(sorted(ELEMENTS)), st.integers(-2, 1), st.booleans(), st.data())
 def test_first_of_the_largest(dtype: str, axis: int, keep: bool, data: Any) -> None:
     """The replacement of ArgMax finds the first of equal elements, which a GPU's own need not do."""

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import array_api_strict
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from helpers import examples
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
@@ -71,7 +72,7 @@ def test_builtins_pass_the_kit(name: str, options: dict[str, Any], vocab_size: i
     check_strategy(cls, cls.Config(**options), vocab_size=vocab_size)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(LOGITS, st.integers(1, V + 2))
 def test_top_k_keeps_exactly_k(logits: NDArray[np.float32], k: int) -> None:
     out = run("top_k", logits, top_k=k)
@@ -79,7 +80,7 @@ def test_top_k_keeps_exactly_k(logits: NDArray[np.float32], k: int) -> None:
     assert np.array_equal(out[0, unmasked(out)], logits[0, unmasked(out)])
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(LOGITS, st.floats(0, 1, width=32, exclude_max=True, allow_subnormal=False))
 def test_top_p_keeps_the_nucleus(logits: NDArray[np.float32], p: float) -> None:
     order = ranked(logits)
@@ -91,7 +92,7 @@ def test_top_p_keeps_the_nucleus(logits: NDArray[np.float32], p: float) -> None:
     assert np.array_equal(out[0, nucleus], logits[0, nucleus])
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(LOGITS, st.floats(0, 1, width=32, allow_subnormal=False))
 def test_min_p_keeps_what_is_probable_enough(logits: NDArray[np.float32], p: float) -> None:
     logits = np.round(logits, 3)  # the reference cannot tell logits apart whose ratio rounds to 1
@@ -106,7 +107,7 @@ def ranked_by_index(logits: NDArray[np.float32]) -> list[int]:
     return sorted(ranked(logits))
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(LOGITS, st.floats(2.0**-126, 1e6, width=32, allow_subnormal=False))
 def test_temperature_divides_and_never_gives_nan(logits: NDArray[np.float32], t: float) -> None:
     assert unmasked(run("temperature", logits, temperature=0)) == [ranked(logits)[0]]
@@ -117,7 +118,7 @@ def test_temperature_divides_and_never_gives_nan(logits: NDArray[np.float32], t:
     assert np.allclose(probabilities(out), expected / expected.sum(), atol=1e-5)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(LOGITS)
 def test_neutral_values_change_no_bit(logits: NDArray[np.float32]) -> None:
     everything = build_chain(host().registry, BUILTINS, V)
@@ -131,7 +132,7 @@ def test_neutral_values_change_no_bit(logits: NDArray[np.float32]) -> None:
     assert everything.active(params, {}).names == []
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(st.lists(st.integers(0, V - 1), max_size=30), st.integers(1, 9), st.lists(st.integers(-2, 2), min_size=3))
 def test_penalties_count_like_a_naive_recount(tokens: list[int], window: int, steps: list[int]) -> None:
     repeat, frequency, presence = 2.0 ** steps[0], steps[1] / 2, steps[2] / 4  # exact in float32
@@ -238,7 +239,7 @@ def test_at_most_one_link_stands_last() -> None:
         chain.with_link(link(Scaled, "second"))
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(arrays(np.float32, (3, 7), elements=NUMBERS), arrays(np.int64, (3, 7), elements=st.integers(-2, V + 1)))
 def test_largest_per_symbol(values: NDArray[np.float32], symbols: NDArray[np.int64]) -> None:
     largest = largest_per_symbol(np, values, symbols, V, -1.5)
@@ -267,7 +268,7 @@ def test_draw_follows_the_probabilities() -> None:
     assert statistic < 22.46  # the 0.999 quantile of chi-square with 6 degrees of freedom
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(LOGITS, st.floats(0, 1 - 2.0**-24, width=32, allow_subnormal=False))
 def test_draw_never_takes_a_masked_symbol(logits: NDArray[np.float32], u: float) -> None:
     possible = [symbol for symbol in ranked_by_index(logits) if np.exp(logits[0, symbol] - logits.max()) > 0]

@@ -14,7 +14,8 @@ import onnxruntime
 import pytest
 import spox
 import spox.opset.ai.onnx.v21 as op
-from hypothesis import given, settings
+from helpers import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from spox import Tensor, Var
@@ -111,7 +112,7 @@ def select(arrays: LinkArraysDict, rows: Any) -> LinkArraysDict:
 def test_any_chain(pytestconfig: pytest.Config) -> None:
     differences: list[int] = []
 
-    @settings(max_examples=pytestconfig.getoption("--chains"), deadline=None)
+    @examples(max_examples=pytestconfig.getoption("--chains"))
     @given(st.permutations(BUILTINS), st.integers(1, len(BUILTINS)), st.integers(0, 2**32 - 1))
     def check(names: list[str], size: int, seed: int) -> None:
         names = names[:size]

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from helpers import examples
+from hypothesis import HealthCheck, assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
@@ -96,7 +97,7 @@ LOGITS = arrays(
 
 
 @pytest.mark.parametrize("name", list(MASKS))
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(LOGITS, st.floats(0.01, 1))
 def test_masks_against_float64(name: str, logits: Floats, fraction: float) -> None:
     param, high, margin_of = MASKS[name]
@@ -109,7 +110,7 @@ def test_masks_against_float64(name: str, logits: Floats, fraction: float) -> No
 
 
 # Ties are frequent among the first examples, which some versions of hypothesis count as too many.
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@examples(150, suppress_health_check=[HealthCheck.filter_too_much])
 @given(LOGITS, st.floats(0, 1), st.floats(0, 0.6), st.floats(0, 1, exclude_max=True))
 def test_xtc_against_float64(logits: Floats, probability: float, threshold: float, noise: float) -> None:
     p = softmax(logits)
@@ -120,7 +121,7 @@ def test_xtc_against_float64(logits: Floats, probability: float, threshold: floa
     assert np.flatnonzero((after == -np.inf) & (logits > -np.inf)).tolist() == sorted(dropped)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(LOGITS, st.floats(0.1, 4), st.floats(0.1, 6), st.sampled_from([0, 0.5, 1, 3]))
 def test_dynamic_temperature_against_float64(logits: Floats, t: float, spread: float, exponent: float) -> None:
     p, count = softmax(logits), int((logits > -np.inf).sum())

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from helpers import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from reference_figures import Steps, logits_of
 
@@ -29,7 +30,7 @@ def match_before(text: Sequence[int], index: int, breakers: Sequence[int] = ()) 
     return length
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(TOKENS, st.integers(1, 4), st.integers(1, 12), st.sampled_from([(), (0,), (1, 2)]))
 def test_dry_penalises_like_a_search_of_the_window(
     tokens: list[int], allowed_length: int, window: int, breakers: tuple[int, ...]
@@ -70,7 +71,7 @@ def test_breakers_are_characters_within_symbols() -> None:
         breakers(ByteTokenizer(), dry_sequence_breakers="\u00e9")
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(TOKENS, st.integers(1, 4), st.integers(4, 12), st.sets(st.integers(0, V - 1), min_size=1))
 def test_no_repeat_ngram_bans_like_a_search_of_the_window(
     tokens: list[int], size: int, window: int, unmasked: set[int]

@@ -8,7 +8,8 @@ import math
 import numpy as np
 import pytest
 from compiled_model import CompiledModel, request, written
-from hypothesis import given, settings
+from helpers import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from reference_figures import Steps, logits_of, softmax
@@ -43,7 +44,7 @@ def test_adaptive_p_by_hand() -> None:
     np.testing.assert_allclose(steps.apply(logits_of(0.5, 0.3, 0.2))[0], expected, atol=1e-5)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.integers(0, 2**32), st.floats(0, 1), st.floats(0, 0.99))
 def test_adaptive_p_follows_its_definition(seed: int, target: float, decay: float) -> None:
     rng = np.random.default_rng(seed)
@@ -100,7 +101,7 @@ def test_mirostat_by_hand() -> None:
     assert np.isfinite(steps.apply(logits_of(0, 0.5, 0, 0.5)))[0].tolist() == [False, True, False, True]
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(
     st.integers(0, 2**32), st.sampled_from([1, 2]), st.sampled_from([3, 83, 130]), st.floats(0, 8), st.floats(0.01, 8)
 )

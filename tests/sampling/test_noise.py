@@ -6,7 +6,8 @@ import hashlib
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from helpers import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gentext.errors import UsageError
@@ -40,7 +41,7 @@ def by_the_book(seed: int, stream: int, name: str, position: int, column: int, c
     return (word >> 40) * 2.0**-24
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(WORDS, WORDS, NAMES, st.integers(0, 10**9), st.integers(1, 7), st.integers(1, 5))
 def test_agrees_with_the_paper_to_the_bit(
     seed: int, stream: int, name: str, position: int, count: int, columns: int
@@ -54,7 +55,7 @@ def test_agrees_with_the_paper_to_the_bit(
     assert numbers.tolist() == expected
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(WORDS, st.integers(0, 1000), st.integers(1, 5), st.lists(st.integers(0, 9), min_size=1, max_size=8))
 def test_any_split_gives_the_whole(seed: int, position: int, columns: int, parts: list[int]) -> None:
     ends = [position + sum(parts[:n]) for n in range(len(parts))]
@@ -62,7 +63,7 @@ def test_any_split_gives_the_whole(seed: int, position: int, columns: int, parts
     assert np.array_equal(np.concatenate(pieces), uniforms(seed, 0, DRAW, position, sum(parts), columns))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.data(), NAMES, st.sampled_from([1, 31, 32, 70]), st.integers(0, 9), st.integers(1, 5))
 def test_all_rows_at_once_have_the_noise_of_each(
     data: st.DataObject, name: str, rows: int, count: int, columns: int

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import fails, notebook_batches
-from hypothesis import given, settings
+from helpers import examples, fails, notebook_batches
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import nn
@@ -111,7 +111,7 @@ def test_a_sampler_without_logits_is_refused() -> None:
         score_text(TextOnly(), "abc")
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.integers(2, 3000), st.integers(1, 12), st.integers(1, 40), st.none() | st.integers(1, 4000))
 def test_streams_are_spread_over_the_text(count: int, rows: int, length: int, symbols: int | None) -> None:
     tokens = np.arange(count)

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Gen, make_text
-from helpers import fails, one_line, read_until, start
-from hypothesis import HealthCheck, given, settings
+from helpers import examples, fails, one_line, read_until, start
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 import gentext
@@ -45,7 +45,7 @@ def json_rows(out: str) -> list[dict[str, Any]]:
 # -- equal to the bit -------------------------------------------------------------------------
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_logits_do_not_depend_on_the_call(tiny_run: Path, data: st.DataObject) -> None:
     """Rows of one call are independent of its other rows, its length, and where texts are cut into calls."""
@@ -65,7 +65,7 @@ def test_logits_do_not_depend_on_the_call(tiny_run: Path, data: st.DataObject) -
     assert np.array_equal(np.concatenate(parts, axis=1), whole[order])
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 999), count=st.sampled_from([1, 2, 4, 5, 64]), workers=st.integers(1, 3))
 def test_scores_do_not_depend_on_other_texts(tiny_records_run: Path, seed: int, count: int, workers: int) -> None:
     model, rng = load(tiny_records_run), random.Random(seed)

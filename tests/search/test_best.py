@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import fails, one_line
-from hypothesis import given, settings
+from helpers import examples, fails, one_line
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -132,7 +132,7 @@ def assert_best(best: Sequence[BestText], texts: dict[str, float], count: int) -
 ALPHABETS = st.sampled_from([[b"a", b"b"], [b"a", b"b", b"c"], [b"a", b"b", "é".encode(), b"?"], BYTES])
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.data(), ALPHABETS, st.integers(0, 10**6), st.integers(1, 60), st.sampled_from([1.0, 0.5, 3.0]))
 def test_equals_trying_all_texts(
     data: st.DataObject, symbols: list[bytes], seed: int, count: int, temperature: float
@@ -164,7 +164,7 @@ def compile_expression(expression: str, symbols: tuple[bytes, ...]) -> MatchAuto
     return build_automaton(byte_automaton, symbols, np.ones(len(symbols), np.bool_))
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.sampled_from([[b"a", b"b", b"c"], BYTES]), st.sampled_from(EXPRESSIONS), st.integers(0, 10**6), st.data())
 def test_matches_equal_trying_all_texts(symbols: list[bytes], expression: str, seed: int, data: st.DataObject) -> None:
     model, count = TinyModel(symbols, seed), data.draw(st.integers(1, 40))

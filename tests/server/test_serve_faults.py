@@ -18,6 +18,7 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 from conftest import ExportTiny
+from helpers import examples
 from serving import ServerProcess, running_server
 from test_serve_life import REQUEST, STREAM, stream, wait_for
 
@@ -242,7 +243,7 @@ def check_mutation(server: ServerProcess, request: bytes) -> None:
 
 
 @pytest.mark.slow
-@hypothesis.settings(max_examples=200, deadline=None)
+@examples(200)
 @hypothesis.given(mutated_requests())
 def test_mutated_requests_are_answered_without_an_error_of_the_server(server: ServerProcess, request: bytes) -> None:
     """Thousands of them are a matter of benchmarks/serve_faults.py."""

@@ -19,6 +19,7 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 import uvicorn
+from helpers import examples
 from starlette.types import Receive, Scope, Send
 
 from gentext.errors import UsageError
@@ -260,7 +261,7 @@ def test_more_requests_than_may_wait_in_a_connection_end_it(running: Running) ->
         assert wait_for_close(connection) < 5
 
 
-@hypothesis.settings(max_examples=150, deadline=None)
+@examples(150)
 @hypothesis.given(st.data())
 def test_mutated_requests_get_an_answer_below_500_or_none(running: Running, data: st.DataObject) -> None:
     """The full number is a matter of benchmarks/serve_faults.py."""

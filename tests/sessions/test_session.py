@@ -13,7 +13,8 @@ import msgspec
 import numpy as np
 import pytest
 from conftest import ExportTiny
-from hypothesis import HealthCheck, assume, given, settings
+from helpers import examples
+from hypothesis import HealthCheck, assume, given
 from hypothesis import strategies as st
 
 import gentext
@@ -115,7 +116,7 @@ def all_settings(draw: st.DrawFn) -> SessionSettings:
     return chosen
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@examples(40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 @given(chosen=all_settings(), calls=st.integers(1, 6), size=st.sampled_from([1, 5, 16]))
 def test_a_text_that_was_cut_goes_on_to_the_bit(
     model: TextModel, chosen: SessionSettings, calls: int, size: int
@@ -299,7 +300,7 @@ def test_bytes_that_are_no_session(session: Session) -> None:
         pack(msgspec.structs.replace(session, settings=long_prime))
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(data=st.data())
 def test_mutated_sessions_raise_one_error_or_write(model: TextModel, session: Session, data: st.DataObject) -> None:
     """Whoever has the key may sign anything."""

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import TINY, ExportTiny, run_gen
-from hypothesis import HealthCheck, given, settings
+from helpers import examples
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 import gentext
@@ -87,7 +88,7 @@ ACTIONS = st.one_of(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@examples(25, suppress_health_check=list(HealthCheck))
 @given(actions=st.lists(ACTIONS, min_size=3, max_size=12), size=st.sampled_from([1, 3, 12]))
 def test_branches_are_what_was_written_straight_on(model: TextModel, actions: list[tuple[str, Any]], size: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -113,7 +114,7 @@ def test_branches_are_what_was_written_straight_on(model: TextModel, actions: li
             retrace(tree, model, text)
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
+@examples(5, suppress_health_check=list(HealthCheck))
 @given(lengths=st.lists(st.sampled_from([1, 7, 30]), min_size=1, max_size=5), prime=st.sampled_from(["", "ab. "]))
 @pytest.mark.parametrize("name", ["model", "byte_model"])
 def test_text_that_only_the_model_writes_is_that_of_gen_sample(

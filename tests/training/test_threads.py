@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from conftest import TINY, Gen
-from hypothesis import given, settings
+from helpers import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gentext.errors import TrainingStopped
@@ -23,7 +24,7 @@ from gentext.run import Run
 blocks = st.lists(st.floats(0.9, 1.1), min_size=probe.MIN_BLOCKS, max_size=probe.MAX_BLOCKS)
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(blocks, blocks, st.sampled_from([0.5, 0.8, 1.2, 3.0]), st.data())
 def test_one_disturbed_block_decides_nothing(
     single: list[float], threaded: list[float], ratio: float, data: st.DataObject
