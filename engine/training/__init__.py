@@ -1,6 +1,6 @@
 """A training run from its options to the exported files, and what its losses mean.
 
-Others use `pipeline.run_training` and `train.train`.
+Others use `declaration.TrainArguments`, `options.train_options`, `pipeline.run_training` and `train.train`.
 May import: files, exported, components, sampling, runs, corpus, library, data.
 
     train  trains a model, or a student of another one, and opens it
