@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import SHALLOW
 from helpers import run_on_terminal, start
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,7 +30,7 @@ def hostile_run(tmp_path_factory: pytest.TempPathFactory, gen: Gen, tiny_options
     folder = tmp_path_factory.mktemp("hostile")
     text = folder / "name\x1b[31m\u202e.txt"
     text.write_text((HOSTILE + HARMLESS) * 300, encoding="utf-8")
-    options = (*tiny_options, "--steps", 2)
+    options = (*tiny_options, *SHALLOW, "--steps", 2)
     code, _, err = gen("train", text, "--run", folder / "run\x1b[32m", *options)
     assert code == 0, err
     return folder / "run\x1b[32m"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from compiled_model import EVERY_LINK, build_compiled_model, request, written
-from conftest import run_gen, train_records
+from conftest import SHALLOW, run_gen, train_records
 from helpers import examples
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
@@ -294,7 +294,7 @@ def test_text_of_a_record(model: TextModel, tiny_records_run: Path) -> None:
 def test_records_of_bytes(tmp_path: Path) -> None:
     """Symbols that are parts of characters: the same texts in PyTorch, in a batch and in slots."""
     records = [f"{word}{number}" for number in range(99) for word in ("né", "Größe", "", "∞ b")]
-    run = train_records(tmp_path, records, 60, "--set", "tokenizer.name=byte", "--export-precision", "fp32")
+    run = train_records(tmp_path, records, 60, *SHALLOW, "--set", "tokenizer.name=byte", "--export-precision", "fp32")
     compiled, in_torch = gentext.load(run), gentext.load(run, sampler="torch")
     assert compiled.bundle.boundary == 256
     written_records = compiled.write_many(count=12, seed=1, length=30)

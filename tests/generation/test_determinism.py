@@ -41,7 +41,7 @@ VALUES = {
 def run(tmp_path_factory: pytest.TempPathFactory, gen: Callable[..., Any], tiny_text: Path) -> Path:
     """A model that has learned something, in both files."""
     path = tmp_path_factory.mktemp("runs") / "trained"
-    options = ("model.hidden=64", "model.embedding=16", "batcher.length=40", "trainer.warmup=5", "run.threads=1")
+    options = ("model.hidden=48", "model.embedding=16", "batcher.length=40", "trainer.warmup=5", "run.threads=1")
     sets = [word for option in options for word in ("--set", option)]
     code, _, err = gen("train", tiny_text, "--run", path, *sets, "--steps", 60, "--precision", "fp32")
     assert code == 0, err

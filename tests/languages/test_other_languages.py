@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TINY, Gen
+from conftest import SHALLOW, TINY, Gen
 from javascript import PAGE, ROOT, RUNTIMES, run_javascript, write_in_javascript
 from node_packages import NODE, find_package, needs_node
 
@@ -35,7 +35,7 @@ def byte_generator(tmp_path_factory: pytest.TempPathFactory, gen: Gen) -> Path:
     """The generator of a model whose symbols are bytes, which has learned characters of one to four of them."""
     folder = tmp_path_factory.mktemp("bytes")
     (folder / "text.txt").write_text("Ää €uro 😀\n日本語。" * 300, encoding="utf-8")
-    command = ["train", folder / "text.txt", "--run", folder / "run", *TINY, "--steps", 40]
+    command = ["train", folder / "text.txt", "--run", folder / "run", *TINY, *SHALLOW, "--steps", 40]
     code, _, err = gen(*command, "--set", "tokenizer.name=byte", "--export-precision", "fp32")
     assert code == 0, err
     return folder / "run" / "generator.onnx"

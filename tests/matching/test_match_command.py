@@ -9,6 +9,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from conftest import SHALLOW
 
 import gentext
 from gentext.errors import PrimeError, UsageError
@@ -38,7 +39,7 @@ def printable_run(tmp_path_factory: pytest.TempPathFactory, gen: Any, tiny_optio
     folder = tmp_path_factory.mktemp("match")
     characters = "".join(map(chr, range(32, 127))) + "é\n"
     (folder / "text.txt").write_text(characters * 40, encoding="utf-8")
-    code, _, err = gen("train", folder / "text.txt", "--run", folder / "run", *tiny_options, "--steps", 2)
+    code, _, err = gen("train", folder / "text.txt", "--run", folder / "run", *tiny_options, *SHALLOW, "--steps", 2)
     assert code == 0, err
     return folder / "run"
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from conftest import TINY
 from helpers import examples
 from hypothesis import given
 from hypothesis import strategies as st
@@ -67,12 +68,12 @@ def test_each_member_learns_as_it_would_alone() -> None:
 
 def test_from_text_to_text(gen: Callable[..., Any], tiny_text: Path, tmp_path: Path) -> None:
     """An ensemble is trained, exported, sampled and begun from another one, for other symbols, as any model is."""
-    settings = ("model.name=lstm_ensemble", "model.members=2", "model.hidden=8", "batcher.batch=4", "run.threads=1")
-    options = [word for setting in settings for word in ("--set", setting)]
+    options = ["--preset", "base", *TINY]
     code, _, err = gen("train", tiny_text, *options, "--steps", "6", "--run", tmp_path / "run")
     assert code == 0, err
     model = load(tmp_path / "run")
-    assert [state.spec.shape for state in model.bundle.states] == [(4, None, 8)] * 2  # two members of two layers
+    shapes = [state.spec.shape for state in model.bundle.states]
+    assert shapes == [(4, None, 8), (4, None, 8), (1, None, 3)]  # two members of two layers, and n-grams of four
     assert len(model.write(length=20, seed=1)) == 20
 
     other_text = tmp_path / "other.txt"

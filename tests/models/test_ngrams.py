@@ -69,7 +69,8 @@ def test_each_length_has_a_row_of_its_last_symbols() -> None:
     assert two_begun == two and set(three_begun).isdisjoint(three), "nothing was before them"
 
 
-def test_the_networks_pass_the_kit() -> None:
+@pytest.mark.parametrize("length", [pytest.param(2, marks=pytest.mark.slow), 4])
+def test_the_network_passes_the_kit(length: int) -> None:
     """Also with vectors that are not zeros, of which a wrong state would show."""
 
     def trained(config: LSTMConfig, vocab_size: int) -> LSTMModel:
@@ -77,8 +78,10 @@ def test_the_networks_pass_the_kit() -> None:
         torch.nn.init.normal_(model.ngrams.table.weight)
         return model
 
-    check_model(trained, NETWORK)
-    check_model(trained, dataclasses.replace(NETWORK, ngram_length=2))
+    check_model(trained, dataclasses.replace(NETWORK, ngram_length=length))
+
+
+def test_an_ensemble_passes_the_kit() -> None:
     check_model(LSTMEnsemble, LSTMEnsembleConfig(**dataclasses.asdict(NETWORK), members=2))
 
 

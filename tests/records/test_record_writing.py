@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import run_gen, train_records
+from conftest import SHALLOW, run_gen, train_records
 from helpers import examples
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
@@ -45,7 +45,7 @@ WORDS = [first + second for first in ("ab", "ba", "c", "dd") for second in ("a",
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of short records, many of which repeat."""
     folder = tmp_path_factory.mktemp("words")
-    return train_records(folder, random.Random(0).choices(WORDS, k=900), 60)
+    return train_records(folder, random.Random(0).choices(WORDS, k=900), 60, *SHALLOW)
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +188,17 @@ def test_rows_of_a_table(tmp_path: Path) -> None:
     rng = random.Random(0)
     rows = ["city,name,age", *(f"{rng.choice('RP')},{rng.choice(WORDS)},{rng.randint(1, 9)}" for _ in range(900))]
     (tmp_path / "rows.csv").write_text("\n".join(rows) + "\n")
-    words = ["--set", "model.hidden=24", "--set", "run.threads=1", "--steps", 150, "--set", "batcher.batch=16"]
+    words = [
+        *SHALLOW,
+        "--set",
+        "model.hidden=24",
+        "--set",
+        "run.threads=1",
+        "--steps",
+        150,
+        "--set",
+        "batcher.batch=16",
+    ]
     code, _, err = run_gen("train", tmp_path / "rows.csv", "--records", "csv", "--run", tmp_path / "run", *words)
     assert code == 0, err
     words = ["sample", tmp_path / "run", "--count", 20, *SAMPLE]

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Gen, make_text
+from conftest import SHALLOW, TINY, Gen, make_text
 from helpers import examples, fails, one_line, read_until, start
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
@@ -249,7 +249,7 @@ def test_unknown_characters_of_two_models(gen: Gen, tiny_run: Path, tiny_records
     """What one model does not know is left out for both, in records and in texts."""
     other_text, other_run = tmp_path / "other.txt", tmp_path / "other"
     other_text.write_text("abé " * 500, encoding="utf-8")
-    code, _, err = gen("train", other_text, "--run", other_run, "--steps", 1, "--set", "model.hidden=8")
+    code, _, err = gen("train", other_text, "--run", other_run, "--steps", 1, *TINY, *SHALLOW)
     assert code == 0, err
     for source, options in (("aébca\n", ["--records", "lines"]), ("aébca", [])):
         models = ["score", tiny_run, "-", "--against", other_run, "--unknown", "skip", *options]

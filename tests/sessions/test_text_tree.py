@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import TINY, ExportTiny, run_gen
+from conftest import SHALLOW, TINY, ExportTiny, run_gen
 from helpers import examples
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
@@ -43,7 +43,7 @@ def byte_model(tmp_path_factory: pytest.TempPathFactory) -> TextModel:
     folder = tmp_path_factory.mktemp("bytes")
     (folder / "text.txt").write_text("Grüße, 世界! 🙂\n" * 300, encoding="utf-8")
     options = ("--set", "tokenizer.name=byte", "--steps", 2)
-    code, _, err = run_gen("train", folder / "text.txt", "--run", folder / "run", *TINY, *options)
+    code, _, err = run_gen("train", folder / "text.txt", "--run", folder / "run", *TINY, *SHALLOW, *options)
     assert code == 0, err
     return gentext.load(folder / "run" / "generator.onnx")
 
