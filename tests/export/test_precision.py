@@ -28,7 +28,12 @@ from gentext.settings import Settings
 #: Sizes whose matrix products are large enough for int8.
 SIZES = ("--set", "model.hidden=48", "--set", "model.embedding=16", "--set", "run.threads=1", "--device", "cpu")
 #: What int8 costs, and what is exported then.
-CHOICES = [(0.0019, "int8"), (-0.1, "int8"), (0.0021, "fp32"), (math.nan, "fp32")]
+CHOICES = [
+    pytest.param(-0.1, "int8", marks=pytest.mark.slow),
+    (0.0019, "int8"),
+    pytest.param(0.0021, "fp32", marks=pytest.mark.slow),
+    (math.nan, "fp32"),
+]
 CHOICE = re.compile(r"held out (\d\.\d{4}) \(fp32\), (\d\.\d{4}) \(int8, noisy: few symbols\): int8 exported")
 
 

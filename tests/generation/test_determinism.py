@@ -28,6 +28,13 @@ LENGTH = 500
 SEED = 2**40 + 7
 FILES = ("model.onnx", "generator.onnx")
 PENALISED = ("penalties", "top_k", "top_p", "min_p", "temperature")
+#: Of model.onnx, whose steps take longest, make test has the chain of the run.
+STEPPED_AND_COMPILED = [
+    pytest.param("model.onnx", None, id="model.onnx-default"),
+    pytest.param("model.onnx", PENALISED, id="model.onnx-penalised", marks=pytest.mark.slow),
+    pytest.param("generator.onnx", None, id="generator.onnx-default"),
+    pytest.param("generator.onnx", PENALISED, id="generator.onnx-penalised"),
+]
 VALUES = {
     "penalties": {"repeat_penalty": 1.1, "frequency_penalty": 0.05},
     "top_k": {"top_k": 7},
@@ -78,8 +85,7 @@ def write(
     return [text.text + np.array(text.logprobs, np.float32).tobytes().hex() for text in texts]
 
 
-@pytest.mark.parametrize("names", [None, PENALISED], ids=["default", "penalised"])
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize(("file", "names"), STEPPED_AND_COMPILED)
 def test_text_does_not_depend_on_its_neighbours(run: Path, file: str, names: Sequence[str] | None) -> None:
     sampler = opened(run / file)
     texts = write(sampler, 16, names, "abc. ")
@@ -88,8 +94,7 @@ def test_text_does_not_depend_on_its_neighbours(run: Path, file: str, names: Seq
     assert write(opened(run / file), 1, names, "abc. ") == texts[:1]
 
 
-@pytest.mark.parametrize("names", [None, PENALISED], ids=["default", "penalised"])
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize(("file", "names"), STEPPED_AND_COMPILED)
 def test_text_does_not_depend_on_how_the_prime_is_cut(
     run: Path, tiny_text: Path, monkeypatch: pytest.MonkeyPatch, file: str, names: Sequence[str] | None
 ) -> None:
@@ -103,7 +108,7 @@ def test_text_does_not_depend_on_how_the_prime_is_cut(
     assert texts == texts[:2] * 4
 
 
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("file", [pytest.param("model.onnx", marks=pytest.mark.slow), "generator.onnx"])
 def test_text_does_not_depend_on_the_threads(run: Path, file: str) -> None:
     texts = [
         write(OnnxSampler(OnnxConfig(threads)).open(run / file, "cpu"), 3, PENALISED, "abc. ") for threads in (1, 2, 5)

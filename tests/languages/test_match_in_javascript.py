@@ -77,7 +77,10 @@ def differences(actual: dict[str, Any], expected: dict[str, NDArray[Any]], start
     return ""
 
 
-@pytest.mark.parametrize(("symbols", "boundary"), [(CHARACTERS, None), (PIECES, None), ([*CHARACTERS, b""], 5)])
+@pytest.mark.parametrize(
+    ("symbols", "boundary"),
+    [(CHARACTERS, None), pytest.param(PIECES, None, marks=pytest.mark.slow), ([*CHARACTERS, b""], 5)],
+)
 def test_tables_are_those_of_python(symbols: list[bytes], boundary: int | None) -> None:
     rng = random.Random(len(symbols))
     count = 30 if symbols is PIECES else 150

@@ -183,7 +183,13 @@ def matched_request(model: CompiledModel, chain: Chain, rows: int, length: int, 
 
 
 @pytest.mark.parametrize(
-    "names", [("match",), ("match", "ban", "penalties", "top_k", "min_p", "temperature", "mirostat")]
+    "names",
+    [
+        ("match",),
+        pytest.param(
+            ("match", "ban", "penalties", "top_k", "min_p", "temperature", "mirostat"), marks=pytest.mark.slow
+        ),
+    ],
 )
 def test_compiled_writes_what_numpy_writes(compiled_model: CompiledModel, names: tuple[str, ...]) -> None:
     """In one loop, in shares of the rows, unrolled, and one position after the other."""

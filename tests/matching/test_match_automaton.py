@@ -131,6 +131,7 @@ def test_anchors_at_the_ends_change_nothing():
         assert translate_expression(anchored, Alphabet("ab")) == translate_expression("(a|ab)", Alphabet("ab"))
 
 
+@pytest.mark.slow
 def test_an_expression_that_is_too_large_ends_another_process():
     """The library would abort this one."""
     with pytest.raises(ExpressionError, match="131,073 states"):

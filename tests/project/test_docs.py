@@ -82,8 +82,8 @@ TINY = {
 }
 
 
-#: Pages that export models of their own for half a minute.
-SLOW_PAGES = ("records",)
+#: Pages that train and export models of their own for a quarter of a minute and more. README stays.
+SLOW_PAGES = ("commands", "hooks", "inspect", "records")
 #: Pages whose programs are the cells of one notebook: each sees what those above it have defined.
 NOTEBOOKS = ("library", "plugins")
 

@@ -52,7 +52,7 @@ def open_generators(compiled_model: CompiledModel) -> Opener:
 
 
 @pytest.mark.parametrize("names", [(), ("top_k",), EVERY_LINK[1:], EVERY_LINK])
-@pytest.mark.parametrize("rows", [1, 3, 64])
+@pytest.mark.parametrize("rows", [1, pytest.param(3, marks=pytest.mark.slow), 64])
 def test_unrolled_writes_what_the_loop_writes(
     compiled_model: CompiledModel, open_generators: Opener, names: tuple[str, ...], rows: int
 ) -> None:
@@ -65,7 +65,7 @@ def test_unrolled_writes_what_the_loop_writes(
         assert compiled_rows[:2] == written(generate_stepwise(opened, opened.bundle, sampling), rows)[:2]
 
 
-@pytest.mark.parametrize("rows", [1, 3, 64])
+@pytest.mark.parametrize("rows", [1, pytest.param(3, marks=pytest.mark.slow), 64])
 @pytest.mark.parametrize("sizes", [(1, 7, 64), (33, 1, 8)], ids=str)
 def test_calls_of_any_size_give_the_same_bits(
     compiled_model: CompiledModel, open_generators: Opener, rows: int, sizes: tuple[int, ...]

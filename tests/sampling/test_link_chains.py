@@ -1,8 +1,9 @@
 """Any chain of built-in links with any parameters: no NaN, no empty choice, rows apart, compiled as stepped.
 
-There are 20 random chains; ``python -m pytest tests/sampling/test_link_chains.py -s --chains 2000`` tries more, and
-prints how many draws differ. The compiled chain is a graph of its own, without a network. It is fed with the states of
-the chain in NumPy at every position, so that one draw that differs does not change those after it.
+There are 20 random chains, and 10 in ``make test``; ``python -m pytest tests/sampling/test_link_chains.py -s
+--chains 2000`` tries more, and prints how many draws differ. The compiled chain is a graph of its own, without a
+network. It is fed with the states of the chain in NumPy at every position, so that one draw that differs does not
+change those after it.
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ def select(arrays: LinkArraysDict, rows: Any) -> LinkArraysDict:
 def test_any_chain(pytestconfig: pytest.Config) -> None:
     differences: list[int] = []
 
-    @examples(max_examples=pytestconfig.getoption("--chains"))
+    @examples(pytestconfig.getoption("--chains"))
     @given(st.permutations(BUILTINS), st.integers(1, len(BUILTINS)), st.integers(0, 2**32 - 1))
     def check(names: list[str], size: int, seed: int) -> None:
         names = names[:size]

@@ -263,6 +263,7 @@ def test_unknown_characters_of_two_models(gen: Gen, tiny_run: Path, tiny_records
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals and pipes of POSIX")
+@pytest.mark.slow
 def test_pipes(tiny_records_run: Path, tmp_path: Path) -> None:
     """The reader closes the pipe; Ctrl-C; the disk is full."""
     source = tmp_path / "lines.txt"

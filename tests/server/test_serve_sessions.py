@@ -208,7 +208,7 @@ def test_texts_that_a_drain_cuts_go_on_in_the_next_server(
             assert text + rest == model.write(request["prompt"], length=len(text) + 200, **settings)
 
 
-@pytest.mark.parametrize("prompt", ["", "ba"])
+@pytest.mark.parametrize("prompt", [pytest.param("", marks=pytest.mark.slow), "ba"])
 @pytest.mark.parametrize("is_read", [True, False])
 def test_what_is_held_back_when_a_text_is_cut_comes_first(model: gentext.TextModel, prompt: str, is_read: bool) -> None:
     """Each character may become a stop string, until the next one is written."""

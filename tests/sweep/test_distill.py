@@ -132,6 +132,7 @@ def test_rows_read_the_texts_that_the_teacher_writes(tiny_run: Path) -> None:
     assert np.array_equal(x[:, 0].ravel(), corpus.tokens[:30])
 
 
+@pytest.mark.slow
 def test_records_of_a_teacher(gen: Gen, tiny_records_run: Path, tmp_path: Path) -> None:
     """Each row reads one written record from its beginning to its end; the rows of real ones are the records' own."""
     code, _, err = gen("distill", tiny_records_run, "--run", tmp_path / "run", *STUDENT)
@@ -209,6 +210,7 @@ def test_loss_mixes_probabilities_and_text(tiny_run: Path) -> None:
     assert torch.allclose(student._sum_losses(logits, x, y, fresh), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_without_the_teachers_text(gen: Gen, tmp_path: Path, tiny_run: Path) -> None:
     """Only what the teacher writes is read then, and what its run holds out is held out; a resume needs no text."""
     teacher, run = tmp_path / "teacher", tmp_path / "run"
@@ -228,6 +230,7 @@ def test_without_the_teachers_text(gen: Gen, tmp_path: Path, tiny_run: Path) -> 
     assert (tmp_path / "third" / "held_out.txt").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_text_in_the_teachers_folder_moves_with_it(gen: Gen, tmp_path: Path, tiny_run: Path, tiny_text: Path) -> None:
     """A teacher that has learned from a text in memory keeps it: see `gentext.data.in_memory`."""
     teacher, run = tmp_path / "teacher", tmp_path / "run"

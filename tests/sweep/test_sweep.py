@@ -118,6 +118,7 @@ def test_cut_short_it_ends_the_same(reference: Path, command: list[str], tmp_pat
         assert "going on at step" in (folder / f"logs/trial-{number:03d}.txt").read_text()
 
 
+@pytest.mark.slow
 def test_records(gen: Gen, tiny_options: tuple[str, ...], space: Path, tmp_path: Path) -> None:
     """Trials learn the records that gen train learns, also those that a resumed sweep begins; FILE is held out."""
     names, val, folder = tmp_path / "names.csv", tmp_path / "val.csv", tmp_path / "sweep"

@@ -61,7 +61,9 @@ def test_the_same_text_goes_on_where_it_was(
 
 
 @pytest.mark.parametrize("embedding", [0, 4])
-@pytest.mark.parametrize(("before", "after"), [("same", "other"), ("rare", "other"), ("same", "rare")])
+@pytest.mark.parametrize(
+    ("before", "after"), [pytest.param("same", "other", marks=pytest.mark.slow), ("rare", "other"), ("same", "rare")]
+)
 def test_known_symbols_keep_their_rows(
     before: str, after: str, embedding: int, train: Gen, texts: dict[str, Path], tmp_path: Path
 ) -> None:

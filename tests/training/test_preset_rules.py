@@ -208,7 +208,9 @@ def test_a_model_that_can_hardly_learn_the_text_by_heart_has_no_dropout_and_litt
     assert changes("tiny", 200_000, passes=20).keys() >= {"model.dropout", "trainer.weight_decay"}
 
 
-@pytest.mark.parametrize("budget", [("--epochs", "2"), ("--minutes", "0.01"), ("--steps", "30")])
+@pytest.mark.parametrize(
+    "budget", [pytest.param(("--epochs", "2"), marks=pytest.mark.slow), ("--minutes", "0.01"), ("--steps", "30")]
+)
 def test_rules_are_printed_and_stored(budget: tuple[str, str], gen: Gen, tiny_text: Path, tmp_path: Path) -> None:
     settings = ("--set", "model.embedding=4", "--set", "batcher.length=40", "--set", "run.threads=1", "--no-export")
     code, _, err = gen("train", tiny_text, "--run", tmp_path / "run", *settings, *budget)
