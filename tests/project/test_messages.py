@@ -16,11 +16,12 @@ COMMANDS_ONLY = {
     "engine/records/record_output.py": "files of gen sample -o; the library returns records",
     "engine/scoring/score_tables.py": "tables of gen score; the library returns scores",
     "engine/scoring/score_files.py": "rows of gen score; the library returns scores",
+    "engine/training/declaration.py": "declares the options of gen train",
     "export/web.py": "gen export --web",
     "export/web_runtime.py": "gen export --web",
-    "plugins/distill/command.py": "declares the options of gen distill",
     "plugins/server": "gen serve",
     "plugins/sweep": "gen sweep",
+    "plugins/trainers/commands.py": "gen train",
 }
 FLAG = re.compile(r"--[a-z]")
 #: A whole command, which anybody can run, and a flag whose spelling in Python follows.
