@@ -36,7 +36,6 @@ def points(run: Path) -> dict[str, list[tuple[int, Any]]]:
     return by_name
 
 
-@pytest.mark.slow
 def test_numbers_are_those_of_the_log(
     gen: Callable[..., Any], tiny_text: Path, tiny_options: tuple[str, ...], tmp_path: Path
 ) -> None:

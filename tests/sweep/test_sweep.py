@@ -182,7 +182,6 @@ def test_more_trials_and_the_best_is_ready(reference: Path, gen: Gen, tmp_path: 
     assert json.loads(out)["nats_per_character"] == pytest.approx(rows[0]["val_loss"], abs=0.02)
 
 
-@pytest.mark.slow
 def test_failing_trials(gen: Gen, tiny_text: Path, tiny_options: tuple[str, ...], tmp_path: Path) -> None:
     space = tmp_path / "space.toml"
     space.write_text("[model.hidden]\nchoices = [8, 65536]\n[trainer.rate]\nchoices = [0.004, 1e38]\n")
@@ -240,7 +239,6 @@ def test_trial_is_pruned_or_dies(tiny_text: Path, tmp_path: Path, monkeypatch: p
     assert event["event"] == "failed" and "killed" in event["reason"] and not event["disk"]
 
 
-@pytest.mark.slow
 def test_trial_that_begins_again_keeps_what_is_not_its_own(tiny_text: Path, tmp_path: Path) -> None:
     """A trial was killed before its first checkpoint, and somebody has put files into its folder."""
     folder = tmp_path / "run"
