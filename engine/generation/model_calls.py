@@ -120,11 +120,12 @@ def read_results(results: Mapping[str, Any], positions: int, rows: int, top_coun
     for name, shape in shapes.items():
         if np.shape(results[name]) != shape:
             raise _results_error(f"{name} of shape {np.shape(results[name])}", f"{shape}")
-    codes = np.asarray(results["ended_out"])
-    if codes.min() < 0 or codes.max() >= len(FINISH_BY_CODE):
-        raise _results_error(f"ended_out from {codes.min()} to {codes.max()}", f"0 to {len(FINISH_BY_CODE) - 1}")
+    ended = np.asarray(results["ended_out"])
+    codes = ended.tolist()  # of a few rows a list is read faster than an array
+    if min(codes) < 0 or max(codes) >= len(FINISH_BY_CODE):
+        raise _results_error(f"ended_out from {min(codes)} to {max(codes)}", f"0 to {len(FINISH_BY_CODE) - 1}")
     top_symbols = TopSymbols(*(np.asarray(results[name]) for name in TOP_OUTPUTS)) if top_count else None
-    return DrawnRows(np.asarray(results["tokens"]), np.asarray(results["logprobs"]), codes, top_symbols)
+    return DrawnRows(np.asarray(results["tokens"]), np.asarray(results["logprobs"]), ended, top_symbols)
 
 
 def check_tokens(tokens: NDArray[np.int64], vocab_size: int) -> None:

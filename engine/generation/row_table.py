@@ -79,6 +79,8 @@ class RowTable:
     def add(self, arrays: Mapping[str, Any], keys: NDArray[np.uint64], positions: NDArray[np.int64]) -> None:
         """Add n rows behind the others. All rows have arrays of the same names; without ``fresh`` they go on.
 
+        The arrays belong to the table from now on, whose `put` may change them.
+
         :param keys: seed and stream of each row; uint64 [n, 2].
         :param positions: where each row begins; int64 [n].
         """
@@ -176,11 +178,13 @@ class RowTable:
         parts = [block.arrays for block in blocks]
         if len(self._positions):
             parts.insert(0, self._arrays)
-        self._arrays = {
-            name: np.concatenate([np.asarray(part[name]) for part in parts], axis)
-            for name, axis in self.axis_by_name.items()
-            if name in parts[0]
-        }
+        axes = {name: axis for name, axis in self.axis_by_name.items() if name in parts[0]}
+        if len(parts) == 1:
+            self._arrays = {name: parts[0][name] for name in axes}
+        else:
+            self._arrays = {
+                name: np.concatenate([np.asarray(part[name]) for part in parts], axis) for name, axis in axes.items()
+            }
         self._positions = np.concatenate([self._positions, *(block.positions for block in blocks)])
         self._noise.add(np.concatenate([block.keys for block in blocks]))
 
