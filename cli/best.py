@@ -9,20 +9,25 @@ from typing import Annotated, Any
 
 import typer
 
+from gentext.arguments import in_order, with_flags
 from gentext.cli.links import FlagSpelling
 from gentext.console import progress, say, warn
 from gentext.files.escapes import decode_escapes
-from gentext.library.loading import open_text_model
-from gentext.requests.declaration import DEFAULT_SEARCH_LENGTH, SearchArguments
+from gentext.library.declaration import OpenArguments
+from gentext.library.loading import open_as_asked
+from gentext.requests.declaration import SearchArguments
 from gentext.runs.completion import complete_models
-from gentext.runs.source import FILE_SAMPLER
-from gentext.search.searching import BestTexts, check_search_options, search_options
-from gentext.settings import check_device, check_threads
+from gentext.search.searching import BestTexts, check_search_options
 
-#: Those of the library.
-DEFAULTS = search_options()
+#: The first flags of the help.
+HELP_ORDER = (
+    *("source", "prime", "count", "length", "stop", "match", "json_schema", "match_prime", "temperature", "beam"),
+    *("memory", "unknown"),
+)
 
 
+@in_order(*HELP_ORDER)
+@with_flags
 def best(
     source: Annotated[
         Path | None,
@@ -31,37 +36,9 @@ def best(
         ),
     ] = None,
     prime: Annotated[str, typer.Option(help="Text to go on from.")] = "",
-    count: Annotated[int, typer.Option(help="How many texts.")] = DEFAULTS["count"],
-    length: Annotated[
-        int | None,
-        typer.Option(
-            help=f"New characters of each text, at most. Default: {DEFAULT_SEARCH_LENGTH}; of records, the longest."
-        ),
-    ] = None,
-    stop: Annotated[
-        list[str] | None, typer.Option(help="Texts end before this text, such as '\\n'; may be repeated.")
-    ] = None,
-    match: Annotated[
-        str | None, typer.Option(metavar="REGEX", help="A regular expression that each text matches, whole.")
-    ] = None,
-    json_schema: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A JSON schema by which each text is valid.")
-    ] = None,
-    match_prime: Annotated[
-        bool, typer.Option("--match-prime", help="The prime counts as the beginning of it.")
-    ] = False,
-    temperature: Annotated[float, typer.Option(help="1: the model's own probabilities.")] = DEFAULTS["temperature"],
-    beam: Annotated[
-        int | None, typer.Option(help="Keep so many beginnings of each length: quick, but not exact.")
-    ] = None,
-    memory: Annotated[int, typer.Option(help="Megabytes that the search may use.")] = DEFAULTS["memory"],
-    unknown: Annotated[
-        str, typer.Option(help="Characters of the prime that are unknown: error, skip or unknown.")
-    ] = "error",
-    sampler: Annotated[str, typer.Option(help="onnx or torch, or a plugin's.")] = FILE_SAMPLER,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    threads: Annotated[int, typer.Option(help="Threads. Default: by the size of the file.")] = 0,
-    no_verify: Annotated[bool, typer.Option("--no-verify", help="Open a file that does not fit its check.")] = False,
+    *,
+    options: SearchArguments,
+    opening: OpenArguments,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """List the most probable texts in order, with the natural logarithms of their probabilities.
@@ -69,32 +46,15 @@ def best(
     The list is exact: each text is printed as soon as no other one can be more probable.
     """
     spelling = FlagSpelling()
-    options = search_options(
-        count=count,
-        length=length,
-        stop=[decode_escapes(text) for text in stop or ()],
-        temperature=temperature,
-        unknown=unknown,
-        beam=beam,
-        memory=memory,
-        match=match,
-        json_schema=json_schema,
-        match_prime=match_prime,
-    )
     prime_text = decode_escapes(prime)
     check_search_options(options, spelling)
-    check_device(device)
-    check_threads(threads)
-    sampler_options: dict[str, Any] = {"threads": threads} if threads else {}
-    if no_verify:
-        sampler_options["verify"] = False
-    model = open_text_model(source, device, sampler, sampler_options)
+    model = open_as_asked(source, opening)
     searching = model.prepare_search(prime_text, options, spelling)
     for note in searching.notes:
         warn(note)
     interrupt: KeyboardInterrupt | None = None
     try:
-        with progress("searching", count) as bar:
+        with progress("searching", options["count"]) as bar:
             for text in searching.texts(bar):
                 if not as_json:
                     print(f"{text.logprob:10.4f}  {text.finish:6}  {_format_text(text.text)}", flush=True)

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from gentext.cli.links import split_names
+from gentext.arguments import split_names
 from gentext.config import build_config
 from gentext.console import say, warn
 from gentext.errors import MissingExtra, RunError, UsageError

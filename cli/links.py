@@ -75,11 +75,6 @@ class FlagSpelling:
         )
 
 
-def split_names(text: str | None) -> list[str] | None:
-    """Return the names of an option that has them with commas, or None without the option."""
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
-
-
 def describe_flags(registry: Registry) -> str:
     """Return the part of ``gen sample --help`` that lists the built-in links' options."""
     lines = ["Options of links; the links of a file's chain, plugins' among them, add theirs:"]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
-from gentext.cli.links import FlagSpelling, describe_flags, extract_flags, split_names
+from gentext.arguments import in_order, with_flags
+from gentext.cli.links import FlagSpelling, describe_flags, extract_flags
+from gentext.cli.sample_flags import HELP_ORDER, BeginningFlags, OutputFlags, RecordFlags
 from gentext.cli.sample_texts import (
+    Separation,
     describe_chain,
-    option_name,
     parse_separator,
     print_as_written,
     print_json,
@@ -24,15 +27,15 @@ from gentext.config import merge, parse_setting
 from gentext.console import progress, say, warn
 from gentext.errors import UsageError
 from gentext.files.atomic import check_output
-from gentext.files.escapes import decode_escapes
 from gentext.generation.texts import text_batches
+from gentext.generation.writing import Writing
 from gentext.interrupts import EndedByUser
-from gentext.library.loading import open_text_model
+from gentext.library.declaration import OpenArguments
+from gentext.library.loading import open_as_asked
 from gentext.manager import host
-from gentext.requests.declaration import MAX_TEXTS
-from gentext.requests.options import check_options, writing_options
-from gentext.runs.completion import complete_filters, complete_models
-from gentext.runs.source import FILE_SAMPLER
+from gentext.requests.declaration import MAX_TEXTS, ManyTextsArguments, RecordsOwnArguments
+from gentext.requests.options import DEFAULTS, check_options, writing_options
+from gentext.runs.completion import complete_models
 from gentext.settings import check_device, check_threads
 
 
@@ -59,6 +62,8 @@ class SampleCommand(TyperCommand):
 COMMAND_CLASS = SampleCommand
 
 
+@in_order(*HELP_ORDER)
+@with_flags
 def sample(
     ctx: typer.Context,
     source: Annotated[
@@ -67,89 +72,16 @@ def sample(
             metavar="[RUN | FILE.onnx]", help="Default: the newest exported run.", autocompletion=complete_models
         ),
     ] = None,
-    prime: Annotated[str | None, typer.Option(help="Text to go on from.")] = None,
-    prime_file: Annotated[str | None, typer.Option(help="The same from a file, or from - .")] = None,
-    length: Annotated[
-        int | None,
-        typer.Option(
-            help="New characters; 0: without end. Default: 500; of records at most, twice those of the longest one."
-        ),
-    ] = None,
-    count: Annotated[int, typer.Option(help="How many texts to write, all from one seed; of records, any number.")] = 1,
-    separator: Annotated[
-        str | None,
-        typer.Option(help="What to print between two texts, such as '\\0', and nothing else. Default: a line %%%."),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="The same seed gives the same text. Default: a fresh one.")] = None,
-    stop: Annotated[
-        list[str] | None, typer.Option(help="Stop before this text, such as '\\n\\n'; may be repeated.")
-    ] = None,
-    match: Annotated[
-        str | None, typer.Option(metavar="REGEX", help="A regular expression that each new text matches, whole.")
-    ] = None,
-    json_schema: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A JSON schema by which each new text is valid.")
-    ] = None,
-    match_prime: Annotated[
-        bool, typer.Option("--match-prime", help="The prime counts as the beginning of it.")
-    ] = False,
-    unique: Annotated[bool, typer.Option("--unique", help="Records: each text once.")] = False,
-    novel: Annotated[bool, typer.Option("--novel", help="Records: none that the model has learned from.")] = False,
-    novel_against: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Records: none of another run, or training.hashes.")
-    ] = None,
-    accept: Annotated[
-        str | None, typer.Option(metavar="REGEX", help="Records: throw away those that do not match, whole.")
-    ] = None,
-    filter: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="Records: throw away what a filter refuses; repeatable.",
-            autocompletion=complete_filters,
-        ),
-    ] = None,
-    max_tries: Annotated[
-        int | None, typer.Option(help="Records: how many to draw for each number, at most. Default: 1000.")
-    ] = None,
-    shard: Annotated[
-        str | None, typer.Option(metavar="I/N", help="Records: write the numbers that are I modulo N, from 0.")
-    ] = None,
-    unordered: Annotated[bool, typer.Option("--unordered", help="Records: write each as soon as it ends.")] = False,
-    prefix_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Records: --count of each line, or of each line of a .jsonl.")
-    ] = None,
-    field_values: Annotated[
-        list[str] | None, typer.Option("--given", metavar="COLUMN=TEXT", help="Records: a leading column of CSV rows.")
-    ] = None,
-    format: Annotated[str | None, typer.Option(help="Records: text, jsonl or csv.")] = None,
-    fields: Annotated[
-        str | None, typer.Option(help="Records as JSONL or CSV: also number, logprob, seed, stream, with commas.")
-    ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write into this file.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Records: go on with the file of -o.")] = False,
-    slots: Annotated[int | None, typer.Option(help="Records side by side. Default: as many as are fast.")] = None,
-    style: Annotated[
-        str | None, typer.Option(help="careful, balanced or bold; parameters beside it count. Default: the file's.")
-    ] = None,
-    chain: Annotated[str | None, typer.Option(help="Links in order, with commas. Default: the file's.")] = None,
-    unknown: Annotated[
-        str, typer.Option(help="Characters of the prime that are unknown: error, skip or unknown.")
-    ] = "error",
-    sampler: Annotated[str, typer.Option(help="onnx or torch, or a plugin's.")] = FILE_SAMPLER,
+    *,
+    beginning: BeginningFlags,
+    options: ManyTextsArguments,
+    records: RecordsOwnArguments,
+    record_flags: RecordFlags,
+    output_flags: OutputFlags,
+    opening: OpenArguments,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="sampler.KEY=VALUE", help="One option of the sampler.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    threads: Annotated[int, typer.Option(help="Threads; the text is the same. Default: by the size of the file.")] = 0,
-    no_verify: Annotated[bool, typer.Option("--no-verify", help="Open a file that does not fit its check.")] = False,
-    interactive: Annotated[
-        bool, typer.Option("--interactive", help="Write in turns with the model: type, Tab goes on.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a text.")] = False,
-    no_stream: Annotated[bool, typer.Option("--no-stream", help="Print when all is written.")] = False,
-    raw: Annotated[bool, typer.Option("--raw", help="Send control characters to the terminal as they are.")] = False,
-    show_chain: Annotated[bool, typer.Option("--show-chain", help="Say which links run, with their values.")] = False,
 ) -> None:
     """Write text: the prime, then exactly LENGTH new characters, or at most so many with --match or --json-schema.
 
@@ -159,111 +91,95 @@ def sample(
     """
     # check the arguments before anything is opened
     spelling = ctx.meta["spelling"]
-    _check_length(length, count, output)
-    separation = parse_separator(separator, as_json)
-    options = writing_options(
-        count=count,
-        length=500 if length is None else length or None,
-        seed=seed,
-        stop=[decode_escapes(text) for text in stop or ()],
-        unknown=unknown,
-        chain=split_names(chain),
-        parameters=ctx.meta["flags"],
-        match=match,
-        json_schema=json_schema,
-        match_prime=match_prime,
-        style=style,
-    )
-    record_options: dict[str, Any] = {
-        "unique": unique,
-        "novel": novel,
-        "novel_against": novel_against,
-        "accept": accept,
-        "filter": filter,
-        "max_tries": max_tries,
-        "shard": shard,
-        "unordered": unordered,
-        "prefix_file": prefix_file,
-        "field_values": field_values,
-        "format": format,
-        "fields": fields,
-        "resume": resume,
-        "slots": slots,
+    length, count = options["length"], options["count"]
+    _check_length(length, count, output_flags["output"])
+    separation = parse_separator(output_flags["separator"], output_flags["as_json"])
+    text_options = writing_options(**options) | {
+        "length": DEFAULTS["length"] if length is None else length or None,
+        "parameters": ctx.meta["flags"],
     }
-    record_options = {name: option for name, option in record_options.items() if option not in (None, False)}
-    if interactive:
-        _check_interactive(
-            {"--count": count > 1, "--json": as_json, "--no-stream": no_stream, "--raw": raw}
-            | {"--separator": separator is not None, "--match": match is not None, "--prime-file -": prime_file == "-"}
-            | {"--json-schema": json_schema is not None}
-            | {"--output": output is not None}
-            | {option_name(name): True for name in record_options}
-        )
-    if output is not None:
-        check_output(output)
-    check_options(options | {"count": min(count, MAX_TEXTS)}, spelling)
-    check_device(device)
-    check_threads(threads)
-    prime_text = read_prime(prime, prime_file)
+    used_flags = _used_record_flags(ctx)
+    if output_flags["interactive"]:
+        _check_interactive(options, output_flags, beginning["prime_file"], used_flags)
+    if output_flags["output"] is not None:
+        check_output(output_flags["output"])
+    check_options(text_options | {"count": min(count, MAX_TEXTS)}, spelling)
+    check_device(opening["device"])
+    check_threads(opening["threads"])
+    prime = read_prime(beginning["prime"], beginning["prime_file"])
     # open the model
     sampler_options, filter_options = _component_options(settings or [])
-    if threads:
-        sampler_options["threads"] = threads
-    if no_verify:
-        sampler_options["verify"] = False
-    model = open_text_model(source, device, sampler, sampler_options)
-    if (record_options or filter_options or model.bundle.records is not None) and not interactive:
+    model = open_as_asked(source, opening, sampler_options)
+    show_device = opening["device"] == "auto"
+    if (used_flags or filter_options or model.bundle.records is not None) and not output_flags["interactive"]:
         from gentext.cli.sample_records import RecordCommand  # models of one text do not need it
 
         command = RecordCommand(
             model=model,
-            options=options | {"length": length},
-            prime=prime_text,
-            filter_options=filter_options,
-            separator=separator,
-            as_json=as_json,
+            options=text_options | {"length": length},
+            prime=prime,
+            records=records | {"filter_options": filter_options},
+            flags=record_flags,
+            used_flags=used_flags,
+            output=output_flags,
             words=ctx.meta["words"],
             settings=ctx.meta["settings"],
-            output=output,
-            **record_options,
         )
-        with redirect_output(None, raw):
-            command.run(spelling, show_device=device == "auto", show_chain=show_chain)
+        with redirect_output(None, output_flags["raw"]):
+            command.run(spelling, show_device=show_device)
         return
     # prepare the texts
-    writing = model.prepare_writing([prime_text], options, spelling)
+    writing = model.prepare_writing([prime], text_options, spelling)
     for note in writing.notes:
         warn(note)
-    if device == "auto":
+    if show_device:
         say(f"device: {model.device}")
-    if show_chain:
+    if output_flags["show_chain"]:
         say(f"chain: {describe_chain(writing.chosen_chain)}")
-    if interactive:
+    if output_flags["interactive"]:
         from gentext.cli.interactive import write_interactively  # few calls need it
 
-        write_interactively(model, prime_text, options, writing.seed)
+        write_interactively(model, prime, text_options, writing.seed)
         return
-    if seed is None:
+    if options["seed"] is None:
         say(f"seed: {writing.seed}")
     # write them
     try:
-        with (
-            redirect_output(output, raw),
-            progress("writing", (options["length"] or 0) * count or None, "characters") as bar,
-        ):
-            if as_json:
-                masked_streams = print_json(watch_texts(writing, bar))
-            elif count > 1 or no_stream:
-                masked_streams = print_texts(watch_texts(writing, bar), count, separation)
-            else:
-                [batch] = text_batches(writing)
-                masked_streams = print_as_written(prime_text, batch, separation, bar)
+        masked_streams = _print_writing(writing, prime, separation, output_flags)
     except KeyboardInterrupt:
         if length == 0:
             raise EndedByUser from None
         raise
     for stream in masked_streams:
         warn(f"text {stream} ended early: the chain left no symbol to draw")
+
+
+def _print_writing(writing: Writing, prime: str, separation: Separation, output: OutputFlags) -> list[int]:
+    """Print the texts; return the streams of those that the chain left no symbol for."""
+    count = writing.options["count"]
+    with (
+        redirect_output(output["output"], output["raw"]),
+        progress("writing", (writing.options["length"] or 0) * count or None, "characters") as bar,
+    ):
+        if output["as_json"]:
+            return print_json(watch_texts(writing, bar))
+        if count > 1 or output["no_stream"]:
+            return print_texts(watch_texts(writing, bar), count, separation)
+        [batch] = text_batches(writing)
+        return print_as_written(prime, batch, separation, bar)
+
+
+def _used_record_flags(ctx: typer.Context) -> list[str]:
+    """Return the flags about records that the command line has, in the order of the help."""
+    names = {*RecordsOwnArguments.__annotations__, *RecordFlags.__annotations__}
+    params = [param for param in ctx.command.params if param.name in names]
+    sources = [ctx.get_parameter_source(str(param.name)) for param in params]
+    # Typer has a copy of click of its own, so the class of a source is not imported from click.
+    return [
+        param.opts[0]
+        for param, source in zip(params, sources, strict=True)
+        if source is not None and source.name == "COMMANDLINE"
+    ]
 
 
 def _check_length(length: int | None, count: int, output: Path | None) -> None:
@@ -275,9 +191,22 @@ def _check_length(length: int | None, count: int, output: Path | None) -> None:
         raise UsageError("--length 0 and --output: expected one of them; a file has texts that are complete")
 
 
-def _check_interactive(is_set: dict[str, bool]) -> None:
+def _check_interactive(
+    options: ManyTextsArguments, output: OutputFlags, prime_file: str | None, record_flags: Sequence[str]
+) -> None:
     """Raise UsageError for an option that a text in turns cannot have."""
-    for option in (option for option, is_used in is_set.items() if is_used):
+    is_set = {
+        "--count": options["count"] > 1,
+        "--json": output["as_json"],
+        "--no-stream": output["no_stream"],
+        "--raw": output["raw"],
+        "--separator": output["separator"] is not None,
+        "--match": options["match"] is not None,
+        "--prime-file -": prime_file == "-",
+        "--json-schema": options["json_schema"] is not None,
+        "--output": output["output"] is not None,
+    }
+    for option in [*(option for option, is_used in is_set.items() if is_used), *record_flags]:
         raise UsageError(
             f"--interactive and {option}: expected one of them; a text in turns is a single one of any form"
         )

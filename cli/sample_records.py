@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from gentext.cli.prefixes import read_prefixes
+from gentext.cli.sample_flags import OutputFlags, RecordFlags
 from gentext.cli.sample_resume import CommandWords
-from gentext.cli.sample_texts import describe_chain, option_name
+from gentext.cli.sample_texts import describe_chain
 from gentext.components.filters import create_filters
 from gentext.console import progress, say, warn
 from gentext.errors import RunError, UsageError
@@ -24,7 +25,7 @@ from gentext.records.record_output import RecordFile, RecordFormat, settings_pat
 from gentext.records.record_plan import WrittenRecord
 from gentext.records.record_requests import Prefix, RecordRequest, require_records
 from gentext.records.record_writing import RecordStream, describe_counts
-from gentext.requests.declaration import WritingOptions
+from gentext.requests.declaration import RecordsOwnArguments, WritingOptions
 from gentext.requests.spelling import Spelling
 
 #: Seconds after which what is written is given out.
@@ -33,40 +34,25 @@ FLUSH_SECONDS = 0.2
 
 @dataclasses.dataclass(frozen=True)
 class RecordCommand:
-    """A call of ``gen sample`` that writes records. From ``unique`` on, its fields are the options of records alone."""
+    """A call of ``gen sample`` that writes records."""
 
     model: TextModel
     options: WritingOptions
     """Its ``length`` may be None, which is the default of records."""
     prime: str
-    filter_options: Mapping[str, Any]
-    """Options of filters, by the name of the filter."""
-    separator: str | None
-    as_json: bool
+    records: RecordsOwnArguments
+    flags: RecordFlags
+    used_flags: Sequence[str]
+    """The flags about records that the command line has."""
+    output: OutputFlags
     words: Sequence[str]
     """The words of the command line."""
     settings: Mapping[str, Any] | None
     """The settings of the file to go on with, or None."""
-    output: Path | None
-    """The file to write; None: standard output."""
-    unique: bool = False
-    novel: bool = False
-    novel_against: Path | None = None
-    accept: str | None = None
-    filter: Sequence[str] = ()
-    max_tries: int = RecordRequest.max_tries
-    shard: str | None = None
-    unordered: bool = False
-    prefix_file: Path | None = None
-    field_values: Sequence[str] = ()
-    format: str | None = None
-    fields: str | None = None
-    resume: bool = False
-    slots: int | None = None
 
-    def run(self, spelling: Spelling, *, show_device: bool, show_chain: bool) -> None:
+    def run(self, spelling: Spelling, *, show_device: bool) -> None:
         """Write the records to stdout, or to the file."""
-        require_records(self.model.bundle, self.model.path, next(iter(self._used_options()), "--set filter"))
+        require_records(self.model.bundle, self.model.path, next(iter(self.used_flags), "--set filter"))
         self._check()
         request = self._to_request()
         stream, writing = self.model.prepare_records(request, spelling)
@@ -74,58 +60,64 @@ class RecordCommand:
             warn(note)
         if show_device:
             say(f"device: {self.model.device}")
-        if show_chain:
+        if self.output["show_chain"]:
             say(f"chain: {describe_chain(writing.chosen_chain)}")
         if request.options["seed"] is None:
             say(f"seed: {writing.seed}")
-        fields = [field.strip() for field in (self.fields or "").split(",") if field.strip()]
-        separator = None if self.separator is None else decode_escapes(self.separator)
-        is_alone = stream.total == 1
-        record_format = RecordFormat(self.model.bundle, self.format, fields, separator, is_alone=is_alone)
+        fields = [field.strip() for field in (self.flags["fields"] or "").split(",") if field.strip()]
+        separator, path = self.output["separator"], self.output["output"]
+        record_format = RecordFormat(
+            self.model.bundle,
+            self.flags["format"],
+            fields,
+            None if separator is None else decode_escapes(separator),
+            is_alone=stream.total == 1,
+        )
         beginning, format_record = record_format.beginning, record_format.format
-        if self.as_json:
+        if self.output["as_json"]:
             beginning, format_record = "", _format_json
         output: StandardOutput | RecordFile = StandardOutput(stream)
-        if self.output is not None:
-            output = self._open_file(self.output, stream, record_format)
+        if path is not None:
+            output = self._open_file(path, stream, record_format)
         _write_out(stream, output, beginning, format_record)
-
-    def _used_options(self) -> Iterator[str]:
-        fields = dataclasses.fields(self)
-        first = next(number for number, field in enumerate(fields) if field.name == "unique")
-        return (option_name(field.name) for field in fields[first:] if getattr(self, field.name) != field.default)
 
     def _check(self) -> None:
         """Raise UsageError for options that exclude each other."""
-        beginnings = {"--prime": self.prime, "--prefix-file": self.prefix_file, "--given": self.field_values}
+        flags, output = self.flags, self.output
+        beginnings = {
+            "--prime": self.prime,
+            "--prefix-file": flags["prefix_file"],
+            "--given": flags["field_values"],
+        }
         used = [name for name, setting in beginnings.items() if setting]
         if len(used) > 1:
             raise UsageError(f"{used[0]} and {used[1]}: expected one of them")
         if self.options["stop"]:
             raise UsageError("--stop: records end where the model ends them; expected --match or --accept instead")
-        if self.as_json and (self.format or self.fields or self.output):
+        if output["as_json"] and (flags["format"] or flags["fields"] or output["output"]):
             raise UsageError("--json: expected alone, with all of a record; --format jsonl --fields has what it names")
-        if self.settings is not None and self.unordered:
+        if self.settings is not None and not self.records["ordered"]:
             raise UsageError("--resume: records that were written --unordered have no place to go on from")
 
     def _to_request(self) -> RecordRequest:
+        flags, records = self.flags, self.records
         seed = self.options["seed"] if self.settings is None else self.settings["seed"]
-        prefixes = [Prefix(self.prime)] if self.prefix_file is None else read_prefixes(self.prefix_file)
+        prefix_file = flags["prefix_file"]
         return RecordRequest(
             count=self.options["count"],
-            prefixes=prefixes,
-            fields=dict(map(_parse_field, self.field_values)),
+            prefixes=[Prefix(self.prime)] if prefix_file is None else read_prefixes(prefix_file),
+            fields=dict(map(_parse_field, flags["field_values"])),
             options=self.options | {"seed": seed, "stop": ()},
             length=self.options["length"],
-            shard=_parse_shard(self.shard),
-            ordered=not self.unordered,
-            unique=self.unique,
-            novel=self.novel_against or self.novel,
-            accept=self.accept,
-            filters=create_filters(self.filter, self.filter_options),
-            max_tries=self.max_tries,
-            slots=self.slots,
-            keeps_tokens=self.as_json,
+            shard=_parse_shard(flags["shard"]),
+            ordered=records["ordered"],
+            unique=records["unique"],
+            novel=flags["novel_against"] or bool(records["novel"]),
+            accept=records["accept"],
+            filters=create_filters(flags["filter"], records["filter_options"] or {}),
+            max_tries=records["max_tries"],
+            slots=records["slots"],
+            keeps_tokens=self.output["as_json"],
         )
 
     def _open_file(self, path: Path, stream: RecordStream, record_format: RecordFormat) -> RecordFile:

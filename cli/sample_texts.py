@@ -176,8 +176,3 @@ def describe_chain(chosen_chain: ChosenChain) -> str:
         )
         links.append(f"{link.name}({params})")
     return " -> ".join([*links, "draw"])
-
-
-def option_name(parameter: str) -> str:
-    """Return how the option of a parameter of ``gen sample`` is spelled."""
-    return "--given" if parameter == "field_values" else f"--{parameter.replace('_', '-')}"

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import importlib.resources
 import importlib.util
-import inspect
 import keyword
 import re
 import string
 from collections.abc import Collection, Iterator
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import typer.main
 
 from gentext.errors import UsageError, nearest
 from gentext.files.atomic import write_text
@@ -108,10 +109,12 @@ def _taken_by(registry: Registry, name: str, kind: str, commands: Collection[str
     if name in registry.names(kind):
         return f"{registry.find(kind, name).distribution} registers the {kind} {name!r}"
     if kind == "strategy":  # its parameter has the same name, and becomes an option
-        from gentext.cli.sample import sample
+        from gentext.cli.app import build
 
-        if name in {*inspect.signature(sample).parameters, "help", "json", "set"}:
-            return f"gen sample has an option --{name.replace('_', '-')}"
+        sample: Any = typer.main.get_group(build("sample")).commands["sample"]
+        flag = f"--{name.replace('_', '-')}"
+        if flag in {"--help", *(spelling for param in sample.params for spelling in param.opts)}:
+            return f"gen sample has an option {flag}"
         for component in registry:
             if component.kind == kind and component.distribution.builtin and name in component.load().params:
                 return f"the strategy {component.name!r} has a parameter {name!r}"

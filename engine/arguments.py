@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from types import NoneType
 from typing import Annotated, Any, NamedTuple, TypeVar, cast
 
@@ -22,13 +23,16 @@ class Option(NamedTuple):
     """What the declaration of an argument says besides its name and its type."""
 
     help: str
-    """A sentence without its capital and its full stop; names of code stand in double backticks."""
+    """A sentence without its capital and its full stop.
+
+    Code stands in double backticks; a name of an argument that stands so is shown as each door spells it.
+    """
     default: object = None
     least: int | None = None
     """The least whole number that it may be."""
     most: int | None = None
     none: str = ""
-    """What None stands for."""
+    """What None stands for, where the sentence does not say it."""
 
 
 class Flag(NamedTuple):
@@ -52,6 +56,10 @@ class Flag(NamedTuple):
     """Returns what a shell completes."""
     read: Callable[[Any], Any] | None = None
     """Turns a value that Typer has read, and that is not None, into one of the argument."""
+
+
+#: Stands behind an option that has no flag: a command receives its default.
+NO_FLAG = Flag(["-"])
 
 
 class Declared(NamedTuple):
@@ -114,23 +122,30 @@ def with_flags(command: Callable[..., None]) -> Callable[..., None]:
     """
     own_parameters = inspect.signature(command, eval_str=True).parameters
     groups = {
-        name: declared(parameter.annotation)
+        name: {argument: own for argument, own in declared(parameter.annotation).items() if own.flag is not NO_FLAG}
         for name, parameter in own_parameters.items()
         if typing.is_typeddict(parameter.annotation)
     }
-    flags = {name: _flag_parameter(name, own) for group in groups.values() for name, own in group.items()}
+    flags = {argument: own for group in groups.values() for argument, own in group.items()}
+    names = {*flags, *own_parameters}
     parameters: dict[str, inspect.Parameter] = {}
     for name, parameter in own_parameters.items():
         if name in groups:
-            parameters |= {flag: own_parameters.get(flag, flags[flag]) for flag in groups[name]}
+            for argument, own in groups[name].items():
+                parameters[argument] = own_parameters.get(argument) or _flag_parameter(argument, own, names)
         elif name not in flags:
             parameters[name] = parameter.replace(kind=parameter.KEYWORD_ONLY)
 
     @functools.wraps(command, assigned=("__module__", "__name__", "__doc__"))
     def with_groups(**values: Any) -> None:
-        for group_name, group in groups.items():
-            names = [name for name in group if name not in own_parameters]
-            values[group_name] = {name: _read_flag(group[name], values.pop(name)) for name in names}
+        for name, group in groups.items():
+            arguments = defaults_of(own_parameters[name].annotation)
+            for argument, own in group.items():
+                if argument in own_parameters:
+                    del arguments[argument]
+                else:
+                    arguments[argument] = _read_flag(own, values.pop(argument))
+            values[name] = arguments
         command(**values)
 
     with_groups.__annotations__ = {}  # Typer evaluates them beside the signature
@@ -138,19 +153,30 @@ def with_flags(command: Callable[..., None]) -> Callable[..., None]:
     return with_groups
 
 
-def _flag_parameter(name: str, own: Declared) -> inspect.Parameter:
-    """Return a parameter of a command as Typer reads it."""
+def in_order(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator that puts the flags of a command into this order in its help; others come behind them."""
+
+    def reorder(command: Callable[..., None]) -> Callable[..., None]:
+        parameters = dict(inspect.signature(command).parameters)
+        ordered = {name: parameters[name] for name in names} | parameters
+        command.__signature__ = inspect.Signature([*ordered.values()])  # type: ignore[attr-defined]
+        return command
+
+    return reorder
+
+
+def _flag_parameter(name: str, own: Declared, names: Collection[str]) -> inspect.Parameter:
+    """Return a parameter of a command as Typer reads it; ``names`` are those of all flags of the command."""
     import typer  # a library that only declares arguments does without
 
     option, flag = own.option, own.flag
-    names, default = flag.names, option.default if flag.default is ... else flag.default
+    spellings, default = flag.names, option.default if flag.default is ... else flag.default
     if own.type is bool:
-        names = names or [f"--{'no-' if option.default else ''}{name.replace('_', '-')}"]
+        spellings = spellings or [f"--{'no-' if option.default else ''}{name.replace('_', '-')}"]
         default = False
-    help = flag.help or option.help
     declaration = typer.Option(
-        *names,
-        help=f"{help[:1].upper()}{help[1:]}.".replace("``", ""),
+        *spellings,
+        help=_help_of(own, names),
         metavar=flag.metavar,
         autocompletion=flag.complete,
     )
@@ -162,8 +188,25 @@ def _flag_parameter(name: str, own: Declared) -> inspect.Parameter:
     )
 
 
+def _help_of(own: Declared, names: Collection[str]) -> str:
+    """Return the sentence of a flag."""
+    text = own.flag.help or own.option.help
+    if own.option.none and not own.flag.help:
+        text += f". Default: {own.option.none}"
+
+    def spell(match: re.Match[str]) -> str:
+        return f"--{match[1].replace('_', '-')}" if match[1] in names else match[1]
+
+    return re.sub(r"``(.*?)``", spell, f"{text[:1].upper()}{text[1:]}.")
+
+
 def _read_flag(own: Declared, value: Any) -> Any:
     """Return the argument that stands behind the value of its flag."""
     if own.type is bool and own.option.default:
         return not value
     return value if own.flag.read is None or value is None else own.flag.read(value)
+
+
+def split_names(text: str | None) -> list[str] | None:
+    """Return the names of a flag that has them with commas, or None without the flag."""
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]

@@ -1,7 +1,7 @@
 """What a request may ask for, in the words of the door it came through: options, parameters of the chain, primes.
 
 Others use `declaration.WritingOptions`, `options.writing_options`, `parameters.choose_chain` and `spelling.Spelling`.
-May import: exported, components, sampling.
+May import: files, exported, components, sampling.
 
     declaration  every option, with its type, default, range and help
     keywords  the keyword arguments of methods that write: options, and parameters of the built-in links

@@ -8,9 +8,11 @@ ranges are made from the classes here: see `gentext.arguments`, `gentext.request
 # The annotations are read when a command starts, so they are not turned into texts.
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
-from gentext.arguments import Option
+from gentext.arguments import NO_FLAG, Flag, Option, split_names
+from gentext.files.escapes import decode_escapes
 from gentext.interfaces import Filter
 from gentext.noise import SEED_LIMIT
 from gentext.requests.fields import NO_FIELD, Field
@@ -39,11 +41,13 @@ class MatchArguments(TypedDict, total=False):
     match: Annotated[
         MatchOption,
         Option("a regular expression, as in Python, that each new text matches, whole"),
+        Flag(type=str | None, metavar="REGEX"),
         Field(type=str | None),
     ]
     json_schema: Annotated[
         SchemaOption,
         Option("a JSON schema by which each new text is valid, in place of ``match``"),
+        Flag(type=Path | None, metavar="FILE"),
         Field(type=dict[str, Any] | None),
     ]
     match_prime: Annotated[
@@ -52,8 +56,8 @@ class MatchArguments(TypedDict, total=False):
     unknown: Annotated[
         str,
         Option(
-            "what to do about characters of the ``prime`` that the model does not know: error; skip, which leaves them "
-            "out; or unknown, which reads them as the model's unknown symbol",
+            "what to do about characters of the ``prime`` that the model does not know: error, skip (leave them out) "
+            "or unknown (read them as its unknown symbol)",
             "error",
         ),
     ]
@@ -65,6 +69,10 @@ class WriterArguments(MatchArguments, total=False):
     length: Annotated[
         int | None,
         Option("new characters of each text, at most", 500, 1, none="without end, or the default of records"),
+        Flag(
+            help="new characters; 0: without end. Default: 500; of records at most, twice those of the longest one",
+            default=None,
+        ),
         Field(
             "max_tokens", int, 16, "new characters of each text, at most; 0 with ``echo`` alone", 0, in_session=False
         ),
@@ -75,12 +83,19 @@ class WriterArguments(MatchArguments, total=False):
     style: Annotated[
         str | None,
         Option(
-            "careful, balanced or bold: settings of the links, over which parameters beside it count",
+            "settings of the links: careful, balanced or bold; parameters beside it count",
             none="those of the model",
         ),
     ]
-    chain: Annotated[Sequence[str] | None, Option("the names of links, in order", none="those of the model"), NO_FIELD]
-    params: Annotated[Mapping[str, object] | None, Option("parameters of links, as ``{'LINK.PARAM': ...}``"), NO_FIELD]
+    chain: Annotated[
+        Sequence[str] | None,
+        Option("the names of links, in order", none="those of the model"),
+        Flag(type=str | None, help="links in order, with commas. Default: those of the model", read=split_names),
+        NO_FIELD,
+    ]
+    params: Annotated[
+        Mapping[str, object] | None, Option("parameters of links, as ``{'LINK.PARAM': ...}``"), NO_FLAG, NO_FIELD
+    ]
 
 
 class StopArguments(TypedDict, total=False):
@@ -89,6 +104,11 @@ class StopArguments(TypedDict, total=False):
     stop: Annotated[
         Sequence[str],
         Option("each text ends before the first of these that it would contain", ()),
+        Flag(
+            type=list[str],
+            help="each text ends before this one, such as '\\n\\n'; may be repeated",
+            read=lambda texts: [decode_escapes(text) for text in texts],
+        ),
         Field(type=list[str]),
     ]
 
@@ -104,6 +124,7 @@ class TextArguments(WriterArguments, StopArguments, total=False):
             0,
             SEED_LIMIT - 1,
         ),
+        NO_FLAG,
         NO_FIELD,
     ]
 
@@ -120,11 +141,13 @@ class ScoredTextArguments(TextArguments, total=False):
             0,
             MAX_TOP_LOGPROBS,
         ),
+        NO_FLAG,
         Field("logprobs", int | None, None, most=MAX_TOP_LOGPROBS),
     ]
     echo: Annotated[
         bool,
         Option("whether the texts have the log-probabilities of their primes; ``length`` may then be 0", False),
+        NO_FLAG,
         Field(
             help="whether a choice begins with its prompt; with ``top_logprobs`` its symbols have log-probabilities "
             "too. That of the first symbol is null"
@@ -136,7 +159,10 @@ class ManyTextsArguments(ScoredTextArguments, total=False):
     """What `TextModel.write_many` takes besides parameters of links."""
 
     count: Annotated[
-        int, Option("how many texts to write of each ``prime``, all from one seed", 1), Field("n", least=1)
+        int,
+        Option("how many texts to write of each ``prime``, all from one seed", 1),
+        Flag(help="how many texts to write, all from one seed; of records, any number"),
+        Field("n", least=1),
     ]
 
 
@@ -155,28 +181,47 @@ class WritingOptions(ManyTextsArguments, total=False):
     ]
 
 
-class RecordArguments(WriterArguments, total=False):
-    """What `TextModel.records` takes besides the number of records and parameters of links."""
+class RecordsOwnArguments(TypedDict, total=False):
+    """What only records have. `gentext.cli.sample_flags` has flags where a command line has another type."""
 
-    prefix: Annotated[str, Option("what each record begins with", "")]
-    prefixes: Annotated[Sequence[str] | None, Option("beginnings, with as many records of each, in place of it")]
-    fields: Annotated[Mapping[str, str] | None, Option("leading columns of rows of a table, in place of it")]
-    unique: Annotated[bool, Option("whether of equal records only the first stays", False)]
+    prefix: Annotated[str, Option("what each record begins with", ""), NO_FLAG]
+    prefixes: Annotated[
+        Sequence[str] | None, Option("beginnings, with as many records of each, in place of ``prefix``"), NO_FLAG
+    ]
+    fields: Annotated[
+        Mapping[str, str] | None, Option("leading columns of rows of a table, in place of ``prefix``"), NO_FLAG
+    ]
+    unique: Annotated[bool, Option("records: of equal ones only the first stays", False)]
     novel: Annotated[
         bool | str | os.PathLike[str],
         Option("whether none is among the training records; or the run, or the file of hashes, that none is of", False),
+        Flag(["--novel"], bool, "records: none that the model has learned from"),
     ]
-    accept: Annotated[str | None, Option("a regular expression that all of a record matches")]
+    accept: Annotated[
+        str | None, Option("records: a regular expression that all of each matches"), Flag(metavar="REGEX")
+    ]
     filters: Annotated[
-        Sequence[str | Filter], Option("names of filters, or functions that return which of some texts may stay", ())
+        Sequence[str | Filter],
+        Option("names of filters, or functions that return which of some texts may stay", ()),
+        NO_FLAG,
     ]
     filter_options: Annotated[
-        Mapping[str, Mapping[str, object]] | None, Option("the options of named filters, by their names")
+        Mapping[str, Mapping[str, object]] | None, Option("the options of named filters, by their names"), NO_FLAG
     ]
-    max_tries: Annotated[int, Option("how many records to draw for each number, at most", 1000)]
-    shard: Annotated[tuple[int, int], Option("``(i, n)``: only the numbers that are i modulo n are written", (0, 1))]
-    ordered: Annotated[bool, Option("whether records come in order, else each as soon as it ends", True)]
-    slots: Annotated[int | None, Option("records side by side; None: as many as are fast")]
+    max_tries: Annotated[int, Option("records: how many to draw for each number, at most", 1000)]
+    shard: Annotated[
+        tuple[int, int], Option("``(i, n)``: only the numbers that are i modulo n are written", (0, 1)), NO_FLAG
+    ]
+    ordered: Annotated[
+        bool,
+        Option("whether records come in order, else each as soon as it ends", True),
+        Flag(["--unordered"], help="records: write each as soon as it ends"),
+    ]
+    slots: Annotated[int | None, Option("records side by side", none="as many as are fast")]
+
+
+class RecordArguments(WriterArguments, RecordsOwnArguments, total=False):
+    """What `TextModel.records` takes besides the number of records and parameters of links."""
 
 
 class SearchArguments(MatchArguments, StopArguments, total=False):
