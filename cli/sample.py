@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from gentext.arguments import in_order, with_flags
+from gentext.arguments import NO_FLAG, declared, in_order, with_flags
 from gentext.cli.links import FlagSpelling, describe_flags, extract_flags
 from gentext.cli.sample_flags import HELP_ORDER, BeginningFlags, OutputFlags, RecordFlags
 from gentext.cli.sample_texts import (
@@ -171,7 +171,8 @@ def _print_writing(writing: Writing, prime: str, separation: Separation, output:
 
 def _used_record_flags(ctx: typer.Context) -> list[str]:
     """Return the flags about records that the command line has, in the order of the help."""
-    names = {*RecordsOwnArguments.__annotations__, *RecordFlags.__annotations__}
+    arguments = {**declared(RecordsOwnArguments), **declared(RecordFlags)}
+    names = {name for name, own in arguments.items() if own.flag is not NO_FLAG}
     params = [param for param in ctx.command.params if param.name in names]
     sources = [ctx.get_parameter_source(str(param.name)) for param in params]
     # Typer has a copy of click of its own, so the class of a source is not imported from click.

@@ -17,6 +17,7 @@ from types import NoneType
 from typing import Annotated, Any, NamedTuple, TypeVar, cast
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., object])
 
 
 class Option(NamedTuple):
@@ -56,6 +57,8 @@ class Flag(NamedTuple):
     """Returns what a shell completes."""
     read: Callable[[Any], Any] | None = None
     """Turns a value that Typer has read, and that is not None, into one of the argument."""
+    least: int | None = None
+    """Another least whole number."""
 
 
 #: Stands behind an option that has no flag: a command receives its default.
@@ -99,20 +102,36 @@ def with_defaults(arguments: T, kind: type[T]) -> T:
     return cast(T, defaults_of(kind) | cast(Any, arguments))
 
 
+def show_arguments(function: F) -> F:
+    """Let tools show the arguments of a function by their names, for the name of the class that stands for them."""
+    function.__signature__ = keyword_signature(function)  # type: ignore[attr-defined]
+    return function
+
+
 def keyword_signature(function: Callable[..., object]) -> inspect.Signature:
-    """Return the signature of a function, with the arguments that stand behind ``**arguments: Unpack[TheClass]``."""
-    signature = inspect.signature(function, eval_str=True)
+    """Return the signature of a function, with the arguments that stand behind ``**arguments: Unpack[TheClass]``.
+
+    Where the class has others besides those that are declared, such as parameters of links, these stay behind ``**``.
+    """
+    signature = inspect.signature(function)
     parameters: list[inspect.Parameter] = []
     for parameter in signature.parameters.values():
         if parameter.kind is not parameter.VAR_KEYWORD:
             parameters.append(parameter)
             continue
-        [kind] = typing.get_args(parameter.annotation)
+        [kind] = typing.get_args(_evaluate(parameter.annotation, function))
         for name, (own_type, option, *_) in declared(kind).items():
             parameters.append(
                 inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=own_type)
             )
+        if len(declared(kind)) < len(kind.__annotations__):
+            parameters.append(parameter.replace(annotation=inspect.Parameter.empty))
     return signature.replace(parameters=parameters)
+
+
+def _evaluate(annotation: Any, function: Any) -> Any:
+    """Return an annotation, which may be a text; others of the function may name what only type checkers import."""
+    return eval(annotation, function.__globals__) if isinstance(annotation, str) else annotation
 
 
 def with_flags(command: Callable[..., None]) -> Callable[..., None]:
@@ -165,17 +184,22 @@ def in_order(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]
     return reorder
 
 
+def flag_names(name: str, own: Declared) -> Sequence[str]:
+    """Return the names of the flag of an argument, with their dashes."""
+    negation = "no-" if own.type is bool and own.option.default else ""
+    return own.flag.names or [f"--{negation}{name.replace('_', '-')}"]
+
+
 def _flag_parameter(name: str, own: Declared, names: Collection[str]) -> inspect.Parameter:
     """Return a parameter of a command as Typer reads it; ``names`` are those of all flags of the command."""
     import typer  # a library that only declares arguments does without
 
     option, flag = own.option, own.flag
-    spellings, default = flag.names, option.default if flag.default is ... else flag.default
+    default = option.default if flag.default is ... else flag.default
     if own.type is bool:
-        spellings = spellings or [f"--{'no-' if option.default else ''}{name.replace('_', '-')}"]
         default = False
     declaration = typer.Option(
-        *spellings,
+        *flag_names(name, own),
         help=_help_of(own, names),
         metavar=flag.metavar,
         autocompletion=flag.complete,

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Unpack
 
 from gentext import console
+from gentext.arguments import show_arguments
 from gentext.errors import CorpusError, UsageError
 from gentext.interfaces import OpenSampler
 from gentext.library.open_model import OpenModel
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 class MeasuredModel(OpenModel):
     """An opened model that tells how probable texts are: its own probabilities, without the sampling chain."""
 
+    @show_arguments
     def best(
         self,
         prime: str = "",

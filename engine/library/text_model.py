@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack, cast
 
 from gentext import console
-from gentext.arguments import defaults_of
+from gentext.arguments import defaults_of, show_arguments
 from gentext.errors import UsageError
 from gentext.generation.generate import Piece
 from gentext.generation.texts import TextBatch, all_texts, text_batches
@@ -33,6 +33,7 @@ class TextModel(MeasuredModel):
     Several threads may use one model at a time, which does not change their texts.
     """
 
+    @show_arguments
     def write(
         self,
         prime: str = "",
@@ -63,6 +64,7 @@ class TextModel(MeasuredModel):
         options = options_of_arguments(arguments, TextArguments)
         return self._write_all([prime], options)[0].text
 
+    @show_arguments
     def write_many(
         self,
         primes: Sequence[str] = ("",),
@@ -82,6 +84,7 @@ class TextModel(MeasuredModel):
         options = options_of_arguments(arguments, ManyTextsArguments)
         return self._write_all(list(primes), options) if len(primes) else []
 
+    @show_arguments
     def stream(
         self,
         prime: str = "",
@@ -99,6 +102,7 @@ class TextModel(MeasuredModel):
         self.add_messages([*messages, *writing.notes])
         return TextStream(batch, self._next_piece)
 
+    @show_arguments
     def records(
         self,
         count: int,
@@ -130,7 +134,7 @@ class TextModel(MeasuredModel):
         from gentext.records.record_requests import Prefix, RecordRequest
 
         options = options_of_arguments(arguments, RecordArguments) | {"length": None}
-        given = cast(RecordArguments, defaults_of(RecordArguments) | {"length": None} | arguments)
+        given = cast(RecordArguments, defaults_of(RecordArguments) | arguments)
         texts = [given["prefix"]] if given["prefixes"] is None else list(given["prefixes"])
         novel = given["novel"]
         request = RecordRequest(

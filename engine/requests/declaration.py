@@ -66,17 +66,6 @@ class MatchArguments(TypedDict, total=False):
 class WriterArguments(MatchArguments, total=False):
     """What all writers take, those of records too. A new option of all writers is a line here."""
 
-    length: Annotated[
-        int | None,
-        Option("new characters of each text, at most", 500, 1, none="without end, or the default of records"),
-        Flag(
-            help="new characters; 0: without end. Default: 500; of records at most, twice those of the longest one",
-            default=None,
-        ),
-        Field(
-            "max_tokens", int, 16, "new characters of each text, at most; 0 with ``echo`` alone", 0, in_session=False
-        ),
-    ]
     seed: Annotated[
         int | None, Option("the same seed gives the same texts", None, 0, SEED_LIMIT - 1, none="a new one is drawn")
     ]
@@ -113,7 +102,24 @@ class StopArguments(TypedDict, total=False):
     ]
 
 
-class TextArguments(WriterArguments, StopArguments, total=False):
+class LengthArguments(TypedDict, total=False):
+    """How long texts are. Records have another default."""
+
+    length: Annotated[
+        int | None,
+        Option("new characters of each text, at most", 500, 1, none="without end"),
+        Flag(
+            help="new characters; 0: without end. Default: 500; of records at most, twice those of the longest one",
+            default=None,
+            least=0,
+        ),
+        Field(
+            "max_tokens", int, 16, "new characters of each text, at most; 0 with ``echo`` alone", 0, in_session=False
+        ),
+    ]
+
+
+class TextArguments(LengthArguments, WriterArguments, StopArguments, total=False):
     """What `TextModel.write` takes besides parameters of links."""
 
     stream: Annotated[
@@ -184,6 +190,11 @@ class WritingOptions(ManyTextsArguments, total=False):
 class RecordsOwnArguments(TypedDict, total=False):
     """What only records have. `gentext.cli.sample_flags` has flags where a command line has another type."""
 
+    length: Annotated[
+        int | None,
+        Option("characters behind the ``prefix``, at most", None, 1, none="twice those of the longest training record"),
+        NO_FLAG,
+    ]
     prefix: Annotated[str, Option("what each record begins with", ""), NO_FLAG]
     prefixes: Annotated[
         Sequence[str] | None, Option("beginnings, with as many records of each, in place of ``prefix``"), NO_FLAG

@@ -1,4 +1,4 @@
-"""Tables of options for reference pages, made from their declaration: of the library, and of the server's fields."""
+"""Tables of options for reference pages, made from their declaration: of the library, of commands, of the server."""
 
 from __future__ import annotations
 
@@ -10,13 +10,28 @@ import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from gentext.arguments import declared
+from gentext.arguments import NO_FLAG, declared, flag_names
 from gentext.requests.fields import fields_of
 
-#: Where requests come in.
-Door = Literal["library", "field"]
+#: Where requests come in: as keyword arguments, flags of a command, or fields of a request to the server.
+Door = Literal["library", "flag", "field"]
+#: How each of them names what a text goes on from.
+PRIME_NAMES = {"library": "prime", "flag": "--prime", "field": "prompt"}
+#: How each of them says what holds without a value.
+NONE_WORDS = {"library": "None", "flag": "default", "field": "none"}
 #: How tables name types. A class stands before those that it is derived from.
 TYPE_WORDS = {bool: "true or false", int: "integer", float: "number", str: "text", os.PathLike: "path"}
+
+
+class DoorOption(NamedTuple):
+    """An option as a door has it."""
+
+    name: str
+    type: Any
+    default: Any
+    help: str
+    least: int | None = None
+    most: int | None = None
 
 
 class OptionRow(NamedTuple):
@@ -30,27 +45,43 @@ class OptionRow(NamedTuple):
     help: str
 
 
-def option_rows(kind: Any, door: Door) -> dict[str, OptionRow]:
-    """Return the rows of the options of a class that a door has, by the names of the declaration."""
-    fields = fields_of(kind)
-    spelling = {} if door == "library" else {"prime": "prompt"} | {name: field.name for name, field in fields.items()}
-    rows = {}
+def door_options(kind: Any, door: Door) -> dict[str, DoorOption]:
+    """Return the options of a class that a door has, by the names of the declaration."""
+    if door == "field":
+        return {name: DoorOption(*field[:-1]) for name, field in fields_of(kind).items()}
+    options = {}
     for name, own in declared(kind).items():
+        option, flag = own.option, own.flag
         if door == "library":
-            of_type, default, text, none = own.type, own.option.default, own.option.help, "None"
-            least, most = own.option.least, own.option.most
-        elif name in fields:
-            of_type, default, text, none = fields[name].type, fields[name].default, fields[name].help, "none"
-            least, most = fields[name].least, fields[name].most
-        else:
-            continue
-        if own.option.none and types.NoneType in typing.get_args(of_type):
-            text += f"; {none}: {own.option.none}"
+            options[name] = DoorOption(name, own.type, option.default, option.help, option.least, option.most)
+        elif flag is not NO_FLAG:
+            default = False if own.type is bool else option.default if flag.default is ... else flag.default
+            options[name] = DoorOption(
+                flag_names(name, own)[0],
+                flag.type or own.type,
+                default,
+                flag.help or option.help,
+                option.least if flag.least is None else flag.least,
+                option.most,
+            )
+    return options
+
+
+def option_rows(kind: Any, door: Door) -> dict[str, OptionRow]:
+    """Return the rows of a reference table: the options of a class that a door has, by the names of the declaration."""
+    options = door_options(kind, door)
+    spelling = {"prime": PRIME_NAMES[door]} | {name: option.name for name, option in options.items()}
+    rows = {}
+    for name, option in options.items():
+        _, declared_option, flag, _ = declared(kind)[name]
+        text, allows_none = option.help, types.NoneType in typing.get_args(option.type)
+        if declared_option.none and allows_none and not (door == "flag" and flag.help):
+            text += f"; {NONE_WORDS[door]}: {declared_option.none}"
         rows[name] = OptionRow(
-            spelling.get(name, name),
-            describe_type(of_type),
-            repr(default) if door == "library" else describe_json(default),
-            describe_range(least, most),
+            option.name,
+            describe_type(option.type),
+            repr(option.default) if door == "library" else describe_json(option.default),
+            describe_range(option.least, option.most),
             re.sub(r"``(\w+)``", lambda match: f"``{spelling.get(match[1], match[1])}``", text),
         )
     return rows
@@ -60,8 +91,8 @@ def describe_type(of_type: Any) -> str:
     """Return a type in words."""
     origin, arguments = typing.get_origin(of_type), typing.get_args(of_type)
     if origin in (typing.Union, types.UnionType):
-        words = [describe_type(member) for member in arguments if member is not types.NoneType]
-        return " or ".join(dict.fromkeys(words))
+        members = " or ".join(describe_type(member) for member in arguments if member is not types.NoneType)
+        return " or ".join(dict.fromkeys(members.split(" or ")))
     if origin is tuple:
         return f"{len(arguments)} {describe_type(arguments[0])}s"
     if isinstance(origin, type) and issubclass(origin, Mapping):

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import NamedTuple, Protocol
 
 from gentext.errors import UsageError, nearest
-from gentext.requests.declaration import WriterArguments
+from gentext.requests.declaration import LengthArguments, WriterArguments
 
 #: Link -> parameter -> the number that it is set to.
 ParamValues = dict[str, dict[str, float]]
@@ -55,8 +55,9 @@ class KeywordSpelling:
         return float(setting)
 
     def unknown_parameter(self, parameter: str, parameters: Collection[str]) -> UsageError:
+        names = [*LengthArguments.__annotations__, *WriterArguments.__annotations__, *parameters]
         return UsageError(
-            f"no parameter {parameter}.{nearest(parameter, [*WriterArguments.__annotations__, *parameters])} "
+            f"no parameter {parameter}.{nearest(parameter, names)} "
             f"gen sample --help lists those of links; links of plugins: chain=[...]"
         )
 

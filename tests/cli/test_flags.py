@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypedDict, Unpack
 
 import typer
 
-from gentext.arguments import Flag, Option, keyword_signature, with_defaults, with_flags
+from gentext.arguments import NO_FLAG, Flag, Option, in_order, keyword_signature, with_defaults, with_flags
 
 
 class SizeArguments(TypedDict, total=False):
@@ -95,3 +95,38 @@ def test_flags_are_in_order_with_the_sentences_of_the_declaration() -> None:
         (["--stop"], [], "Where to stop."),
     ]
     assert [option.metavar for option in options if option.metavar] == ["DIR"]
+
+
+class ToneArguments(TypedDict, total=False):
+    hidden: Annotated[int, Option("no flag", 3), NO_FLAG]
+    tone: Annotated[str | None, Option("how ``last`` sounds, ``soft`` or not", none="``soft``")]
+
+
+def test_an_argument_without_a_flag_and_the_order_of_the_help() -> None:
+    received: dict[str, Any] = {}
+
+    @in_order("last", "tone")
+    @with_flags
+    def command(*, first: bool = False, tones: ToneArguments, last: bool = False) -> None:
+        received.update(tones)
+
+    application = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    application.command()(command)
+    application(["--tone", "loud"], standalone_mode=False)
+    assert received == {"hidden": 3, "tone": "loud"}
+    options: Any = typer.main.get_command(application).params
+    assert [option.name for option in options] == ["last", "tone", "first"]
+    assert options[1].help == "How --last sounds, soft or not. Default: soft."
+
+
+class LinkedArguments(ToneArguments, total=False):
+    top_k: int
+
+
+def test_arguments_that_are_not_declared_stay_behind_stars() -> None:
+    def write(text: "NotThere", **arguments: Unpack[LinkedArguments]) -> None: ...  # type: ignore[name-defined]  # noqa: F821
+
+    assert (
+        str(keyword_signature(write))
+        == "(text: 'NotThere', *, hidden: int = 3, tone: str | None = None, **arguments) -> None"
+    )

@@ -27,6 +27,8 @@ from gentext.files import reading
 from gentext.manager import forget_plugins, host
 from gentext.plugins.observers import samples
 from gentext.plugins.sweep.space import Choices, Range, read_space
+from gentext.requests.declaration import ManyTextsArguments, RecordsOwnArguments, SearchArguments
+from gentext.requests.option_tables import option_rows
 from gentext.runs.resolve import TrainOptions, preset_names, resolve_config
 from gentext.sampling import decoder
 from gentext.sampling.configured_chain import ChainConfig, builtin_strategies
@@ -102,6 +104,35 @@ def test_link_options() -> None:
     rows = [row for row in table(section(read("docs/commands.md"), "## gen sample")) if len(row) == 4]
     wanted = {f"--{name.replace('_', '-')}": (f"{spec.initial:g}", spec.help) for name, spec in _link_params().items()}
     assert {row[0]: (row[2], row[3]) for row in rows} == wanted
+
+
+@pytest.mark.parametrize(
+    ("heading", "kinds"),
+    [
+        ("## Write", [ManyTextsArguments]),
+        ("## Records", [RecordsOwnArguments]),
+        ("## The most probable texts", [SearchArguments]),
+    ],
+    ids=["write", "records", "best"],
+)
+def test_arguments_of_the_library(heading: str, kinds: list[Any]) -> None:
+    text = section(read("docs/library.md"), heading)
+    documented = set(re.findall(r"`(\w+)`", text)) | set(re.findall(r"\b(\w+)=", read("docs/library.md")))
+    assert {name for kind in kinds for name in option_rows(kind, "library")} <= documented
+
+
+@pytest.mark.parametrize(
+    ("heading", "kinds"),
+    [("## gen sample", [ManyTextsArguments, RecordsOwnArguments]), ("## gen best", [SearchArguments])],
+    ids=["sample", "best"],
+)
+def test_defaults_of_requests(heading: str, kinds: list[Any]) -> None:
+    text = section(read("docs/commands.md"), heading)
+    cells = dict(re.findall(r"^\| `(--[a-z-]+)(?: [^`]*)?` \|(.*)\|$", text, re.MULTILINE))
+    for row in (row for kind in kinds for row in option_rows(kind, "flag").values()):
+        if row.name in cells and row.default not in ("none", "false", "[]"):
+            assert json.loads(row.default) == 1.0 or row.default.strip('"') in cells[row.name].replace(",", ""), row
+            assert "default" in cells[row.name].lower(), row
 
 
 def test_presets() -> None:
