@@ -13,6 +13,8 @@ ROOT = Path(__file__).parents[2]
 #: What only commands reach, and why it may speak of their flags.
 COMMANDS_ONLY = {
     "engine/library/bench.py": "starts gen sample for gen bench",
+    "engine/requests/declaration.py": "declares the options of gen sample",
+    "engine/requests/option_tables.py": "tables of options, for pages",
     "engine/records/record_output.py": "files of gen sample -o; the library returns records",
     "engine/scoring/score_tables.py": "tables of gen score; the library returns scores",
     "engine/scoring/score_files.py": "rows of gen score; the library returns scores",
