@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+import hypothesis
 import pytest
 from products import Products
 
@@ -78,6 +79,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fuzz-minutes", type=float, default=0, help="fuzz so long, with new examples: see tests/fuzz")
     parser.addoption("--chains", type=int, default=20, help="random chains of links: see test_link_chains.py")
     parser.addoption("--fuzz-seed", type=int, default=0, help="seed of the first examples of --fuzz-minutes")
+
+
+# For tests/mutants.py, which wants to know whether a test fails, not by which smallest example: that may take minutes.
+hypothesis.settings.register_profile("first_failure", phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate])
 
 
 def pytest_configure(config: pytest.Config) -> None:

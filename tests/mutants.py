@@ -144,7 +144,19 @@ def is_seen(copy: Path, fault: Fault, rooms_only: bool) -> bool:
     for part in [*(copy / "engine").iterdir(), *(copy / name for name in ("plugins", "export", "cli", "data"))]:
         (package / part.name).symlink_to(part)
     environment = {**os.environ, "PYTHONPATH": str(package.parent)}
-    options = ["-n", "2", "--dist", "loadfile", "-x", "-q", "-m", "not slow", "-p", "no:cacheprovider"]
+    options = [
+        "-n",
+        "2",
+        "--dist",
+        "loadfile",
+        "-x",
+        "-q",
+        "-m",
+        "not slow",
+        "-p",
+        "no:cacheprovider",
+        "--hypothesis-profile=first_failure",
+    ]
     for places in filter(None, [tests_of(fault.file), None if rooms_only else ["tests"]]):
         command = [sys.executable, "-m", "pytest", *options, *places]
         done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
