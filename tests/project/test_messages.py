@@ -16,8 +16,6 @@ COMMANDS_ONLY = {
     "engine/requests/declaration.py": "declares the options of gen sample",
     "engine/requests/option_tables.py": "tables of options, for pages",
     "engine/records/record_output.py": "files of gen sample -o; the library returns records",
-    "engine/requests/declaration.py": "declares the options of gen sample and gen best",
-    "engine/requests/option_tables.py": "tables of flags for reference pages",
     "engine/scoring/score_tables.py": "tables of gen score; the library returns scores",
     "engine/scoring/score_files.py": "rows of gen score; the library returns scores",
     "engine/training/declaration.py": "declares the options of gen train",
