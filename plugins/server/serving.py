@@ -16,8 +16,8 @@ from gentext.console import say
 from gentext.errors import UsageError
 from gentext.exported.metadata import Bundle
 from gentext.exported.onnx_file import read_checked_metadata
+from gentext.plugins.server.http.api_keys import ApiKeys
 from gentext.plugins.server.http.app import Server
-from gentext.plugins.server.http.keys import ApiKeys
 from gentext.plugins.server.http.protocol import make_config
 from gentext.plugins.server.http.sockets import BACKLOG, allow_connections
 from gentext.plugins.server.logs import LogWriter, configure_logging

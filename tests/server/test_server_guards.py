@@ -24,8 +24,8 @@ from starlette.types import Receive, Scope, Send
 
 from gentext.errors import UsageError
 from gentext.plugins.server.http.answering import Answering, send_json
+from gentext.plugins.server.http.api_keys import ApiKeys
 from gentext.plugins.server.http.guards import BodyMemory, Guards, find_route, parse_object, read_json, wait_for_end
-from gentext.plugins.server.http.keys import ApiKeys
 from gentext.plugins.server.http.protocol import make_config
 from gentext.plugins.server.http.sockets import allow_connections, limit_socket
 from gentext.plugins.server.logs import LogWriter, configure_logging, record_of

@@ -1,6 +1,6 @@
 """From a request to its answer.
 
-Others use `app.Server`, `keys.ApiKeys`, `protocol.make_config` and `sockets.allow_connections`.
+Others use `app.Server`, `api_keys.ApiKeys`, `protocol.make_config` and `sockets.allow_connections`.
 May import: tasks.
 
     app  the routes
@@ -9,7 +9,7 @@ May import: tasks.
     completions  the answers of ``/v1/completions``, whole and as events
     answering  what every answer has: a request id, an error object, a line in the log
     guards  limits that hold for every request: host, key, size, time
-    keys  the keys that clients send
+    api_keys  the keys that clients send
     pages  the page at ``/``
     docs  the page of the API at ``/docs``
     protocol  uvicorn's protocol with deadlines, and the number of connections

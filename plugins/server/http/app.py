@@ -15,9 +15,9 @@ from starlette.types import ASGIApp
 from gentext.errors import SessionError
 from gentext.plugins.server.http import docs
 from gentext.plugins.server.http.answering import Answering, EventStream, while_connected
+from gentext.plugins.server.http.api_keys import ApiKeys
 from gentext.plugins.server.http.completions import CompletionAnswer
 from gentext.plugins.server.http.guards import Guards, read_json
-from gentext.plugins.server.http.keys import ApiKeys
 from gentext.plugins.server.http.pages import page_routes
 from gentext.plugins.server.http.requests import read_best, read_completion, read_score
 from gentext.plugins.server.logs import LogWriter, record_of

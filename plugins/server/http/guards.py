@@ -12,7 +12,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gentext.files.reading import check_data
-from gentext.plugins.server.http.keys import ApiKeys
+from gentext.plugins.server.http.api_keys import ApiKeys
 from gentext.plugins.server.problems import Problem
 from gentext.plugins.server.settings import Limits
 
