@@ -214,7 +214,7 @@ def _flag_parameter(name: str, own: Declared, names: Collection[str]) -> inspect
 
 def _help_of(own: Declared, names: Collection[str]) -> str:
     """Return the sentence of a flag."""
-    text = own.flag.help or own.option.help
+    text = own.flag.help or own.option.help.removeprefix("whether ")  # with a switch it is so
     if own.option.none and not own.flag.help:
         text += f". Default: {own.option.none}"
 
