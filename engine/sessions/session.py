@@ -188,4 +188,6 @@ def unpack_state(row: StoredRow, bundle: Bundle) -> RowState:
 
 def state_error(problem: str) -> SessionError:
     """Return the error for a state that has this, which no state of the file has."""
-    return SessionError(f"session: it has {problem}; begin the text again", "session_invalid")
+    # Names in a session may be of any characters, and an error is one line.
+    line = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in problem)
+    return SessionError(f"session: it has {line}; begin the text again", "session_invalid")

@@ -248,6 +248,7 @@ def with_array(session: Session, name: str, **changes: Any) -> Session:
         ("h", {"dtype": "object"}, "h as object"),
         ("h", {"shape": [2**40, 2**40]}, r"h as float32 \[1099511627776"),
         ("h", {"content": b""}, r"in 0 bytes; expected float32"),
+        ("h", {"dtype": "a\nb"}, r"h as a\\nb "),
         ("match.ended", {"content": b"\2"}, "match.ended with bytes that are neither 0 nor 1"),
     ],
 )
