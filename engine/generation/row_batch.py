@@ -60,9 +60,8 @@ class RowBatch:
         """Add a row behind the others; it takes part from the next call on."""
         self.active_links |= slot.request.active_links
         self.slots.append(slot)
-        key = np.array([(slot.request.seed, slot.request.stream)], np.uint64)
-        position = np.array([state.drawn - len(slot.unread)], np.int64)
-        self.table.add({**state.arrays, **slot.request.params}, key, position)
+        key = (slot.request.seed, slot.request.stream)
+        self.table.add({**state.arrays, **slot.request.params}, [key], [state.drawn - len(slot.unread)])
         self._is_prepared = False
         for stack in self._stacks:
             if automaton := slot.request.automata.get(stack.kind.state):

@@ -35,12 +35,16 @@ NO_NOISE = -(2**62)
 Rows = Sequence[int] | NDArray[np.int64]
 
 
+#: Seed and stream of each row [n, 2]; those of a row by itself are numbers, of which arrays are made together.
+Keys = Sequence[tuple[int, int]] | NDArray[np.uint64]
+
+
 class _Block(NamedTuple):
     """Rows that were added together."""
 
     arrays: Mapping[str, Any]
-    keys: NDArray[np.uint64]
-    positions: NDArray[np.int64]
+    keys: Keys
+    positions: Sequence[int] | NDArray[np.int64]
 
 
 class RowTable:
@@ -76,13 +80,13 @@ class RowTable:
         self._place_added()
         return self._positions
 
-    def add(self, arrays: Mapping[str, Any], keys: NDArray[np.uint64], positions: NDArray[np.int64]) -> None:
+    def add(self, arrays: Mapping[str, Any], keys: Keys, positions: Sequence[int] | NDArray[np.int64]) -> None:
         """Add n rows behind the others. All rows have arrays of the same names; without ``fresh`` they go on.
 
         The arrays belong to the table from now on, whose `put` may change them.
 
-        :param keys: seed and stream of each row; uint64 [n, 2].
-        :param positions: where each row begins; int64 [n].
+        :param keys: seed and stream of each row [n, 2].
+        :param positions: where each row begins [n].
         """
         self._added.append(_Block({"fresh": np.zeros(len(keys), np.bool_), **arrays}, keys, positions))
 
@@ -185,8 +189,9 @@ class RowTable:
             self._arrays = {
                 name: np.concatenate([np.asarray(part[name]) for part in parts], axis) for name, axis in axes.items()
             }
-        self._positions = np.concatenate([self._positions, *(block.positions for block in blocks)])
-        self._noise.add(np.concatenate([block.keys for block in blocks]))
+        positions = [position for block in blocks for position in block.positions]
+        self._positions = np.concatenate([self._positions, np.array(positions, np.int64)])
+        self._noise.add(np.array([key for block in blocks for key in block.keys], np.uint64))
 
 
 class RowNoise:
