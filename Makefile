@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 LOWEST := .venv-lowest
 DEMO := runs/demo
 
-.PHONY: demo test quick slow check branches lowest lint types format models clean
+.PHONY: demo test quick slow check branches mutants lowest lint types format models clean
 
 demo: $(VENV)/.train
 	rm -rf $(DEMO)
@@ -36,6 +36,10 @@ branches: $(VENV)/.dev
 	COVERAGE_FILE=build/slow.coverage GENTEXT_TEST_EXAMPLES=all $(BIN)/python -m pytest -n 2 --dist loadfile -q \
 		-m "slow or hypothesis" --cov --cov-report=
 	$(BIN)/python tests/branches.py build/quick.coverage build/slow.coverage
+
+# Plants 23 faults, one at a time, and says which the tests of make test see: hours.
+mutants: $(VENV)/.dev
+	$(BIN)/python tests/mutants.py build/mutants
 
 # The tests with the lowest versions that pyproject.toml allows, in an environment of their own, from wheels alone.
 lowest: $(LOWEST)/.dev
