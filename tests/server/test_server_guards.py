@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import queue
+import re
 import socket
 import struct
 import threading
@@ -28,7 +29,7 @@ from gentext.plugins.server.http.api_keys import ApiKeys
 from gentext.plugins.server.http.guards import BodyMemory, Guards, find_route, parse_object, read_json, wait_for_end
 from gentext.plugins.server.http.protocol import make_config
 from gentext.plugins.server.http.sockets import allow_connections, limit_socket
-from gentext.plugins.server.logs import LogWriter, configure_logging, record_of
+from gentext.plugins.server.logs import LogWriter, configure_logging, locate, record_of
 from gentext.plugins.server.metrics import Metrics
 from gentext.plugins.server.problems import Problem
 from gentext.plugins.server.settings import Limits
@@ -489,3 +490,12 @@ def test_an_answer_in_two_parts_does_not_wait_for_the_client() -> None:
         with accepted:
             limit_socket(Mock(get_extra_info=lambda name: accepted), Limits())
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_an_exception_is_located_where_it_was_raised() -> None:
+    def fail() -> None:
+        raise RuntimeError(CANARY)
+
+    with pytest.raises(RuntimeError) as raised:
+        fail()
+    assert re.fullmatch(r"RuntimeError at test_server_guards\.py:\d+ in fail", locate(raised.value))
