@@ -132,7 +132,6 @@ def test_rows_read_the_texts_that_the_teacher_writes(tiny_run: Path) -> None:
     assert np.array_equal(x[:, 0].ravel(), corpus.tokens[:30])
 
 
-@pytest.mark.slow
 def test_records_of_a_teacher(gen: Gen, tiny_records_run: Path, tmp_path: Path) -> None:
     """Each row reads one written record from its beginning to its end; the rows of real ones are the records' own."""
     code, _, err = gen("distill", tiny_records_run, "--run", tmp_path / "run", *STUDENT)
