@@ -14,7 +14,7 @@ from gentext.cli.links import FlagSpelling
 from gentext.console import progress, say, warn
 from gentext.files.escapes import decode_escapes
 from gentext.library.declaration import OpenArguments
-from gentext.library.loading import open_as_asked
+from gentext.library.loading import open_from_arguments
 from gentext.requests.declaration import SearchArguments
 from gentext.runs.completion import complete_models
 from gentext.search.searching import BestTexts, check_search_options
@@ -48,7 +48,7 @@ def best(
     spelling = FlagSpelling()
     prime_text = decode_escapes(prime)
     check_search_options(options, spelling)
-    model = open_as_asked(source, opening)
+    model = open_from_arguments(source, opening)
     searching = model.prepare_search(prime_text, options, spelling)
     for note in searching.notes:
         warn(note)

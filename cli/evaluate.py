@@ -16,7 +16,7 @@ from gentext.console import progress, warn
 from gentext.corpus.held_out import held_out_path, read_held_out_repeats
 from gentext.errors import CorpusError, UsageError
 from gentext.library.declaration import OPEN_DEFAULTS, FileArguments
-from gentext.library.loading import TextModel, open_as_asked
+from gentext.library.loading import TextModel, open_from_arguments
 from gentext.run import HELD_OUT_FILE
 from gentext.runs.completion import complete_models
 from gentext.runs.record_options import RecordOptions
@@ -54,7 +54,7 @@ def evaluate(
     from gentext.data.corpus import corpus_name, iter_text, read_corpus
     from gentext.data.stream import PIECE_SIZE, cut_pieces
 
-    model = open_as_asked(source, {**OPEN_DEFAULTS, **opening})
+    model = open_from_arguments(source, {**OPEN_DEFAULTS, **opening})
     characters = UnknownCharacters([model.bundle], unknown, FlagSpelling())
     if model.bundle.records is not None:
         if notebook:

@@ -16,7 +16,7 @@ from gentext.describe import tokenizer_of
 from gentext.errors import CorpusError, MissingExtra, UsageError, nearest
 from gentext.files.atomic import check_output
 from gentext.library.declaration import OpenArguments
-from gentext.library.loading import TextModel, open_as_asked
+from gentext.library.loading import TextModel, open_from_arguments
 from gentext.runs.completion import complete_models
 from gentext.scoring.inspection import inspect_tokens, most_symbols, unit_names
 from gentext.scoring.unknown_characters import UnknownCharacters
@@ -57,7 +57,7 @@ def inspect(
     _check_options(file, text, output, png, length, top)
     if png is not None and importlib.util.find_spec("matplotlib") is None:
         raise MissingExtra("--png", "train")
-    model = open_as_asked(source, opening)
+    model = open_from_arguments(source, opening)
     _check_units(unit or [], unit_names(model.bundle))
     length = min(length, most_symbols(model.bundle))
     characters = UnknownCharacters([model.bundle], unknown, FlagSpelling())

@@ -31,7 +31,7 @@ from gentext.generation.texts import text_batches
 from gentext.generation.writing import Writing
 from gentext.interrupts import EndedByUser
 from gentext.library.declaration import OpenArguments
-from gentext.library.loading import open_as_asked
+from gentext.library.loading import open_from_arguments
 from gentext.manager import host
 from gentext.requests.declaration import MAX_TEXTS, ManyTextsArguments, RecordsOwnArguments
 from gentext.requests.options import DEFAULTS, check_options, writing_options
@@ -109,7 +109,7 @@ def sample(
     prime = read_prime(beginning["prime"], beginning["prime_file"])
     # open the model
     sampler_options, filter_options = _component_options(settings or [])
-    model = open_as_asked(source, opening, sampler_options)
+    model = open_from_arguments(source, opening, sampler_options)
     show_device = opening["device"] == "auto"
     if (used_flags or filter_options or model.bundle.records is not None) and not output_flags["interactive"]:
         from gentext.cli.sample_records import RecordCommand  # models of one text do not need it

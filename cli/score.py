@@ -10,7 +10,7 @@ import typer
 from gentext.arguments import with_flags
 from gentext.cli.links import FlagSpelling
 from gentext.library.declaration import OPEN_DEFAULTS, ThreadedFileArguments
-from gentext.library.loading import open_as_asked
+from gentext.library.loading import open_from_arguments
 from gentext.runs.completion import complete_models
 from gentext.settings import check_threads
 
@@ -45,7 +45,7 @@ def score(
     check_output(output, table_format)
     check_threads(threads)
     paths = [source] if against is None else [source, against]
-    models = [open_as_asked(path, {**OPEN_DEFAULTS, **opening}) for path in paths]
+    models = [open_from_arguments(path, {**OPEN_DEFAULTS, **opening}) for path in paths]
     options = ScoreOptions(records, symbols, not no_text, skip_bad, unknown)
     scoring = Scoring([model.whole_sequence_sampler() for model in models], options, FlagSpelling(), threads)
     with open_output(output) as file:

@@ -130,7 +130,10 @@ def keyword_signature(function: Callable[..., object]) -> inspect.Signature:
 
 
 def _evaluate(annotation: Any, function: Any) -> Any:
-    """Return an annotation, which may be a text; others of the function may name what only type checkers import."""
+    """Return an annotation of gentext's own code, which may be a text.
+
+    `inspect.signature` would evaluate all of the function's, and some name what only type checkers import.
+    """
     return eval(annotation, function.__globals__) if isinstance(annotation, str) else annotation
 
 

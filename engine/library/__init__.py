@@ -1,6 +1,6 @@
 """An opened model in a Python program.
 
-Others use `declaration.OpenArguments`, `loading.open_as_asked` and `loading.TextModel`.
+Others use `declaration.OpenArguments`, `loading.open_from_arguments` and `loading.TextModel`.
 May import: files, exported, components, sampling, requests, generation, search, runs, scoring, records.
 
     declaration  how a model is opened: every option, with its type, default and help

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from gentext import console
-from gentext.arguments import keyword_signature, with_defaults
+from gentext.arguments import show_arguments, with_defaults
 from gentext.components.creation import create_component
 from gentext.components.samplers import check_opened
 from gentext.config import build_config, config_class
@@ -28,6 +28,7 @@ from gentext.settings import check_device, check_threads
 __all__ = ["TextModel", "TextStream", "WrittenText", "load"]
 
 
+@show_arguments
 def load(
     path: str | os.PathLike[str] | None = None,
     *,
@@ -47,16 +48,14 @@ def load(
         raise UsageError(f"path = {path!r}: expected the path of a run or of an .onnx file")
     check_names(arguments, OpenArguments, "load")
     with console.quiet() as messages:
-        model = open_as_asked(None if path is None else Path(path), arguments, options)
+        model = open_from_arguments(None if path is None else Path(path), arguments, options)
     model.add_messages(messages)
     return model
 
 
-# Tools show the arguments by their names.
-load.__signature__ = keyword_signature(load)  # type: ignore[attr-defined]
-
-
-def open_as_asked(path: Path | None, arguments: OpenArguments, options: Mapping[str, Any] | None = None) -> TextModel:
+def open_from_arguments(
+    path: Path | None, arguments: OpenArguments, options: Mapping[str, Any] | None = None
+) -> TextModel:
     """Open a model as `load` does, but print the messages on stderr, as the commands do."""
     chosen = with_defaults(arguments, OpenArguments)
     check_device(chosen["device"])

@@ -30,7 +30,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def _show_arguments(function: Callable[P, R]) -> Callable[P, R]:
+def _check_names_of_arguments(function: Callable[P, R]) -> Callable[P, R]:
     """Return a function whose signature shows all declared arguments.
 
     It raises UsageError for an argument that it does not have, with the nearest name.
@@ -50,7 +50,7 @@ def _show_arguments(function: Callable[P, R]) -> Callable[P, R]:
     return checked
 
 
-@_show_arguments
+@_check_names_of_arguments
 def train(
     corpus: PathLike | Iterable[str] | None = None,
     *,
@@ -78,7 +78,7 @@ def train(
     return _train_and_open(options, "train", progress)
 
 
-@_show_arguments
+@_check_names_of_arguments
 def distill(
     teacher: PathLike | None = None, *, progress: bool = False, **arguments: Unpack[DistillArguments]
 ) -> TextModel:
