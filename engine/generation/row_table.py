@@ -27,8 +27,10 @@ from gentext.generation.model_calls import (
 )
 from gentext.noise import row_uniforms
 
-#: Positions whose noise is drawn at once, at least: small arrays cost as much as larger ones.
+#: Positions whose noise a shorter call draws at once: small arrays cost as much as larger ones.
 NOISE_AHEAD = 32
+#: Positions whose noise is kept of each row: what a call has left, and what is drawn ahead.
+RING_SIZE = 2 * NOISE_AHEAD
 #: The end of the noise of a row that has none: below all positions, which are negative in primes.
 NO_NOISE = -(2**62)
 
@@ -205,15 +207,15 @@ class RowNoise:
         """[N, 2] seed and stream of each row."""
         self._ends = np.zeros(0, np.int64)
         """[N] the position of each row behind the last one whose noise was drawn."""
-        self._ring = np.zeros((0, 0, signature.columns), np.float32)
-        """[C, N, columns]: the noise of position p is at p modulo C."""
+        self._ring = np.zeros((RING_SIZE, 0, signature.columns), np.float32)
+        """[C, N, columns], C = `RING_SIZE`: the noise of position p is at p modulo C."""
 
     def add(self, keys: NDArray[np.uint64]) -> None:
         """Add rows behind the others, with the seed and the stream of each [n, 2]."""
-        capacity, _, columns = self._ring.shape
         self._keys = np.concatenate([self._keys, keys])
         self._ends = np.concatenate([self._ends, np.full(len(keys), NO_NOISE)])
-        self._ring = np.concatenate([self._ring, np.zeros((capacity, len(keys), columns), np.float32)], axis=1)
+        added = np.zeros((RING_SIZE, len(keys), self._signature.columns), np.float32)
+        self._ring = np.concatenate([self._ring, added], axis=1)
 
     def keep(self, rows: NDArray[np.int64]) -> None:
         """Remove all rows but those with these numbers."""
@@ -236,27 +238,21 @@ class RowNoise:
 
         :param positions: the next position of each row, whether it is in this call or not; int64 [N].
         """
-        ahead = max(size, NOISE_AHEAD)
-        self._reserve(2 * ahead)
         chosen = np.arange(len(positions)) if rows is None else rows
+        if size >= NOISE_AHEAD:
+            return draw_noise(self._signature, self._keys[chosen], positions[chosen], size, self._unused)
         if (self._ends[chosen] < positions[chosen] + size).any():
-            self._draw(np.flatnonzero(self._ends < positions + size), positions, ahead)
-        places = (positions[chosen] + np.arange(size)[:, None]) % len(self._ring)
+            self._draw_ahead(np.flatnonzero(self._ends < positions + size), positions)
+        places = (positions[chosen] + np.arange(size)[:, None]) % RING_SIZE
         noise: NDArray[np.float32] = self._ring[places, chosen]
         return noise
 
-    def _reserve(self, capacity: int) -> None:
-        """Have room for the noise of so many positions. That of a smaller ring lies at other places, and is dropped."""
-        if capacity > len(self._ring):
-            self._ring = np.zeros((capacity, *self._ring.shape[1:]), np.float32)
-            self._ends[:] = NO_NOISE
-
-    def _draw(self, rows: NDArray[np.int64], positions: NDArray[np.int64], ahead: int) -> None:
-        """Draw the noise of ``ahead`` more positions of these rows."""
+    def _draw_ahead(self, rows: NDArray[np.int64], positions: NDArray[np.int64]) -> None:
+        """Draw the noise of more positions of these rows."""
         begins = np.maximum(self._ends[rows], positions[rows])
-        places = (begins + np.arange(ahead)[:, None]) % len(self._ring)
-        self._ring[places, rows] = draw_noise(self._signature, self._keys[rows], begins, ahead, self._unused)
-        self._ends[rows] = begins + ahead
+        places = (begins + np.arange(NOISE_AHEAD)[:, None]) % RING_SIZE
+        self._ring[places, rows] = draw_noise(self._signature, self._keys[rows], begins, NOISE_AHEAD, self._unused)
+        self._ends[rows] = begins + NOISE_AHEAD
 
 
 def draw_noise(
