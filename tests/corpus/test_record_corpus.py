@@ -102,6 +102,28 @@ def test_a_file_of_its_own_is_held_out(tmp_path: Path) -> None:
     assert decode(read(train, val=str(val), dedup=True), "val").count("xy") == 1
 
 
+def test_records_are_encoded_once_unless_the_code_of_the_tokenizer_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, encoded = tmp_path / "names.txt", []
+    path.write_text("Anna\nBertha\nClara\n")
+    encode = CharTokenizer.encode
+
+    def encode_backwards(tokenizer: CharTokenizer, text: str) -> Any:
+        return encode(tokenizer, text)[::-1]
+
+    def encode_and_note(tokenizer: CharTokenizer, text: str) -> Any:
+        encoded.append(text)
+        return encode(tokenizer, text)
+
+    assert decode(read(path, val_frac=0), "train") == ["Anna", "Bertha", "Clara"]
+    monkeypatch.setattr(CharTokenizer, "encode", encode_and_note)
+    read(path, val_frac=0)
+    assert "Bertha" not in "".join(encoded)
+    monkeypatch.setattr(CharTokenizer, "encode", encode_backwards)
+    assert decode(read(path, val_frac=0), "train") == ["annA", "ahtreB", "aralC"]
+
+
 def test_weights_count_records(tmp_path: Path) -> None:
     table = tmp_path / "t.csv"
     table.write_text("word,count\nab,3\nc,0\nd,1\n")
