@@ -12,11 +12,11 @@ demo: $(VENV)/.train
 	$(BIN)/gen train python-help --run $(DEMO) --preset small --minutes 1
 	$(BIN)/gen sample $(DEMO) --length 600 --seed 1
 
-# What is run between two changes: ten minutes on two cores. The type checker takes one core for a minute of them.
+# What is run between two changes: five minutes on two cores. The type checker takes one core for a minute of them.
 test: lint
 	$(MAKE) --no-print-directory -j 2 types quick
 
-# Everything: twenty minutes.
+# Everything: twelve minutes.
 check:
 	$(MAKE) --no-print-directory test
 	$(MAKE) --no-print-directory slow

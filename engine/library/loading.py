@@ -21,7 +21,7 @@ from gentext.interfaces import Sampler
 from gentext.library.declaration import OpenArguments
 from gentext.library.text_model import TextModel, TextStream
 from gentext.manager import host
-from gentext.requests.writing_arguments import check_names
+from gentext.requests.keywords import check_names
 from gentext.runs.source import FILE_SAMPLER, find_source, openable_sources
 from gentext.settings import check_device, check_threads
 

@@ -11,7 +11,7 @@ from gentext.errors import CorpusError, UsageError
 from gentext.interfaces import OpenSampler
 from gentext.library.open_model import OpenModel
 from gentext.requests.declaration import SearchArguments
-from gentext.requests.writing_arguments import check_names, stop_strings
+from gentext.requests.keywords import check_names, stop_strings
 from gentext.run import MODEL_FILE
 from gentext.settings import check_threads
 

@@ -20,8 +20,13 @@ from gentext.requests.declaration import (
     TextArguments,
     WritingOptions,
 )
-from gentext.requests.keywords import ManyTextsKeywords, RecordKeywords, StreamKeywords, WriteKeywords
-from gentext.requests.writing_arguments import options_of_arguments
+from gentext.requests.keywords import (
+    ManyTextsKeywords,
+    RecordKeywords,
+    StreamKeywords,
+    WriteKeywords,
+    options_of_arguments,
+)
 
 if TYPE_CHECKING:
     from gentext.records.record_writing import RecordStream

@@ -4,12 +4,11 @@ Others use `declaration.WritingOptions`, `options.writing_options`, `parameters.
 May import: files, exported, components, sampling.
 
     declaration  every option, with its type, default, range and help
-    keywords  the keyword arguments of methods that write: options, and parameters of the built-in links
+    keywords  the keyword arguments of methods that write, and the options of a request that they make
     declared_options  the ranges of options, and the checks of them
     fields  how the server's requests have the options
     option_tables  tables of the options for reference pages
     options  complete options of a request for texts, and the checks of them
-    writing_arguments  keyword arguments of calls that write, as such options
     parameters  parameters of the chain's links, set by flags or by keyword arguments
     spelling  how messages name an option: as a flag, a keyword argument or a field
     styles  measured settings of the chain, by the name of a style

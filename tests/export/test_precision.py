@@ -152,6 +152,7 @@ def faulty_int8(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gentext.export.building.to_int8", convert)
 
 
+@pytest.mark.slow
 def test_a_defect_of_a_conversion_is_reported_as_one(
     run: Path, gen: Gen, tmp_path: Path, faulty_int8: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -81,6 +81,7 @@ def test_the_network_passes_the_kit(length: int) -> None:
     check_model(trained, dataclasses.replace(NETWORK, ngram_length=length))
 
 
+@pytest.mark.slow
 def test_an_ensemble_passes_the_kit() -> None:
     check_model(LSTMEnsemble, LSTMEnsembleConfig(**dataclasses.asdict(NETWORK), members=2))
 

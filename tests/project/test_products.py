@@ -67,6 +67,7 @@ def test_a_trace_is_of_models_that_are_alike(monkeypatch: pytest.MonkeyPatch) ->
                 describe_value(same)
 
 
+@pytest.mark.slow
 def test_a_shared_trace_has_the_weights_of_the_model_at_hand(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, tiny_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
