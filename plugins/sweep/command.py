@@ -11,7 +11,7 @@ import typer
 from gentext.arguments import with_flags
 from gentext.console import say
 from gentext.errors import GenError, MissingExtra
-from gentext.plugins.trainers.commands import SettingTexts
+from gentext.plugins.trainers.commands import SettingTexts, command_line
 from gentext.runs.completion import complete_corpora
 from gentext.training.declaration import TRAIN_DEFAULTS, SweepArguments
 from gentext.training.options import train_options
@@ -81,4 +81,4 @@ def _keep_best(sweep: Sweep, rows: list[TrialRow], export: bool) -> None:
     for line in run.read_verdict():
         say(line)
     say(f"the best is trial {best_row.number}; table and picture are in {sweep.folder}")
-    say(f"next: gen {'sample' if export else 'export'} {run.path}")
+    say(f"next: {command_line('sample' if export else 'export', run.path)}")

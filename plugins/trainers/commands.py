@@ -1,8 +1,12 @@
-"""What commands that train share: ``--set``, and the end of `gen train` and `gen distill`."""
+"""What commands that train share: ``--set``, the end of `gen train` and `gen distill`, and the command to try next."""
 
 from __future__ import annotations
 
 import contextlib
+import os
+import shlex
+import shutil
+import sys
 from typing import Annotated
 
 import typer
@@ -30,7 +34,14 @@ def train_and_report(options: TrainOptions) -> None:
     for line in describe_result(run, result):
         say(line)
     next_command = "sample" if run.model.is_file() else "export"
-    say(f"next: gen {next_command} {run.path}")
+    say(f"next: {command_line(next_command, run.path)}")
+
+
+def command_line(*words: object) -> str:
+    """Return a command of ``gen`` as a shell takes it: by the path of ``gen`` where PATH does not lead to it."""
+    script = sys.argv[0]
+    is_hidden = os.path.basename(script) == "gen" and shutil.which("gen") is None
+    return shlex.join([script if is_hidden else "gen", *map(str, words)])
 
 
 def _connect_processes(world: World) -> contextlib.AbstractContextManager[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from helpers import fails
 
 from gentext.cli.app import main
+from gentext.plugins.trainers.commands import command_line
 
 Gen = Callable[..., tuple[int, str, str]]
 
@@ -85,3 +87,16 @@ def test_bench_refuses_at_once(tiny_run: Path, gen: Gen, tmp_path: Path, monkeyp
     monkeypatch.setattr(gentext, "__file__", str(tmp_path / "site-packages" / "gentext" / "__init__.py"))
     fails(2, gen("bench", tiny_run, "--baseline"), "--baseline needs benchmarks/notebook.py", "checkout")
     fails(2, gen("bench", tiny_run, "--picture", tmp_path / "none" / "rates.png"), "--picture", "folder that exists")
+
+
+@pytest.mark.parametrize("is_on_path", [True, False])
+def test_the_command_to_try_next_can_be_typed(
+    is_on_path: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "gen"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o700)
+    monkeypatch.setattr("sys.argv", [str(program), "train"])
+    monkeypatch.setenv("PATH", str(tmp_path if is_on_path else tmp_path / "bin"))
+    expected = ["gen" if is_on_path else str(program), "sample", "my runs/demo"]
+    assert shlex.split(command_line("sample", "my runs/demo")) == expected
