@@ -63,13 +63,14 @@ TEXTS = (
     "held_out.txt",
     "anna",
     "python-docs",
+    "python-help",
     "texts/one.txt",
     "texts/two.txt",
 )
 #: Runs that are exported for real: the model of the first must be exported as a scan, and programs load the second.
-EXPORTED = ("runs/gru", "runs/anna", "runs/names", "runs/molecules", "runs/visits")
-#: What the programs of the pages feed to a model of ``anna``, which must know these characters.
-PRIMES = "All happy families are alike. Happy Anna, Levin.\n" * 20
+EXPORTED = ("runs/gru", "runs/anna", "runs/help", "runs/modules", "runs/names", "runs/molecules", "runs/visits")
+#: What the programs of the pages feed to models of ``anna`` and ``python-help``, which must know these characters.
+PRIMES = "All happy families are alike. Happy Anna, Levin. The function. Return a list of strings.\n" * 20
 #: A sweep that chooses no space of its own tries this one, once.
 SPACE = "rates.toml"
 BUDGETS = ("--epochs", "--steps", "--minutes")
@@ -282,11 +283,20 @@ class Story:
             module["test_keeps_the_rules"]()
 
     def run_build(self, block: Block, words: list[str], shown: str) -> None:
-        """Take no command but those that publish a distribution."""
+        """Take the commands that publish a distribution, and run a program that writes a file."""
+        if words[1] == "-c" and ">" in words:
+            self.run_shell(block, words, shown)
+            return
         assert words in (["python", "-m", "build"], ["twine", "upload", "dist/*"]), f"{block}: {words}"
 
     def run_pip(self, block: Block, words: list[str], shown: str) -> None:
         if words == ["pip", "install", "build", "twine"]:
+            return
+        if words[-1].startswith("./gentext-"):
+            self.monkeypatch.syspath_prepend(str(Path(words[-1]).resolve()))
+            self.install(tomllib.loads(Path(words[-1], "pyproject.toml").read_text(encoding="utf-8")))
+            self.monkeypatch.setenv("GEN_PLUGINS", ",".join(self.plugins))
+            forget_plugins()
             return
         if Path("pyproject.toml").exists() and Path.cwd().name.startswith("gentext-"):  # the plugin of `run_cd`
             project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))
@@ -311,7 +321,7 @@ class Story:
         json.loads(answer.stdout)
 
     def run_shell(self, block: Block, words: list[str], shown: str) -> None:
-        """Run a line that makes a key."""
+        """Run a line that writes a file."""
         [line] = [line for line, _ in commands(block) if shlex.split(line, comments=True) == words]
         subprocess.run(["sh", "-ec", line], check=True)
 
@@ -403,7 +413,7 @@ def test_page(
     for name in TEXTS:
         Path(name).parent.mkdir(exist_ok=True)
         shutil.copy(tiny_text, name)
-    for name in ("anna", "anna.txt"):
+    for name in ("anna", "anna.txt", "python-help"):
         Path(name).write_text(PRIMES + tiny_text.read_text(encoding="utf-8"), encoding="utf-8")
     Path(SPACE).write_text("[trainer.rate]\nlow = 0.001\nhigh = 0.01", encoding="utf-8")
     Path("start.txt").write_text("name", encoding="utf-8")
