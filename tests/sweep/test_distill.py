@@ -70,7 +70,6 @@ def test_student_is_an_ordinary_run(gen: Gen, tiny_run: Path, student: Path, tmp
     assert len(gen("sample", tmp_path / "generator.onnx", "--length", 20, "--seed", 1)[1].removesuffix("\n")) == 20
 
 
-@pytest.mark.slow
 def test_killed_student_ends_bit_for_bit(gen: Gen, tmp_path: Path, tiny_run: Path, student: Path) -> None:
     """It is killed in the middle of a written text, after a checkpoint, and goes on by the ordinary command."""
     run = tmp_path / "killed"
@@ -209,7 +208,6 @@ def test_loss_mixes_probabilities_and_text(tiny_run: Path) -> None:
     assert torch.allclose(student._sum_losses(logits, x, y, fresh), expected, rtol=1e-5)
 
 
-@pytest.mark.slow
 def test_without_the_teachers_text(gen: Gen, tmp_path: Path, tiny_run: Path) -> None:
     """Only what the teacher writes is read then, and what its run holds out is held out; a resume needs no text."""
     teacher, run = tmp_path / "teacher", tmp_path / "run"

@@ -118,7 +118,6 @@ def test_cut_short_it_ends_the_same(reference: Path, command: list[str], tmp_pat
         assert "going on at step" in (folder / f"logs/trial-{number:03d}.txt").read_text()
 
 
-@pytest.mark.slow
 def test_records(gen: Gen, tiny_options: tuple[str, ...], space: Path, tmp_path: Path) -> None:
     """Trials learn the records that gen train learns, also those that a resumed sweep begins; FILE is held out."""
     names, val, folder = tmp_path / "names.csv", tmp_path / "val.csv", tmp_path / "sweep"
@@ -219,7 +218,6 @@ def job(folder: Path, text: Path) -> Job:
     return Job(str(text), str(folder / "run"), "small", str(base), settings, str(folder / "lock"))
 
 
-@pytest.mark.slow
 def test_trial_is_pruned_or_dies(tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", COLD)
     trial = Trial(job(tmp_path, tiny_text), tmp_path / "log")
