@@ -52,7 +52,7 @@ from gentext.strategy import Strategy
 
 pytestmark = pytest.mark.usefixtures("warm_processes")
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 Gen = Callable[..., tuple[int, str, str]]
 TEXTS = (
     "names.txt",
@@ -395,7 +395,14 @@ class Story:
 
 @pytest.mark.parametrize(
     "page",
-    [pytest.param(page, id=page.stem, marks=[pytest.mark.slow] * (page.stem in SLOW_PAGES)) for page in PAGES],
+    [
+        pytest.param(
+            page,
+            id=str(page.relative_to(ROOT).with_suffix("")),
+            marks=[pytest.mark.slow] * (page.stem in SLOW_PAGES),
+        )
+        for page in PAGES
+    ],
 )
 def test_page(
     page: Path,
