@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 LOWEST := .venv-lowest
 DEMO := runs/demo
 
-.PHONY: demo test quick slow check branches mutants lowest lint types format models clean
+.PHONY: demo test quick slow check branches mutants lowest lint types format reference models clean
 
 demo: $(VENV)/.train
 	rm -rf $(DEMO)
@@ -58,6 +58,10 @@ types: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Writes the pages of docs/reference that follow from the code.
+reference: $(VENV)/.dev
+	$(BIN)/python docs/generate.py
 
 # Trains the generators that are part of the package, about six minutes, and puts them into data/models/. RUNS exports
 # runs that are trained already: make models RUNS='--run shakespeare=RUN'

@@ -92,24 +92,31 @@ class Hooks:
         return proposals
 
     def run_started(self, run: Run, settings: Settings, progress: Progress) -> None:
+        """Call this hook of all plugins."""
         self._call_hook("run_started", run=run, settings=settings, progress=progress)
 
     def step_done(self, run: Run, progress: Progress) -> None:
+        """Call this hook of all plugins."""
         self._call_hook("step_done", run=run, progress=progress)
 
     def evaluated(self, run: Run, progress: Progress) -> None:
+        """Call this hook of all plugins."""
         self._call_hook("evaluated", run=run, progress=progress)
 
     def checkpoint_saved(self, run: Run, progress: Progress, path: Path) -> None:
+        """Call this hook of all plugins."""
         self._call_hook("checkpoint_saved", run=run, progress=progress, path=path)
 
     def run_finished(self, run: Run, settings: Settings, result: FitResult) -> None:
+        """Call this hook of all plugins."""
         self._call_hook("run_finished", run=run, settings=settings, result=result)
 
     def export_run(self, run: Run, settings: Settings) -> None:
+        """Call this hook of all plugins."""
         self._call_hook("export_run", run=run, settings=settings)
 
     def run_closed(self, run: Run) -> None:
+        """Call this hook of all plugins."""
         self._call_hook("run_closed", run=run)
 
     def _call_hook(self, hook: str, **arguments: Any) -> None:

@@ -100,6 +100,8 @@ def describe_type(of_type: Any) -> str:
     if isinstance(origin, type) and issubclass(origin, Sequence):
         lists = " or ".join(f"list of {word}s" for word in describe_type(arguments[0]).split(" or "))
         return f"text or {lists}" if "texts" in lists else lists
+    if origin is Iterable:
+        return f"iterable of {describe_type(arguments[0])}s"
     known_type = origin or of_type
     words = [word for each, word in TYPE_WORDS.items() if isinstance(known_type, type) and issubclass(known_type, each)]
     return words[0] if words else "function"
