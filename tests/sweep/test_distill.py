@@ -104,6 +104,13 @@ def test_library_trains_the_students_of_the_command(
     assert not (tmp_path / "other").exists()
 
 
+def test_student_that_is_smaller_is_trained_without_a_warning(tmp_path: Path, tiny_run: Path) -> None:
+    settings = {"model.embedding": 2, "model.ngram_rows": 2, "model.ngram_embedding": 1, "run.threads": 1}
+    settings |= {"batcher.batch": 2, "batcher.length": 8}
+    student = gentext.distill(tiny_run, run=tmp_path / "run", hidden=2, settings=settings, steps=1, export=False)
+    assert student.messages and not any("a larger model" in line for line in student.messages)
+
+
 def test_batches_are_functions_of_teacher_seed_and_step(tiny_run: Path) -> None:
     corpus = taught(tiny_run)
     config = WrittenConfig(batch=6, length=5, windows=3, real=0.34)
