@@ -45,7 +45,7 @@ REFERENCE = Path(__file__).resolve().parent / "reference"
 NOTICE = "<!-- Written by docs/generate.py from the code. Change the code, then run: make reference -->\n\n"
 WIDTH = 120
 
-#: What to read about a command besides its options: titles of pages and their paths below docs/.
+#: What to read about a command besides its options: pages below docs/.
 READ_ON: Mapping[str, Sequence[str]] = {
     "train": (
         "tutorials/first-text.md",
@@ -155,9 +155,8 @@ def page(title: str, text: str) -> str:
 
 
 def title_of(path: str) -> str:
-    """Return the title of a page below docs/."""
-    [title] = re.findall(r"^# (.+)$", (REFERENCE.parent / path).read_text(encoding="utf-8"), re.MULTILINE)[:1]
-    return str(title)
+    """Return the title of a page by its name, so that these pages do not change with the words of others."""
+    return Path(path).stem.replace("-", " ").capitalize()
 
 
 # -- commands ---------------------------------------------------------------------------------
@@ -193,7 +192,7 @@ def _command(name: str, command: Any) -> str:
         text += "\n" + table(["option", "link", "default", "meaning"], _link_options())
     if name == "sweep":
         text += _space()
-    links = [f"- [{title_of(path)}](../../{path})\n" for path in READ_ON[name] if (REFERENCE.parent / path).exists()]
+    links = [f"- [{title_of(path)}](../../{path})\n" for path in READ_ON[name]]
     return text + ("## Read on\n\n" + "".join(links) if links else "")
 
 
