@@ -18,6 +18,14 @@ from gentext.runs.source import find_source
 
 #: Parts of a card that are too long to be shown.
 HIDDEN_FACTS = ("config", "curve")
+#: The facts by what a reader asks, in the order of the output. Those that stand nowhere come at the end.
+GROUPS = {
+    "": ("summary", "run", "file", "exported", "corpus", "records", "val_loss", "train_loss", "verdict"),
+    "training": ("parameters", "steps", "best_step", "edition", "command", "created", "versions"),
+    "files": ("megabytes", "precision", "precision_losses", "generator", "export", "fingerprint", "license"),
+    "text": ("tokenizer", "symbols"),
+    "interface": ("states", "chain"),
+}
 
 
 @with_flags
@@ -37,9 +45,14 @@ def info(
     if as_json:
         print(json.dumps(facts, indent=1, ensure_ascii=False))
         return
-    for heading, fact in facts.items():
-        for line in _format_fact(fact):
-            print(f"{heading + ':':<12} {line}")
+    known = {name for names in GROUPS.values() for name in names}
+    others = tuple(name for name in facts if name not in known)
+    for heading, names in {**GROUPS, "more": others}.items():
+        lines = [(name, line) for name in names if name in facts for line in _format_fact(facts[name])]
+        if lines and heading:
+            print(f"\n{heading}")
+        for name, line in lines:
+            print(f"{name + ':':<12} {line}")
 
 
 def _format_fact(fact: Any) -> list[str]:

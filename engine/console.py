@@ -9,7 +9,9 @@ import contextlib
 import io
 import os
 import re
+import shutil
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Iterator
@@ -32,6 +34,8 @@ UPDATE_SECONDS = 0.1
 
 #: The list that gets the lines instead of stderr, or None. Each thread has its own.
 _collected_lines: ContextVar[list[str] | None] = ContextVar("collected", default=None)
+#: Whether `detail` prints. Each thread has its own.
+_shows_details: ContextVar[bool] = ContextVar("details", default=False)
 
 
 def show_controls(text: str) -> str:
@@ -111,7 +115,36 @@ def say(line: str) -> None:
         return
     with contextlib.suppress(OSError, ValueError):
         # Escaped here too: in a program of the user's own, stderr is not an `EscapingStream`.
-        print(show_controls(line) if sys.stderr.isatty() else line, file=sys.stderr, flush=True)
+        print(_wrap(show_controls(line)) if sys.stderr.isatty() else line, file=sys.stderr, flush=True)
+
+
+def _wrap(line: str) -> str:
+    """Return a line broken between words at the width of the terminal. A command stays whole: users copy it."""
+    width = shutil.get_terminal_size().columns
+    if len(line) <= width or line.startswith("next: "):
+        return line
+    return textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False, replace_whitespace=False)
+
+
+@contextlib.contextmanager
+def details(are_shown: bool) -> Iterator[None]:
+    """Let `detail` print in this thread, or not."""
+    reset_handle = _shows_details.set(are_shown)
+    try:
+        yield
+    finally:
+        _shows_details.reset(reset_handle)
+
+
+def shows_details() -> bool:
+    """Return whether `detail` prints."""
+    return _shows_details.get()
+
+
+def detail(line: str) -> None:
+    """Print one line on stderr where the user asked for more with ``--verbose``."""
+    if shows_details():
+        say(line)
 
 
 def warn(message: str) -> None:

@@ -52,6 +52,8 @@ class TrainOptions:
     val: str | None = None
     """What is held out instead of a part of the corpus: a path, or a name of the catalogue."""
     resume: bool = False
+    verbose: bool = False
+    """Whether the lines of `gentext.console.detail` are printed."""
     initial_weights: InitialWeightsLoader | None = None
     """Source of a new model's weights; None: random weights."""
     teacher: Path | None = None

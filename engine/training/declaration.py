@@ -91,6 +91,9 @@ class EndsArguments(TypedDict, total=False):
         Option("arithmetic of generator.onnx: ``auto`` (int8 unless its loss is too high), ``fp32`` or ``int8``"),
     ]
     tensorboard: Annotated[bool, Option("write event files into RUN/tensorboard", False)]
+    verbose: Annotated[
+        bool, Option("also say why settings were adapted to the text, and what the export has checked", False)
+    ]
 
 
 class StudentArguments(TypedDict, total=False):

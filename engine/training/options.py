@@ -56,6 +56,7 @@ def train_options(
         records=collect_options(layout, dedup=dedup, weight=weight, skip_bad=skip_bad),
         val=_optional_text_path("val", arguments["val"]),
         resume=arguments["resume"],
+        verbose=arguments["verbose"],
         initial_weights=_initial_weights_loader(_optional_path("init_from", arguments["init_from"])),
         teacher=_optional_path("teacher", teacher),
     )

@@ -11,7 +11,7 @@ from gentext import run as runs
 from gentext.capabilities import ReportsPadding, SupportsPrepare
 from gentext.components.tokenizers import read_symbols
 from gentext.config import ConfigTable, build_config, to_table
-from gentext.console import say, warn
+from gentext.console import detail, details, say, shows_details, warn
 from gentext.corpus.arrangement import describe_arrangement
 from gentext.corpus.held_out import write_held_out, write_held_out_records
 from gentext.corpus.novelty import write_hashes
@@ -57,7 +57,7 @@ def run_training(options: TrainOptions) -> tuple[Run, FitResult]:
         raise UsageError("standard input serves one process only: with torchrun, name a file or a folder")
     if options.resume and options.initial_weights:
         raise UsageError("init_from begins a new run, resume goes on with one: give one of them")
-    with RunLock() as lock:
+    with RunLock() as lock, details(options.verbose):
         try:
             run, prepared, corpus, settings = _begin_run(options, lock)
         except KeyboardInterrupt:
@@ -155,9 +155,10 @@ def _begin_run(options: TrainOptions, lock: RunLock) -> tuple[Run, PreparedTrain
     plan = prepared.plan(keep_held_out=training.resumed is not None and not settings.held_out)
     corpus = corpus.cut_held_out(plan.held_out)
     run = training.resumed.run if training.resumed else _create_run(training, prepared, corpus, lock)
-    for note in (weights_note, prepared.adjustment_note):
-        if note:
-            say(note)
+    if weights_note:
+        say(weights_note)
+    if prepared.adjustment_note:
+        detail(prepared.adjustment_note)
     _describe_training(run, prepared, corpus)
     return run, prepared, corpus, settings
 
@@ -256,27 +257,28 @@ def _write_held_out(run: Run, corpus: SplitCorpus) -> None:
 
 
 def _describe_training(run: Run, prepared: PreparedTraining, corpus: SplitCorpus) -> None:
-    """Print device, corpus, model and budget, and warn where these do not suit each other."""
+    """Print the corpus and the model, a line each, and warn where these and the budget do not suit each other."""
     plan = prepared.plan()
     parameters = sum(int(parameter.numel()) for parameter in prepared.model.parameters())
-    say(f"device: {prepared.device_description}")
     kind = "text"
     if corpus.train.is_records:
         kind = f"records: {corpus.train.records:,} to learn from, {corpus.val.records:,} measured that are held out"
     say(
         f"{kind}: {corpus.train.symbols:,} symbols to learn from, {corpus.val.symbols:,} held out, "
-        f"{corpus.tokenizer.vocab_size} different; model: {parameters:,} parameters"
+        f"{corpus.tokenizer.vocab_size} different"
     )
+    adapted = "" if shows_details() else prepared.adjusted_settings
+    say(
+        f"model: {parameters:,} parameters{f' ({adapted})' if adapted else ''}; budget: {plan.steps:,} steps, about "
+        f"{advice.format_duration(plan.seconds)}; device: {prepared.device_description}; run: {run.path}"
+    )
+    detail(f"{len(plan.measured_at)} measurements on the way")
     held_out_count = corpus.table["characters"] - corpus.characters
     if corpus.records is None and held_out_count > corpus.held_out_characters:
-        say(
+        detail(
             f"held out are {held_out_count:,} characters, of which {corpus.held_out_characters:,} are measured; "
             f"a smaller val_frac leaves more to learn from"
         )
-    say(
-        f"budget: {plan.steps:,} steps and {len(plan.measured_at)} measurements, about "
-        f"{advice.format_duration(plan.seconds)}; run: {run.path}"
-    )
     passes = count_symbols(prepared.batcher, plan.steps) / corpus.train.symbols
     # A pass takes its share of measuring, too.
     seconds_of_pass = plan.seconds / passes

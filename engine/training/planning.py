@@ -46,7 +46,9 @@ class PreparedTraining:
     settings: Settings
     """Those of the run; once the budget is planned, with the threads that the trainer has chosen."""
     adjustment_note: str = ""
-    """One line for the user about the settings that plugins have adjusted; empty where there are none."""
+    """One line for the user about the settings that plugins have adjusted, and why; empty where there are none."""
+    adjusted_settings: str = ""
+    """These settings alone, as ``model.hidden=160``, with commas."""
     _plan: TrainingPlan | None = None
 
     def plan(self, keep_held_out: bool = False) -> TrainingPlan:
@@ -90,6 +92,7 @@ def adjust_and_prepare(
     else:
         prepared = _adjust_to_minutes(adjuster, corpus, settings)
     prepared.adjustment_note = adjuster.describe_changes()
+    prepared.adjusted_settings = adjuster.list_changes()
     return prepared
 
 
@@ -215,6 +218,10 @@ class _SettingsAdjuster:
             section, _, key = change.key.partition(".")
             self.config[section][key] = change.value
             self._applied_changes[change.key] = change
+
+    def list_changes(self) -> str:
+        """Return the settings that were changed, as ``key=value``, with commas."""
+        return ", ".join(f"{key}={_format_setting(change.value)}" for key, change in self._applied_changes.items())
 
     def describe_changes(self) -> str:
         """Return one line about the settings that were changed, or an empty text."""

@@ -112,8 +112,8 @@ def _train_and_open(options: TrainOptions, command: str, progress: bool) -> Text
 
 
 def describe_result(run: Run, result: FitResult) -> list[str]:
-    """Return what the user should know about a run that is finished: the verdict, and its speed."""
-    return [*run.read_verdict(), f"{result.symbols_per_second:,.0f} symbols/s; everything is in {run.path}"]
+    """Return what the user should know about a run that is finished: its speed, and last the verdict."""
+    return [f"{result.symbols_per_second:,.0f} symbols/s; everything is in {run.path}", *run.read_verdict()]
 
 
 @contextlib.contextmanager

@@ -14,8 +14,8 @@ from gentext.settings import Settings
 
 #: Characters of a sample.
 SAMPLE_LENGTH = 300
-#: Characters of a sample that are printed.
-PRINTED_LENGTH = 100
+#: Characters of a sample that are printed, at most, and lines.
+PRINTED_LENGTH, PRINTED_LINES = 200, 6
 #: Bytes of samples.txt, at most, of which a resumed run reads all: a hundred thousand samples.
 MAX_SAMPLES_BYTES = 2**25
 HEADER_PATTERN = re.compile(r"^=== step (\d+), held-out loss [\d.]+ ===$", re.MULTILINE)
@@ -41,11 +41,18 @@ def run_started(run: Run, settings: Settings, progress: Progress) -> None:
 def evaluated(run: Run, progress: Progress) -> None:
     if progress.sample is not None:
         text = progress.sample(SAMPLE_LENGTH)
-        # A symbol may be any byte, and a control character could steer the terminal.
-        beginning = " ".join(text.split())[:PRINTED_LENGTH]
-        printable = [character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in beginning]
-        say("    " + "".join(printable))
+        for line in _printed_lines(text):
+            say(f"    {line}")
         append_line(
             run.path / SAMPLES_FILE,
             f"=== step {progress.step}, held-out loss {progress.val_loss:.4f} ===\n{text}\n",
         )
+
+
+def _printed_lines(text: str) -> list[str]:
+    """Return the first lines of a sample. Any byte may be in it, and a control character could steer the terminal."""
+    lines = text[:PRINTED_LENGTH].expandtabs(4).strip("\n").split("\n")[:PRINTED_LINES]
+    return [
+        "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in line)
+        for line in lines
+    ]

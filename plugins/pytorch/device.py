@@ -36,7 +36,7 @@ class Compute:
         """Device and precision, for the user."""
         if self.device.type == "cuda":
             return f"{torch.cuda.get_device_name(self.device)}, {self.precision}"
-        return f"CPU, {self.threads} threads, {self.precision}"
+        return f"CPU, {self.threads} thread{'s' * (self.threads != 1)}, {self.precision}"
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """Return the context in which the forward pass runs."""

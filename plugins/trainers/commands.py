@@ -31,10 +31,10 @@ def train_and_report(options: TrainOptions) -> None:
         run, result = run_training(options)
     if world.rank:  # rank 0 alone writes to the terminal
         return
-    for line in describe_result(run, result):
-        say(line)
     next_command = "sample" if run.model.is_file() else "export"
     say(f"next: {command_line(next_command, run.path)}")
+    for line in describe_result(run, result):
+        say(line)
 
 
 def command_line(*words: object) -> str:

@@ -100,3 +100,29 @@ def test_the_command_to_try_next_can_be_typed(
     monkeypatch.setenv("PATH", str(tmp_path if is_on_path else tmp_path / "bin"))
     expected = ["gen" if is_on_path else str(program), "sample", "my runs/demo"]
     assert shlex.split(command_line("sample", "my runs/demo")) == expected
+
+
+def test_info_begins_with_what_the_model_is(tiny_run: Path, gen: Gen) -> None:
+    code, out, err = gen("info", tiny_run)
+    assert code == 0, err
+    first, *groups = out.split("\n\n")
+    assert [line.split(":")[0] for line in first.splitlines()][:3] == ["run", "file", "corpus"]
+    assert "verdict:" in first and "states:" not in first
+    assert [group.splitlines()[0] for group in groups][:4] == ["training", "files", "text", "interface"]
+
+
+def test_training_says_its_settings_in_two_lines_and_more_when_asked(
+    tiny_text: Path, tiny_options: tuple[str, ...], gen: Gen, tmp_path: Path
+) -> None:
+    lines = []
+    for name, options in (("short", ()), ("long", ("--verbose",))):
+        code, _, err = gen("train", tiny_text, "--run", tmp_path / name, *tiny_options, "--steps", 2, *options)
+        assert code == 0, err
+        lines.append([line for line in err.splitlines() if not line.startswith(("gen: warning: ", "    "))])
+    short, long = lines
+    first_step = next(at for at, line in enumerate(short) if line.startswith("step "))
+    assert [line.split(":")[0] for line in short[:first_step]] == ["text", "model"]
+    verdict = (tmp_path / "short" / "verdict.txt").read_text().splitlines()
+    assert short[-len(verdict) :] == verdict
+    assert sum(line.startswith("exported") for line in short) == 1
+    assert sum(line.startswith("exported") for line in long) == 2 and any("measurements on the way" in x for x in long)

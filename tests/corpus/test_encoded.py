@@ -342,7 +342,7 @@ def test_run_measures_what_it_keeps(place: Path, gen: Gen, tiny_options: tuple[s
     run = place / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(texts, "HELD_OUT_LIMIT", 100)
-        budget = ("--steps", 2, "--val-frac", 0.2, "--no-export")
+        budget = ("--steps", 2, "--val-frac", 0.2, "--no-export", "--verbose")
         code, _, err = gen("train", place / "text.txt", "--run", run, *tiny_options, *budget)
     assert code == 0, err
     assert "held out are 320 characters, of which 100 are measured" in err

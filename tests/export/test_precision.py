@@ -40,7 +40,7 @@ CHOICE = re.compile(r"held out (\d\.\d{4}) \(fp32\), (\d\.\d{4}) \(int8, noisy: 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, tiny_text: Path, gen: Gen) -> Path:
     path = tmp_path_factory.mktemp("runs") / "run"
-    code, _, err = gen("train", tiny_text, "--run", path, *SIZES, "--steps", 30)
+    code, _, err = gen("train", tiny_text, "--run", path, *SIZES, "--steps", 30, "--verbose")
     assert code == 0, err
     (path / "err.txt").write_text(err, encoding="utf-8")
     return path

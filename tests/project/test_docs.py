@@ -157,6 +157,8 @@ def shortened(words: list[str]) -> list[str]:
     kept = without(words[1:], *BUDGETS)
     tiny = [one for section, options in TINY.items() if section not in chosen for one in options]
     exported = "--run" in words and words[words.index("--run") + 1] in EXPORTED
+    if words[0] == "train" and EXPORTED[0] in words:
+        kept.append("--verbose")  # the export says what it has checked
     end = ["--steps", "2", "--precision", "fp32", *([] if exported else ["--no-export"])]
     return [words[0], "--set", "run.threads=1", "--set", "run.measurements=1", *kept, *tiny, *end]
 

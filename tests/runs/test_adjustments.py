@@ -46,7 +46,16 @@ def train(gen: Gen, tiny_text: Path, tiny_options: tuple[str, ...], tmp_path: Pa
         budget = () if "--minutes" in options else ("--steps", 2)
         rules = ("--set", "trainer.rate=0.01", "--set", "trainer.warmup=0")  # leaves nothing to the preset's rules
         return gen(
-            "train", tiny_text, "--run", tmp_path / "run", *tiny_options, *rules, *budget, "--no-export", *options
+            "train",
+            tiny_text,
+            "--run",
+            tmp_path / "run",
+            *tiny_options,
+            *rules,
+            *budget,
+            "--no-export",
+            "--verbose",
+            *options,
         )
 
     return call

@@ -141,7 +141,7 @@ def story(environment: Environment, tiny_text: Path) -> dict[str, Result]:
     def train(run: str, *options: str) -> tuple[object, ...]:
         # In fp32, so that an exported file can be compared with PyTorch.
         fp32 = ("--export-precision", "fp32")
-        return ("train", tiny_text, "--run", run, "--steps", 6, "--seed", 3, *fp32, *options)
+        return ("train", tiny_text, "--run", run, "--steps", 6, "--seed", 3, "--verbose", *fp32, *options)
 
     commands: dict[str, tuple[Mapping[str, str], Sequence[object]]] = {
         "strange": ({}, train("strange", *ALL_STRANGE)),

@@ -53,7 +53,7 @@ def test_bf16_where_the_cpu_has_none(
         "fp32 or auto",
     )
     code, _, err = gen(*command, "auto", "--device", "cpu")
-    assert (code, "1 threads, fp32" in err) == (0, True), err
+    assert (code, "1 thread, fp32" in err) == (0, True), err
 
 
 def test_training_that_does_not_fit(

@@ -212,7 +212,16 @@ def test_a_model_that_can_hardly_learn_the_text_by_heart_has_no_dropout_and_litt
     "budget", [pytest.param(("--epochs", "2"), marks=pytest.mark.slow), ("--minutes", "0.01"), ("--steps", "30")]
 )
 def test_rules_are_printed_and_stored(budget: tuple[str, str], gen: Gen, tiny_text: Path, tmp_path: Path) -> None:
-    settings = ("--set", "model.embedding=4", "--set", "batcher.length=40", "--set", "run.threads=1", "--no-export")
+    settings = (
+        "--set",
+        "model.embedding=4",
+        "--set",
+        "batcher.length=40",
+        "--set",
+        "run.threads=1",
+        "--no-export",
+        "--verbose",
+    )
     code, _, err = gen("train", tiny_text, "--run", tmp_path / "run", *settings, *budget)
     assert code == 0, err
     [line] = re.findall(r"^for this text and budget: (.*); another value can be set$", err, re.MULTILINE)

@@ -173,7 +173,7 @@ def test_run_that_others_train_is_refused_once(results: dict[str, Any], folder: 
 @pytest.mark.slow
 def test_only_one_tells_the_story(results: dict[str, Any]) -> None:
     err = results["two"][1]
-    assert "device: CPU, 1 threads, fp32, 2 processes" in err
+    assert "device: CPU, 1 thread, fp32, 2 processes" in err
     assert [line.split()[1] for line in err.splitlines() if line.startswith("step ")] == ["6/18", "12/18", "18/18"]
 
 

@@ -119,12 +119,12 @@ def test_a_resumed_run_keeps_its_threads(
         patch.setattr(Learner, "step", stop_at_step_5)
         code, _, err = gen("train", tiny_text, "--run", stopped, *OPEN, *MINUTES)
     assert code == 1 and "stopped at step 5 of 12" in err, err
-    assert "device: CPU, 1 threads" in err
+    assert "device: CPU, 1 thread," in err
     assert compared == [2]
 
     monkeypatch.setattr(bptt, "choose_threads", lambda _, threads: threads)
     code, _, err = gen("train", "--resume", "--run", stopped)
-    assert code == 0 and "device: CPU, 1 threads" in err and "threads was" not in err, err
+    assert code == 0 and "device: CPU, 1 thread," in err and "threads was" not in err, err
     code, _, err = gen("train", tiny_text, "--run", whole, *OPEN, "--set", "run.threads=1", "--steps", 12)
     assert code == 0, err
     assert tensors(stopped) == tensors(whole)
