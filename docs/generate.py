@@ -33,6 +33,7 @@ from gentext.cli.app import build
 from gentext.config import config_class, field_docs, per_run_fields
 from gentext.data.catalogue import CATALOGUE
 from gentext.library.declaration import OpenArguments
+from gentext.library.open_model import INTERNAL_METHODS
 from gentext.manager import forget_plugins, host
 from gentext.plugins.sweep.space import Choices, Range, read_space
 from gentext.requests.declaration import ManyTextsArguments, RecordsOwnArguments, SearchArguments
@@ -461,7 +462,7 @@ def _members(cls: type[Any]) -> Iterator[tuple[str, Any]]:
             continue
         for name, value in vars(owner).items():
             is_method = inspect.isfunction(value) or isinstance(value, staticmethod | classmethod)
-            if (name.startswith("_") and name != "__call__") or name in seen:
+            if (name.startswith("_") and name != "__call__") or name in {*seen, *INTERNAL_METHODS}:
                 continue
             if is_method or isinstance(value, property):
                 seen.add(name)

@@ -28,6 +28,7 @@ Modules
     stop  stop strings as an automaton
     stepping  generation one position at a time: the reference
     describe  the tokenizer of a run, and of an exported file
+    notebooks  what scores, texts and models show in a notebook
 
 Rooms, each of which imports only rooms above it
     files  files and folders: complete or not there, of bounded size, temporary, and of any name
@@ -102,4 +103,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return __all__

@@ -12,6 +12,7 @@ from gentext.exported.batch_size import choose_batch_rows
 from gentext.interfaces import Finish, Ids, OpenSampler, TopSymbols
 from gentext.manager import host
 from gentext.matching.match_tables import MATCH_LINK
+from gentext.notebooks import surprise_html, text_html
 from gentext.requests.declaration import WritingOptions
 from gentext.requests.options import check_options, is_matched, stop_notes
 from gentext.requests.parameters import ChosenChain, choose_chain
@@ -51,6 +52,15 @@ class WrittenText:
     """With ``top_logprobs``, the most probable symbols in place of each of ``tokens``; None without."""
     prime_top_symbols: TopSymbols | None = dataclasses.field(default=None, repr=False, compare=False)
     """The same in place of each of ``prime_tokens``."""
+
+    def _repr_html_(self) -> str:
+        summary = f"{len(self.text):,} characters, seed {self.seed}, stream {self.stream}, finish: {self.finish}"
+        is_token_each = len(self.logprobs) == len(self.text) or (
+            self.text.isascii() and len(self.logprobs) > len(self.text)  # a stop string is not in the text
+        )
+        if not is_token_each:
+            return text_html(summary, self.text, self.prime)
+        return surprise_html(summary, self.text, self.logprobs[: len(self.text)], self.prime)
 
 
 @dataclasses.dataclass(frozen=True)

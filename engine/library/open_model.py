@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import functools
+import importlib
+import importlib.util
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gentext.errors import MissingExtra, RunError
 from gentext.exported.metadata import Bundle, readable_symbol
 from gentext.generation.writing import Writing, prepare_writing
-from gentext.interfaces import OpenSampler
+from gentext.interfaces import Measurement, OpenSampler
+from gentext.notebooks import facts_html
 from gentext.requests.declaration import SearchArguments, WritingOptions
 from gentext.requests.spelling import KEYWORD_SPELLING, Spelling
-from gentext.run import MODEL_FILE
+from gentext.run import METRICS_FILE, MODEL_FILE, Run
 from gentext.runs.source import open_exported
 
 if TYPE_CHECKING:
     from gentext.records.record_requests import RecordRequest
     from gentext.records.record_writing import RecordStream
     from gentext.search.searching import Searching
+#: The module that draws curves, as a dotted name: the engine imports no built-in plugin by itself.
+CURVES_MODULE = "gentext.plugins.observers.curves"
+#: Methods that commands and the server use, and that users need not see.
+INTERNAL_METHODS = {"add_messages", "measure_pieces", "whole_sequence_sampler"}
+INTERNAL_METHODS |= {"prepare_records", "prepare_search", "prepare_writing"}
 
 
 class OpenModel:
@@ -35,6 +44,24 @@ class OpenModel:
     def __repr__(self) -> str:
         chain = ", ".join(self.chain)
         return f"<gentext model {self.path}: {self.vocab_size} symbols, chain {chain}, {self.device}>"
+
+    def _repr_html_(self) -> str:
+        card = self.card
+        corpus = card.get("corpus")
+        facts = {
+            "text": corpus.get("name") if isinstance(corpus, dict) else None,
+            "symbols": self.vocab_size,
+            "parameters": card.get("parameters"),
+            "held-out loss": card.get("val_loss"),
+            "training loss": card.get("train_loss"),
+            "chain": ", ".join(self.chain),
+            "device": self.device,
+            "verdict": " ".join(map(str, card["verdict"])) if isinstance(card.get("verdict"), list) else None,
+        }
+        return facts_html(str(self.path), facts)
+
+    def __dir__(self) -> list[str]:
+        return [name for name in super().__dir__() if name not in INTERNAL_METHODS and not name.startswith("_")]
 
     @property
     def bundle(self) -> Bundle:
@@ -73,6 +100,29 @@ class OpenModel:
     def messages(self) -> list[str]:
         """The lines that the commands would have printed on stderr, each once."""
         return list(self._messages)
+
+    @property
+    def history(self) -> tuple[Measurement, ...]:
+        """The measurements of the run, in the order of steps: losses on the held-out and on the training text.
+
+        Raises RunError for a file without its run.
+        """
+        return self._run().read_curve()
+
+    def plot(self) -> Any:
+        """Return the curves of the losses as a matplotlib Figure, which a notebook shows.
+
+        Raises RunError for a file without its run, MissingExtra without matplotlib.
+        """
+        run = self._run()
+        if importlib.util.find_spec("matplotlib") is None:
+            raise MissingExtra("plot", "train")
+        return importlib.import_module(CURVES_MODULE).build_chart(run.path.name, run.read_metrics())
+
+    def _run(self) -> Run:
+        if not (self.path / METRICS_FILE).is_file():
+            raise RunError(f"{self.path} is no run folder with a {METRICS_FILE}, so its history is not known")
+        return Run(self.path)
 
     def add_messages(self, lines: Iterable[str]) -> None:
         """Add lines to `messages`."""

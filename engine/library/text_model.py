@@ -187,6 +187,12 @@ class TextStream(Iterator[str]):
         self._batch = batch
         self._next_piece = next_piece
 
+    def __repr__(self) -> str:
+        return f"<gentext stream: {len(self.result.text):,} characters so far, seed {self.seed}>"
+
+    def _repr_html_(self) -> str:
+        return self.result._repr_html_()
+
     @property
     def seed(self) -> int:
         """The seed that gives the same text again."""

@@ -17,6 +17,7 @@ from gentext.describe import tokenizer_of
 from gentext.errors import CorpusError, FileFormatError, PluginError, refuse_exit
 from gentext.exported.metadata import Bundle, readable_symbol
 from gentext.interfaces import Ids, OpenSampler, Tokenizer
+from gentext.notebooks import surprise_html
 from gentext.scoring.unknown_characters import UnknownCharacters
 from gentext.stepping import ModelState, StepModel
 
@@ -96,6 +97,10 @@ class Score(TextLoss):
     """The symbols that the model reads, in order."""
     logprobs: NDArray[np.float64] = dataclasses.field(repr=False)
     """Natural logarithm of the probability that the model gave to each symbol: float64 [len(symbols)]."""
+
+    def _repr_html_(self) -> str:
+        summary = f"{self.symbol_count:,} symbols, {self.bits_per_character:.3f} bits a character"
+        return surprise_html(summary, self.symbols, self.logprobs.tolist())
 
 
 def score_text(

@@ -22,6 +22,7 @@ import pytest
 import gentext
 import gentext.plugins.server
 from gentext.errors import MOVED_MODULES
+from gentext.library.open_model import CURVES_MODULE
 from gentext.manager import BUILTINS
 from gentext.training.options import INITIAL_WEIGHTS_MODULE
 
@@ -74,6 +75,7 @@ IMPORT_EXCEPTIONS = {("gentext.__main__", "gentext.cli.app")}
 #: in which the presets are, the module behind ``--init-from``, and modules that moved.
 STRING_EXCEPTIONS = {
     "gentext.errors": {*MOVED_MODULES, *MOVED_MODULES.values()} - {"gentext.interrupts"},
+    "gentext.library.open_model": {CURVES_MODULE},
     "gentext.manager": set(BUILTINS),
     "gentext.runs.resolve": {"gentext.plugins"},
     "gentext.training.options": {INITIAL_WEIGHTS_MODULE},

@@ -1,0 +1,85 @@
+"""What scores, texts, streams and models show in a notebook, and the history of a run."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gentext
+from gentext.errors import MissingExtra, RunError
+from gentext.notebooks import SHOWN_SYMBOLS, facts_html, surprise_html, text_html
+
+HOSTILE = "<script>alert(1)</script>\x1b[2J&"
+
+
+@pytest.fixture(scope="module")
+def model(tiny_run: Path) -> gentext.TextModel:
+    return gentext.load(tiny_run)
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        surprise_html(HOSTILE, list(HOSTILE), [-1.0] * len(HOSTILE), HOSTILE),
+        surprise_html("", [HOSTILE], [float("-inf")]),
+        text_html(HOSTILE, HOSTILE, HOSTILE),
+        facts_html(HOSTILE, {HOSTILE: HOSTILE}),
+    ],
+    ids=["symbols", "one symbol", "text", "facts"],
+)
+def test_hostile_text_is_escaped(html: str) -> None:
+    assert "<script" not in html and "\x1b" not in html and "&amp;" in html
+
+
+def test_long_text_is_shortened() -> None:
+    html = surprise_html("long", "ab" * SHOWN_SYMBOLS, [-1.0] * 2 * SHOWN_SYMBOLS)
+    assert html.count("<span") == SHOWN_SYMBOLS and f"{SHOWN_SYMBOLS:,} more symbols" in html
+    assert len(text_html("", "a" * 10**6)) < 2 * SHOWN_SYMBOLS and len(facts_html("", {"a": "b" * 10**6})) < 1000
+
+
+def test_surprise_is_the_colour(model: gentext.TextModel) -> None:
+    score = model.score("abab")
+    html = score._repr_html_()
+    assert html.count("<span") == 4 and f"{-score.logprobs[0] / 0.6931471805599453:.2f} bits" in html
+    assert "rgba(214, 120, 20, 0.85)" in surprise_html("", "a", [-100.0])
+    assert "rgba(214, 120, 20, 0.00)" in surprise_html("", "a", [0.0])
+
+
+def test_texts_and_streams_show_what_is_written(model: gentext.TextModel) -> None:
+    [text] = model.write_many(["ab"], length=20, seed=1)
+    assert text._repr_html_().count("<span") == 20 and "seed 1" in text._repr_html_()
+    stream = model.stream("ab", length=20, seed=1)
+    next(stream)
+    assert "seed 1" in repr(stream) and "<span" in stream._repr_html_()
+
+
+def test_model_shows_its_losses_and_public_names(model: gentext.TextModel) -> None:
+    html = model._repr_html_()
+    assert "held-out loss" in html and "verdict" in html
+    assert {"write", "score", "history", "plot"} <= set(dir(model))
+    assert not [name for name in dir(model) if name.startswith(("_", "prepare"))]
+    assert dir(gentext) == sorted(gentext.__all__)
+
+
+def test_history_and_plot(model: gentext.TextModel, tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [one.step for one in model.history] == sorted(one.step for one in model.history) != []
+    figure: Any = model.plot()
+    assert type(figure).__name__ == "Figure"
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "matplotlib" else find_spec(name, *rest)
+    )
+    with pytest.raises(MissingExtra, match="plot"):
+        model.plot()
+
+
+def test_file_without_its_run_has_no_history(tiny_run: Path, tmp_path: Path) -> None:
+    shutil.copy(tiny_run / "model.onnx", tmp_path)
+    model = gentext.load(tmp_path / "model.onnx")
+    for ask in (lambda: model.history, model.plot):
+        with pytest.raises(RunError, match="its history is not known"):
+            ask()
