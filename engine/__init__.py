@@ -28,6 +28,7 @@ Modules
     stop  stop strings as an automaton
     stepping  generation one position at a time: the reference
     describe  the tokenizer of a run, and of an exported file
+    arrow  iterators of results that can become a table
     notebooks  what scores, texts and models show in a notebook
 
 Rooms, each of which imports only rooms above it

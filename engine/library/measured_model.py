@@ -16,7 +16,7 @@ from gentext.run import MODEL_FILE
 from gentext.settings import check_threads
 
 if TYPE_CHECKING:
-    from gentext.scoring.record_scores import TextScore
+    from gentext.scoring.record_scores import TextScores
     from gentext.scoring.score import Score, TextLoss
     from gentext.scoring.unknown_characters import UnknownCharacters
     from gentext.search.searching import BestTexts, Searching
@@ -93,7 +93,7 @@ class MeasuredModel(OpenModel):
         self.add_messages(messages)
         return score
 
-    def score_many(self, texts: Iterable[str], *, unknown: str = "error", workers: int = 0) -> Iterator[TextScore]:
+    def score_many(self, texts: Iterable[str], *, unknown: str = "error", workers: int = 0) -> TextScores:
         """Score texts, each read from a fresh state after the start symbol, as `gen score` does; in their order.
 
         In a model of records each text is a whole record, and its end counts too. ``texts`` may be any number: some
@@ -101,10 +101,12 @@ class MeasuredModel(OpenModel):
         of a text are the same to the bit whatever texts stand beside it. ``workers`` is how many threads read, 0 for
         one on each core. ``unknown`` is that of `score`; behind the last text a message says how many there were.
 
+        The iterator has ``to_arrow()`` and ``to_pandas()``, which read what is left of it.
+
         Raises, after the scores of all texts before it, UsageError for what is no text, and CorpusError for an unknown
         character without a symbol; UsageError for an impossible argument; PluginError when the sampler gives no logits.
         """
-        from gentext.scoring.record_scores import EncodedText, TextScorer, score_texts
+        from gentext.scoring.record_scores import EncodedText, TextScorer, TextScores, score_texts
         from gentext.scoring.unknown_characters import UnknownCharacters
 
         check_threads(workers, "workers")
@@ -128,7 +130,7 @@ class MeasuredModel(OpenModel):
             self.add_messages(messages)
 
         windows = score_texts([scorer], encode_texts(), workers)
-        return (score for window in windows for _, [score] in window)
+        return TextScores(score for window in windows for _, [score] in window)
 
     def whole_sequence_sampler(self) -> OpenSampler:
         """Return what gives logits for whole sequences, with one thread for each call: of a run, its model.onnx.

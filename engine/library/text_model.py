@@ -128,7 +128,8 @@ class TextModel(MeasuredModel):
         unique among themselves. Without ``ordered`` each comes as soon as it ends. ``slots`` are written side by side,
         which changes none. Other arguments are those of `write`.
 
-        The iterator has the attributes ``plan``, ``written`` and ``thrown_away``, the counts of records by the reason.
+        The iterator has the attributes ``plan``, ``written`` and ``thrown_away``, the counts of records by the reason,
+        and ``to_arrow()`` and ``to_pandas()``, which read what is left of it.
 
         Raises UsageError for a model of one text and for an impossible argument, UnknownComponent and ConfigError for
         a filter or an option that is none, PrimeError for an unknown character of a prefix, RunError without the hashes

@@ -5,9 +5,10 @@ from __future__ import annotations
 import collections
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from gentext import console
+from gentext.arrow import TableIterator
 from gentext.corpus.novelty import HashSet, hash_record, hash_records
 from gentext.errors import GenError
 from gentext.records.record_plan import TRY_STREAMS, RecordPlan, WrittenRecord
@@ -39,13 +40,21 @@ class RecordSource(Protocol):
         ...
 
 
-class RecordStream(Iterator[WrittenRecord]):
+class RecordStream(TableIterator[WrittenRecord]):
     """The records of a plan, drawn while they are iterated over.
 
     A record that is thrown away is drawn again from the next stream of its number. Whether it is thrown away depends on
     itself and on the records with lower numbers alone: of equal ones the lowest number stays. So neither the rows nor
     their schedule change what is written.
     """
+
+    COLUMNS: ClassVar[Mapping[str, str]] = {
+        "number": "int64",
+        "text": "string",
+        "logprob": "float64",
+        "seed": "int64",
+        "stream": "uint64",
+    }
 
     def __init__(self, plan: RecordPlan, source: RecordSource, window: int) -> None:
         """``window`` is how many records may wait for one before them; at least as many as there are rows."""

@@ -20,11 +20,12 @@ import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gentext.arrow import TableIterator
 from gentext.components.tokenizers import check_ids
 from gentext.describe import tokenizer_of
 from gentext.errors import FileFormatError, GenError, refuse_exit
@@ -77,6 +78,18 @@ class TextScore:
     def bits(self) -> float:
         """The length in bits that a code by this model has for the text."""
         return -self.logprob / math.log(2)
+
+
+class TextScores(TableIterator[TextScore]):
+    """The scores of texts, in their order, which are read while it is iterated over."""
+
+    COLUMNS: ClassVar[Mapping[str, str]] = {"text": "string", "logprob": "float64", "bits": "float64"}
+
+    def __init__(self, scores: Iterator[TextScore]) -> None:
+        self._scores = scores
+
+    def __next__(self) -> TextScore:
+        return next(self._scores)
 
 
 class TextScorer:
