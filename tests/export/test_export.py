@@ -394,7 +394,9 @@ def test_many_symbols_make_no_larger_generator(tmp_path: Path, gen: Callable[...
     text.write_text("".join(chr(0x4E00 + index * 7919 % 900) for index in range(9000)), encoding="utf-8")
     run = tmp_path / "run"
     sizes = [f"--set=model.{size}" for size in ("hidden=64", "embedding=16", "layers=1")]
-    code, _, err = gen("train", text, "--run", run, *sizes, "--set=run.threads=1", "--set=batcher.batch=2", "--steps=2")
+    code, _, err = gen(
+        "train", text, "--run", run, *sizes, "--set=run.threads=1", "--set=batcher.batch=2", "--steps=2", "--verbose"
+    )
     assert code == 0 and "fp32" in err, err
     code, _, err = gen("export", run, "--precision", "fp32")
     assert code == 0, err
