@@ -43,7 +43,7 @@ def make_model(name: str, run: Path | None, folder: Path) -> None:
             raise SystemExit(f"{name}: the training failed")
     exported = folder / f"{name}-exported"
     exported.mkdir()
-    for line in export_run(open_run(run), exported, ExportOptions("int8", card=CARDS[name])):
+    for line in export_run(open_run(run), exported, ExportOptions("int8", card=CARDS[name])).lines:
         print(line)
     write_bytes(FOLDER / f"{name}.onnx", (exported / GENERATOR_FILE).read_bytes())
 

@@ -88,7 +88,7 @@ def export(
     except OSError as error:
         raise RunError(f"-o {folder}: cannot be made ({error.strerror}); name another folder") from None
     options = dataclasses.replace(options, chain=split_names(chain), limit=options.limit if limit is None else limit)
-    for line in export_run(source, folder, options):
+    for line in export_run(source, folder, options).lines:
         say(line)
 
 

@@ -18,7 +18,7 @@ from gentext.runs.source import find_source
 
 #: Parts of a card that are too long to be shown.
 HIDDEN_FACTS = ("config", "curve")
-#: The facts by what a reader asks, in the order of the output. Those that stand nowhere come at the end.
+#: The facts in the order of the output, by the question that they answer. Those of no group come at the end.
 GROUPS = {
     "": ("summary", "run", "file", "exported", "corpus", "records", "val_loss", "train_loss", "verdict"),
     "training": ("parameters", "steps", "best_step", "edition", "command", "created", "versions"),

@@ -28,7 +28,7 @@ import typer.main
 
 import gentext
 from gentext import capabilities, hookspecs
-from gentext.arguments import declared
+from gentext.arguments import declared, keyword_class
 from gentext.cli.app import build
 from gentext.config import config_class, field_docs, per_run_fields
 from gentext.data.catalogue import CATALOGUE
@@ -167,7 +167,9 @@ def command_pages() -> Iterator[tuple[str, str]]:
     group: Any = typer.main.get_group(build())
     for name, command in group.commands.items():
         yield f"commands/{name}.md", page(f"gen {name}", _command(name, command))
-    rows = [(f"[gen {name}]({name}.md)", prose(one.help.split("\n\n")[0])) for name, one in group.commands.items()]
+    rows = [
+        (f"[gen {name}]({name}.md)", prose(command.help.split("\n\n")[0])) for name, command in group.commands.items()
+    ]
     text = "Each page lists the arguments and options of one command. [The command line](../command-line.md) says what "
     text += "holds for all of them.\n\n"
     yield "commands/index.md", page("Commands", text + table(["command", "what it does"], rows))
@@ -175,14 +177,14 @@ def command_pages() -> Iterator[tuple[str, str]]:
 
 def _command(name: str, command: Any) -> str:
     text = "".join(wrapped(prose(part)) + "\n" for part in re.split(r"\n\s*\n", command.help))
-    arguments = [one for one in command.params if one.param_type_name == "argument" and not one.hidden]
-    usage = " ".join(["gen", name, "[OPTIONS]", *(_metavar(one) for one in arguments)])
+    arguments = [param for param in command.params if param.param_type_name == "argument" and not param.hidden]
+    usage = " ".join(["gen", name, "[OPTIONS]", *(_metavar(argument) for argument in arguments)])
     text += f"```text\n{usage}\n```\n\n"
-    rows = [(code(_metavar(one)), prose(one.help or "")) for one in arguments]
+    rows = [(code(_metavar(argument)), prose(argument.help or "")) for argument in arguments]
     if rows:
         text += table(["argument", "meaning"], rows)
-    options = [one for one in command.params if one.param_type_name == "option"]
-    text += "## Options\n\n" + table(["option", "default", "meaning"], [_option(one) for one in options])
+    options = [param for param in command.params if param.param_type_name == "option"]
+    text += "## Options\n\n" + table(["option", "default", "meaning"], [_option(option) for option in options])
     if name == "sample":
         text += "## Options of links\n\n"
         text += wrapped(
@@ -257,7 +259,8 @@ def _space() -> str:
     for words, kind in (("A list of values:", Choices), ("A range of numbers:", Range)):
         docs = field_docs(kind)
         rows = [
-            (code(one.name), _default(one), prose(docs.get(one.name, "required"))) for one in dataclasses.fields(kind)
+            (code(field.name), _default(field), prose(docs.get(field.name, "required")))
+            for field in dataclasses.fields(kind)
         ]
         text += f"\n{words}\n\n" + table(["entry", "default", "meaning"], rows).rstrip("\n") + "\n"
     return text + "\n"
@@ -293,10 +296,12 @@ def _keys(cls: type[Any]) -> str:
     if not fields:
         return "It has no keys.\n\n"
     hints, docs = typing.get_type_hints(cls, include_extras=True), field_docs(cls)
-    missing = [one.name for one in fields if not docs.get(one.name)]
+    missing = [field.name for field in fields if not docs.get(field.name)]
     if missing:
         raise LookupError(f"{cls.__name__}: no docstring for {', '.join(missing)}")
-    rows = [(code(one.name), _key_type(hints[one.name]), _default(one), prose(docs[one.name])) for one in fields]
+    rows = [
+        (code(field.name), _key_type(hints[field.name]), _default(field), prose(docs[field.name])) for field in fields
+    ]
     return table(["key", "type", "default", "meaning"], rows)
 
 
@@ -312,11 +317,11 @@ def _key_type(annotation: Any) -> str:
             ranges.append(" ".join(filter(None, (low, high))))
         return " ".join([_key_type(annotation.__origin__), *ranges])
     if origin is typing.Literal:
-        return " or ".join(code(one) for one in arguments)
+        return " or ".join(code(choice) for choice in arguments)
     if origin in (tuple, list):
         return f"list of: {_key_type(arguments[0])}"
     if origin is not None and type(None) in arguments:
-        return " or ".join(_key_type(one) for one in arguments if one is not type(None))
+        return " or ".join(_key_type(member) for member in arguments if member is not type(None))
     return describe_type(annotation)
 
 
@@ -356,7 +361,7 @@ def _preset_value(section: str, config: Mapping[str, Any], key: str) -> Any:
     if key in config[section]:
         return config[section][key]
     cls = Settings if section == "run" else config_class(host().registry.get(section, config[section]["name"]))
-    return next((one.default for one in dataclasses.fields(cls) if one.name == key), None)
+    return next((field.default for field in dataclasses.fields(cls) if field.name == key), None)
 
 
 def corpora_page() -> str:
@@ -403,7 +408,7 @@ def modules_page() -> str:
         "to gentext alone, and may change with any version."
     )
     modules = [importlib.import_module(name) for name in PUBLIC_MODULES]
-    rows = [(f"[`{one.__name__}`](#{one.__name__.replace('.', '')})", _summary(one)) for one in modules]
+    rows = [(f"[`{module.__name__}`](#{module.__name__.replace('.', '')})", _summary(module)) for module in modules]
     text += "\n" + table(["module", "holds"], rows)
     for module in modules:
         text += f"## {module.__name__}\n\n"
@@ -436,15 +441,15 @@ def _public(name: str, thing: Any, heading: str) -> str:
     rows = [(code(field), prose(meaning)) for field, meaning in field_docs(thing).items()]
     members = dict(_members(thing))
     rows += [
-        (code(one), prose((inspect.getdoc(value) or "").split("\n\n")[0]))
-        for one, value in members.items()
+        (code(attribute), prose((inspect.getdoc(value) or "").split("\n\n")[0]))
+        for attribute, value in members.items()
         if not inspect.isroutine(value)
     ]
     if rows:
         text += table(["attribute", "meaning"], rows)
-    for one, value in members.items():
+    for method, value in members.items():
         if inspect.isroutine(value):
-            text += f"{heading}# {name}.{one}\n\n{_signature(one, value)}{docstring(value, f'{name}.{one}')}"
+            text += f"{heading}# {name}.{method}\n\n{_signature(method, value)}{docstring(value, f'{name}.{method}')}"
             text += _arguments(value)
     return text
 
@@ -472,10 +477,10 @@ def _members(cls: type[Any]) -> Iterator[tuple[str, Any]]:
 def _signature(name: str, function: Any) -> str:
     """Return the signature as code. Declared keyword arguments stay behind ``**``: a table below has them."""
     function = inspect.unwrap(function)
-    kind = _keywords(function)
+    kind = keyword_class(function)
     hidden = {"self", "cls", *(declared(kind) if kind is not None else ())}
     signature = inspect.signature(function)
-    words = [_shown_parameter(one) for one in signature.parameters.values() if one.name not in hidden]
+    words = [_shown_parameter(each) for each in signature.parameters.values() if each.name not in hidden]
     if kind is not None and not any(word.startswith("**") for word in words):
         words.append("**arguments")
     result = signature.return_annotation
@@ -502,23 +507,13 @@ def _formatted(annotation: Any) -> str:
 
 def _arguments(function: Any) -> str:
     """Return the table of the keyword arguments that a function declares, see `gentext.arguments`."""
-    kind = _keywords(inspect.unwrap(function))
+    kind = keyword_class(inspect.unwrap(function))
     if kind is None:
         return ""
     rows = [
-        (code(one.name), one.type, code(one.default), prose(one.help)) for one in option_rows(kind, "library").values()
+        (code(row.name), row.type, code(row.default), prose(row.help)) for row in option_rows(kind, "library").values()
     ]
     return table(["keyword argument", "type", "default", "meaning"], rows)
-
-
-def _keywords(function: Any) -> Any:
-    """Return the class that declares the keyword arguments of a function, or None."""
-    annotation = getattr(function, "__annotations__", {}).get("arguments", "")
-    if isinstance(annotation, str):
-        annotation = (
-            eval(annotation, vars(inspect.getmodule(function)) | vars(typing)) if "Unpack[" in annotation else None
-        )
-    return next(iter(typing.get_args(annotation)), None)
 
 
 # -- the program ------------------------------------------------------------------------------

@@ -119,7 +119,7 @@ def keyword_signature(function: Callable[..., object]) -> inspect.Signature:
         if parameter.kind is not parameter.VAR_KEYWORD:
             parameters.append(parameter)
             continue
-        [kind] = typing.get_args(_evaluate(parameter.annotation, function))
+        kind = keyword_class(function)
         for name, (own_type, option, *_) in declared(kind).items():
             parameters.append(
                 inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=own_type)
@@ -127,6 +127,15 @@ def keyword_signature(function: Callable[..., object]) -> inspect.Signature:
         if len(declared(kind)) < len(kind.__annotations__):
             parameters.append(parameter.replace(annotation=inspect.Parameter.empty))
     return signature.replace(parameters=parameters)
+
+
+def keyword_class(function: Callable[..., object]) -> Any:
+    """Return ``TheClass`` of a function with ``**arguments: Unpack[TheClass]``, or None for any other function."""
+    annotation = function.__annotations__.get("arguments")
+    if annotation is None:
+        return None
+    [kind] = typing.get_args(_evaluate(annotation, function)) or [None]
+    return kind
 
 
 def _evaluate(annotation: Any, function: Any) -> Any:

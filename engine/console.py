@@ -25,6 +25,8 @@ _CONTROL_CHARACTER = re.compile(
     "\u202a-\u202e\u2066-\u2069]"
 )
 _LINE_BREAKS = re.compile(r"[\t\n\v\f\r]+")
+#: A command of gen at the end of a line, behind a colon.
+_LAST_COMMAND = re.compile(r"(?<=: )(\S*/)?gen [a-z].*$")
 #: Characters of an error or a warning at most, and how many of them come from its end, where the advice is.
 LINE_LENGTH, LINE_END_LENGTH = 500, 200
 #: Seconds of work that show no bar.
@@ -119,11 +121,13 @@ def say(line: str) -> None:
 
 
 def _wrap(line: str) -> str:
-    """Return a line broken between words at the width of the terminal. A command stays whole: users copy it."""
+    """Return a line broken between words at the terminal's width. A command at its end stays whole: users copy it."""
     width = shutil.get_terminal_size().columns
-    if len(line) <= width or line.startswith("next: "):
+    if len(line) <= width:
         return line
-    return textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False, replace_whitespace=False)
+    line = _LAST_COMMAND.sub(lambda match: match[0].replace(" ", "\0"), line)
+    broken = textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False, replace_whitespace=False)
+    return broken.replace("\0", " ")
 
 
 @contextlib.contextmanager

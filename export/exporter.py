@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -20,10 +21,19 @@ from gentext.run import GENERATOR_FILE, MODEL_FILE, UNROLLED_FILE, Run
 DEFAULT_OPTIONS = ExportOptions()
 
 
-def export_run(run: Run, folder: Path, options: ExportOptions = DEFAULT_OPTIONS) -> list[str]:
+class ExportReport(NamedTuple):
+    """What an export has written, and checked, in words."""
+
+    lines: list[str]
+    """For each file, and for each loss that was measured: the checks and their results."""
+    summary: str
+    """The names, sizes and precisions of the files, in one line."""
+
+
+def export_run(run: Run, folder: Path, options: ExportOptions = DEFAULT_OPTIONS) -> ExportReport:
     """Export a run's best checkpoint to ``folder``: model.onnx, and the files of its generator, each checked.
 
-    Returns the lines to show to the user. Raises ExportError or PluginError where a file cannot be made or does
+    Returns what to show to the user. Raises ExportError or PluginError where a file cannot be made or does
     not agree with PyTorch, RunError where the files cannot be written, and then leaves the files in the folder as they
     were. An export that is killed between two renames leaves files with different ids, which
     `gentext.exported.onnx_file.check_same_export` notices.
@@ -42,19 +52,20 @@ def export_run(run: Run, folder: Path, options: ExportOptions = DEFAULT_OPTIONS)
             warn(f"no {GENERATOR_FILE}: {error}; gen sample takes {MODEL_FILE}, which is slower")
             generator, table_lines = None, []
     lines += table_lines
+    files = [f"{MODEL_FILE} ({len(model_bytes) / 1e6:.1f} MB)"]
     contents: dict[Path, bytes | None] = {folder / MODEL_FILE: model_bytes}
     for name in (GENERATOR_FILE, UNROLLED_FILE):
         exported_file = generator.files.get(name) if generator else None
-        if exported_file is None:
+        if generator is None or exported_file is None:
             if _is_older_export(folder / name):
                 contents[folder / name] = None  # a newer model must not stand beside it
             continue
         contents[folder / name] = exported_file.file_bytes
-        lines.append(
-            f"exported {folder / name} ({len(exported_file.file_bytes) / 1e6:.1f} MB): {'; '.join(exported_file.facts)}"
-        )
+        size = f"{len(exported_file.file_bytes) / 1e6:.1f} MB"
+        lines.append(f"exported {folder / name} ({size}): {'; '.join(exported_file.facts)}")
+        files.append(f"{name} ({size}, {generator.precision})")
     atomic_write_all(contents)
-    return lines
+    return ExportReport(lines, f"exported and checked: {', '.join(files)}")
 
 
 def _is_older_export(path: Path) -> bool:

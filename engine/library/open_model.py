@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gentext.records.record_requests import RecordRequest
     from gentext.records.record_writing import RecordStream
     from gentext.search.searching import Searching
+
 #: The module that draws curves, as a dotted name: the engine imports no built-in plugin by itself.
 CURVES_MODULE = "gentext.plugins.observers.curves"
 #: Methods that commands and the server use, and that users need not see.

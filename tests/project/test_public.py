@@ -57,6 +57,11 @@ def uses(path: Path) -> Iterator[tuple[int, str, str | None]]:
             yield node.lineno, "gentext", node.attr
 
 
+def test_reference_has_the_public_modules() -> None:
+    text = (ROOT / "docs" / "reference" / "modules.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^## (gentext[\w.]*)$", text, re.MULTILINE)) == sorted(public_modules())
+
+
 @pytest.mark.parametrize("module", public_modules())
 def test_public_modules_name_what_is_public(module: str) -> None:
     names = importlib.import_module(module).__all__
