@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, TypeVar
 
@@ -31,8 +32,6 @@ class TableIterator(Iterator[Row]):
 
     def to_pandas(self) -> Any:
         """Read the rows that are left, and return them as a pandas.DataFrame. Needs pandas, too."""
-        table = self.to_arrow()
-        try:
-            return table.to_pandas()
-        except ModuleNotFoundError:
-            raise UsageError("to_pandas needs pandas, which is not installed: pip install pandas") from None
+        if importlib.util.find_spec("pandas") is None:  # asked before any row is read, so that none is lost
+            raise UsageError("to_pandas needs pandas, which is not installed: pip install pandas")
+        return self.to_arrow().to_pandas()

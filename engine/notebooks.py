@@ -13,8 +13,8 @@ from gentext.console import show_controls
 
 #: Symbols that are shown, at most.
 SHOWN_SYMBOLS = 2_000
-#: Characters of a line of facts, at most.
-SHOWN_CHARACTERS = 300
+#: Characters of a line of facts, at most, and lines of a fact.
+SHOWN_CHARACTERS, SHOWN_PARTS = 300, 10
 #: Bits of surprise that have the full colour, and that colour, which is that of the page of `gen inspect`.
 FULL_BITS, COLOUR, STRENGTH = 8.0, "214, 120, 20", 0.85
 TEXT_STYLE = "white-space: pre-wrap; overflow-wrap: anywhere; font-family: Georgia, serif; line-height: 1.6"
@@ -49,10 +49,16 @@ def text_html(summary: str, text: str, before: str = "") -> str:
 
 
 def facts_html(title: str, facts: Mapping[str, object]) -> str:
-    """Return a table of facts below a title; those that are None are left out."""
+    """Return a table of facts below a title. Those that are None are left out; a list has a line for each element."""
     rows = "".join(
-        f'<tr><th style="text-align: left">{escape(name)}</th><td style="text-align: left">{escape(fact)}</td></tr>'
+        f'<tr><th style="text-align: left">{escape(name)}</th><td style="text-align: left">{_fact_html(fact)}</td></tr>'
         for name, fact in facts.items()
         if fact is not None
     )
     return f"<p><b>{escape(title)}</b></p><table>{rows}</table>"
+
+
+def _fact_html(fact: object) -> str:
+    if isinstance(fact, list):
+        return "<br>".join(escape(part) for part in fact[:SHOWN_PARTS])
+    return escape(f"{fact:.5g}" if isinstance(fact, float) else f"{fact:,}" if isinstance(fact, int) else fact)

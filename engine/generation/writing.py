@@ -54,7 +54,8 @@ class WrittenText:
     """The same in place of each of ``prime_tokens``."""
 
     def _repr_html_(self) -> str:
-        summary = f"{len(self.text):,} characters, seed {self.seed}, stream {self.stream}, finish: {self.finish}"
+        plural = "s" * (len(self.text) != 1)
+        summary = f"{len(self.text):,} character{plural}, seed {self.seed}, stream {self.stream}, finish: {self.finish}"
         is_token_each = len(self.logprobs) == len(self.text) or (
             self.text.isascii() and len(self.logprobs) > len(self.text)  # a stop string is not in the text
         )

@@ -57,7 +57,7 @@ class OpenModel:
             "training loss": card.get("train_loss"),
             "chain": ", ".join(self.chain),
             "device": self.device,
-            "verdict": " ".join(map(str, card["verdict"])) if isinstance(card.get("verdict"), list) else None,
+            "verdict": card.get("verdict"),
         }
         return facts_html(str(self.path), facts)
 

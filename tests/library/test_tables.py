@@ -32,8 +32,10 @@ def test_scores_become_a_table_and_stay_lazy(tiny_run: Path, monkeypatch: pytest
     endless = model.score_many(itertools.repeat("ab"))
     assert next(endless).bits == scores[0].bits
     if importlib.util.find_spec("pandas") is None:
+        unread = model.score_many(["ab"])
         with pytest.raises(UsageError, match="needs pandas"):
-            model.score_many(["ab"]).to_pandas()
+            unread.to_pandas()
+        assert len(list(unread)) == 1, "no row is lost"
     else:
         assert list(model.score_many(["ab"]).to_pandas()["text"]) == ["ab"]
     monkeypatch.setitem(sys.modules, "pyarrow", None)
