@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 LOWEST := .venv-lowest
 DEMO := runs/demo
 
-.PHONY: demo test quick slow check branches mutants lowest lint types format reference models clean
+.PHONY: demo test quick slow check branches mutants lowest lint types format reference docs models clean
 
 demo: $(VENV)/.train
 	rm -rf $(DEMO)
@@ -62,6 +62,10 @@ format: $(VENV)/.dev
 # Writes the pages of docs/reference that follow from the code.
 reference: $(VENV)/.dev
 	$(BIN)/python docs/generate.py
+
+# Builds the documentation as a site with a search, in build/site.
+docs: $(VENV)/.dev
+	$(BIN)/python docs/site.py
 
 # Trains the generators that are part of the package, about six minutes, and puts them into data/models/. RUNS exports
 # runs that are trained already: make models RUNS='--run shakespeare=RUN'
