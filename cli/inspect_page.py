@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from gentext.cli.inspect_report import BEST_UNITS, Report
 from gentext.console import show_controls
+from gentext.data.page_files import PAGE_FOLDER
 from gentext.files.atomic import write_text
 
 
@@ -23,8 +24,9 @@ def write_page(report: Report, path: Path) -> None:
     template = (importlib.resources.files("gentext.cli") / "inspect_page.html").read_text("utf-8")
     # "<" could end the element that holds the data.
     data = json.dumps(_page_data(report), separators=(",", ":")).replace("<", "\\u003c")
+    colours = (PAGE_FOLDER / "colours.css").read_text("utf-8").partition("*/\n")[2].rstrip()
     title = html.escape(show_controls(f"{report.text_name}, read by {report.model_name}"))
-    write_text(path, string.Template(template).substitute(title=title, data=data))
+    write_text(path, string.Template(template).substitute(title=title, colours=colours, data=data))
 
 
 def _page_data(report: Report) -> dict[str, Any]:
