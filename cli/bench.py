@@ -39,13 +39,15 @@ def bench(
     ] = False,
     picture: Annotated[Path | None, typer.Option(help="Draw the rates into this PNG file.")] = None,
     *,
-    threads: Annotated[int, typer.Option(help="Threads. Default: at each batch those that are fastest, measured.")] = 0,
+    threads: Annotated[
+        int, typer.Option(help="Threads. Default: the fastest number at each batch size, as measured.")
+    ] = 0,
     opening: ThreadedFileArguments,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Measure characters a second at several batch sizes, the time to the first, and the whole process.
+    """Measure characters a second at several batch sizes, the time to the first one, and the whole process.
 
-    Of a run, every precision is measured (that needs the train extra); of a file, its own.
+    A run is measured in every precision, which needs the train extra; a file in its own.
     """
     device, verify = opening["device"], opening["verify"]
     check_device(device)

@@ -39,7 +39,7 @@ def best(
     *,
     options: SearchArguments,
     opening: OpenArguments,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the most probable texts in order, with the natural logarithms of their probabilities.
 

@@ -32,8 +32,8 @@ REPORTED_PACKAGES = (
 )
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
-    """Show versions, devices, folders, and what is not as it should be."""
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Show versions, devices and folders, and name what is wrong."""
     facts, problems = _collect_facts(), _find_problems()
     if as_json:
         import json

@@ -36,16 +36,21 @@ def evaluate(
         Path | None, typer.Argument(metavar="[TEXT FILE]", help="Default: the run's held-out text.")
     ] = None,
     notebook: Annotated[
-        bool, typer.Option("--notebook", help="Also by the notebook's formula: 128 streams of 100.")
+        bool,
+        typer.Option(
+            "--notebook", help="Also measure by the notebook's formula: 128 streams, windows of 100 characters."
+        ),
     ] = False,
     weight: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="The column of the file that says how often a record counts.")
     ] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out broken records, and count them.")] = False,
-    unknown: Annotated[str, typer.Option(help="Characters that are unknown: error or skip.")] = "error",
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Skip broken records, and count them.")] = False,
+    unknown: Annotated[
+        str, typer.Option(help="What to do about characters that the model does not know: error or skip.")
+    ] = "error",
     *,
     opening: FileArguments,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure the loss on a text: nats and bits a character, and perplexity.
 

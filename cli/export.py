@@ -44,11 +44,14 @@ def export(
         typer.Option(help="Nats a symbol that a lower precision may cost. Default: 0.002 with auto, else 0.005."),
     ] = None,
     unroll: Annotated[
-        int, typer.Option(help="For CUDA: also write generator-unrolled.onnx, with so many positions a launch.")
+        int,
+        typer.Option(help="For CUDA: also write generator-unrolled.onnx, which computes this many positions a launch."),
     ] = 0,
     web: Annotated[
         Path | None,
-        typer.Option(help="Write a new folder instead, in which the model writes in any browser. RUN may be a file."),
+        typer.Option(
+            help="Write a folder with a page instead, on which the model writes in any browser. RUN may be a file."
+        ),
     ] = None,
     ort_web: Annotated[
         Path | None,

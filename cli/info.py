@@ -36,7 +36,7 @@ def info(
     ] = None,
     *,
     opening: VerifyArguments,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show where a model comes from, its sizes and losses, its chain, and what to try next."""
     path = find_source(source, opens=("run", "onnx file"))

@@ -29,26 +29,29 @@ MAX_TOP = 20
 def inspect(
     source: Annotated[
         Path,
-        typer.Argument(metavar="RUN | FILE.onnx", autocompletion=complete_models),
+        typer.Argument(metavar="RUN | FILE.onnx", help="The model that reads.", autocompletion=complete_models),
     ],
     file: Annotated[
         str | None, typer.Argument(metavar="[TEXT FILE | -]", help="Default: the run's held-out text.")
     ] = None,
     text: Annotated[str | None, typer.Option(help="The text itself, in place of a file.")] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write this HTML page.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write an HTML page to this file.")] = None,
     png: Annotated[Path | None, typer.Option(help="Draw a picture of the beginning into this PNG file.")] = None,
     length: Annotated[int, typer.Option(help="Symbols to read, at most.")] = 10_000,
-    top: Annotated[int, typer.Option(help="How many of the most probable symbols to show at each.")] = 5,
+    top: Annotated[int, typer.Option(help="How many probable symbols to show at each place.")] = 5,
     unit: Annotated[
         list[str] | None, typer.Option(help="Also show this hidden unit, such as h.0.12; may be repeated.")
     ] = None,
-    unknown: Annotated[str, typer.Option(help="Characters that are unknown: error or skip.")] = "error",
+    unknown: Annotated[
+        str, typer.Option(help="What to do about characters that the model does not know: error or skip.")
+    ] = "error",
     *,
     opening: OpenArguments,
 ) -> None:
     """Show how a model reads a text: the surprise of each symbol, what else was probable, and its hidden units.
 
-    The page is one file that needs nothing else. Units that tell most about line ends, quotes and more are found.
+    The page is one file that needs nothing else. It names the hidden units that tell most about line ends, quotes and
+    more.
     """
     from gentext.cli.inspect_page import write_page
     from gentext.cli.inspect_report import build_report

@@ -33,16 +33,16 @@ def plugins(
     ] = None,
     new_name: Annotated[str | None, typer.Argument(hidden=True)] = None,
     kind: Annotated[
-        str | None, typer.Option(help=f"Of the new plugin: {', '.join(KINDS)} or command.", metavar="KIND")
+        str | None, typer.Option(help=f"What the new plugin is: {', '.join(KINDS)} or command.", metavar="KIND")
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Of a strategy: run the test kit, and try to compile it.")
+        bool, typer.Option("--check", help="Run the test kit on a strategy, and try to compile it.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List plugins and their components; with a NAME, the options of that component.
 
-    gen plugins new NAME --kind KIND writes a small distribution with one plugin, which is ready to be installed.
+    gen plugins new NAME --kind KIND writes a small package with one plugin, ready to install.
     """
     if name == "new":
         _write_plugin(new_name, kind)

@@ -83,7 +83,7 @@ def sample(
         list[str] | None, typer.Option("--set", metavar="sampler.KEY=VALUE", help="One option of the sampler.")
     ] = None,
 ) -> None:
-    """Write text: the prime, then exactly LENGTH new characters, or at most so many with --match or --json-schema.
+    """Write text: the prime, then LENGTH new characters; with --match or --json-schema, at most LENGTH.
 
     A model of records writes COUNT whole records.
 

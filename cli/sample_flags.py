@@ -1,4 +1,4 @@
-"""The flags of ``gen sample`` that no other door has; those of requests are in `gentext.requests.declaration`."""
+"""The flags that only ``gen sample`` has; those of requests are in `gentext.requests.declaration`."""
 
 # The annotations are read when a command starts, so they are not turned into texts.
 from pathlib import Path
@@ -9,52 +9,58 @@ from gentext.runs.completion import complete_filters
 
 
 class BeginningFlags(TypedDict, total=False):
-    """What texts begin with."""
+    """What texts start from."""
 
     prime: Annotated[str | None, Option("text to go on from")]
-    prime_file: Annotated[str | None, Option("the same from a file, or from standard input with -")]
+    prime_file: Annotated[str | None, Option("read the prime from a file; - reads standard input")]
 
 
 class RecordFlags(TypedDict, total=False):
     """Options of records as a command line has them, whose library takes others, and how records are written out."""
 
     novel_against: Annotated[
-        Path | None, Option("records: none of another run, or training.hashes"), Flag(metavar="FILE")
+        Path | None,
+        Option("records: write none that another run has learned from (its folder, or training.hashes)"),
+        Flag(metavar="FILE"),
     ]
     filter: Annotated[
         list[str],
-        Option("records: throw away what a filter refuses; repeatable", ()),
+        Option("records: throw away what this filter refuses; may be repeated", ()),
         Flag(metavar="NAME", complete=complete_filters),
     ]
-    shard: Annotated[str | None, Option("records: write the numbers that are I modulo N, from 0"), Flag(metavar="I/N")]
+    shard: Annotated[
+        str | None, Option("records: write numbers I, I + N, I + 2N, ... alone; I begins at 0"), Flag(metavar="I/N")
+    ]
     prefix_file: Annotated[
         Path | None,
-        Option("records: ``count`` of each line, or of each line of a .jsonl"),
+        Option("records: write ``count`` for each line, or for each line of a .jsonl"),
         Flag(metavar="FILE"),
     ]
     field_values: Annotated[
         list[str],
-        Option("records: a leading column of CSV rows", ()),
+        Option("records: the value of a leading column of CSV rows", ()),
         Flag(["--given"], metavar="COLUMN=TEXT"),
     ]
-    format: Annotated[str | None, Option("records: text, jsonl or csv")]
-    fields: Annotated[str | None, Option("records as JSONL or CSV: also number, logprob, seed, stream, with commas")]
-    resume: Annotated[bool, Option("records: go on with the file of -o", False)]
+    format: Annotated[str | None, Option("records: how to write them: text, jsonl or csv")]
+    fields: Annotated[
+        str | None, Option("records as JSONL or CSV: more fields: number, logprob, seed, stream, with commas")
+    ]
+    resume: Annotated[bool, Option("records: continue the file of -o", False)]
 
 
 class OutputFlags(TypedDict, total=False):
-    """Where texts go, and how they look there."""
+    """Where texts go, and in which form."""
 
     separator: Annotated[
         str | None,
-        Option("what to print between two texts, such as '\\0', and nothing else", none="a line %%%"),
+        Option("what to print between two texts, such as '\\0'", none="a line %%%"),
     ]
-    output: Annotated[Path | None, Option("write into this file"), Flag(["--output", "-o"])]
-    interactive: Annotated[bool, Option("write in turns with the model: type, Tab goes on", False)]
-    as_json: Annotated[bool, Option("one JSON object a text", False), Flag(["--json"])]
-    no_stream: Annotated[bool, Option("print when all is written", False)]
+    output: Annotated[Path | None, Option("write to this file"), Flag(["--output", "-o"])]
+    interactive: Annotated[bool, Option("write in turns with the model: type, then press Tab, and it goes on", False)]
+    as_json: Annotated[bool, Option("print one JSON object a text", False), Flag(["--json"])]
+    no_stream: Annotated[bool, Option("print the text when it is complete", False)]
     raw: Annotated[bool, Option("send control characters to the terminal as they are", False)]
-    show_chain: Annotated[bool, Option("say which links run, with their values", False)]
+    show_chain: Annotated[bool, Option("print which links run, with their values", False)]
 
 
 #: The order of the help. A flag that is not named here comes behind these.

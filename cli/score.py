@@ -17,27 +17,31 @@ from gentext.settings import check_threads
 
 @with_flags
 def score(
-    source: Annotated[Path, typer.Argument(metavar="RUN | FILE.onnx", autocompletion=complete_models)],
+    source: Annotated[
+        Path, typer.Argument(metavar="RUN | FILE.onnx", help="The model that scores.", autocompletion=complete_models)
+    ],
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Texts to score; - for standard input.")],
     records: Annotated[
-        str | None, typer.Option(metavar="LAYOUT", help="How records lie in the files: lines, blank, jsonl:FIELD, ...")
+        str | None, typer.Option(metavar="LAYOUT", help="How the files hold records: lines, blank, jsonl:FIELD, ...")
     ] = None,
-    symbols: Annotated[bool, typer.Option("--symbols", help="A row for each symbol.")] = False,
-    no_text: Annotated[bool, typer.Option("--no-text", help="Rows without the text.")] = False,
+    symbols: Annotated[bool, typer.Option("--symbols", help="Write a row for each symbol.")] = False,
+    no_text: Annotated[bool, typer.Option("--no-text", help="Leave the text out of the rows.")] = False,
     against: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Another model: rows have the ratio of both.")
+        Path | None, typer.Option(metavar="RUN", help="A second model: rows also have the ratio of both probabilities.")
     ] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out broken records, and count them.")] = False,
-    unknown: Annotated[str, typer.Option(help="Characters that are unknown: error or skip.")] = "error",
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Skip broken records, and count them.")] = False,
+    unknown: Annotated[
+        str, typer.Option(help="What to do about characters that the model does not know: error or skip.")
+    ] = "error",
     table_format: Annotated[str, typer.Option("--format", help="jsonl, csv or parquet.")] = "jsonl",
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write this file.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write to this file.")] = None,
     *,
     threads: Annotated[int, typer.Option(help="Threads. Default: one for each core.")] = 0,
     opening: ThreadedFileArguments,
 ) -> None:
-    """Write the log-probability of each record of files, in order; of a model of one text, that of each file.
+    """Write the log-probability of each record of the files, in order. A model of one text scores each file whole.
 
-    Records of any number are scored in a fixed amount of memory.
+    The memory it takes does not grow with the number of records.
     """
     from gentext.scoring.score_files import ScoreOptions, Scoring
     from gentext.scoring.score_tables import check_output, make_writer, open_output

@@ -200,8 +200,9 @@ def _command(name: str, command: Any) -> str:
 
 
 def _metavar(argument: Any) -> str:
-    words = argument.metavar or argument.name.upper()
-    return str(words) if words.startswith("[") or argument.required else f"[{words}]"
+    words = str(argument.metavar or argument.name.upper())
+    words = words.replace(" | ", " or ")  # a | in a table needs a backslash, which not every reader of Markdown removes
+    return words if words.startswith("[") or argument.required else f"[{words}]"
 
 
 def _option(option: Any) -> tuple[str, str, str]:

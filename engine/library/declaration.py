@@ -14,24 +14,24 @@ class SamplerArguments(TypedDict, total=False):
 
 
 class DeviceArguments(TypedDict, total=False):
-    """Where it runs."""
+    """Which device computes."""
 
     device: Annotated[str, Option("``auto``, ``cpu`` or ``cuda``", "auto")]
 
 
 class ThreadsArguments(TypedDict, total=False):
-    """With how many threads."""
+    """How many threads compute."""
 
-    threads: Annotated[int, Option("threads; the result is the same. Default: by the size of the file", 0)]
+    threads: Annotated[int, Option("threads; they do not change the result. Default: by the size of the file", 0)]
 
 
 class VerifyArguments(TypedDict, total=False):
-    """Whether what is opened must be whole."""
+    """Whether to check what is opened."""
 
     verify: Annotated[
         bool,
-        Option("whether the bytes of a file must fit its check", True),
-        Flag(help="open a file that does not fit its check"),
+        Option("whether a file must fit its check", True),
+        Flag(help="open a file even where its check fails"),
     ]
 
 

@@ -40,18 +40,18 @@ class MatchArguments(TypedDict, total=False):
 
     match: Annotated[
         MatchOption,
-        Option("a regular expression, as in Python, that each new text matches, whole"),
+        Option("a regular expression, as in Python, that each whole new text matches"),
         Flag(type=str | None, metavar="REGEX"),
         Field(type=str | None),
     ]
     json_schema: Annotated[
         SchemaOption,
-        Option("a JSON schema by which each new text is valid, in place of ``match``"),
+        Option("a JSON schema that each new text fits, in place of ``match``"),
         Flag(type=Path | None, metavar="FILE"),
         Field(type=dict[str, Any] | None),
     ]
     match_prime: Annotated[
-        bool, Option("whether the ``prime`` is the beginning of what matches; else the new text alone is", False)
+        bool, Option("match the ``prime`` together with the new text, not the new text alone", False)
     ]
     unknown: Annotated[
         str,
@@ -67,19 +67,19 @@ class WriterArguments(MatchArguments, total=False):
     """What all writers take, those of records too. A new option of all writers is a line here."""
 
     seed: Annotated[
-        int | None, Option("the same seed gives the same texts", None, 0, SEED_LIMIT - 1, none="a new one is drawn")
+        int | None, Option("the same seed gives the same texts", None, 0, SEED_LIMIT - 1, none="a new seed")
     ]
     style: Annotated[
         str | None,
         Option(
-            "settings of the links: careful, balanced or bold; parameters beside it count",
-            none="those of the model",
+            "settings of the links: careful, balanced or bold; options of links override it",
+            none="the model's own",
         ),
     ]
     chain: Annotated[
         Sequence[str] | None,
-        Option("the names of links, in order", none="those of the model"),
-        Flag(type=str | None, help="links in order, with commas. Default: those of the model", read=split_names),
+        Option("the names of links, in order", none="the model's own"),
+        Flag(type=str | None, help="links in order, with commas. Default: the model's own", read=split_names),
         NO_FIELD,
     ]
     params: Annotated[
@@ -95,7 +95,7 @@ class StopArguments(TypedDict, total=False):
         Option("each text ends before the first of these that it would contain", ()),
         Flag(
             type=list[str],
-            help="each text ends before this one, such as '\\n\\n'; may be repeated",
+            help="each text ends before this string, such as '\\n\\n'; may be repeated",
             read=lambda texts: [decode_escapes(text) for text in texts],
         ),
         Field(type=list[str]),
@@ -109,7 +109,7 @@ class LengthArguments(TypedDict, total=False):
         int | None,
         Option("new characters of each text, at most", 500, 1, none="without end"),
         Flag(
-            help="new characters; 0: without end. Default: 500; of records at most, twice those of the longest one",
+            help="new characters; 0 writes without end. Default: 500; for records, at most twice the longest one",
             default=None,
             least=0,
         ),
@@ -125,7 +125,7 @@ class TextArguments(LengthArguments, WriterArguments, StopArguments, total=False
     stream: Annotated[
         int,
         Option(
-            "the stream of the seed that the first text is written with; the next ones have the next streams",
+            "which stream of the seed the first text uses; the next texts use the next streams",
             0,
             0,
             SEED_LIMIT - 1,
@@ -141,8 +141,8 @@ class ScoredTextArguments(TextArguments, total=False):
     top_logprobs: Annotated[
         int,
         Option(
-            "log-probabilities of so many of the most probable symbols in each place: the model's, before temperature "
-            "and other links",
+            "log-probabilities of this many of the most probable symbols in each place: the model's, before "
+            "temperature and other links",
             0,
             0,
             MAX_TOP_LOGPROBS,
@@ -166,8 +166,8 @@ class ManyTextsArguments(ScoredTextArguments, total=False):
 
     count: Annotated[
         int,
-        Option("how many texts to write of each ``prime``, all from one seed", 1),
-        Flag(help="how many texts to write, all from one seed; of records, any number"),
+        Option("how many texts to write for each ``prime``, all from one seed", 1),
+        Flag(help="how many texts or records to write, all from one seed"),
         Field("n", least=1),
     ]
 
@@ -180,10 +180,10 @@ class WritingOptions(ManyTextsArguments, total=False):
 
     parameters: Annotated[
         Mapping[str, object],
-        Option("all that sets parameters of links: see `gentext.requests.parameters.choose_chain`", {}),
+        Option("everything that sets parameters of links: see `gentext.requests.parameters.choose_chain`", {}),
     ]
     continues: Annotated[
-        bool, Option("whether the texts go on behind others, which a record that may end at once does", False)
+        bool, Option("whether the texts continue others, as a record does that may end at once", False)
     ]
 
 
@@ -192,43 +192,46 @@ class RecordsOwnArguments(TypedDict, total=False):
 
     length: Annotated[
         int | None,
-        Option("characters behind the ``prefix``, at most", None, 1, none="twice those of the longest training record"),
+        Option("characters after the ``prefix``, at most", None, 1, none="twice those of the longest training record"),
         NO_FLAG,
     ]
     prefix: Annotated[str, Option("what each record begins with", ""), NO_FLAG]
     prefixes: Annotated[
-        Sequence[str] | None, Option("beginnings, with as many records of each, in place of ``prefix``"), NO_FLAG
+        Sequence[str] | None,
+        Option("beginnings, in place of ``prefix``, with the same number of records for each"),
+        NO_FLAG,
     ]
     fields: Annotated[
         Mapping[str, str] | None, Option("leading columns of rows of a table, in place of ``prefix``"), NO_FLAG
     ]
-    unique: Annotated[bool, Option("records: of equal ones only the first stays", False)]
+    unique: Annotated[bool, Option("records: write equal ones only once", False)]
     novel: Annotated[
         bool | str | os.PathLike[str],
-        Option("whether none is among the training records; or the run, or the file of hashes, that none is of", False),
-        Flag(["--novel"], bool, "records: none that the model has learned from"),
+        Option(
+            "whether to leave out training records; or the run, or the file of hashes, whose records to leave out",
+            False,
+        ),
+        Flag(["--novel"], bool, "records: write none that the model has learned from"),
     ]
     accept: Annotated[
-        str | None, Option("records: a regular expression that all of each matches"), Flag(metavar="REGEX")
+        str | None, Option("records: keep those that match this regular expression as a whole"), Flag(metavar="REGEX")
     ]
     filters: Annotated[
         Sequence[str | Filter],
-        Option("names of filters, or functions that return which of some texts may stay", ()),
+        Option("names of filters, or functions that return which of several texts may stay", ()),
         NO_FLAG,
     ]
     filter_options: Annotated[
         Mapping[str, Mapping[str, object]] | None, Option("the options of named filters, by their names"), NO_FLAG
     ]
-    max_tries: Annotated[int, Option("records: how many to draw for each number, at most", 1000)]
-    shard: Annotated[
-        tuple[int, int], Option("``(i, n)``: only the numbers that are i modulo n are written", (0, 1)), NO_FLAG
-    ]
+    max_tries: Annotated[int, Option("records: how often to try for each record, at most", 1000)]
+    shard: Annotated[tuple[int, int], Option("``(i, n)``: write numbers i, i + n, i + 2n, ... alone", (0, 1)), NO_FLAG]
     ordered: Annotated[
         bool,
-        Option("whether records come in order, else each as soon as it ends", True),
+        Option("whether records come in order; otherwise each comes as soon as it ends", True),
         Flag(["--unordered"], help="records: write each as soon as it ends"),
     ]
-    slots: Annotated[int | None, Option("records side by side", none="as many as are fast")]
+    slots: Annotated[int | None, Option("records to write side by side", none="as many as are fast")]
 
 
 class RecordArguments(WriterArguments, RecordsOwnArguments, total=False):
@@ -252,8 +255,6 @@ class SearchArguments(MatchArguments, StopArguments, total=False):
     temperature: Annotated[float, Option("divides the logits; 1: the model's own probabilities", 1.0)]
     beam: Annotated[
         int | None,
-        Option(
-            "keep so many beginnings of each length, which is quick, but not exact", None, 1, MAX_TEXTS, "all of them"
-        ),
+        Option("keep only this many beginnings of each length: quick, but not exact", None, 1, MAX_TEXTS, "all"),
     ]
     memory: Annotated[int, Option("megabytes that the search may use", 1000, 1, MAX_MEGABYTES), NO_FIELD]

@@ -32,21 +32,23 @@ class ConfigArguments(TypedDict, total=False):
         Option(f"{', '.join(f'``{name}``' for name in preset_names())}. Default: {DEFAULT_PRESET}"),
         Flag(complete=complete_presets),
     ]
-    config: Annotated[PathLike | None, Option("a TOML file, over the preset"), Flag(type=Path | None)]
+    config: Annotated[
+        PathLike | None, Option("a TOML file whose settings override the preset's"), Flag(type=Path | None)
+    ]
     settings: Annotated[
         Mapping[str, Any] | None,
         Option("settings by their keys, as ``{'model.hidden': 256}``; commands have their own ``--set``"),
     ]
     epochs: Annotated[
         float | None,
-        Option("budget: passes over the training text; of a student, over as much as its teacher's text"),
+        Option("budget: passes over the training text. For a student, one pass is as long as its teacher's text"),
     ]
     steps: Annotated[int | None, Option("budget: optimizer steps")]
     minutes: Annotated[float | None, Option("budget: minutes of training")]
 
 
 class CorpusArguments(TypedDict, total=False):
-    """How a text is cut into records, and what of it is held out."""
+    """How a text is divided into records, and which part is held out."""
 
     records: Annotated[
         str | Iterable[str] | None,
@@ -57,34 +59,34 @@ class CorpusArguments(TypedDict, total=False):
     ]
     val: Annotated[
         PathLike | None,
-        Option("hold out this, and learn from all of CORPUS"),
+        Option("hold out this file, and learn from all of CORPUS"),
         Flag(type=str | None, metavar="FILE"),
     ]
-    val_frac: Annotated[float | None, Option("share that is held out: the text's tail, or records by their hash")]
-    dedup: Annotated[bool, Option("learn each of equal records once", False)]
+    val_frac: Annotated[float | None, Option("share to hold out: the end of the text, or records chosen by their hash")]
+    dedup: Annotated[bool, Option("learn equal records only once", False)]
     weight: Annotated[str | None, Option("how many times each record counts (jsonl, csv)"), Flag(metavar="COLUMN")]
-    skip_bad: Annotated[bool, Option("leave out broken records, and count them", False)]
+    skip_bad: Annotated[bool, Option("skip broken records, and count them", False)]
 
 
 class MachineArguments(TypedDict, total=False):
-    """What a run is computed with."""
+    """What computes a run."""
 
     device: Annotated[str | None, Option("``auto``, ``cpu`` or ``cuda``")]
     precision: Annotated[str | None, Option("``auto``, ``fp32``, ``bf16`` or ``fp16``")]
-    seed: Annotated[int | None, Option("seed of everything random")]
+    seed: Annotated[int | None, Option("seed of all random numbers")]
 
 
 class EndsArguments(TypedDict, total=False):
-    """What one run begins with, and what it leaves."""
+    """What a run starts from, and what it writes."""
 
-    resume: Annotated[bool, Option("go on with a run that was stopped or killed", False)]
+    resume: Annotated[bool, Option("continue a run that was stopped or killed", False)]
     init_from: Annotated[
         PathLike | None,
-        Option("begin with the weights of this run"),
+        Option("start from the weights of this run"),
         Flag(type=Path | None, complete=complete_runs),
     ]
     export: Annotated[
-        bool, Option("whether to write model.onnx at the end", True), Flag(help="write no model.onnx at the end")
+        bool, Option("whether to export the model at the end", True), Flag(help="do not export the model at the end")
     ]
     export_precision: Annotated[
         str | None,
@@ -92,7 +94,7 @@ class EndsArguments(TypedDict, total=False):
     ]
     tensorboard: Annotated[bool, Option("write event files into RUN/tensorboard", False)]
     verbose: Annotated[
-        bool, Option("also say why settings were adapted to the text, and what the export has checked", False)
+        bool, Option("also print why settings were adapted to the text, and what the export checked", False)
     ]
 
 
@@ -102,10 +104,10 @@ class StudentArguments(TypedDict, total=False):
     hidden: Annotated[int | None, Option("units of each layer: ``model.hidden``")]
     soft: Annotated[
         float | None,
-        Option("share of the loss against the teacher's probabilities, not the text: ``trainer.soft``"),
+        Option("share of the loss that compares with the teacher's probabilities, not with the text: ``trainer.soft``"),
     ]
     temperature: Annotated[float | None, Option("temperature of these probabilities: ``trainer.temperature``")]
-    real: Annotated[float | None, Option("share of the rows that read the teacher's own text: ``batcher.real``")]
+    real: Annotated[float | None, Option("share of batch rows that read the teacher's own text: ``batcher.real``")]
 
 
 class TrainArguments(FolderArguments, ConfigArguments, CorpusArguments, MachineArguments, EndsArguments, total=False):

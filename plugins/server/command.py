@@ -24,35 +24,37 @@ def serve(
         ),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on. Default: this machine alone.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
-    slots: Annotated[int, typer.Option(min=1, help="Texts of a model at a time.")] = LIMITS.slots,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes any free one.")] = 8000,
+    slots: Annotated[int, typer.Option(min=1, help="Texts that a model writes at a time.")] = LIMITS.slots,
     queue: Annotated[
-        int, typer.Option(min=0, help="Texts of a model that wait for a slot; more get 429.")
+        int, typer.Option(min=0, help="Texts that may wait for a slot of a model; more get the answer 429.")
     ] = LIMITS.queue,
     drain_seconds: Annotated[
-        float, typer.Option(min=0, help="How long texts are written on after SIGTERM.")
+        float, typer.Option(min=0, help="How long texts may go on after SIGTERM.")
     ] = LIMITS.drain_seconds,
     allowed_host: Annotated[
         list[str] | None,
         typer.Option(help="Name by which clients reach the server; * allows all. Addresses and localhost need none."),
     ] = None,
     api_key_file: Annotated[
-        Path | None, typer.Option(help="Keys, one a line, of which each request must have one. Default: none.")
+        Path | None, typer.Option(help="A file of keys, one a line; each request must have one of them. Default: none.")
     ] = None,
     limit: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=NUMBER", help="Change a limit, such as body=1000; docs/serve.md lists them."),
+        typer.Option(metavar="NAME=NUMBER", help="Change a limit, such as body=1000; an unknown name lists them all."),
     ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes of a model. Default: by the size of its file.")] = 0,
     session_key_file: Annotated[
         Path | None,
-        typer.Option(help="Key that signs sessions; a second line may have the one before. Default: a new key."),
+        typer.Option(
+            help="A file with the key that signs sessions; a second line may hold the previous key. Default: a new key."
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Serve models over HTTP, for many clients at a time, with the API of OpenAI's completions.
 
-    SIGTERM and Ctrl-C end the server once the texts under way have ended; SIGHUP loads the files again.
+    SIGTERM and Ctrl-C end the server after the texts in progress; SIGHUP loads the files again.
     """
     try:
         from gentext.plugins.server.serving import ServeOptions, serve_models

@@ -52,13 +52,13 @@ class Limits:
     best_megabytes: int = 200
     """Memory of a search."""
     drain_seconds: float = 30.0
-    """How long texts are written on after SIGTERM."""
+    """How long texts may go on after SIGTERM."""
 
 
 def change_limits(limits: Limits, assignments: Sequence[str]) -> Limits:
     """Return limits of which some are changed by texts such as ``body=1000``.
 
-    Raises UsageError for a name that no limit has, and for what is no number of its kind, or below 0.
+    Raises UsageError for an unknown name, and for a value that is not a number of the limit's kind from 0.
     """
     changes: dict[str, Any] = {}
     for assignment in assignments:

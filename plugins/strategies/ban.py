@@ -19,9 +19,9 @@ class BanConfig:
     """Options of the link ``ban``."""
 
     ban: str = per_run("")
-    """The characters that are never written, one after the other."""
+    """Characters that are never written, without separators."""
     ban_file: str = per_run("")
-    """A text file whose characters are banned too; its line ends are not, a ``\\n`` in it is."""
+    """A text file whose characters are banned too. Its line ends are not banned; a ``\\n`` in it bans them."""
 
 
 class Ban(Strategy):

@@ -31,7 +31,7 @@ class BiasConfig:
     """What to add to the logits of symbols: ``SYMBOL:NUMBER`` with commas, such as ``e:-2,\\n:1.5``; ``:-2`` is for the
     end of a record."""
     logit_bias_file: str = per_run("")
-    """A JSON file that maps symbols to such numbers; the option counts where both have a symbol."""
+    """A JSON file that maps symbols to such numbers; `logit_bias` overrides it."""
 
 
 class Bias(Strategy):

@@ -1,4 +1,4 @@
-"""``gen sweep``: train many times with other settings, and keep the best."""
+"""``gen sweep``: train many times with different settings, and keep the best."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ def sweep(
     folder: Annotated[
         Path | None, typer.Option("--sweep", metavar="DIR", help="Folder of the sweep. Default: a new one in sweeps/.")
     ] = None,
-    space: Annotated[Path | None, typer.Option(help="A TOML file: what to try. Default: the built-in space.")] = None,
+    space: Annotated[
+        Path | None, typer.Option(help="A TOML file that says what to try. Default: the built-in space.")
+    ] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="How many settings to try. Default: 20.")] = None,
     settings: SettingTexts = None,
     arguments: SweepArguments,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a sweep, or help a process that is at it.")
-    ] = False,
-    no_prune: Annotated[bool, typer.Option("--no-prune", help="Train the hopeless ones to their end too.")] = False,
-    no_export: Annotated[bool, typer.Option("--no-export", help="Write no model.onnx of the best run.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="The table as JSON.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a sweep, or join a process that runs it.")] = False,
+    no_prune: Annotated[bool, typer.Option("--no-prune", help="Also train hopeless trials to their end.")] = False,
+    no_export: Annotated[bool, typer.Option("--no-export", help="Do not export the best run.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print print the table as JSON.")] = False,
 ) -> None:
-    """Train many times with other settings, and keep the run with the lowest held-out loss.
+    """Train many times with different settings, and keep the run with the lowest held-out loss.
 
-    What is tried comes from a TOML file, or from the built-in space: sizes, layers, dropout, batches and rates. Preset,
-    config, settings and budget are those of each trial.
+    A TOML file says what to try; the built-in space varies sizes, layers, dropout, batches and rates. The preset, the
+    config, the settings and the budget apply to each trial.
     """
     shared_options = train_options({**TRAIN_DEFAULTS, **arguments}, settings or [], corpus=corpus)
     try:

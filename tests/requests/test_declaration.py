@@ -65,7 +65,7 @@ def test_reference_tables() -> None:
     ]
     for rows, prime in ((library, "prime"), (flags, "--prime"), (fields, "prompt")):
         assert f"of the ``{prime}`` that" in rows["unknown"].help
-    assert flags["seed"].help == "the same seed gives the same texts; default: a new one is drawn"
+    assert flags["seed"].help == "the same seed gives the same texts; default: a new seed"
     [ordered] = markdown_table([option_rows(RecordsOwnArguments, "flag")["ordered"]]).splitlines()[2:]
     assert ordered == "| `--unordered` | true or false | `false` |  | records: write each as soon as it ends |"
 
