@@ -13,16 +13,13 @@ from gentext.cli.links import FlagSpelling
 from gentext.console import say
 from gentext.corpus.held_out import held_out_path, read_held_out
 from gentext.describe import tokenizer_of
-from gentext.errors import CorpusError, MissingExtra, UsageError, nearest
+from gentext.errors import CorpusError, MissingExtra, UsageError
 from gentext.files.atomic import check_output
+from gentext.inspection.reading import most_symbols
 from gentext.library.declaration import OpenArguments
 from gentext.library.loading import TextModel, open_from_arguments
 from gentext.runs.completion import complete_models
-from gentext.scoring.inspection import inspect_tokens, most_symbols, unit_names
 from gentext.scoring.unknown_characters import UnknownCharacters
-
-#: The most probable symbols of a position that a page has, at most.
-MAX_TOP = 20
 
 
 @with_flags
@@ -53,15 +50,14 @@ def inspect(
     The page is one file that needs nothing else. It names the hidden units that tell most about line ends, quotes and
     more.
     """
-    from gentext.cli.inspect_page import write_page
-    from gentext.cli.inspect_report import build_report
+    from gentext.inspection.inspected_text import check_inspection, inspect_tokens
     from gentext.scoring.score import encode_text
 
-    _check_options(file, text, output, png, length, top)
+    _check_options(file, text, output, png, length)
     if png is not None and importlib.util.find_spec("matplotlib") is None:
         raise MissingExtra("--png", "train")
     model = open_from_arguments(source, opening)
-    _check_units(unit or [], unit_names(model.bundle))
+    check_inspection(model.bundle, top, unit or [], FlagSpelling())
     length = min(length, most_symbols(model.bundle))
     characters = UnknownCharacters([model.bundle], unknown, FlagSpelling())
     name, beginning, is_cut = _read_text(model, file, text, length, characters)
@@ -73,42 +69,29 @@ def inspect(
     tokens = encode_text(model.bundle, tokenizer, beginning)
     if is_cut or len(tokens) > length:
         say(f"the first {min(len(tokens), length):,} symbols of {name} are read; --length takes more or fewer")
-    inspection = inspect_tokens(model._sampler, tokens[:length], top)
-    report = build_report(model, name, inspection, unit or [])
+    inspected = inspect_tokens(model._sampler, tokens[:length], top, unit or [], model.path, name)
     if output is not None:
-        write_page(report, output)
+        inspected.save(output)
         say(f"wrote {output} ({output.stat().st_size:,} bytes)")
     if png is not None:
         from gentext.cli.inspect_picture import draw_picture
 
-        draw_picture(report, png)
+        draw_picture(inspected, png)
         say(f"wrote {png}")
-    for line in report.lines():
+    for line in inspected.lines():
         print(line)
 
 
-def _check_options(
-    file: str | None, text: str | None, output: Path | None, png: Path | None, length: int, top: int
-) -> None:
+def _check_options(file: str | None, text: str | None, output: Path | None, png: Path | None, length: int) -> None:
     if output is None and png is None:
         raise UsageError("nothing to write: expected -o PAGE.html, or --png PICTURE.png, or both")
     if file is not None and text is not None:
         raise UsageError("a text file and --text: expected one of them")
     if length < 1:
         raise UsageError(f"--length {length}: expected 1 or more symbols")
-    if not 1 <= top <= MAX_TOP:
-        raise UsageError(f"--top {top}: expected 1 to {MAX_TOP}")
     for path in (output, png):
         if path is not None:
             check_output(path)
-
-
-def _check_units(chosen_names: list[str], names: list[str]) -> None:
-    known_names = set(names)
-    for name in chosen_names:
-        if name not in known_names:
-            expected = f"{names[0]} to {names[-1]}" if names else "none, as the model has no states of real numbers"
-            raise UsageError(f"--unit {name}: no such hidden unit; expected {expected}.{nearest(name, names)}")
 
 
 def _read_text(

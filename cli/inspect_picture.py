@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from gentext.cli.inspect_report import Report
 from gentext.console import show_controls
 from gentext.errors import MissingExtra
 from gentext.files.atomic import atomic_write
+from gentext.inspection.inspected_text import InspectedText
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,27 +28,27 @@ FULL_BITS = 8
 SURPRISE, PLUS, MINUS = (226, 96, 36), (214, 92, 40), (40, 110, 180)
 
 
-def draw_picture(report: Report, path: Path) -> None:
+def draw_picture(text: InspectedText, path: Path) -> None:
     """Draw the picture. Raises MissingExtra without matplotlib, RunError where the file cannot be written."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ModuleNotFoundError:
         raise MissingExtra("--png", "train") from None
-    places = _place_symbols([report.symbols[int(token)] for token in report.inspection.tokens])
+    places = _place_symbols(text.symbols)
     panels: list[tuple[str, NDArray[np.floating]]] = [
-        (report.summary, np.minimum(1, -report.inspection.logprobs / np.log(2) / FULL_BITS))
+        (text.summary, np.minimum(1, -text.reading.logprobs / np.log(2) / FULL_BITS))
     ]
-    for unit in [*report.chosen_units, *report.telling_units()][: PANELS - 1]:
-        title = f"unit {report.inspection.unit_names[unit]}: {report.unit_label(unit)}"
-        panels.append((title, report.series(unit)[0]))
+    for unit in [*text.chosen_units, *text.telling_units()][: PANELS - 1]:
+        title = f"unit {text.reading.unit_names[unit]}: {text.unit_label(unit)}"
+        panels.append((title, text.series(unit)[0]))
     size = max(line for line, _, _ in places) + 1, max(column + len(visible_text) for _, column, visible_text in places)
     width, height = size[1] * CELL_INCHES[0], size[0] * CELL_INCHES[1] + 0.4
     figure = Figure(figsize=(max(width, MIN_WIDTH), len(panels) * height), layout="constrained", facecolor="white")
     axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
     for panel, (title, strengths) in zip(axes, panels, strict=True):
         panel.set_title(show_controls(title), loc="left", fontsize=10, parse_math=False)
-        _draw_text(panel, places, strengths, signed=title != report.summary, size=size)
+        _draw_text(panel, places, strengths, signed=title != text.summary, size=size)
     with warnings.catch_warnings(), atomic_write(path) as file:
         warnings.filterwarnings("ignore", "Glyph ")  # matplotlib's font lacks many scripts
         FigureCanvasAgg(figure).print_png(file)

@@ -42,7 +42,8 @@ Rooms, each of which imports only rooms above it
     search  the most probable texts of a model
     runs  runs: their config and components, their lock, and which run or file a user means
     corpus  what a run learns from and holds out: a text or records, as tokens
-    scoring  what a model thinks of given texts: losses, log-probabilities, and its hidden units
+    scoring  how probable given texts are to a model: losses and log-probabilities
+    inspection  how a model reads a text: the surprise of each symbol, and its hidden units
     records  whole records: which are written, how they are drawn side by side, and where they go
     library  an opened model in a Python program
     sessions  texts that go on after a request: sessions, and a text that a user and a model write in turns
@@ -60,6 +61,7 @@ from gentext.hookspecs import hookimpl
 from gentext.strategy import Param, State, Strategy, Table, keep_largest, largest_per_symbol
 
 if TYPE_CHECKING:
+    from gentext.inspection.inspected_text import InspectedText
     from gentext.library.loading import TextModel, TextStream, WrittenText, load
     from gentext.scoring.record_scores import TextScore
     from gentext.scoring.score import Score
@@ -71,6 +73,7 @@ __all__ = [
     "BestText",
     "BestTexts",
     "GenError",
+    "InspectedText",
     "NoConfig",
     "Param",
     "Score",
@@ -92,6 +95,7 @@ __all__ = [
 
 #: Names that are imported when they are first used, so that a plugin's `import gentext` stays fast, and their modules.
 _MODULE_BY_NAME = dict.fromkeys(("TextModel", "TextStream", "WrittenText", "load"), "gentext.library.loading")
+_MODULE_BY_NAME |= {"InspectedText": "gentext.inspection.inspected_text"}
 _MODULE_BY_NAME |= {"BestText": "gentext.search.prefixes", "BestTexts": "gentext.search.searching"}
 _MODULE_BY_NAME |= {"Score": "gentext.scoring.score", "TextScore": "gentext.scoring.record_scores"}
 _MODULE_BY_NAME |= dict.fromkeys(("distill", "train"), "gentext.training.train")

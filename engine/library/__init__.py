@@ -1,7 +1,7 @@
 """An opened model in a Python program.
 
 Others use `declaration.OpenArguments`, `loading.open_from_arguments` and `loading.TextModel`.
-May import: files, exported, components, sampling, requests, generation, search, runs, scoring, records.
+May import: files, exported, components, sampling, requests, generation, search, runs, scoring, inspection, records.
 
     declaration  how a model is opened: every option, with its type, default and help
     loading  opens a trained model

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Unpack
 
 from gentext import console
@@ -16,6 +17,7 @@ from gentext.run import MODEL_FILE
 from gentext.settings import check_threads
 
 if TYPE_CHECKING:
+    from gentext.inspection.inspected_text import InspectedText
     from gentext.scoring.record_scores import TextScores
     from gentext.scoring.score import Score, TextLoss
     from gentext.scoring.unknown_characters import UnknownCharacters
@@ -92,6 +94,40 @@ class MeasuredModel(OpenModel):
             score = score_text(self._sampler, text, name, characters)
         self.add_messages(messages)
         return score
+
+    def inspect(
+        self, text: str, *, top: int = 5, unit: Sequence[str] = (), unknown: str = "error", progress: bool = False
+    ) -> InspectedText:
+        """Read a text symbol by symbol, as `gen inspect` does: the surprise of each, and the hidden units.
+
+        The result shows itself in a notebook; ``save("page.html")`` writes the page. ``top`` is how many of the most
+        probable symbols it has in place of each, 1 to 20. ``unit`` has names of hidden units, such as ``"c.1.37"``,
+        which the page then shows beside those that tell most. ``unknown`` is that of `score`.
+
+        Raises UsageError for an impossible argument; CorpusError for an empty text, for one that is too long to keep
+        (its symbols times the hidden units are at most about 2**26), and for an unknown character without a symbol;
+        PluginError when the sampler gives no logits.
+        """
+        from gentext.describe import tokenizer_of
+        from gentext.inspection.inspected_text import check_inspection, inspect_tokens
+        from gentext.requests.spelling import KEYWORD_SPELLING
+        from gentext.scoring.score import encode_text
+        from gentext.scoring.unknown_characters import UnknownCharacters
+
+        if not isinstance(text, str):
+            raise UsageError(f"text = {text!r}: expected a text")
+        check_inspection(self.bundle, top, unit, KEYWORD_SPELLING)
+        characters = UnknownCharacters([self.bundle], unknown)
+        with contextlib.ExitStack() as context:
+            messages = [] if progress else context.enter_context(console.quiet())
+            tokenizer = tokenizer_of(self.bundle)
+            text = characters.leave_out(text)
+            characters.count_replaced(text, tokenizer)
+            characters.report("the text")
+            tokens = encode_text(self.bundle, tokenizer, text)
+            inspected = inspect_tokens(self._sampler, tokens, top, unit, self.path, "the text")
+        self.add_messages(messages)
+        return inspected
 
     def score_many(self, texts: Iterable[str], *, unknown: str = "error", workers: int = 0) -> TextScores:
         """Score texts, each read from a fresh state after the start symbol, as `gen score` does; in their order.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import gentext
@@ -48,6 +50,35 @@ def test_surprise_is_the_colour(model: gentext.TextModel) -> None:
     assert html.count("<span") == 4 and f"{-score.logprobs[0] / 0.6931471805599453:.2f} bits" in html
     assert "rgba(214, 120, 20, 0.85)" in surprise_html("", "a", [-100.0])
     assert "rgba(214, 120, 20, 0.00)" in surprise_html("", "a", [0.0])
+
+
+def test_an_inspection_has_the_surprise_of_the_score(model: gentext.TextModel, tmp_path: Path) -> None:
+    inspected = model.inspect("abab", top=2)
+    np.testing.assert_allclose(inspected.reading.logprobs, model.score("abab").logprobs, atol=1e-6)
+    assert inspected.symbols == list("abab") and "4 symbols" in repr(inspected)
+    assert inspected._repr_html_().count("<span") == 4
+    inspected.save(tmp_path / "page.html")
+    assert "4 symbols" in (tmp_path / "page.html").read_text("utf-8")
+    assert gentext.InspectedText is type(inspected)
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "message"),
+    [
+        ("", {}, "0 symbols"),
+        (b"abab", {}, "expected a text"),
+        ("abab", {"top": 0}, "top = 0: expected 1 to 20"),
+        ("abab", {"unit": ["zz"]}, "no such hidden unit; expected"),
+        ("abab", {"unknown": "?"}, "unknown"),
+    ],
+    ids=["empty", "bytes", "top", "unit", "unknown"],
+)
+def test_an_impossible_inspection_is_an_error(
+    model: gentext.TextModel, text: Any, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(gentext.GenError, match=re.escape(message)) as error:
+        model.inspect(text, **arguments)
+    assert "\n" not in str(error.value)
 
 
 def test_texts_and_streams_show_what_is_written(model: gentext.TextModel) -> None:

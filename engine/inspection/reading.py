@@ -1,4 +1,4 @@
-"""What a model thinks at each symbol of a text: probabilities, the most probable symbols, and its hidden units.
+"""Reads a text symbol by symbol, and keeps probabilities, the most probable symbols and the hidden units.
 
 A model's states are outputs of its file, so they are read symbol by symbol: no part of the network is taken apart.
 """
@@ -23,7 +23,7 @@ MAX_ACTIVATIONS = 2**26
 
 
 @dataclasses.dataclass(frozen=True)
-class Inspection:
+class Reading:
     """A text of N symbols as a model reads it. Position i is that of symbol i."""
 
     tokens: Ids
@@ -51,11 +51,11 @@ def unit_names(bundle: Bundle) -> list[str]:
 
 
 def most_symbols(bundle: Bundle) -> int:
-    """Return how many symbols `inspect_tokens` can read at most."""
+    """Return how many symbols `read_tokens` can read at most."""
     return MAX_ACTIVATIONS // max(1, len(unit_names(bundle)))
 
 
-def inspect_tokens(sampler: OpenSampler, tokens: Ids, top_count: int) -> Inspection:
+def read_tokens(sampler: OpenSampler, tokens: Ids, top_count: int) -> Reading:
     """Read the symbols of a text, behind the model's start symbol.
 
     Raises CorpusError for none or for more than `most_symbols`, PluginError for a sampler without logits,
@@ -94,7 +94,7 @@ def inspect_tokens(sampler: OpenSampler, tokens: Ids, top_count: int) -> Inspect
             bar.advance()
     if math.isnan(logprobs.sum()) or np.isnan(activations).any():
         raise FileFormatError("a probability or a state is not a number (NaN): the weights are damaged; export again")
-    return Inspection(tokens, logprobs, top_tokens, top_logprobs, activations, names)
+    return Reading(tokens, logprobs, top_tokens, top_logprobs, activations, names)
 
 
 def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:

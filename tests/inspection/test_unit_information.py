@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from gentext.scoring.text_features import is_measurable, text_features
-from gentext.scoring.unit_information import BINS, measure_information
+from gentext.inspection.text_features import is_measurable, text_features
+from gentext.inspection.unit_information import BINS, measure_information
 
 COUNT = 20_000
 

@@ -17,7 +17,7 @@ from conftest import Gen
 from helpers import fails
 
 import gentext
-from gentext.scoring.inspection import inspect_tokens, unit_names
+from gentext.inspection.reading import read_tokens, unit_names
 from gentext.scoring.score import encode_text
 
 
@@ -42,10 +42,10 @@ def test_figures_are_those_of_the_model(file: str, tiny_run: Path, text: str) ->
     from gentext.describe import tokenizer_of
 
     tokens = encode_text(model.bundle, tokenizer_of(model.bundle), text)
-    inspection = inspect_tokens(model._sampler, tokens, 3)
-    assert np.allclose(inspection.logprobs, model.score(text).logprobs, atol=1e-5)
-    assert inspection.unit_names == unit_names(model.bundle) and len(set(inspection.unit_names)) == 2 * 8 * len(
-        {name.split(".")[1] for name in inspection.unit_names}
+    reading = read_tokens(model._sampler, tokens, 3)
+    assert np.allclose(reading.logprobs, model.score(text).logprobs, atol=1e-5)
+    assert reading.unit_names == unit_names(model.bundle) and len(set(reading.unit_names)) == 2 * 8 * len(
+        {name.split(".")[1] for name in reading.unit_names}
     )
     # The states are those that a session with the same text ends in.
     sampler: Any = model._sampler
@@ -53,10 +53,10 @@ def test_figures_are_those_of_the_model(file: str, tiny_run: Path, text: str) ->
     for token in [model.bundle.start, *tokens.tolist()]:
         _, states = sampler.advance(np.array([[token]]), states)
     real_states = [np.ravel(state) for state in states if state.dtype == np.float32]  # hashes are no units
-    assert np.array_equal(inspection.activations[-1], np.concatenate(real_states))
-    assert (np.diff(inspection.top_logprobs, axis=1) <= 0).all()
-    is_first = inspection.top_tokens[:, 0] == tokens
-    assert np.allclose(inspection.top_logprobs[is_first, 0], inspection.logprobs[is_first])
+    assert np.array_equal(reading.activations[-1], np.concatenate(real_states))
+    assert (np.diff(reading.top_logprobs, axis=1) <= 0).all()
+    is_first = reading.top_tokens[:, 0] == tokens
+    assert np.allclose(reading.top_logprobs[is_first, 0], reading.logprobs[is_first])
 
 
 def test_page(tiny_run: Path, text: str, tmp_path: Path, gen: Gen) -> None:
