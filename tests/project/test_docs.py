@@ -168,6 +168,8 @@ def trained_shortly(train: Callable[..., Any]) -> Callable[..., Any]:
 
     def train_shortly(*arguments: Any, **options: Any) -> Any:
         inspect.signature(train).bind(*arguments, **options)
+        if options.get("resume"):
+            return train(*arguments, **options)
         tiny = dict(word.split("=") for words in TINY.values() for word in words if "=" in word)
         settings = {"run.threads": 1, **{key: int(size) for key, size in tiny.items()}, **options.get("settings", {})}
         budget = {"epochs": None, "minutes": None, "steps": 2}
