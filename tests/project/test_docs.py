@@ -91,7 +91,7 @@ TINY = {
 #: Pages that train and export models of their own for a quarter of a minute and more. README stays.
 SLOW_PAGES = ("commands", "hooks", "inspect", "records")
 #: Pages whose programs are the cells of one notebook: each sees what those above it have defined.
-NOTEBOOKS = ("use-from-python", "library", "plugins")
+NOTEBOOKS = ("use-from-python", "library", "plugins", "write-a-strategy")
 
 
 @dataclasses.dataclass(frozen=True)
