@@ -137,12 +137,12 @@ def adjust_to_budget(config: ConfigTable, free: Collection[str], facts: Training
 
     # Rows of as many symbols as those of the text with which the rates were measured.
     equal_rows = batch * length / MEASURED_LENGTH if facts.records else batch
-    rate = _rate_for_batch(trainer["rate"], equal_rows)
-    is_long = bool(facts.records) and steps > MAX_RECORD_STEPS
-    if is_long:
-        rate = min(rate, float(f"{LONG_RECORDS_RATE_FACTOR * trainer['rate']:.2g}"))
-    if "trainer.rate" in free and rate != trainer["rate"]:
-        changes.append(Change("trainer.rate", rate, f"batch {batch}"))
+    if "trainer.rate" in free:
+        rate = _rate_for_batch(trainer["rate"], equal_rows)
+        if facts.records and steps > MAX_RECORD_STEPS:
+            rate = min(rate, float(f"{LONG_RECORDS_RATE_FACTOR * trainer['rate']:.2g}"))
+        if rate != trainer["rate"]:
+            changes.append(Change("trainer.rate", rate, f"batch {batch}"))
     if "trainer.warmup" in free and steps < MIN_STEPS and trainer["warmup"] > steps // 10:
         changes.append(Change("trainer.warmup", steps // 10, f"{steps:,} steps"))
     if "trainer.patience" in free and budget.timed and is_short_text(facts) and passes >= MIN_PATIENCE_PASSES:

@@ -112,11 +112,12 @@ async def _serve(server: Server, listener: socket.socket, options: ServeOptions,
     serving = asyncio.create_task(http_server.serve([listener]))
     try:
         await server.models.open()
+        end = _handle_signals(server, options, keys)
         if options.session_key_file is None:
             say("gen: sessions end with this process; with --session-key-file FILE they go on in the next one")
         host, port = listener.getsockname()[:2]
         say(f"gen: serving {', '.join(server.models.by_name)} at http://{f'[{host}]' if ':' in host else host}:{port}")
-        await _wait_for_end(server, serving, options, keys)
+        await asyncio.wait([asyncio.create_task(end.wait()), serving], return_when=asyncio.FIRST_COMPLETED)
         await _drain(server, options.limits.drain_seconds)
     finally:
         http_server.should_exit = True
@@ -126,17 +127,15 @@ async def _serve(server: Server, listener: socket.socket, options: ServeOptions,
 
 
 class HttpServer(uvicorn.Server):
-    """uvicorn's server without its signal handlers: `_wait_for_end` has its own."""
+    """uvicorn's server without its signal handlers: `_handle_signals` has its own."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
 
-async def _wait_for_end(
-    server: Server, serving: asyncio.Task[None], options: ServeOptions, keys: ApiKeys | None
-) -> None:
-    """Wait for a signal that ends the server; SIGHUP loads the files again, those of keys too."""
+def _handle_signals(server: Server, options: ServeOptions, keys: ApiKeys | None) -> asyncio.Event:
+    """Return what SIGTERM and SIGINT set, to end the server; SIGHUP loads the files again, those of keys too."""
     loop = asyncio.get_running_loop()
     end = asyncio.Event()
     reloads: set[asyncio.Task[None]] = set()
@@ -151,7 +150,7 @@ async def _wait_for_end(
     for name, handler in handlers.items():
         with contextlib.suppress(NotImplementedError, AttributeError):  # Windows has no such handlers
             loop.add_signal_handler(getattr(signal, name), handler)
-    await asyncio.wait([asyncio.create_task(end.wait()), serving], return_when=asyncio.FIRST_COMPLETED)
+    return end
 
 
 def _reload_keys(server: Server, options: ServeOptions, keys: ApiKeys | None) -> None:

@@ -85,6 +85,11 @@ def test_texts_end_in_order_with_the_server(file: Path) -> None:
     assert status == 0 and "Traceback" not in printed
 
 
+def test_a_signal_right_after_the_address_ends_the_server(file: Path) -> None:
+    status, printed = ServerProcess([file]).end()
+    assert status == 0 and "Traceback" not in printed
+
+
 def test_a_vanished_client_frees_its_slot(file: Path) -> None:
     with running_server(file, "--slots", "1", "--workers", "1") as server:
         with stream(server) as answer:

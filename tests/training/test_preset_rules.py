@@ -84,6 +84,15 @@ def test_nothing_changes_where_the_presets_were_measured(
     assert changes(preset, symbols, passes, vocab_size=vocab_size) == {}
 
 
+def test_a_trainer_without_a_rate_keeps_its_options() -> None:
+    options = TrainOptions(preset="base")
+    config = resolve_config(options)
+    free = {key for key in adjustable_keys(options) if not key.startswith("trainer.")}
+    config["trainer"] = {"name": "another"}
+    facts = TrainingFacts(2_000_000, 90, 1, "base", Named, 0, budget=Budget(None, 4_000_000, True))
+    assert all(not change.key.startswith("trainer.") for change in adjust_settings(config, free, facts))
+
+
 @given(
     symbols=st.integers(100, 10**9),
     passes=st.floats(0.01, 1000),
