@@ -12,7 +12,6 @@ from gentext.arguments import with_flags
 from gentext.cli.links import FlagSpelling
 from gentext.console import say
 from gentext.corpus.held_out import held_out_path, read_held_out
-from gentext.describe import tokenizer_of
 from gentext.errors import CorpusError, MissingExtra, UsageError
 from gentext.files.atomic import check_output
 from gentext.inspection.reading import most_symbols
@@ -50,8 +49,7 @@ def inspect(
     The page is one file that needs nothing else. It names the hidden units that tell most about line ends, quotes and
     more.
     """
-    from gentext.inspection.inspected_text import check_inspection, inspect_tokens
-    from gentext.scoring.score import encode_text
+    from gentext.inspection.inspected_text import check_inspection, inspect_tokens, tokens_to_inspect
 
     _check_options(file, text, output, png, length)
     if png is not None and importlib.util.find_spec("matplotlib") is None:
@@ -61,12 +59,7 @@ def inspect(
     length = min(length, most_symbols(model.bundle))
     characters = UnknownCharacters([model.bundle], unknown, FlagSpelling())
     name, beginning, is_cut = _read_text(model, file, text, length, characters)
-    if not beginning:
-        raise CorpusError(f"{name}: no text to inspect")
-    tokenizer = tokenizer_of(model.bundle)
-    characters.count_replaced(beginning, tokenizer, f"{name}: ")
-    characters.report(name)
-    tokens = encode_text(model.bundle, tokenizer, beginning)
+    tokens = tokens_to_inspect(model.bundle, beginning, name, characters)
     if is_cut or len(tokens) > length:
         say(f"the first {min(len(tokens), length):,} symbols of {name} are read; --length takes more or fewer")
     inspected = inspect_tokens(model._sampler, tokens[:length], top, unit or [], model.path, name)

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gentext.console import show_controls
-from gentext.errors import UsageError, nearest
+from gentext.describe import tokenizer_of
+from gentext.errors import CorpusError, UsageError, nearest
 from gentext.exported.metadata import Bundle, readable_symbol
 from gentext.files.file_names import readable_name
 from gentext.inspection.reading import Reading, read_tokens, unit_names
@@ -22,6 +23,8 @@ from gentext.inspection.unit_information import BINS, UnitInformation, measure_i
 from gentext.interfaces import Ids, OpenSampler
 from gentext.notebooks import facts_html, surprise_html
 from gentext.requests.spelling import Spelling
+from gentext.scoring.score import encode_text
+from gentext.scoring.unknown_characters import UnknownCharacters
 
 #: The most probable symbols in place of each symbol, at most.
 MAX_TOP = 20
@@ -57,10 +60,8 @@ class InspectedText:
         return f"<gentext inspection: {self.summary}>"
 
     def _repr_html_(self) -> str:
-        lines = list(self.lines())[1:]
-        names_and_units = dict(line.split(": ", 1) for line in lines)
         text = surprise_html(self.summary, self.symbols, self.reading.logprobs.tolist())
-        return text + facts_html("Hidden units that tell most, with bits", names_and_units)
+        return text + facts_html("Hidden units that tell most, with bits", self.best_units())
 
     @property
     def symbols(self) -> list[str]:
@@ -127,16 +128,24 @@ class InspectedText:
     def lines(self) -> Iterator[str]:
         """Yield the summary, and a line for each feature."""
         yield self.summary
+        for name, units in self.best_units().items():
+            yield f"{name}: {units}"
+
+    def best_units(self) -> dict[str, str]:
+        """Return, by the name of each feature, the units that tell most about it, with the bits; in words."""
+        units_by_name = {}
         for feature, information in zip(self.features, self.information, strict=True):
             if information is None:
-                yield f"{feature.name}: too few places in this text"
+                units_by_name[feature.name] = "too few places in this text"
                 continue
             names = [
                 f"{self.reading.unit_names[unit]} {information.bits[unit]:.3f}"
                 for unit in information.best_units(BEST_UNITS)
             ]
             units = ", ".join(names) or "none above chance"
-            yield f"{feature.name}: {units} (of {information.entropy:.3f} bits; by chance {information.chance:.3f})"
+            bounds = f"of {information.entropy:.3f} bits; by chance {information.chance:.3f}"
+            units_by_name[feature.name] = f"{units} ({bounds})"
+        return units_by_name
 
     def _page_data(self) -> dict[str, Any]:
         """Return what the page's script reads. Arrays are base64 of little-endian numbers."""
@@ -187,6 +196,19 @@ def check_inspection(bundle: Bundle, top_count: int, chosen_units: Sequence[str]
             expected = f"{names[0]} to {names[-1]}" if names else "none, as the model has no states of real numbers"
             given = spelling.assignment("unit", name)
             raise UsageError(f"{given}: no such hidden unit; expected {expected}.{nearest(name, names)}")
+
+
+def tokens_to_inspect(bundle: Bundle, text: str, text_name: str, characters: UnknownCharacters) -> Ids:
+    """Return the tokens of a text, from which ``characters`` were left out, and report those that were unknown.
+
+    Raises CorpusError for an empty text, and for an unknown character without a symbol.
+    """
+    if not text:
+        raise CorpusError(f"{text_name}: no text to inspect")
+    tokenizer = tokenizer_of(bundle)
+    characters.count_replaced(text, tokenizer, f"{text_name}: ")
+    characters.report(text_name)
+    return encode_text(bundle, tokenizer, text)
 
 
 def inspect_tokens(

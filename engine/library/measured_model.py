@@ -108,10 +108,8 @@ class MeasuredModel(OpenModel):
         (its symbols times the hidden units are at most about 2**26), and for an unknown character without a symbol;
         PluginError when the sampler gives no logits.
         """
-        from gentext.describe import tokenizer_of
-        from gentext.inspection.inspected_text import check_inspection, inspect_tokens
+        from gentext.inspection.inspected_text import check_inspection, inspect_tokens, tokens_to_inspect
         from gentext.requests.spelling import KEYWORD_SPELLING
-        from gentext.scoring.score import encode_text
         from gentext.scoring.unknown_characters import UnknownCharacters
 
         if not isinstance(text, str):
@@ -120,11 +118,7 @@ class MeasuredModel(OpenModel):
         characters = UnknownCharacters([self.bundle], unknown)
         with contextlib.ExitStack() as context:
             messages = [] if progress else context.enter_context(console.quiet())
-            tokenizer = tokenizer_of(self.bundle)
-            text = characters.leave_out(text)
-            characters.count_replaced(text, tokenizer)
-            characters.report("the text")
-            tokens = encode_text(self.bundle, tokenizer, text)
+            tokens = tokens_to_inspect(self.bundle, characters.leave_out(text), "the text", characters)
             inspected = inspect_tokens(self._sampler, tokens, top, unit, self.path, "the text")
         self.add_messages(messages)
         return inspected
