@@ -6,6 +6,7 @@ Commands print only their results on stdout: a model's text, tables, JSON.
 from __future__ import annotations
 
 import contextlib
+import html
 import io
 import os
 import re
@@ -273,6 +274,46 @@ class _TerminalBar(Bar):
             self._task = None
 
 
+class _NotebookBar(Bar):
+    """A bar in the output of a notebook's cell. It is replaced in place, and disappears at the end."""
+
+    def __init__(self, title: str, total: float | None, unit: str, done: float = 0) -> None:
+        super().__init__(title, total, unit, done)
+        self._handle: Any = None
+        """IPython's handle of the bar; None while it is not shown."""
+        self._updated_at = 0.0
+
+    def __repr__(self) -> str:
+        return f"{self.title}: {self}"
+
+    def _repr_html_(self) -> str:
+        share = f' value="{min(self.done / self.total, 1):.3f}"' if self.total else ""
+        return f"{html.escape(self.title)} <progress{share}></progress> {html.escape(str(self))}"
+
+    def update(self) -> None:
+        from IPython.display import display
+
+        time_of_update = time.monotonic()
+        if self.seconds < SILENT_SECONDS or time_of_update < self._updated_at + UPDATE_SECONDS:
+            return
+        self._updated_at = time_of_update
+        if self._handle is None:
+            self._handle = display(self, display_id=True)
+        else:
+            self._handle.update(self)
+
+    def close(self) -> None:
+        if self._handle is not None:
+            self._handle.update({"text/plain": ""}, raw=True)
+
+
+def _is_notebook() -> bool:
+    """Return whether this program is the kernel of a notebook, which has imported IPython already."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return getattr(shell, "kernel", None) is not None
+
+
 def _start_display() -> Any:
     """Start a display of rich's, which has no bar yet. Importing rich takes a tenth of a second."""
     from rich import progress as rich
@@ -295,7 +336,7 @@ def _start_display() -> Any:
 
 @contextlib.contextmanager
 def progress(title: str, total: float | None = None, unit: str = "", done: float = 0) -> Iterator[Bar]:
-    """Show how far some work is, once it has taken two seconds: a bar on a terminal, a line for each tenth elsewhere.
+    """Show how far some work is, once it has taken two seconds: a bar in a terminal or a notebook, else a line a tenth.
 
     :param title: what is done, as in "measuring the loss".
     :param total: how many steps the work has; None where nobody knows.
@@ -304,8 +345,12 @@ def progress(title: str, total: float | None = None, unit: str = "", done: float
     """
     bar_class: type[Bar] = Bar
     if not is_quiet() and sys.stderr is not None:
-        is_drawable = sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
-        bar_class = _TerminalBar if is_drawable else _Lines
+        if _is_notebook():
+            bar_class = _NotebookBar
+        elif sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown"):
+            bar_class = _TerminalBar
+        else:
+            bar_class = _Lines
     bar = bar_class(title, total, unit, done)
     try:
         yield bar

@@ -6,6 +6,7 @@ text as one stream, which is easier. So the picture shows it as a point of its o
 
 from __future__ import annotations
 
+import io
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -62,9 +63,7 @@ def _draw_chart(run: Run) -> None:
 
 def build_chart(name: str, rows: list[dict[str, Any]]) -> Figure:
     """Return the picture of a run of this name, from the rows of its metrics.jsonl."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    figure = _new_figure()
     axes = figure.add_subplot()
     step_rows = [row for row in rows if "rate" in row and row.get("loss") is not None]
     _plot(axes, step_rows, "loss", color="#9db4c8", lw=1, label="training (last step)")
@@ -94,6 +93,20 @@ def build_chart(name: str, rows: list[dict[str, Any]]) -> Figure:
     axes.grid(alpha=0.3)
     axes.legend()
     return figure
+
+
+def _new_figure() -> Figure:
+    """Return an empty figure that a notebook shows, whether or not it has imported pyplot."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    class Chart(Figure):
+        def _repr_png_(self) -> bytes:
+            file = io.BytesIO()
+            FigureCanvasAgg(self).print_png(file)
+            return file.getvalue()
+
+    return Chart(figsize=(8, 4.5), layout="constrained")
 
 
 def _plot(axes: Axes, rows: list[dict[str, Any]], column: str, **style: Any) -> None:

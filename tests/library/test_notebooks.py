@@ -65,7 +65,7 @@ def test_an_inspection_has_the_surprise_of_the_score(model: gentext.TextModel, t
 @pytest.mark.parametrize(
     ("text", "arguments", "message"),
     [
-        ("", {}, "0 symbols"),
+        ("", {}, "no text to inspect"),
         (b"abab", {}, "expected a text"),
         ("abab", {"top": 0}, "top = 0: expected 1 to 20"),
         ("abab", {"unit": ["zz"]}, "no such hidden unit; expected"),

@@ -15,7 +15,12 @@ import gentext
 from gentext import interfaces
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+#: The pages by hand: those that docs/generate.py writes show signatures, which are no programs.
+PAGES = [
+    path
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    if "<!-- Written by docs/generate.py" not in path.read_text(encoding="utf-8")
+]
 PLUGINS = sorted(
     path
     for folder in ("tests/strangers", "examples")
