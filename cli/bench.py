@@ -202,7 +202,7 @@ def _draw_chart(report: dict[str, Any], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from gentext.run import atomic_write
+    from gentext.files.atomic import open_output
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
@@ -217,5 +217,5 @@ def _draw_chart(report: dict[str, Any], path: Path) -> None:
     axes.set_title(f"{report['machine']['cpu']}, {report['machine']['cores']} cores")
     axes.grid(alpha=0.3, which="both")
     axes.legend()
-    with atomic_write(path) as file:
+    with open_output(path) as file:
         FigureCanvasAgg(figure).print_png(file)

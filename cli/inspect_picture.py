@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gentext.console import show_controls
 from gentext.errors import MissingExtra
-from gentext.files.atomic import atomic_write
+from gentext.files.atomic import open_output
 from gentext.inspection.inspected_text import InspectedText
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def draw_picture(text: InspectedText, path: Path) -> None:
     for panel, (title, strengths) in zip(axes, panels, strict=True):
         panel.set_title(show_controls(title), loc="left", fontsize=10, parse_math=False)
         _draw_text(panel, places, strengths, signed=title != text.summary, size=size)
-    with warnings.catch_warnings(), atomic_write(path) as file:
+    with warnings.catch_warnings(), open_output(path) as file:
         warnings.filterwarnings("ignore", "Glyph ")  # matplotlib's font lacks many scripts
         FigureCanvasAgg(figure).print_png(file)
 

@@ -46,11 +46,15 @@ def check_output(path: Path) -> None:
 def open_output(path: Path) -> Iterator[IO[bytes]]:
     """Open the output of a command: a file as `atomic_write` has it, or a device or a pipe, which is written at once.
 
-    A link stays, and what it points to is written. Raises GenError where Ctrl-C leaves the file as it was.
+    A link stays, and what it points to is written. Raises RunError where that fails, GenError where Ctrl-C leaves the
+    file as it was.
     """
     if path.exists() and not path.is_file():
-        with path.open("wb") as file:
-            yield file
+        try:
+            with path.open("wb") as file:
+                yield file
+        except OSError as error:
+            raise failed_write(path, error) from error
         return
     try:
         with atomic_write(path.resolve() if path.is_symlink() else path) as file:

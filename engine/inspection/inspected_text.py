@@ -185,10 +185,12 @@ class InspectedText:
         }
 
 
-def check_inspection(bundle: Bundle, top_count: int, chosen_units: Sequence[str], spelling: Spelling) -> None:
+def check_inspection(bundle: Bundle, top_count: object, chosen_units: Sequence[str], spelling: Spelling) -> None:
     """Raise UsageError for an impossible number of symbols, or for a hidden unit that the model does not have."""
-    if not 1 <= top_count <= MAX_TOP:
-        raise UsageError(f"{spelling.assignment('top', top_count)}: expected 1 to {MAX_TOP}")
+    if not isinstance(top_count, int) or not 1 <= top_count <= MAX_TOP:
+        raise UsageError(f"{spelling.assignment('top', top_count)}: expected a whole number from 1 to {MAX_TOP}")
+    if isinstance(chosen_units, str):
+        raise UsageError(f"{spelling.assignment('unit', chosen_units)}: expected a list of names")
     names = unit_names(bundle)
     known_names = set(names)
     for name in chosen_units:

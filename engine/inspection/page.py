@@ -11,7 +11,7 @@ from typing import Any
 
 from gentext.console import show_controls
 from gentext.data.page_files import PAGE_FOLDER
-from gentext.files.atomic import write_text
+from gentext.files.atomic import open_output
 
 
 def write_page(path: Path, title: str, data: dict[str, Any]) -> None:
@@ -21,4 +21,6 @@ def write_page(path: Path, title: str, data: dict[str, Any]) -> None:
     encoded = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
     colours = (PAGE_FOLDER / "colours.css").read_text("utf-8").partition("*/\n")[2].rstrip()
     title = html.escape(show_controls(title))
-    write_text(path, string.Template(template).substitute(title=title, colours=colours, data=encoded))
+    page = string.Template(template).substitute(title=title, colours=colours, data=encoded)
+    with open_output(path) as file:
+        file.write(page.encode())

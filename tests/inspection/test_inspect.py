@@ -108,7 +108,7 @@ def test_where_texts_come_from(tiny_run: Path, tmp_path: Path, gen: Gen) -> None
         (("-o", "{tmp}/p.html", "--text", "ab世"), 1, "first '世' at position 2; use --unknown skip to leave out"),
         (("-o", "{tmp}/p.html", "--text", "世", "--unknown", "skip"), 1, "no text to inspect"),
         (("-o", "{tmp}/p.html", "--text", "a", "--length", "0"), 2, "--length 0: expected 1 or more"),
-        (("-o", "{tmp}/p.html", "--text", "a", "--top", "0"), 2, "--top 0: expected 1 to 20"),
+        (("-o", "{tmp}/p.html", "--text", "a", "--top", "0"), 2, "--top 0: expected a whole number from 1 to 20"),
         (("-o", "{tmp}/p.html", "--text", "a", "--unit", "c.0.99"), 2, "--unit c.0.99: no such hidden unit"),
         (("-o", "{tmp}/no/p.html", "--text", "a"), 2, "there is no folder"),
         (("-o", "{tmp}", "--text", "a"), 2, "is a folder"),
@@ -152,3 +152,11 @@ def test_missing_package_of_the_picture_is_said_first(
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     fails(1, gen("inspect", tmp_path / "no.onnx", "--png", tmp_path / "p.png"), "--png needs packages")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
+def test_device_stays_a_device(gen: Gen, tiny_run: Path) -> None:
+    words = ("inspect", tiny_run, "--text", "ab")
+    assert gen(*words, "-o", "/dev/null", "--png", "/dev/null")[0] == 0 and Path("/dev/null").is_char_device()
+    fails(1, gen(*words, "-o", "/dev/full"), "No space left on device")
+    assert Path("/dev/full").is_char_device()

@@ -67,11 +67,13 @@ def test_an_inspection_has_the_surprise_of_the_score(model: gentext.TextModel, t
     [
         ("", {}, "no text to inspect"),
         (b"abab", {}, "expected a text"),
-        ("abab", {"top": 0}, "top = 0: expected 1 to 20"),
+        ("abab", {"top": 0}, "top = 0: expected a whole number from 1 to 20"),
+        ("abab", {"top": "5"}, "top = '5': expected a whole number"),
+        ("abab", {"unit": "h.0.1"}, "expected a list of names"),
         ("abab", {"unit": ["zz"]}, "no such hidden unit; expected"),
         ("abab", {"unknown": "?"}, "unknown"),
     ],
-    ids=["empty", "bytes", "top", "unit", "unknown"],
+    ids=["empty", "bytes", "top", "text as top", "text as units", "unit", "unknown"],
 )
 def test_an_impossible_inspection_is_an_error(
     model: gentext.TextModel, text: Any, arguments: dict[str, Any], message: str
