@@ -29,6 +29,6 @@ def train(
 ) -> None:
     """Train a model on a text, or on records, and export it.
 
-    Without arguments it learns from the Python language reference that every Python carries.
+    Without arguments it learns from python-help: what Python's help() prints.
     """
     train_and_report(train_options(arguments, settings or [], corpus=corpus))

@@ -79,7 +79,7 @@ READ_ON: Mapping[str, Sequence[str]] = {
 PRESETS = ("tiny", "small", "base", "notebook")
 #: The names of `gentext` that the page of the library describes; plugins import the others.
 LIBRARY = ("load", "train", "distill", "TextModel", "TextStream", "WrittenText", "Score", "TextScore", "BestTexts")
-LIBRARY += ("BestText", "GenError")
+LIBRARY += ("BestText", "InspectedText", "GenError")
 #: The modules that plugins may import, in the order of the page: what most plugins need comes first.
 PUBLIC_MODULES = (
     *("gentext", "gentext.interfaces", "gentext.config", "gentext.errors", "gentext.testing", "gentext.token_corpus"),
@@ -184,7 +184,11 @@ def _command(name: str, command: Any) -> str:
     if rows:
         text += table(["argument", "meaning"], rows)
     options = [param for param in command.params if param.param_type_name == "option"]
-    text += "## Options\n\n" + table(["option", "default", "meaning"], [_option(option) for option in options])
+    rows = [_option(option) for option in options]
+    if any(default for _, default, _ in rows):
+        text += "## Options\n\n" + table(["option", "default", "meaning"], rows)
+    else:
+        text += "## Options\n\n" + table(["option", "meaning"], [(option, words) for option, _, words in rows])
     if name == "sample":
         text += "## Options of links\n\n"
         text += wrapped(

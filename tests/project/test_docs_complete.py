@@ -277,7 +277,7 @@ def test_fields_of_a_sample(tiny_run: Path, gen: Callable[..., tuple[int, str, s
     code, out, err = gen("sample", tiny_run, "--json", "--length", 2)
     assert code == 0, err
     shown = next(one for one in re.findall(r"```jsonl\n(.*?)```", text, re.DOTALL) if '"stream"' in one)
-    documented = [row[0] for row in table(section(text, "## gen sample --json"))]
+    documented = [row[0] for row in table(section(text, "## JSON of gen sample"))]
     assert list(json.loads(out)) == list(json.loads(shown)) == documented
 
 
